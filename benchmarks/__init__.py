@@ -1,0 +1,1 @@
+"""What is measured: dataset definitions, protocols, published numbers, speed benchmarks."""

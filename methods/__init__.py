@@ -1,0 +1,1 @@
+"""The methods: one sub-package each, found by its ``config.yaml``."""

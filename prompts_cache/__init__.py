@@ -1,0 +1,1 @@
+"""Generated and curated prompts per category, with their provenance."""

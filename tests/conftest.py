@@ -1,0 +1,54 @@
+"""Fixtures that many rooms use."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may reach for a hub
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PARITY = ROOT / "tests" / "parity"
+
+
+@pytest.fixture(scope="session")
+def shared_dir() -> Path:
+    """The folder of real samples beside the checkout; skips where it is absent."""
+    path = ROOT.parent / "shared"
+    if not (path / "data").is_dir():
+        pytest.skip("the folder of real dataset samples is not beside this checkout")
+    return path
+
+
+@pytest.fixture(scope="session")
+def recipe() -> ModuleType:
+    """The deterministic weights and inputs of the parity cases."""
+    if "parity_recipe" not in sys.modules:
+        spec = importlib.util.spec_from_file_location("parity_recipe", PARITY / "recipe.py")
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules["parity_recipe"] = module
+        spec.loader.exec_module(module)
+    return sys.modules["parity_recipe"]
+
+
+@pytest.fixture(scope="session")
+def golden() -> Callable[[str], tuple[dict[str, np.ndarray], dict[str, Any]]]:
+    """``golden("encoder_a") -> (arrays, spec)``."""
+
+    def load(name: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        with np.load(PARITY / f"{name}.npz", allow_pickle=False) as z:
+            arrays = {k: z[k] for k in z.files}
+        return arrays, json.loads(str(arrays["spec_json"]))
+
+    return load

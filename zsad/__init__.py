@@ -1,0 +1,44 @@
+"""zsad: zero-shot image anomaly detection methods over one shared CLIP encoder.
+
+The public names below are imported on first use, so that ``import zsad`` (and with it
+``zsad --help`` and ``zsad list``) does not import torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+__version__ = "0.1.0"
+
+# In a checkout (and in an editable install) ``methods``, ``benchmarks`` and
+# ``prompts_cache`` lie beside this package; in a wheel they lie inside it.  Appending the
+# repository root to ``__path__`` gives them the same import name everywhere.
+_ROOT = Path(__file__).resolve().parent.parent
+if (_ROOT / "pyproject.toml").is_file() and (_ROOT / "methods" / "__init__.py").is_file():
+    __path__.append(str(_ROOT))
+
+_PUBLIC = {
+    "bench": "zsad.api",
+    "train": "zsad.api",
+    "evaluate": "zsad.metrics.evaluate",
+    "load_method": "zsad.api",
+    "list_methods": "zsad.registry",
+    "list_datasets": "zsad.registry",
+    "list_backbones": "zsad.registry",
+    "Prediction": "zsad.types",
+    "ZsadError": "zsad.errors",
+}
+
+__all__ = ["__version__", *_PUBLIC]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PUBLIC:
+        return getattr(import_module(_PUBLIC[name]), name)
+    raise AttributeError(f"module 'zsad' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,218 @@
+"""Typed configuration: plain dataclasses as schemas, OmegaConf as the layering.
+
+A schema is a (possibly nested) dataclass.  :func:`build` checks a mapping against it and
+returns an instance; an unknown key or a wrong type is a :class:`RequestError` that names the
+key, where it came from and the nearest valid key.  Supported field types: ``bool``, ``int``,
+``float``, ``str``, ``Literal``, ``X | None``, unions, ``list[X]``, ``tuple[X, ...]``,
+``dict[str, X]`` and nested dataclasses.  Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from zsad.errors import RequestError, nearest
+
+T = TypeVar("T")
+
+
+# ------------------------------------------------------------------------------- layers
+def parse_dotlist(items: Sequence[str]) -> dict[str, Any]:
+    """Turn ``["winclip.temperature=0.1"]`` into nested mappings, values parsed as YAML."""
+    for item in items:
+        key, sep, _ = item.partition("=")
+        if not sep or not key or key.startswith("."):
+            raise RequestError(f"override '{item}' is not of the form KEY=VALUE; write e.g. winclip.temperature=0.1")
+    try:
+        merged = OmegaConf.from_dotlist(list(items))
+        return typing.cast("dict[str, Any]", OmegaConf.to_container(merged, resolve=True))
+    except (OmegaConfBaseException, ValueError) as error:
+        raise RequestError(f"override {' '.join(items)!r} cannot be read: {error}".splitlines()[0]) from None
+
+
+def read_yaml(path: Path | str) -> dict[str, Any]:
+    """Read a YAML mapping.  Raises :class:`RequestError` that names the file."""
+    path = Path(path)
+    try:
+        loaded = OmegaConf.to_container(OmegaConf.create(path.read_text(encoding="utf-8")), resolve=True)
+    except FileNotFoundError:
+        raise RequestError(f"{path}: no such file; give the path of a YAML file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise RequestError(f"{path}: cannot be read ({error})") from None
+    except Exception as error:  # yaml and omegaconf raise many types
+        raise RequestError(f"{path}: not valid YAML ({str(error).splitlines()[0]})") from None
+    if not isinstance(loaded, dict):
+        raise RequestError(f"{path}: must hold a mapping of keys, not a {type(loaded).__name__}")
+    return typing.cast("dict[str, Any]", loaded)
+
+
+def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge nested mappings; later layers win, lists are replaced whole."""
+    out: dict[str, Any] = {}
+    for layer in layers:
+        for key, value in layer.items():
+            if isinstance(value, Mapping) and isinstance(out.get(key), Mapping):
+                out[key] = merge(out[key], value)
+            else:
+                out[key] = merge(value) if isinstance(value, Mapping) else value
+    return out
+
+
+# ------------------------------------------------------------------------------- schemas
+def build(schema: type[T], values: Mapping[str, Any], *, origin: str, prefix: str = "") -> T:
+    """Check ``values`` against the dataclass ``schema`` and return an instance of it.
+
+    ``origin`` (a file or "the command line") and ``prefix`` ("winclip.") appear in errors.
+    """
+    hints = typing.get_type_hints(schema)
+    fields = {f.name: f for f in dataclasses.fields(typing.cast("Any", schema)) if f.init}
+    kwargs: dict[str, Any] = {}
+    for key, value in values.items():
+        if key not in fields:
+            raise RequestError(
+                f"unknown key '{prefix}{key}' ({origin}){nearest(str(key), fields)}; "
+                f"valid: {', '.join(sorted(fields))}"
+            )
+        kwargs[key] = _convert(value, hints[key], f"{prefix}{key}", origin)
+    for name, f in fields.items():
+        missing = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+        if name not in kwargs and missing:
+            raise RequestError(f"key '{prefix}{name}' is missing ({origin}); add it")
+    try:
+        return schema(**kwargs)
+    except ValueError as error:  # a schema's own __post_init__ check
+        raise RequestError(f"{prefix.rstrip('.')}: {error} ({origin})") from None
+
+
+def _convert(value: Any, hint: Any, key: str, origin: str) -> Any:
+    """Return ``value`` as the type ``hint`` or raise a :class:`RequestError`."""
+    kind = typing.get_origin(hint)
+    args = typing.get_args(hint)
+    if hint is Any:
+        return value
+    if kind in (typing.Union, types.UnionType):
+        if value is None and type(None) in args:
+            return None
+        for option in args:
+            if option is type(None):
+                continue
+            try:
+                return _convert(value, option, key, origin)
+            except RequestError as error:
+                last = error
+        raise last
+    if kind is Literal:
+        if value is False and "off" in args:  # YAML reads a bare `off` as a boolean
+            value = "off"
+        if value is True and "on" in args:
+            value = "on"
+        if value is None and "none" in args:
+            value = "none"
+        if value in args and not isinstance(value, bool):
+            return value
+        options = ", ".join(str(a) for a in args)
+        raise RequestError(
+            f"{key}={value!r} ({origin}) is not one of: {options}{nearest(str(value), map(str, args))}"
+        )
+    if dataclasses.is_dataclass(hint):
+        if not isinstance(value, Mapping):
+            raise _wrong(key, value, "a group of keys", origin)
+        return build(typing.cast("type[Any]", hint), value, origin=origin, prefix=f"{key}.")
+    if kind in (list, tuple, Sequence):
+        if not isinstance(value, (list, tuple)):
+            raise _wrong(key, value, "a list", origin)
+        if kind is tuple and not (len(args) == 2 and args[1] is Ellipsis):
+            if len(value) != len(args):
+                raise _wrong(key, value, f"a list of {len(args)} values", origin)
+            return tuple(_convert(v, a, f"{key}[{i}]", origin) for i, (v, a) in enumerate(zip(value, args)))
+        items = [_convert(v, args[0], f"{key}[{i}]", origin) for i, v in enumerate(value)]
+        return tuple(items) if kind is tuple else items
+    if kind is dict:
+        if not isinstance(value, Mapping):
+            raise _wrong(key, value, "a mapping", origin)
+        return {str(k): _convert(v, args[1], f"{key}.{k}", origin) for k, v in value.items()}
+    if hint is bool and isinstance(value, bool):
+        return value
+    if hint is int and isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value)
+    if hint is str and isinstance(value, str):
+        return value
+    names = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+    raise _wrong(key, value, names.get(hint, str(hint)), origin)
+
+
+def _wrong(key: str, value: Any, wanted: str, origin: str) -> RequestError:
+    return RequestError(f"{key}={value!r} ({origin}) must be {wanted}, not {type(value).__name__}")
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Return a JSON-ready mapping of a config dataclass."""
+    return typing.cast("dict[str, Any]", json.loads(json.dumps(dataclasses.asdict(config))))
+
+
+def digest(value: Any, length: int = 12) -> str:
+    """Return a stable hex digest of a JSON-ready value."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:length]
+
+
+# ------------------------------------------------------------------- settings of a run
+@dataclasses.dataclass(frozen=True)
+class BackboneSettings:
+    """``backbone.*``: which encoder, from where, how exact."""
+
+    name: str = "vit-l-14-336"
+    weights: str | None = None  # file, or "random"; None: bundled, cache, hub
+    image_size: int = 0  # pixels; 0: the backbone's default
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    compile: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSettings:
+    """``data.*``: which part of a dataset, how masks are brought to the working size."""
+
+    mask_resize: Literal["bilinear", "nearest", "native"] = "bilinear"
+    workers: int = 1  # decoding threads
+    train_part: Literal["test", "all"] = "test"  # the part of the auxiliary set that is trained on
+    variants: dict[str, str] = dataclasses.field(default_factory=dict)  # dataset -> variant name
+
+
+@dataclasses.dataclass(frozen=True)
+class MetricSettings:
+    """``metrics.*``: exact or binned, FPR limit of AUPRO, the papers' 200-step AUPRO."""
+
+    mode: Literal["binned", "exact"] = "binned"
+    fpr_limit: float = 0.3
+    aupro_200: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class RunSettings:
+    """``run.*``: how the work is cut."""
+
+    batch_size: int = 0  # images; 0: chosen automatically
+    deterministic: bool = True
+    feature_cache_gb: float = 4.0  # host memory for frozen features in training
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Everything about a run that is not a method's own."""
+
+    backbone: BackboneSettings = BackboneSettings()
+    data: DataSettings = dataclasses.field(default_factory=DataSettings)
+    metrics: MetricSettings = MetricSettings()
+    run: RunSettings = RunSettings()

@@ -1,0 +1,44 @@
+"""Errors that a user can cause.  Each is one line: what, where, and what to do about it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class ZsadError(Exception):
+    """Base of all errors that the command line prints without a traceback."""
+
+    exit_code = 2
+
+
+class RequestError(ZsadError):
+    """The request is wrong; nothing was run (exit code 2)."""
+
+
+class DataError(ZsadError):
+    """A dataset, image, mask or checkpoint file is missing, broken or inconsistent."""
+
+
+class WeightsError(ZsadError):
+    """Backbone or method weights are missing, unsafe or do not fit."""
+
+
+class CellError(ZsadError):
+    """One cell of a sweep failed; the others go on (exit code 3)."""
+
+    exit_code = 3
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Return ``" (did you mean 'x'?)"`` for the known word closest to ``word``, or ``""``."""
+    match = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f" (did you mean '{match[0]}'?)" if match else ""
+
+
+def unknown(kind: str, name: str, known: Iterable[str], hint: str = "") -> RequestError:
+    """Build the error for an unknown name, with the nearest known one and the known list."""
+    names = sorted(known)
+    shown = ", ".join(names[:30]) + (", ..." if len(names) > 30 else "")
+    tail = f"; {hint}" if hint else ""
+    return RequestError(f"unknown {kind} '{name}'{nearest(name, names)}; known: {shown}{tail}")

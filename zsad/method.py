@@ -1,0 +1,181 @@
+"""The contract between a method and the framework.
+
+A method is a LightningModule that declares what it reads (:meth:`Method.feature_request`),
+prepares text once per category, scores a batch of features and states how its anomaly map is
+built.  A trained one adds its losses and its training phases.  It never loads an image, owns
+an encoder, enlarges or smooths a map, computes a metric, writes a file, or sees a label while
+it scores.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import lightning
+import torch
+from torch import Tensor
+
+from zsad.types import (
+    BackboneInfo,
+    BuiltMaps,
+    Category,
+    Explanation,
+    FeatureRequest,
+    ImageFeatures,
+    MapSpec,
+    ScoreContext,
+    Scores,
+    TrainBatch,
+)
+
+if TYPE_CHECKING:
+    from zsad.backbones.text import TextEncoder
+
+
+@dataclass(frozen=True)
+class TrainPhase:
+    """One stage of a method's training.
+
+    ``parameters``: prefixes of the trainable names of this phase (others are frozen).
+    ``optimizer`` builds the optimiser from the named trainable parameters.
+    ``gradient_clip``: L2 norm, 0 = off.
+    """
+
+    name: str
+    epochs: int
+    batch_size: int
+    parameters: tuple[str, ...]
+    optimizer: Callable[[Mapping[str, torch.nn.Parameter]], torch.optim.Optimizer]
+    gradient_clip: float = 0.0
+
+
+@dataclass(frozen=True)
+class BoxRequest:
+    """What a method asks of the detector: ``phrases`` by ``Category.key``, thresholds."""
+
+    phrases: Mapping[str, Sequence[str]]
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class ImportedCheckpoint:
+    """An official checkpoint, translated: our state, config values that it implies, notes."""
+
+    state: dict[str, Tensor]
+    config: dict[str, Any]
+    report: list[str]
+
+
+class Method(lightning.LightningModule):
+    """Base of all methods.  Sub-classes set :attr:`name` and take ``(config, backbone)``."""
+
+    name: ClassVar[str] = ""
+
+    def __init__(self, config: Any, backbone: BackboneInfo) -> None:
+        super().__init__()
+        self.config = config
+        self.backbone = backbone
+        self.phase: str = ""  # name of the training phase that runs, set by the engine
+
+    # -------------------------------------------------------------------- every method
+    @abstractmethod
+    def feature_request(self) -> FeatureRequest:
+        """Say which taps of which encoder variant :meth:`score` and :meth:`losses` read."""
+
+    @abstractmethod
+    def prepare_text(self, categories: Sequence[Category], text: TextEncoder) -> dict[str, Any]:
+        """Encode everything that does not depend on the image, by ``Category.key``.
+
+        Called once per run and dataset, without gradients, after training.
+        """
+
+    @abstractmethod
+    def score(self, features: ImageFeatures, context: ScoreContext) -> Scores:
+        """Score a batch of features."""
+
+    @abstractmethod
+    def map_spec(self) -> MapSpec:
+        """Say how the dense-map core builds the anomaly map from :meth:`score`'s maps."""
+
+    def image_score(self, scores: Scores, maps: BuiltMaps) -> Tensor:
+        """Return the final image score [B]; the default is ``scores.image``."""
+        return scores.image
+
+    def explain(
+        self, features: ImageFeatures, scores: Scores, maps: BuiltMaps, context: ScoreContext, k: int = 5
+    ) -> list[list[Explanation]]:
+        """Return up to ``k`` reasons per image, best first; the default has none."""
+        return [[] for _ in range(features.batch_size)]
+
+    # ------------------------------------------------------------------- optional needs
+    @property
+    def shots(self) -> int:
+        """Normal reference images per category (few-shot); 0 = zero-shot."""
+        return int(getattr(self.config, "shots", 0))
+
+    @property
+    def transductive(self) -> bool:
+        """True if :meth:`score` needs ``context.population`` (all test images at once)."""
+        return False
+
+    def box_request(self, categories: Sequence[Category]) -> BoxRequest | None:
+        """Say what to ask a detector; None: no boxes wanted."""
+        return None
+
+    def run_info(self) -> dict[str, Any]:
+        """Figures worth a place in the record (prompt counts, kept shares, own readings)."""
+        return {}
+
+    # ------------------------------------------------------------------ trained methods
+    def phases(self) -> list[TrainPhase]:
+        """Training phases in order; empty for a training-free method."""
+        return []
+
+    def losses(self, features: ImageFeatures, batch: TrainBatch, context: ScoreContext) -> dict[str, Tensor]:
+        """Return named scalar losses of one batch; the key ``total`` is minimised."""
+        raise TypeError(f"method '{self.name}' is training-free")
+
+    def trained_state(self) -> dict[str, Tensor]:
+        """Everything that a checkpoint must hold: all parameters and persistent buffers."""
+        return {k: v.detach().cpu() for k, v in self.state_dict().items()}
+
+    @classmethod
+    def import_official(cls, state: Any, config: Any, backbone: BackboneInfo) -> ImportedCheckpoint:
+        """Translate a released checkpoint (already loaded safely).
+
+        Raises :class:`zsad.errors.WeightsError` with missing and unexpected keys.
+        """
+        raise TypeError(f"method '{cls.name}' has no official checkpoints")
+
+    # ----------------------------------------------------------------- Lightning's hooks
+    def parameters_of_phase(self, phase: TrainPhase) -> dict[str, torch.nn.Parameter]:
+        """Named parameters that ``phase`` trains."""
+        chosen = {n: p for n, p in self.named_parameters() if n.startswith(phase.parameters)}
+        if not chosen:
+            raise ValueError(f"phase '{phase.name}' of '{self.name}' trains no parameter")
+        return chosen
+
+    def current_phase(self) -> TrainPhase:
+        """The phase whose name is :attr:`phase`."""
+        return next(p for p in self.phases() if p.name == self.phase)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        phase = self.current_phase()
+        return phase.optimizer(self.parameters_of_phase(phase))
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """``batch`` is ``(features, TrainBatch, ScoreContext)``, made by the training engine."""
+        features, targets, context = batch
+        losses = self.losses(features, targets, context)
+        values = {f"{self.name}/{k}": v.detach() for k, v in losses.items()}
+        self.log_dict(values, batch_size=features.batch_size, on_step=False, on_epoch=True)
+        return losses["total"]
+
+    def freeze_all_but(self, names: Iterable[str]) -> None:
+        """Leave gradients on for the named parameters only."""
+        wanted = set(names)
+        for name, parameter in self.named_parameters():
+            parameter.requires_grad_(name in wanted)

@@ -1,0 +1,225 @@
+"""Finds methods, datasets, backbones and protocols by name, without importing torch.
+
+Methods: every sub-folder of ``zsad.methods`` with a ``config.yaml``; folders given by
+``--plugins DIR``; and entry points of the group ``zsad.methods`` (value: an importable
+package that holds a ``config.yaml``).  A name that two places claim is an error.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import importlib.util
+import sys
+import typing
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.metadata import entry_points
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zsad import config as cfg
+from zsad.errors import RequestError, unknown
+
+if TYPE_CHECKING:
+    from zsad.method import Method
+
+GROUPS = ("papers", "baselines", "training-free", "trained")
+_PLUGIN_DIRS: list[Path] = []
+
+
+@dataclass(frozen=True)
+class MethodEntry:
+    """A method as its ``config.yaml`` describes it; the class is imported on demand."""
+
+    name: str
+    title: str
+    summary: str
+    paper: str
+    group: str  # "papers" | "baselines"
+    trained: bool
+    target: str  # "module:Class"
+    schema: str  # "module:Dataclass", torch-free
+    defaults: Mapping[str, Any]
+    presets: Mapping[str, Mapping[str, Any]]
+    origin: str  # the config.yaml
+    transductive: bool = False
+    backbones: tuple[str, ...] = ()  # empty: any
+    notes: tuple[str, ...] = field(default=())
+
+    def resolve(self, *layers: tuple[str, Mapping[str, Any]]) -> Any:
+        """Return the checked config dataclass.  ``layers``: (origin, values), later ones win.
+
+        ``preset`` chooses one of ``presets``; it lies above the defaults and below all layers.
+        """
+        schema = load_object(self.schema, f"schema of method '{self.name}'")
+        chosen = self.defaults.get("preset", "default")
+        for origin, values in layers:
+            # Check each layer alone first, so that an error names where its key came from.
+            cfg.build(_partial(schema), values, origin=origin, prefix=f"{self.name}.")
+            chosen = values.get("preset", chosen)
+        if chosen != "default" and chosen not in self.presets:
+            raise unknown(f"preset of method {self.name}", str(chosen), ["default", *self.presets])
+        merged = cfg.merge(self.defaults, self.presets.get(chosen, {}), *(v for _, v in layers), {"preset": chosen})
+        return cfg.build(schema, merged, origin=self.origin, prefix=f"{self.name}.")
+
+    def load(self) -> type[Method]:
+        """Import the method's class (imports torch)."""
+        return typing.cast("type[Method]", load_object(self.target, f"class of method '{self.name}'"))
+
+
+@cache
+def _partial(schema: type) -> type:
+    """The same schema with every field optional, recursively."""
+    hints = typing.get_type_hints(schema)
+    made = []
+    for f in dataclasses.fields(schema):
+        hint = hints[f.name]
+        made.append((f.name, _partial(hint) if dataclasses.is_dataclass(hint) else hint, dataclasses.field(default=None)))
+    return dataclasses.make_dataclass(f"Partial{schema.__name__}", made)
+
+
+def load_object(target: str, what: str) -> Any:
+    """Import ``"package.module:attribute"``."""
+    module, _, attribute = target.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise RequestError(f"{what}: cannot import {target} ({error})") from None
+
+
+# ------------------------------------------------------------------------------- methods
+def add_plugins(folder: Path | str) -> None:
+    """Also look for methods in the sub-folders of ``folder`` (``--plugins DIR``)."""
+    path = Path(folder).resolve()
+    if not path.is_dir():
+        raise RequestError(f"--plugins {folder}: no such folder")
+    if path not in _PLUGIN_DIRS:
+        _PLUGIN_DIRS.append(path)
+        if str(path) not in sys.path:
+            sys.path.append(str(path))
+        methods.cache_clear()
+
+
+@cache
+def methods() -> dict[str, MethodEntry]:
+    """All methods by name."""
+    found: dict[str, MethodEntry] = {}
+    places: list[tuple[str, Any]] = [("zsad.methods", files("zsad.methods"))]
+    places += [(str(p), p) for p in _PLUGIN_DIRS]
+    configs: list[Any] = [
+        child / "config.yaml"
+        for _, place in places
+        for child in sorted(place.iterdir(), key=lambda c: c.name)
+        if child.is_dir() and (child / "config.yaml").is_file()
+    ]
+    for point in entry_points(group="zsad.methods"):
+        spec = importlib.util.find_spec(point.value.partition(":")[0])
+        if spec is None or not spec.submodule_search_locations:
+            raise RequestError(f"entry point zsad.methods '{point.name}': no package {point.value}")
+        configs.append(Path(next(iter(spec.submodule_search_locations))) / "config.yaml")
+    for path in configs:
+        entry = _read_entry(path)
+        if entry.name in found:
+            raise RequestError(
+                f"method '{entry.name}' is defined twice: {found[entry.name].origin} and {entry.origin}"
+            )
+        found[entry.name] = entry
+    return found
+
+
+def _read_entry(path: Any) -> MethodEntry:
+    raw = cfg.read_yaml(path)
+    try:
+        return MethodEntry(
+            name=raw["name"],
+            title=raw["title"],
+            summary=raw["summary"],
+            paper=raw["paper"],
+            group=raw["group"],
+            trained=bool(raw["trained"]),
+            target=raw["class"],
+            schema=raw["schema"],
+            defaults=raw.get("config") or {},
+            presets=raw.get("presets") or {},
+            origin=str(path),
+            transductive=bool(raw.get("transductive", False)),
+            backbones=tuple(raw.get("backbones") or ()),
+            notes=tuple(raw.get("notes") or ()),
+        )
+    except KeyError as error:
+        raise RequestError(f"{path}: key {error} is missing") from None
+
+
+def method(name: str) -> MethodEntry:
+    """One method by name, or an error that suggests the nearest."""
+    known = methods()
+    if name not in known:
+        raise unknown("method", name, known, "see `zsad list methods`")
+    return known[name]
+
+
+def select_methods(names: str | Sequence[str]) -> list[MethodEntry]:
+    """Expand ``all``, ``papers``, ``baselines``, ``training-free``, ``trained`` and names."""
+    known = methods()
+    wanted = [n.strip() for n in names.split(",")] if isinstance(names, str) else list(names)
+    groups: dict[str, list[str]] = {
+        "all": list(known),
+        "papers": [n for n, e in known.items() if e.group == "papers"],
+        "baselines": [n for n, e in known.items() if e.group == "baselines"],
+        "training-free": [n for n, e in known.items() if not e.trained],
+        "trained": [n for n, e in known.items() if e.trained],
+    }
+    chosen: dict[str, None] = {}
+    for name in filter(None, wanted):
+        if name in groups:
+            chosen.update(dict.fromkeys(groups[name]))
+        elif name in known:
+            chosen[name] = None
+        else:
+            raise unknown("method", name, [*known, *groups], "see `zsad list methods`")
+    if not chosen:
+        raise RequestError("no method chosen; give --methods all or a list of names")
+    return [known[n] for n in chosen]
+
+
+def list_methods() -> list[str]:
+    """Names of all methods."""
+    return sorted(methods())
+
+
+# --------------------------------------------------------- datasets, protocols, backbones
+@cache
+def yaml_names(folder: str) -> dict[str, Any]:
+    """``{stem: path}`` of the YAML files below ``zsad.benchmarks/<folder>``."""
+    root = files("zsad.benchmarks") / folder
+    return {
+        child.name.removesuffix(".yaml"): child
+        for child in sorted(root.iterdir(), key=lambda c: c.name)
+        if child.name.endswith(".yaml")
+    }
+
+
+def list_datasets() -> list[str]:
+    """Names of all datasets."""
+    return sorted(yaml_names("datasets"))
+
+
+def list_protocols() -> list[str]:
+    """Names of all protocols."""
+    return sorted(yaml_names("protocols"))
+
+
+def list_backbones() -> list[str]:
+    """Names of the registered backbones (any other open_clip model works by its name, too)."""
+    from zsad.backbones.specs import specs
+
+    return sorted(specs())
+
+
+def expand(names: str | Iterable[str]) -> list[str]:
+    """Split a comma list."""
+    items = names.split(",") if isinstance(names, str) else names
+    return [n.strip() for n in items if n.strip()]

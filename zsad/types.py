@@ -1,0 +1,372 @@
+"""The nouns that pass between the rooms of the framework.
+
+Letters in shapes, here and in every docstring: B batch, C categories, K layers, T prompts,
+L patch tokens (= h*w), S sequence positions, h x w patch grid, H x W pixels, D visual width,
+E joint embedding width, W text width.  Pairs are always ordered (normal, anomalous).
+
+This module imports torch for type checkers only: planning a run must not need it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+METRICS = (
+    "image_auroc",
+    "image_ap",
+    "image_f1max",
+    "pixel_auroc",
+    "pixel_ap",
+    "pixel_f1max",
+    "pixel_aupro",
+)
+
+
+# ---------------------------------------------------------------------------- backbone
+class Tap(NamedTuple):
+    """One tensor that the encoder can expose.  Layers are 1-based: ``layer`` = l is the
+    output of the l-th block.  Every token tensor carries the class token in row 0.
+
+    ================  =======================  =================================================
+    kind              shape                    meaning
+    ================  =======================  =================================================
+    cls               [B, E]                   P . ln_post(x_L[0]); not normalised
+    cls_raw           [B, E]                   P . x_L[0], without ln_post; not normalised
+    tokens            [B, 1+L, D]              x_l, state of the ordinary (q-k) path
+    tokens_proj       [B, 1+L, E]              P . ln_post(x_l)
+    mid               [B, 1+L, D]              x_l + attn_{l+1}: state inside block l+1, before its
+                                               feed-forward part
+    vv                [B, 1+L, D]              VV_s(l) = x_{s-1} + sum_{j=s..l} a_j  (CLIP Surgery)
+    vv_proj           [B, 1+L, E]              P . ln_post(VV_s(l))
+    vv_ffn            [B, 1+L, D]              y + FFN_l(LN2(y)) with y = x_{l-1} + a_l
+    values            [B, 1+L, D]              v of block l (after its input layer norm)
+    values_proj       [B, 1+L, E]              P . ln_post(O(v)) of block l  (MaskCLIP)
+    pre_tokens        [B, 1+L, D]              patch embedding + position, before ln_pre
+    window            [B, M, E]                class embedding of every k x k window (token subset,
+                                               stride 1, raster order), ``layer`` = k;
+                                               P . ln_post, not normalised
+    window_values     [B, M, 1+k*k, E]         ``values_proj`` of the last block inside each window
+                                               pass; ``layer`` = k
+    window_pixels     [B, M, E]                as ``window``, but computed the naive way: patches
+                                               outside the window are zeroed, full sequence kept
+    ================  =======================  =================================================
+    """
+
+    kind: str
+    layer: int = 0
+    start: int = 0
+
+
+@dataclass(frozen=True, order=True)
+class EncoderVariant:
+    """What changes the numbers of a forward pass; requests of equal variant share one pass.
+
+    ``pos_interp``: ``bicubic_aa`` (open_clip's own), ``bicubic`` (released FiLo) or ``bilinear``
+    (released AnomalyCLIP and FAPrompt).  ``activation``: ``weights`` (the one the weights were
+    trained with) or ``gelu`` (released FiLo, both towers).  ``image_size``: pixels, 0 = the
+    backbone's own.
+    """
+
+    image_size: int = 0
+    pos_interp: Literal["bicubic_aa", "bicubic", "bilinear"] = "bicubic_aa"
+    activation: Literal["weights", "gelu"] = "weights"
+
+
+@dataclass(frozen=True)
+class FeatureRequest:
+    """The taps that a method reads, and the encoder variant it reads them from."""
+
+    taps: frozenset[Tap]
+    variant: EncoderVariant = EncoderVariant()
+
+    @classmethod
+    def of(cls, *taps: Tap, variant: EncoderVariant | None = None) -> FeatureRequest:
+        return cls(frozenset(taps), variant or EncoderVariant())
+
+    @classmethod
+    def merge(cls, requests: Iterable[FeatureRequest]) -> FeatureRequest:
+        """Union of requests.  Raises ``ValueError`` unless all variants are equal."""
+        items = list(requests)
+        variants = {r.variant for r in items}
+        if len(variants) != 1:
+            raise ValueError(f"cannot merge requests of {len(variants)} encoder variants")
+        return cls(frozenset().union(*(r.taps for r in items)), variants.pop())
+
+
+@dataclass(frozen=True)
+class BackboneInfo:
+    """What a method may know about the backbone: sizes, stages, provenance.  No weights."""
+
+    name: str
+    title: str
+    image_size: int  # pixels, of one side
+    patch: int  # pixels
+    depth: int  # visual blocks
+    width: int  # D
+    embed: int  # E
+    text_width: int  # W
+    text_depth: int
+    context_length: int
+    stages: tuple[int, ...]  # the four feature layers, 1-based
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    interpolation: str = "bicubic"
+    activation: str = "quick_gelu"
+    weights_source: str = ""  # "bundled", "random", "file:<name>", "hub:<tag>"
+    weights_sha256: str = ""
+    demo: bool = False  # the bundled demonstration backbone
+    random: bool = False  # random weights, asked for explicitly
+
+    def grid(self, image_size: int = 0) -> tuple[int, int]:
+        """Patch grid (h, w) of a square image of ``image_size`` pixels (0: the default)."""
+        side = (image_size or self.image_size) // self.patch
+        return side, side
+
+    def vv_start(self, blocks_of_24: int) -> int:
+        """First block (1-based) of a v-v path over the last ``blocks_of_24`` of 24 blocks,
+        scaled to this depth: 19 gives 6 and 18 gives 7 for ViT-L's 24 blocks."""
+        count = round(blocks_of_24 * self.depth / 24)
+        return self.depth - max(1, min(count, self.depth)) + 1
+
+    @property
+    def banner(self) -> str:
+        """One sentence for every output made with a backbone that no paper used, else ''."""
+        if self.random:
+            return "random backbone weights; figures mean nothing"
+        if self.demo:
+            return "bundled demonstration backbone; not comparable with published results"
+        return ""
+
+
+@dataclass
+class ImageFeatures:
+    """Features of a batch: ``features[tap]`` as documented at :class:`Tap`."""
+
+    grid: tuple[int, int]
+    data: dict[Tap, Tensor]
+
+    def __getitem__(self, tap: Tap) -> Tensor:
+        try:
+            return self.data[tap]
+        except KeyError:
+            have = ", ".join(str(tuple(t)) for t in sorted(self.data))
+            raise KeyError(f"feature {tuple(tap)} was not requested; present: {have}") from None
+
+    def patches(self, tap: Tap) -> Tensor:
+        """The tap without its class token: [B, L, ...]."""
+        return self[tap][:, 1:]
+
+    @property
+    def batch_size(self) -> int:
+        return next(iter(self.data.values())).shape[0]
+
+    def to(self, *args: Any, **kwargs: Any) -> ImageFeatures:
+        return ImageFeatures(self.grid, {k: v.to(*args, **kwargs) for k, v in self.data.items()})
+
+    def select(self, index: Any) -> ImageFeatures:
+        """Rows of the batch: a slice, a list of indices or an index tensor."""
+        return ImageFeatures(self.grid, {k: v[index] for k, v in self.data.items()})
+
+    def restrict(self, taps: Iterable[Tap]) -> ImageFeatures:
+        return ImageFeatures(self.grid, {t: self[t] for t in taps})
+
+    @classmethod
+    def concat(cls, parts: Sequence[ImageFeatures]) -> ImageFeatures:
+        import torch
+
+        keys = parts[0].data
+        return cls(parts[0].grid, {k: torch.cat([p.data[k] for p in parts]) for k in keys})
+
+
+# -------------------------------------------------------------------------------- data
+@dataclass(frozen=True)
+class Category:
+    """One evaluation category.  ``key`` is the canonical name ("metal_nut"), ``class_name`` the
+    spoken one that prompts use ("metal nut")."""
+
+    dataset: str
+    key: str
+    class_name: str
+    domain: Literal["industrial", "medical"] = "industrial"
+    kind: Literal["object", "texture"] = "object"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image of a dataset, before it is opened.
+
+    ``image`` and ``mask`` are file paths, or URIs of a registered reader
+    ("synthetic://..."); ``crop`` = (left, top, right, bottom) in pixels cuts a tile out of
+    both.  ``label``: 0 normal, 1 anomalous.  ``mask`` None: there is none (a normal image, or a
+    dataset without masks).  ``extra_masks`` are united with ``mask``.
+    """
+
+    image: str
+    label: int
+    category: str
+    mask: str | None = None
+    defect: str = ""
+    split: Literal["train", "test"] = "test"
+    crop: tuple[int, int, int, int] | None = None
+    extra_masks: tuple[str, ...] = ()
+    uid: str = ""  # stable name inside the dataset: relative path (+ tile), never absolute
+
+
+@dataclass
+class Boxes:
+    """A detector's raw answer for one image: ``boxes`` [N, 4] = cx, cy, w, h in 0..1."""
+
+    boxes: list[list[float]]
+    scores: list[float]
+    phrases: list[str]
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> Boxes:
+        return cls(
+            [[float(x) for x in b] for b in value["boxes"]],
+            [float(s) for s in value["scores"]],
+            [str(p) for p in value["phrases"]],
+        )
+
+
+# ------------------------------------------------------------------------------ scoring
+@dataclass
+class Scores:
+    """What a method's head returns for a batch, before any enlargement or smoothing.
+
+    ``maps``: one entry per stage, on the patch grid.  Either all are pair *logits*
+    [B, 2, h, w] (a softmax over dim 1 gives probabilities) or all are anomaly *values*
+    [B, h, w] in [0, 1]; ``kind`` says which.  ``image``: [B], the image score before the
+    method's :meth:`image_score` mixes in map maxima.  ``parts``: anything that
+    :meth:`image_score` or :meth:`explain` needs again.
+    """
+
+    maps: list[Tensor]
+    image: Tensor
+    kind: Literal["logits", "values"] = "logits"
+    parts: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class MapSpec:
+    """How the dense-map core turns :class:`Scores` into anomaly maps.
+
+    ``order``: ``softmax_then_upsample`` or ``upsample_then_softmax`` (logits only).
+    ``fuse``: ``mean`` or ``sum`` over stages (``weights`` optional, one per stage).
+    ``norm``: ``none`` or per-image ``minmax`` (ablation only).  ``blur``: ``none``,
+    ``gaussian`` (scipy's, reflect, truncate 4) or ``kernel3`` (3x3); ``sigma`` in output
+    pixels.  ``blur_stage``: blur each stage before fusing (equal by linearity) or after.
+    ``box_factor``: factor applied outside the union of detected boxes, 1 = no suppression;
+    ``box_arithmetic``: ``exact`` or ``released`` (FiLo's integer rectangles).
+    """
+
+    order: Literal["softmax_then_upsample", "upsample_then_softmax"] = "softmax_then_upsample"
+    align_corners: bool = False
+    fuse: Literal["mean", "sum"] = "mean"
+    weights: tuple[float, ...] | None = None
+    norm: Literal["none", "minmax"] = "none"
+    blur: Literal["none", "gaussian", "kernel3"] = "none"
+    sigma: float = 0.0
+    box_factor: float = 1.0
+    box_arithmetic: Literal["exact", "released"] = "exact"
+
+
+@dataclass
+class BuiltMaps:
+    """``final`` [B, H, W]: the anomaly map.  ``unsuppressed`` [B, H, W]: the same before box
+    suppression (the same tensor where no box was applied)."""
+
+    final: Tensor
+    unsuppressed: Tensor
+
+
+@dataclass
+class Explanation:
+    """One reason for a score.  ``similarity`` is a cosine unless ``label`` says otherwise;
+    ``region`` = (left, top, right, bottom) as fractions of the image, or None."""
+
+    text: str
+    similarity: float
+    label: Literal["normal", "anomalous", "region", "prompt"] = "anomalous"
+    source: str = "bank"  # bank | llm | vqa | mask | learned | template | detector
+    rank: int = 0
+    region: tuple[float, float, float, float] | None = None
+    note: str = ""
+
+
+@dataclass
+class Prediction:
+    """``image_score``: anomaly score; ``anomaly_map``: float32 array [H, W]."""
+
+    image_score: float
+    anomaly_map: Any
+    explanations: list[Explanation] = field(default_factory=list)
+    path: str | None = None
+
+
+@dataclass
+class ScoreContext:
+    """What a method's head may look at besides features.  Labels and masks are not in it.
+
+    ``categories``: one per image of the batch.  ``text``: what the method's ``prepare_text``
+    returned, by ``Category.key``.  ``references``: normal images of the category (few-shot),
+    by ``Category.key``.  ``population``: features of all test images of the category, for
+    transductive methods only.  ``boxes``: detector answers, or None where none was asked for.
+    ``uids``: stable names of the images.
+    """
+
+    categories: Sequence[Category]
+    text: Mapping[str, Any]
+    text_encoder: Any = None  # zsad.backbones.text.TextEncoder
+    image_encoder: Any = None  # zsad.backbones.clip_vit.ImageEncoder, for methods that resume
+    references: Mapping[str, ImageFeatures] = field(default_factory=dict)
+    population: ImageFeatures | None = None
+    boxes: Sequence[Boxes | None] | None = None
+    uids: Sequence[str] = ()
+
+
+@dataclass
+class TrainBatch:
+    """Targets of a training batch: ``masks`` [B, 1, H, W] float {0, 1}, ``labels`` [B] int."""
+
+    masks: Tensor
+    labels: Tensor
+
+
+# ----------------------------------------------------------------------------- the store
+@dataclass(frozen=True, order=True)
+class CellKey:
+    """Names one cell of a sweep.  ``fingerprint`` hashes everything that changes numbers."""
+
+    method: str
+    dataset: str
+    category: str
+    seed: int
+    fingerprint: str = ""
+
+
+@dataclass
+class CellRecord:
+    """The stored result of one cell.  A metric that is undefined is None, and ``undefined``
+    gives the reason."""
+
+    method: str
+    dataset: str
+    category: str
+    seed: int
+    fingerprint: str
+    metrics: dict[str, float | None]
+    undefined: dict[str, str]
+    n_normal: int
+    n_anomalous: int
+    seconds: dict[str, float]
+    info: dict[str, Any] = field(default_factory=dict)
+
+
+Device = "str | torch.device"
