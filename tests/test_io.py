@@ -1,0 +1,122 @@
+"""Atomic writes, locks and stable JSON."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from zsad import io
+from zsad.errors import DataError
+
+
+def test_atomic_write_makes_folders_and_leaves_nothing_else(tmp_path: Path) -> None:
+    path = io.atomic_write_text(tmp_path / "a" / "b.txt", "größe")
+    assert path.read_bytes() == "größe".encode()
+    assert os.listdir(path.parent) == ["b.txt"]
+
+
+def test_atomic_write_keeps_the_old_content_when_the_disk_refuses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = io.atomic_write_text(tmp_path / "x", "old")
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        io.atomic_write_text(path, "new")
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["x"]
+
+
+def test_written_files_follow_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        path = io.atomic_write_text(tmp_path / "x", "")
+    finally:
+        os.umask(before)
+    assert path.stat().st_mode & 0o777 == 0o640
+
+
+def test_json_is_stable_and_has_no_nan() -> None:
+    value = {"b": float("nan"), "a": [np.float32(0.5), np.int64(3), float("inf")], "p": Path("x/y")}
+    assert io.dump_json(value, indent=None) == '{"a": [0.5, 3, null], "b": null, "p": "x/y"}'
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    )
+)
+def test_dumped_json_is_strict_and_loses_only_numbers_that_are_not_finite(value: object) -> None:
+    def refuse(name: str) -> None:
+        raise AssertionError(name)
+
+    loaded = json.loads(io.dump_json(value), parse_constant=refuse)
+    assert loaded == io.finite(value)
+
+
+def test_objects_are_not_turned_into_text() -> None:
+    with pytest.raises(TypeError, match="object cannot be written as JSON"):
+        io.dump_json({"x": object()})
+
+
+def test_read_json_names_file_and_line(tmp_path: Path) -> None:
+    path = tmp_path / "broken.json"
+    path.write_text('{"a": 1,\n"b": }')
+    with pytest.raises(DataError, match=r"broken\.json, line 2: not valid JSON"):
+        io.read_json(path)
+    with pytest.raises(DataError, match=r"absent\.json: no such file"):
+        io.read_json(tmp_path / "absent.json")
+
+
+def test_sha256_of_a_known_text(tmp_path: Path) -> None:
+    (tmp_path / "abc").write_bytes(b"abc")  # the example of FIPS 180-2
+    assert io.sha256_file(tmp_path / "abc") == (
+        "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    )
+
+
+def _count_up(path: str, times: int) -> None:
+    for _ in range(times):
+        with io.file_lock(Path(path) / "lock"):
+            counter = Path(path) / "counter"
+            value = int(counter.read_text())
+            time.sleep(0.001)  # an unlocked reader would see the same value
+            counter.write_text(str(value + 1))
+
+
+@pytest.mark.parametrize("flock", [True, False], ids=["flock", "exclusive file"])
+def test_lock_excludes_other_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flock: bool
+) -> None:
+    if not flock:
+        monkeypatch.setattr(io, "fcntl", None)
+    (tmp_path / "counter").write_text("0")
+    fork = multiprocessing.get_context("fork")
+    workers = [fork.Process(target=_count_up, args=(str(tmp_path), 20)) for _ in range(3)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(30)
+    assert [w.exitcode for w in workers] == [0, 0, 0]
+    assert (tmp_path / "counter").read_text() == "60"
+
+
+def test_a_held_lock_is_an_error_after_the_timeout(tmp_path: Path) -> None:
+    with (
+        io.file_lock(tmp_path / "lock"),
+        pytest.raises(DataError, match="locked by another process"),
+        io.file_lock(tmp_path / "lock", timeout=0.05),
+    ):
+        pass
