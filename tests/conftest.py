@@ -16,6 +16,10 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may reach for a hub
 import numpy as np
 import pytest
 
+from zsad import torchvision_compat
+
+torchvision_compat.ensure()  # tests may import torchmetrics or lightning before zsad
+
 ROOT = Path(__file__).resolve().parent.parent
 PARITY = ROOT / "tests" / "parity"
 

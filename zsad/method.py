@@ -14,6 +14,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from zsad import torchvision_compat
+
+torchvision_compat.ensure()  # lightning imports torchvision
+
+# ruff: noqa: E402, I001
 import lightning
 import torch
 from torch import Tensor
