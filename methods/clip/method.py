@@ -1,0 +1,126 @@
+"""CLIP (Radford et al. 2021) as a zero-shot anomaly detector, in the reading of the papers.
+
+Image score: softmax over the two labels of <class token, label text> / temperature.  Anomaly
+map: the same for every patch token of the last block, carried through the final layer norm and
+the projection although it was never trained for that ("plain dense CLIP").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from zsad.maps import similarity
+from zsad.method import Method
+from zsad.methods.clip.config import Config
+from zsad.methods.clip.prompts import build_prompts
+from zsad.types import (
+    BuiltMaps,
+    Category,
+    Explanation,
+    FeatureRequest,
+    ImageFeatures,
+    MapSpec,
+    ScoreContext,
+    Scores,
+    Tap,
+)
+
+if TYPE_CHECKING:
+    from zsad.backbones.text import TextEncoder
+
+CLS = Tap("cls")
+
+
+@dataclass(frozen=True)
+class PromptFeatures:
+    """Text side of one category: ``pair`` [2, E] unit label embeddings; ``prompts`` [T] with
+    their unit ``embeddings`` [T, E], the first ``n_normal`` of them normal."""
+
+    pair: Tensor
+    prompts: list[str]
+    embeddings: Tensor
+    n_normal: int
+
+
+class Clip(Method):
+    """Two-prompt CLIP and the CLIP-AC ensembles."""
+
+    name: ClassVar[str] = "clip"
+    config: Config
+
+    @property
+    def dense(self) -> Tap:
+        """P . ln_post of the last block's tokens."""
+        return Tap("tokens_proj", self.backbone.depth)
+
+    def feature_request(self) -> FeatureRequest:
+        return FeatureRequest.of(CLS, self.dense)
+
+    def prepare_text(
+        self, categories: Sequence[Category], text: TextEncoder
+    ) -> dict[str, PromptFeatures]:
+        """Encode the prompts; a label's embedding is the unit mean of its unit prompts."""
+        prepared = {}
+        for category in categories:
+            normal, anomalous = build_prompts(self.config, category.class_name)
+            units = F.normalize(text.encode_texts([*normal, *anomalous]).float(), dim=-1)
+            n = len(normal)
+            pair = F.normalize(torch.stack([units[:n].mean(0), units[n:].mean(0)]), dim=-1)
+            prepared[category.key] = PromptFeatures(pair, [*normal, *anomalous], units, n)
+        return prepared
+
+    def score(self, features: ImageFeatures, context: ScoreContext) -> Scores:
+        """Image: probability [B]; map: pair logits [B, 2, h, w] (cosines / temperature)."""
+        text = torch.stack([context.text[c.key].pair for c in context.categories])  # [B, 2, E]
+        scale = 1.0 / self.config.temperature
+        logits = similarity(features.patches(self.dense), text, features.grid, scale)
+        cls = F.normalize(features[CLS].float(), dim=-1)
+        cosine = torch.einsum("be,bce->bc", cls, text)  # [B, 2]
+        return Scores([logits], (cosine * scale).softmax(-1)[:, 1])
+
+    def map_spec(self) -> MapSpec:
+        sigma = self.config.sigma
+        return MapSpec(blur="gaussian" if sigma else "none", sigma=sigma)
+
+    def image_score(self, scores: Scores, maps: BuiltMaps) -> Tensor:
+        """Mix the map's maximum in with weight ``map_max`` (0 in all papers)."""
+        weight = self.config.map_max
+        if not weight:
+            return scores.image
+        return (1 - weight) * scores.image + weight * maps.final.amax(dim=(-2, -1))
+
+    def explain(
+        self,
+        features: ImageFeatures,
+        scores: Scores,
+        maps: BuiltMaps,
+        context: ScoreContext,
+        k: int = 5,
+    ) -> list[list[Explanation]]:
+        """Rank the prompts of both labels by their cosine with the class token."""
+        cls = F.normalize(features[CLS].float(), dim=-1)
+        reasons = []
+        for unit, category in zip(cls, context.categories):
+            text: PromptFeatures = context.text[category.key]
+            best = (text.embeddings @ unit).topk(min(k, len(text.prompts)))
+            reasons.append(
+                [
+                    Explanation(
+                        text=text.prompts[i],
+                        similarity=value,
+                        label="normal" if i < text.n_normal else "anomalous",
+                        source="template",
+                        rank=rank,
+                    )
+                    for rank, (value, i) in enumerate(
+                        zip(best.values.tolist(), best.indices.tolist()), start=1
+                    )
+                ]
+            )
+        return reasons

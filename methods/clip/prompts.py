@@ -1,0 +1,52 @@
+"""Prompts of ``clip``: two sentences, or templates of the ImageNet kind around state phrases."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from open_clip import OPENAI_IMAGENET_TEMPLATES
+
+from zsad.methods.clip.config import Config
+
+TEMPLATES = OPENAI_IMAGENET_TEMPLATES  # the 80 that CLIP's authors recommend for ImageNet
+
+# State phrases of "ac-ensemble": the state level of WinCLIP's compositional ensemble.
+NORMAL_STATES = (
+    "{}",
+    "flawless {}",
+    "perfect {}",
+    "unblemished {}",
+    "{} without flaw",
+    "{} without defect",
+    "{} without damage",
+)
+ANOMALOUS_STATES = ("damaged {}", "{} with flaw", "{} with defect", "{} with damage")
+
+
+class PromptPair(NamedTuple):
+    """Prompts of one category, by label."""
+
+    normal: list[str]
+    anomalous: list[str]
+
+
+def article(word: str) -> str:
+    """Return "a" or "an" for the sound of ``word``'s first letter."""
+    return "an" if word[:1].lower() in set("aeiou") else "a"
+
+
+def build_prompts(config: Config, class_name: str) -> PromptPair:
+    """Return the prompts of ``class_name`` that ``config.prompts`` asks for."""
+    words = (config.normal_word, config.anomalous_word)
+    if config.prompts == "two":
+        return PromptPair(*([f"a photo of {article(w)} {w} {class_name}."] for w in words))
+    if config.prompts == "ac":
+        states: list[tuple[str, ...]] = [(f"{word} {{}}",) for word in words]
+    else:
+        states = [NORMAL_STATES, ANOMALOUS_STATES]
+    return PromptPair(
+        *(
+            [template(state.format(class_name)) for state in label for template in TEMPLATES]
+            for label in states
+        )
+    )
