@@ -1,0 +1,1 @@
+"""WinCLIP: compositional prompts and window embeddings, zero-shot and with reference images."""

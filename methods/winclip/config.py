@@ -1,0 +1,37 @@
+"""Configuration of ``winclip`` (torch-free)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Config:
+    """Keys of ``winclip.*``; where the values come from stands in the README.
+
+    ``temperature`` divides cosines.  ``scales``: window sizes in patches.
+    ``include_image_scale``: the image's own score is one more scale of the zero-shot map.
+    ``shots``: normal reference images per category, 0 = zero-shot.  ``memory_layer``: the block
+    whose patch tokens the memory holds.  ``sigma``: smoothing of the map, output pixels.
+    """
+
+    preset: str
+    temperature: float
+    scales: tuple[int, ...]
+    include_image_scale: bool
+    shots: int
+    memory_layer: Literal["penultimate", "last"]
+    sigma: float
+
+    def __post_init__(self) -> None:
+        if self.temperature <= 0:
+            raise ValueError(f"temperature={self.temperature} must be above 0")
+        if not self.scales and not self.include_image_scale:
+            raise ValueError("scales=[] leaves no map; name window sizes such as [2,3]")
+        if any(k < 1 for k in self.scales) or len(set(self.scales)) != len(self.scales):
+            raise ValueError(f"scales={list(self.scales)} must be different sizes of 1 or more")
+        if self.shots < 0:
+            raise ValueError(f"shots={self.shots} must be 0 or above")
+        if self.sigma < 0:
+            raise ValueError(f"sigma={self.sigma} must be 0 or above")

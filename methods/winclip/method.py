@@ -1,0 +1,174 @@
+"""WinCLIP and WinCLIP+ (Jeong et al., CVPR 2023).
+
+Top to bottom in the order of the paper: language-guided classification (Sec. 4.1), window-based
+segmentation (4.2), reference association with k normal images (4.3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from zsad.memory import MemoryBank
+from zsad.method import Method
+from zsad.methods.winclip.config import Config
+from zsad.methods.winclip.prompts import prompts, states
+from zsad.types import (
+    BuiltMaps,
+    Category,
+    Explanation,
+    FeatureRequest,
+    ImageFeatures,
+    MapSpec,
+    ScoreContext,
+    Scores,
+    Tap,
+)
+from zsad.windows import join, spread, window_region
+
+if TYPE_CHECKING:
+    from zsad.backbones.text import TextEncoder
+
+CLS = Tap("cls")
+
+
+@dataclass(frozen=True)
+class StateFeatures:
+    """Text side of one category.
+
+    ``pair`` [2, E]: unit label embeddings.  ``states``: state phrases, the first ``n_normal`` of
+    them normal, with their unit ``embeddings`` [S, E] (mean over the templates).
+    """
+
+    pair: Tensor
+    states: list[str]
+    embeddings: Tensor
+    n_normal: int
+
+
+class WinClip(Method):
+    """Windows of patches compared with a compositional prompt ensemble."""
+
+    name: ClassVar[str] = "winclip"
+    config: Config
+
+    @property
+    def memory_tap(self) -> Tap:
+        """Patch tokens that the few-shot memory holds."""
+        offset = 1 if self.config.memory_layer == "penultimate" else 0
+        return Tap("tokens", self.backbone.depth - offset)
+
+    def feature_request(self) -> FeatureRequest:
+        taps = [CLS, *(Tap("window", k) for k in self.config.scales)]
+        return FeatureRequest.of(*taps, *([self.memory_tap] if self.config.shots else []))
+
+    # ------------------------------------------------------------- Sec. 4.1: language
+    def prepare_text(
+        self, categories: Sequence[Category], text: TextEncoder
+    ) -> dict[str, StateFeatures]:
+        """Encode all state x template prompts; a label is the unit mean of its unit prompts."""
+        prepared = {}
+        for category in categories:
+            normal, anomalous = states(category.class_name)
+            phrases = [*normal, *anomalous]
+            sentences = [p for phrase in phrases for p in prompts(phrase)]
+            units = F.normalize(text.encode_texts(sentences).float(), dim=-1)
+            means = units.reshape(len(phrases), -1, units.shape[-1]).mean(1)  # [S, E]
+            n = len(normal)
+            pair = F.normalize(torch.stack([means[:n].mean(0), means[n:].mean(0)]), dim=-1)
+            prepared[category.key] = StateFeatures(pair, phrases, F.normalize(means, dim=-1), n)
+        return prepared
+
+    def probability(self, embeddings: Tensor, text: Tensor) -> Tensor:
+        """Eq. 1: softmax over the labels.  [B, M, E], [B, 2, E] -> anomaly probability [B, M]."""
+        cosine = F.normalize(embeddings.float(), dim=-1) @ text.mT  # [B, M, 2]
+        return ((cosine[..., 1] - cosine[..., 0]) / self.config.temperature).sigmoid()
+
+    # -------------------------------------------------------------- Sec. 4.2: windows
+    def score(self, features: ImageFeatures, context: ScoreContext) -> Scores:
+        """Anomaly probabilities: image [B], map [B, h, w]; with references both are mixed."""
+        text = torch.stack([context.text[c.key].pair for c in context.categories])
+        grid = features.grid
+        image = self.probability(features[CLS][:, None], text)[:, 0]
+        scales = [
+            spread(self.probability(features[Tap("window", k)], text), grid, k)
+            for k in self.config.scales
+        ]
+        if self.config.include_image_scale:
+            scales.append(image[:, None, None].expand(-1, *grid))
+        zero_shot = join(scales)
+        parts = {"language_image": image, "language_map": zero_shot}
+        if not self.config.shots:
+            return Scores([zero_shot], image, "values", parts)
+        association = self.association(features, context)
+        parts["association_map"] = association
+        image = (image + association.amax(dim=(-2, -1))) / 2
+        return Scores([(zero_shot + association) / 2], image, "values", parts)
+
+    # ------------------------------------------------------------ Sec. 4.3: references
+    def association(self, features: ImageFeatures, context: ScoreContext) -> Tensor:
+        """Eq. 4 and its mean over patches and window scales of the distance to the references.
+
+        [B, h, w] in [0, 1]: ½(1 - highest cosine).
+        """
+        keys = [c.key for c in context.categories]
+        out = torch.empty(len(keys), *features.grid, device=features[CLS].device)
+        for key in sorted(set(keys)):
+            rows = [i for i, other in enumerate(keys) if other == key]
+            query, memory = features.select(rows), context.references[key]
+            bank = MemoryBank(memory.patches(self.memory_tap))
+            maps = [bank.distance(query.patches(self.memory_tap)).reshape(-1, *features.grid)]
+            for k in self.config.scales:
+                window = Tap("window", k)
+                distance = MemoryBank(memory[window]).distance(query[window])
+                maps.append(spread(distance, features.grid, k))
+            out[rows] = join(maps, "mean")
+        return out
+
+    def map_spec(self) -> MapSpec:
+        sigma = self.config.sigma
+        return MapSpec(blur="gaussian" if sigma else "none", sigma=sigma)
+
+    # ------------------------------------------------------------------- explanation
+    def explain(
+        self,
+        features: ImageFeatures,
+        scores: Scores,
+        maps: BuiltMaps,
+        context: ScoreContext,
+        k: int = 5,
+    ) -> list[list[Explanation]]:
+        """Rank the state phrases by their cosine with the image; show each one's best window."""
+        cls = F.normalize(features[CLS].float(), dim=-1)
+        return [
+            self._explain_one(features.select([i]), cls[i], context.text[category.key], k)
+            for i, category in enumerate(context.categories)
+        ]
+
+    def _explain_one(
+        self, features: ImageFeatures, cls: Tensor, text: StateFeatures, k: int
+    ) -> list[Explanation]:
+        best = (text.embeddings @ cls).topk(min(k, len(text.states)))
+        size = max(self.config.scales, default=0)
+        regions: dict[int, tuple[float, float, float, float]] = {}
+        if size:
+            window = F.normalize(features[Tap("window", size)][0].float(), dim=-1)
+            peaks = (text.embeddings[best.indices] @ window.T).argmax(-1).tolist()
+            regions = {rank: window_region(m, features.grid, size) for rank, m in enumerate(peaks)}
+        return [
+            Explanation(
+                text=text.states[i],
+                similarity=value,
+                label="normal" if i < text.n_normal else "anomalous",
+                source="template",
+                rank=rank + 1,
+                region=regions.get(rank),
+                note="mean over 22 templates; region: most similar window" if size else "",
+            )
+            for rank, (value, i) in enumerate(zip(best.values.tolist(), best.indices.tolist()))
+        ]
