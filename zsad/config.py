@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -31,29 +32,39 @@ def parse_dotlist(items: Sequence[str]) -> dict[str, Any]:
     """Turn ``["winclip.temperature=0.1"]`` into nested mappings, values parsed as YAML."""
     for item in items:
         key, sep, _ = item.partition("=")
-        if not sep or not key or key.startswith("."):
-            raise RequestError(f"override '{item}' is not of the form KEY=VALUE; write e.g. winclip.temperature=0.1")
+        if not sep or not all(part.strip() for part in key.split(".")):
+            raise RequestError(
+                f"override '{item}' is not of the form KEY=VALUE; write e.g. clip.temperature=0.1"
+            )
     try:
         merged = OmegaConf.from_dotlist(list(items))
         return typing.cast("dict[str, Any]", OmegaConf.to_container(merged, resolve=True))
-    except (OmegaConfBaseException, ValueError) as error:
-        raise RequestError(f"override {' '.join(items)!r} cannot be read: {error}".splitlines()[0]) from None
+    except (OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
+        reason = first_line(error)
+        raise RequestError(f"override {' '.join(items)!r} cannot be read: {reason}") from None
 
 
 def read_yaml(path: Path | str) -> dict[str, Any]:
     """Read a YAML mapping.  Raises :class:`RequestError` that names the file."""
     path = Path(path)
     try:
-        loaded = OmegaConf.to_container(OmegaConf.create(path.read_text(encoding="utf-8")), resolve=True)
+        loaded = OmegaConf.to_container(
+            OmegaConf.create(path.read_text(encoding="utf-8")), resolve=True
+        )
     except FileNotFoundError:
         raise RequestError(f"{path}: no such file; give the path of a YAML file") from None
     except (OSError, UnicodeDecodeError) as error:
         raise RequestError(f"{path}: cannot be read ({error})") from None
     except Exception as error:  # yaml and omegaconf raise many types
-        raise RequestError(f"{path}: not valid YAML ({str(error).splitlines()[0]})") from None
+        raise RequestError(f"{path}: not valid YAML ({first_line(error)})") from None
     if not isinstance(loaded, dict):
         raise RequestError(f"{path}: must hold a mapping of keys, not a {type(loaded).__name__}")
     return typing.cast("dict[str, Any]", loaded)
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, or the name of its class."""
+    return next(iter(str(error).splitlines()), "") or type(error).__name__
 
 
 def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
@@ -94,6 +105,12 @@ def build(schema: type[T], values: Mapping[str, Any], *, origin: str, prefix: st
         raise RequestError(f"{prefix.rstrip('.')}: {error} ({origin})") from None
 
 
+_BARE_WORDS = (
+    *(("off", False), ("no", False), ("on", True), ("yes", True)),
+    *(("none", None), ("null", None)),
+)
+
+
 def _convert(value: Any, hint: Any, key: str, origin: str) -> Any:
     """Return ``value`` as the type ``hint`` or raise a :class:`RequestError`."""
     kind = typing.get_origin(hint)
@@ -112,17 +129,16 @@ def _convert(value: Any, hint: Any, key: str, origin: str) -> Any:
                 last = error
         raise last
     if kind is Literal:
-        if value is False and "off" in args:  # YAML reads a bare `off` as a boolean
-            value = "off"
-        if value is True and "on" in args:
-            value = "on"
-        if value is None and "none" in args:
-            value = "none"
-        if value in args and not isinstance(value, bool):
-            return value
-        options = ", ".join(str(a) for a in args)
+        for word, read in _BARE_WORDS:  # YAML reads a bare `off` as a boolean
+            if value is read and word in args:
+                value = word
+        for option in args:
+            if value == option and type(value) is type(option):  # 1, 1.0 and True are equal
+                return option
+        options = [str(a) for a in args]
         raise RequestError(
-            f"{key}={value!r} ({origin}) is not one of: {options}{nearest(str(value), map(str, args))}"
+            f"{key}={value!r} ({origin}) is not one of: {', '.join(options)}"
+            f"{nearest(str(value), options)}"
         )
     if dataclasses.is_dataclass(hint):
         if not isinstance(value, Mapping):
@@ -134,7 +150,9 @@ def _convert(value: Any, hint: Any, key: str, origin: str) -> Any:
         if kind is tuple and not (len(args) == 2 and args[1] is Ellipsis):
             if len(value) != len(args):
                 raise _wrong(key, value, f"a list of {len(args)} values", origin)
-            return tuple(_convert(v, a, f"{key}[{i}]", origin) for i, (v, a) in enumerate(zip(value, args)))
+            return tuple(
+                _convert(v, a, f"{key}[{i}]", origin) for i, (v, a) in enumerate(zip(value, args))
+            )
         items = [_convert(v, args[0], f"{key}[{i}]", origin) for i, v in enumerate(value)]
         return tuple(items) if kind is tuple else items
     if kind is dict:

@@ -8,6 +8,7 @@ package that holds a ``config.yaml``).  A name that two places claim is an error
 from __future__ import annotations
 
 import dataclasses
+import fnmatch
 import importlib
 import importlib.util
 import sys
@@ -21,12 +22,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zsad import config as cfg
-from zsad.errors import RequestError, unknown
+from zsad.errors import RequestError, nearest, unknown
 
 if TYPE_CHECKING:
     from zsad.method import Method
 
 GROUPS = ("papers", "baselines", "training-free", "trained")
+_ENTRY_KEYS = (
+    *("name", "title", "summary", "paper", "group", "trained", "class", "schema"),
+    *("config", "presets", "transductive", "backbones", "notes"),
+)
 _PLUGIN_DIRS: list[Path] = []
 
 
@@ -62,12 +67,17 @@ class MethodEntry:
             chosen = values.get("preset", chosen)
         if chosen != "default" and chosen not in self.presets:
             raise unknown(f"preset of method {self.name}", str(chosen), ["default", *self.presets])
-        merged = cfg.merge(self.defaults, self.presets.get(chosen, {}), *(v for _, v in layers), {"preset": chosen})
-        return cfg.build(schema, merged, origin=self.origin, prefix=f"{self.name}.")
+        merged = cfg.merge(
+            self.defaults, self.presets.get(chosen, {}), *(v for _, v in layers), {"preset": chosen}
+        )
+        origin = ", ".join([self.origin, *(o for o, values in layers if values)])
+        return cfg.build(schema, merged, origin=origin, prefix=f"{self.name}.")
 
     def load(self) -> type[Method]:
         """Import the method's class (imports torch)."""
-        return typing.cast("type[Method]", load_object(self.target, f"class of method '{self.name}'"))
+        return typing.cast(
+            "type[Method]", load_object(self.target, f"class of method '{self.name}'")
+        )
 
 
 @cache
@@ -77,7 +87,15 @@ def _partial(schema: type) -> type:
     made = []
     for f in dataclasses.fields(schema):
         hint = hints[f.name]
-        made.append((f.name, _partial(hint) if dataclasses.is_dataclass(hint) else hint, dataclasses.field(default=None)))
+        made.append(
+            (
+                f.name,
+                _partial(hint)
+                if isinstance(hint, type) and dataclasses.is_dataclass(hint)
+                else hint,
+                dataclasses.field(default=None),
+            )
+        )
     return dataclasses.make_dataclass(f"Partial{schema.__name__}", made)
 
 
@@ -116,7 +134,10 @@ def methods() -> dict[str, MethodEntry]:
         if child.is_dir() and (child / "config.yaml").is_file()
     ]
     for point in entry_points(group="zsad.methods"):
-        spec = importlib.util.find_spec(point.value.partition(":")[0])
+        try:
+            spec = importlib.util.find_spec(point.value.partition(":")[0])
+        except ImportError:  # its parent package is gone
+            spec = None
         if spec is None or not spec.submodule_search_locations:
             raise RequestError(f"entry point zsad.methods '{point.name}': no package {point.value}")
         configs.append(Path(next(iter(spec.submodule_search_locations))) / "config.yaml")
@@ -124,7 +145,8 @@ def methods() -> dict[str, MethodEntry]:
         entry = _read_entry(path)
         if entry.name in found:
             raise RequestError(
-                f"method '{entry.name}' is defined twice: {found[entry.name].origin} and {entry.origin}"
+                f"method '{entry.name}' is defined twice: {found[entry.name].origin} "
+                f"and {entry.origin}"
             )
         found[entry.name] = entry
     return found
@@ -132,6 +154,14 @@ def methods() -> dict[str, MethodEntry]:
 
 def _read_entry(path: Any) -> MethodEntry:
     raw = cfg.read_yaml(path)
+    for key in raw:
+        if key not in _ENTRY_KEYS:
+            raise RequestError(
+                f"{path}: unknown key '{key}'{nearest(str(key), _ENTRY_KEYS)}; "
+                f"valid: {', '.join(_ENTRY_KEYS)}"
+            )
+    if raw.get("group", "papers") not in GROUPS[:2]:
+        raise RequestError(f"{path}: group '{raw['group']}' must be one of: papers, baselines")
     try:
         return MethodEntry(
             name=raw["name"],
@@ -162,9 +192,9 @@ def method(name: str) -> MethodEntry:
 
 
 def select_methods(names: str | Sequence[str]) -> list[MethodEntry]:
-    """Expand ``all``, ``papers``, ``baselines``, ``training-free``, ``trained`` and names."""
+    """Expand names, wildcards and the groups ``all``, ``papers``, ``baselines``,
+    ``training-free``, ``trained``."""
     known = methods()
-    wanted = [n.strip() for n in names.split(",")] if isinstance(names, str) else list(names)
     groups: dict[str, list[str]] = {
         "all": list(known),
         "papers": [n for n, e in known.items() if e.group == "papers"],
@@ -173,11 +203,11 @@ def select_methods(names: str | Sequence[str]) -> list[MethodEntry]:
         "trained": [n for n, e in known.items() if e.trained],
     }
     chosen: dict[str, None] = {}
-    for name in filter(None, wanted):
+    for name in expand(names):
         if name in groups:
             chosen.update(dict.fromkeys(groups[name]))
-        elif name in known:
-            chosen[name] = None
+        elif matches := fnmatch.filter(known, name):
+            chosen.update(dict.fromkeys(matches))
         else:
             raise unknown("method", name, [*known, *groups], "see `zsad list methods`")
     if not chosen:

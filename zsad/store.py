@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 SCORE_COLUMNS = ("uid", "label", "defect", "score", "path")
-_PLAIN = " +,=()[]"  # besides letters, digits and _.-~; everything else is percent-encoded
+_PLAIN = " +,=()[]@"  # besides letters, digits and _.-~; everything else is percent-encoded
 
 
 class StoredCell(NamedTuple):
@@ -62,11 +62,6 @@ class Failure:
     kind: str
 
 
-def default_root() -> Path:
-    """Return ``$ZSAD_RESULTS``, or ``results`` of the working directory."""
-    return Path(os.environ.get("ZSAD_RESULTS") or "results")
-
-
 def key_of(record: CellRecord) -> CellKey:
     """Return the key of a record."""
     return CellKey(record.method, record.dataset, record.category, record.seed, record.fingerprint)
@@ -87,8 +82,8 @@ class ResultStore:
     counts as absent and is listed by :meth:`broken`.
     """
 
-    def __init__(self, root: Path | str | None = None) -> None:
-        self.root = Path(root) if root is not None else default_root()
+    def __init__(self, root: Path | str) -> None:
+        self.root = Path(root)
 
     # ------------------------------------------------------------------------- records
     def has(self, key: CellKey) -> bool:
@@ -235,7 +230,7 @@ class ResultStore:
     def _path(self, key: CellKey, kind: str = "cells", fingerprint: str = "") -> Path:
         tail = f"@{safe_name(fingerprint)}" if fingerprint else ""
         folder = self.root / kind / safe_name(key.method) / safe_name(key.dataset) / str(key.seed)
-        return folder / f"{safe_name(key.category)}{tail}.json"
+        return folder / f"{safe_name(key.category).replace('@', '%40')}{tail}.json"
 
     def _scores_path(self, record: Path) -> Path:
         inside = record.relative_to(self.root / "cells")

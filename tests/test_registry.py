@@ -1,0 +1,215 @@
+"""Finding methods without importing them."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from zsad import registry
+from zsad.errors import RequestError
+
+GOOD = """
+name: {name}
+title: Mean colour
+summary: Scores an image by its distance from grey
+paper: none
+group: baselines
+trained: {trained}
+class: "{name}_impl:Method"
+schema: "{name}_impl:Config"
+config: {{preset: default, rate: 1e-5, inner: {{depth: 2}}}}
+presets: {{paper: {{rate: 0.5}}}}
+"""
+CODE = """
+from dataclasses import dataclass
+@dataclass(frozen=True)
+class Inner:
+    depth: int = 1
+    width: int = 8
+@dataclass(frozen=True)
+class Config:
+    preset: str = "default"
+    rate: float = 0.0
+    inner: Inner = Inner()
+    def __post_init__(self):
+        if self.rate < 0:
+            raise ValueError("rate must not be negative")
+class Method:
+    pass
+"""
+
+
+@pytest.fixture
+def plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A plug-in folder with one working method, ``greyness``; the registry is as before after."""
+    monkeypatch.setattr(registry, "_PLUGIN_DIRS", [])
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    registry.methods.cache_clear()
+    add(tmp_path, "greyness")
+    yield tmp_path
+    registry.methods.cache_clear()
+    sys.modules.pop("greyness_impl", None)
+
+
+def add(folder: Path, name: str, text: str | None = None, trained: str = "false") -> Path:
+    (folder / name).mkdir()
+    (folder / f"{name}_impl.py").write_text(CODE)
+    path = folder / name / "config.yaml"
+    path.write_text(text if text is not None else GOOD.format(name=name, trained=trained))
+    return path
+
+
+def test_a_plugin_is_found_and_not_imported(plugins: Path) -> None:
+    before = registry.list_methods()
+    registry.add_plugins(plugins)
+    registry.add_plugins(str(plugins))  # twice is once
+    assert registry.list_methods() == sorted([*before, "greyness"])
+    entry = registry.method("greyness")
+    assert (entry.title, entry.group, entry.trained) == ("Mean colour", "baselines", False)
+    assert entry.origin == str(plugins / "greyness" / "config.yaml")
+    assert "greyness_impl" not in sys.modules
+    assert entry.load().__name__ == "Method"
+
+
+def test_layers_lie_above_preset_above_defaults(plugins: Path) -> None:
+    registry.add_plugins(plugins)
+    entry = registry.method("greyness")
+    assert (entry.resolve().rate, entry.resolve().inner.depth) == (1e-5, 2)
+    chosen = entry.resolve(("file", {"preset": "paper", "inner": {"depth": 3}}))
+    assert (chosen.preset, chosen.rate, chosen.inner.depth, chosen.inner.width) == (
+        "paper",
+        0.5,
+        3,
+        8,
+    )
+    both = entry.resolve(
+        ("file", {"rate": 0.25, "preset": "paper"}), ("line", {"inner": {"width": 4}})
+    )
+    assert (both.rate, both.inner.depth, both.inner.width) == (0.25, 2, 4)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"rat": 1}, r"unknown key 'greyness\.rat' \(line\) \(did you mean 'rate'\?\)"),
+        ({"inner": {"dept": 1}}, r"unknown key 'greyness\.inner\.dept' \(line\)"),
+        ({"rate": "x"}, r"greyness\.rate='x' \(line\) must be a number"),
+        (
+            {"preset": "papr"},
+            r"unknown preset of method greyness 'papr' \(did you mean 'paper'\?\)",
+        ),
+        ({"rate": -1}, r"greyness: rate must not be negative \(.*line\)"),
+    ],
+)
+def test_a_wrong_override_names_its_layer(
+    plugins: Path, values: dict[str, object], message: str
+) -> None:
+    registry.add_plugins(plugins)
+    with pytest.raises(RequestError, match=message):
+        registry.method("greyness").resolve(("file", {"rate": 0.5}), ("line", values))
+
+
+def test_a_method_defined_twice_names_both_places(plugins: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    second = add(other, "greyness")
+    registry.add_plugins(plugins)
+    registry.add_plugins(other)
+    with pytest.raises(RequestError, match="'greyness' is defined twice") as caught:
+        registry.methods()
+    assert str(plugins / "greyness") in str(caught.value)
+    assert str(second) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name: [", "not valid YAML"),
+        ("name: broken", "key 'title' is missing"),
+        (GOOD.format(name="broken", trained="false") + "prests: {}", "did you mean 'presets'"),
+        (GOOD.format(name="broken", trained="false").replace("baselines", "mine"), "group 'mine'"),
+    ],
+)
+def test_a_broken_definition_is_one_line_that_names_the_file(
+    plugins: Path, text: str, message: str
+) -> None:
+    path = add(plugins, "broken", text)
+    registry.add_plugins(plugins)
+    with pytest.raises(RequestError, match=message) as caught:
+        registry.methods()
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_class_is_an_error_when_asked_for(plugins: Path) -> None:
+    text = GOOD.format(name="hollow", trained="false").replace(":Method", ":Methd")
+    add(plugins, "hollow", text)
+    registry.add_plugins(plugins)
+    with pytest.raises(
+        RequestError, match="class of method 'hollow': cannot import hollow_impl:Methd"
+    ):
+        registry.method("hollow").load()
+
+
+def test_selection_by_name_group_and_wildcard(plugins: Path) -> None:
+    add(plugins, "learned", trained="true")
+    registry.add_plugins(plugins)
+
+    def chosen(names: str | list[str]) -> list[str]:
+        return [e.name for e in registry.select_methods(names)]
+
+    assert set(chosen("all")) == set(registry.list_methods())
+    assert chosen("learned, greyness,learned,") == ["learned", "greyness"]
+    assert chosen(["grey*"]) == ["greyness"]
+    assert "learned" in chosen("trained")
+    assert "learned" not in chosen("training-free")
+    assert (
+        set(chosen("trained,training-free"))
+        == set(chosen("papers,baselines"))
+        == set(chosen("all"))
+    )
+    with pytest.raises(
+        RequestError, match=r"unknown method 'greynes' \(did you mean 'greyness'\?\)"
+    ):
+        chosen("greynes")
+    with pytest.raises(RequestError, match=r"unknown method 'x\*'"):
+        chosen("x*")
+    with pytest.raises(RequestError, match="no method chosen"):
+        chosen(" , ")
+
+
+def test_a_plugin_folder_must_exist(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="no such folder"):
+        registry.add_plugins(tmp_path / "absent")
+
+
+def test_entry_points_register_packages(plugins: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (plugins / "greyness" / "__init__.py").touch()
+    sys.path.append(str(plugins))
+    point = importlib.metadata.EntryPoint("greyness", "greyness", "zsad.methods")
+    monkeypatch.setattr(registry, "entry_points", lambda group: [point])
+    assert "greyness" in registry.methods()
+    registry.methods.cache_clear()
+    gone = importlib.metadata.EntryPoint("gone", "gone.package", "zsad.methods")
+    monkeypatch.setattr(registry, "entry_points", lambda group: [gone])
+    with pytest.raises(
+        RequestError, match=r"entry point zsad\.methods 'gone': no package gone\.package"
+    ):
+        registry.methods()
+
+
+def test_every_builtin_method_resolves_in_every_preset() -> None:
+    registry.methods.cache_clear()
+    for entry in registry.methods().values():
+        assert Path(entry.origin).parent.name == entry.name
+        for preset in ("default", *entry.presets):
+            assert entry.resolve(("test", {"preset": preset})).preset == preset
+
+
+def test_every_benchmark_file_has_a_unique_stem() -> None:
+    assert registry.list_datasets() == sorted(set(registry.list_datasets()))
+    assert registry.list_protocols() == sorted(set(registry.list_protocols()))
