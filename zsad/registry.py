@@ -32,6 +32,7 @@ _ENTRY_KEYS = (
     *("name", "title", "summary", "paper", "group", "trained", "class", "schema"),
     *("config", "presets", "transductive", "backbones", "notes"),
 )
+LAUNCHERS = ("local",)
 _PLUGIN_DIRS: list[Path] = []
 
 

@@ -1,0 +1,149 @@
+"""The Python surface: ``zsad.bench``, ``zsad.train``, ``zsad.load_method``."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zsad import registry
+from zsad.config import merge, parse_dotlist
+from zsad.errors import RequestError, WeightsError
+from zsad.runner.request import build_request, make_column
+
+if TYPE_CHECKING:
+    from zsad.predictor import LoadedMethod
+
+log = logging.getLogger(__name__)
+
+
+def bench(
+    methods: str | Sequence[str] | None = None,
+    datasets: str | Sequence[str] | None = None,
+    *,
+    protocol: str | None = None,
+    backbone: str | None = None,
+    weights: str | Path | None = None,
+    data_root: str | Path | None = None,
+    results: str | Path | None = None,
+    seeds: str | int | Sequence[int] | None = None,
+    limit: int | str | None = None,
+    launcher: str = "local",
+    device: str = "auto",
+    fresh: bool = False,
+    dry_run: bool = False,
+    offline: bool = False,
+    untrained: bool = False,
+    plugins: str | Path | None = None,
+    config: str | Path | None = None,
+    overrides: Sequence[str] | Mapping[str, Any] = (),
+    progress: bool = False,
+) -> dict[str, Any]:
+    """Run a sweep and return its document: cells, summary, failures, counters.
+
+    Cells that the results folder holds already are not computed again (``fresh`` ignores
+    them).  Raises :class:`zsad.errors.ZsadError` when the request is wrong: nothing was run
+    then.  A cell that fails is listed under ``failed``, and the others are stored.
+    """
+    if plugins:
+        registry.add_plugins(plugins)
+    request = build_request(
+        methods=methods,
+        datasets=datasets,
+        protocol=protocol,
+        backbone=backbone,
+        weights=str(weights) if weights else None,
+        data=data_root,
+        results=results,
+        seeds=seeds,
+        limit=limit,
+        device=device,
+        offline=offline,
+        untrained=untrained,
+        fresh=fresh,
+        config_file=config,
+        overrides=overrides,
+    )
+    if launcher not in registry.LAUNCHERS:
+        raise RequestError(f"--launcher {launcher}: known launchers are {', '.join(registry.LAUNCHERS)}")
+    from zsad.runner.launch import launch
+
+    return launch(request, launcher=launcher, dry_run=dry_run, progress=progress)
+
+
+def load_method(
+    name: str,
+    backbone: str = "vit-l-14-336",
+    weights: str | Path | None = None,
+    image_size: int | None = None,
+    checkpoint: str | Path | None = None,
+    preset: str | None = None,
+    device: str = "auto",
+    overrides: Mapping[str, Any] | Sequence[str] | None = None,
+    *,
+    precision: str = "fp32",
+    offline: bool = False,
+    untrained: bool = False,
+    seed: int = 0,
+) -> LoadedMethod:
+    """Load one method on one backbone.
+
+    ``checkpoint``: a trained state, ours or an official one as released (which forces
+    ``preset="released"`` unless another is given; sizes that it implies win over the config).
+    ``backbone="file"`` with ``weights=FILE`` builds the architecture that a CLIP state dict in
+    OpenAI's naming implies.  ``overrides``: config keys of the method, nested or dotted.
+    A trained method without a checkpoint raises :class:`WeightsError` unless ``untrained``.
+    """
+    import torch
+
+    from zsad import backbones
+    from zsad.checkpoints import load_into
+    from zsad.predictor import LoadedMethod
+    from zsad.runner.execute import choose_device
+
+    entry = registry.method(name)
+    place = choose_device(device)
+    base = backbones.load(
+        backbone,
+        weights=str(weights) if weights else None,
+        image_size=image_size or 0,
+        precision=precision,
+        device=str(place),
+        offline=offline,
+    )
+    layers: list[tuple[str, Mapping[str, Any]]] = []
+    if preset:
+        layers.append(("load_method", {"preset": preset}))
+    layers.append(("load_method", _method_overrides(name, overrides)))
+    if checkpoint is None:
+        if entry.trained and not untrained:
+            raise WeightsError(
+                f"method '{name}' is trained and no checkpoint is given; pass checkpoint=FILE "
+                f"(`zsad train --methods {name} ...` makes one), or untrained=True for its initial state"
+            )
+        column = make_column(entry, layers)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            method = entry.load()(column.config, base.info)
+        return LoadedMethod(method, base, place, image_size or 0)
+    if not entry.trained:
+        raise RequestError(f"method '{name}' is training-free: it takes no checkpoint")
+    method, report = load_into(entry, Path(checkpoint), base.info, layers)
+    return LoadedMethod(method, base, place, image_size or 0, report)
+
+
+def _method_overrides(name: str, overrides: Mapping[str, Any] | Sequence[str] | None) -> dict[str, Any]:
+    """Accept nested mappings, dotted keys, and dot-lists with or without the method's name."""
+    if not overrides:
+        return {}
+    if isinstance(overrides, Mapping):
+        nested = {k: v for k, v in overrides.items() if "." not in str(k)}
+        dotted = [f"{k}={v}" for k, v in overrides.items() if "." in str(k)]
+    else:
+        nested, dotted = {}, list(overrides)
+    values = merge(nested, parse_dotlist(dotted) if dotted else {})
+    if set(values) == {name} and isinstance(values[name], Mapping):
+        return dict(values[name])
+    return values
+

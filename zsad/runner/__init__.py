@@ -1,0 +1,1 @@
+"""Plans a sweep, runs it, and stores its cells."""

@@ -1,0 +1,304 @@
+"""One category of one dataset: one encoder pass, every head, one record per cell.
+
+A head that raises loses its own cell; the others go on.  An image that cannot be read loses
+the category for every head, because a figure over fewer images would silently be another one.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from zsad import maps as dense
+from zsad.backbones import Backbone
+from zsad.config import Settings
+from zsad.data.loader import ImageBatch, MaskPolicy, batches
+from zsad.data.transforms import Preprocess
+from zsad.errors import CellError, ZsadError
+from zsad.metrics import CategoryMetrics, MetricResult
+from zsad.runner.heads import Head
+from zsad.runner.memory import estimate_batch, halving
+from zsad.runner.timing import StageTimer
+from zsad.types import (
+    BuiltMaps,
+    Category,
+    EncoderVariant,
+    FeatureRequest,
+    ImageFeatures,
+    Sample,
+    ScoreContext,
+    Scores,
+)
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Outcome:
+    """What one head made of one category: a result, or the error that ended it."""
+
+    head: Head
+    metrics: CategoryMetrics
+    seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    uids: list[str] = field(default_factory=list)
+    scores: list[float] = field(default_factory=list)
+    labels: list[int] = field(default_factory=list)
+    defects: list[str] = field(default_factory=list)
+    error: Exception | None = None
+    result: MetricResult | None = None
+    stored: list[tuple[ImageFeatures, ImageBatch]] = field(default_factory=list)
+
+
+@dataclass
+class CategoryRun:
+    """Runs the heads of one category over its samples.
+
+    ``on_scored(head, batch, features, scores, maps, image_scores)`` may look at every result
+    before it is dropped (explanations, pictures).
+    """
+
+    backbone: Backbone
+    settings: Settings
+    category: Category
+    samples: Sequence[Sample]
+    heads: Sequence[Head]
+    timer: StageTimer
+    device: torch.device
+    references: dict[tuple[str, int], Sequence[Sample]] = field(default_factory=dict)
+    on_scored: Callable[..., None] | None = None
+    on_images: Callable[[int], None] | None = None
+    batch_sizes: set[int] = field(default_factory=set)
+
+    # --------------------------------------------------------------------------- the run
+    def run(self) -> list[Outcome]:
+        """Score every sample with every head and return one outcome per head."""
+        metrics = self.settings.metrics
+        outcomes = [
+            Outcome(h, CategoryMetrics(metrics.mode, metrics.fpr_limit, metrics.aupro_200)) for h in self.heads
+        ]
+        sizes = sorted({h.request.variant.image_size for h in self.heads})
+        for size in sizes:
+            self._run_size(size, [o for o in outcomes if o.head.request.variant.image_size == size])
+        for outcome in outcomes:
+            if outcome.error is None:
+                with self.timer.stage("metrics"):
+                    try:
+                        outcome.result = outcome.metrics.compute()
+                    except ZsadError as error:
+                        outcome.error = error
+        return outcomes
+
+    def _run_size(self, size: int, outcomes: list[Outcome]) -> None:
+        """All heads whose working size is ``size`` pixels: one pass over the files."""
+        try:
+            reference_features = self._references(size, outcomes)
+            for batch in self.timer.waiting(self._batches(self.samples, size, outcomes), "decode"):
+                if batch.failures:
+                    raise batch.failures[0]
+                active = [o for o in outcomes if o.error is None]
+                if not active:
+                    return
+                for variant, group in _by_variant(active).items():
+                    self._score_batch(batch, variant, group, reference_features)
+                if self.on_images:
+                    self.on_images(len(batch.samples))
+        except ZsadError as error:
+            for outcome in outcomes:
+                outcome.error = outcome.error or error
+            return
+        for outcome in outcomes:
+            if outcome.head.method.transductive and outcome.error is None:
+                self._score_population(outcome, reference_features)
+
+    def _batches(self, samples: Sequence[Sample], size: int, outcomes: list[Outcome]) -> Iterable[ImageBatch]:
+        data, info = self.settings.data, self.backbone.info
+        n_taps = max(len(o.head.request.taps) for o in outcomes)
+        batch_size = self.settings.run.batch_size or estimate_batch(info, size, n_taps, self.device)
+        self.batch_sizes.add(min(batch_size, max(1, len(samples))))
+        return batches(
+            samples,
+            Preprocess.for_backbone(info, size),
+            MaskPolicy(data.mask_resize),
+            batch_size=batch_size,
+            workers=data.workers,
+        )
+
+    # -------------------------------------------------------------------------- encoding
+    def _encode(self, images: Tensor, request: FeatureRequest) -> ImageFeatures:
+        """Encode a batch, in halves if memory runs out."""
+
+        def encode(rows: Sequence[int]) -> ImageFeatures:
+            part = images[rows[0] : rows[-1] + 1].to(self.device, non_blocking=True)
+            return self.backbone.encode_image(part, request)
+
+        with self.timer.stage("encode"), torch.no_grad():
+            parts = halving(encode, range(images.shape[0]), self.batch_sizes.add)
+        return parts[0] if len(parts) == 1 else ImageFeatures.concat(parts)
+
+    def _references(self, size: int, outcomes: list[Outcome]) -> dict[EncoderVariant, dict[tuple[str, int], ImageFeatures]]:
+        """Encode the few-shot reference images once, and pick each head's from them."""
+        wanted: dict[str, Sample] = {}
+        for outcome in outcomes:
+            for sample in self.references.get((outcome.head.label, outcome.head.seed), ()):
+                wanted[sample.uid] = sample
+        if not wanted:
+            return {}
+        found: dict[EncoderVariant, dict[tuple[str, int], ImageFeatures]] = {}
+        for variant, group in _by_variant(outcomes).items():
+            needy = [o for o in group if (o.head.label, o.head.seed) in self.references]
+            if not needy:
+                continue
+            request = FeatureRequest.merge([o.head.request for o in needy])
+            rows: dict[str, int] = {}
+            parts = []
+            for batch in self.timer.waiting(self._batches(list(wanted.values()), size, needy), "decode"):
+                if batch.failures:
+                    raise batch.failures[0]
+                for sample in batch.samples:
+                    rows[sample.uid] = len(rows)
+                parts.append(self._encode(batch.images, request))
+            features = ImageFeatures.concat(parts)
+            for outcome in needy:
+                key = (outcome.head.label, outcome.head.seed)
+                index = [rows[s.uid] for s in self.references[key]]
+                chosen = features.restrict(outcome.head.request.taps).select(index)
+                found.setdefault(variant, {})[key] = chosen
+        return found
+
+    # --------------------------------------------------------------------------- scoring
+    def _score_batch(
+        self, batch: ImageBatch, variant: EncoderVariant, group: list[Outcome], references: dict[EncoderVariant, Any]
+    ) -> None:
+        request = FeatureRequest.merge([o.head.request for o in group])
+        features = self._encode(batch.images, request)
+        for outcome in group:
+            head = outcome.head
+            if head.method.transductive:
+                kept = features.restrict(head.request.taps).to("cpu")
+                outcome.stored.append((kept, batch.without_images()))
+                continue
+            own = references.get(variant, {}).get((head.label, head.seed))
+            self._guarded(outcome, features.restrict(head.request.taps), batch, own, None)
+
+    def _score_population(self, outcome: Outcome, references: dict[EncoderVariant, Any]) -> None:
+        """A transductive head sees the features of all test images of the category at once."""
+        population = ImageFeatures.concat([f for f, _ in outcome.stored]).to(self.device)
+        own = references.get(outcome.head.request.variant, {}).get((outcome.head.label, outcome.head.seed))
+        for features, batch in outcome.stored:
+            self._guarded(outcome, features.to(self.device), batch, own, population)
+        outcome.stored.clear()
+
+    def _guarded(
+        self,
+        outcome: Outcome,
+        features: ImageFeatures,
+        batch: ImageBatch,
+        references: ImageFeatures | None,
+        population: ImageFeatures | None,
+    ) -> None:
+        """Score with one head; an exception ends this head's cell and nothing else."""
+        if outcome.error is not None:
+            return
+        try:
+            halving(
+                lambda rows: self._score(outcome, features, batch, rows, references, population),
+                range(len(batch.samples)),
+                self.batch_sizes.add,
+            )
+        except Exception as error:  # a method is foreign code: whatever it raises is its cell's end
+            outcome.error = error
+            log.debug("head %s failed", outcome.head.label, exc_info=True)
+
+    @torch.no_grad()
+    def _score(
+        self,
+        outcome: Outcome,
+        features: ImageFeatures,
+        batch: ImageBatch,
+        rows: Sequence[int],
+        references: ImageFeatures | None,
+        population: ImageFeatures | None,
+    ) -> None:
+        head, timer = outcome.head, self.timer
+        part = features if len(rows) == features.batch_size else features.select(slice(rows[0], rows[-1] + 1))
+        samples = [batch.samples[i] for i in rows]
+        categories = [self.category] * len(rows)
+        boxes = None
+        if head.boxes is not None:
+            with timer.stage("boxes", f"boxes:{head.label}"):
+                boxes = head.boxes.boxes(samples, categories)
+        context = ScoreContext(
+            categories=categories,
+            text=head.text,
+            text_encoder=self.backbone.text_encoder(head.request.variant),
+            image_encoder=self.backbone.image_encoder(head.request.variant),
+            references={self.category.key: references} if references is not None else {},
+            population=population,
+            boxes=boxes,
+            uids=[s.uid for s in samples],
+        )
+        size = head.request.variant.image_size
+        with timer.stage("head", f"head:{head.label}"):
+            scores: Scores = head.method.score(part, context)
+        with timer.stage("map", f"map:{head.label}"):
+            built: BuiltMaps = dense.build_maps(scores, head.method.map_spec(), size, context.boxes)
+            image_scores = head.method.image_score(scores, built).float()
+        _check_finite(head, built.final, image_scores, samples)
+        with timer.stage("metrics", f"metrics:{head.label}"):
+            self._update(outcome, batch, rows, built.final, image_scores)
+        if self.on_scored:
+            self.on_scored(head, samples, part, scores, built, image_scores, context)
+        outcome.uids += [s.uid for s in samples]
+        outcome.defects += [s.defect for s in samples]
+        outcome.scores += image_scores.cpu().tolist()
+        outcome.labels += [s.label for s in samples]
+
+    def _update(
+        self, outcome: Outcome, batch: ImageBatch, rows: Sequence[int], maps: Tensor, scores: Tensor
+    ) -> None:
+        """Add to the streaming metrics; masks of native size meet maps enlarged to that size."""
+        chosen = slice(rows[0], rows[-1] + 1)
+        labels = batch.labels[chosen].to(maps.device)
+        if batch.native_masks is not None:
+            for i, row in enumerate(rows):
+                mask = batch.native_masks[row]
+                native = F.interpolate(
+                    maps[i : i + 1, None], size=mask.shape[-2:], mode="bilinear", align_corners=False
+                )[:, 0]
+                here = mask[None].to(maps.device) if bool(batch.has_mask[row]) else None
+                outcome.metrics.update(native, here, scores[i : i + 1], labels[i : i + 1])
+            return
+        has = batch.has_mask[chosen]
+        if bool(has.all()):
+            outcome.metrics.update(maps, batch.masks[chosen].to(maps.device), scores, labels)
+            return
+        for wanted in (True, False):
+            index = (has == wanted).nonzero().flatten().to(maps.device)
+            if len(index):
+                masks = batch.masks[chosen].to(maps.device)[index] if wanted else None
+                outcome.metrics.update(maps[index], masks, scores[index], labels[index])
+
+
+def _by_variant(outcomes: Iterable[Outcome]) -> dict[EncoderVariant, list[Outcome]]:
+    groups: dict[EncoderVariant, list[Outcome]] = {}
+    for outcome in outcomes:
+        groups.setdefault(outcome.head.request.variant, []).append(outcome)
+    return groups
+
+
+def _check_finite(head: Head, maps: Tensor, scores: Tensor, samples: Sequence[Sample]) -> None:
+    """Raises :class:`CellError` that names the first image with a NaN or infinite value."""
+    bad = ~(torch.isfinite(maps).flatten(1).all(1) & torch.isfinite(scores))
+    if bool(bad.any()):
+        first = int(bad.nonzero()[0])
+        raise CellError(
+            f"{head.label}: not-a-number in the map or score of {samples[first].uid}; "
+            f"try backbone.precision=fp32, or report the method's config"
+        )

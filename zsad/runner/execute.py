@@ -1,0 +1,269 @@
+"""Runs a plan: one loaded backbone, one pass per dataset for all methods, one record per cell."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from zsad import backbones
+from zsad import config as cfg
+from zsad.backbones import Backbone
+from zsad.errors import RequestError, ZsadError
+from zsad.runner import roles
+from zsad.runner.category import CategoryRun, Outcome
+from zsad.runner.heads import Head, build_method, feature_request, prepare_text
+from zsad.runner.plan import Auxiliary, DatasetPlan, Plan, auxiliary_of
+from zsad.runner.request import Column, Request
+from zsad.runner.timing import StageTimer
+from zsad.store import ResultStore
+from zsad.types import Category, CellRecord, Sample
+
+log = logging.getLogger(__name__)
+
+
+def choose_device(name: str) -> torch.device:
+    """``auto``: CUDA, then Apple's, then the processor.  Raises :class:`RequestError`."""
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, ValueError):
+        raise RequestError(f"--device {name}: not available here; use auto or cpu") from None
+    return device
+
+
+def load_backbone(request: Request, device: torch.device) -> Backbone:
+    """Load the backbone that the settings name."""
+    chosen = request.settings.backbone
+    return backbones.load(
+        chosen.name,
+        weights=chosen.weights,
+        image_size=chosen.image_size,
+        precision=chosen.precision,
+        device=str(device),
+        offline=request.offline,
+        compile=chosen.compile,
+    )
+
+
+@dataclass
+class Sweep:
+    """The state of one run of a plan.
+
+    ``on_progress(dataset, category, images_done)`` drives the progress bar; ``on_event`` gets
+    one line of text for what takes long (training).
+    """
+
+    plan: Plan
+    backbone: Backbone
+    store: ResultStore
+    device: torch.device
+    on_progress: Callable[[str, str, int], None] = lambda dataset, category, images: None
+    on_event: Callable[[str], None] = lambda text: None
+    seconds: dict[str, float] = field(default_factory=dict)
+    batch_sizes: set[int] = field(default_factory=set)
+    images: int = 0
+    done: int = 0
+
+    @property
+    def request(self) -> Request:
+        return self.plan.request
+
+    # ----------------------------------------------------------------------------- sweep
+    def run(self) -> None:
+        """Run every cell that is not stored.  Nothing that a dataset does ends the sweep."""
+        for key, stored in self.plan.cells():
+            if stored:
+                self.store.promote(key)
+        for dataset in self.plan.datasets:
+            if dataset.todo:
+                try:
+                    self._run_dataset(dataset)
+                except ZsadError as error:
+                    self._fail_all(dataset, error)
+
+    def _run_dataset(self, dataset: DatasetPlan) -> None:
+        timer = StageTimer(self.device)
+        heads = self._heads(dataset, timer)
+        for name, samples in dataset.samples.items():
+            wanted = [h for h in heads if any((h.label, s, name) in dataset.todo for s in h.seeds)]
+            if wanted:
+                self._run_category(dataset, dataset.index.categories[name], samples, wanted, timer)
+        for stage, spent in timer.seconds.items():
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + spent
+
+    def _run_category(
+        self, dataset: DatasetPlan, category: Category, samples: list[Sample], heads: list[Head], timer: StageTimer
+    ) -> None:
+        ready, references = [], {}
+        for head in heads:
+            try:
+                if head.method.shots:
+                    references[head.label, head.seed] = roles.references(
+                        dataset.index, category.key, head.method.shots, head.seed
+                    )
+                ready.append(head)
+            except ZsadError as error:
+                self._fail(dataset, head, category.key, error)
+        before = dict(timer.seconds)
+        images_before = self.backbone.counters.images
+        run = CategoryRun(
+            backbone=self.backbone,
+            settings=self.request.settings,
+            category=category,
+            samples=samples,
+            heads=ready,
+            timer=timer,
+            device=self.device,
+            references=references,
+            on_images=lambda n: self.on_progress(dataset.name, category.key, n),
+        )
+        outcomes = run.run() if ready else []
+        self.batch_sizes |= run.batch_sizes
+        self.images += self.backbone.counters.images - images_before
+        spent = timer.since(before)
+        for outcome in outcomes:
+            if outcome.error is not None:
+                self._fail(dataset, outcome.head, category.key, outcome.error)
+            else:
+                self._put(dataset, outcome, category.key, samples, spent)
+
+    # ----------------------------------------------------------------------------- heads
+    def _heads(self, dataset: DatasetPlan, timer: StageTimer) -> list[Head]:
+        """Build, load (or train) and prepare every head that has a cell to do."""
+        heads = []
+        categories = [dataset.index.categories[c] for c in dataset.samples]
+        for column in self.request.columns:
+            seeds = [s for s in self.request.seeds if any((column.label, s, c) in dataset.todo for c in dataset.samples)]
+            groups = [(s,) for s in seeds] if column.seeded else [tuple(seeds)]
+            for group in filter(None, groups):
+                try:
+                    head = self._head(column, group, dataset)
+                    with timer.stage("text", f"text:{column.label}"):
+                        prepare_text(head, categories, self.backbone)
+                    head.boxes = self._box_provider(head, categories)
+                    heads.append(head)
+                except Exception as error:  # a method is foreign code; the others go on
+                    log.debug("building %s failed", column.label, exc_info=True)
+                    for seed in group:
+                        for category in dataset.samples:
+                            self._fail_cell(dataset, column.label, seed, category, error)
+        return heads
+
+    def _head(self, column: Column, seeds: tuple[int, ...], dataset: DatasetPlan) -> Head:
+        from zsad.runner.trained import trained_method
+
+        trained_on: dict[str, Any] = {}
+        if column.entry.trained and not self.request.untrained:
+            method, trained_on = trained_method(self, column, seeds[0], dataset)
+        else:
+            method = build_method(column, self.backbone, seeds[0], self.device)
+        request = feature_request(method, self.request.settings.backbone.image_size)
+        return Head(column, seeds, method, request, trained_on)
+
+    def _box_provider(self, head: Head, categories: list[Category]) -> Any:
+        wanted = head.method.box_request(categories)
+        if wanted is None:
+            return None
+        from zsad import grounding
+
+        return grounding.provider(wanted, device=str(self.device))
+
+    def auxiliary(self, dataset: DatasetPlan) -> Auxiliary:
+        """The auxiliary data of a target dataset."""
+        return auxiliary_of(self.plan, dataset.name)
+
+    # ----------------------------------------------------------------------------- store
+    def _put(
+        self, dataset: DatasetPlan, outcome: Outcome, category: str, samples: list[Sample], spent: dict[str, float]
+    ) -> None:
+        head, result = outcome.head, outcome.result
+        assert result is not None
+        scores = {
+            "uid": outcome.uids,
+            "label": outcome.labels,
+            "defect": outcome.defects,
+            "score": outcome.scores,
+            "path": outcome.uids,
+        }
+        shared = {k: v for k, v in spent.items() if ":" not in k and k in ("decode", "encode")}
+        own = {k.split(":")[0]: v for k, v in spent.items() if k.endswith(f":{head.label}")}
+        for seed in head.seeds:
+            key = dataset.todo.get((head.label, seed, category))
+            if key is None:
+                continue
+            record = CellRecord(
+                method=key.method,
+                dataset=key.dataset,
+                category=key.category,
+                seed=key.seed,
+                fingerprint=key.fingerprint,
+                metrics=dict(result.metrics),
+                undefined=dict(result.undefined),
+                n_normal=result.n_normal,
+                n_anomalous=result.n_anomalous,
+                seconds={k: round(v, 4) for k, v in {**shared, **own}.items()},
+                info=self._info(dataset, head),
+            )
+            try:
+                self.store.put(record, scores)
+                self.done += 1
+            except ZsadError as error:
+                self._fail_cell(dataset, head.label, seed, category, error)
+
+    def _info(self, dataset: DatasetPlan, head: Head) -> dict[str, Any]:
+        entry, backbone = head.column.entry, self.backbone.info
+        return {
+            "title": head.column.title,
+            "method": entry.name,
+            "group": entry.group,
+            "trained": entry.trained,
+            "transductive": entry.transductive,
+            "untrained": entry.trained and self.request.untrained,
+            "trained_on": head.trained_on,
+            "preset": getattr(head.column.config, "preset", "default"),
+            "config": cfg.to_dict(head.column.config),
+            "shots": head.method.shots,
+            "backbone": backbone.name,
+            "weights_source": backbone.weights_source,
+            "weights_sha256": backbone.weights_sha256,
+            "banner": backbone.banner,
+            "image_size": head.request.variant.image_size,
+            "pos_interp": head.request.variant.pos_interp,
+            "activation": head.request.variant.activation,
+            "precision": self.request.settings.backbone.precision,
+            "protocol": self.request.protocol.name,
+            "limit": self.request.limit,
+            "variant": dataset.index.variant,
+            "dataset_fingerprint": dataset.index.fingerprint,
+            "mask_resize": self.request.settings.data.mask_resize,
+            "metrics": cfg.to_dict(self.request.settings.metrics),
+            "method_info": head.method.run_info(),
+        }
+
+    # --------------------------------------------------------------------------- failure
+    def _fail_all(self, dataset: DatasetPlan, error: Exception) -> None:
+        for label, seed, category in list(dataset.todo):
+            self._fail_cell(dataset, label, seed, category, error)
+
+    def _fail(self, dataset: DatasetPlan, head: Head, category: str, error: Exception) -> None:
+        for seed in head.seeds:
+            self._fail_cell(dataset, head.label, seed, category, error)
+
+    def _fail_cell(self, dataset: DatasetPlan, label: str, seed: int, category: str, error: Exception) -> None:
+        key = dataset.todo.get((label, seed, category))
+        if key is None:
+            return
+        if isinstance(error, ZsadError):
+            text = str(error)
+        else:
+            text = f"{label}: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
+        self.store.fail(key, text, type(error).__name__)
+

@@ -1,0 +1,95 @@
+"""Carries out a request: load the backbone, plan, run, write the manifest, return the document."""
+
+from __future__ import annotations
+
+import datetime
+import platform
+import uuid
+from typing import Any
+
+from zsad import __version__
+from zsad import config as cfg
+from zsad.runner.document import document
+from zsad.runner.plan import Plan, build_plan
+from zsad.runner.progress import Progress
+from zsad.runner.request import Request
+from zsad.store import ResultStore
+
+
+def launch(request: Request, *, launcher: str = "local", dry_run: bool = False, progress: bool = False) -> dict[str, Any]:
+    """Run ``request`` and return its JSON document (of the plan alone for ``dry_run``)."""
+    store = ResultStore(request.results)
+    if dry_run:
+        from zsad.backbones.specs import identify
+
+        weights_id, demo = identify(request.settings.backbone.name, request.settings.backbone.weights)
+        return build_plan(request, store, weights_id, demo).describe()
+
+    import torch
+
+    from zsad.runner.execute import Sweep, choose_device, load_backbone
+
+    device = choose_device(request.device)
+    if request.settings.run.deterministic:
+        torch.use_deterministic_algorithms(True, warn_only=True)
+    backbone = load_backbone(request, device)
+    plan = build_plan(request, store, backbone.info.weights_sha256, backbone.info.demo)
+    with Progress(plan, shown=progress) as bar:
+        sweep = Sweep(plan, backbone, store, device, on_progress=bar.images, on_event=bar.event)
+        sweep.run()
+    counters = {**backbone.counters.as_dict(), "cells_run": sweep.done, "batch_sizes": sorted(sweep.batch_sizes)}
+    result = document(plan, store, counters, sweep.seconds)
+    store.write_manifest(manifest(plan, sweep, counters))
+    return result
+
+
+def manifest(plan: Plan, sweep: Any, counters: dict[str, Any]) -> dict[str, Any]:
+    """Everything needed to say where the numbers of this run come from."""
+    import numpy
+    import open_clip
+    import torch
+
+    request, info = plan.request, sweep.backbone.info
+    return {
+        "id": uuid.uuid4().hex[:12],
+        "finished": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "versions": {
+            "zsad": __version__,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "open_clip": open_clip.__version__,
+            "numpy": numpy.__version__,
+        },
+        "device": {
+            "kind": sweep.device.type,
+            "name": torch.cuda.get_device_name(sweep.device) if sweep.device.type == "cuda" else platform.machine(),
+            "threads": torch.get_num_threads(),
+        },
+        "request": {
+            "methods": [c.label for c in request.columns],
+            "datasets": list(request.datasets),
+            "protocol": request.protocol.name,
+            "seeds": list(request.seeds),
+            "limit": request.limit,
+            "untrained": request.untrained,
+        },
+        "settings": cfg.to_dict(request.settings),
+        "configs": {c.label: cfg.to_dict(c.config) for c in request.columns},
+        "backbone": {
+            "name": info.name,
+            "weights_source": info.weights_source,
+            "weights_sha256": info.weights_sha256,
+            "banner": info.banner,
+            "image_size": info.image_size,
+        },
+        "datasets": {
+            d.name: {
+                "variant": d.index.variant,
+                "fingerprint": d.index.fingerprint,
+                "images": {c: len(s) for c, s in d.samples.items()},
+            }
+            for d in plan.datasets
+        },
+        "counters": counters,
+        "seconds": {k: round(v, 3) for k, v in sweep.seconds.items()},
+    }

@@ -1,0 +1,211 @@
+"""The plan of a sweep: which cells exist, which are stored, what each depends on.  No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from zsad import config as cfg
+from zsad.data.index import DatasetIndex, load_index
+from zsad.errors import ZsadError
+from zsad.runner import roles
+from zsad.runner.request import Column, Request
+from zsad.store import ResultStore
+from zsad.types import CellKey, Sample
+
+# Raised whenever a change of the code changes numbers for an unchanged request.
+NUMBERS_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Auxiliary:
+    """What a trained column is trained on."""
+
+    dataset: str
+    index: DatasetIndex
+    samples: tuple[Sample, ...]
+    part: str
+    digest: str
+
+
+@dataclass
+class DatasetPlan:
+    """All cells of one dataset.  ``todo`` maps (column label, seed, category) to its key."""
+
+    name: str
+    index: DatasetIndex
+    samples: dict[str, list[Sample]]
+    todo: dict[tuple[str, int, str], CellKey] = field(default_factory=dict)
+    stored: dict[tuple[str, int, str], CellKey] = field(default_factory=dict)
+
+    def columns_for(self, columns: tuple[Column, ...], category: str) -> list[tuple[Column, int]]:
+        return [
+            (column, seed)
+            for (label, seed, cat) in self.todo
+            if cat == category
+            for column in columns
+            if column.label == label
+        ]
+
+
+@dataclass
+class Plan:
+    """The whole sweep.  ``unplanned``: datasets that cannot be read, with the error."""
+
+    request: Request
+    weights_id: str
+    demo: bool
+    datasets: list[DatasetPlan] = field(default_factory=list)
+    unplanned: dict[str, ZsadError] = field(default_factory=dict)
+    auxiliaries: dict[str, Auxiliary | ZsadError] = field(default_factory=dict)
+
+    @property
+    def n_todo(self) -> int:
+        return sum(len(d.todo) for d in self.datasets)
+
+    def cells(self) -> Iterator[tuple[CellKey, bool]]:
+        """Every cell with whether it is stored already, in table order."""
+        for dataset in self.datasets:
+            for column in self.request.columns:
+                for seed in self.request.seeds:
+                    for category in dataset.samples:
+                        at = (column.label, seed, category)
+                        if at in dataset.stored:
+                            yield dataset.stored[at], True
+                        elif at in dataset.todo:
+                            yield dataset.todo[at], False
+
+    def auxiliary_name(self, dataset: str) -> str:
+        """The dataset that trained columns learn from when ``dataset`` is the target."""
+        return auxiliary_name(self.request, dataset, self.demo)
+
+    def describe(self) -> dict[str, Any]:
+        """A JSON-ready account for ``--dry-run``."""
+        return {
+            "results_dir": str(self.request.results),
+            "backbone": self.request.settings.backbone.name,
+            "cells": [
+                {**_key_dict(key), "stored": stored} for key, stored in self.cells()
+            ],
+            "images": {d.name: sum(map(len, d.samples.values())) for d in self.datasets},
+            "to_run": self.n_todo,
+            "failed": [
+                {"cell": {"dataset": name}, "error": str(error)} for name, error in self.unplanned.items()
+            ],
+        }
+
+
+def _key_dict(key: CellKey) -> dict[str, Any]:
+    return {"method": key.method, "dataset": key.dataset, "category": key.category, "seed": key.seed}
+
+
+def auxiliary_name(request: Request, dataset: str, demo: bool) -> str:
+    """The protocol's auxiliary dataset; the demonstration backbone learns from ``synthetic``.
+
+    ``zsad-tiny`` was made for machines without any download, so what it is trained further on
+    must not need one either.
+    """
+    if demo:
+        return "synthetic"
+    rule = request.protocol.auxiliary
+    return str(rule.get("overrides", {}).get(dataset, rule.get("default", "mvtec")))
+
+
+def build_plan(request: Request, store: ResultStore, weights_id: str, demo: bool) -> Plan:
+    """Index the datasets, expand the cells and drop those that the store holds.
+
+    ``weights_id`` identifies the backbone's weights (a hash, or "random").
+    A dataset that cannot be read is recorded, and the others go on.
+    """
+    plan = Plan(request, weights_id, demo)
+    for name in request.datasets:
+        try:
+            variant = request.settings.data.variants.get(name)
+            index = load_index(name, request.data_root, variant=variant)
+            samples = roles.evaluated(index, request.limit)
+        except ZsadError as error:
+            plan.unplanned[name] = error
+            continue
+        dataset = DatasetPlan(name, index, samples)
+        plan.datasets.append(dataset)
+        for column in request.columns:
+            trained = _training_identity(plan, column, name)
+            for seed in request.seeds:
+                for category, chosen in samples.items():
+                    key = CellKey(
+                        column.label,
+                        name,
+                        category,
+                        seed,
+                        fingerprint(request, column, index, category, chosen, seed, weights_id, trained),
+                    )
+                    stored = not request.fresh and store.has(key)
+                    (dataset.stored if stored else dataset.todo)[(column.label, seed, category)] = key
+    return plan
+
+
+def auxiliary_of(plan: Plan, dataset: str) -> Auxiliary:
+    """Index the auxiliary dataset of a target once.  Raises its :class:`ZsadError`."""
+    request = plan.request
+    name = plan.auxiliary_name(dataset)
+    if name not in plan.auxiliaries:
+        try:
+            variant = request.settings.data.variants.get(name)
+            index = load_index(name, request.data_root, variant=variant)
+            part = request.settings.data.train_part
+            chosen = roles.auxiliary(index, part, request.limit)
+            identity = cfg.digest([name, index.fingerprint, part, [s.uid for s in chosen]])
+            plan.auxiliaries[name] = Auxiliary(name, index, tuple(chosen), part, identity)
+        except ZsadError as error:
+            plan.auxiliaries[name] = error
+    found = plan.auxiliaries[name]
+    if isinstance(found, ZsadError):
+        raise found
+    return found
+
+
+def _training_identity(plan: Plan, column: Column, dataset: str) -> str:
+    """What a trained column's state depends on; '' for training-free ones."""
+    if not column.entry.trained:
+        return ""
+    if plan.request.untrained:
+        return "untrained"
+    if column.checkpoint:
+        from zsad.io import sha256_file
+
+        return f"file:{sha256_file(column.checkpoint)}"
+    try:
+        return f"on:{auxiliary_of(plan, dataset).digest}"
+    except ZsadError as error:
+        return f"unavailable:{error}"
+
+
+def fingerprint(
+    request: Request,
+    column: Column,
+    index: DatasetIndex,
+    category: str,
+    samples: list[Sample],
+    seed: int,
+    weights_id: str,
+    trained: str,
+) -> str:
+    """Hash everything that can change a number of the cell; no path, no clock, no batch size."""
+    settings = cfg.to_dict(request.settings)
+    data = {k: settings["data"][k] for k in ("mask_resize", "train_part")}
+    backbone = {k: settings["backbone"][k] for k in ("name", "image_size", "precision")}
+    identity: Mapping[str, Any] = {
+        "version": NUMBERS_VERSION,
+        "method": column.entry.name,
+        "config": cfg.to_dict(column.config),
+        "backbone": backbone,
+        "weights": weights_id,
+        "data": data,
+        "metrics": settings["metrics"],
+        "dataset": [index.spec.name, index.variant, index.fingerprint, category],
+        "samples": [s.uid for s in samples],
+        "seed": seed if column.seeded else 0,
+        "trained": trained,
+    }
+    return cfg.digest(identity, 16)

@@ -1,0 +1,234 @@
+"""The request of a sweep: what the user asked for, layered and checked, without torch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from zsad import config as cfg
+from zsad import registry
+from zsad.config import Settings
+from zsad.errors import RequestError, nearest
+from zsad.protocols import Protocol, load_protocol
+from zsad.registry import MethodEntry
+
+SECTIONS = ("backbone", "data", "metrics", "run")
+DEFAULT_BACKBONE = "vit-l-14-336"
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a table: a method with a resolved config.
+
+    ``label`` is the name under which results are stored: the method's name, or for an
+    ablation row ``method@row``.  ``checkpoint``: a file given by the user.
+    """
+
+    label: str
+    title: str
+    entry: MethodEntry
+    config: Any
+    checkpoint: str | None = None
+
+    @property
+    def shots(self) -> int:
+        return int(getattr(self.config, "shots", 0))
+
+    @property
+    def seeded(self) -> bool:
+        """Whether the seed can change a number."""
+        return self.entry.trained or self.shots > 0
+
+
+@dataclass(frozen=True)
+class Request:
+    """A checked request.  ``data_root``: the folder that holds the datasets, or None."""
+
+    columns: tuple[Column, ...]
+    datasets: tuple[str, ...]
+    settings: Settings
+    protocol: Protocol
+    seeds: tuple[int, ...]
+    results: Path
+    data_root: Path | None = None
+    limit: int = 0
+    device: str = "auto"
+    offline: bool = False
+    untrained: bool = False
+    fresh: bool = False
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+
+
+def results_dir(value: str | Path | None) -> Path:
+    """``--results``, else ``ZSAD_RESULTS``, else ``./results``."""
+    return Path(value or os.environ.get("ZSAD_RESULTS") or "results")
+
+
+def data_root(value: str | Path | None) -> Path | None:
+    """``--data-root``, else ``ZSAD_DATA``, else None.  Raises if a given folder is absent."""
+    chosen = value or os.environ.get("ZSAD_DATA")
+    if not chosen:
+        return None
+    path = Path(chosen)
+    if not path.is_dir():
+        raise RequestError(f"--data-root {chosen}: no such folder; give the folder that holds the datasets")
+    return path
+
+
+def parse_seeds(value: str | int | Sequence[int] | None, default: Sequence[int]) -> tuple[int, ...]:
+    """``"0,1,2"``, one number or a list of numbers."""
+    if value is None:
+        return tuple(default)
+    items = value.split(",") if isinstance(value, str) else [value] if isinstance(value, int) else value
+    try:
+        seeds = tuple(int(s) for s in items)
+    except (TypeError, ValueError):
+        raise RequestError(f"--seeds {value}: give whole numbers such as 0,1,2") from None
+    if not seeds or min(seeds) < 0 or len(set(seeds)) != len(seeds):
+        raise RequestError(f"--seeds {value}: give distinct whole numbers from 0 up")
+    return seeds
+
+
+def parse_limit(value: int | str | None) -> int:
+    """A positive number of images per category; None is no limit (0)."""
+    if value is None:
+        return 0
+    try:
+        limit = int(value)
+    except (TypeError, ValueError):
+        raise RequestError(f"--limit {value!r}: give a whole number of images per category") from None
+    if limit < 1:
+        raise RequestError(f"--limit {value}: give at least 1 image per category, or leave it out")
+    return limit
+
+
+def resolve_settings(layers: Sequence[tuple[str, Mapping[str, Any]]]) -> Settings:
+    """Build :class:`Settings` from the section layers; each is checked under its own origin."""
+    for origin, values in layers:
+        cfg.build(Settings, {k: v for k, v in values.items() if k in SECTIONS}, origin=origin)
+    merged = cfg.merge(*({k: v for k, v in values.items() if k in SECTIONS} for _, values in layers))
+    return cfg.build(Settings, merged, origin=layers[-1][0] if layers else "defaults")
+
+
+def split_layers(
+    layers: Sequence[tuple[str, Mapping[str, Any]]], chosen: Sequence[str]
+) -> dict[str, list[tuple[str, Mapping[str, Any]]]]:
+    """Sort the method groups of every layer: ``{method: [(origin, values), ...]}``.
+
+    A first component that is neither a settings section nor a method is an error.  A method
+    that exists but is not part of the run is one on the command line only: a config file or
+    protocol may hold values for methods that are not run.
+    """
+    known = registry.methods()
+    out: dict[str, list[tuple[str, Mapping[str, Any]]]] = {name: [] for name in chosen}
+    for origin, values in layers:
+        for key, value in values.items():
+            if key in SECTIONS:
+                continue
+            if key not in known:
+                options = [*known, *SECTIONS]
+                raise RequestError(
+                    f"unknown key '{key}' ({origin}){nearest(key, options)}; an override starts with a "
+                    f"method or one of {', '.join(SECTIONS)}"
+                )
+            if not isinstance(value, Mapping):
+                raise RequestError(f"'{key}={value}' ({origin}) sets no key of method {key}; write {key}.KEY=VALUE")
+            if key in out:
+                out[key].append((origin, value))
+            elif origin == COMMAND_LINE:
+                raise RequestError(f"'{key}.{next(iter(value), '')}' is set but method {key} is not in --methods")
+    return out
+
+
+COMMAND_LINE = "the command line"
+
+
+def make_column(
+    entry: MethodEntry, layers: Sequence[tuple[str, Mapping[str, Any]]], label: str = "", title: str = ""
+) -> Column:
+    """Resolve one method's config; the reserved key ``checkpoint`` names a trained state."""
+    checkpoint: str | None = None
+    kept: list[tuple[str, Mapping[str, Any]]] = []
+    for origin, values in layers:
+        if "checkpoint" in values:
+            checkpoint = str(values["checkpoint"]) if values["checkpoint"] else None
+            if not entry.trained:
+                raise RequestError(f"{entry.name}.checkpoint ({origin}): method {entry.name} is training-free")
+            if checkpoint and not Path(checkpoint).is_file():
+                raise RequestError(f"{entry.name}.checkpoint={checkpoint} ({origin}): no such file")
+        kept.append((origin, {k: v for k, v in values.items() if k != "checkpoint"}))
+    config = entry.resolve(*kept)
+    return Column(label or entry.name, title or entry.title, entry, config, checkpoint)
+
+
+def build_request(
+    *,
+    methods: str | Sequence[str] | None,
+    datasets: str | Sequence[str] | None,
+    protocol: str | None = None,
+    backbone: str | None = None,
+    weights: str | None = None,
+    data: str | Path | None = None,
+    results: str | Path | None = None,
+    seeds: str | int | Sequence[int] | None = None,
+    limit: int | str | None = None,
+    device: str = "auto",
+    offline: bool = False,
+    untrained: bool = False,
+    fresh: bool = False,
+    config_file: str | Path | None = None,
+    overrides: Sequence[str] | Mapping[str, Any] = (),
+) -> Request:
+    """Layer and check everything that can be checked without torch and without data.
+
+    Raises :class:`RequestError`: nothing has been run then.
+    """
+    from zsad.data.catalog import select_datasets
+
+    proto = load_protocol(protocol or "default")
+    layers: list[tuple[str, Mapping[str, Any]]] = []
+    layers.append((f"protocol {proto.name}", cfg.merge(proto.settings, proto.overrides)))
+    if config_file:
+        layers.append((str(config_file), cfg.read_yaml(config_file)))
+    from_line = dict(overrides) if isinstance(overrides, Mapping) else cfg.parse_dotlist(list(overrides))
+    flags: dict[str, Any] = {}
+    if backbone:
+        flags["name"] = backbone
+    if weights:
+        flags["weights"] = str(weights)
+    layers.append((COMMAND_LINE, cfg.merge({"backbone": flags} if flags else {}, from_line)))
+
+    entries = registry.select_methods(methods or proto.methods)
+    per_method = split_layers(layers, [e.name for e in entries])
+    settings = resolve_settings(layers)
+    columns: list[Column] = []
+    for entry in entries:
+        rows = [r for r in proto.rows if r.method == entry.name]
+        if rows:
+            for row in rows:
+                layer = (f"protocol {proto.name}, row {row.label}", row.overrides)
+                columns.append(
+                    make_column(
+                        entry, [*per_method[entry.name], layer], f"{entry.name}@{row.slug}", f"{entry.title}: {row.label}"
+                    )
+                )
+        else:
+            columns.append(make_column(entry, per_method[entry.name]))
+    return Request(
+        columns=tuple(columns),
+        datasets=tuple(select_datasets(datasets or proto.datasets)),
+        settings=settings,
+        protocol=proto,
+        seeds=parse_seeds(seeds, proto.seeds),
+        results=results_dir(results),
+        data_root=data_root(data),
+        limit=parse_limit(limit),
+        device=device,
+        offline=offline,
+        untrained=untrained,
+        fresh=fresh,
+        overrides=from_line,
+    )

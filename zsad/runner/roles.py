@@ -1,0 +1,95 @@
+"""Which samples play which role: evaluated, trained on, references.  No torch.
+
+All choices are deterministic functions of sample names and seeds, never of listing order.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+
+from zsad.data.index import DatasetIndex
+from zsad.errors import DataError, RequestError
+from zsad.types import Sample
+
+
+def _rank(sample: Sample, salt: str) -> str:
+    return hashlib.sha256(f"{salt}/{sample.category}/{sample.uid}".encode()).hexdigest()
+
+
+def by_category(samples: Iterable[Sample]) -> dict[str, list[Sample]]:
+    """Group samples by category, keeping their order."""
+    groups: dict[str, list[Sample]] = defaultdict(list)
+    for sample in samples:
+        groups[sample.category].append(sample)
+    return dict(groups)
+
+
+def limited(samples: Sequence[Sample], limit: int) -> list[Sample]:
+    """At most ``limit`` samples of one category, as many normal as anomalous where both exist.
+
+    The choice is pseudo-random but fixed, so that a small limit still sees several defect
+    types.  0 means all.
+    """
+    if not limit or len(samples) <= limit:
+        return list(samples)
+    ranked = sorted(samples, key=lambda s: _rank(s, "limit"))
+    normal = [s for s in ranked if s.label == 0]
+    anomalous = [s for s in ranked if s.label == 1]
+    take_normal = min(len(normal), limit // 2)
+    take_anomalous = min(len(anomalous), limit - take_normal)
+    take_normal = min(len(normal), limit - take_anomalous)
+    kept = {id(s) for s in normal[:take_normal] + anomalous[:take_anomalous]}
+    return [s for s in samples if id(s) in kept]
+
+
+def evaluated(index: DatasetIndex, limit: int = 0) -> dict[str, list[Sample]]:
+    """Test samples by category, limited."""
+    groups = by_category(s for s in index.samples if s.split == "test")
+    return {c: limited(groups[c], limit) for c in index.categories if groups.get(c)}
+
+
+def auxiliary(index: DatasetIndex, part: str, limit: int = 0) -> list[Sample]:
+    """Samples of ``index`` that a method may be trained on.
+
+    ``part`` "test": the labelled test part (published practice: MVTec's and VisA's training
+    parts hold normal images only); "all": both parts.  A dataset whose definition sets
+    ``training_split: train`` (``synthetic``) has a labelled training part of its own, and only
+    that is used.
+    """
+    if index.spec.training_split == "train":
+        chosen = [s for s in index.samples if s.split == "train" and s.category in index.training_categories]
+    elif part == "all":
+        chosen = list(index.samples)
+    else:
+        chosen = [s for s in index.samples if s.split == "test"]
+    groups = by_category(chosen)
+    return [s for c in sorted(groups) for s in limited(groups[c], limit)]
+
+
+def references(index: DatasetIndex, category: str, shots: int, seed: int) -> list[Sample]:
+    """``shots`` normal training images of a category, drawn by ``seed``.
+
+    Nested: the first k of a larger draw are the draw of k.
+    Raises :class:`DataError` when the dataset has too few of them.
+    """
+    pool = [s for s in index.samples if s.split == "train" and s.label == 0 and s.category == category]
+    if len(pool) < shots:
+        raise DataError(
+            f"{index.spec.name}/{category}: {shots} normal reference images are needed, "
+            f"{len(pool)} training images found; few-shot needs the training part of the dataset"
+        )
+    return sorted(pool, key=lambda s: _rank(s, f"reference-{seed}"))[:shots]
+
+
+def guard(trained_uids: Iterable[str], trained_on: str, samples: Iterable[Sample], dataset: str) -> None:
+    """Refuse to evaluate on what was trained on.  Raises :class:`RequestError`."""
+    if trained_on != dataset:
+        return
+    shared = set(trained_uids) & {s.uid for s in samples}
+    if shared:
+        raise RequestError(
+            f"the checkpoint was trained on {len(shared)} of the images of '{dataset}' that it would be "
+            f"evaluated on; train on another dataset (`zsad train --on ...`)"
+        )

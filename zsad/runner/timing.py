@@ -1,0 +1,55 @@
+"""Where the seconds of a run go."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+import torch
+
+T = TypeVar("T")
+
+
+class StageTimer:
+    """Sums wall-clock seconds by stage name.  On a GPU it waits for the device at the borders,
+    so that a stage is charged for its own kernels."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.seconds: dict[str, float] = defaultdict(float)
+
+    def _now(self) -> float:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter()
+
+    @contextmanager
+    def stage(self, *names: str) -> Iterator[None]:
+        """Charge the block to every one of ``names``."""
+        start = self._now()
+        try:
+            yield
+        finally:
+            spent = self._now() - start
+            for name in names:
+                self.seconds[name] += spent
+
+    def waiting(self, items: Iterable[T], name: str) -> Iterator[T]:
+        """Yield ``items``, charging the time spent waiting for the next one to ``name``."""
+        iterator = iter(items)
+        while True:
+            start = time.perf_counter()
+            try:
+                item = next(iterator)
+            except StopIteration:
+                return
+            finally:
+                self.seconds[name] += time.perf_counter() - start
+            yield item
+
+    def since(self, before: dict[str, float]) -> dict[str, float]:
+        """Seconds added after ``before`` (a copy of :attr:`seconds`)."""
+        return {k: v - before.get(k, 0.0) for k, v in self.seconds.items()}
