@@ -1,0 +1,254 @@
+"""The dense-map core: from scores on the patch grid to anomaly maps at the output size.
+
+One implementation for all methods: batched, on the device of its input, without labels.
+Gradients flow through everything that training uses (similarity, pair probability, upsampling).
+What is linear is fused before it is enlarged, so most methods enlarge one channel per image.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from zsad.types import Boxes, BuiltMaps, MapSpec, Scores
+
+PAIR = 2  # (normal, anomalous)
+
+
+# ------------------------------------------------------------------------- on the patch grid
+def similarity(
+    patches: Tensor, text: Tensor, grid: tuple[int, int], scale: float = 1.0, normalize: bool = True
+) -> Tensor:
+    """Return ``scale`` * <patch, text> on the patch grid: logits [B, T, h, w].
+
+    patches [B, L, E]; text [T, E] for the whole batch or [B, T, E] per image, T = 2 for a
+    (normal, anomalous) pair.  With ``normalize`` both sides are divided by their L2 norm, so
+    that the result is ``scale`` times a cosine; without it they are used as they are.
+    ``scale`` is the inverse temperature.
+    """
+    height, width = grid
+    if patches.shape[-2] != height * width:
+        raise ValueError(f"{patches.shape[-2]} patch tokens do not fill a {height}x{width} grid")
+    if normalize:
+        patches = F.normalize(patches, dim=-1)
+        text = F.normalize(text, dim=-1)
+    logits = scale * (text @ patches.transpose(-1, -2))  # [B, T, L]
+    return logits.unflatten(-1, (height, width))
+
+
+def pair_probability(logits: Tensor) -> Tensor:
+    """Return the anomalous channel of the softmax over a pair: [B, 2, h, w] -> [B, h, w] in [0, 1].
+
+    With two labels the softmax is a sigmoid of the difference, and (a - n + 1) / 2 = a, the
+    fusion of FiLo Eq. 4, KAnoCLIP Eq. 10 and FAPrompt Eq. 12, is this very channel.
+    """
+    return torch.sigmoid(pair_difference(logits))
+
+
+def pair_difference(logits: Tensor) -> Tensor:
+    """Return anomalous minus normal logit: [B, 2, h, w] -> [B, h, w], unbounded."""
+    if logits.shape[1] != PAIR:
+        raise ValueError(f"expected a (normal, anomalous) pair in dim 1, got {logits.shape[1]}")
+    return logits[:, 1] - logits[:, 0]
+
+
+# --------------------------------------------------------------------------------- enlarging
+def upsample(x: Tensor, size: int | tuple[int, int], align_corners: bool) -> Tensor:
+    """Enlarge [B, C, h, w] or [B, h, w] bilinearly to ``size`` pixels (one side, or (H, W)).
+
+    ``align_corners`` False samples pixel centres (FAPrompt, AnomalyCLIP), True maps corner
+    centres onto corner centres (FiLo).
+    """
+    target = (size, size) if isinstance(size, int) else size
+    if x.shape[-2:] == target:
+        return x
+    planes = x if x.dim() == 4 else x[:, None]
+    out = F.interpolate(planes, size=target, mode="bilinear", align_corners=align_corners)
+    return out if x.dim() == 4 else out[:, 0]
+
+
+# --------------------------------------------------------------------------------- smoothing
+def gaussian_blur(maps: Tensor, sigma: float, truncate: float = 4.0) -> Tensor:
+    """Smooth [B, H, W] maps; equal to ``scipy.ndimage.gaussian_filter(m, sigma, truncate=...)``.
+
+    ``sigma`` in pixels; the kernel reaches ``int(truncate * sigma + 0.5)`` pixels, the border
+    repeats the edge pixel when it mirrors (scipy's "reflect"), also for kernels longer than the
+    image.  The filter is applied as one banded matrix per axis: exact for any radius, and never
+    in reduced precision.
+    """
+    if sigma <= 0:
+        return maps
+    kind = maps.dtype if maps.dtype in (torch.float32, torch.float64) else torch.float32
+    rows, columns = maps.shape[-2:]
+    with torch.autocast(maps.device.type, enabled=False):
+        down = _blur_matrix(rows, float(sigma), float(truncate)).to(maps.device, kind)
+        across = _blur_matrix(columns, float(sigma), float(truncate)).to(maps.device, kind)
+        return (down @ maps.to(kind) @ across.T).to(maps.dtype)
+
+
+@lru_cache(maxsize=32)
+def _blur_matrix(side: int, sigma: float, truncate: float) -> Tensor:
+    """Return the [side, side] matrix of the 1-D Gaussian with mirrored borders (float64, CPU)."""
+    radius = int(truncate * sigma + 0.5)
+    offsets = torch.arange(-radius, radius + 1, dtype=torch.float64)
+    kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
+    kernel /= kernel.sum()
+    source = torch.arange(side)[:, None] + torch.arange(-radius, radius + 1)[None, :]
+    source = source.remainder(2 * side)  # the mirrored signal has period 2 * side
+    source = torch.where(source < side, source, 2 * side - 1 - source)
+    matrix = torch.zeros(side, side, dtype=torch.float64)
+    return matrix.scatter_add_(1, source, kernel.expand(side, -1).contiguous())
+
+
+def kernel3_blur(maps: Tensor, sigma: float) -> Tensor:
+    """Smooth [B, H, W] with a 3x3 Gaussian of ``sigma`` pixels, as released FiLo does.
+
+    Equal to torchvision's ``GaussianBlur(3, sigma)``: the border mirrors without repeating the
+    edge pixel.  At sigma 4 this is nearly a 3x3 mean (``utils.py`` of the released code).
+    """
+    side = math.exp(-0.5 / sigma**2)
+    outer, centre = side / (1 + 2 * side), 1 / (1 + 2 * side)
+    padded = F.pad(maps[:, None], (1, 1, 1, 1), mode="reflect")[:, 0]
+    rows = outer * (padded[:, :-2] + padded[:, 2:]) + centre * padded[:, 1:-1]
+    return outer * (rows[..., :-2] + rows[..., 2:]) + centre * rows[..., 1:-1]
+
+
+def minmax(maps: Tensor) -> Tensor:
+    """Stretch every [H, W] map of [B, H, W] to [0, 1]; a constant map becomes 0.
+
+    For ablations only: it makes every image contain a 1, normal ones included.
+    """
+    low = maps.amin(dim=(-2, -1), keepdim=True)
+    span = maps.amax(dim=(-2, -1), keepdim=True) - low
+    return (maps - low) / torch.where(span > 0, span, torch.ones_like(span))
+
+
+# ------------------------------------------------------------------------------------- boxes
+def suppress_boxes(
+    maps: Tensor,
+    boxes: Sequence[Boxes | None],
+    factor: float,
+    arithmetic: Literal["exact", "released"] = "exact",
+) -> Tensor:
+    """Multiply [B, H, W] maps by ``factor`` outside the union of each image's boxes.
+
+    An image whose entry is None, or holds no box, is left alone.  A box of zero extent protects
+    nothing.  ``exact`` weighs a pixel by the share of it that the union covers, so a box border
+    inside a pixel counts by area.  ``released`` follows FiLo's integer rectangles: corners cut
+    towards zero, a negative corner counts from the far end as a Python index does (such a
+    rectangle is usually empty), and pixels that are exactly 1 are never suppressed.
+    """
+    if len(boxes) != maps.shape[0]:
+        raise ValueError(f"{len(boxes)} box entries for {maps.shape[0]} maps")
+    height, width = maps.shape[-2:]
+    coverage = torch.ones_like(maps)
+    for image, entry in enumerate(boxes):
+        if entry is None or not entry.boxes:
+            continue
+        corners = torch.tensor(entry.boxes, dtype=torch.float32) * torch.tensor(
+            [width, height, width, height], dtype=torch.float32
+        )
+        if arithmetic == "released":
+            covered = _integer_union(corners, height, width)
+        else:
+            covered = _exact_union(corners.double(), height, width)
+        coverage[image] = covered.to(maps)
+    suppressed = maps * (factor + (1 - factor) * coverage)
+    return torch.where(maps == 1, maps, suppressed) if arithmetic == "released" else suppressed
+
+
+def _exact_union(boxes: Tensor, height: int, width: int) -> Tensor:
+    """Return the share of each pixel that the union of (cx, cy, w, h) boxes covers: [H, W].
+
+    The edges of all boxes cut the plane into cells that are wholly inside or outside the union;
+    each axis' overlaps of pixels with cells then add up to areas.
+    """
+    half = boxes[:, 2:] / 2
+    left, top = (boxes[:, :2] - half).unbind(1)
+    right, bottom = (boxes[:, :2] + half).unbind(1)
+    xs, ys = torch.cat([left, right]).unique(), torch.cat([top, bottom]).unique()
+    in_x = (left[:, None] <= xs[:-1]) & (right[:, None] >= xs[1:])  # [N, cells]
+    in_y = (top[:, None] <= ys[:-1]) & (bottom[:, None] >= ys[1:])
+    inside = (in_y[:, :, None] & in_x[:, None, :]).any(0).to(boxes.dtype)
+    return _overlaps(ys, height) @ inside @ _overlaps(xs, width).T
+
+
+def _overlaps(edges: Tensor, side: int) -> Tensor:
+    """Return the length that pixel i (from i to i + 1) shares with each cell: [side, cells]."""
+    pixels = torch.arange(side, dtype=edges.dtype)[:, None]
+    low = torch.maximum(pixels, edges[None, :-1])
+    high = torch.minimum(pixels + 1, edges[None, 1:])
+    return (high - low).clamp(min=0)
+
+
+def _integer_union(boxes: Tensor, height: int, width: int) -> Tensor:
+    """Return 1 inside released FiLo's integer rectangles, 0 outside: [H, W]."""
+    covered = torch.zeros(height, width)
+    first = boxes[:, :2] - boxes[:, 2:] / 2
+    last = boxes[:, 2:] + first
+    for (left, top), (right, bottom) in zip(first.tolist(), last.tolist()):
+        covered[int(top) : int(bottom), int(left) : int(right)] = 1
+    return covered
+
+
+# ---------------------------------------------------------------------------------- assembly
+def build_maps(
+    scores: Scores,
+    spec: MapSpec,
+    size: int | tuple[int, int],
+    boxes: Sequence[Boxes | None] | None = None,
+) -> BuiltMaps:
+    """Build the anomaly maps [B, H, W] (float32) that ``spec`` describes, at ``size`` pixels.
+
+    Order: probability and enlargement per ``spec.order``, fusion over stages, normalisation,
+    smoothing, box suppression.  Values are in [0, 1] for ``fuse="mean"`` and in [0, K] for
+    ``fuse="sum"`` over K stages.  Smoothing follows fusion: both are linear, so it equals
+    smoothing every stage.
+    """
+    if not scores.maps:
+        raise ValueError("scores hold no maps")
+    weights = _stage_weights(spec, len(scores.maps))
+    fused = _fuse(scores, spec, weights, size)
+    if spec.norm == "minmax":
+        fused = minmax(fused)
+    if spec.blur == "gaussian":
+        fused = gaussian_blur(fused, spec.sigma)
+    elif spec.blur == "kernel3":
+        fused = kernel3_blur(fused, spec.sigma)
+    if boxes is None or spec.box_factor == 1:
+        return BuiltMaps(fused, fused)
+    return BuiltMaps(suppress_boxes(fused, boxes, spec.box_factor, spec.box_arithmetic), fused)
+
+
+def _stage_weights(spec: MapSpec, stages: int) -> list[float]:
+    """Return one factor per stage; those of a mean add up to 1."""
+    weights = list(spec.weights) if spec.weights is not None else [1.0] * stages
+    if len(weights) != stages:
+        raise ValueError(f"{len(weights)} map weights for {stages} stages")
+    total = sum(weights) if spec.fuse == "mean" else 1.0
+    return [w / total for w in weights]
+
+
+def _fuse(
+    scores: Scores, spec: MapSpec, weights: list[float], size: int | tuple[int, int]
+) -> Tensor:
+    """Return the weighted sum over stages, enlarged to ``size``: [B, H, W] float32."""
+    late = scores.kind == "logits" and spec.order == "upsample_then_softmax"
+    sums: dict[tuple[int, ...], Tensor] = {}  # by grid: stages of equal grid are enlarged once
+    for weight, stage in zip(weights, scores.maps):
+        plane = stage.float() if stage.dtype != torch.float64 else stage
+        if late:  # the logits' difference is linear too: one channel is enlarged, not two
+            enlarged = upsample(pair_difference(plane), size, spec.align_corners)
+            plane = torch.sigmoid(enlarged)
+        elif scores.kind == "logits":
+            plane = pair_probability(plane)
+        key = tuple(plane.shape[-2:])
+        sums[key] = sums[key].add(plane, alpha=weight) if key in sums else plane * weight
+    fused = [upsample(plane, size, spec.align_corners) for plane in sums.values()]
+    return torch.stack(fused).sum(0) if len(fused) > 1 else fused[0]
