@@ -1,0 +1,132 @@
+"""``zsad bench``: run methods on datasets."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import Counter
+from typing import Any
+
+from zsad.cli import options
+from zsad.cli.output import is_terminal, percent, print_json, print_table, stdout_to_stderr
+
+SHOWN = ("image_auroc", "image_ap", "pixel_auroc", "pixel_aupro")
+MOST_FAILURES = 20  # printed; all of them are in the results folder
+
+
+def add(verbs: Any) -> None:
+    """Register the verb."""
+    parser = options.verb(
+        verbs,
+        "bench",
+        run,
+        "Run methods on datasets.  Cells that the results folder holds are not computed again.",
+        takes="overrides",
+    )
+    parser.epilog = "KEY=VALUE words change settings: clip.temperature=0.1 run.batch_size=4"
+    parser.add_argument("--methods", metavar="NAMES", help="all, papers, baselines, NAME,...")
+    parser.add_argument(
+        "--datasets", metavar="NAMES", help="all, industrial, medical, NAME,..., folder:PATH"
+    )
+    parser.add_argument("--protocol", metavar="NAME", help="see `zsad list protocols`")
+    parser.add_argument("--backbone", metavar="NAME", help="see `zsad list backbones`")
+    parser.add_argument("--config", metavar="FILE", help="YAML file of settings")
+    options.data_root(parser)
+    options.results(parser)
+    parser.add_argument("--seeds", metavar="N,...", help="seeds of trained and few-shot methods")
+    parser.add_argument("--limit", metavar="N", help="at most N images per category, balanced")
+    parser.add_argument("--launcher", default="local", help="local or ray")
+    options.device(parser)
+    parser.add_argument("--fresh", action="store_true", help="compute stored cells again")
+    parser.add_argument("--dry-run", action="store_true", help="print the cells, run nothing")
+    parser.add_argument(
+        "--untrained", action="store_true", help="evaluate trained methods in their initial state"
+    )
+    options.plugins(parser)
+    options.as_json(parser)
+    options.done(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the sweep; 3 if a cell failed."""
+    from zsad.api import bench
+
+    with stdout_to_stderr():
+        document = bench(
+            args.methods,
+            args.datasets,
+            protocol=args.protocol,
+            backbone=args.backbone,
+            data_root=args.data_root,
+            results=args.results,
+            seeds=args.seeds,
+            limit=args.limit,
+            launcher=args.launcher,
+            device=args.device,
+            fresh=args.fresh,
+            dry_run=args.dry_run,
+            offline=args.offline,
+            untrained=args.untrained,
+            plugins=args.plugins,
+            config=args.config,
+            overrides=args.overrides,
+            progress=is_terminal(),
+        )
+    if args.json:
+        print_json(document)
+    elif args.dry_run:
+        print_plan(document)
+    else:
+        print_summary(document)
+    return 3 if document["failed"] else 0
+
+
+def print_summary(document: dict[str, Any]) -> None:
+    """Print the means, what failed, and where everything lies."""
+    rows = [
+        [
+            line["method"],
+            line["dataset"],
+            *(percent(line["metrics"].get(m)) for m in SHOWN),
+            line["categories"],
+        ]
+        for line in document["summary"]
+    ]
+    heads = ["image AUROC", "image AP", "pixel AUROC", "pixel AUPRO", "categories"]
+    if rows:
+        print_table(["method", "dataset", *heads], rows, right=range(2, 7))
+    for banner in sorted({c.get("banner") or "" for c in document["cells"]} - {""}):
+        print(f"Note: {banner}.")
+    print(f"Results: {document['results_dir']}  (`zsad tables` makes tables of them)")
+    print_failures(document["failed"])
+
+
+def print_failures(failed: list[dict[str, Any]]) -> None:
+    """Print failed cells with their causes to standard error, equal causes once."""
+    causes: dict[str, list[str]] = {}
+    for failure in failed:
+        name = "/".join(str(v) for v in failure["cell"].values())
+        causes.setdefault(failure["error"], []).append(name)
+    if failed:
+        print(f"zsad: {len(failed)} cells failed; the others are stored", file=sys.stderr)
+    for cause, names in list(causes.items())[:MOST_FAILURES]:
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        print(f"zsad: failed: {names[0]}{more}: {cause}", file=sys.stderr)
+
+
+def print_plan(document: dict[str, Any]) -> None:
+    """Print what a run would compute, by method and dataset."""
+    cells = document["cells"]
+    total = Counter((c["method"], c["dataset"]) for c in cells)
+    stored = Counter((c["method"], c["dataset"]) for c in cells if c["stored"])
+    rows = [
+        [method, dataset, count, stored[method, dataset], count - stored[method, dataset]]
+        for (method, dataset), count in total.items()
+    ]
+    print_table(["method", "dataset", "cells", "stored", "to run"], rows, right=(2, 3, 4))
+    images = sum(document.get("images", {}).values())
+    line = f"{document['to_run']} of {len(cells)} cells to run, {images} images, backbone "
+    print(f"{line}{document['backbone']}, results in {document['results_dir']}")
+    if (seconds := document.get("seconds_estimate")) is not None:
+        print(f"about {seconds:.0f} s on this device")
+    print_failures(document["failed"])

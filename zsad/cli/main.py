@@ -1,0 +1,122 @@
+"""``zsad``: parses the command line, runs a verb, turns errors into exit codes.
+
+Exit codes: 0 all done; 2 the request is wrong and nothing was run; 3 some cells failed and the
+others are stored; 1 an error of zsad itself; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Sequence
+from importlib import import_module
+from typing import NoReturn
+
+from zsad import __version__
+from zsad.errors import RequestError, ZsadError, nearest, unknown
+
+# verb -> module of this package; a module has `add(subparsers)`
+VERBS = {
+    "bench": "bench",
+    "list": "show",
+    "show": "show",
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line, and that accepts no abbreviations."""
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        kwargs.setdefault("allow_abbrev", False)
+        kwargs.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        super().__init__(*args, **kwargs)  # type: ignore[arg-type]
+
+    def error(self, message: str) -> NoReturn:
+        raise RequestError(f"{message}; see `{self.prog} --help`")
+
+
+def build_parser() -> Parser:
+    """Return the parser with all verbs."""
+    parser = Parser(
+        prog="zsad",
+        description="Zero-shot image anomaly detection: benchmark, train and use the methods.",
+        epilog="Exit codes: 0 done, 2 wrong request (nothing was run), 3 some cells failed.",
+    )
+    parser.add_argument("--version", action="version", version=f"zsad {__version__}")
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=Parser)
+    for module in dict.fromkeys(VERBS.values()):
+        import_module(f"zsad.cli.{module}").add(verbs)
+    return parser
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """Parse ``argv``; KEY=VALUE words and, where a verb takes them, paths may stand anywhere.
+
+    They end up in ``overrides`` and ``words``.  Raises :class:`RequestError`.
+    """
+    if argv and not argv[0].startswith("-") and argv[0] not in VERBS:
+        raise unknown("command", argv[0], VERBS, "see `zsad --help`")
+    parser = build_parser()
+    args, extras = parser.parse_known_args(argv)
+    known = getattr(args, "options", ())
+    for word in extras:
+        if word.startswith("-") and word != "-":
+            flag = word.partition("=")[0]
+            raise RequestError(
+                f"unknown option '{flag}'{nearest(flag, known)}; see `zsad {args.verb} --help`"
+            )
+    takes = getattr(args, "takes", "")
+    args.overrides = [w for w in extras if _is_override(w, takes)]
+    args.words = [w for w in extras if not _is_override(w, takes)]
+    if args.overrides and "overrides" not in takes:
+        raise RequestError(f"`zsad {args.verb}` takes no KEY=VALUE such as '{args.overrides[0]}'")
+    if args.words and "words" not in takes:
+        hint = "write KEY=VALUE" if "overrides" in takes else "leave it out"
+        raise RequestError(f"`zsad {args.verb}`: unexpected '{args.words[0]}'; {hint}")
+    return args
+
+
+def _is_override(word: str, takes: str) -> bool:
+    return "=" in word and not ("words" in takes and os.path.exists(word))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code."""
+    debug = bool(os.environ.get("ZSAD_DEBUG"))
+    logging.basicConfig(level=logging.WARNING, format="zsad: %(levelname)s: %(message)s")
+    if not debug:
+        warnings.simplefilter("ignore")  # of libraries; zsad's own are log records
+    code = 0
+    try:
+        args = parse(sys.argv[1:] if argv is None else list(argv))
+        code = int(args.run(args))
+        sys.stdout.flush()
+    except SystemExit as done:  # --help and --version
+        code = done.code if isinstance(done.code, int) else 0
+    except ZsadError as error:
+        code = error.exit_code
+        _complain(str(error), debug)
+    except KeyboardInterrupt:
+        code = 130
+    except BrokenPipeError:
+        # The reader has seen enough.  Python would complain again when it flushes at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except Exception as error:
+        code = 1
+        reason = next(iter(str(error).splitlines()), "")
+        _complain(
+            f"internal error, {type(error).__name__}: {reason} (ZSAD_DEBUG=1 shows where)", debug
+        )
+    return code
+
+
+def _complain(message: str, debug: bool) -> None:
+    with contextlib.suppress(BrokenPipeError):
+        if debug:
+            traceback.print_exc()
+        print(f"zsad: error: {message}", file=sys.stderr, flush=True)
