@@ -216,6 +216,7 @@ class Sample:
     crop: tuple[int, int, int, int] | None = None
     extra_masks: tuple[str, ...] = ()
     uid: str = ""  # stable name inside the dataset: relative path (+ tile), never absolute
+    mask_threshold: int = 0  # grey values above it (of 255) are anomalous
 
 
 @dataclass
@@ -244,13 +245,15 @@ class Scores:
     [B, 2, h, w] (a softmax over dim 1 gives probabilities) or all are anomaly *values*
     [B, h, w] in [0, 1]; ``kind`` says which.  ``image``: [B], the image score before the
     method's :meth:`image_score` mixes in map maxima.  ``parts``: anything that
-    :meth:`image_score` or :meth:`explain` needs again.
+    :meth:`image_score` or :meth:`explain` needs again.  ``boxes``: the detections that protect
+    the map, one entry per image, where the method chose among the detector's; None: all of them.
     """
 
     maps: list[Tensor]
     image: Tensor
     kind: Literal["logits", "values"] = "logits"
     parts: dict[str, Any] = field(default_factory=dict)
+    boxes: Sequence[Boxes | None] | None = None
 
 
 @dataclass(frozen=True)
