@@ -1,0 +1,318 @@
+"""Files to pixels: images by their content, masks by a stated rule.  No torch.
+
+Every rule that changes a pixel is in :data:`DECODING_RULES`, which goes into the record of a run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import struct
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from zsad.errors import DataError
+from zsad.types import Sample
+
+PIXEL_LIMIT = 80_000_000  # width x height; larger files are refused before they are decoded
+ALPHA_BACKGROUND = (0, 0, 0)
+
+DECODING_RULES: dict[str, str] = {
+    "format": "by content; the file's ending is ignored",
+    "alpha": "composited on black",
+    "deep_grey": "16-bit values divided by 257, 32-bit ones by their range, rounded",
+    "orientation": "EXIF orientation applied",
+    "animation": "first frame",
+    "mask": "grey value (of 255) above the dataset's threshold, 0 unless stated, is anomalous; "
+    "palette masks by index where index 0 is black",
+    "mask_size": "a mask of the image's proportions is scaled to it by nearest neighbour; "
+    "any other size is an error",
+}
+
+# Reading of URIs "scheme://...": each function returns the image or the mask that a URI denotes.
+Reader = Callable[[str], Image.Image]
+READERS: dict[str, Reader] = {}
+
+Crop = tuple[int, int, int, int]
+
+_ORIENTATION = 0x0112  # EXIF tag
+_BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, IndexError, KeyError, MemoryError)
+
+
+def register_reader(scheme: str, reader: Reader) -> None:
+    """Let ``reader`` answer for URIs that start with ``scheme://``."""
+    READERS[scheme] = reader
+
+
+def read_image(uri: str | Path, crop: Crop | None = None) -> Image.Image:
+    """Read an image as 8-bit RGB, upright.  ``crop`` = (left, top, right, bottom) in pixels.
+
+    Raises :class:`DataError` that names the file.
+    """
+    text = str(uri)
+    image = _to_rgb(_open(text), text)
+    return image if crop is None else image.crop(_inside(crop, image.size, text))
+
+
+def image_size(uri: str | Path) -> tuple[int, int]:
+    """(height, width) as :func:`read_image` returns it, from the file's header."""
+    text = str(uri)
+    if "://" in text:
+        width, height = _open(text).size
+        return height, width
+    shape = _shape(text)
+    return (shape[1], shape[0]) if shape[2] else shape[:2]
+
+
+def read_mask(sample: Sample, size_hw: tuple[int, int] | None = None) -> np.ndarray:
+    """The binary mask of a sample, bool [H, W], in the geometry of its (cropped) image.
+
+    ``size_hw``: wanted (height, width), by nearest neighbour; None keeps the image's own size.
+    A sample without a mask gives zeros.  ``extra_masks`` are united.  Raises
+    :class:`DataError` when a file is broken or its proportions are not the image's.
+    """
+    if sample.mask is None:
+        return np.zeros(size_hw or _cropped_size(sample), dtype=bool)
+    image_hw = image_size(sample.image)
+    marked = np.zeros(image_hw, dtype=bool)
+    for uri in (sample.mask, *sample.extra_masks):
+        values = mask_values(uri)
+        values = _aligned(values, uri, sample.image, image_hw)
+        marked |= values > sample.mask_threshold
+    if sample.crop is not None:
+        left, top, right, bottom = _inside(sample.crop, image_hw[::-1], sample.image)
+        marked = marked[top:bottom, left:right]
+    return marked if size_hw is None else nearest(marked, size_hw)
+
+
+def mask_values(uri: str | Path) -> np.ndarray:
+    """The grey values of a mask file, uint8 [H, W] (deep ones scaled up to keep any nonzero)."""
+    text = str(uri)
+    image = _open(text)
+    try:
+        return _mask_levels(image)
+    except _BROKEN as error:
+        raise _unreadable(text, error) from None
+
+
+def nearest(mask: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
+    """Resize a bool mask [H, W] by nearest neighbour."""
+    if mask.shape == tuple(size_hw):
+        return mask
+    image = Image.fromarray(mask.astype(np.uint8) * 255)
+    resized = image.resize((size_hw[1], size_hw[0]), Image.Resampling.NEAREST)
+    return np.asarray(resized) > 127
+
+
+def image_digest(sample: Sample) -> str:
+    """SHA-256 that identifies the picture: of the file's bytes and the crop.
+
+    For a generated image it is that of its pixels, so that it follows the generator.
+    """
+    if "://" in sample.image:
+        image = read_image(sample.image, sample.crop)
+        content = repr(image.size).encode() + image.tobytes()
+        return hashlib.sha256(content).hexdigest()
+    digest = hashlib.sha256(_bytes(sample.image))
+    if sample.crop is not None:
+        digest.update(repr(sample.crop).encode())
+    return digest.hexdigest()
+
+
+# ------------------------------------------------------------------------------- opening
+def _bytes(path: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from None
+
+
+def _open(uri: str) -> Image.Image:
+    """The first frame of a file or URI, decoded, in its own mode, upright."""
+    scheme, separator, _ = uri.partition("://")
+    if separator:
+        if scheme not in READERS:
+            raise DataError(f"{uri}: no reader is registered for '{scheme}://'")
+        return READERS[scheme](uri)
+    content = _bytes(uri)
+    if not content:
+        raise DataError(f"{uri}: the file is empty")
+    try:
+        if content[:4] in _TIFF and _needs_tifffile(content):
+            return _from_tifffile(content, uri)
+        with Image.open(io.BytesIO(content)) as image:
+            _check_size(image.size, uri)
+            image.load()
+            turned = image.getexif().get(_ORIENTATION, 1) != 1
+            return ImageOps.exif_transpose(image) if turned else image
+    except DataError:
+        raise
+    except UnidentifiedImageError:
+        raise DataError(f"{uri}: not an image of a known format") from None
+    except Image.DecompressionBombError:
+        raise DataError(f"{uri}: more pixels than the limit of {PIXEL_LIMIT:,}") from None
+    except _BROKEN as error:
+        raise _unreadable(uri, error) from None
+
+
+def _shape(path: str) -> tuple[int, int, bool]:
+    """(height, width, turned) from the header; ``turned``: EXIF swaps the two."""
+    try:
+        with Image.open(path) as image:
+            turned = image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
+            return image.height, image.width, turned
+    except (*_BROKEN, Image.DecompressionBombError):
+        image = _open(path)  # the slow way: multi-sample TIFF, or a clear error
+        return image.height, image.width, False
+
+
+def _check_size(size: tuple[int, int], uri: str) -> None:
+    if size[0] * size[1] > PIXEL_LIMIT:
+        raise DataError(f"{uri}: {size[0]}x{size[1]} pixels, more than the limit of {PIXEL_LIMIT:,}")
+
+
+def _unreadable(uri: str, error: BaseException) -> DataError:
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return DataError(f"{uri}: broken or truncated image ({reason})")
+
+
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_TIFF_LOCK = threading.Lock()
+
+
+def _needs_tifffile(content: bytes) -> bool:
+    """Whether a TIFF has several samples per pixel under a greyscale tag (CVC-ClinicDB).
+
+    Pillow refuses such files and OpenCV repeats the first sample three times.
+    """
+    import tifffile
+
+    with tifffile.TiffFile(io.BytesIO(content)) as file:
+        page = file.pages.first
+        grey = page.photometric in (tifffile.PHOTOMETRIC.MINISBLACK, tifffile.PHOTOMETRIC.MINISWHITE)
+        return bool(grey and page.samplesperpixel >= 3)
+
+
+def _from_tifffile(content: bytes, uri: str) -> Image.Image:
+    import tifffile
+
+    with tifffile.TiffFile(io.BytesIO(content)) as file:
+        page = file.pages.first
+        _check_size((page.imagewidth, page.imagelength), uri)
+        array = np.asarray(page.asarray())
+        if page.planarconfig == tifffile.PLANARCONFIG.SEPARATE and array.ndim == 3:
+            array = np.moveaxis(array, 0, -1)
+    return Image.fromarray(_eight_bit(array[..., :3], uri))
+
+
+# ------------------------------------------------------------------------------ to pixels
+def _to_rgb(image: Image.Image, uri: str) -> Image.Image:
+    """8-bit RGB of any mode."""
+    try:
+        mode = image.mode
+        if mode == "RGB":
+            return image if "transparency" not in image.info else _composited(image.convert("RGBA"))
+        if mode.startswith("I") or mode == "F":
+            return Image.fromarray(_eight_bit(np.asarray(image), uri)).convert("RGB")
+        if mode in ("P", "PA") or "A" in mode or "a" in mode or "transparency" in image.info:
+            if mode == "P" and "transparency" not in image.info:
+                return image.convert("RGB")
+            return _composited(image.convert("RGBA"))
+        return image.convert("RGB")
+    except DataError:
+        raise
+    except _BROKEN as error:
+        raise _unreadable(uri, error) from None
+
+
+def _composited(image: Image.Image) -> Image.Image:
+    background = Image.new("RGBA", image.size, (*ALPHA_BACKGROUND, 255))
+    return Image.alpha_composite(background, image).convert("RGB")
+
+
+def _eight_bit(array: np.ndarray, uri: str) -> np.ndarray:
+    """uint8 of any numeric array, by the range of its type (see ``DECODING_RULES``)."""
+    if array.dtype == np.uint8:
+        return array
+    if array.dtype == bool:
+        return array.astype(np.uint8) * 255
+    low, high = float(array.min()), float(array.max())
+    if not np.isfinite([low, high]).all() or low < 0:
+        raise DataError(f"{uri}: pixel values from {low:g} to {high:g} have no 8-bit meaning")
+    if array.dtype.kind == "f":
+        full = next((m for m in (1.0, 255.0, 65535.0) if high <= m), high)
+    elif array.dtype == np.uint16:
+        full = 65535.0
+    else:  # 32-bit containers of 8-, 16- or 32-bit data
+        full = next((m for m in (255.0, 65535.0) if high <= m), float(2**32 - 1))
+    return np.rint(array.astype(np.float64) * (255.0 / full)).astype(np.uint8)
+
+
+# --------------------------------------------------------------------------------- masks
+def _mask_levels(image: Image.Image) -> np.ndarray:
+    mode = image.mode
+    if mode == "1":
+        return np.asarray(image).astype(np.uint8) * 255
+    if mode == "L":
+        return np.asarray(image)
+    if mode == "P":
+        palette = image.getpalette() or [0, 0, 0]
+        if palette[:3] == [0, 0, 0]:
+            return np.asarray(image)  # class indices: 0 is background whatever the colours say
+        return np.asarray(image.convert("L"))
+    if mode.startswith("I") or mode == "F":
+        array: np.ndarray[Any, Any] = np.asarray(image).astype(np.float64)
+        full = 255.0 if array.max() <= 255 else max(65535.0, float(array.max()))
+        return np.clip(np.ceil(array * (255.0 / full)), 0, 255).astype(np.uint8)
+    if "A" in mode or "a" in mode:
+        return np.asarray(_composited(image.convert("RGBA")).convert("L"))
+    return np.asarray(image.convert("L"))
+
+
+def _aligned(
+    values: np.ndarray, uri: str, image_uri: str, image_hw: tuple[int, int]
+) -> np.ndarray:
+    """A mask in the image's size: equal, in the image's stored (unturned) frame, or scaled."""
+    height, width = values.shape
+    if (height, width) == image_hw:
+        return values
+    turned = "://" not in image_uri and _shape(image_uri)[2]
+    if turned and (width, height) == image_hw:
+        return _turned_like(values, image_uri)
+    if abs(height * image_hw[1] - width * image_hw[0]) <= 0.02 * height * image_hw[1]:
+        scaled = Image.fromarray(values).resize(image_hw[::-1], Image.Resampling.NEAREST)
+        return np.asarray(scaled)
+    raise DataError(
+        f"{uri}: mask of {width}x{height} pixels does not fit its image of "
+        f"{image_hw[1]}x{image_hw[0]} ({image_uri})"
+    )
+
+
+def _turned_like(values: np.ndarray, image_uri: str) -> np.ndarray:
+    """The mask turned as the EXIF orientation of its image says."""
+    with Image.open(image_uri) as image:
+        orientation = image.getexif().get(_ORIENTATION, 1)
+    mask = Image.fromarray(values)
+    mask.getexif()[_ORIENTATION] = orientation
+    return np.asarray(ImageOps.exif_transpose(mask))
+
+
+def _inside(crop: Crop, size_wh: tuple[int, int], uri: str) -> Crop:
+    left, top, right, bottom = crop
+    if not (0 <= left < right <= size_wh[0] and 0 <= top < bottom <= size_wh[1]):
+        raise DataError(f"{uri}: the piece {crop} lies outside of {size_wh[0]}x{size_wh[1]} pixels")
+    return crop
+
+
+def _cropped_size(sample: Sample) -> tuple[int, int]:
+    if sample.crop is not None:
+        left, top, right, bottom = sample.crop
+        return bottom - top, right - left
+    return image_size(sample.image)

@@ -1,0 +1,233 @@
+"""From a definition and a folder to a sorted list of samples, without opening an image.  No torch."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from zsad.data.catalog import DatasetSpec, Layout, list_specs, load_spec
+from zsad.data.indexers import INDEXERS, Indexing, NotThisLayout
+from zsad.data.indexers.base import checked_options, find_folder, natural
+from zsad.errors import DataError, RequestError, unknown
+from zsad.types import Category, Sample
+
+# Every dataset may lie in the layout of an index file that is prepared already.
+PREPARED = Layout("meta_json", looks="meta.json at its root")
+PREPARED_VARIANT = "prepared"
+
+
+@dataclass(frozen=True)
+class DatasetIndex:
+    """The samples of a dataset as it was found.
+
+    ``variant`` and ``layout`` say what was found; ``root`` is None for generated data.
+    ``fingerprint`` hashes names, labels and file sizes.  ``problems`` is empty unless the index
+    was made with ``strict=False``; ``missing`` are categories that have no samples.
+    """
+
+    spec: DatasetSpec
+    samples: list[Sample]
+    categories: dict[str, Category]
+    variant: str
+    fingerprint: str
+    root: Path | None
+    layout: str = ""
+    notes: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+
+    @property
+    def training_categories(self) -> tuple[str, ...]:
+        """Categories that others are trained on: those of group ``train``, else all."""
+        own = [k for k in self.categories if self.spec.categories[k].group == "train"]
+        return tuple(own or self.categories)
+
+    def counts(self, split: str = "test", category: str | None = None) -> tuple[int, int]:
+        """(normal, anomalous) samples of a part."""
+        chosen = [
+            s.label
+            for s in self.samples
+            if s.split == split and (category is None or s.category == category)
+        ]
+        return len(chosen) - sum(chosen), sum(chosen)
+
+
+def load_index(
+    name: str | DatasetSpec,
+    data_root: Path | str | None = None,
+    variant: str | None = None,
+    *,
+    strict: bool = True,
+) -> DatasetIndex:
+    """Find a dataset below ``data_root`` and list its samples.
+
+    ``data_root`` holds one folder per dataset, or is the dataset itself.  Without ``variant``
+    the default one is looked for first, then the others, then a ``meta.json``.  Raises
+    :class:`DataError` when nothing is found, or (if ``strict``) when something is wrong with
+    what is found, in one line.
+    """
+    spec = load_spec(name)
+    if spec.module:
+        importlib.import_module(spec.module)
+    tried: list[str] = []
+    for variant_name, layout in _candidates(spec, variant):
+        for root in _roots(spec, layout, data_root):
+            indexing = Indexing(spec, root or Path("."))
+            try:
+                samples = _run(indexing, layout)
+            except NotThisLayout as reason:
+                tried.append(str(reason))
+                continue
+            index = _finish(indexing, samples, variant_name, layout, root)
+            if layout.only_counts and index.counts() != layout.only_counts:
+                continue
+            if strict and index.problems:
+                more = f" (and {len(index.problems) - 1} more)" if len(index.problems) > 1 else ""
+                raise DataError(
+                    f"dataset {spec.name} in {root}: {index.problems[0]}{more}; "
+                    f"`zsad data check {spec.name}` lists everything"
+                )
+            return index
+    raise _not_found(spec, variant, data_root)
+
+
+def _candidates(spec: DatasetSpec, variant: str | None) -> Iterator[tuple[str, Layout]]:
+    """Variants and layouts in the order in which they are tried."""
+    if variant == PREPARED_VARIANT:
+        yield PREPARED_VARIANT, PREPARED
+        return
+    if variant is not None:
+        yield from ((variant, layout) for layout in spec.variant(variant).layouts)
+        return
+    names = [spec.default_variant, *(v for v in spec.variants if v != spec.default_variant)]
+    yield from ((name, layout) for name in names for layout in spec.variants[name].layouts)
+    yield PREPARED_VARIANT, PREPARED
+
+
+def _roots(spec: DatasetSpec, layout: Layout, data_root: Path | str | None) -> Iterator[Path | None]:
+    """Folders that may hold the dataset, most specific first."""
+    if layout.generated:
+        yield None
+        return
+    bases: list[Path] = []
+    if layout.package:
+        found = importlib.util.find_spec(layout.package)
+        if found is not None and found.submodule_search_locations:
+            bases = [Path(p) for p in found.submodule_search_locations]
+    elif spec.root:
+        bases = [Path(spec.root)]
+    elif data_root is not None:
+        top = Path(data_root).absolute()
+        named = [f for n in spec.folder_names if (f := find_folder(top, n)) is not None]
+        bases = list(dict.fromkeys(named))
+        if not _claimed_by_another(spec, top):
+            bases.append(top)
+    for base in bases:
+        wrapped = [f for n in spec.folder_names if (f := find_folder(base, n)) is not None]
+        within = [f for w in layout.within if (f := base / w).is_dir()]
+        yield from dict.fromkeys((base, *within, *wrapped))
+
+
+def _claimed_by_another(spec: DatasetSpec, top: Path) -> bool:
+    """Whether the folder's own name is that of another dataset: its content is not ours then."""
+    own = {n.lower() for n in spec.folder_names}
+    if top.name.lower() in own:
+        return False
+    others = (load_spec(n) for n in list_specs() if n != spec.name)
+    return any(top.name.lower() in {n.lower() for n in s.folder_names} for s in others)
+
+
+def _run(indexing: Indexing, layout: Layout) -> list[Sample]:
+    function = INDEXERS.get(layout.indexer)
+    origin = f"dataset {indexing.spec.name}"
+    if function is None:
+        raise unknown("indexer", layout.indexer, INDEXERS, origin)
+    try:
+        checked_options(function, layout.options)
+    except ValueError as error:
+        raise RequestError(f"{origin}, indexer {layout.indexer}: {error}") from None
+    try:
+        return function(indexing, **layout.options)
+    except OSError as error:
+        raise DataError(f"{origin}: {error.filename}: cannot be read ({error.strerror})") from None
+
+
+def _finish(
+    indexing: Indexing, samples: list[Sample], variant: str, layout: Layout, root: Path | None
+) -> DatasetIndex:
+    spec = indexing.spec
+    threshold = spec.variants[variant].mask_threshold if variant in spec.variants else 0
+    if threshold:
+        samples = [replace(s, mask_threshold=threshold) if s.mask else s for s in samples]
+    rank = {key: i for i, key in enumerate(spec.categories)}
+    samples = sorted(samples, key=lambda s: (rank[s.category], s.split, natural(s.uid)))
+    present = {s.category for s in samples}
+    missing = tuple(k for k in spec.categories if k not in present)
+    notes = list(indexing.notes)
+    if missing:
+        notes.append(
+            f"{len(missing)} of {len(rank)} categories are not there: {', '.join(missing)}"
+        )
+    fingerprint = _fingerprint(indexing, samples, variant)
+    return DatasetIndex(
+        spec,
+        samples,
+        {k: spec.category(k) for k in spec.categories if k in present},
+        variant,
+        fingerprint,
+        root,
+        layout.indexer,
+        tuple(notes),
+        tuple(indexing.problems),
+        missing,
+    )
+
+
+def _fingerprint(indexing: Indexing, samples: list[Sample], variant: str) -> str:
+    """Hash what the samples are: names, labels, splits, crops, and the sizes of their files."""
+    sizes: dict[str, int] = {}
+    absent: list[str] = []
+    digest = hashlib.sha256(f"{indexing.spec.name}/{variant}".encode())
+    for s in samples:
+        files = [s.image, *([s.mask] if s.mask else []), *s.extra_masks]
+        for path in files:
+            if path not in sizes:
+                sizes[path] = _size(path, absent)
+        line = (s.uid, s.category, s.label, s.split, s.crop, s.mask_threshold, [sizes[p] for p in files])
+        digest.update(repr(line).encode())
+    if absent:
+        indexing.problems.append(
+            f"{len(absent)} of {len(sizes)} files are missing (first: {indexing.relative(absent[0])})"
+        )
+    return digest.hexdigest()[:16]
+
+
+def _size(path: str, absent: list[str]) -> int:
+    if "://" in path:
+        return 0
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        absent.append(path)
+        return -1
+
+
+def _not_found(spec: DatasetSpec, variant: str | None, data_root: Path | str | None) -> DataError:
+    what = f"dataset {spec.name}" + (f", variant {variant}" if variant else "")
+    layouts = spec.variant(variant).layouts if variant in spec.variants else None
+    shown = layouts or spec.variants[spec.default_variant].layouts
+    looks = shown[0].looks or shown[0].indexer
+    help_line = f"`zsad data prepare {spec.name}` says where to get it"
+    if data_root is None and not spec.root:
+        return DataError(f"{what} needs its files: give --data-root DIR ({looks}); {help_line}")
+    place = spec.root or data_root
+    if not Path(str(place)).is_dir():
+        return DataError(f"{what}: {place}: no such folder; {help_line}")
+    return DataError(
+        f"{what}: not found in {place}; expected {looks} in a folder {spec.folder_names[0]} there; {help_line}"
+    )

@@ -1,0 +1,20 @@
+"""One small function per layout on disk, registered by name (see ``base.INDEXERS``).
+
+An indexer gets an :class:`~zsad.data.indexers.base.Indexing` and its options from the
+dataset's YAML file.  It lists files and reads label files; it decodes no image.
+"""
+
+from zsad.data.indexers import folders, mvtec, prepared, tables, tiles
+from zsad.data.indexers.base import INDEXERS, Indexing, NotThisLayout, indexer
+
+__all__ = [
+    "INDEXERS",
+    "Indexing",
+    "NotThisLayout",
+    "folders",
+    "indexer",
+    "mvtec",
+    "prepared",
+    "tables",
+    "tiles",
+]

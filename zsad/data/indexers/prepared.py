@@ -1,0 +1,141 @@
+"""The index file ``meta.json`` that repositories of the AnomalyCLIP family prepare."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from zsad.data.indexers.base import Indexing, NotThisLayout, indexer, mask_key, stem
+from zsad.types import Sample
+
+
+@indexer("meta_json")
+def meta_json(at: Indexing, *, file: str = "meta.json") -> list[Sample]:
+    """``{"train": {class: [entry]}, "test": {...}}`` at the root of the dataset.
+
+    Split names are compared without case and may be absent.  Paths that repeat the root, as
+    some generators write them, are cut down.  A class is matched to a category without regard
+    to case, blanks and underscores; a dataset of one category takes every class name.
+    """
+    path = at.root / file
+    if not path.is_file():
+        raise NotThisLayout(f"{path} is missing")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        splits = {str(k).lower(): v for k, v in content.items()}
+        parts = {s: dict(splits.get(s) or {}) for s in ("train", "test")}
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        at.problems.append(f"{path}: not a meta.json ({error})")
+        return []
+    known = {_plain(key): key for key in at.spec.categories}
+    samples: list[Sample] = []
+    for split, classes in parts.items():
+        for name, entries in classes.items():
+            category = known.get(_plain(name))
+            if category is None and len(at.spec.categories) == 1:
+                category = at.only_category
+            if category is None:
+                at.problems.append(f"{path}: class '{name}' is no category of {at.spec.name}")
+                continue
+            samples += _entries(at, path, split, category, entries)
+    _check_masks(at, path, samples)
+    return samples
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("_", "").replace(" ", "").replace("-", "")
+
+
+def _entries(at: Indexing, path: Path, split: str, category: str, entries: Any) -> list[Sample]:
+    samples: list[Sample] = []
+    resolve = _Resolver(at.root)
+    for number, entry in enumerate(entries):
+        where = f"{path}, {split} entry {number} of '{category}'"
+        try:
+            label = int(entry["anomaly"])
+            image = resolve(str(entry["img_path"]))
+            mask = str(entry.get("mask_path") or "") if label else ""
+            found = resolve(mask) if mask else None
+        except (KeyError, ValueError, TypeError, AttributeError) as error:
+            at.problems.append(f"{where}: {_reason(error)}")
+            continue
+        if label not in (0, 1):
+            at.problems.append(f"{where}: anomaly={label} is not 0 or 1")
+            continue
+        if label and found is None and "pixel" in at.spec.levels:
+            at.problems.append(f"{where}: an anomalous image without a mask")
+        defect = str(entry.get("specie_name") or "") or ("anomaly" if label else "good")
+        samples.append(
+            at.sample(
+                image,
+                label,
+                category,
+                mask=found,
+                defect=defect,
+                split="train" if split == "train" else "test",
+            )
+        )
+    return samples
+
+
+def _reason(error: Exception) -> str:
+    return f"key {error} is missing" if isinstance(error, KeyError) else str(error)
+
+
+class _Resolver:
+    """Paths below ``root``; leading parts that repeat the root are dropped where needed."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.drop = 0  # parts dropped last time: the next path most likely needs the same
+
+    def __call__(self, text: str) -> str:
+        parts = [p for p in PurePosixPath(text.replace("\\", "/")).parts if p not in ("/", ".")]
+        if not parts:
+            raise ValueError("img_path is empty")
+        if ".." in parts:
+            raise ValueError(f"path '{text}' leads out of the dataset's folder")
+        for drop in dict.fromkeys((self.drop, *range(len(parts)))):
+            if drop >= len(parts):
+                continue
+            path = os.path.join(self.root, *parts[drop:])
+            if os.path.isfile(path):
+                self.drop = drop
+                return path
+        return os.path.join(self.root, *parts[min(self.drop, len(parts) - 1) :])
+
+
+def _check_masks(at: Indexing, path: Path, samples: list[Sample]) -> None:
+    """Report masks used twice, and masks whose name belongs to another image.
+
+    Several generators pair two sorted listings by position, which shifts every later mask
+    after one missing file.
+    """
+    users: dict[str, str] = {}
+    masked = [s for s in samples if s.mask]
+    for sample in masked:
+        mask = str(sample.mask)
+        if mask in users and users[mask] != sample.image:
+            at.problems.append(f"{path}: mask {os.path.basename(mask)} is used by two images")
+        users[mask] = sample.image
+    groups: Mapping[tuple[str, str], list[Sample]] = _by_type(masked)
+    for (category, defect), group in groups.items():
+        names = {stem(s.image) for s in group}
+        wrong = [
+            s for s in group if mask_key(str(s.mask)) != stem(s.image) and mask_key(str(s.mask)) in names
+        ]
+        if wrong:
+            at.problems.append(
+                f"{path}: {len(wrong)} images of {category}/{defect} have another image's mask (first: "
+                f"{os.path.basename(wrong[0].image)} with {os.path.basename(str(wrong[0].mask))})"
+            )
+
+
+def _by_type(samples: list[Sample]) -> dict[tuple[str, str], list[Sample]]:
+    groups: dict[tuple[str, str], list[Sample]] = {}
+    for sample in samples:
+        groups.setdefault((sample.category, sample.defect), []).append(sample)
+    return groups

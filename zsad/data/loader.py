@@ -1,0 +1,159 @@
+"""Samples to batches, decoded ahead by background threads in the order of the samples."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from zsad.data.images import read_image
+from zsad.data.transforms import MaskPolicy, Preprocess
+from zsad.errors import DataError
+from zsad.types import Sample
+
+
+class Failure(NamedTuple):
+    """A sample that could not be read, and why (the error names the file)."""
+
+    sample: Sample
+    error: DataError
+
+
+@dataclass
+class ImageBatch:
+    """B decoded images in the order of their samples.
+
+    ``images``: float32 [B, 3, S, S], normalised.  ``masks``: bool [B, S, S], or under the
+    native policy a list of B bool tensors [H, W] of each image's own size.  ``has_mask``: bool
+    [B]; False for an anomalous image whose dataset has no mask for it (pixel metrics are not
+    defined on it), True for normal images, whose mask is zero.  ``labels``: int64 [B].
+    ``failures``: samples left out since the batch before; a last batch may hold only these.
+    """
+
+    images: Tensor
+    masks: Tensor | list[Tensor]
+    has_mask: Tensor
+    labels: Tensor
+    samples: list[Sample]
+    failures: list[Failure] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+
+class _Decoded(NamedTuple):
+    image: Tensor
+    mask: np.ndarray | None
+
+
+def batches(
+    samples: Iterable[Sample],
+    preprocess: Preprocess,
+    mask_policy: MaskPolicy | None = None,
+    batch_size: int = 8,
+    workers: int = 1,
+    *,
+    masks: bool = True,
+) -> Iterator[ImageBatch]:
+    """Yield the samples as batches of at most ``batch_size``.
+
+    ``workers`` threads decode ahead, at most two batches; 0 decodes in the caller's thread.
+    The result does not depend on ``workers``.  A file that cannot be read is left out and
+    listed in ``failures``.  ``masks=False`` reads no mask (they come out as zeros).
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size {batch_size} must be at least 1")
+    policy = mask_policy or MaskPolicy()
+    pending: list[tuple[Sample, _Decoded]] = []
+    failures: list[Failure] = []
+    for sample, decoded in _decoded(samples, preprocess, policy, batch_size, workers, masks):
+        if isinstance(decoded, DataError):
+            failures.append(Failure(sample, decoded))
+            continue
+        pending.append((sample, decoded))
+        if len(pending) == batch_size:
+            yield _batch(pending, failures, preprocess.size, policy)
+            pending, failures = [], []
+    if pending or failures:
+        yield _batch(pending, failures, preprocess.size, policy)
+
+
+def _decode(sample: Sample, preprocess: Preprocess, policy: MaskPolicy, masks: bool) -> _Decoded:
+    image = read_image(sample.image, sample.crop)
+    if not masks:
+        return _Decoded(preprocess(image), None)
+    if sample.mask is None and policy.native:
+        return _Decoded(preprocess(image), np.zeros((image.height, image.width), dtype=bool))
+    return _Decoded(preprocess(image), policy.read(sample, preprocess.size))
+
+
+def _attempt(
+    sample: Sample, preprocess: Preprocess, policy: MaskPolicy, masks: bool
+) -> _Decoded | DataError:
+    try:
+        return _decode(sample, preprocess, policy, masks)
+    except DataError as error:
+        return error
+
+
+def _decoded(
+    samples: Iterable[Sample],
+    preprocess: Preprocess,
+    policy: MaskPolicy,
+    batch_size: int,
+    workers: int,
+    masks: bool,
+) -> Iterator[tuple[Sample, _Decoded | DataError]]:
+    """Samples in order with what became of them; bounded look-ahead."""
+    if workers < 1:
+        for sample in samples:
+            yield sample, _attempt(sample, preprocess, policy, masks)
+        return
+    source = iter(samples)
+    queue: deque[tuple[Sample, Future[_Decoded | DataError]]] = deque()
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="zsad-decode")
+    try:
+        ahead = max(2 * batch_size, workers + 1)
+        for sample in islice(source, ahead):
+            queue.append((sample, pool.submit(_attempt, sample, preprocess, policy, masks)))
+        while queue:
+            sample, future = queue.popleft()
+            result = future.result()
+            for following in islice(source, 1):
+                task = pool.submit(_attempt, following, preprocess, policy, masks)
+                queue.append((following, task))
+            yield sample, result
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _batch(
+    items: Sequence[tuple[Sample, _Decoded]],
+    failures: list[Failure],
+    size: int,
+    policy: MaskPolicy,
+) -> ImageBatch:
+    chosen = [sample for sample, _ in items]
+    images = [d.image for _, d in items]
+    empty = np.zeros((size, size), dtype=bool)
+    marks = [torch.from_numpy(np.array(empty if d.mask is None else d.mask)) for _, d in items]
+    masks: Tensor | list[Tensor]
+    if policy.native:
+        masks = marks
+    else:
+        masks = torch.stack(marks) if marks else torch.zeros((0, size, size), dtype=torch.bool)
+    return ImageBatch(
+        images=torch.stack(images) if images else torch.zeros((0, 3, size, size)),
+        masks=masks,
+        has_mask=torch.tensor([s.label == 0 or s.mask is not None for s in chosen], dtype=torch.bool),
+        labels=torch.tensor([s.label for s in chosen], dtype=torch.int64),
+        samples=chosen,
+        failures=failures,
+    )

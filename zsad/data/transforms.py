@@ -1,0 +1,98 @@
+"""Pixels to tensors: the papers' preprocessing of images, and the three mask policies."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from zsad.data.images import DECODING_RULES, nearest, read_mask
+from zsad.types import BackboneInfo, Sample
+
+_RESAMPLING = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """An RGB image to a normalised tensor [3, S, S].
+
+    The image is resized to exactly ``size`` x ``size`` pixels with PIL's antialiasing filter
+    (the proportions are not kept), scaled to 0..1 and normalised: the released code of
+    AnomalyCLIP, FAPrompt and FiLo alike.
+    """
+
+    size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    interpolation: str = "bicubic"
+
+    def __post_init__(self) -> None:
+        if self.interpolation not in _RESAMPLING:
+            raise ValueError(
+                f"interpolation '{self.interpolation}' is not one of: {', '.join(_RESAMPLING)}"
+            )
+        if self.size < 1:
+            raise ValueError(f"size {self.size} must be a positive number of pixels")
+
+    @classmethod
+    def for_backbone(cls, info: BackboneInfo, image_size: int = 0) -> Preprocess:
+        """The preprocessing that a backbone's weights were trained with, at its size or another."""
+        size = image_size or info.image_size
+        return cls(size, tuple(info.mean), tuple(info.std), info.interpolation)  # type: ignore[arg-type]
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        resized = image.convert("RGB")
+        if resized.size != (self.size, self.size):
+            resized = resized.resize((self.size, self.size), _RESAMPLING[self.interpolation])
+        pixels = torch.from_numpy(np.array(resized)).permute(2, 0, 1)  # [3, S, S]
+        mean = torch.tensor(self.mean).view(3, 1, 1)
+        std = torch.tensor(self.std).view(3, 1, 1)
+        return pixels.to(torch.float32).div_(255).sub_(mean).div_(std).contiguous()
+
+    def describe(self) -> dict[str, Any]:
+        """Everything about it that changes numbers, for the record of a run."""
+        return {**asdict(self), "decoding": DECODING_RULES}
+
+
+@dataclass(frozen=True)
+class MaskPolicy:
+    """How a mask is brought to the working size.
+
+    ``bilinear``: as released, bilinear with antialiasing, then above one half.  ``nearest``:
+    nearest neighbour.  ``native``: the mask keeps its own size and maps are to be brought to it.
+    """
+
+    resize: Literal["bilinear", "nearest", "native"] = "bilinear"
+
+    def __post_init__(self) -> None:
+        if self.resize not in ("bilinear", "nearest", "native"):
+            raise ValueError(f"mask policy '{self.resize}' is not bilinear, nearest or native")
+
+    @property
+    def native(self) -> bool:
+        """Whether masks keep their own size."""
+        return self.resize == "native"
+
+    def __call__(self, mask: np.ndarray, size: int) -> np.ndarray:
+        """Bool [H, W] to bool [S, S] (or unchanged under ``native``)."""
+        if self.native or mask.shape == (size, size):
+            return mask
+        if self.resize == "nearest":
+            return nearest(mask, (size, size))
+        grey = Image.fromarray(mask.astype(np.uint8) * 255)
+        return np.asarray(grey.resize((size, size), Image.Resampling.BILINEAR)) > 127
+
+    def read(self, sample: Sample, size: int) -> np.ndarray:
+        """The mask of a sample under this policy; zeros for one without a mask."""
+        if sample.mask is None and not self.native:
+            return np.zeros((size, size), dtype=bool)
+        return self(read_mask(sample), size)
