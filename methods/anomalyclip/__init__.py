@@ -1,0 +1,1 @@
+"""AnomalyCLIP: object-agnostic prompt learning with deep text tokens and v-v features."""

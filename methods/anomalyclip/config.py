@@ -1,0 +1,75 @@
+"""Config of AnomalyCLIP.  Torch-free; values and their origin stand in ``config.yaml``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+
+@dataclass(frozen=True)
+class Deep:
+    """``deep.*``: learned tokens at the inputs of the first text blocks.
+
+    ``depth`` counts the prompt's own context as layer 1, so ``depth - 1`` sets are learned.
+    """
+
+    depth: int = 9
+    tokens: int = 4
+
+    def __post_init__(self) -> None:
+        if self.depth < 1 or self.tokens < 1:
+            raise ValueError("deep.depth and deep.tokens must be at least 1")
+
+
+@dataclass(frozen=True)
+class Loss:
+    """``loss.*``: factor of the pixel terms (the image term has factor 1)."""
+
+    pixel_weight: float = 4.0
+
+
+@dataclass(frozen=True)
+class Post:
+    """``post.*``: Gaussian smoothing of the map, sigma in output pixels (0: none)."""
+
+    sigma: float = 4.0
+
+
+@dataclass(frozen=True)
+class Train:
+    """``train.*``: Adam, constant rate."""
+
+    epochs: int = 15
+    batch_size: int = 8
+    lr: float = 1e-3
+    betas: tuple[float, float] = (0.5, 0.999)
+
+
+@dataclass(frozen=True)
+class Config:
+    """AnomalyCLIP's open points; see the README for what each one changes."""
+
+    # Keys below these prefixes change only inference: a checkpoint serves all their values.
+    inference_only: ClassVar[tuple[str, ...]] = ("preset", "post", "fuse")
+
+    preset: str = "default"
+    n_ctx: int = 12
+    class_word: str = "object"
+    state_word: str = "damaged"
+    temperature: float = 0.07
+    layers: Literal["last", "all"] | list[int] = "last"
+    fuse: Literal["mean", "sum"] = "mean"
+    vv_blocks: int = 19
+    image_token: Literal["cls_raw", "cls"] = "cls_raw"
+    pos_interp: Literal["bicubic_aa", "bicubic", "bilinear"] = "bicubic_aa"
+    deep_half: bool = False
+    deep: Deep = field(default_factory=Deep)
+    loss: Loss = field(default_factory=Loss)
+    post: Post = field(default_factory=Post)
+    train: Train = field(default_factory=Train)
+
+    def __post_init__(self) -> None:
+        if self.n_ctx < 1:
+            raise ValueError("n_ctx must be at least 1")
+        if self.temperature <= 0:
+            raise ValueError("temperature must be above 0")

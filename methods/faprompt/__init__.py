@@ -1,0 +1,1 @@
+"""FAPrompt: compound abnormality prompts with a data-dependent abnormality prior."""

@@ -1,0 +1,158 @@
+"""AnomalyCLIP against numbers of the released implementation (snapshot 45ed4dd)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from zsad import backbones, checkpoints, maps, registry
+from zsad.types import Category, ScoreContext, TrainBatch
+
+UNIT = {"rtol": 1e-4, "atol": 5e-6}
+MAPS = {"rtol": 1e-4, "atol": 5e-5}
+THEIR_NAMES = {
+    "ctx_pos": "normal_tokens",
+    "ctx_neg": "abnormal_tokens",
+    **{f"compound_prompts_text.{i}": f"deep_prompts.sets.{i}" for i in range(8)},
+}
+
+
+class Case:
+    """A golden file with the method, backbone and inputs that it describes."""
+
+    def __init__(self, name: str, recipe: ModuleType, golden: Any, folder: Path) -> None:
+        self.arrays, self.spec = golden(name)
+        spec = self.spec
+        dims = recipe.ClipDims(**spec["dims"])
+        clip = recipe.clip_state(dims, spec["seed"])
+        head = recipe.anomalyclip_learnables(
+            dims,
+            spec["seed"],
+            depth=spec["depth"],
+            deep_tokens=spec["t_n_ctx"],
+            n_ctx=spec["n_ctx"],
+        )
+        found = recipe.fingerprint([*clip.values(), *head.values()])
+        np.testing.assert_allclose(found, self.arrays["recipe_fingerprint"], rtol=1e-4)
+        torch.save(clip, folder / "clip.pt")
+        torch.save({"prompt_learner": dict(head)}, folder / "checkpoint.pth")
+        self.checkpoint = folder / "checkpoint.pth"
+        self.backbone = backbones.load(
+            "file", weights=folder / "clip.pt", image_size=spec["image_size"]
+        )
+        self.images = recipe.images(len(spec["labels"]), spec["image_size"], spec["seed"])
+        self.masks = recipe.masks(spec["labels"], spec["image_size"], spec["seed"])
+        self.labels = torch.tensor(spec["labels"])
+        entry = registry.method("anomalyclip")
+        layers = [("test", {"layers": spec["layers"]})]
+        self.method, self.report = checkpoints.load_into(
+            entry, self.checkpoint, self.backbone.info, layers
+        )
+
+    @torch.no_grad()
+    def inputs(self) -> tuple[Any, ScoreContext]:
+        category = Category("", "object", "object")
+        text = self.backbone.text_encoder()
+        prepared = self.method.prepare_text([category], text)
+        context = ScoreContext([category] * len(self.images), prepared, text_encoder=text)
+        return self.backbone.encode_image(self.images, self.method.feature_request()), context
+
+
+@pytest.fixture(scope="module")
+def infer(recipe: ModuleType, golden: Any, tmp_path_factory: pytest.TempPathFactory) -> Case:
+    return Case("anomalyclip_infer_a", recipe, golden, tmp_path_factory.mktemp("ac_infer"))
+
+
+@pytest.fixture(scope="module")
+def train(recipe: ModuleType, golden: Any, tmp_path_factory: pytest.TempPathFactory) -> Case:
+    return Case("anomalyclip_train_a", recipe, golden, tmp_path_factory.mktemp("ac_train"))
+
+
+@torch.no_grad()
+def test_features_text_maps_and_scores_equal_the_released_code(infer: Case) -> None:
+    z, method, size = infer.arrays, infer.method, infer.spec["image_size"]
+    assert method.config.preset == "released"
+    features, context = infer.inputs()
+    scores = method.score(features, context)
+    image = torch.nn.functional.normalize(features[method.image_tap], dim=-1)
+    np.testing.assert_allclose(image, z["image_feature"], **UNIT)
+    np.testing.assert_allclose(context.text["object"], z["text"], **UNIT)
+    layer_maps = torch.stack(
+        [maps.upsample(maps.pair_probability(m), size, False) for m in scores.maps], dim=1
+    )
+    np.testing.assert_allclose(layer_maps[:, infer.spec["map_from"] :], z["layer_maps"], **MAPS)
+    np.testing.assert_allclose(scores.image, z["text_prob"], **MAPS)
+    built = maps.build_maps(scores, method.map_spec(), size)
+    np.testing.assert_allclose(method.image_score(scores, built), z["image_score"], **MAPS)
+    np.testing.assert_allclose(layer_maps.sum(1), z["map_raw"], **MAPS)
+    np.testing.assert_allclose(built.final, z["map_smooth"], **MAPS)
+
+
+def test_released_preset_maps_the_four_stages(infer: Case) -> None:
+    """Its option defaults: what the checkpoint's preset gives without any override."""
+    method, report = checkpoints.load_into(
+        registry.method("anomalyclip"), infer.checkpoint, infer.backbone.info
+    )
+    assert [tap.layer for tap in method.patch_taps] == [6, 12, 18, 24]
+    assert method.map_spec().fuse == "sum"
+    assert any("compound_prompt_projections" in line for line in report)
+
+
+def test_prompts_are_tokenised_as_released(infer: Case) -> None:
+    text = infer.backbone.text_encoder()
+    lead = 1 + infer.spec["n_ctx"]
+    words = "X " * infer.spec["n_ctx"]
+    tokens = text.tokenize([f"{words}object.", f"{words}damaged object."]).ids.numpy()
+    assert (tokens[:1, lead:] == infer.arrays["tokens_normal"][:, lead:]).all()
+    assert (tokens[1:, lead:] == infer.arrays["tokens_abnormal"][:, lead:]).all()
+
+
+def test_two_training_steps_equal_the_released_code(train: Case) -> None:
+    z, method, size = train.arrays, train.method, train.spec["image_size"]
+    features, context = train.inputs()
+    batch = TrainBatch(train.masks, train.labels)
+    named = dict(method.named_parameters())
+    before = {k: v.detach().clone() for k, v in named.items()}
+    optimizer = method.phases()[0].optimizer(named)
+    assert optimizer.defaults["lr"] == train.spec["lr"]
+
+    scores = method.score(features, context)
+    similarity = torch.stack([maps.upsample(m.softmax(1), size, False) for m in scores.maps])
+    np.testing.assert_allclose(similarity.detach(), z["similarity_maps"], **MAPS)
+    logits = method.image_logits(features, context.text["object"]).detach()
+    np.testing.assert_allclose(logits, z["text_probs"], rtol=1e-3, atol=1e-4)
+
+    for step in range(train.spec["steps"]):
+        close = {"rtol": 1e-3, "atol": 1e-5} if step == 0 else {"rtol": 2e-2, "atol": 1e-4}
+        losses = method.losses(features, batch, context)
+        sums = dict(zip(z["sum_names"].tolist(), z["sum_values"][step]))
+        for name, value in sums.items():
+            np.testing.assert_allclose(losses[name].item(), value, **close)
+        np.testing.assert_allclose(losses["total"].item(), sum(sums.values()), **close)
+        singles = dict.fromkeys(("focal", "dice_abnormal", "dice_normal"), 0.0)
+        for i, value in enumerate(z["term_values"][step][1:]):
+            singles[list(singles)[i % 3]] += float(value)
+        np.testing.assert_allclose(losses["image_loss"].item(), z["term_values"][step][0], **close)
+        for name, value in singles.items():
+            np.testing.assert_allclose(losses[name].item(), value, **close)
+        optimizer.zero_grad()
+        losses["total"].backward()
+        norms = [named[THEIR_NAMES[n]].grad.norm().item() for n in z["grad_names"].tolist()]
+        steady = {"rtol": 1e-2, "atol": 1e-5} if step == 0 else close
+        np.testing.assert_allclose(norms, z["grad_norms"][step], **steady)
+        if step == 0:
+            for name in ("ctx_pos", "ctx_neg"):
+                ours = named[THEIR_NAMES[name]].grad.reshape(z[f"grad_{name}"].shape)
+                difference = np.linalg.norm(ours.numpy() - z[f"grad_{name}"])
+                assert difference < 1e-2 * np.linalg.norm(z[f"grad_{name}"])
+        optimizer.step()
+    names = [THEIR_NAMES[n] for n in z["grad_names"].tolist()]
+    changes = [(named[n].detach() - before[n]).norm().item() for n in names]
+    np.testing.assert_allclose(changes, z["param_change_norms"], rtol=2e-2, atol=1e-4)
+    after = [named[n].norm().item() for n in names]
+    np.testing.assert_allclose(after, z["param_norms_after"], rtol=2e-2, atol=1e-4)

@@ -1,0 +1,339 @@
+"""Trained states on disk: safetensors with a JSON account of where they come from.
+
+One file holds the tensors of :meth:`Method.trained_state` and, in the header, what is needed to
+use them honestly: method and resolved config, backbone and the hash of its weights, the taps,
+what it was trained on, seed, epochs and version.  Official checkpoints (torch files) are read
+with ``weights_only=True`` and translated by the method.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor
+
+import zsad
+from zsad import config as cfg
+from zsad.errors import RequestError, WeightsError
+from zsad.io import atomic_write_bytes
+from zsad.types import BackboneInfo
+
+if TYPE_CHECKING:
+    from zsad.method import Method
+    from zsad.registry import MethodEntry
+
+FORMAT = "zsad-checkpoint-1"
+Layers = Sequence[tuple[str, Mapping[str, Any]]]
+
+
+@dataclass(frozen=True)
+class TrainedOn:
+    """The auxiliary data of a checkpoint.  ``uids``: every image that was seen."""
+
+    dataset: str
+    fingerprint: str
+    part: str
+    variant: str = ""
+    categories: tuple[str, ...] = ()
+    uids: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class CheckpointMeta:
+    """What a checkpoint says about itself.
+
+    ``backbone_sha256`` is empty for imported official checkpoints: their authors' files do not
+    name one.  ``taps``: the features that the state was trained on, as [kind, layer, start].
+    """
+
+    method: str
+    config: dict[str, Any]
+    backbone: str
+    backbone_sha256: str
+    taps: tuple[tuple[str, int, int], ...]
+    variant: dict[str, Any]
+    seed: int = 0
+    epochs: int = 0
+    source: Literal["trained", "official"] = "trained"
+    trained_on: TrainedOn | None = None
+    version: str = field(default_factory=lambda: zsad.__version__)
+
+    @property
+    def preset(self) -> str:
+        """The preset that the config was resolved from."""
+        return str(self.config.get("preset", "default"))
+
+
+@dataclass(frozen=True)
+class LoadedCheckpoint:
+    """A checkpoint file in memory: ours (with ``meta``) or official (a foreign structure)."""
+
+    kind: Literal["zsad", "official"]
+    state: Any
+    meta: CheckpointMeta | None = None
+
+
+# -------------------------------------------------------------------------------- writing
+def describe(
+    method: Method,
+    *,
+    seed: int = 0,
+    epochs: int = 0,
+    trained_on: TrainedOn | None = None,
+    source: Literal["trained", "official"] = "trained",
+) -> CheckpointMeta:
+    """Return the account of a method as it is configured, on the backbone it was built for."""
+    request = method.feature_request()
+    return CheckpointMeta(
+        method=method.name,
+        config=cfg.to_dict(method.config),
+        backbone=method.backbone.name,
+        backbone_sha256="" if source == "official" else method.backbone.weights_sha256,
+        taps=tuple((t.kind, t.layer, t.start) for t in sorted(request.taps)),
+        variant=dataclasses.asdict(request.variant),
+        seed=seed,
+        epochs=epochs,
+        source=source,
+        trained_on=trained_on,
+    )
+
+
+def save(path: Path | str, state: Mapping[str, Tensor], meta: CheckpointMeta) -> Path:
+    """Write a checkpoint atomically: the file is whole or absent."""
+    from safetensors.torch import save as to_bytes
+
+    tensors = {k: v.detach().cpu().contiguous().clone() for k, v in state.items()}
+    account = json.dumps(dataclasses.asdict(meta), sort_keys=True)
+    return atomic_write_bytes(path, to_bytes(tensors, {"format": FORMAT, "zsad": account}))
+
+
+# -------------------------------------------------------------------------------- reading
+def load_any(path: Path | str) -> LoadedCheckpoint:
+    """Read a checkpoint of ours or an official one; ``kind`` says which it is.
+
+    Raises :class:`WeightsError` for a file that is missing, damaged, or holds anything but
+    tensors and plain containers: nothing in it is ever executed.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            head = file.read(9)
+    except OSError as error:
+        reason = "no such file" if isinstance(error, FileNotFoundError) else error.strerror
+        raise WeightsError(f"checkpoint {path}: {reason}; give the path of a file") from None
+    if len(head) == 9 and head[8:] == b"{" and struct.unpack("<Q", head[:8])[0] < 1 << 27:
+        return _load_safetensors(path)
+    return LoadedCheckpoint("official", load_official(path))
+
+
+def load_official(path: Path | str) -> Any:
+    """Read a torch file without executing anything in it.  Raises :class:`WeightsError`."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # unpickling raises many types
+        unsafe = "weights_only" in str(error) or "Unsupported" in str(error)
+        reason = (
+            "holds more than tensors and plain containers and could run code; refused"
+            if unsafe
+            else f"cannot be read as a torch file ({type(error).__name__})"
+        )
+        raise WeightsError(f"checkpoint {path}: {reason}; give a file of tensors only") from None
+
+
+def _load_safetensors(path: Path) -> LoadedCheckpoint:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise WeightsError(
+            f"checkpoint {path}: damaged ({reason}); copy or train it again"
+        ) from None
+    if "zsad" not in header:
+        return LoadedCheckpoint("official", state)
+    if header.get("format") != FORMAT:
+        raise WeightsError(
+            f"checkpoint {path}: format {header.get('format')} is not {FORMAT}; "
+            f"use the version of zsad that wrote it, or train again"
+        )
+    return LoadedCheckpoint("zsad", state, _read_meta(path, header["zsad"]))
+
+
+def _read_meta(path: Path, text: str) -> CheckpointMeta:
+    try:
+        raw = json.loads(text)
+        if raw.get("trained_on"):
+            on = raw["trained_on"]
+            raw["trained_on"] = TrainedOn(
+                **{**on, "categories": tuple(on["categories"]), "uids": tuple(on["uids"])}
+            )
+        raw["taps"] = tuple((str(k), int(n), int(s)) for k, n, s in raw["taps"])
+        return CheckpointMeta(**raw)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise WeightsError(
+            f"checkpoint {path}: its account of itself cannot be read ({error}); train again"
+        ) from None
+
+
+# ------------------------------------------------------------------------------ into methods
+def load_into(
+    entry: MethodEntry, path: Path | str, info: BackboneInfo, layers: Layers = ()
+) -> tuple[Method, list[str]]:
+    """Build the method of ``entry`` with the state in ``path``; return it and notes.
+
+    ``layers`` are config layers of the caller.  They win over what the checkpoint stores, but
+    not over the sizes that its tensors imply.  An official checkpoint means the preset
+    ``released`` unless a layer names another.
+    Raises :class:`WeightsError` if the file belongs to another method or another backbone, or
+    does not fit.
+    """
+    path = Path(path)
+    found = load_any(path)
+    if found.meta is None:
+        return _load_imported(entry, path, found.state, info, layers)
+    meta = found.meta
+    if meta.method != entry.name:
+        raise WeightsError(
+            f"checkpoint {path} is of method '{meta.method}', not '{entry.name}'; give its own file"
+        )
+    check_backbone(path, meta, info)
+    config, notes = _stored_config(entry, path, found, info, layers)
+    method = _new(entry, config, info)
+    _load_state(method, found.state, path)
+    return method, notes
+
+
+def check_backbone(path: Path | str, meta: CheckpointMeta, info: BackboneInfo) -> None:
+    """Refuse a checkpoint of another backbone.  Raises :class:`WeightsError`."""
+    if meta.backbone_sha256 and meta.backbone_sha256 != info.weights_sha256:
+        raise WeightsError(
+            f"checkpoint {path} was trained on backbone '{meta.backbone}' "
+            f"(weights {meta.backbone_sha256[:12]}), not on '{info.name}' "
+            f"({info.weights_sha256[:12] or 'unknown'}); choose that backbone or train again"
+        )
+
+
+def read_meta(path: Path | str) -> CheckpointMeta | None:
+    """Return the account of a checkpoint of ours, None for an official one."""
+    return load_any(path).meta
+
+
+def import_file(
+    entry: MethodEntry,
+    source: Path | str,
+    target: Path | str,
+    info: BackboneInfo,
+    layers: Layers = (),
+) -> list[str]:
+    """Convert an official checkpoint to ours (``zsad weights import``); return the report.
+
+    Raises :class:`WeightsError` for wrong or partial key sets and for a file that is ours.
+    """
+    found = load_any(source)
+    if found.meta is not None:
+        raise WeightsError(f"checkpoint {source} is in zsad's own format already; use it as it is")
+    method, notes = _load_imported(entry, Path(source), found.state, info, layers)
+    state = method.trained_state()
+    save(target, state, describe(method, source="official"))
+    count = sum(v.numel() for v in state.values())
+    return [*notes, f"wrote {len(state)} tensors ({count:,} values) to {target}"]
+
+
+def _load_imported(
+    entry: MethodEntry, path: Path, state: Any, info: BackboneInfo, layers: Layers
+) -> tuple[Method, list[str]]:
+    try:
+        imported = entry.load().import_official(state, entry.resolve(*layers), info)
+    except TypeError as error:
+        raise WeightsError(f"checkpoint {path}: {error}; give a file that zsad wrote") from None
+    except WeightsError as error:
+        raise WeightsError(f"{path}: {error}") from None
+    implied = dict(imported.config)
+    if any("preset" in values for _, values in layers):
+        implied.pop("preset", None)
+    config = entry.resolve(*layers, (str(path), implied))
+    method = _new(entry, config, info)
+    _load_state(method, imported.state, path)
+    preset = getattr(config, "preset", "default")
+    return method, [f"official {entry.title} checkpoint, preset {preset}", *imported.report]
+
+
+def _stored_config(
+    entry: MethodEntry, path: Path, found: LoadedCheckpoint, info: BackboneInfo, layers: Layers
+) -> tuple[Any, list[str]]:
+    """Return the stored config with the caller's layers on it, except where they do not fit."""
+    assert found.meta is not None
+    stored = (str(path), found.meta.config)
+    explicit: list[tuple[str, Mapping[str, Any]]] = []
+    for origin, values in layers:
+        if "preset" in values:  # the stored config holds every key and would hide the preset
+            explicit.append((origin, entry.presets.get(str(values["preset"]), {})))
+        explicit.append((origin, values))
+    config = entry.resolve(stored, *explicit)
+    if not explicit or _fits(_new(entry, config, info), found.state):
+        return config, []
+    kept: list[tuple[str, Mapping[str, Any]]] = []
+    notes = []
+    for origin, values in explicit:
+        for leaf, one in _leaves(values):
+            try:
+                fits = _fits(_new(entry, entry.resolve(stored, (origin, one)), info), found.state)
+            except RequestError:
+                fits = False
+            if fits:
+                kept.append((origin, one))
+            else:
+                notes.append(f"{entry.name}.{leaf} ({origin}) yields to the checkpoint's own size")
+    return entry.resolve(stored, *kept), notes
+
+
+def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield (dotted key, nested mapping of that key alone) for every leaf."""
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            for leaf, inner in _leaves(value, f"{prefix}{key}."):
+                yield leaf, {key: inner}
+        else:
+            yield f"{prefix}{key}", {key: value}
+
+
+def _new(entry: MethodEntry, config: Any, info: BackboneInfo) -> Method:
+    with torch.random.fork_rng(
+        devices=[]
+    ):  # initial values are overwritten; the caller's RNG is not
+        return entry.load()(config, info)
+
+
+def _fits(method: Method, state: Mapping[str, Tensor]) -> bool:
+    own = {k: v.shape for k, v in method.state_dict().items()}
+    return own == {k: v.shape for k, v in state.items()}
+
+
+def _load_state(method: Method, state: Mapping[str, Tensor], path: Path) -> None:
+    own = method.state_dict()
+    missing = sorted(set(own) - set(state))
+    unexpected = sorted(set(state) - set(own))
+    if missing or unexpected:
+        raise WeightsError(
+            f"checkpoint {path} does not fit method '{method.name}'; "
+            f"missing: {', '.join(missing) or 'none'}; "
+            f"unexpected: {', '.join(unexpected) or 'none'}"
+        )
+    for key, value in state.items():
+        if own[key].shape != value.shape:
+            raise WeightsError(
+                f"checkpoint {path}: '{key}' is {tuple(value.shape)}, method '{method.name}' on "
+                f"backbone '{method.backbone.name}' needs {tuple(own[key].shape)}; "
+                f"use the backbone and config that it was trained with"
+            )
+    method.load_state_dict(dict(state))
