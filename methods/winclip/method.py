@@ -120,7 +120,8 @@ class WinClip(Method):
         out = torch.empty(len(keys), *features.grid, device=features[CLS].device)
         for key in sorted(set(keys)):
             rows = [i for i, other in enumerate(keys) if other == key]
-            query, memory = features.select(rows), context.references[key]
+            query = features if len(rows) == len(keys) else features.select(rows)
+            memory = context.references[key]
             bank = MemoryBank(memory.patches(self.memory_tap))
             maps = [bank.distance(query.patches(self.memory_tap)).reshape(-1, *features.grid)]
             for k in self.config.scales:
@@ -146,7 +147,9 @@ class WinClip(Method):
         """Rank the state phrases by their cosine with the image; show each one's best window."""
         cls = F.normalize(features[CLS].float(), dim=-1)
         return [
-            self._explain_one(features.select([i]), cls[i], context.text[category.key], k)
+            self._explain_one(
+                features.select(slice(i, i + 1)), cls[i], context.text[category.key], k
+            )
             for i, category in enumerate(context.categories)
         ]
 
