@@ -20,9 +20,10 @@ RELEASED_LIMIT = 0.3  # its false-positive limit, fixed
 class Curve:
     """Counts of tied (or binned) scores, highest first; K groups.
 
-    ``thresholds`` [K]: lowest score of each group, descending.  ``normal``, ``anomalous`` [K]:
+    ``thresholds`` [K]: a lower bound of each group's scores, descending.  ``normal``, ``anomalous`` [K]:
     how many of each the group holds (int64).  ``overlap`` [K] (pixels only): summed over all
-    regions, the fraction of a region's pixels that the group holds; it adds up to ``regions``.
+    regions, the fraction of a region's pixels that the group holds; it adds up to ``regions``.  ``mixed`` [K] (binned curves): whether a group holds
+    different scores; None where no group mixes different scores of both kinds.
     """
 
     thresholds: np.ndarray
@@ -30,6 +31,7 @@ class Curve:
     anomalous: np.ndarray
     overlap: np.ndarray | None = None
     regions: int = 0
+    mixed: np.ndarray | None = None
 
     @property
     def n_normal(self) -> int:
@@ -182,21 +184,26 @@ def _cut(rate: np.ndarray, value: np.ndarray, limit: float) -> tuple[np.ndarray,
 
 # ------------------------------------------------------------------------------ error bounds
 def auroc_bound(curve: Curve) -> float:
-    """Return half the share of (normal, anomalous) pairs that share a bin.
+    """Return half the share of (normal, anomalous) pairs that share a mixed bin.
 
     Only such pairs can be ranked wrongly, and each is counted as 1/2 instead of 0, 1/2 or 1.
     """
-    shared = np.dot(curve.normal.astype(np.float64), curve.anomalous.astype(np.float64))
+    if curve.mixed is None:
+        return 0.0
+    n, p = curve.normal[curve.mixed], curve.anomalous[curve.mixed]
+    shared = np.dot(n.astype(np.float64), p.astype(np.float64))
     return float(shared / 2 / (curve.n_normal * curve.n_anomalous))
 
 
 def average_precision_bound(curve: Curve) -> float:
-    """Return the largest error of AP over all orders and ties inside the bins.
+    """Return the largest error of AP over all orders and ties inside the mixed bins.
 
     With t anomalous and f normal items above a bin of p and n: the bin's i-th anomalous item
     has at least precision (t + i) / (t + i + f + n) and at most (t + p) / (t + p + f).
     """
-    hit = curve.anomalous > 0
+    if curve.mixed is None:
+        return 0.0
+    hit = curve.mixed & (curve.anomalous > 0)
     p, n = curve.anomalous[hit].astype(np.float64), curve.normal[hit].astype(np.float64)
     t = _rising(curve.anomalous)[:-1][hit]
     f = _rising(curve.normal)[:-1][hit]
@@ -211,24 +218,28 @@ def average_precision_bound(curve: Curve) -> float:
 def f1_max_bound(curve: Curve) -> float:
     """Return how much larger the exact F1-max can be (it is never smaller).
 
-    Bin borders are thresholds of the exact curve too; inside a bin the best case finds all its
-    anomalous items before any normal one.
+    Bin borders are thresholds of the exact curve too; inside a mixed bin the best case finds all
+    its anomalous items before any normal one.
     """
+    if curve.mixed is None or not curve.mixed.any():
+        return 0.0
     found, alarms = _rising(curve.anomalous), _rising(curve.normal)
-    best = 2 * found[1:] / (curve.n_anomalous + found[1:] + alarms[:-1])
+    best = (2 * found[1:] / (curve.n_anomalous + found[1:] + alarms[:-1]))[curve.mixed]
     return max(0.0, float(best.max()) - f1_max(curve))
 
 
 def aupro_bound(curve: Curve, limit: float = 0.3) -> float:
-    """Return the largest error of AUPRO over all orders inside the bins.
+    """Return the largest error of AUPRO over all orders inside the mixed bins.
 
     Inside a bin the exact curve rises monotonically between the same two end points as the
     straight line: the areas differ by at most half the rectangle of the two, and by at most the
     whole rectangle left of ``limit`` in the bin that holds the limit.
     """
+    if curve.mixed is None:
+        return 0.0
     rate, overlap = curve.false_positive_rate(), curve.mean_overlap()
-    start, end = rate[:-1], rate[1:]
-    rise = np.diff(overlap)
+    start, end = rate[:-1][curve.mixed], rate[1:][curve.mixed]
+    rise = np.diff(overlap)[curve.mixed]
     whole = end <= limit
     cut = (start < limit) & ~whole
     error = (rise * (end - start) / 2)[whole].sum() + (rise * (limit - start))[cut].sum()

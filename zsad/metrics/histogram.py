@@ -11,7 +11,8 @@ Guarantee: two scores share a bin only if they agree in sign, exponent and the f
 mantissa bits, hence relatively to 2^-(3 + b).  With the default 2^20 bins that is 2^-11 in the
 worst case of all 4,080 finite blocks in use; scores between 0.01 and 1 use 54 blocks: 2^-17.
 At b = 20 every float has its own bin.  The final bins depend on the set of scores alone, not on
-their order or their division into batches and processes.
+their order or their division into batches and processes.  Each bin remembers one score and
+whether it ever met a different one, so ties are known to be ties and carry no error.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ BLOCKS = 1 << 12
 FINE = 20  # key bits below the block
 CHUNK = 1 << 20  # scores sorted into bins at once: bounds the memory of an update
 HEADER = BLOCKS + 2  # slot of every block, then b, then the number of blocks in use
+BYTES = 8 + 8 + 8 + 4 + 1  # per bin: three counts, a key, a flag
 EDGE = 8  # the first and last 8 blocks hold infinities and NaN
 
 
@@ -44,21 +46,21 @@ def key_values(keys: np.ndarray) -> np.ndarray:
 
 
 def empty_histogram(bins: int) -> Tensor:
-    """Return the state of an empty histogram: int64 [HEADER + 3 * bins].
+    """Return the state of an empty histogram: int64 [HEADER + bins * BYTES / 8].
 
-    One tensor holds everything (the third part is float64, stored by its bits), so that
-    copying, moving and gathering it between processes needs no code of its own.
+    One tensor holds everything (other types are stored by their bits), so that copying, moving
+    and gathering it between processes needs no code of its own.
     """
     if bins < BLOCKS or bins & (bins - 1):
         raise ValueError(f"bins must be a power of two of at least {BLOCKS}, not {bins}")
-    state = torch.zeros(HEADER + 3 * bins, dtype=torch.int64)
+    state = torch.zeros(HEADER + bins * BYTES // 8, dtype=torch.int64)
     state[:BLOCKS] = -1
     state[BLOCKS] = FINE
     return state
 
 
 def merge_histograms(states: Tensor) -> Tensor:
-    """Return the histogram of all scores of histograms [W, HEADER + 3 * bins]."""
+    """Return the histogram of all scores of histograms [W, ...] of equal size."""
     merged = states[0].clone()
     target = ScoreHistogram(merged)
     for other in states[1:]:
@@ -70,68 +72,94 @@ class ScoreHistogram:
     """Works on a state of :func:`empty_histogram`, in place.
 
     ``total`` [bins] counts all scores, ``anomalous`` [bins] the anomalous ones among them,
-    ``overlap`` [bins] sums the weights of the anomalous ones.
+    ``overlap`` [bins] sums the weights of the anomalous ones.  ``sample`` [bins] is the key of
+    one score of the bin, ``mixed`` [bins] says whether the bin holds different scores.
     """
 
     def __init__(self, state: Tensor) -> None:
         self.state = state
-        bins = (state.numel() - HEADER) // 3
+        bins = (state.numel() - HEADER) * 8 // BYTES
         self.bins = bins
         self.slots = state[:BLOCKS]  # -1: the block is not in use
-        counts = state[HEADER:]
-        self.total, self.anomalous = counts[:bins], counts[bins : 2 * bins]
-        self.overlap = counts[2 * bins :].view(torch.float64)
+        sizes = [bins, bins, bins, bins // 2, bins // 8]
+        self.total, self.anomalous, overlap, sample, mixed = state[HEADER:].split(sizes)
+        self.overlap = overlap.view(torch.float64)
+        self.sample = sample.view(torch.int32)
+        self.mixed = mixed.view(torch.bool)
         self.fine, self.used = state[BLOCKS : BLOCKS + 2].tolist()
 
     # ------------------------------------------------------------------------------ filling
     def add(self, scores: Tensor) -> None:
         """Count scores [N] (float32).  Raises :class:`CellError` on NaN and infinities."""
         for part in scores.split(CHUNK):
-            places = self._places(part)
+            keys = order_keys(part)
+            places = self._places(keys)
             one = torch.ones(1, dtype=torch.int64, device=part.device).expand(places.numel())
+            self._note_ties(places, keys)
             self.total.index_add_(0, places, one)
+
+    def _note_ties(self, places: Tensor, keys: Tensor) -> None:
+        """Find bins that meet a second score; cheap once most bins in use are mixed."""
+        unsure = self.mixed.index_select(0, places).logical_not_().nonzero()[:, 0]
+        if not unsure.numel():
+            return
+        places, keys = places[unsure], keys[unsure]
+        fresh = self.total.index_select(0, places) == 0
+        self.sample[places[fresh]] = keys[fresh]
+        self.mixed[places[self.sample.index_select(0, places) != keys]] = True
 
     def mark_anomalous(self, scores: Tensor, weights: Tensor) -> None:
         """Say that scores [N], already added, are anomalous, with their weights [N] (float64)."""
         for part, weight in zip(scores.split(CHUNK), weights.split(CHUNK)):
-            places = self._places(part)
+            places = self._places(order_keys(part))
             one = torch.ones(1, dtype=torch.int64, device=part.device).expand(places.numel())
             self.anomalous.index_add_(0, places, one)
             self.overlap.index_add_(0, places, weight)
 
-    def _places(self, scores: Tensor) -> Tensor:
-        """Return the bin of each score [N] (int32), opening blocks where needed."""
-        keys = order_keys(scores)
+    def _places(self, keys: Tensor) -> Tensor:
+        """Return the bin of each key [N] (int32), opening blocks where needed."""
         blocks = (keys >> FINE).add_(BLOCKS // 2)
-        slots = self.slots.to(torch.int32)
-        places = slots.index_select(0, blocks)
-        if scores.numel() and int(places.min()) < 0:
-            self._open(blocks[places < 0].unique().to(torch.int64), scores)
+        places = self.slots.to(torch.int32).index_select(0, blocks)
+        if keys.numel() and int(places.min()) < 0:
+            self._open(blocks[places < 0].unique().to(torch.int64), keys)
             places = self.slots.to(torch.int32).index_select(0, blocks)
-        places <<= self.fine
-        keys >>= FINE - self.fine
-        keys &= (1 << self.fine) - 1
-        return places.add_(keys)
+        within = (keys >> (FINE - self.fine)).bitwise_and_((1 << self.fine) - 1)
+        return places.bitwise_left_shift_(self.fine).add_(within)
 
-    def _open(self, blocks: Tensor, scores: Tensor | None = None) -> None:
+    def _open(self, blocks: Tensor, keys: Tensor | None = None) -> None:
         """Give bins to blocks that are not in use yet, halving the resolution as needed."""
         if int(blocks.min()) < EDGE or int(blocks.max()) >= BLOCKS - EDGE:
-            _refuse(scores)
+            _refuse(keys)
         count = self.used + blocks.numel()
         fine = min(FINE, (self.bins // count).bit_length() - 1)
         if fine < self.fine:
-            for counts in (self.total, self.anomalous, self.overlap):
-                kept = self._coarse(counts, fine)
-                counts.zero_()
-                counts[: kept.numel()] = kept
+            coarse = self._coarse(fine)
+            for part, kept in zip(self._parts(), coarse):
+                part.zero_()
+                part[: kept.numel()] = kept.reshape(-1)
         self.slots[blocks] = torch.arange(self.used, count, device=self.slots.device)
         self.fine, self.used = fine, count
         self.state[BLOCKS], self.state[BLOCKS + 1] = fine, count
 
-    def _coarse(self, counts: Tensor, fine: int) -> Tensor:
-        """Return the used counts, added up to 2^fine bins per block: [used * 2^fine]."""
-        used = counts[: self.used << self.fine]
-        return used.view(self.used << fine, 1 << (self.fine - fine)).sum(1)
+    def _parts(self) -> tuple[Tensor, ...]:
+        return self.total, self.anomalous, self.overlap, self.sample, self.mixed
+
+    def _coarse(self, fine: int) -> tuple[Tensor, ...]:
+        """Return all parts with 2^fine bins per block: each [used, 2^fine]."""
+        shape = (self.used, 1 << fine, 1 << (self.fine - fine))
+        total, anomalous, overlap, sample, mixed = (
+            part[: self.used << self.fine].view(shape) for part in self._parts()
+        )
+        held = (total > 0).to(torch.int32)
+        first = held.argmax(2, keepdim=True)  # an occupied bin, if there is one
+        different = (held.sum(2) > 1) | mixed.any(2)
+        return (
+            total.sum(2),
+            anomalous.sum(2),
+            overlap.sum(2),
+            sample.gather(2, first)[..., 0],
+            different,
+        )
 
     def merge(self, other: ScoreHistogram) -> None:
         """Add all scores of another histogram of as many bins."""
@@ -143,16 +171,17 @@ class ScoreHistogram:
         new = theirs[self.slots[theirs] < 0]
         if new.numel():
             self._open(new)
-        place = torch.empty(other.used, dtype=torch.int64, device=self.state.device)
-        place[other.slots[theirs]] = self.slots[theirs]
+        rows = torch.empty(other.used, dtype=torch.int64, device=self.state.device)
+        rows[other.slots[theirs]] = self.slots[theirs]  # their slot -> my slot
         # self is not the finer one now: it has opened at least as many blocks
-        for mine, added in (
-            (self.total, other.total),
-            (self.anomalous, other.anomalous),
-            (self.overlap, other.overlap),
-        ):
-            blocks = other._coarse(added, self.fine).view(other.used, -1)
-            mine[: self.used << self.fine].view(self.used, -1).index_add_(0, place, blocks)
+        added = other._coarse(self.fine)
+        mine = [part[: self.used << self.fine].view(self.used, -1) for part in self._parts()]
+        held, adding = mine[0][rows] > 0, added[0] > 0
+        differ = held & adding & (mine[3][rows] != added[3])
+        mine[4][rows] = mine[4][rows] | added[4] | differ
+        mine[3][rows] = torch.where(held, mine[3][rows], added[3])
+        for part, more in zip(mine[:3], added[:3]):
+            part.index_add_(0, rows, more)
 
     # ------------------------------------------------------------------------------ reading
     @property
@@ -174,19 +203,22 @@ class ScoreHistogram:
         total = ordered(self.total)
         keep = np.flatnonzero(total)
         block, bin_ = keep >> self.fine, (1 << self.fine) - 1 - (keep & ((1 << self.fine) - 1))
-        keys = ((blocks[block] - BLOCKS // 2) << FINE) + (bin_ << (FINE - self.fine))
+        edges = ((blocks[block] - BLOCKS // 2) << FINE) + (bin_ << (FINE - self.fine))
+        mixed = ordered(self.mixed)[keep]
+        keys = np.where(mixed, edges.astype(np.int32), ordered(self.sample)[keep])
         positive = ordered(self.anomalous)[keep]
         return Curve(
-            key_values(keys.astype(np.int32)),
+            key_values(keys),
             total[keep] - positive,
             positive,
             ordered(self.overlap)[keep],
             regions,
+            mixed,
         )
 
 
-def _refuse(scores: Tensor | None) -> NoReturn:
-    count = 0 if scores is None else int((~torch.isfinite(scores)).sum())
+def _refuse(keys: Tensor | None) -> NoReturn:
+    count = 0 if keys is None else int((~np.isfinite(key_values(keys.cpu().numpy()))).sum())
     raise CellError(
         f"anomaly maps hold {count} values that are NaN or infinite in float32; check the method's"
         " scores (and its precision) before they are evaluated"

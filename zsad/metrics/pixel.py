@@ -59,17 +59,19 @@ class PixelRanking(RankingMetric):
             low, high = torch.aminmax(maps)
             self.low = torch.minimum(self.low, low.double())
             self.high = torch.maximum(self.high, high.double())
-        if masks is None or not bool(masks.any()):
+        if masks is None:
             self._take(maps, None, None)
             return
-        masks = masks.bool()
-        weights, regions = region_weights(masks.cpu().numpy())
+        weights, regions, defective = region_weights(masks.cpu().numpy())
         self.regions += regions
-        self._take(maps, masks.to(maps.device), torch.from_numpy(weights).to(maps.device))
+        rows = torch.from_numpy(defective).to(maps.device)
+        self._take(maps[~rows], None, None)
+        truth = masks.to(maps.device)[rows]
+        self._take(maps[rows], truth, torch.from_numpy(weights).to(maps.device))
 
     @abstractmethod
     def _take(self, maps: Tensor, masks: Tensor | None, weights: Tensor | None) -> None:
-        """Count the pixels of a batch; ``weights``: of the pixels of ``maps[masks]``."""
+        """Count the pixels of some images; ``weights``: of the pixels of ``maps[masks]``."""
 
     @abstractmethod
     def curve(self) -> Curve:
@@ -110,9 +112,9 @@ class PixelRanking(RankingMetric):
 
 
 class PixelHistogram(PixelRanking):
-    """The streaming form: fixed memory (24 bytes per bin), whatever the number of pixels.
+    """The streaming form: fixed memory (29 bytes per bin), whatever the number of pixels.
 
-    Every value is the exact metric of scores rounded down to the border of their bin (see
+    Every value is the exact metric of scores whose differences inside a bin were forgotten (see
     :mod:`zsad.metrics.histogram`).  Bins keep the order, so only scores that share a bin can be
     confused; the report carries, per metric, the largest distance that the exact value can have
     (:mod:`zsad.metrics.functional`, ``*_bound``).  ``pixel_aupro_200`` reads the histogram at its
@@ -128,10 +130,10 @@ class PixelHistogram(PixelRanking):
 
     def _take(self, maps: Tensor, masks: Tensor | None, weights: Tensor | None) -> None:
         histogram = ScoreHistogram(self.histogram)
-        scores = maps.float().reshape(-1)
-        histogram.add(scores)
+        maps = maps.float()
+        histogram.add(maps.reshape(-1))
         if masks is not None and weights is not None:
-            histogram.mark_anomalous(scores[masks.reshape(-1)], weights)
+            histogram.mark_anomalous(maps[masks], weights)
 
     def curve(self) -> Curve:
         return ScoreHistogram(self.histogram).curve(int(self.regions))
