@@ -1,0 +1,260 @@
+"""ALFA (Zhu et al., ACM MM 2024), in the order of the paper.
+
+Sec. 4.2 run-time prompt adaptation: prompts from templates and a language model, filtered for
+every image.  Sec. 4.3 fine-grained aligner: windows of patches compared with the text carried
+into their value space.  Eq. 10-12: scores.  Few-shot: distances to a memory of normal features.
+No code was released; our readings are listed in the README and stored with every result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from zsad.memory import MemoryBank
+from zsad.method import Method
+from zsad.methods.alfa.config import Config, own_readings
+from zsad.methods.alfa.context import adapt
+from zsad.methods.alfa.explain import explain_image
+from zsad.methods.alfa.local import LocalScorer, anomaly_probability
+from zsad.methods.alfa.prompts import LABELS, PromptSet, build_prompts
+from zsad.types import (
+    BuiltMaps,
+    Category,
+    Explanation,
+    FeatureRequest,
+    ImageFeatures,
+    MapSpec,
+    ScoreContext,
+    Scores,
+    Tap,
+)
+from zsad.windows import join, spread
+
+if TYPE_CHECKING:
+    from zsad.backbones.text import TextEncoder
+
+CLS = Tap("cls")
+
+
+@dataclass(frozen=True)
+class PromptFeatures:
+    """Text side of one category.
+
+    ``embeddings`` [T, E] unit rows, normal prompts first; ``labels`` [T] 0 or 1; ``template`` [T]
+    bool; ``descriptors`` [N, E] unit rows of the interpretability query, N may be 0.
+    """
+
+    prompts: PromptSet
+    texts: list[str]
+    embeddings: Tensor
+    labels: Tensor
+    template: Tensor
+    descriptors: Tensor
+
+
+@dataclass
+class Tally:
+    """What the contextual filter did to the images of one category."""
+
+    images: int = 0
+    nested: int = 0
+    kept_normal: float = 0.0
+    kept_abnormal: float = 0.0
+
+    def figures(self) -> dict[str, Any]:
+        n = max(1, self.images)
+        return {
+            "images": self.images,
+            "nested_share": self.nested / n,
+            "kept_normal": self.kept_normal / n,
+            "kept_abnormal": self.kept_abnormal / n,
+        }
+
+
+class Alfa(Method):
+    """Adaptive prompts and text-to-window alignment, training-free."""
+
+    name: ClassVar[str] = "alfa"
+    config: Config
+
+    def __init__(self, config: Config, backbone: Any) -> None:
+        super().__init__(config, backbone)
+        self.local = LocalScorer(config, backbone.depth)
+        self.one_class = config.prompts.labels == "normal_only"
+        self._tally: dict[str, Tally] = {}
+        self._prompts: dict[str, dict[str, Any]] = {}
+
+    @property
+    def memory_tap(self) -> Tap:
+        """Patch tokens that the few-shot memory holds."""
+        offset = 1 if self.config.memory_layer == "penultimate" else 0
+        return Tap("tokens", self.backbone.depth - offset)
+
+    def feature_request(self) -> FeatureRequest:
+        if self.one_class:
+            return FeatureRequest.of(CLS)
+        shots = [self.memory_tap] if self.config.shots else []
+        return FeatureRequest.of(CLS, *self.local.taps(), *shots)
+
+    # --------------------------------------------------- Sec. 4.2: run-time adaptation
+    def prepare_text(
+        self, categories: Sequence[Category], text: TextEncoder
+    ) -> dict[str, PromptFeatures]:
+        """Build and encode the prompts of every category once."""
+        self._tally, self._prompts = {}, {}
+        prepared = {}
+        for category in categories:
+            prompts = build_prompts(category, self.config.template, self.config.llm)
+            texts = [t for label in LABELS for t in prompts.texts(label)]
+            units = F.normalize(text.encode_texts([*texts, *prompts.descriptors]).float(), dim=-1)
+            by_label = [len(prompts.texts(label)) for label in LABELS]
+            from_template = [
+                i < len(prompts.template[label])
+                for label, n in zip(LABELS, by_label)
+                for i in range(n)
+            ]
+            labels = torch.tensor([0] * by_label[0] + [1] * by_label[1], device=units.device)
+            prepared[category.key] = PromptFeatures(
+                prompts,
+                texts,
+                units[: len(texts)],
+                labels,
+                torch.tensor(from_template, device=units.device),
+                units[len(texts) :],
+            )
+            self._prompts[category.key] = {
+                "normal": by_label[0],
+                "abnormal": by_label[1],
+                "generated": by_label[0] + by_label[1] - sum(from_template),
+                "source": prompts.origin,
+                "bank_digest": prompts.digest,
+            }
+        return prepared
+
+    def score(self, features: ImageFeatures, context: ScoreContext) -> Scores:
+        """Image score [B] (Eq. 12) and map [B, h, w] (Eq. 11), probabilities in [0, 1]."""
+        keys = [c.key for c in context.categories]
+        image = torch.empty(len(keys), device=features[CLS].device)
+        maps = torch.empty(len(keys), *features.grid, device=image.device)
+        parts: dict[str, Any] = {"weight": [None] * len(keys), "context": [None] * len(keys)}
+        for key in dict.fromkeys(keys):  # the prompts differ from category to category
+            rows = [i for i, other in enumerate(keys) if other == key]
+            part = features if len(rows) == len(keys) else features.select(rows)
+            score, local, weight, contextual = self._score_category(key, part, context)
+            image[rows], maps[rows] = score, local
+            for i, w, c in zip(rows, weight, contextual):
+                parts["weight"][i], parts["context"][i] = w, c
+        return Scores([maps], image, "values", parts)
+
+    def _score_category(
+        self, key: str, features: ImageFeatures, context: ScoreContext
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Score images of one category: S [b], map [b, h, w], weights and scores [b, T]."""
+        text: PromptFeatures = context.text[key]
+        f = F.normalize(features[CLS].float(), dim=-1)
+        kept = adapt(f @ text.embeddings.T, text.labels, text.template, self.config.context)
+        self._count(key, kept.weight, kept.emptied, text.labels)
+        embeddings, weight, labels = self.label_texts(text, kept.weight)
+        if self.one_class:  # Table 2, first row: distance to normality, the same everywhere
+            normal = F.normalize(embeddings[:, 0], dim=-1)
+            score = (1 - (f * normal).sum(-1)) / 2
+            field = score[:, None, None].expand(-1, *features.grid)
+            return score, field, kept.weight, kept.score
+        cosine = torch.einsum("be,bte->bt", f, embeddings)
+        s_global = anomaly_probability(cosine, weight, labels, self.config.temperature)  # Eq. 10
+        s_local = self.local.map(features, embeddings, weight, labels, s_global, context)
+        if self.config.shots:
+            s_local = (s_local + self.association(features, context.references[key])) / 2
+        peak = s_local.amax(dim=(-2, -1))
+        both = {  # Eq. 12 and Table 6
+            (True, True): (s_global + peak) / 2,
+            (True, False): s_global,
+            (False, True): peak,
+        }
+        use = self.config.score
+        return both[use.use_global, use.use_local], s_local, kept.weight, kept.score
+
+    def label_texts(self, text: PromptFeatures, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return what images are compared with: embeddings [b, T', E], weights [b, T'], labels.
+
+        ``mean``: F_TG [b, 2, E], per label the unit mean of the kept prompts.  ``sum_prompts``:
+        all prompts with their weights.
+        """
+        if self.config.label_embedding == "sum_prompts" and not self.one_class:
+            return text.embeddings.expand(len(weight), -1, -1), weight, text.labels
+        sides = torch.stack([text.labels == 0, text.labels == 1]).to(weight)  # [2, T]
+        pair = F.normalize((weight[:, None] * sides) @ text.embeddings, dim=-1)
+        return pair, torch.ones_like(pair[..., 0]), torch.arange(2, device=weight.device)
+
+    # --------------------------------------------------------------------- few-shot
+    def association(self, features: ImageFeatures, memory: ImageFeatures) -> Tensor:
+        """Distance to the references, mean over patch and window banks: [b, h, w] in [0, 1]."""
+        tokens = MemoryBank(memory.patches(self.memory_tap))
+        maps = [tokens.distance(features.patches(self.memory_tap)).reshape(-1, *features.grid)]
+        for k in self.config.scales:
+            tap = self.local.window_tap(k)
+            distance = MemoryBank(memory[tap]).distance(features[tap])
+            maps.append(spread(distance, features.grid, k))
+        return join(maps, "mean")
+
+    def map_spec(self) -> MapSpec:
+        sigma = self.config.sigma
+        return MapSpec(blur="gaussian" if sigma else "none", sigma=sigma)
+
+    # --------------------------------------------------------- Sec. 5.4: interpretability
+    def explain(
+        self,
+        features: ImageFeatures,
+        scores: Scores,
+        maps: BuiltMaps,
+        context: ScoreContext,
+        k: int = 5,
+    ) -> list[list[Explanation]]:
+        """Rank the kept abnormal prompts and the descriptors by cosine with the image."""
+        if self.one_class:
+            return [[] for _ in context.categories]
+        windows = self.local.window_tap(max(self.config.scales))
+        return [
+            explain_image(
+                features.select(slice(i, i + 1)),
+                windows,
+                context.text[category.key],
+                scores.parts["weight"][i],
+                scores.parts["context"][i],
+                k,
+            )
+            for i, category in enumerate(context.categories)
+        ]
+
+    # ------------------------------------------------------------------------ figures
+    def _count(self, key: str, weight: Tensor, emptied: Tensor, labels: Tensor) -> None:
+        kept = weight > 0
+        old = self._tally.get(key, Tally())
+        self._tally[key] = replace(
+            old,
+            images=old.images + len(weight),
+            nested=old.nested + int(emptied.any(1).sum()),
+            kept_normal=old.kept_normal + float(kept[:, labels == 0].sum()),
+            kept_abnormal=old.kept_abnormal + float(kept[:, labels == 1].sum()),
+        )
+
+    def run_info(self) -> dict[str, Any]:
+        """Prompts per label, share of images whose intervals nest, prompts kept, our readings."""
+        total = Tally(
+            *(
+                sum(getattr(t, name) for t in self._tally.values())
+                for name in ("images", "nested", "kept_normal", "kept_abnormal")
+            )
+        )
+        return {
+            "prompts": dict(self._prompts),
+            "context": total.figures()
+            | {"by_category": {key: t.figures() for key, t in self._tally.items()}},
+            "own_readings": own_readings(self.config),
+        }

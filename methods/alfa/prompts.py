@@ -1,0 +1,152 @@
+"""The prompts of ALFA (Sec. 4.2): state templates and descriptions by a language model.
+
+Template: "A {domain} image of a {state} {class} [with {details}]", 6 x 4 x 3 = 72 per label.  The
+paper prints the template and the count, not the words; the words are [ours].
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from zsad.methods.alfa.config import Llm, Template
+from zsad.prompts import BankEntry, bank, find_entry, read_entries
+from zsad.types import Category
+
+log = logging.getLogger(__name__)
+
+LABELS = ("normal", "abnormal")
+
+DOMAINS = {
+    "industrial": (
+        "industrial",
+        "manufacturing",
+        "quality-inspection",
+        "close-up",
+        "cropped",
+        "high-resolution",
+    ),
+    "medical": ("medical", "clinical", "diagnostic", "close-up", "cropped", "high-resolution"),
+}
+STATES = {
+    ("industrial", "normal"): ("normal", "flawless", "perfect", "intact"),
+    ("industrial", "abnormal"): ("abnormal", "damaged", "defective", "flawed"),
+    ("medical", "normal"): ("normal", "healthy", "unremarkable", "intact"),
+    ("medical", "abnormal"): ("abnormal", "diseased", "pathological", "unhealthy"),
+}
+DETAILS = {
+    "normal": ("", "with no visible {flaw}", "with a uniform appearance"),
+    "abnormal": ("", "with a visible {flaw}", "with an irregular region"),
+}
+FLAW = {"industrial": "defect", "medical": "lesion"}
+
+_CONNECTIVE = re.compile(r"(with|without|showing|that|where|whose|which|in|having|of|,|:)\b", re.I)
+
+
+@dataclass(frozen=True)
+class PromptSet:
+    """Prompts of one category: ``template`` and ``llm`` by label, and the ``descriptors`` of the
+    interpretability query (Sec. 5.4), if the bank has them."""
+
+    template: dict[str, list[str]]
+    llm: dict[str, list[str]] = field(default_factory=lambda: {label: [] for label in LABELS})
+    descriptors: list[str] = field(default_factory=list)
+    digest: str = ""
+    origin: str = "template"
+
+    def texts(self, label: str) -> list[str]:
+        """All prompts of a label, templates first."""
+        return [*self.template[label], *self.llm[label]]
+
+
+def article(word: str) -> str:
+    """Return "a" or "an" for the sound that a word of this module begins with."""
+    return "an" if word[:1].lower() in tuple("aeiou") else "a"
+
+
+def template_prompts(
+    class_name: str, domain: str, grid: tuple[int, int, int]
+) -> dict[str, list[str]]:
+    """Return the contrastive-state prompts of both labels."""
+    out = {}
+    for label in LABELS:
+        prompts = []
+        for place in DOMAINS[domain][: grid[0]]:
+            for state in STATES[domain, label][: grid[1]]:
+                for detail in DETAILS[label][: grid[2]]:
+                    image = f"{article(place).capitalize()} {place} image"
+                    ending = f" {detail.format(flaw=FLAW[domain])}" if detail else ""
+                    prompts.append(f"{image} of {article(state)} {state} {class_name}{ending}")
+        out[label] = prompts
+    return out
+
+
+def stem(label: str, class_name: str) -> str:
+    """Return the opening that syntactic consistency asks for (Sec. 5.3)."""
+    return f"{article(label).capitalize()} {label} image of {class_name}"
+
+
+def with_stem(text: str, label: str, class_name: str) -> str:
+    """Return ``text`` so that it begins with the stem."""
+    if re.match(rf"an? {label} image of", text, re.I):
+        return text
+    joint = " " if _CONNECTIVE.match(text) else ", "
+    return f"{stem(label, class_name)}{joint}{text}"
+
+
+def without_stem(text: str, label: str, class_name: str) -> str:
+    """Return ``text`` with the stem replaced by the bare class name."""
+    opening = rf"an? {label} image of (an? |the )?(?={re.escape(class_name)})"
+    return re.sub(opening, "", text, count=1, flags=re.I)
+
+
+def llm_prompts(entry: BankEntry, category: Category, config: Llm) -> dict[str, list[str]]:
+    """Return the bank's descriptions of both labels in the form that ``config`` asks for.
+
+    Without the suffix the bank's lists ``normal_plain`` and ``abnormal_plain`` (asked for without
+    it) are taken where there are any; else the stem is taken off again.
+    """
+    out = {}
+    for label in LABELS:
+        plain = entry.texts.get(f"{label}_plain")
+        if config.suffix:
+            texts = [with_stem(t, label, category.class_name) for t in entry.texts[label]]
+        elif plain is not None:
+            texts = list(plain)
+        else:
+            texts = [without_stem(t, label, category.class_name) for t in entry.texts[label]]
+        out[label] = list(dict.fromkeys(texts))[: config.limit]
+    return out
+
+
+def find_bank_entry(config: Llm, category: Category) -> BankEntry | None:
+    """Return the category's entry of the bundled bank, or of the file ``config.bank``."""
+    if config.bank:
+        return find_entry(read_entries(Path(config.bank), "alfa"), category)
+    return bank().find("alfa", category)
+
+
+def build_prompts(category: Category, template: Template, llm: Llm) -> PromptSet:
+    """Return all prompts of a category; without a bank entry templates only, with a notice."""
+    domain = category.domain if template.domain == "auto" else template.domain
+    base = template_prompts(category.class_name, domain, template.grid)
+    if not llm.enabled:
+        return PromptSet(base)
+    entry = find_bank_entry(llm, category)
+    if entry is None:
+        log.warning(
+            "alfa: no generated prompts for %s/%s; using templates only "
+            "(`zsad prompts generate` makes some)",
+            category.dataset,
+            category.key,
+        )
+        return PromptSet(base)
+    return PromptSet(
+        base,
+        llm_prompts(entry, category, llm),
+        list(entry.texts.get("descriptors", ())),
+        entry.digest,
+        f"bank {entry.dataset}/{entry.category}",
+    )
