@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from zsad.torchvision_compat import ensure, nms
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -1,0 +1,198 @@
+"""A loaded backbone: both towers, what is known about it, and what it did."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from importlib import import_module
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from zsad.backbones import build
+from zsad.backbones import weights as weight_files
+from zsad.backbones.blocks import cast
+from zsad.backbones.clip_vit import ImageEncoder
+from zsad.backbones.counters import Counters
+from zsad.backbones.specs import BackboneSpec, quarters
+from zsad.backbones.specs import spec as find_spec
+from zsad.backbones.text import TextEncoder
+from zsad.errors import RequestError, WeightsError
+from zsad.types import BackboneInfo, EncoderVariant, FeatureRequest, ImageFeatures
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Backbone:
+    """A frozen CLIP.  ``info``: sizes and provenance; ``counters``: the work done so far."""
+
+    def __init__(
+        self, model: nn.Module, info: BackboneInfo, *, vocab: int, compile: bool = False
+    ) -> None:
+        self.model = model
+        self.info = info
+        self.counters = Counters()
+        self._compile = compile
+        self._vocab = vocab
+        self._image_encoders: dict[EncoderVariant, ImageEncoder] = {}
+        self._text_encoders: dict[str, TextEncoder] = {}
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    def encode_image(self, images: Tensor, request: FeatureRequest) -> ImageFeatures:
+        """Encode normalised images [B, 3, S, S] in one pass; return every tap of the request."""
+        return self.image_encoder(request.variant).encode(images.to(self.device), request.taps)
+
+    def image_encoder(self, variant: EncoderVariant | None = None) -> ImageEncoder:
+        """Return the image tower under a variant; variants share the weights."""
+        variant = variant or EncoderVariant()
+        if variant not in self._image_encoders:
+            visual: Any = self.model.visual
+            self._image_encoders[variant] = ImageEncoder(
+                visual, variant, self.counters, compile=self._compile
+            )
+        return self._image_encoders[variant]
+
+    def text_encoder(self, variant: EncoderVariant | None = None) -> TextEncoder:
+        """Return the text tower under a variant (only its activation matters here)."""
+        variant = variant or EncoderVariant()
+        if variant.activation not in self._text_encoders:
+            self._text_encoders[variant.activation] = TextEncoder(
+                self.model, self._tokenize, variant, self.counters
+            )
+        return self._text_encoders[variant.activation]
+
+    def _tokenize(self, texts: list[str]) -> Tensor:
+        import open_clip
+
+        ids: Tensor = open_clip.tokenize(texts, self.info.context_length)
+        if int(ids.max()) >= self._vocab:
+            raise WeightsError(
+                f"backbone '{self.info.name}': its vocabulary has {self._vocab} entries, CLIP's "
+                "tokenizer needs 49408; give other weights"
+            )
+        return ids
+
+    def to(self, device: str | torch.device) -> Backbone:
+        """Move the weights; cached text features and position tables are dropped."""
+        self.model.to(device)
+        self._image_encoders.clear()
+        self._text_encoders.clear()
+        return self
+
+
+def load(
+    name: str,
+    *,
+    weights: str | os.PathLike[str] | None = None,
+    image_size: int = 0,
+    precision: str = "fp32",
+    device: str | torch.device = "cpu",
+    offline: bool = False,
+    compile: bool = False,
+) -> Backbone:
+    """Load a backbone by name.
+
+    ``weights``: a file, ``"random"`` (a fixed seed, marked in ``info``) or None: bundled, cache,
+    hub, in this order.  ``image_size`` in pixels, 0: the backbone's own.  ``precision``: fp32,
+    bf16 or fp16, of weights and features.  The name ``file`` builds the architecture that the
+    state dict implies.
+
+    Raises :class:`RequestError` for an unknown name or option, :class:`WeightsError` for weights
+    that are missing, unsafe or do not fit.
+    """
+    spec = find_spec(name)
+    if precision not in PRECISIONS:
+        raise RequestError(f"backbone.precision={precision}: choose one of {', '.join(PRECISIONS)}")
+    config = spec.model_config()
+    if config is not None:
+        build.check_config(spec, config)
+    state, source, digest, tag = _weights(spec, weights, offline)
+    if config is None:
+        if state is None:
+            raise WeightsError(
+                "backbone 'file' takes its architecture from a file; give backbone.weights=FILE, "
+                "or a named backbone with backbone.weights=random"
+            )
+        config = build.config_of_state(state)
+    activation = build.trained_activation(spec, config, tag)
+    model = build.build_model(spec, config, activation, state)
+    info = replace(
+        describe(spec, config, image_size, model),
+        activation=build.activation_in_use(model),
+        weights_source=source,
+        weights_sha256=digest,
+        random=state is None,
+    )
+    if info.activation != activation:
+        raise WeightsError(
+            f"backbone '{name}' was built with {info.activation}, its weights need {activation}"
+        )
+    cast(model, PRECISIONS[precision])
+    where = "cuda" if str(device) == "auto" and torch.cuda.is_available() else device
+    model.to("cpu" if str(where) == "auto" else where)
+    return Backbone(
+        model, info, vocab=int(config["text_cfg"].get("vocab_size", 49408)), compile=compile
+    )
+
+
+def _weights(
+    spec: BackboneSpec, weights: str | os.PathLike[str] | None, offline: bool
+) -> tuple[weight_files.State | None, str, str, str]:
+    """Return (state or None for random, source, sha256, weight tag or '')."""
+    if weights is not None and str(weights) == "random":
+        return None, "random", "", _tag_or_empty(spec)
+    if weights is None and spec.bundled:
+        bundle = import_module(f"zsad.backbones.{spec.bundled}")
+        state, digest = bundle.load_state(), weight_files.sha256_state
+        loaded = {k: v.float() for k, v in state.items()}
+        return loaded, "bundled", digest(loaded), ""
+    found = weight_files.resolve(
+        spec, None if weights is None else os.fspath(weights), offline=offline
+    )
+    tag = found.source.removeprefix("hub:") if weights is None else _tag_or_empty(spec)
+    return weight_files.read_state(found.path), found.source, found.sha256, tag
+
+
+def _tag_or_empty(spec: BackboneSpec) -> str:
+    """The tag that a given file is taken to hold: the spec's own, if it names one."""
+    return spec.pretrained if spec.open_clip_model else ""
+
+
+def describe(
+    spec: BackboneSpec, config: dict[str, Any], image_size: int, model: nn.Module
+) -> BackboneInfo:
+    """Return what methods may know about a backbone.
+
+    Raises :class:`RequestError` for an image size that its patches do not tile.
+    """
+    visual: Any = model.visual
+    towers: Any = model
+    patch = int(visual.patch_size[0])
+    size = image_size or spec.image_size or int(config["vision_cfg"]["image_size"])
+    if size < patch or size % patch:
+        raise RequestError(
+            f"backbone.image_size={size}: must be a multiple of the patch size {patch}; "
+            f"nearest: {max(1, round(size / patch)) * patch}"
+        )
+    depth = len(visual.transformer.resblocks)
+    return BackboneInfo(
+        name=spec.name,
+        title=spec.title,
+        image_size=size,
+        patch=patch,
+        depth=depth,
+        width=int(visual.conv1.out_channels),
+        embed=int(visual.proj.shape[1]),
+        text_width=int(towers.token_embedding.embedding_dim),
+        text_depth=len(towers.transformer.resblocks),
+        context_length=int(towers.context_length),
+        stages=spec.stages or quarters(depth),
+        mean=spec.mean,
+        std=spec.std,
+        interpolation=spec.interpolation,
+        demo=spec.demo,
+    )

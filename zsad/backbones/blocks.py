@@ -1,0 +1,92 @@
+"""open_clip's residual block, taken apart: projections, attention and feed-forward part.
+
+Both towers run on these, with the block's own parameters: nothing is copied or replaced.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+Activation = Callable[[Tensor], Tensor]
+
+
+def layer_norm(norm: nn.Module, x: Tensor) -> Tensor:
+    """Apply a layer norm in float32 and return the dtype of ``x``; identity stays identity."""
+    if not isinstance(norm, nn.LayerNorm):
+        return x
+    y = F.layer_norm(x.float(), norm.normalized_shape, norm.weight, norm.bias, norm.eps)
+    return y.to(x.dtype)
+
+
+class Block:
+    """The parts of one ``ResidualAttentionBlock`` as functions.
+
+    ``activation``: of the feed-forward part; None: the block's own module.
+    """
+
+    def __init__(self, block: nn.Module, activation: Activation | None = None) -> None:
+        self.block = block
+        self.attn: nn.MultiheadAttention = block.attn  # type: ignore[assignment]
+        self.activation: Activation = activation or block.mlp.gelu  # type: ignore[union-attr,assignment]
+        self.heads = self.attn.num_heads
+        self.width = self.attn.embed_dim
+
+    def norm(self, x: Tensor) -> Tensor:
+        """Return LN1(x)."""
+        return layer_norm(self.block.ln_1, x)  # type: ignore[arg-type]
+
+    def project_in(self, y: Tensor, parts: str) -> tuple[Tensor, ...]:
+        """Return the wanted of q, k and v of ``y`` [*, N, D], each [*, heads, N, D/heads].
+
+        ``parts``: a run of the letters of "qkv".
+        """
+        first = "qkv".index(parts)
+        rows = slice(first * self.width, (first + len(parts)) * self.width)
+        packed = F.linear(y, self.attn.in_proj_weight[rows], self.attn.in_proj_bias[rows])
+        packed = packed.unflatten(-1, (len(parts), self.heads, self.width // self.heads))
+        return tuple(t.transpose(-3, -2) for t in packed.unbind(-3))
+
+    def project_out(self, heads: Tensor) -> Tensor:
+        """Join the heads [*, heads, N, d] and project: the attention output [*, N, D]."""
+        return self.block.ls_1(self.attn.out_proj(heads.transpose(-3, -2).flatten(-2)))  # type: ignore[operator]
+
+    def feed_forward(self, x: Tensor) -> Tensor:
+        """Return FFN(LN2(x)) [*, N, D]."""
+        mlp = self.block.mlp
+        hidden = self.activation(mlp.c_fc(layer_norm(self.block.ln_2, x)))  # type: ignore[operator,union-attr,arg-type]
+        return self.block.ls_2(mlp.c_proj(hidden))  # type: ignore[operator,union-attr]
+
+    def __call__(self, x: Tensor, *, mask: Tensor | None = None, causal: bool = False) -> Tensor:
+        """Run the whole block on [*, N, D]."""
+        q, k, v = self.project_in(self.norm(x), "qkv")
+        x = x + self.project_out(attend(q, k, v, mask=mask, causal=causal))
+        return x + self.feed_forward(x)
+
+
+def attend(
+    q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None = None, causal: bool = False
+) -> Tensor:
+    """Return softmax(q k^T / sqrt(d)) v, [*, heads, N, d].  ``mask``: True where a key counts."""
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
+
+
+def heads_joined(heads: Tensor) -> Tensor:
+    """[*, heads, N, d] -> [*, N, D]."""
+    return heads.transpose(-3, -2).flatten(-2)
+
+
+def activation_of(name: str) -> Activation | None:
+    """Map ``EncoderVariant.activation`` to a function; None: the one of the weights."""
+    return {"weights": None, "gelu": F.gelu}[name]
+
+
+def cast(model: nn.Module, dtype: torch.dtype) -> None:
+    """Cast all parameters but those of layer norms, which are computed in float32."""
+    for module in model.modules():
+        wanted = torch.float32 if isinstance(module, nn.LayerNorm) else dtype
+        for parameter in module.parameters(recurse=False):
+            parameter.data = parameter.data.to(wanted)

@@ -1,0 +1,214 @@
+"""The image encoder: one pass over open_clip's vision transformer, every tap on the way.
+
+The v-v path (CLIP Surgery; KAnoCLIP Eq. 4-8) adds, at block l, ``a_l = O(softmax(v v^T) v)``
+with v of the *ordinary* state.  a_l does not depend on the path that it is added to, so one set
+of a_l serves every start block: ``VV_s(l) = x_{s-1} + sum_{j=s..l} a_j``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from zsad.backbones.blocks import Block, activation_of, attend, heads_joined, layer_norm
+from zsad.backbones.plan import WINDOW_KINDS, Rows, check, plan
+from zsad.backbones.windows import encode_windows
+from zsad.types import EncoderVariant, ImageFeatures, Tap
+
+if TYPE_CHECKING:
+    from open_clip.transformer import VisionTransformer
+
+    from zsad.backbones.counters import Counters
+
+Adapters = Callable[[int, Tensor], Tensor] | Mapping[int, Callable[[Tensor], Tensor]]
+
+
+class ImageEncoder:
+    """The vision tower under one :class:`EncoderVariant`.  Holds no weights of its own.
+
+    ``window_tokens``: sequence positions that one chunk of window passes may hold.
+    """
+
+    def __init__(
+        self,
+        visual: VisionTransformer,
+        variant: EncoderVariant,
+        counters: Counters,
+        *,
+        compile: bool = False,
+        window_tokens: int = 8192,
+    ) -> None:
+        self.visual = visual
+        self.variant = variant
+        self.counters = counters
+        self.window_tokens = window_tokens
+        activation = activation_of(variant.activation)
+        self.blocks = [Block(b, activation) for b in visual.transformer.resblocks]
+        if compile:
+            for block in self.blocks:
+                block.feed_forward = torch.compile(block.feed_forward, dynamic=True)  # type: ignore[method-assign]
+        self.depth = len(self.blocks)
+        self.patch: int = visual.patch_size[0]
+        self._positions: dict[tuple[Any, ...], Tensor] = {}
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.visual.conv1.weight.dtype
+
+    # ------------------------------------------------------------------------- the pass
+    @torch.no_grad()
+    def encode(self, images: Tensor, taps: Iterable[Tap]) -> ImageFeatures:
+        """Encode normalised images [B, 3, H, W] once and return the wanted taps.
+
+        Raises ``ValueError`` for a tap that does not exist or images of another size than the
+        variant's.
+        """
+        taps = frozenset(taps)
+        for tap in taps:
+            check(tap, self.depth)
+        wanted = self.variant.image_size
+        if wanted and images.shape[-2:] != (wanted, wanted):
+            raise ValueError(
+                f"images are {tuple(images.shape[-2:])}, the request is for {wanted} pixels"
+            )
+        self.counters.image_forwards += 1
+        self.counters.images += len(images)
+        pre, grid = self.embed(images)
+        out = self.run(pre, taps)
+        for tap in sorted(t for t in taps if t.kind in WINDOW_KINDS):
+            out[tap] = encode_windows(self, pre, grid, tap, self.counters)
+        return ImageFeatures(grid, out)
+
+    def embed(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        """Return patch embedding + position with the class token, [B, 1+L, D], and the grid."""
+        patches = self.visual.conv1(images.to(self.dtype))  # [B, D, h, w]
+        grid = (patches.shape[-2], patches.shape[-1])
+        patches = patches.flatten(2).transpose(1, 2)
+        token = self.visual.class_embedding.to(patches.dtype).expand(len(patches), 1, -1)
+        return torch.cat([token, patches], 1) + self.positions(grid), grid
+
+    def positions(self, grid: tuple[int, int]) -> Tensor:
+        """Return the position table [1+L, D] of a patch grid.  The class row is never resized."""
+        table = self.visual.positional_embedding
+        key = (grid, self.variant.pos_interp, table.device, table.dtype)
+        if key not in self._positions:
+            self._positions[key] = resize_positions(table, grid, self.variant.pos_interp)
+        return self._positions[key]
+
+    def run(self, pre: Tensor, taps: Iterable[Tap]) -> dict[Tap, Tensor]:
+        """Run the blocks on sequences before ``ln_pre`` [B, N, D]; return the taps, window taps
+        excepted.  N is free: a subset of the tokens is a sequence, too."""
+        taps = frozenset(taps)
+        out: dict[Tap, Tensor] = {}
+        if Tap("pre_tokens") in taps:
+            out[Tap("pre_tokens")] = pre
+        x = layer_norm(self.visual.ln_pre, pre)
+        mid = x
+        paths: dict[int, Tensor] = {}  # v-v states by start block, summed in float32
+        self._collect_states(out, taps, 0, x, paths)
+        for layer, need in enumerate(plan(taps, self.depth), 1):
+            block = self.blocks[layer - 1]
+            y = block.norm(x)
+            paths.update({s: x.float() for s in need.starts - paths.keys()})
+            own_values = need.vv or need.values
+            if need.attention is Rows.ALL:
+                q, k, v = block.project_in(y, "qkv")
+            elif need.attention is Rows.CLASS:
+                (q,), (k, v) = block.project_in(y[:, :1], "q"), block.project_in(y, "kv")
+            elif own_values:
+                (v,) = block.project_in(y, "v")
+            if need.values:
+                self._collect_values(out, taps, layer, block, v)
+            if need.vv:
+                a = block.project_out(attend(v, v, v))
+                paths.update({s: paths[s] + a for s in need.starts})
+                if Tap("vv_ffn", layer) in taps:
+                    inner = x + a
+                    out[Tap("vv_ffn", layer)] = inner + block.feed_forward(inner)
+            if need.attention is not Rows.NONE:
+                rows = x if need.attention is Rows.ALL else x[:, :1]
+                mid = rows + block.project_out(attend(q, k, v))
+                if Tap("mid", layer - 1) in taps:
+                    out[Tap("mid", layer - 1)] = mid
+            if need.output is not Rows.NONE:
+                rows = mid if need.output is Rows.ALL else mid[:, :1]
+                x = rows + block.feed_forward(rows)
+            self._collect_states(out, taps, layer, x, paths)
+        if Tap("cls") in taps:
+            out[Tap("cls")] = self.project(x[:, 0])
+        if Tap("cls_raw") in taps:
+            out[Tap("cls_raw")] = x[:, 0] @ self.visual.proj
+        return out
+
+    def _collect_states(
+        self,
+        out: dict[Tap, Tensor],
+        taps: frozenset[Tap],
+        layer: int,
+        x: Tensor,
+        paths: Mapping[int, Tensor],
+    ) -> None:
+        """Store the taps of the states after ``layer``."""
+        for tap in taps:
+            if tap.layer != layer or tap.kind not in ("tokens", "tokens_proj", "vv", "vv_proj"):
+                continue
+            if tap.kind.startswith("vv") and layer >= tap.start:
+                state = paths[tap.start].to(x.dtype)
+            else:  # a v-v path that has not begun; a copy, so that no two taps share storage
+                state = x.clone() if tap.kind == "vv" else x
+            out[tap] = self.project(state) if tap.kind.endswith("proj") else state
+
+    def _collect_values(
+        self, out: dict[Tap, Tensor], taps: frozenset[Tap], layer: int, block: Block, v: Tensor
+    ) -> None:
+        if Tap("values", layer) in taps:
+            out[Tap("values", layer)] = heads_joined(v)
+        if Tap("values_proj", layer) in taps:
+            out[Tap("values_proj", layer)] = self.project(block.project_out(v))
+
+    def project(self, x: Tensor) -> Tensor:
+        """Return P . ln_post(x), [*, D] -> [*, E]; not normalised."""
+        return layer_norm(self.visual.ln_post, x) @ self.visual.proj
+
+    # -------------------------------------------------------------------------- resuming
+    def resume(self, tokens: Tensor, first_block: int, adapters: Adapters | None = None) -> Tensor:
+        """Run blocks ``first_block``..last on ``tokens`` = x_{first_block-1} [B, N, D].
+
+        ``adapters``: a function ``(layer, x_l) -> x_l`` called after every block, or such
+        functions of x_l alone by layer.  Differentiable in the tokens and in what the adapters
+        own; returns x_L [B, N, D], see :meth:`project`.
+        """
+        if not 1 <= first_block <= self.depth + 1:
+            raise ValueError(f"first_block={first_block} must be in 1..{self.depth + 1}")
+        x = tokens.to(self.dtype)
+        for layer in range(first_block, self.depth + 1):
+            x = self.blocks[layer - 1](x)
+            if callable(adapters):
+                x = adapters(layer, x)
+            elif adapters is not None and layer in adapters:
+                x = adapters[layer](x)
+        return x
+
+
+def resize_positions(table: Tensor, grid: tuple[int, int], mode: str) -> Tensor:
+    """Resize the patch rows of a position table [1+n*n, D] to ``grid``; keep the class row.
+
+    ``mode``: ``bicubic_aa`` (open_clip), ``bicubic`` (released FiLo) or ``bilinear`` (released
+    AnomalyCLIP and FAPrompt), corners not aligned.  The native grid is returned unchanged.
+    """
+    side = round((len(table) - 1) ** 0.5)
+    if grid == (side, side):
+        return table
+    patches = table[1:].float().reshape(1, side, side, -1).permute(0, 3, 1, 2)
+    resized = F.interpolate(
+        patches,
+        size=grid,
+        mode="bilinear" if mode == "bilinear" else "bicubic",
+        antialias=mode == "bicubic_aa",
+        align_corners=False,
+    )
+    return torch.cat([table[:1], resized[0].flatten(1).T.to(table.dtype)])

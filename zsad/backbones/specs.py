@@ -1,0 +1,117 @@
+"""The registry of backbones: what is known about one before its weights are read.
+
+Nothing here imports torch: listing backbones and planning a run must not need it.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from zsad.errors import RequestError, unknown
+
+OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
+OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+@dataclass(frozen=True)
+class BackboneSpec:
+    """One backbone as ``specs.yaml`` or open_clip's model file describes it.
+
+    ``image_size`` in pixels, 0: the architecture's own.  ``stages``: the four feature layers,
+    1-based; empty: the quarters of the depth.  ``activation``: the one that the weights were
+    trained with (``quick_gelu`` or ``gelu``); empty: as the model file or the weight tag says.
+    ``bundled``: sub-package that holds model file and weights.  ``demo``: no paper used it.
+    """
+
+    name: str
+    title: str
+    summary: str = ""
+    open_clip_model: str = ""
+    pretrained: str = ""
+    weights_file: str = ""
+    bundled: str = ""
+    image_size: int = 0
+    stages: tuple[int, ...] = ()
+    activation: str = ""
+    interpolation: str = "bicubic"
+    mean: tuple[float, float, float] = OPENAI_MEAN
+    std: tuple[float, float, float] = OPENAI_STD
+    demo: bool = False
+
+    def model_config(self) -> dict[str, Any] | None:
+        """Return open_clip's model file, or None for ``file`` (the weights imply it)."""
+        if self.bundled:
+            path = files("zsad.backbones") / self.bundled / "config.json"
+            if not path.is_file():
+                raise RequestError(
+                    f"backbone '{self.name}': {self.bundled}/config.json is missing from this "
+                    "installation; reinstall zsad"
+                )
+            return dict(json.loads(path.read_text(encoding="utf-8")))
+        if self.open_clip_model:
+            return dict(
+                json.loads(open_clip_models()[self.open_clip_model].read_text(encoding="utf-8"))
+            )
+        return None
+
+
+def quarters(depth: int) -> tuple[int, ...]:
+    """Return the layers at a quarter, half, three quarters and the end of ``depth`` blocks."""
+    return tuple(max(1, round(depth * i / 4)) for i in (1, 2, 3, 4))
+
+
+@cache
+def specs() -> dict[str, BackboneSpec]:
+    """All registered backbones by name."""
+    text = (files("zsad.backbones") / "specs.yaml").read_text(encoding="utf-8")
+    return {name: _from_mapping(name, entry) for name, entry in yaml.safe_load(text).items()}
+
+
+def _from_mapping(name: str, entry: Mapping[str, Any]) -> BackboneSpec:
+    values = {k: tuple(v) if isinstance(v, list) else v for k, v in entry.items()}
+    return BackboneSpec(name=name, **values)
+
+
+def spec(name: str) -> BackboneSpec:
+    """One backbone by name: a registered one, or ``MODEL`` / ``MODEL/TAG`` of open_clip.
+
+    Raises :class:`RequestError` for an unknown name, with the nearest known one.
+    """
+    if name in specs():
+        return specs()[name]
+    model, _, tag = name.partition("/")
+    if model not in open_clip_models():
+        raise unknown(
+            "backbone",
+            name,
+            [*specs(), *open_clip_models()] if len(name) > 3 else specs(),
+            "or any open_clip model by its name, see `zsad list backbones`",
+        )
+    return BackboneSpec(
+        name=name,
+        title=f"{model} (open_clip)",
+        summary="open_clip model, chosen by its name",
+        open_clip_model=model,
+        pretrained=tag,
+    )
+
+
+@cache
+def open_clip_models() -> dict[str, Path]:
+    """open_clip's model files by model name, found without importing open_clip."""
+    found = importlib.util.find_spec("open_clip")
+    places = (found.submodule_search_locations or []) if found else []
+    return {
+        path.stem: path
+        for place in places
+        for path in sorted((Path(place) / "model_configs").glob("*.json"))
+    }

@@ -1,0 +1,285 @@
+"""The text encoder: fixed prompts, learned context, deep prompts, shared prefixes.
+
+The tower is causal and a prompt's feature is read at its end-of-text position (EOT).  Hence
+
+* nothing after the longest EOT of a batch is computed (*truncation*), and in the last block
+  only the EOT row is;
+* the states of a shared prefix [SOT, context] do not depend on what follows: its keys and
+  values are computed once per prefix and read by all prompts that begin with it (*reuse*).
+
+Both change nothing but the order of floating-point sums.  Weights are frozen; gradients flow to
+the embeddings, prefixes, suffixes and deep prompts that a caller passes in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from zsad.backbones.blocks import Block, activation_of, attend, layer_norm
+from zsad.backbones.counters import Counters
+from zsad.types import EncoderVariant
+
+
+class PromptTokens(NamedTuple):
+    """``ids`` [T, context length] and the position of the end-of-text token, ``eot`` [T]."""
+
+    ids: Tensor
+    eot: Tensor
+
+
+class TextEncoder:
+    """The text tower under one activation variant.  Holds no weights of its own.
+
+    ``truncate`` and ``reuse`` switch the two identities off, for tests and benchmarks.
+    ``chunk_tokens``: sequence positions per run of :meth:`encode_texts`.
+    """
+
+    def __init__(
+        self,
+        tower: nn.Module,
+        tokenizer: Callable[[list[str]], Tensor],
+        variant: EncoderVariant | None = None,
+        counters: Counters | None = None,
+        *,
+        truncate: bool = True,
+        reuse: bool = True,
+        chunk_tokens: int = 4096,
+        cache_size: int = 65536,
+    ) -> None:
+        self.tower: Any = tower
+        self.tokenizer = tokenizer
+        self.counters = counters or Counters()
+        self.truncate = truncate
+        self.reuse = reuse
+        self.chunk_tokens = chunk_tokens
+        self.cache_size = cache_size
+        activation = activation_of((variant or EncoderVariant()).activation)
+        self.blocks = [Block(b, activation) for b in self.tower.transformer.resblocks]
+        self.width: int = self.tower.token_embedding.embedding_dim
+        self.context_length: int = self.tower.positional_embedding.shape[0]
+        self._cache: dict[str, Tensor] = {}
+
+    @property
+    def embed(self) -> int:
+        """E, the width of the features."""
+        projection = self.tower.text_projection
+        if isinstance(projection, nn.Linear):
+            return projection.out_features
+        return int(projection.shape[1])
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.tower.token_embedding.weight.dtype  # type: ignore[no-any-return]
+
+    @property
+    def device(self) -> torch.device:
+        return self.tower.token_embedding.weight.device  # type: ignore[no-any-return]
+
+    # -------------------------------------------------------------------------- tokens
+    def tokenize(self, texts: Sequence[str]) -> PromptTokens:
+        """Tokenise; a text that is too long is cut and keeps its end-of-text token."""
+        ids = self.tokenizer(list(texts)).to(self.device)
+        # the end-of-text token has the highest id of the vocabulary
+        return PromptTokens(ids, ids.argmax(-1))
+
+    def embed_tokens(self, tokens: PromptTokens) -> Tensor:
+        """Return the frozen word embeddings [T, S, W], without positions; S ends at the longest
+        end-of-text."""
+        with torch.no_grad():
+            return self.tower.token_embedding(tokens.ids[:, : self._length(tokens.eot)])  # type: ignore[no-any-return]
+
+    # ------------------------------------------------------------------------ encoding
+    @torch.no_grad()
+    def encode_texts(self, texts: Sequence[str]) -> Tensor:
+        """Return the features [T, E] of fixed prompts, not normalised; cached by content."""
+        if not texts:
+            return torch.zeros(0, self.embed, dtype=self.dtype, device=self.device)
+        missing = [t for t in dict.fromkeys(texts) if t not in self._cache]
+        fresh: dict[str, Tensor] = {}
+        if missing:
+            tokens = self.tokenize(missing)
+            # equal lengths together, so that truncation bites
+            order = tokens.eot.argsort(stable=True).tolist()
+            start = 0
+            while start < len(order):
+                count = max(1, self.chunk_tokens // self.context_length)
+                rows = order[start : start + count]
+                part = PromptTokens(tokens.ids[rows], tokens.eot[rows])
+                features = self.encode_embeddings(self.embed_tokens(part), part.eot)
+                fresh.update((missing[i], f) for i, f in zip(rows, features))
+                start += count
+        found = {**{t: self._cache[t] for t in texts if t in self._cache}, **fresh}
+        self._cache.update(fresh)
+        while len(self._cache) > self.cache_size:
+            self._cache.pop(next(iter(self._cache)))
+        return torch.stack([found[t] for t in texts])
+
+    def encode_embeddings(
+        self, embeddings: Tensor, eot: Tensor, deep: Sequence[Tensor] | None = None
+    ) -> Tensor:
+        """Return the features [*, T, E] of prompts given as embeddings [*, T, S, W].
+
+        ``eot`` [T]; ``deep[i]`` [n, W] overwrites positions 1..n at the input of block i+2
+        (counted from 1; the first block keeps the prompt's own), surplus ones are ignored.
+        """
+        eot = eot.to(embeddings.device)
+        length = min(self._length(eot), embeddings.shape[-2])
+        x = embeddings[..., :length, :].to(self.dtype)
+        lead = x.shape[:-2]
+        x = (x + self._positions(0, length)).flatten(0, -3)  # [N, S, W]
+        self._count(prompts=len(x), tokens=len(x) * length)
+        rows = eot.expand(lead).flatten()
+        for i, block in enumerate(self.blocks):
+            x = overwrite(x, deep, i, first=0)
+            if i + 1 < len(self.blocks) or not self.truncate:
+                x = block(x, causal=True)
+            else:
+                mask = torch.arange(length, device=x.device) <= rows[:, None]
+                x = _last_block(block, x, rows, mask[:, None, None])
+        if not self.truncate:
+            x = x[torch.arange(len(x), device=x.device), rows][:, None]
+        return self._project(x[:, 0]).unflatten(0, lead)
+
+    def encode_prefixed(
+        self,
+        prefix: Tensor,
+        suffix: Tensor,
+        eot: Tensor,
+        deep: Sequence[Tensor] | None = None,
+    ) -> Tensor:
+        """Return the features [B, T, E] of prompts that share a prefix per batch row.
+
+        ``prefix`` [Bp, p, W]: start token and learned context; ``suffix`` [Bs, T, s, W]: the
+        rest of every prompt, end-of-text included; Bp and Bs are 1 or B.  ``eot`` [T] counts
+        positions of the whole prompt; ``deep`` as in :meth:`encode_embeddings`.
+        Equal to encoding the joined prompts; the prefix is run once per row.
+        """
+        p = prefix.shape[-2]
+        eot = eot.to(suffix.device)
+        if not self.reuse or int(eot.min()) < p:
+            return self.encode_embeddings(join(prefix, suffix), eot, deep)
+        length = min(self._length(eot), p + suffix.shape[-2])
+        head = prefix.to(self.dtype) + self._positions(0, p)  # [Bp, p, W]
+        tail = suffix[:, :, : length - p].to(self.dtype) + self._positions(p, length)
+        batch = max(len(head), len(tail))
+        self._count(
+            prompts=batch * tail.shape[1],
+            tokens=len(head) * p + batch * tail.shape[1] * (length - p),
+        )
+        rows = (eot - p).repeat(batch)
+        at = torch.arange(length, device=tail.device)
+        causal = at <= at[p:, None]  # [s, p+s]: the whole prefix, then up to oneself
+        for i, block in enumerate(self.blocks):
+            last = i + 1 == len(self.blocks)
+            head, tail = overwrite(head, deep, i, first=0), overwrite(tail, deep, i, first=p)
+            q, k, v = block.project_in(block.norm(head), "qkv")
+            keys = (k, v)
+            if not last:  # nobody reads the prefix's own output of the last block
+                head = head + block.project_out(attend(q, k, v, causal=True))
+                head = head + block.feed_forward(head)
+            if last and self.truncate:
+                x = tail.expand(batch, -1, -1, -1).flatten(0, 1)
+                tail = _last_suffix_block(block, x, keys, rows, rows[:, None] + p >= at)
+                continue
+            tail = _suffix_block(block, tail, keys, causal)
+        if not self.truncate:
+            tail = tail.expand(batch, -1, -1, -1).flatten(0, 1)
+            tail = tail[torch.arange(len(rows), device=tail.device), rows][:, None]
+        return self._project(tail[:, 0]).unflatten(0, (batch, -1))
+
+    # ------------------------------------------------------------------------- helpers
+    def _length(self, eot: Tensor) -> int:
+        return int(eot.max()) + 1 if self.truncate else self.context_length
+
+    def _positions(self, first: int, last: int) -> Tensor:
+        return self.tower.positional_embedding[first:last].to(self.dtype)  # type: ignore[no-any-return]
+
+    def _project(self, x: Tensor) -> Tensor:
+        """Return ln_final, then the projection, [N, W] -> [N, E]."""
+        x = layer_norm(self.tower.ln_final, x)
+        projection = self.tower.text_projection
+        return projection(x) if isinstance(projection, nn.Linear) else x @ projection
+
+    def _count(self, prompts: int, tokens: int) -> None:
+        self.counters.text_calls += 1
+        self.counters.text_prompts += prompts
+        self.counters.text_tokens += tokens
+
+
+def join(prefix: Tensor, suffix: Tensor) -> Tensor:
+    """Join a prefix [Bp, p, W] and suffixes [Bs, T, s, W] to prompts [B, T, p+s, W]."""
+    batch, prompts = max(len(prefix), len(suffix)), suffix.shape[1]
+    return torch.cat(
+        [
+            prefix[:, None].expand(batch, prompts, -1, -1),
+            suffix.expand(batch, -1, -1, -1).to(prefix.dtype),
+        ],
+        -2,
+    )
+
+
+def overwrite(x: Tensor, deep: Sequence[Tensor] | None, block: int, first: int) -> Tensor:
+    """Put ``deep[block - 1]`` at positions 1..n of sequences [*, S, W] that begin at ``first``.
+
+    Block 0 is untouched.  The start token at position 0 always passes through.
+    """
+    if not deep or not 0 < block <= len(deep):
+        return x
+    tokens = deep[block - 1].to(x.dtype)
+    begin, end = max(1, first), min(1 + len(tokens), first + x.shape[-2])
+    if end <= begin:
+        return x
+    rows = tokens[begin - 1 : end - 1].expand(*x.shape[:-2], -1, -1)
+    return torch.cat([x[..., : begin - first, :], rows, x[..., end - first :, :]], -2)
+
+
+def _last_block(block: Block, x: Tensor, rows: Tensor, mask: Tensor) -> Tensor:
+    """Run a block on [N, S, W] for one row of each sequence; ``mask`` [N, 1, 1, S]."""
+    y = block.norm(x)
+    n = torch.arange(len(x), device=x.device)
+    (q,) = block.project_in(y[n, rows][:, None], "q")
+    k, v = block.project_in(y, "kv")
+    out = x[n, rows][:, None] + block.project_out(attend(q, k, v, mask=mask))
+    return out + block.feed_forward(out)
+
+
+def _with_prefix(keys: Tensor, own: Tensor) -> Tensor:
+    """Put a prefix's keys [Bp, heads, p, d] before those of its suffixes [B, T, heads, s, d]."""
+    shape = (own.shape[0], own.shape[1], *keys.shape[1:])
+    return torch.cat([keys[:, None].expand(shape), own], -2)
+
+
+def _suffix_block(block: Block, tail: Tensor, keys: tuple[Tensor, Tensor], mask: Tensor) -> Tensor:
+    """Run a block on suffixes [Bs, T, s, W] that also see their prefix's keys and values."""
+    q, k, v = block.project_in(block.norm(tail), "qkv")
+    if len(keys[0]) > len(tail):  # one set of suffixes, many prefixes: they differ from here on
+        q, k, v = (t.expand(len(keys[0]), *t.shape[1:]) for t in (q, k, v))
+    k, v = _with_prefix(keys[0], k), _with_prefix(keys[1], v)
+    heads = attend(q.flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1), mask=mask)
+    out = tail + block.project_out(heads).unflatten(0, q.shape[:2])
+    return out + block.feed_forward(out)
+
+
+def _last_suffix_block(
+    block: Block, x: Tensor, keys: tuple[Tensor, Tensor], rows: Tensor, mask: Tensor
+) -> Tensor:
+    """As :func:`_suffix_block` for one row of each suffix: [B*T, s, W] -> [B*T, 1, W].
+
+    ``mask`` [B*T, p+s]: True where a key counts for the row.
+    """
+    y = block.norm(x)
+    n = torch.arange(len(x), device=x.device)
+    (q,) = block.project_in(y[n, rows][:, None], "q")
+    own = block.project_in(y, "kv")
+    many = len(keys[0])
+    prompts = len(x) // many
+    k, v = (
+        _with_prefix(prefix, t.unflatten(0, (many, prompts))).flatten(0, 1)
+        for prefix, t in zip(keys, own)
+    )
+    out = x[n, rows][:, None] + block.project_out(attend(q, k, v, mask=mask[:, None, None]))
+    return out + block.feed_forward(out)

@@ -1,0 +1,260 @@
+"""Finds and reads backbone weights.  No code from a weight file is ever run.
+
+Order: an explicit path; the weights bundled with zsad; the caches (``$ZSAD_WEIGHTS``, zsad's
+cache folder, open_clip's and the hub's); the hub.
+
+Formats, told apart by content, not by ending: ``.safetensors``; pickled state dicts (open_clip's
+``.bin`` / ``.pt``), read with ``weights_only=True``; TorchScript archives (OpenAI's ``.pt``).
+``torch.jit.load`` would compile an archive's code and run its set-state functions, so the
+tensors of an archive are read by the restricted reader of :mod:`zsad.backbones.torchscript`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import socket
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+import torch
+from torch import Tensor
+
+from zsad.backbones.specs import BackboneSpec
+from zsad.errors import WeightsError
+
+State = dict[str, Tensor]
+
+# what some training scripts wrap the state dict in, and put before every name
+_WRAPPERS = ("state_dict", "model_state_dict", "model")
+_PREFIXES = ("module.", "clip_model.", "model.", "clip.")
+_NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size", "attn_mask")
+
+
+@dataclass(frozen=True)
+class ResolvedWeights:
+    """A weight file, where it came from ("file:<name>", "hub:<tag>") and its sha256."""
+
+    path: Path
+    source: str
+    sha256: str
+
+
+# ---------------------------------------------------------------------------- resolution
+def resolve(spec: BackboneSpec, weights: str | Path | None, *, offline: bool) -> ResolvedWeights:
+    """Find the weight file of a backbone that is neither bundled nor random.
+
+    Raises :class:`WeightsError` that says which file is missing and where to put it.
+    """
+    if weights is not None:
+        path = Path(weights).expanduser()
+        if not path.is_file():
+            raise WeightsError(
+                f"backbone.weights={weights}: no such file; give the path of a state dict, an "
+                "open_clip .bin/.safetensors or an OpenAI .pt archive"
+            )
+        return ResolvedWeights(path, f"file:{path.name}", sha256_file(path))
+    if not spec.open_clip_model:
+        raise WeightsError(
+            f"backbone '{spec.name}' has no weights of its own; give backbone.weights=FILE, a CLIP "
+            "state dict in OpenAI's naming"
+        )
+    tag = pretrained_tag(spec)
+    found = _in_caches(spec, tag)
+    if found is None:
+        found = _from_hub(spec, tag, offline)
+    return ResolvedWeights(found, f"hub:{tag}", sha256_file(found))
+
+
+def pretrained_tag(spec: BackboneSpec) -> str:
+    """Return the weight tag: the spec's, else open_clip's "openai" tag, else its first one."""
+    import open_clip
+
+    tags = open_clip.list_pretrained_tags_by_model(spec.open_clip_model)
+    if spec.pretrained in tags:
+        return spec.pretrained
+    if spec.pretrained or not tags:
+        raise WeightsError(
+            f"backbone '{spec.name}': open_clip has no weights '{spec.pretrained}' for "
+            f"{spec.open_clip_model}; known: {', '.join(tags) or 'none'}"
+        )
+    return "openai" if "openai" in tags else str(tags[0])
+
+
+def cache_folders() -> list[Path]:
+    """Folders in which a weight file is looked for, first wins."""
+    own = os.environ.get("ZSAD_WEIGHTS")
+    folders = [Path(own).expanduser()] if own else []
+    return [*folders, default_folder(), Path("~/.cache/clip").expanduser()]
+
+
+def default_folder() -> Path:
+    """The folder for weight files in the user's cache."""
+    return Path(platformdirs.user_cache_dir("zsad")) / "weights"
+
+
+def _in_caches(spec: BackboneSpec, tag: str) -> Path | None:
+    url, repo = _addresses(spec, tag)
+    names = dict.fromkeys(n for n in (spec.weights_file, Path(url).name) if n)
+    for folder in cache_folders():
+        for name in names:
+            if (folder / name).is_file():
+                return folder / name
+    if repo:
+        from huggingface_hub import try_to_load_from_cache
+
+        for name in ("open_clip_model.safetensors", "open_clip_pytorch_model.bin"):
+            hit = try_to_load_from_cache(repo, name)
+            if isinstance(hit, str):
+                return Path(hit)
+    return None
+
+
+def _from_hub(spec: BackboneSpec, tag: str, offline: bool) -> Path:
+    import open_clip
+
+    url, repo = _addresses(spec, tag)
+    name = spec.weights_file or Path(url).name or f"{repo}/open_clip_model.safetensors"
+    reason = "offline mode"
+    if not (offline or os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0")):
+        reason = _unreachable("huggingface.co" if repo else url.split("/")[2])
+        if not reason:
+            try:
+                return Path(
+                    open_clip.download_pretrained(
+                        open_clip.get_pretrained_cfg(spec.open_clip_model, tag)
+                    )
+                )
+            except Exception as error:  # the hub client raises many types
+                reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    folder = os.environ.get("ZSAD_WEIGHTS") or default_folder()
+    raise WeightsError(
+        f"backbone '{spec.name}': weight file {Path(name).name} is missing and cannot be fetched "
+        f"({reason}); put it into {folder} or give backbone.weights=FILE; "
+        "`--backbone zsad-tiny` runs without any"
+    )
+
+
+def _addresses(spec: BackboneSpec, tag: str) -> tuple[str, str]:
+    """Return the download address and the hub repository of a tag, '' where there is none."""
+    import open_clip
+
+    entry = open_clip.get_pretrained_cfg(spec.open_clip_model, tag)
+    return str(entry.get("url", "")), str(entry.get("hf_hub", "")).rstrip("/")
+
+
+def _unreachable(host: str) -> str:
+    """Return '' if ``host`` answers, else the reason: downloaders may hang without a network."""
+    if any(os.environ.get(k) for k in ("https_proxy", "HTTPS_PROXY", "HF_ENDPOINT")):
+        return ""  # the connection goes elsewhere; let the client find out
+    try:
+        socket.create_connection((host, 443), timeout=5).close()
+    except OSError as error:
+        return f"no connection to {host}: {error}"
+    return ""
+
+
+def sha256_file(path: Path) -> str:
+    """Return the hex sha256 of a file; remembered while the file does not change."""
+    stat = path.stat()
+    return _sha256(str(path.resolve()), stat.st_size, stat.st_mtime_ns)
+
+
+@cache
+def _sha256(path: str, size: int, mtime: int) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as f:
+        while block := f.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def sha256_state(state: Mapping[str, Tensor]) -> str:
+    """Return the hex sha256 of names, shapes and values of a state dict."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        tensor = state[name].contiguous().cpu()
+        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+# ------------------------------------------------------------------------------- reading
+def read_state(path: Path | str) -> State:
+    """Read the CLIP state dict of a weight file, names as OpenAI's and open_clip's CLIP class
+    have them, values in float32.
+
+    Raises :class:`WeightsError` for a file that is broken, holds code, or is not a CLIP.
+    """
+    path = Path(path)
+    loaded = read_any(path)
+    for wrapper in _WRAPPERS:
+        if isinstance(loaded, Mapping) and isinstance(loaded.get(wrapper), Mapping):
+            loaded = loaded[wrapper]
+    if not isinstance(loaded, Mapping):
+        raise WeightsError(f"{path.name}: holds a {type(loaded).__name__}, not a state dict")
+    state = _canonical({str(k): v for k, v in loaded.items() if isinstance(v, Tensor)})
+    missing = [k for k in ("visual.conv1.weight", "token_embedding.weight") if k not in state]
+    if missing:
+        raise WeightsError(
+            f"{path.name}: not the state dict of a CLIP vision transformer in OpenAI's naming "
+            f"({missing[0]} is missing); give another file"
+        )
+    return state
+
+
+def read_any(path: Path) -> Any:
+    """Read tensors and plain containers from a weight file of any known format, safely."""
+    from zsad.backbones.torchscript import is_archive, read_archive
+
+    try:
+        if _is_safetensors(path):
+            from safetensors.torch import load_file
+
+            return load_file(str(path))
+        if is_archive(path):
+            return read_archive(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except WeightsError:
+        raise
+    except FileNotFoundError:
+        raise WeightsError(f"{path}: no such file") from None
+    except Exception as error:  # broken files fail in many ways
+        text = str(error)
+        if "WeightsUnpickler" in text or "weights_only" in text or "Weights only" in text:
+            raise WeightsError(
+                f"{path.name}: refused, it holds objects other than tensors and plain containers; "
+                "save its state dict alone"
+            ) from None
+        first = text.splitlines()[0] if text else type(error).__name__
+        raise WeightsError(f"{path.name}: not a readable weight file ({first})") from None
+
+
+def _is_safetensors(path: Path) -> bool:
+    with open(path, "rb") as f:
+        head = f.read(9)
+    return len(head) == 9 and head[8:9] == b"{" and not zipfile.is_zipfile(path)
+
+
+def _canonical(state: State) -> State:
+    """Strip wrapper prefixes and non-weights; move a ``text.`` tower to the top; float32."""
+    changed = True
+    while changed and "visual.conv1.weight" not in state:
+        changed = False
+        for prefix in _PREFIXES:
+            if f"{prefix}visual.conv1.weight" in state or (
+                state and all(k.startswith(prefix) for k in state)
+            ):
+                state = {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)}
+                changed = True
+    state = {k.removeprefix("text."): v for k, v in state.items()}
+    return {
+        k: v.float() if v.is_floating_point() else v
+        for k, v in state.items()
+        if k not in _NOT_WEIGHTS
+    }

@@ -1,0 +1,67 @@
+"""Window passes (WinCLIP, ALFA): the class embedding of every k x k window of patches.
+
+A window is a token subset {class token, its k*k patches} gathered from the embedded image with
+the original positions.  Attention is the only operation across tokens, so encoding the subset is
+exactly the full pass with all other keys masked out, at the cost of 1 + k*k tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from zsad.types import Tap
+
+if TYPE_CHECKING:
+    from zsad.backbones.clip_vit import ImageEncoder
+    from zsad.backbones.counters import Counters
+
+
+def window_indices(grid: tuple[int, int], k: int) -> Tensor:
+    """Return the token positions of every window, [M, 1+k*k]: the class token (0), then the
+    patches.  Stride 1, raster order; M = (h-k+1) * (w-k+1)."""
+    h, w = grid
+    if not 1 <= k <= min(h, w):
+        raise ValueError(f"window of {k} patches does not fit a grid of {h} x {w}")
+    patches = 1 + torch.arange(h * w).reshape(h, w)
+    windows = patches.unfold(0, k, 1).unfold(1, k, 1).reshape(-1, k * k)
+    return torch.cat([torch.zeros(len(windows), 1, dtype=torch.long), windows], 1)
+
+
+def encode_windows(
+    encoder: ImageEncoder, pre: Tensor, grid: tuple[int, int], tap: Tap, counters: Counters
+) -> Tensor:
+    """Encode all windows of ``pre`` (embedded images [B, 1+L, D]) for one window tap.
+
+    Returns [B, M, E], for ``window_values`` [B, M, 1+k*k, E]; not normalised.
+    """
+    index = window_indices(grid, tap.layer).to(pre.device)
+    wanted = Tap("values_proj", encoder.depth) if tap.kind == "window_values" else Tap("cls")
+    length = pre.shape[1] if tap.kind == "window_pixels" else index.shape[1]
+    total = len(pre) * len(index)
+    counters.windows += total
+    parts = []
+    for rows in _chunks(total, max(1, encoder.window_tokens // length), pre.device):
+        image, window = rows // len(index), rows % len(index)
+        if tap.kind == "window_pixels":
+            sequences = _zeroed(pre[image], index[window], encoder.positions(grid))
+        else:
+            sequences = pre[image[:, None], index[window]]
+        parts.append(encoder.run(sequences, {wanted})[wanted])
+    return torch.cat(parts).unflatten(0, (len(pre), len(index)))
+
+
+def _zeroed(pre: Tensor, kept: Tensor, positions: Tensor) -> Tensor:
+    """Zero the patches outside each window: their tokens hold only the position then (the patch
+    embedding has no bias)."""
+    inside = torch.zeros(pre.shape[:2], dtype=torch.bool, device=pre.device)
+    inside.scatter_(1, kept, True)
+    return torch.where(inside[..., None], pre, positions)
+
+
+def _chunks(total: int, size: int, device: torch.device) -> Iterator[Tensor]:
+    for start in range(0, total, size):
+        yield torch.arange(start, min(start + size, total), device=device)
