@@ -87,6 +87,7 @@ class Alfa(Method):
         super().__init__(config, backbone)
         self.local = LocalScorer(config, backbone.depth)
         self.one_class = config.prompts.labels == "normal_only"
+        self._current = ""
         self._tally: dict[str, Tally] = {}
         self._prompts: dict[str, dict[str, Any]] = {}
 
@@ -107,7 +108,6 @@ class Alfa(Method):
         self, categories: Sequence[Category], text: TextEncoder
     ) -> dict[str, PromptFeatures]:
         """Build and encode the prompts of every category once."""
-        self._tally, self._prompts = {}, {}
         prepared = {}
         for category in categories:
             prompts = build_prompts(category, self.config.template, self.config.llm)
@@ -128,6 +128,7 @@ class Alfa(Method):
                 torch.tensor(from_template, device=units.device),
                 units[len(texts) :],
             )
+            self._tally.pop(category.key, None)
             self._prompts[category.key] = {
                 "normal": by_label[0],
                 "abnormal": by_label[1],
@@ -234,7 +235,7 @@ class Alfa(Method):
 
     # ------------------------------------------------------------------------ figures
     def _count(self, key: str, weight: Tensor, emptied: Tensor, labels: Tensor) -> None:
-        kept = weight > 0
+        self._current, kept = key, weight > 0
         old = self._tally.get(key, Tally())
         self._tally[key] = replace(
             old,
@@ -245,16 +246,10 @@ class Alfa(Method):
         )
 
     def run_info(self) -> dict[str, Any]:
-        """Prompts per label, share of images whose intervals nest, prompts kept, our readings."""
-        total = Tally(
-            *(
-                sum(getattr(t, name) for t in self._tally.values())
-                for name in ("images", "nested", "kept_normal", "kept_abnormal")
-            )
-        )
-        return {
-            "prompts": dict(self._prompts),
-            "context": total.figures()
-            | {"by_category": {key: t.figures() for key, t in self._tally.items()}},
-            "own_readings": own_readings(self.config),
-        }
+        """Prompts per label, share of nested images, prompts kept, for the category that was
+        scored last (the runner records category by category); and our readings."""
+        info: dict[str, Any] = {"own_readings": own_readings(self.config)}
+        if self._current:
+            info["prompts"] = self._prompts.get(self._current, {})
+            info["context"] = self._tally[self._current].figures()
+        return info

@@ -318,6 +318,7 @@ def test_run_info_counts_by_hand() -> None:
     # Cosines of the first image: normal 0.1, 0.3, 0.4; abnormal 0.35, 0.5: 0.4 and 0.35 overlap.
     text = prompts_of(torch.stack([at(c) for c in (0.1, 0.3, 0.4, 0.35, 0.5)]), 3)
     alfa = method(aligner={"enabled": False})
+    assert set(alfa.run_info()) == {"own_readings"}
     features = random_features(alfa, 2, seed=33)
     # The second image has one cosine with all prompts' own axis: all are equal, nothing is left.
     features.data[CLS] = torch.stack([f, torch.eye(E)[2]])
@@ -327,7 +328,9 @@ def test_run_info_counts_by_hand() -> None:
     assert info["context"]["nested_share"] == 0.5
     assert info["context"]["kept_normal"] == 2.5
     assert info["context"]["kept_abnormal"] == 1.5
-    assert info["context"]["by_category"]["bottle"]["nested_share"] == 0.5
+    cable = ScoreContext([Category("toy", "cable", "cable")], {"cable": text})
+    alfa.score(features.select([0]), cable)
+    assert alfa.run_info()["context"]["nested_share"] == 0.0  # of the category scored last
     assert set(info["own_readings"]) == set(OWN_READINGS)
     json.dumps(info)
 
