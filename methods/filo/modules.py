@@ -1,0 +1,163 @@
+"""FiLo's trainable parts: prompt learners, stage projections (linear, MMCI), adapter."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from zsad.methods.filo.config import KERNEL, Adapter, Mmci
+
+
+class PromptLearner(nn.Module):
+    """Learned context vectors, shifted per image by a meta-net (CoCoOp) or not (CoOp).
+
+    The shift is the same for all context positions.
+    """
+
+    def __init__(self, n_ctx: int, text_width: int, embed: int, conditional: bool) -> None:
+        super().__init__()
+        self.ctx = nn.Parameter(torch.empty(n_ctx, text_width).normal_(std=0.02))
+        self.meta_net: nn.Sequential | None = None
+        if conditional:
+            hidden = max(1, embed // 16)
+            self.meta_net = nn.Sequential(
+                OrderedDict(
+                    linear1=nn.Linear(embed, hidden),
+                    relu=nn.ReLU(),
+                    linear2=nn.Linear(hidden, text_width),
+                )
+            )
+
+    def forward(self, unit_image: Tensor | None) -> Tensor:
+        """Return contexts [B, K, W] for unit image vectors [B, E]; [1, K, W] without a meta-net."""
+        if self.meta_net is None or unit_image is None:
+            return self.ctx[None]
+        return self.ctx + self.meta_net(unit_image)[:, None]
+
+
+class LinearStage(nn.Module):
+    """One stage of the ordinary path: patches [B, L, D] to joint space, [[B, L, E]]."""
+
+    def __init__(self, width: int, embed: int) -> None:
+        super().__init__()
+        self.fc = nn.Linear(width, embed)
+
+    def forward(self, patches: Tensor, grid: tuple[int, int]) -> list[Tensor]:
+        return [self.fc(patches)]
+
+
+class MmciStage(nn.Module):
+    """Multi-scale multi-shape cross-modal interaction for one stage (section 3.3.3).
+
+    Parallel convolutions over the patch grid.  ``sum_then_softmax`` adds them up as features;
+    since a "same" convolution with a small kernel equals one with that kernel zero-padded around
+    its centre, their sum is a single convolution with the sum of the padded kernels and biases.
+    ``softmax_then_sum`` (Eq. 2 as printed) keeps one result per kernel.
+    """
+
+    def __init__(self, width: int, embed: int, config: Mmci) -> None:
+        super().__init__()
+        self.config = config
+        sides = {k: tuple(map(int, KERNEL.fullmatch(k).groups())) for k in config.kernels}  # type: ignore[union-attr]
+        self.kernels = nn.ModuleDict(
+            {
+                k: nn.Conv2d(width, embed, (h, w), padding=(h // 2, w // 2))
+                for k, (h, w) in sides.items()
+            }
+        )
+        self.separate = len(sides) if config.fusion == "softmax_then_sum" else 1
+        self.sides = (max(h for h, _ in sides.values()), max(w for _, w in sides.values()))
+        taps = sum(h * w for h, w in sides.values())
+        self.fold = (
+            config.fusion == "sum_then_softmax"
+            and {
+                "always": True,
+                "never": False,
+                "auto": len(sides) > 1 and self.sides[0] * self.sides[1] < taps,
+            }[config.fold]
+        )
+        self._cache: tuple[tuple[int, ...], Tensor, Tensor] | None = None
+
+    def forward(self, patches: Tensor, grid: tuple[int, int]) -> list[Tensor]:
+        """Project patches [B, L, D]: one [B, L, E], or one per kernel."""
+        planes = patches.transpose(1, 2).unflatten(2, grid)  # [B, D, h, w]
+        if self.fold:
+            weight, bias = self.folded()
+            padding = (self.sides[0] // 2, self.sides[1] // 2)
+            return [_tokens(F.conv2d(planes, weight, bias, padding=padding))]
+        parts = [conv(planes) for conv in self.kernels.values()]
+        if self.config.fusion == "sum_then_softmax":
+            return [_tokens(torch.stack(parts).sum(0) if len(parts) > 1 else parts[0])]
+        return [_tokens(p) for p in parts]
+
+    def folded(self) -> tuple[Tensor, Tensor]:
+        """Return the one kernel [E, D, H, W] and bias [E] that equal the parallel ones.
+
+        Inside autograd this is a pad and a sum, so every kernel gets its own gradient.  Without
+        gradients the result is kept until a parameter changes.
+        """
+        learning = torch.is_grad_enabled() and any(p.requires_grad for p in self.parameters())
+        if learning:
+            self._cache = None
+            return self._fold()
+        state = tuple(v for p in self.parameters() for v in (p._version, p.data_ptr()))
+        if self._cache is None or self._cache[0] != state:
+            with torch.no_grad():
+                self._cache = (state, *self._fold())
+        return self._cache[1], self._cache[2]
+
+    def _fold(self) -> tuple[Tensor, Tensor]:
+        height, width = self.sides
+        weight: Tensor | None = None
+        for conv in self.kernels.values():
+            kernel = conv.weight
+            h, w = kernel.shape[-2:]
+            rows, columns = (height - h) // 2, (width - w) // 2
+            padded = F.pad(kernel, (columns, columns, rows, rows)) if rows or columns else kernel
+            weight = padded if weight is None else weight + padded
+        assert weight is not None
+        return weight, torch.stack([c.bias for c in self.kernels.values()]).sum(0)
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_cache": None}  # the folded kernel is not part of the state
+
+
+def _tokens(planes: Tensor) -> Tensor:
+    return planes.flatten(2).transpose(1, 2)  # [B, E, h, w] -> [B, L, E]
+
+
+class ImageAdapter(nn.Module):
+    """Adapter of the global image vector [B, E] -> [B, E] (Algorithm 1; Table 14)."""
+
+    def __init__(self, embed: int, config: Adapter) -> None:
+        super().__init__()
+        self.residual = config.residual and config.kind != "none"
+        self.fc: nn.Module = nn.Identity()
+        if config.kind == "linear":
+            self.fc = nn.Linear(embed, embed, bias=config.bias)
+        elif config.kind == "bottleneck":
+            self.fc = nn.Sequential(
+                nn.Linear(embed, embed // 2, bias=config.bias),
+                nn.ReLU(),
+                nn.Linear(embed // 2, embed, bias=config.bias),
+                nn.SiLU(),
+            )
+
+    def forward(self, image: Tensor) -> Tensor:
+        out = self.fc(image)
+        return out + image if self.residual else out
+
+
+def stages(kind: str, count: int, width: int, embed: int, mmci: Mmci) -> nn.ModuleList:
+    """Return ``count`` projections of a kind: linear, mmci; none gives an empty list."""
+    if kind == "none":
+        return nn.ModuleList()
+    made: Sequence[nn.Module] = [
+        LinearStage(width, embed) if kind == "linear" else MmciStage(width, embed, mmci)
+        for _ in range(count)
+    ]
+    return nn.ModuleList(made)

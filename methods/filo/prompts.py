@@ -1,0 +1,123 @@
+"""What FiLo's prompts say (section 3.2): states, descriptions, positions.  Torch-free.
+
+Normal:   [context] {state of the class}.
+Abnormal: [context] {state of the class} at {position}.
+
+The state words are those of the released code (the paper names the slots, not the words).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from zsad import prompts as bank
+from zsad.errors import RequestError
+from zsad.methods.filo.config import Prompt
+from zsad.types import Category
+
+POSITIONS = (
+    "top left",
+    "top",
+    "top right",
+    "left",
+    "center",
+    "right",
+    "bottom left",
+    "bottom",
+    "bottom right",
+)
+"""The nine cells of a 3x3 grid, in raster order."""
+
+NORMAL_STATES = (
+    "{}",
+    "flawless {}",
+    "perfect {}",
+    "unblemished {}",
+    "{} without flaw",
+    "{} without defect",
+    "{} without damage",
+)
+ABNORMAL_STATES = ("damaged {}", "broken {}", "{} with flaw", "{} with defect", "{} with damage")
+DETECTOR_WORDS = ("anomaly", "damage", "broken", "defect", "contamination")
+NO_CLASS = "object"  # the noun where prompt.class_name is off, as in AnomalyCLIP
+
+
+@dataclass(frozen=True)
+class Wording:
+    """The prompts of one category.
+
+    ``normal`` [Tn]; ``abnormal`` [Ta * P], index = state * P + position, with P = 9, or 1 where
+    prompts name no position; ``reasons`` [Ta]: what an explanation calls each abnormal state;
+    ``described``: how many of them are fine-grained descriptions; ``asked``: what a detector is
+    asked for; ``source``: bank, file or generic.
+    """
+
+    normal: tuple[str, ...]
+    abnormal: tuple[str, ...]
+    reasons: tuple[str, ...]
+    described: int
+    n_positions: int
+    asked: tuple[str, ...]
+    source: str
+    digest: str
+
+
+def find_entry(category: Category, descriptions: str) -> bank.BankEntry:
+    """Return the descriptions of a category from the bank or from a file of the same format.
+
+    A category that is not in it gets the generic list.  Raises :class:`RequestError` or
+    :class:`zsad.errors.DataError` for a file that cannot be read.
+    """
+    if descriptions == "bank":
+        found = bank.bank().find("filo", category)
+    elif descriptions.endswith((".yaml", ".yml")):
+        found = bank.find_entry(bank.read_entries(descriptions, "filo"), category)
+    else:
+        raise RequestError(
+            f"filo.descriptions={descriptions!r} is neither 'bank' nor a .yaml file of "
+            f"descriptions; `zsad prompts generate` writes such a file"
+        )
+    return found or bank.generic_entry("filo", category)
+
+
+def word(category: Category, entry: bank.BankEntry, config: Prompt) -> Wording:
+    """Write the prompts of a category, without the learned context."""
+    spoken = entry.class_name if config.names == "released" else category.class_name
+    name = spoken.replace("_", " ") if config.class_name else NO_CLASS
+    types = entry.texts["anomaly_types"]
+    normal, abnormal, described = _states(types, config)
+    reasons = [*types[:described], *(s.replace("{}", "").strip() for s in abnormal[described:])]
+    states = [s.format(name) for s in abnormal]
+    positions = [""] if config.positions == "none" else [f" at {p}" for p in POSITIONS]
+    return Wording(
+        normal=tuple(_sentence(s.format(name), config) for s in normal),
+        abnormal=tuple(_sentence(s + p, config) for s in states for p in positions),
+        reasons=tuple(" ".join(r.split()) or "abnormal" for r in reasons),
+        described=described,
+        n_positions=len(positions),
+        asked=(*DETECTOR_WORDS, *entry.texts.get("detector_types", types)),
+        source=str(entry.provenance.get("source", "bank")),
+        digest=entry.digest,
+    )
+
+
+def _states(types: Sequence[str], config: Prompt) -> tuple[list[str], list[str], int]:
+    """Templates of both labels, and how many abnormal ones are descriptions."""
+    if config.details == "none":
+        if config.learner == "fixed":
+            return ["normal {}"], ["anomalous {}"], 0
+        return ["{}"], ["{}"], 0  # Table 3: all words but the class are learned
+    fine = [f"abnormal {{}} with {_literal(t)}" for t in types] if config.details == "fine" else []
+    return list(NORMAL_STATES), [*fine, *ABNORMAL_STATES], len(fine)
+
+
+def _literal(text: str) -> str:
+    return text.replace("{", "{{").replace("}", "}}")
+
+
+def _sentence(state: str, config: Prompt) -> str:
+    if config.learner != "fixed":
+        return f"{' '.join(['X'] * config.n_ctx)} {state}."
+    article = "an" if state[:1].lower() in "aeiou" else "a"
+    return f"A photo of {article} {state}."

@@ -1,0 +1,185 @@
+"""Where boxes come from in a run: a file, a detector with its cache, or nowhere, and why."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zsad.errors import DataError, RequestError, WeightsError, ZsadError
+from zsad.grounding.cache import BoxCache
+from zsad.grounding.file import BoxFile
+from zsad.grounding.interface import Detector, DetectorOptions, Handle, find
+from zsad.method import BoxRequest
+from zsad.types import Boxes, Category, Sample
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+log = logging.getLogger(__name__)
+
+
+class BoxProvider:
+    """Answers a method's request for boxes, one entry per image; None: no answer.
+
+    ``info`` says what the boxes are made with, and why where there are none.  With ``lenient``
+    an image without an answer is logged and gets None; otherwise it is a :class:`DataError`.
+    """
+
+    def __init__(
+        self,
+        request: BoxRequest,
+        *,
+        handle: Handle | None = None,
+        file: BoxFile | None = None,
+        cache: BoxCache | None = None,
+        lenient: bool = True,
+        info: dict[str, Any] | None = None,
+    ) -> None:
+        self.request = request
+        self.info: dict[str, Any] = {"answered": 0, "unanswered": 0, **(info or {})}
+        self._handle = handle
+        self._file = file
+        self._cache = cache
+        self._lenient = lenient
+        self._detector: Detector | None = None
+
+    def boxes(
+        self, samples: Sequence[Sample], categories: Sequence[Category]
+    ) -> list[Boxes | None]:
+        """Return the boxes of samples, which are opened only if their answer is not known yet."""
+        from zsad.data.images import image_digest, read_image
+
+        return [
+            self._answer(
+                c,
+                [s.uid, f"{c.dataset}/{s.uid}"],
+                lambda s=s: image_digest(s),  # type: ignore[misc]
+                lambda s=s: read_image(s.image, s.crop),  # type: ignore[misc]
+            )
+            for s, c in zip(samples, categories)
+        ]
+
+    def boxes_of_pictures(
+        self, pictures: Sequence[Image], categories: Sequence[Category], names: Sequence[str] = ()
+    ) -> list[Boxes | None]:
+        """Return the boxes of RGB pictures.  ``names``: their paths, to be looked up in a file."""
+        found = []
+        for i, (picture, category) in enumerate(zip(pictures, categories)):
+            keys = [names[i], Path(names[i]).name] if i < len(names) else []
+            found.append(
+                self._answer(
+                    category,
+                    keys,
+                    lambda p=picture: picture_digest(p),  # type: ignore[misc]
+                    lambda p=picture: p,  # type: ignore[misc]
+                )
+            )
+        return found
+
+    def _answer(
+        self,
+        category: Category,
+        keys: list[str],
+        digest: Callable[[], str],
+        read: Callable[[], Image],
+    ) -> Boxes | None:
+        name = keys[0] if keys else "picture"
+        answer: Boxes | None = None
+        if self._file is not None:
+            answer = self._file.find([*keys, digest()])
+            reason = f"{self._file.path}: no boxes of {name}"
+        elif self._handle is not None:
+            try:
+                answer = self._detect(self._phrases(category), digest, read)
+            except (RequestError, WeightsError):
+                raise
+            except Exception as error:  # a detector is foreign code
+                reason = f"detector failed on {name}: {error or type(error).__name__}"
+        else:
+            return None
+        if answer is not None:
+            self.info["answered"] += 1
+            return answer
+        self.info["unanswered"] += 1
+        if not self._lenient:
+            raise DataError(f"{reason}; grounding.enabled=auto goes on without its boxes")
+        log.warning("%s; going on without its boxes", reason)
+        return None
+
+    def _phrases(self, category: Category) -> Sequence[str]:
+        try:
+            return self.request.phrases[category.key]
+        except KeyError:
+            raise RequestError(f"no detector phrases for category '{category.key}'") from None
+
+    def _detect(
+        self, phrases: Sequence[str], digest: Callable[[], str], read: Callable[[], Image]
+    ) -> Boxes:
+        assert self._handle is not None
+        key = digest() if self._cache is not None else ""
+        if self._cache is not None:
+            known = self._cache.get(key, phrases)
+            if known is not None:
+                return known
+        if self._detector is None:
+            self._detector = self._handle.load()
+        found = self._detector(read(), phrases)
+        if self._cache is not None:
+            self._cache.put(key, phrases, found)
+        return found
+
+
+def provider(
+    request: BoxRequest, *, device: str = "cpu", cache_dir: Path | None = None
+) -> BoxProvider:
+    """Find out where the boxes of ``request`` can come from.
+
+    Its ``options``: ``enabled`` (``auto``, true, false), ``file``, ``detector``, ``cache`` and
+    the fields of :class:`DetectorOptions`.  With ``auto``, what cannot be had is logged once,
+    stands in ``info["reason"]``, and all answers are None; with true it raises
+    :class:`RequestError`, :class:`WeightsError` or :class:`DataError`.
+    """
+    options = request.options
+    enabled = options.get("enabled", "auto")
+    if enabled is False:
+        return BoxProvider(request, info={"source": "none", "reason": "switched off"})
+    lenient = enabled == "auto"
+    if options.get("file"):
+        # A file that was asked for by name must be readable, whatever `enabled` says.
+        file = BoxFile.read(Path(str(options["file"])))
+        return BoxProvider(request, file=file, lenient=lenient, info=file.info)
+    name = str(options.get("detector", "groundingdino"))
+    try:
+        handle = _handle(name, DetectorOptions.of(options, device))
+    except ZsadError as error:
+        if not lenient:
+            raise
+        _say_once(f"going on without boxes: {error}")
+        return BoxProvider(request, info={"source": "none", "reason": str(error)})
+    cache = None
+    if options.get("cache", True) and handle.identity is not None:
+        cache = BoxCache(handle.identity, cache_dir)
+    info = {"source": "detector", **handle.info}
+    return BoxProvider(request, handle=handle, cache=cache, lenient=lenient, info=info)
+
+
+@lru_cache(maxsize=4)
+def _handle(name: str, options: DetectorOptions) -> Handle:
+    """One handle, and with it one loaded detector, per set of options."""
+    found = find(name, options)
+    return Handle(lru_cache(maxsize=1)(found.load), found.identity, found.info)
+
+
+@lru_cache(maxsize=64)
+def _say_once(message: str) -> None:
+    log.warning(message)
+
+
+def picture_digest(picture: Image) -> str:
+    """SHA-256 of a picture's size and pixels."""
+    content = f"{picture.mode}{picture.size}".encode() + picture.tobytes()
+    return hashlib.sha256(content).hexdigest()
