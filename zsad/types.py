@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
 METRICS = (
@@ -47,12 +46,15 @@ class Tap(NamedTuple):
     vv_ffn            [B, 1+L, D]              y + FFN_l(LN2(y)) with y = x_{l-1} + a_l
     values            [B, 1+L, D]              v of block l (after its input layer norm)
     values_proj       [B, 1+L, E]              P . ln_post(O(v)) of block l  (MaskCLIP)
+    values_norm       [B, 1+L, D]              ln_post(O(v)) of block l: values_proj before P
+    values_block      [B, 1+L, E]              P . ln_post(y + FFN_l(LN2(y))), y = x_{l-1} + O(v)
     pre_tokens        [B, 1+L, D]              patch embedding + position, before ln_pre
     window            [B, M, E]                class embedding of every k x k window (token subset,
                                                stride 1, raster order), ``layer`` = k;
                                                P . ln_post, not normalised
     window_values     [B, M, 1+k*k, E]         ``values_proj`` of the last block inside each window
-                                               pass; ``layer`` = k
+                                               pass; ``layer`` = k; window_values_norm
+                                               [.., D] and window_values_block likewise
     window_pixels     [B, M, E]                as ``window``, but computed the naive way: patches
                                                outside the window are zeroed, full sequence kept
     ================  =======================  =================================================

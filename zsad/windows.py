@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from zsad.backbones.windows import window_indices
 from zsad.errors import RequestError
 
 Mean = Literal["harmonic", "mean"]
@@ -40,12 +41,8 @@ def window_grid(grid: tuple[int, int], size: int) -> tuple[int, int]:
 @lru_cache(maxsize=32)
 def window_patches(grid: tuple[int, int], size: int) -> Tensor:
     """Return the patch indices of every window: [M, size*size] int64, raster order."""
-    rows, cols = window_grid(grid, size)
-    top = torch.arange(rows)[:, None, None, None]
-    left = torch.arange(cols)[None, :, None, None]
-    dy = torch.arange(size)[None, None, :, None]
-    dx = torch.arange(size)[None, None, None, :]
-    return ((top + dy) * grid[1] + left + dx).reshape(rows * cols, size * size)
+    window_grid(grid, size)  # a readable error if it does not fit
+    return window_indices(grid, size)[:, 1:] - 1
 
 
 def coverage(grid: tuple[int, int], size: int) -> Tensor:

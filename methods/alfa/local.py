@@ -6,10 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from zsad.backbones.windows import window_indices
 from zsad.methods.alfa.aligner import align
 from zsad.methods.alfa.config import Config
 from zsad.types import ImageFeatures, ScoreContext, Tap
-from zsad.windows import join, spread, window_patches
+from zsad.windows import join, spread
 
 CHUNK = 1 << 24  # numbers in the largest tensor of one chunk of windows
 
@@ -101,8 +102,7 @@ class LocalScorer:
             text = text @ torch.linalg.pinv(project)
         u_global = F.normalize(features[self.values].float(), dim=-1)  # [B, 1+L, D]
         u_local = F.normalize(features[self.values_tap(k)].float(), dim=-1)  # [B, M, n, D]
-        index = window_patches(features.grid, k).to(window.device) + 1
-        index = F.pad(index, (1, 0))  # [M, n]: the class token, then the patches
+        index = window_indices(features.grid, k).to(window.device)  # [M, n], class token first
         widest = max(index.shape[1], text.shape[1]) * text.shape[-1] * len(text)
         out = []
         for part in torch.arange(len(index), device=index.device).split(max(1, CHUNK // widest)):

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from zsad.backbones.blocks import Block, activation_of, attend, heads_joined, layer_norm
-from zsad.backbones.plan import WINDOW_KINDS, Rows, check, plan
+from zsad.backbones.plan import VALUE_KINDS, WINDOW_KINDS, Rows, check, plan
 from zsad.backbones.windows import encode_windows
 from zsad.types import EncoderVariant, ImageFeatures, Tap
 
@@ -79,8 +79,8 @@ class ImageEncoder:
         self.counters.images += len(images)
         pre, grid = self.embed(images)
         out = self.run(pre, taps)
-        for tap in sorted(t for t in taps if t.kind in WINDOW_KINDS):
-            out[tap] = encode_windows(self, pre, grid, tap, self.counters)
+        windows = [tap for tap in taps if tap.kind in WINDOW_KINDS]
+        out.update(encode_windows(self, pre, grid, windows, self.counters))
         return ImageFeatures(grid, out)
 
     def embed(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
@@ -122,7 +122,7 @@ class ImageEncoder:
             elif own_values:
                 (v,) = block.project_in(y, "v")
             if need.values:
-                self._collect_values(out, taps, layer, block, v)
+                self._collect_values(out, taps, layer, block, x, v)
             if need.vv:
                 a = block.project_out(attend(v, v, v))
                 paths.update({s: paths[s] + a for s in need.starts})
@@ -163,12 +163,28 @@ class ImageEncoder:
             out[tap] = self.project(state) if tap.kind.endswith("proj") else state
 
     def _collect_values(
-        self, out: dict[Tap, Tensor], taps: frozenset[Tap], layer: int, block: Block, v: Tensor
+        self,
+        out: dict[Tap, Tensor],
+        taps: frozenset[Tap],
+        layer: int,
+        block: Block,
+        x: Tensor,
+        v: Tensor,
     ) -> None:
-        if Tap("values", layer) in taps:
+        """Store the taps of block ``layer``'s values ``v``; ``x`` is its input."""
+        wanted = {tap.kind for tap in taps if tap.layer == layer and tap.kind in VALUE_KINDS}
+        if "values" in wanted:
             out[Tap("values", layer)] = heads_joined(v)
-        if Tap("values_proj", layer) in taps:
-            out[Tap("values_proj", layer)] = self.project(block.project_out(v))
+        if not wanted - {"values"}:
+            return
+        joined = block.project_out(v)
+        if "values_proj" in wanted:
+            out[Tap("values_proj", layer)] = self.project(joined)
+        if "values_norm" in wanted:
+            out[Tap("values_norm", layer)] = layer_norm(self.visual.ln_post, joined)
+        if "values_block" in wanted:
+            inner = x + joined
+            out[Tap("values_block", layer)] = self.project(inner + block.feed_forward(inner))
 
     def project(self, x: Tensor) -> Tensor:
         """Return P . ln_post(x), [*, D] -> [*, E]; not normalised."""

@@ -13,7 +13,14 @@ from enum import IntEnum
 
 from zsad.types import Tap
 
-WINDOW_KINDS = ("window", "window_values", "window_pixels")
+VALUE_KINDS = ("values", "values_proj", "values_norm", "values_block")
+WINDOW_KINDS = {  # window tap -> the tap of the last block that a window pass must deliver
+    "window": "cls",
+    "window_pixels": "cls",
+    "window_values": "values_proj",
+    "window_values_norm": "values_norm",
+    "window_values_block": "values_block",
+}
 
 
 class Rows(IntEnum):
@@ -66,7 +73,7 @@ def plan(taps: Iterable[Tap], depth: int) -> list[BlockNeed]:
                 needs[j].starts |= {start}
         elif kind == "vv_ffn":
             needs[layer].vv = True
-        elif kind in ("values", "values_proj"):
+        elif kind in VALUE_KINDS:
             needs[layer].values = True
         else:  # pre_tokens and windows need no block of the full pass
             continue
@@ -93,8 +100,7 @@ def check(tap: Tap, depth: int) -> None:
         "vv": (0, depth),
         "vv_proj": (0, depth),
         "vv_ffn": (1, depth),
-        "values": (1, depth),
-        "values_proj": (1, depth),
+        **dict.fromkeys(VALUE_KINDS, (1, depth)),
         "pre_tokens": (0, 0),
         **dict.fromkeys(WINDOW_KINDS, (1, 1 << 30)),
     }.get(kind, (1, 0))

@@ -7,12 +7,13 @@ exactly the full pass with all other keys masked out, at the cost of 1 + k*k tok
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from zsad.backbones.plan import WINDOW_KINDS
 from zsad.types import Tap
 
 if TYPE_CHECKING:
@@ -32,26 +33,46 @@ def window_indices(grid: tuple[int, int], k: int) -> Tensor:
 
 
 def encode_windows(
-    encoder: ImageEncoder, pre: Tensor, grid: tuple[int, int], tap: Tap, counters: Counters
-) -> Tensor:
-    """Encode all windows of ``pre`` (embedded images [B, 1+L, D]) for one window tap.
+    encoder: ImageEncoder,
+    pre: Tensor,
+    grid: tuple[int, int],
+    taps: Iterable[Tap],
+    counters: Counters,
+) -> dict[Tap, Tensor]:
+    """Encode all windows of ``pre`` (embedded images [B, 1+L, D]) for window taps.
 
-    Returns [B, M, E], for ``window_values`` [B, M, 1+k*k, E]; not normalised.
+    Taps of the same window size and input share their passes.  Returns [B, M, E] for each tap,
+    for the values inside the windows [B, M, 1+k*k, E or D]; not normalised.
     """
-    index = window_indices(grid, tap.layer).to(pre.device)
-    wanted = Tap("values_proj", encoder.depth) if tap.kind == "window_values" else Tap("cls")
-    length = pre.shape[1] if tap.kind == "window_pixels" else index.shape[1]
-    total = len(pre) * len(index)
-    counters.windows += total
-    parts = []
-    for rows in _chunks(total, max(1, encoder.window_tokens // length), pre.device):
-        image, window = rows // len(index), rows % len(index)
-        if tap.kind == "window_pixels":
-            sequences = _zeroed(pre[image], index[window], encoder.positions(grid))
-        else:
-            sequences = pre[image[:, None], index[window]]
-        parts.append(encoder.run(sequences, {wanted})[wanted])
-    return torch.cat(parts).unflatten(0, (len(pre), len(index)))
+    groups: dict[tuple[int, bool], list[Tap]] = {}
+    for tap in sorted(taps):
+        groups.setdefault((tap.layer, tap.kind == "window_pixels"), []).append(tap)
+    out: dict[Tap, Tensor] = {}
+    for (k, pixels), members in groups.items():
+        index = window_indices(grid, k).to(pre.device)
+        wanted = {tap: _inner(tap, encoder.depth) for tap in members}
+        length = pre.shape[1] if pixels else index.shape[1]
+        total = len(pre) * len(index)
+        counters.windows += total
+        parts: dict[Tap, list[Tensor]] = {tap: [] for tap in members}
+        for rows in _chunks(total, max(1, encoder.window_tokens // length), pre.device):
+            image, window = rows // len(index), rows % len(index)
+            if pixels:
+                sequences = _zeroed(pre[image], index[window], encoder.positions(grid))
+            else:
+                sequences = pre[image[:, None], index[window]]
+            found = encoder.run(sequences, wanted.values())
+            for tap, inner in wanted.items():
+                parts[tap].append(found[inner])
+        for tap in members:
+            out[tap] = torch.cat(parts[tap]).unflatten(0, (len(pre), len(index)))
+    return out
+
+
+def _inner(tap: Tap, depth: int) -> Tap:
+    """Return the tap that a window's own pass delivers for a window tap."""
+    kind = WINDOW_KINDS[tap.kind]
+    return Tap(kind) if kind == "cls" else Tap(kind, depth)
 
 
 def _zeroed(pre: Tensor, kept: Tensor, positions: Tensor) -> Tensor:
