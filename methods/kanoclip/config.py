@@ -1,0 +1,117 @@
+"""Config of KAnoCLIP.  Torch-free; values and their origin stand in ``config.yaml``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+
+@dataclass(frozen=True)
+class KnowledgeBase:
+    """``knpl.kb.*``: the texts that pull the abnormal prompts (training only).
+
+    ``vqa``: image-specific sentences from cached answers of a vision model (``endpoint``), from
+    the training masks (``mask``), the first where cached and else the second (``auto``), or none
+    (``off``).  ``vqa_images``: which training images are described.  ``weighting``:
+    ``per_prompt`` is Eq. 3, ``per_source`` gives both sources the same weight.
+    """
+
+    vqa: Literal["auto", "endpoint", "mask", "off"] = "auto"
+    vqa_images: Literal["anomalous", "all"] = "anomalous"
+    weighting: Literal["per_prompt", "per_source"] = "per_prompt"
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """``knpl.*``: learnable prompts and the knowledge-driven loss (Eqs. 1-3)."""
+
+    enabled: bool = True
+    n_ctx: int = 12
+    kd_form: Literal["hinge", "kgcoop"] = "hinge"
+    kd_margin: float = 0.0
+    kb: KnowledgeBase = KnowledgeBase()
+
+
+@dataclass(frozen=True)
+class VV:
+    """``vv.*``: the v-v path over the last ``blocks`` of 24 blocks (Eqs. 4-8)."""
+
+    enabled: bool = True
+    blocks: int = 18
+
+
+@dataclass(frozen=True)
+class BiCMCI:
+    """``bicmci.*``: cross-modal interaction at the four stages (Eq. 9)."""
+
+    enabled: bool = True
+    width: int = 256
+    heads: int = 8
+    groups: int = 4
+    stride: int = 4
+    deformable: bool = True
+    directions: Literal["both", "t2v", "v2t", "none"] = "both"
+    share_stages: bool = False
+    fuse: Literal["mean_prob", "softmax_of_mean_logit"] = "mean_prob"
+
+    def __post_init__(self) -> None:
+        if self.width % self.heads or self.width % self.groups or self.heads % self.groups:
+            raise ValueError("bicmci.width must divide by heads and groups, and heads by groups")
+
+
+@dataclass(frozen=True)
+class Score:
+    """``score.*``: Eq. 12, halved to stay in [0, 1]."""
+
+    temperature: float = 0.07
+    scale: float = 100.0
+    max_grad: bool = True
+
+
+@dataclass(frozen=True)
+class Loss:
+    """``loss.*``: alpha, beta, gamma of Eq. 13 and where the local loss applies."""
+
+    knowledge: float = 1.0
+    image: float = 1.0
+    local: float = 1.0
+    local_on: Literal["fused", "stages"] = "fused"
+
+
+@dataclass(frozen=True)
+class Post:
+    """``post.*``: Gaussian smoothing, sigma in output pixels (0: none)."""
+
+    sigma: float = 4.0
+
+
+@dataclass(frozen=True)
+class Train:
+    """``train.*``: Adam, constant rates."""
+
+    epochs: int = 15
+    batch_size: int = 8
+    lr_context: float = 1e-3
+    lr_modules: float = 1e-4
+    betas: tuple[float, float] = (0.5, 0.999)
+    gradient_clip: float = 1.0
+
+
+@dataclass(frozen=True)
+class Config:
+    """KAnoCLIP's open points; see the README for what each one changes."""
+
+    # Keys below these prefixes change only inference: a checkpoint serves all their values.
+    inference_only: ClassVar[tuple[str, ...]] = ("preset",)
+
+    preset: str = "default"
+    knpl: Prompts = Prompts()
+    vv: VV = VV()
+    global_token: Literal["original", "vv"] = "original"
+    bicmci: BiCMCI = field(default_factory=BiCMCI)
+    conv_adapter: Literal["pointwise", "conv1d", "off"] = "pointwise"
+    conv_adapter_residual: bool = False
+    score: Score = Score()
+    loss: Loss = Loss()
+    post: Post = Post()
+    train: Train = Train()

@@ -1,0 +1,165 @@
+"""The trained modules of KAnoCLIP: Bi-CMCI and Conv-Adapter."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from zsad.methods.kanoclip.config import BiCMCI as BiCMCIConfig
+
+
+class Attention(nn.Module):
+    """Multi-head attention; queries [B, N, m], context [B, M, m] -> [B, N, m]."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query = nn.Linear(width, width)
+        self.key = nn.Linear(width, width)
+        self.value = nn.Linear(width, width)
+        self.out = nn.Linear(width, width)
+
+    def forward(self, queries: Tensor, context: Tensor) -> Tensor:
+        q, k, v = self.query(queries), self.key(context), self.value(context)
+        q, k, v = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (q, k, v))
+        return self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+
+
+class DeformableAttention(nn.Module):
+    """Self-attention of all patches to a few points that move with the content.
+
+    A regular grid of reference points (every ``stride`` cells) is shifted, per channel group, by
+    an offset that a small network reads from the queries; keys and values are sampled there.
+    The offset is at most ``2 * stride`` cells.  The network's last layer starts at zero, so
+    training begins with attention to the regular grid.  (Deformable attention transformer.)
+    """
+
+    def __init__(self, width: int, heads: int, groups: int, stride: int) -> None:
+        super().__init__()
+        self.attention = Attention(width, heads)
+        self.groups, self.stride = groups, stride
+        inner = width // groups
+        self.depthwise = nn.Conv2d(inner, inner, 5, stride, 2, groups=inner)
+        self.norm = nn.LayerNorm(inner)
+        self.offset = nn.Conv2d(inner, 2, 1, bias=False)
+        nn.init.zeros_(self.offset.weight)
+
+    def points(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
+        """Sampling points in cells, (x, y): [B * groups, rows, columns, 2]."""
+        queries = self.attention.query(x).transpose(1, 2).unflatten(-1, grid)
+        local = self.depthwise(queries.unflatten(1, (self.groups, -1)).flatten(0, 1))
+        local = F.gelu(self.norm(local.permute(0, 2, 3, 1))).permute(0, 3, 1, 2)
+        shift = 2 * self.stride * torch.tanh(self.offset(local)).permute(0, 2, 3, 1)
+        rows = torch.arange(shift.shape[1], device=x.device, dtype=x.dtype) * self.stride
+        columns = torch.arange(shift.shape[2], device=x.device, dtype=x.dtype) * self.stride
+        start = torch.stack(torch.meshgrid(columns, rows, indexing="xy"), dim=-1)
+        return start + shift
+
+    def sample(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
+        """Patch tokens [B, L, m] at the sampling points, bilinear: [B, points, m]."""
+        batch = x.shape[0]
+        points = self.points(x, grid)
+        height, width = grid
+        extent = torch.tensor(
+            [max(width - 1, 1), max(height - 1, 1)], device=x.device, dtype=x.dtype
+        )
+        planes = x.transpose(1, 2).unflatten(-1, grid).unflatten(1, (self.groups, -1)).flatten(0, 1)
+        found = F.grid_sample(
+            planes,
+            points / extent * 2 - 1,
+            mode="bilinear",
+            padding_mode="border",
+            align_corners=True,
+        )
+        return found.flatten(2).unflatten(0, (batch, self.groups)).flatten(1, 2).transpose(1, 2)
+
+    def forward(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
+        return self.attention(x, self.sample(x, grid))
+
+
+class DenseAttention(nn.Module):
+    """Ordinary self-attention with the interface of :class:`DeformableAttention`."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.attention = Attention(width, heads)
+
+    def forward(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
+        return self.attention(x, x)
+
+
+class BiCMCI(nn.Module):
+    """One stage of bi-directional cross-modal interaction (Eq. 9), pre-norm, residual.
+
+    Patches [B, L, D] and the text pair [B, 2, E] -> logits [B, 2, L] = ``scale`` * cosine.  The
+    gates of both residual branches start at zero, so the module starts as a linear stage.
+    """
+
+    def __init__(self, config: BiCMCIConfig, visual: int, embed: int) -> None:
+        super().__init__()
+        m = config.width
+        self.directions = config.directions
+        self.visual_in = nn.Sequential(nn.LayerNorm(visual), nn.Linear(visual, m))
+        self.text_in = nn.Sequential(nn.LayerNorm(embed), nn.Linear(embed, m))
+        self.text_norm, self.visual_norm = nn.LayerNorm(m), nn.LayerNorm(m)
+        self.text_self = Attention(m, config.heads)
+        self.visual_self: nn.Module = (
+            DeformableAttention(m, config.heads, config.groups, config.stride)
+            if config.deformable
+            else DenseAttention(m, config.heads)
+        )
+        self.text_cross_norm, self.visual_cross_norm = nn.LayerNorm(m), nn.LayerNorm(m)
+        if config.directions in ("both", "t2v"):
+            self.text_to_visual = Attention(m, config.heads)
+        if config.directions in ("both", "v2t"):
+            self.visual_to_text = Attention(m, config.heads)
+        self.skip = nn.Linear(visual, embed)
+        self.visual_out, self.text_out = nn.Linear(m, embed), nn.Linear(m, embed)
+        self.visual_gate = nn.Parameter(torch.zeros(()))
+        self.text_gate = nn.Parameter(torch.zeros(()))
+
+    def fuse(self, patches: Tensor, text: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """Return the interacted patches [B, L, E] and text pair [B, 2, E], not normalised."""
+        v, t = self.visual_in(patches), self.text_in(text)
+        normed = self.text_norm(t)
+        t = t + self.text_self(normed, normed)
+        v = v + self.visual_self(self.visual_norm(v), grid)
+        v_context, t_context = self.visual_cross_norm(v), self.text_cross_norm(t)
+        if self.directions in ("both", "t2v"):
+            v = v + self.text_to_visual(v_context, t_context)
+        if self.directions in ("both", "v2t"):
+            t = t + self.visual_to_text(t_context, v_context)
+        visual = self.skip(patches) + self.visual_gate * self.visual_out(v)
+        return visual, text + self.text_gate * self.text_out(t)
+
+    def forward(
+        self, patches: Tensor, text: Tensor, grid: tuple[int, int]
+    ) -> tuple[Tensor, Tensor]:
+        return self.fuse(patches, text, grid)
+
+
+class ConvAdapter(nn.Module):
+    """Bottleneck on the global feature (Eq. 11): W_up ReLU(W_down LN(g)), [B, E] -> [B, E].
+
+    A depthwise k x k kernel with zero padding sees one position of a 1 x 1 extent: it is one
+    factor per channel, which the norm's affine part already has.  ``conv1d`` slides a depthwise
+    kernel of 3 along the feature axis instead (ablation).
+    """
+
+    def __init__(self, embed: int, kind: str, residual: bool) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(embed)
+        self.slide = nn.Conv1d(1, 1, 3, padding=1) if kind == "conv1d" else None
+        self.down = nn.Linear(embed, embed // 2, bias=False)
+        self.up = nn.Linear(embed // 2, embed, bias=False)
+        self.residual = residual
+        if residual:  # starts as CLIP's own feature
+            nn.init.zeros_(self.up.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.norm(x)
+        if self.slide is not None:
+            y = self.slide(y[:, None])[:, 0]
+        y = self.up(F.relu(self.down(y)))
+        return x + y if self.residual else y
