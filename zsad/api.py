@@ -66,7 +66,9 @@ def bench(
         overrides=overrides,
     )
     if launcher not in registry.LAUNCHERS:
-        raise RequestError(f"--launcher {launcher}: known launchers are {', '.join(registry.LAUNCHERS)}")
+        raise RequestError(
+            f"--launcher {launcher}: known launchers are {', '.join(registry.LAUNCHERS)}"
+        )
     from zsad.runner.launch import launch
 
     return launch(request, launcher=launcher, dry_run=dry_run, progress=progress)
@@ -120,7 +122,8 @@ def load_method(
         if entry.trained and not untrained:
             raise WeightsError(
                 f"method '{name}' is trained and no checkpoint is given; pass checkpoint=FILE "
-                f"(`zsad train --methods {name} ...` makes one), or untrained=True for its initial state"
+                f"(`zsad train --methods {name} ...` makes one), or untrained=True for its "
+                f"initial state"
             )
         column = make_column(entry, layers)
         with torch.random.fork_rng(devices=[]):
@@ -133,7 +136,9 @@ def load_method(
     return LoadedMethod(method, base, place, image_size or 0, report)
 
 
-def _method_overrides(name: str, overrides: Mapping[str, Any] | Sequence[str] | None) -> dict[str, Any]:
+def _method_overrides(
+    name: str, overrides: Mapping[str, Any] | Sequence[str] | None
+) -> dict[str, Any]:
     """Accept nested mappings, dotted keys, and dot-lists with or without the method's name."""
     if not overrides:
         return {}
@@ -146,4 +151,3 @@ def _method_overrides(name: str, overrides: Mapping[str, Any] | Sequence[str] | 
     if set(values) == {name} and isinstance(values[name], Mapping):
         return dict(values[name])
     return values
-

@@ -98,7 +98,9 @@ def load(root: Path, key: CellKey) -> CellExamples | None:
                 return None
             examples = [_read(archive, i, meta) for i, meta in enumerate(head["examples"])]
     except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
-        raise DataError(f"{path}: not a readable example file ({error}); delete it and run again") from None
+        raise DataError(
+            f"{path}: not a readable example file ({error}); delete it and run again"
+        ) from None
     return CellExamples(examples, head["curves"])
 
 
@@ -106,7 +108,9 @@ def _read(archive: Mapping[str, np.ndarray], i: int, meta: Mapping[str, Any]) ->
     shape: Sequence[int] = meta["shape"]
     mask = None
     if f"mask_{i}" in archive:
-        mask = np.unpackbits(archive[f"mask_{i}"])[: shape[0] * shape[1]].reshape(shape).astype(bool)
+        mask = (
+            np.unpackbits(archive[f"mask_{i}"])[: shape[0] * shape[1]].reshape(shape).astype(bool)
+        )
     return Example(
         uid=meta["uid"],
         kind=meta["kind"],

@@ -18,7 +18,7 @@ from zsad import torchvision_compat
 
 torchvision_compat.ensure()  # lightning imports torchvision
 
-# ruff: noqa: E402, I001
+# ruff: noqa: E402
 import lightning
 import torch
 from torch import Tensor
@@ -31,6 +31,7 @@ from zsad.types import (
     FeatureRequest,
     ImageFeatures,
     MapSpec,
+    Sample,
     ScoreContext,
     Scores,
     TrainBatch,
@@ -143,6 +144,39 @@ class Method(lightning.LightningModule):
         """Return named scalar losses of one batch; the key ``total`` is minimised."""
         raise TypeError(f"method '{self.name}' is training-free")
 
+    def epoch_samples(
+        self, samples: Sequence[Sample], phase: TrainPhase, epoch: int, seed: int
+    ) -> Sequence[Sample] | None:
+        """Say which training images an epoch visits, in order; None: all, shuffled by the engine.
+
+        Must be a pure function of its arguments.  A sample that is not in ``samples`` (a mosaic,
+        say) needs a URI with a registered reader, and a ``uid`` of its own.
+        """
+        return None
+
+    @property
+    def caption_source(self) -> str:
+        """Which sentences about training images :meth:`begin_training` wants.
+
+        ``off`` none; ``mask`` written from the training annotation; ``endpoint`` cached answers
+        of a vision model; ``auto`` the answers where cached, else from the annotation.
+        """
+        return "off"
+
+    @property
+    def caption_all(self) -> bool:
+        """Whether normal training images are described, too."""
+        return False
+
+    def begin_training(
+        self,
+        categories: Sequence[Category],
+        captions: Mapping[str, Sequence[str]],
+        text: TextEncoder,
+    ) -> None:
+        """Prepare what depends on the training set as a whole; called before the first phase
+        and again after a resume.  ``captions``: sentences by ``Category.key``."""
+
     def trained_state(self) -> dict[str, Tensor]:
         """Everything that a checkpoint must hold: all parameters and persistent buffers."""
         return {k: v.detach().cpu() for k, v in self.state_dict().items()}
@@ -171,13 +205,11 @@ class Method(lightning.LightningModule):
         phase = self.current_phase()
         return phase.optimizer(self.parameters_of_phase(phase))
 
-    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+    def training_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
         """``batch`` is ``(features, TrainBatch, ScoreContext)``, made by the training engine."""
         features, targets, context = batch
         losses = self.losses(features, targets, context)
-        values = {f"{self.name}/{k}": v.detach() for k, v in losses.items()}
-        self.log_dict(values, batch_size=features.batch_size, on_step=False, on_epoch=True)
-        return losses["total"]
+        return {"loss": losses["total"], "terms": {k: v.detach() for k, v in losses.items()}}
 
     def freeze_all_but(self, names: Iterable[str]) -> None:
         """Leave gradients on for the named parameters only."""

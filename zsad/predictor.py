@@ -31,7 +31,12 @@ class LoadedMethod:
     """
 
     def __init__(
-        self, method: Method, backbone: Backbone, device: torch.device, image_size: int = 0, report: Sequence[str] = ()
+        self,
+        method: Method,
+        backbone: Backbone,
+        device: torch.device,
+        image_size: int = 0,
+        report: Sequence[str] = (),
     ) -> None:
         self.method = method.to(device)
         self.backbone = backbone
@@ -74,7 +79,9 @@ class LoadedMethod:
                 _pictures=pictures,
             )
             for item, picture, prediction in zip(items[start:], pictures, found):
-                prediction.anomaly_map = _resize(prediction.anomaly_map, picture.height, picture.width)
+                prediction.anomaly_map = _resize(
+                    prediction.anomaly_map, picture.height, picture.width
+                )
                 prediction.path = str(item) if isinstance(item, (str, Path)) else None
                 out.append(prediction)
         return out
@@ -96,7 +103,12 @@ class LoadedMethod:
         """
         images = torch.as_tensor(images, dtype=torch.float32)
         size = self.image_size
-        if images.ndim != 4 or images.shape[1] != 3 or images.shape[-1] != size or images.shape[-2] != size:
+        if (
+            images.ndim != 4
+            or images.shape[1] != 3
+            or images.shape[-1] != size
+            or images.shape[-2] != size
+        ):
             raise RequestError(
                 f"images have shape {tuple(images.shape)}, expected [B, 3, {size}, {size}]; "
                 f"give another image_size to load_method, or use predict for pictures"
@@ -113,10 +125,15 @@ class LoadedMethod:
         scores: Scores = self.method.score(features, context)
         built: BuiltMaps = dense.build_maps(scores, self.method.map_spec(), size, context.boxes)
         image_scores = self.method.image_score(scores, built).float().cpu().tolist()
-        reasons = self.method.explain(features, scores, built, context, explanations) if explanations else None
+        reasons = (
+            self.method.explain(features, scores, built, context, explanations)
+            if explanations
+            else None
+        )
         maps = built.final.float().cpu().numpy()
         return [
-            Prediction(score, maps[i], list(reasons[i]) if reasons else []) for i, score in enumerate(image_scores)
+            Prediction(score, maps[i], list(reasons[i]) if reasons else [])
+            for i, score in enumerate(image_scores)
         ]
 
     # -------------------------------------------------------------------------- training
@@ -140,7 +157,9 @@ class LoadedMethod:
             raise RequestError(f"method '{self.method.name}' is training-free: it has no losses")
         name = phase or next(iter(phases))
         if name not in phases:
-            raise RequestError(f"method '{self.method.name}' has no phase '{name}'; phases: {', '.join(phases)}")
+            raise RequestError(
+                f"method '{self.method.name}' has no phase '{name}'; phases: {', '.join(phases)}"
+            )
         images = torch.as_tensor(images, dtype=torch.float32).to(self.device)
         masks = torch.as_tensor(masks, dtype=torch.float32).to(self.device)
         masks = masks[:, None] if masks.ndim == 3 else masks
@@ -154,13 +173,21 @@ class LoadedMethod:
 
     # --------------------------------------------------------------------------- helpers
     def _context(
-        self, class_names: str | Sequence[str], count: int, boxes: Sequence[Any] | None, text: bool = True
+        self,
+        class_names: str | Sequence[str],
+        count: int,
+        boxes: Sequence[Any] | None,
+        text: bool = True,
     ) -> ScoreContext:
         names = [class_names] * count if isinstance(class_names, str) else list(class_names)
         if len(names) != count:
-            raise RequestError(f"{len(names)} class names for {count} images; give one, or one per image")
+            raise RequestError(
+                f"{len(names)} class names for {count} images; give one, or one per image"
+            )
         if boxes is not None and len(boxes) != count:
-            raise RequestError(f"{len(boxes)} box entries for {count} images; give one per image (None for none)")
+            raise RequestError(
+                f"{len(boxes)} box entries for {count} images; give one per image (None for none)"
+            )
         categories = [category_of(n) for n in names]
         encoder = self.backbone.text_encoder(self.request.variant)
         missing = {c.key: c for c in categories if c.key not in self._text}
@@ -209,7 +236,9 @@ def _boxes(value: Any) -> Boxes | None:
     try:
         return Boxes.from_dict(value)
     except (KeyError, TypeError, ValueError) as error:
-        raise RequestError(f"boxes must be a mapping of 'boxes', 'scores', 'phrases' ({error!r})") from None
+        raise RequestError(
+            f"boxes must be a mapping of 'boxes', 'scores', 'phrases' ({error!r})"
+        ) from None
 
 
 def _open(item: Any) -> Image.Image:
@@ -217,14 +246,20 @@ def _open(item: Any) -> Image.Image:
         return item.convert("RGB")
     if isinstance(item, np.ndarray):
         if item.dtype != np.uint8 or item.ndim not in (2, 3):
-            raise RequestError(f"an array picture must be uint8 [H, W] or [H, W, 3], not {item.dtype} {item.shape}")
+            raise RequestError(
+                f"an array picture must be uint8 [H, W] or [H, W, 3], not {item.dtype} {item.shape}"
+            )
         return Image.fromarray(item).convert("RGB")
     if isinstance(item, (str, Path)):
         return read_image(str(item))
-    raise RequestError(f"cannot read a picture from a {type(item).__name__}; give a path, a PIL image or an array")
+    raise RequestError(
+        f"cannot read a picture from a {type(item).__name__}; give a path, a PIL image or an array"
+    )
 
 
 def _resize(values: np.ndarray, height: int, width: int) -> np.ndarray:
     tensor = torch.from_numpy(values)[None, None]
-    out = torch.nn.functional.interpolate(tensor, size=(height, width), mode="bilinear", align_corners=False)
+    out = torch.nn.functional.interpolate(
+        tensor, size=(height, width), mode="bilinear", align_corners=False
+    )
     return out[0, 0].numpy()

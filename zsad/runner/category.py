@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -81,7 +81,8 @@ class CategoryRun:
         """Score every sample with every head and return one outcome per head."""
         metrics = self.settings.metrics
         outcomes = [
-            Outcome(h, CategoryMetrics(metrics.mode, metrics.fpr_limit, metrics.aupro_200)) for h in self.heads
+            Outcome(h, CategoryMetrics(metrics.mode, metrics.fpr_limit, metrics.aupro_200))
+            for h in self.heads
         ]
         sizes = sorted({h.request.variant.image_size for h in self.heads})
         for size in sizes:
@@ -101,7 +102,7 @@ class CategoryRun:
             reference_features = self._references(size, outcomes)
             for batch in self.timer.waiting(self._batches(self.samples, size, outcomes), "decode"):
                 if batch.failures:
-                    raise batch.failures[0]
+                    raise batch.failures[0].error
                 active = [o for o in outcomes if o.error is None]
                 if not active:
                     return
@@ -117,7 +118,9 @@ class CategoryRun:
             if outcome.head.method.transductive and outcome.error is None:
                 self._score_population(outcome, reference_features)
 
-    def _batches(self, samples: Sequence[Sample], size: int, outcomes: list[Outcome]) -> Iterable[ImageBatch]:
+    def _batches(
+        self, samples: Sequence[Sample], size: int, outcomes: list[Outcome]
+    ) -> Iterable[ImageBatch]:
         data, info = self.settings.data, self.backbone.info
         n_taps = max(len(o.head.request.taps) for o in outcomes)
         batch_size = self.settings.run.batch_size or estimate_batch(info, size, n_taps, self.device)
@@ -142,7 +145,9 @@ class CategoryRun:
             parts = halving(encode, range(images.shape[0]), self.batch_sizes.add)
         return parts[0] if len(parts) == 1 else ImageFeatures.concat(parts)
 
-    def _references(self, size: int, outcomes: list[Outcome]) -> dict[EncoderVariant, dict[tuple[str, int], ImageFeatures]]:
+    def _references(
+        self, size: int, outcomes: list[Outcome]
+    ) -> dict[EncoderVariant, dict[tuple[str, int], ImageFeatures]]:
         """Encode the few-shot reference images once, and pick each head's from them."""
         wanted: dict[str, Sample] = {}
         for outcome in outcomes:
@@ -158,9 +163,11 @@ class CategoryRun:
             request = FeatureRequest.merge([o.head.request for o in needy])
             rows: dict[str, int] = {}
             parts = []
-            for batch in self.timer.waiting(self._batches(list(wanted.values()), size, needy), "decode"):
+            for batch in self.timer.waiting(
+                self._batches(list(wanted.values()), size, needy), "decode"
+            ):
                 if batch.failures:
-                    raise batch.failures[0]
+                    raise batch.failures[0].error
                 for sample in batch.samples:
                     rows[sample.uid] = len(rows)
                 parts.append(self._encode(batch.images, request))
@@ -174,7 +181,11 @@ class CategoryRun:
 
     # --------------------------------------------------------------------------- scoring
     def _score_batch(
-        self, batch: ImageBatch, variant: EncoderVariant, group: list[Outcome], references: dict[EncoderVariant, Any]
+        self,
+        batch: ImageBatch,
+        variant: EncoderVariant,
+        group: list[Outcome],
+        references: dict[EncoderVariant, Any],
     ) -> None:
         request = FeatureRequest.merge([o.head.request for o in group])
         features = self._encode(batch.images, request)
@@ -182,7 +193,7 @@ class CategoryRun:
             head = outcome.head
             if head.method.transductive:
                 kept = features.restrict(head.request.taps).to("cpu")
-                outcome.stored.append((kept, batch.without_images()))
+                outcome.stored.append((kept, replace(batch, images=batch.images[:0])))
                 continue
             own = references.get(variant, {}).get((head.label, head.seed))
             self._guarded(outcome, features.restrict(head.request.taps), batch, own, None)
@@ -190,7 +201,9 @@ class CategoryRun:
     def _score_population(self, outcome: Outcome, references: dict[EncoderVariant, Any]) -> None:
         """A transductive head sees the features of all test images of the category at once."""
         population = ImageFeatures.concat([f for f, _ in outcome.stored]).to(self.device)
-        own = references.get(outcome.head.request.variant, {}).get((outcome.head.label, outcome.head.seed))
+        own = references.get(outcome.head.request.variant, {}).get(
+            (outcome.head.label, outcome.head.seed)
+        )
         for features, batch in outcome.stored:
             self._guarded(outcome, features.to(self.device), batch, own, population)
         outcome.stored.clear()
@@ -227,7 +240,11 @@ class CategoryRun:
         population: ImageFeatures | None,
     ) -> None:
         head, timer = outcome.head, self.timer
-        part = features if len(rows) == features.batch_size else features.select(slice(rows[0], rows[-1] + 1))
+        part = (
+            features
+            if len(rows) == features.batch_size
+            else features.select(slice(rows[0], rows[-1] + 1))
+        )
         samples = [batch.samples[i] for i in rows]
         categories = [self.category] * len(rows)
         boxes = None
@@ -265,25 +282,23 @@ class CategoryRun:
     ) -> None:
         """Add to the streaming metrics; masks of native size meet maps enlarged to that size."""
         chosen = slice(rows[0], rows[-1] + 1)
-        labels = batch.labels[chosen].to(maps.device)
-        if batch.native_masks is not None:
-            for i, row in enumerate(rows):
-                mask = batch.native_masks[row]
-                native = F.interpolate(
-                    maps[i : i + 1, None], size=mask.shape[-2:], mode="bilinear", align_corners=False
-                )[:, 0]
-                here = mask[None].to(maps.device) if bool(batch.has_mask[row]) else None
-                outcome.metrics.update(native, here, scores[i : i + 1], labels[i : i + 1])
+        labels, has_mask = batch.labels[chosen].to(maps.device), batch.has_mask[chosen]
+        if isinstance(batch.masks, Tensor):
+            masks = batch.masks[chosen].to(maps.device)
+            outcome.metrics.update(maps, masks, scores, labels, has_mask.to(maps.device))
             return
-        has = batch.has_mask[chosen]
-        if bool(has.all()):
-            outcome.metrics.update(maps, batch.masks[chosen].to(maps.device), scores, labels)
-            return
-        for wanted in (True, False):
-            index = (has == wanted).nonzero().flatten().to(maps.device)
-            if len(index):
-                masks = batch.masks[chosen].to(maps.device)[index] if wanted else None
-                outcome.metrics.update(maps[index], masks, scores[index], labels[index])
+        for i, mask in enumerate(batch.masks[chosen]):
+            native = F.interpolate(maps[i : i + 1, None], size=tuple(mask.shape), mode="bilinear")[
+                :, 0
+            ]
+            one = slice(i, i + 1)
+            outcome.metrics.update(
+                native,
+                mask[None].to(maps.device),
+                scores[one],
+                labels[one],
+                has_mask[one].to(maps.device),
+            )
 
 
 def _by_variant(outcomes: Iterable[Outcome]) -> dict[EncoderVariant, list[Outcome]]:

@@ -53,24 +53,36 @@ class ExampleCollector:
         """Look at one batch of a head."""
         kept = self._kept.setdefault(id(head), {})
         values = image_scores.tolist()
-        entering = [i for i in range(len(samples)) if self._enters(kept, samples[i].label, values[i])]
+        entering = [
+            i for i in range(len(samples)) if self._enters(kept, samples[i].label, values[i])
+        ]
         if not entering:
             return
         reasons = _explain(head, features, scores, maps, context)
-        small = F.interpolate(maps.final[entering][:, None].float(), size=(SIDE, SIDE), mode="bilinear", antialias=True)
+        small = F.interpolate(
+            maps.final[entering][:, None].float(),
+            size=(SIDE, SIDE),
+            mode="bilinear",
+            antialias=True,
+        )
         for row, i in enumerate(entering):
             candidate = _Candidate(samples[i], values[i], small[row, 0].cpu().numpy(), reasons[i])
             for kind in _kinds(samples[i].label):
                 best = kept.setdefault(kind, [])
                 best.append(candidate)
-                best.sort(key=lambda c: (c.score, c.sample.uid), reverse=kind in ("detected", "false alarm"))
+                best.sort(
+                    key=lambda c: (c.score, c.sample.uid),
+                    reverse=kind in ("detected", "false alarm"),
+                )
                 del best[self.per_kind :]
 
     def _enters(self, kept: dict[str, list[_Candidate]], label: int, score: float) -> bool:
         for kind in _kinds(label):
             best = kept.get(kind, [])
             high = kind in ("detected", "false alarm")
-            if len(best) < self.per_kind or (score > best[-1].score if high else score < best[-1].score):
+            if len(best) < self.per_kind or (
+                score > best[-1].score if high else score < best[-1].score
+            ):
                 return True
         return False
 
@@ -113,7 +125,9 @@ def _example(candidate: _Candidate, kind: str) -> Example:
     if sample.mask is not None:
         height, width = SIDE, SIDE
         mask = np.asarray(
-            Image.fromarray(read_mask(sample, (height, width))).resize((SIDE, SIDE), Image.Resampling.NEAREST)
+            Image.fromarray(read_mask(sample, (height, width))).resize(
+                (SIDE, SIDE), Image.Resampling.NEAREST
+            )
         ).astype(bool)
     return Example(
         uid=sample.uid,

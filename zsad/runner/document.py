@@ -12,7 +12,9 @@ from zsad.store import ResultStore
 from zsad.types import CellRecord
 
 
-def document(plan: Plan, store: ResultStore, counters: Mapping[str, Any], seconds: Mapping[str, float]) -> dict[str, Any]:
+def document(
+    plan: Plan, store: ResultStore, counters: Mapping[str, Any], seconds: Mapping[str, float]
+) -> dict[str, Any]:
     """Return the document that ``zsad bench --json`` prints.
 
     ``counters`` and ``seconds`` describe this run only; cells include those stored earlier.
@@ -21,7 +23,12 @@ def document(plan: Plan, store: ResultStore, counters: Mapping[str, Any], second
     failed: list[dict[str, Any]] = []
     failures = {(f.method, f.dataset, f.category, f.seed): f for f in store.failures()}
     for key, _ in plan.cells():
-        name = {"method": key.method, "dataset": key.dataset, "category": key.category, "seed": key.seed}
+        name = {
+            "method": key.method,
+            "dataset": key.dataset,
+            "category": key.category,
+            "seed": key.seed,
+        }
         if store.has(key):
             records.append(store.get(key))
         else:

@@ -100,7 +100,12 @@ class Sweep:
             self.seconds[stage] = self.seconds.get(stage, 0.0) + spent
 
     def _run_category(
-        self, dataset: DatasetPlan, category: Category, samples: list[Sample], heads: list[Head], timer: StageTimer
+        self,
+        dataset: DatasetPlan,
+        category: Category,
+        samples: list[Sample],
+        heads: list[Head],
+        timer: StageTimer,
     ) -> None:
         ready, references = [], {}
         for head in heads:
@@ -141,7 +146,11 @@ class Sweep:
         heads = []
         categories = [dataset.index.categories[c] for c in dataset.samples]
         for column in self.request.columns:
-            seeds = [s for s in self.request.seeds if any((column.label, s, c) in dataset.todo for c in dataset.samples)]
+            seeds = [
+                s
+                for s in self.request.seeds
+                if any((column.label, s, c) in dataset.todo for c in dataset.samples)
+            ]
             groups = [(s,) for s in seeds] if column.seeded else [tuple(seeds)]
             for group in filter(None, groups):
                 try:
@@ -182,7 +191,12 @@ class Sweep:
 
     # ----------------------------------------------------------------------------- store
     def _put(
-        self, dataset: DatasetPlan, outcome: Outcome, category: str, samples: list[Sample], spent: dict[str, float]
+        self,
+        dataset: DatasetPlan,
+        outcome: Outcome,
+        category: str,
+        samples: list[Sample],
+        spent: dict[str, float],
     ) -> None:
         head, result = outcome.head, outcome.result
         assert result is not None
@@ -257,13 +271,15 @@ class Sweep:
         for seed in head.seeds:
             self._fail_cell(dataset, head.label, seed, category, error)
 
-    def _fail_cell(self, dataset: DatasetPlan, label: str, seed: int, category: str, error: Exception) -> None:
+    def _fail_cell(
+        self, dataset: DatasetPlan, label: str, seed: int, category: str, error: Exception
+    ) -> None:
         key = dataset.todo.get((label, seed, category))
         if key is None:
             return
         if isinstance(error, ZsadError):
             text = str(error)
         else:
-            text = f"{label}: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
+            first = str(error).splitlines()[0] if str(error) else "no message"
+            text = f"{label}: {type(error).__name__}: {first}"
         self.store.fail(key, text, type(error).__name__)
-

@@ -16,13 +16,17 @@ from zsad.runner.request import Request
 from zsad.store import ResultStore
 
 
-def launch(request: Request, *, launcher: str = "local", dry_run: bool = False, progress: bool = False) -> dict[str, Any]:
+def launch(
+    request: Request, *, launcher: str = "local", dry_run: bool = False, progress: bool = False
+) -> dict[str, Any]:
     """Run ``request`` and return its JSON document (of the plan alone for ``dry_run``)."""
     store = ResultStore(request.results)
     if dry_run:
         from zsad.backbones.specs import identify
 
-        weights_id, demo = identify(request.settings.backbone.name, request.settings.backbone.weights)
+        weights_id, demo = identify(
+            request.settings.backbone.name, request.settings.backbone.weights
+        )
         return build_plan(request, store, weights_id, demo).describe()
 
     import torch
@@ -37,7 +41,11 @@ def launch(request: Request, *, launcher: str = "local", dry_run: bool = False, 
     with Progress(plan, shown=progress) as bar:
         sweep = Sweep(plan, backbone, store, device, on_progress=bar.images, on_event=bar.event)
         sweep.run()
-    counters = {**backbone.counters.as_dict(), "cells_run": sweep.done, "batch_sizes": sorted(sweep.batch_sizes)}
+    counters = {
+        **backbone.counters.as_dict(),
+        "cells_run": sweep.done,
+        "batch_sizes": sorted(sweep.batch_sizes),
+    }
     result = document(plan, store, counters, sweep.seconds)
     store.write_manifest(manifest(plan, sweep, counters))
     return result
@@ -62,7 +70,9 @@ def manifest(plan: Plan, sweep: Any, counters: dict[str, Any]) -> dict[str, Any]
         },
         "device": {
             "kind": sweep.device.type,
-            "name": torch.cuda.get_device_name(sweep.device) if sweep.device.type == "cuda" else platform.machine(),
+            "name": torch.cuda.get_device_name(sweep.device)
+            if sweep.device.type == "cuda"
+            else platform.machine(),
             "threads": torch.get_num_threads(),
         },
         "request": {

@@ -45,7 +45,9 @@ def estimate_batch(info: BackboneInfo, image_size: int, n_taps: int, device: tor
     return int(max(1, min(most, budget // per_image)))
 
 
-def halving(run: Callable[[Sequence[int]], R], rows: Sequence[int], note: Callable[[int], None]) -> list[R]:
+def halving(
+    run: Callable[[Sequence[int]], R], rows: Sequence[int], note: Callable[[int], None]
+) -> list[R]:
     """Call ``run(rows)``; when memory runs out, call it on both halves instead.
 
     ``note`` is told the size that worked out.  ``run`` must have no effect when it raises.

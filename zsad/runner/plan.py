@@ -85,19 +85,23 @@ class Plan:
         return {
             "results_dir": str(self.request.results),
             "backbone": self.request.settings.backbone.name,
-            "cells": [
-                {**_key_dict(key), "stored": stored} for key, stored in self.cells()
-            ],
+            "cells": [{**_key_dict(key), "stored": stored} for key, stored in self.cells()],
             "images": {d.name: sum(map(len, d.samples.values())) for d in self.datasets},
             "to_run": self.n_todo,
             "failed": [
-                {"cell": {"dataset": name}, "error": str(error)} for name, error in self.unplanned.items()
+                {"cell": {"dataset": name}, "error": str(error)}
+                for name, error in self.unplanned.items()
             ],
         }
 
 
 def _key_dict(key: CellKey) -> dict[str, Any]:
-    return {"method": key.method, "dataset": key.dataset, "category": key.category, "seed": key.seed}
+    return {
+        "method": key.method,
+        "dataset": key.dataset,
+        "category": key.category,
+        "seed": key.seed,
+    }
 
 
 def auxiliary_name(request: Request, dataset: str, demo: bool) -> str:
@@ -138,10 +142,14 @@ def build_plan(request: Request, store: ResultStore, weights_id: str, demo: bool
                         name,
                         category,
                         seed,
-                        fingerprint(request, column, index, category, chosen, seed, weights_id, trained),
+                        fingerprint(
+                            request, column, index, category, chosen, seed, weights_id, trained
+                        ),
                     )
                     stored = not request.fresh and store.has(key)
-                    (dataset.stored if stored else dataset.todo)[(column.label, seed, category)] = key
+                    (dataset.stored if stored else dataset.todo)[(column.label, seed, category)] = (
+                        key
+                    )
     return plan
 
 

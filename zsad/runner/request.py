@@ -74,7 +74,9 @@ def data_root(value: str | Path | None) -> Path | None:
         return None
     path = Path(chosen)
     if not path.is_dir():
-        raise RequestError(f"--data-root {chosen}: no such folder; give the folder that holds the datasets")
+        raise RequestError(
+            f"--data-root {chosen}: no such folder; give the folder that holds the datasets"
+        )
     return path
 
 
@@ -82,7 +84,9 @@ def parse_seeds(value: str | int | Sequence[int] | None, default: Sequence[int])
     """``"0,1,2"``, one number or a list of numbers."""
     if value is None:
         return tuple(default)
-    items = value.split(",") if isinstance(value, str) else [value] if isinstance(value, int) else value
+    items = (
+        value.split(",") if isinstance(value, str) else [value] if isinstance(value, int) else value
+    )
     try:
         seeds = tuple(int(s) for s in items)
     except (TypeError, ValueError):
@@ -99,7 +103,9 @@ def parse_limit(value: int | str | None) -> int:
     try:
         limit = int(value)
     except (TypeError, ValueError):
-        raise RequestError(f"--limit {value!r}: give a whole number of images per category") from None
+        raise RequestError(
+            f"--limit {value!r}: give a whole number of images per category"
+        ) from None
     if limit < 1:
         raise RequestError(f"--limit {value}: give at least 1 image per category, or leave it out")
     return limit
@@ -109,7 +115,9 @@ def resolve_settings(layers: Sequence[tuple[str, Mapping[str, Any]]]) -> Setting
     """Build :class:`Settings` from the section layers; each is checked under its own origin."""
     for origin, values in layers:
         cfg.build(Settings, {k: v for k, v in values.items() if k in SECTIONS}, origin=origin)
-    merged = cfg.merge(*({k: v for k, v in values.items() if k in SECTIONS} for _, values in layers))
+    merged = cfg.merge(
+        *({k: v for k, v in values.items() if k in SECTIONS} for _, values in layers)
+    )
     return cfg.build(Settings, merged, origin=layers[-1][0] if layers else "defaults")
 
 
@@ -131,15 +139,19 @@ def split_layers(
             if key not in known:
                 options = [*known, *SECTIONS]
                 raise RequestError(
-                    f"unknown key '{key}' ({origin}){nearest(key, options)}; an override starts with a "
-                    f"method or one of {', '.join(SECTIONS)}"
+                    f"unknown key '{key}' ({origin}){nearest(key, options)}; an override starts "
+                    f"with a method or one of {', '.join(SECTIONS)}"
                 )
             if not isinstance(value, Mapping):
-                raise RequestError(f"'{key}={value}' ({origin}) sets no key of method {key}; write {key}.KEY=VALUE")
+                raise RequestError(
+                    f"'{key}={value}' ({origin}) sets no key of method {key}; write {key}.KEY=VALUE"
+                )
             if key in out:
                 out[key].append((origin, value))
             elif origin == COMMAND_LINE:
-                raise RequestError(f"'{key}.{next(iter(value), '')}' is set but method {key} is not in --methods")
+                raise RequestError(
+                    f"'{key}.{next(iter(value), '')}' is set but method {key} is not in --methods"
+                )
     return out
 
 
@@ -147,7 +159,10 @@ COMMAND_LINE = "the command line"
 
 
 def make_column(
-    entry: MethodEntry, layers: Sequence[tuple[str, Mapping[str, Any]]], label: str = "", title: str = ""
+    entry: MethodEntry,
+    layers: Sequence[tuple[str, Mapping[str, Any]]],
+    label: str = "",
+    title: str = "",
 ) -> Column:
     """Resolve one method's config; the reserved key ``checkpoint`` names a trained state."""
     checkpoint: str | None = None
@@ -156,7 +171,9 @@ def make_column(
         if "checkpoint" in values:
             checkpoint = str(values["checkpoint"]) if values["checkpoint"] else None
             if not entry.trained:
-                raise RequestError(f"{entry.name}.checkpoint ({origin}): method {entry.name} is training-free")
+                raise RequestError(
+                    f"{entry.name}.checkpoint ({origin}): method {entry.name} is training-free"
+                )
             if checkpoint and not Path(checkpoint).is_file():
                 raise RequestError(f"{entry.name}.checkpoint={checkpoint} ({origin}): no such file")
         kept.append((origin, {k: v for k, v in values.items() if k != "checkpoint"}))
@@ -193,7 +210,9 @@ def build_request(
     layers.append((f"protocol {proto.name}", cfg.merge(proto.settings, proto.overrides)))
     if config_file:
         layers.append((str(config_file), cfg.read_yaml(config_file)))
-    from_line = dict(overrides) if isinstance(overrides, Mapping) else cfg.parse_dotlist(list(overrides))
+    from_line = (
+        dict(overrides) if isinstance(overrides, Mapping) else cfg.parse_dotlist(list(overrides))
+    )
     flags: dict[str, Any] = {}
     if backbone:
         flags["name"] = backbone
@@ -212,7 +231,10 @@ def build_request(
                 layer = (f"protocol {proto.name}, row {row.label}", row.overrides)
                 columns.append(
                     make_column(
-                        entry, [*per_method[entry.name], layer], f"{entry.name}@{row.slug}", f"{entry.title}: {row.label}"
+                        entry,
+                        [*per_method[entry.name], layer],
+                        f"{entry.name}@{row.slug}",
+                        f"{entry.title}: {row.label}",
                     )
                 )
         else:

@@ -59,7 +59,11 @@ def auxiliary(index: DatasetIndex, part: str, limit: int = 0) -> list[Sample]:
     that is used.
     """
     if index.spec.training_split == "train":
-        chosen = [s for s in index.samples if s.split == "train" and s.category in index.training_categories]
+        chosen = [
+            s
+            for s in index.samples
+            if s.split == "train" and s.category in index.training_categories
+        ]
     elif part == "all":
         chosen = list(index.samples)
     else:
@@ -74,7 +78,9 @@ def references(index: DatasetIndex, category: str, shots: int, seed: int) -> lis
     Nested: the first k of a larger draw are the draw of k.
     Raises :class:`DataError` when the dataset has too few of them.
     """
-    pool = [s for s in index.samples if s.split == "train" and s.label == 0 and s.category == category]
+    pool = [
+        s for s in index.samples if s.split == "train" and s.label == 0 and s.category == category
+    ]
     if len(pool) < shots:
         raise DataError(
             f"{index.spec.name}/{category}: {shots} normal reference images are needed, "
@@ -83,13 +89,15 @@ def references(index: DatasetIndex, category: str, shots: int, seed: int) -> lis
     return sorted(pool, key=lambda s: _rank(s, f"reference-{seed}"))[:shots]
 
 
-def guard(trained_uids: Iterable[str], trained_on: str, samples: Iterable[Sample], dataset: str) -> None:
+def guard(
+    trained_uids: Iterable[str], trained_on: str, samples: Iterable[Sample], dataset: str
+) -> None:
     """Refuse to evaluate on what was trained on.  Raises :class:`RequestError`."""
     if trained_on != dataset:
         return
     shared = set(trained_uids) & {s.uid for s in samples}
     if shared:
         raise RequestError(
-            f"the checkpoint was trained on {len(shared)} of the images of '{dataset}' that it would be "
-            f"evaluated on; train on another dataset (`zsad train --on ...`)"
+            f"the checkpoint was trained on {len(shared)} of the images of '{dataset}' that it "
+            f"would be evaluated on; train on another dataset (`zsad train --on ...`)"
         )
