@@ -7,11 +7,15 @@ distance that PatchCore's memory uses, hence the same neighbours).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from zsad.types import ImageFeatures, Tap
+from zsad.windows import join, spread
 
 
 class Neighbours(NamedTuple):
@@ -81,3 +85,20 @@ class MemoryBank:
         bank = MemoryBank.__new__(MemoryBank)
         bank.features = self.features[chosen]
         return bank
+
+
+def association(
+    query: ImageFeatures, references: ImageFeatures, tokens: Tap, windows: Mapping[int, Tap]
+) -> Tensor:
+    """Distance of every patch to the references: [B, h, w] in [0, 1].
+
+    Mean over one bank of patch ``tokens`` and one bank per window size (``windows``: size -> tap
+    [B, M, E]); a window's distance is spread to its patches by the harmonic mean.  WinCLIP
+    (Jeong et al. 2023) Sec. 4.3, used by ALFA, too.
+    """
+    bank = MemoryBank(references.patches(tokens))
+    maps = [bank.distance(query.patches(tokens)).reshape(-1, *query.grid)]
+    for size, tap in windows.items():
+        distance = MemoryBank(references[tap]).distance(query[tap])
+        maps.append(spread(distance, query.grid, size))
+    return join(maps, "mean")

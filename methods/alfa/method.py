@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from zsad.memory import MemoryBank
+from zsad.memory import association
 from zsad.method import Method
 from zsad.methods.alfa.config import Config, own_readings
 from zsad.methods.alfa.context import adapt
@@ -34,7 +34,6 @@ from zsad.types import (
     Scores,
     Tap,
 )
-from zsad.windows import join, spread
 
 if TYPE_CHECKING:
     from zsad.backbones.text import TextEncoder
@@ -170,8 +169,10 @@ class Alfa(Method):
         cosine = torch.einsum("be,bte->bt", f, embeddings)
         s_global = anomaly_probability(cosine, weight, labels, self.config.temperature)  # Eq. 10
         s_local = self.local.map(features, embeddings, weight, labels, s_global, context)
-        if self.config.shots:
-            s_local = (s_local + self.association(features, context.references[key])) / 2
+        if self.config.shots:  # distances to the references' patches and windows
+            windows = {k: self.local.window_tap(k) for k in self.config.scales}
+            memory = context.references[key]
+            s_local = (s_local + association(features, memory, self.memory_tap, windows)) / 2
         peak = s_local.amax(dim=(-2, -1))
         both = {  # Eq. 12 and Table 6
             (True, True): (s_global + peak) / 2,
@@ -192,17 +193,6 @@ class Alfa(Method):
         sides = torch.stack([text.labels == 0, text.labels == 1]).to(weight)  # [2, T]
         pair = F.normalize((weight[:, None] * sides) @ text.embeddings, dim=-1)
         return pair, torch.ones_like(pair[..., 0]), torch.arange(2, device=weight.device)
-
-    # --------------------------------------------------------------------- few-shot
-    def association(self, features: ImageFeatures, memory: ImageFeatures) -> Tensor:
-        """Distance to the references, mean over patch and window banks: [b, h, w] in [0, 1]."""
-        tokens = MemoryBank(memory.patches(self.memory_tap))
-        maps = [tokens.distance(features.patches(self.memory_tap)).reshape(-1, *features.grid)]
-        for k in self.config.scales:
-            tap = self.local.window_tap(k)
-            distance = MemoryBank(memory[tap]).distance(features[tap])
-            maps.append(spread(distance, features.grid, k))
-        return join(maps, "mean")
 
     def map_spec(self) -> MapSpec:
         sigma = self.config.sigma

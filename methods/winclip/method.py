@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from zsad.memory import MemoryBank
+from zsad.memory import association
 from zsad.method import Method
 from zsad.methods.winclip.config import Config
 from zsad.methods.winclip.prompts import prompts, states
@@ -105,10 +105,10 @@ class WinClip(Method):
         parts = {"language_image": image, "language_map": zero_shot}
         if not self.config.shots:
             return Scores([zero_shot], image, "values", parts)
-        association = self.association(features, context)
-        parts["association_map"] = association
-        image = (image + association.amax(dim=(-2, -1))) / 2
-        return Scores([(zero_shot + association) / 2], image, "values", parts)
+        distance = self.association(features, context)
+        parts["association_map"] = distance
+        image = (image + distance.amax(dim=(-2, -1))) / 2
+        return Scores([(zero_shot + distance) / 2], image, "values", parts)
 
     # ------------------------------------------------------------ Sec. 4.3: references
     def association(self, features: ImageFeatures, context: ScoreContext) -> Tensor:
@@ -122,13 +122,8 @@ class WinClip(Method):
             rows = [i for i, other in enumerate(keys) if other == key]
             query = features if len(rows) == len(keys) else features.select(rows)
             memory = context.references[key]
-            bank = MemoryBank(memory.patches(self.memory_tap))
-            maps = [bank.distance(query.patches(self.memory_tap)).reshape(-1, *features.grid)]
-            for k in self.config.scales:
-                window = Tap("window", k)
-                distance = MemoryBank(memory[window]).distance(query[window])
-                maps.append(spread(distance, features.grid, k))
-            out[rows] = join(maps, "mean")
+            windows = {k: Tap("window", k) for k in self.config.scales}
+            out[rows] = association(query, memory, self.memory_tap, windows)
         return out
 
     def map_spec(self) -> MapSpec:
