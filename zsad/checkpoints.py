@@ -49,6 +49,7 @@ class TrainedOn:
 class CheckpointMeta:
     """What a checkpoint says about itself.
 
+    ``identity`` hashes everything that a training depends on (see :mod:`zsad.training`).
     ``backbone_sha256`` is empty for imported official checkpoints: their authors' files do not
     name one.  ``taps``: the features that the state was trained on, as [kind, layer, start].
     """
@@ -63,6 +64,7 @@ class CheckpointMeta:
     epochs: int = 0
     source: Literal["trained", "official"] = "trained"
     trained_on: TrainedOn | None = None
+    identity: str = ""
     version: str = field(default_factory=lambda: zsad.__version__)
 
     @property
@@ -88,6 +90,7 @@ def describe(
     epochs: int = 0,
     trained_on: TrainedOn | None = None,
     source: Literal["trained", "official"] = "trained",
+    identity: str = "",
 ) -> CheckpointMeta:
     """Return the account of a method as it is configured, on the backbone it was built for."""
     request = method.feature_request()
@@ -102,6 +105,7 @@ def describe(
         epochs=epochs,
         source=source,
         trained_on=trained_on,
+        identity=identity,
     )
 
 
@@ -308,9 +312,7 @@ def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 
 
 def _new(entry: MethodEntry, config: Any, info: BackboneInfo) -> Method:
-    with torch.random.fork_rng(
-        devices=[]
-    ):  # initial values are overwritten; the caller's RNG is not
+    with torch.random.fork_rng(devices=[]):  # the caller's random numbers stay as they were
         return entry.load()(config, info)
 
 

@@ -8,7 +8,8 @@ the caller.  Tensors come back bit for bit, in the dtype of the forward pass.
 
 Values are grouped in *spaces*: everything that changes a feature (backbone, weights, encoder
 variant, preprocessing, precision) is hashed into the space's name, see :func:`space_of`.  When
-the budget is spent, whole spaces that have not been used for longest make room for a new one.
+the budget is spent, whole spaces that nobody holds make room for a new one, the one that has not
+been used for longest first.
 """
 
 from __future__ import annotations
@@ -215,6 +216,7 @@ class FeatureStore:
         ]
         self.stats = StoreStats()
         self._last_used: dict[str, int] = {}
+        self._held: frozenset[str] = frozenset()
         self._clock = 0
 
     # ------------------------------------------------------------------------ one value
@@ -289,6 +291,10 @@ class FeatureStore:
         """Bytes in use, all tiers together."""
         return sum(tier.used for tier in self.tiers)
 
+    def hold(self, spaces: Iterable[str]) -> None:
+        """Protect these spaces, and no others, from making room."""
+        self._held = frozenset(spaces)
+
     def discard(self, space: str) -> None:
         """Forget a space."""
         for tier in self.tiers:
@@ -317,6 +323,6 @@ class FeatureStore:
         self._last_used[space] = self._clock
 
     def _stale(self, space: str) -> str | None:
-        """Return the space other than ``space`` that has not been used for longest."""
-        others = {s: t for s, t in self._last_used.items() if s != space}
+        """Return the space that has not been used for longest and is not in use now."""
+        others = {s: t for s, t in self._last_used.items() if s != space and s not in self._held}
         return min(others, key=others.__getitem__) if others else None

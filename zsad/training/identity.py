@@ -1,0 +1,78 @@
+"""What a trained state depends on, as a hash: the name of its file in the checkpoint cache."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from zsad import config as cfg
+from zsad.backbones import Backbone
+from zsad.checkpoints import TrainedOn
+from zsad.config import Settings
+from zsad.data.index import DatasetIndex
+from zsad.types import Sample
+
+# Raised whenever a change of the engine changes trained weights for an unchanged request.
+TRAINING_VERSION = 1
+
+
+def training_identity(
+    name: str,
+    config: Any,
+    backbone: Backbone,
+    settings: Settings,
+    data: TrainedOn,
+    seed: int,
+) -> str:
+    """Hash everything that changes the trained state; no path, no clock, no device."""
+    info = backbone.info
+    return cfg.digest(
+        {
+            "version": TRAINING_VERSION,
+            "method": name,
+            "config": training_config(config),
+            "backbone": [info.name, info.weights_sha256 or info.weights_source, info.image_size],
+            "image_size": settings.backbone.image_size,
+            "precision": settings.backbone.precision,
+            "mask_resize": settings.data.mask_resize,
+            "data": [data.dataset, data.variant, data.fingerprint],
+            "part": data.part,
+            "samples": list(data.uids),
+            "seed": seed,
+        },
+        16,
+    )
+
+
+def trained_on(index: DatasetIndex, samples: Sequence[Sample], part: str) -> TrainedOn:
+    """Describe the auxiliary data of a training."""
+    return TrainedOn(
+        dataset=index.spec.name,
+        fingerprint=index.fingerprint,
+        part=part,
+        variant=index.variant,
+        categories=tuple(sorted({s.category for s in samples})),
+        uids=tuple(sorted(s.uid for s in samples)),
+    )
+
+
+def training_config(config: Any) -> dict[str, Any]:
+    """Return a method's config without the keys that only inference reads.
+
+    A config class names those (or groups of them) in ``inference_only``.
+    """
+    values = cfg.to_dict(config)
+    for dotted in getattr(type(config), "inference_only", ()):
+        _drop(values, dotted.split("."))
+    return values
+
+
+def _drop(values: dict[str, Any], path: list[str]) -> None:
+    head, *rest = path
+    inner = values.get(head)
+    if not rest:
+        values.pop(head, None)
+    elif isinstance(inner, Mapping):
+        copy = dict(inner)
+        _drop(copy, rest)
+        values[head] = copy

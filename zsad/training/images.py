@@ -1,0 +1,225 @@
+"""Training images as frozen features: encoded in fixed groups, read back in any order."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from zsad import config as cfg
+from zsad.backbones import Backbone
+from zsad.config import Settings
+from zsad.data.images import image_digest
+from zsad.data.loader import ImageBatch, batches
+from zsad.data.transforms import MaskPolicy, Preprocess
+from zsad.errors import DataError
+from zsad.features import GIB, FeatureStore, part_of, space_of
+from zsad.runner.memory import estimate_batch
+from zsad.types import FeatureRequest, ImageFeatures, Sample, Tap, TrainBatch
+
+log = logging.getLogger(__name__)
+MOST = 16  # images per encoder pass
+TAPS = 12  # taps that an estimate of memory reckons with
+
+
+class TrainingImages:
+    """Features and targets of training samples, by way of a :class:`FeatureStore`.
+
+    Floating-point sums depend on how images share a batch.  So that an image has the same
+    features whenever it is encoded (first epoch, after eviction, after a restart), the samples
+    are cut into fixed groups once, and always encoded by whole groups.  ``group``: images per
+    group, 0 = chosen from the memory, and 1 where the store cannot hold all.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        settings: Settings,
+        store: FeatureStore,
+        *,
+        group: int = 0,
+        device: torch.device | None = None,
+    ) -> None:
+        self.backbone = backbone
+        self.settings = settings
+        self.store = store
+        self.group = group
+        self.device = device or backbone.device
+        resize = settings.data.mask_resize
+        # Losses live on the working size, so native masks are of no use here.
+        self.mask_policy = MaskPolicy("bilinear" if resize == "native" else resize)
+        self._group_of: dict[str, list[Sample]] = {}
+        self._digests: dict[str, str] = {}
+        self._list = ""
+
+    # ------------------------------------------------------------------------- warming up
+    def prepare(
+        self, samples: Iterable[Sample], request: FeatureRequest, extra: Iterable[Sample] = ()
+    ) -> None:
+        """Encode all samples for ``request`` once, as far as the store has room.
+
+        ``extra``: samples that one method adds (mosaics); they are grouped apart, so that the
+        others' groups do not depend on them.
+        Raises :class:`DataError` for an image that cannot be read, or an anomalous one whose
+        mask is missing: training needs every target.
+        """
+        base = _checked(samples)
+        known = {s.uid for s in base}
+        added = [s for s in _checked(extra, empty=True) if s.uid not in known]
+        for sample in (*base, *added):
+            if sample.uid not in self._digests:
+                self._digests[sample.uid] = image_digest(sample)
+        self._list = cfg.digest([s.uid for s in base])
+        if not self.group:
+            self._choose_group(base, len(base) + len(added), request)
+        self.store.hold([self._space(request), self._mask_space(self._size(request))])
+        refused = self.store.stats.refused
+        parts = [
+            [part[i : i + self.group] for i in range(0, len(part), self.group)]
+            for part in (base, added)
+        ]
+        self._group_of = {s.uid: g for groups in parts for g in groups for s in g}
+        for groups in parts:
+            missing = [g for g in groups if not all(self._has(s, request) for s in g)]
+            for batch in self._decoded([s for g in missing for s in g], request):
+                self._keep(batch, request, self._encode(batch, request))
+                if self.store.stats.refused > refused:
+                    return  # full: the rest is encoded when it is asked for
+
+    def _choose_group(self, samples: list[Sample], count: int, request: FeatureRequest) -> None:
+        """Encode a first group: whole groups pay only if what comes along can be kept."""
+        size = self._size(request)
+        # The same for every set of methods: a method's features must not depend on its company.
+        self.group = max(1, min(estimate_batch(self.backbone.info, size, TAPS, self.device), MOST))
+        batch = next(self._decoded(samples[: self.group], request))
+        features = self._encode(batch, request)
+        total = sum(v.numel() * v.element_size() for v in features.data.values())
+        needed = (total / len(batch) + size * size) * count
+        if needed <= self.store.budget:
+            self._keep(batch, request, features)
+            return
+        self.group = 1
+        log.warning(
+            "the features of %d images need %.2f GiB, the cache has %.2f; the rest is encoded in "
+            "every epoch (raise run.feature_cache_gb)",
+            count,
+            needed / GIB,
+            self.store.budget / GIB,
+        )
+
+    # ---------------------------------------------------------------------------- reading
+    def batch(
+        self, samples: Sequence[Sample], request: FeatureRequest, taps: Iterable[Tap]
+    ) -> tuple[ImageFeatures, TrainBatch]:
+        """Return the features (restricted to ``taps``) and the targets of samples, in order."""
+        wanted = FeatureRequest(frozenset(taps), request.variant)
+        size = self._size(request)
+        grid = self.backbone.info.grid(size)
+        space, digests = self._space(request), [self._digests[s.uid] for s in samples]
+        features = None
+        if all(self._has(s, wanted) for s in samples):
+            features = self.store.get_batch(space, digests, wanted.taps, grid, self.device)
+        if features is None:
+            features = self._recompute(samples, request).restrict(wanted.taps)
+        masks = torch.stack([self._mask(s, size) for s in samples]).to(self.device)
+        labels = torch.tensor([s.label for s in samples], device=self.device)
+        return features, TrainBatch(masks[:, None].float(), labels)
+
+    def _recompute(self, samples: Sequence[Sample], request: FeatureRequest) -> ImageFeatures:
+        """Read what is kept, encode the groups of what is not."""
+        space, grid = self._space(request), self.backbone.info.grid(self._size(request))
+        rows: dict[str, ImageFeatures] = {}
+        for sample in samples:
+            if sample.uid in rows:
+                continue
+            digest = self._digests[sample.uid]
+            found = self.store.get_batch(space, [digest], request.taps, grid, self.device)
+            if found is not None:
+                rows[sample.uid] = found
+                continue
+            batch = next(self._decoded(self._group_of[sample.uid], request))
+            features = self._encode(batch, request)
+            self._keep(batch, request, features)
+            rows.update({s.uid: features.select([i]) for i, s in enumerate(batch.samples)})
+        return ImageFeatures.concat([rows[s.uid] for s in samples])
+
+    def _mask(self, sample: Sample, size: int) -> Tensor:
+        kept = self.store.get(self._mask_space(size), sample.uid, "mask")
+        if kept is not None:
+            return kept.to(self.device)
+        mask = torch.from_numpy(self.mask_policy.read(sample, size).copy())
+        self.store.put(self._mask_space(size), sample.uid, "mask", mask)
+        return mask.to(self.device)
+
+    # --------------------------------------------------------------------------- internal
+    def _decoded(self, samples: Sequence[Sample], request: FeatureRequest) -> Iterator[ImageBatch]:
+        """Yield decoded groups; ``samples`` is a run of whole groups."""
+        for batch in batches(
+            samples,
+            Preprocess.for_backbone(self.backbone.info, request.variant.image_size),
+            self.mask_policy,
+            batch_size=self.group or 1,
+            workers=self.settings.data.workers,
+        ):
+            if batch.failures:
+                raise batch.failures[0].error
+            yield batch
+
+    def _encode(self, batch: ImageBatch, request: FeatureRequest) -> ImageFeatures:
+        return self.backbone.encode_image(batch.images.to(self.device), request)
+
+    def _keep(self, batch: ImageBatch, request: FeatureRequest, features: ImageFeatures) -> None:
+        digests = [self._digests[s.uid] for s in batch.samples]
+        self.store.put_batch(self._space(request), digests, features)
+        size = int(batch.images.shape[-1])
+        for sample, mask in zip(batch.samples, batch.masks):
+            self.store.put(self._mask_space(size), sample.uid, "mask", mask)
+
+    def _has(self, sample: Sample, request: FeatureRequest) -> bool:
+        parts = [part_of(t) for t in request.taps]
+        return self.store.has(self._space(request), self._digests[sample.uid], parts)
+
+    def _space(self, request: FeatureRequest) -> str:
+        info, precision = self.backbone.info, self.settings.backbone.precision
+        return f"{space_of(info, request.variant, precision)}-{self._list}-{self.group}"
+
+    def _size(self, request: FeatureRequest) -> int:
+        return request.variant.image_size or self.backbone.info.image_size
+
+    def _mask_space(self, size: int) -> str:
+        return f"mask-{self.mask_policy.resize}-{size}"
+
+
+def _checked(samples: Iterable[Sample], empty: bool = False) -> list[Sample]:
+    """Return the samples without repetition.  Raises :class:`DataError` for missing masks."""
+    unique = list({s.uid: s for s in samples}.values())
+    bare = [s for s in unique if s.label == 1 and s.mask is None]
+    if bare:
+        raise DataError(
+            f"{len(bare)} of {len(unique)} training images are anomalous but have no mask "
+            f"(first: {bare[0].uid}); train on a dataset with pixel masks"
+        )
+    if not unique and not empty:
+        raise DataError("there is no image to train on; choose another auxiliary dataset or part")
+    return unique
+
+
+def default_store(settings: Settings, device: torch.device, folder: Path) -> FeatureStore:
+    """Build the store that the settings ask for: device, then host, then disk below ``folder``.
+
+    On CUDA a third of the free memory is used.  The disk may take four times the host's budget,
+    but at most half of what is free there.
+    """
+    host = int(settings.run.feature_cache_gb * GIB)
+    on_device = 0
+    if device.type == "cuda":
+        on_device = torch.cuda.mem_get_info(device)[0] // 3
+    folder.mkdir(parents=True, exist_ok=True)
+    disk = min(4 * host, shutil.disk_usage(folder).free // 2)
+    return FeatureStore(
+        host_bytes=host, device_bytes=on_device, disk_bytes=disk, device=device, folder=folder
+    )

@@ -1,0 +1,112 @@
+"""Finds the checkpoint of a method by what it depends on, and trains it where it is missing."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from zsad import checkpoints
+from zsad.backbones import Backbone
+from zsad.config import Settings
+from zsad.data.index import DatasetIndex
+from zsad.features import FeatureStore
+from zsad.io import file_lock
+from zsad.method import Method
+from zsad.registry import MethodEntry
+from zsad.runner import roles
+from zsad.training.engine import fit
+from zsad.training.identity import trained_on, training_identity
+from zsad.training.run import FitOptions, TrainResult
+from zsad.types import BackboneInfo, Sample
+
+FOLDER = "checkpoints"
+LOCK_SECONDS = 7 * 24 * 3600.0  # another process may be training the same thing
+
+
+def new_method(entry: MethodEntry, config: Any, info: BackboneInfo, seed: int) -> Method:
+    """Build a method whose initial parameters are a function of the seed alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return entry.load()(config, info)
+
+
+def ensure_trained(
+    wanted: Sequence[tuple[MethodEntry, Any]],
+    index: DatasetIndex,
+    samples: Sequence[Sample],
+    backbone: Backbone,
+    *,
+    settings: Settings,
+    seed: int,
+    root: Path | str,
+    part: str | None = None,
+    store: FeatureStore | None = None,
+    options: FitOptions | None = None,
+) -> list[TrainResult]:
+    """Return a checkpoint for every (entry, config), training together those that are missing.
+
+    ``root`` is the results folder; a checkpoint lies at ``checkpoints/<method>/<hash>.safetensors``
+    below it, where the hash covers config (without keys that only inference reads), backbone,
+    auxiliary data and seed: whatever asks for the same training finds the same file.
+    Processes that ask at the same time wait for one another.
+    """
+    part = part or settings.data.train_part
+    data = trained_on(index, samples, part)
+    paths = [
+        checkpoint_path(
+            root,
+            entry.name,
+            training_identity(entry.name, config, backbone, settings, data, seed),
+        )
+        for entry, config in wanted
+    ]
+    results: dict[Path, TrainResult] = {}
+    with contextlib.ExitStack() as locks:
+        missing: dict[Path, tuple[MethodEntry, Any]] = {}
+        for path, item in sorted(zip(paths, wanted), key=lambda pair: pair[0]):
+            if path.is_file() or path in missing:
+                continue
+            locks.enter_context(file_lock(path.with_suffix(".lock"), LOCK_SECONDS))
+            if not path.is_file():  # nobody finished it while we waited
+                missing[path] = item
+        if missing:
+            trained = fit(
+                [
+                    new_method(entry, config, backbone.info, seed)
+                    for entry, config in missing.values()
+                ],
+                index,
+                backbone,
+                settings=settings,
+                seed=seed,
+                out_dir=Path(root) / FOLDER,
+                samples=samples,
+                part=part,
+                paths=list(missing),
+                store=store,
+                options=options,
+            )
+            results = dict(zip(missing, trained))
+    return [
+        results.get(path) or TrainResult(entry.name, path, reused=True)
+        for path, (entry, _) in zip(paths, wanted)
+    ]
+
+
+def checkpoint_path(root: Path | str, method: str, identity: str) -> Path:
+    """Return where a checkpoint lies in the cache below the results folder."""
+    return Path(root) / FOLDER / method / f"{identity}.safetensors"
+
+
+def guard(meta: checkpoints.CheckpointMeta | None, dataset: str, samples: Sequence[Sample]) -> None:
+    """Refuse to evaluate a checkpoint on images that it was trained on.
+
+    Official checkpoints do not say what they were trained on; for those nothing is known and
+    nothing is refused.  Raises :class:`zsad.errors.RequestError`.
+    """
+    if meta is not None and meta.trained_on is not None:
+        roles.guard(meta.trained_on.uids, meta.trained_on.dataset, samples, dataset)

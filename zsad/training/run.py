@@ -1,0 +1,283 @@
+"""The training of one method: phases, epochs, batches, and the hand-over to Lightning."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning
+import torch
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+
+from zsad import checkpoints
+from zsad.backbones import Backbone
+from zsad.method import Method, TrainPhase
+from zsad.training.callback import Bookkeeping, Progress, log_row
+from zsad.training.images import TrainingImages
+from zsad.training.schedule import cut, derive, share, shuffled
+from zsad.training.state import TrainState, load_state
+from zsad.types import Category, FeatureRequest, ImageFeatures, Sample, ScoreContext, TrainBatch
+
+log = logging.getLogger(__name__)
+Batch = tuple[ImageFeatures, TrainBatch, ScoreContext]
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """How to run, without effect on the result.  ``devices``, ``strategy``: Lightning's; with
+    several devices each takes its own batches, so that the effective batch grows with them.
+
+    ``logger``: ``csv``, ``tensorboard``, ``auto`` (CSV, and TensorBoard if installed), ``none``.
+    ``save_steps``: write the resume state every so many steps, 0 = every two minutes.
+    """
+
+    resume: bool = True
+    devices: int | str = 1
+    strategy: str = "auto"
+    logger: Literal["auto", "csv", "tensorboard", "none"] = "auto"
+    save_steps: int = 0
+    progress: Callable[[Progress], None] | None = None
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """``history``: one row per epoch with the means of the loss terms (empty when ``reused``: the
+    checkpoint was there already).  ``seconds``: spent in steps, restarts included."""
+
+    method: str
+    checkpoint: Path
+    history: list[dict[str, Any]] = field(default_factory=list)
+    seconds: float = 0.0
+    reused: bool = False
+
+
+@dataclass
+class MethodRun:
+    """Everything that the training of one method needs."""
+
+    method: Method
+    path: Path
+    request: FeatureRequest
+    categories: Mapping[str, Category]
+    samples: Sequence[Sample]
+    backbone: Backbone
+    seed: int
+    trained_on: checkpoints.TrainedOn
+    identity: str
+
+    def finished(self) -> TrainResult | None:
+        """Load what an earlier run left, if it is of this very training."""
+        if not self.path.is_file():
+            return None
+        found = checkpoints.load_any(self.path)
+        if found.meta is None or found.meta.identity != self.identity:
+            return None
+        self.method.load_state_dict(found.state)
+        self.method.to(self.backbone.device).eval()
+        return TrainResult(self.method.name, self.path, reused=True)
+
+    def train(
+        self, images: TrainingImages, company: FeatureRequest, options: FitOptions
+    ) -> TrainResult:
+        """Run all phases and write the checkpoint.
+
+        ``company``: the merged request of all methods that share ``images``.
+        """
+        method, work = self.method, self.path.with_suffix("")
+        resume_file = work / "resume.pt"
+        state = load_state(resume_file, self.identity) if options.resume else None
+        state = state or TrainState(self.identity)
+        if state.parameters:
+            method.load_state_dict(state.parameters)
+            log.info("%s goes on in epoch %d, step %d", method.name, state.epoch + 1, state.steps)
+        images.group = state.group
+        loggers = make_loggers(options.logger, work)
+        for step, row in enumerate(state.history, start=1):  # loggers begin with an empty file
+            log_row(loggers, row, step)
+        phases = method.phases()
+        for number in range(state.phase, len(phases)):
+            state.phase = number
+            self._run_phase(phases[number], state, images, company, loggers, options, resume_file)
+            state.epoch, state.steps, state.optimizer, state.random = 0, 0, None, []
+        method.phase = ""
+        method.to(self.backbone.device).eval()
+        meta = checkpoints.describe(
+            method,
+            seed=self.seed,
+            epochs=sum(p.epochs for p in phases),
+            trained_on=self.trained_on,
+            identity=self.identity,
+        )
+        checkpoints.save(self.path, method.trained_state(), meta)
+        resume_file.unlink(missing_ok=True)
+        return TrainResult(method.name, self.path, list(state.history), state.seconds)
+
+    def _run_phase(
+        self,
+        phase: TrainPhase,
+        state: TrainState,
+        images: TrainingImages,
+        company: FeatureRequest,
+        loggers: list[Logger],
+        options: FitOptions,
+        resume_file: Path,
+    ) -> None:
+        if state.epoch >= phase.epochs:
+            return
+        method = self.method
+        method.phase = phase.name
+        method.freeze_all_but(method.parameters_of_phase(phase))
+        method.train()
+        data = PhaseData(self, phase, state, images, company)
+        books = Bookkeeping(
+            state,
+            resume_file,
+            phase,
+            batches=data.steps,
+            save_steps=options.save_steps,
+            progress=options.progress,
+        )
+        device = self.backbone.device
+        trainer = lightning.Trainer(
+            accelerator="gpu" if device.type == "cuda" else device.type,
+            devices=_devices(options.devices, device),
+            strategy=options.strategy,
+            max_epochs=phase.epochs - state.epoch,
+            logger=loggers or False,
+            callbacks=[books],
+            gradient_clip_val=phase.gradient_clip or None,
+            enable_checkpointing=False,  # the callback writes states that resume within an epoch
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+            reload_dataloaders_every_n_epochs=1,
+            limit_val_batches=0,
+            num_sanity_val_steps=0,
+            log_every_n_steps=1_000_000,  # the callback logs the means of every epoch
+            default_root_dir=str(resume_file.parent),
+        )
+        # A method may draw random numbers; what it draws depends on seed, method and phase alone.
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(derive(self.seed, method.name, phase.name))
+            trainer.fit(method, datamodule=data)
+
+
+class PhaseData(lightning.LightningDataModule):
+    """The batches of one phase: features from the store, in the order of each epoch."""
+
+    def __init__(
+        self,
+        run: MethodRun,
+        phase: TrainPhase,
+        state: TrainState,
+        images: TrainingImages,
+        company: FeatureRequest,
+    ) -> None:
+        super().__init__()
+        self.run = run
+        self.phase = phase
+        self.state = state
+        self.images = images
+        self.company = company
+        self._orders: dict[int, list[Sample]] = {}
+
+    # ----------------------------------------------------------------------- Lightning's
+    def setup(self, stage: str) -> None:
+        """Encode what is not kept yet, on the device that Lightning gives this process."""
+        device = self._trainer.strategy.root_device
+        if self.images.device != device:
+            self.run.backbone.to(device)
+            self.images.device = device
+        known = {s.uid for s in self.run.samples}
+        extra = {
+            s.uid: s
+            for epoch in range(self.phase.epochs)
+            for s in self.order(epoch)
+            if s.uid not in known
+        }
+        self.images.prepare(self.run.samples, self.company, [extra[u] for u in sorted(extra)])
+        self.state.group = self.images.group
+
+    def train_dataloader(self) -> EpochBatches:
+        """The rest of the epoch that the state stands in."""
+        return EpochBatches(self, self._batches(self.state.epoch)[self.state.steps :])
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, index: int) -> Any:
+        return batch  # it was made on the device
+
+    # ------------------------------------------------------------------------- schedule
+    def order(self, epoch: int) -> list[Sample]:
+        """The images of an epoch in order."""
+        if epoch not in self._orders:
+            run, phase = self.run, self.phase
+            own = run.method.epoch_samples(run.samples, phase, epoch, run.seed)
+            chosen = shuffled(run.samples, run.seed, phase.name, epoch) if own is None else own
+            self._orders[epoch] = list(chosen)
+        return self._orders[epoch]
+
+    def steps(self, epoch: int) -> int:
+        """Batches of an epoch in this process."""
+        return len(self._batches(epoch))
+
+    def _batches(self, epoch: int) -> list[Sequence[Sample]]:
+        batches = cut(self.order(epoch), self.phase.batch_size)
+        trainer = self._trainer
+        return share(batches, trainer.global_rank, trainer.world_size)
+
+    def assemble(self, samples: Sequence[Sample]) -> Batch:
+        """Return features, targets and context of some samples."""
+        run = self.run
+        features, targets = self.images.batch(samples, self.company, run.request.taps)
+        context = ScoreContext(
+            categories=[run.categories[s.category] for s in samples],
+            text={},
+            text_encoder=run.backbone.text_encoder(run.request.variant),
+            image_encoder=run.backbone.image_encoder(run.request.variant),
+            uids=[s.uid for s in samples],
+        )
+        return features, targets, context
+
+    @property
+    def _trainer(self) -> lightning.Trainer:
+        assert self.trainer is not None
+        return self.trainer
+
+
+class EpochBatches:
+    """An iterable of batches that are assembled when they are asked for.
+
+    Not a torch ``DataLoader``: that one draws from the global generator when it starts, and a
+    training that resumes within an epoch would then differ from one that does not.
+    """
+
+    def __init__(self, data: PhaseData, batches: list[Sequence[Sample]]) -> None:
+        self.data = data
+        self.batches = batches
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return (self.data.assemble(samples) for samples in self.batches)
+
+
+def make_loggers(kind: str, folder: Path) -> list[Logger]:
+    """Return Lightning loggers that write below ``folder``."""
+    loggers: list[Logger] = []
+    if kind in ("auto", "csv"):
+        loggers.append(CSVLogger(folder, name="", version=""))
+    board = any(importlib.util.find_spec(m) for m in ("tensorboard", "tensorboardX"))
+    if kind == "tensorboard" or (kind == "auto" and board):
+        loggers.append(TensorBoardLogger(folder, name="", version=""))
+    return loggers
+
+
+def _devices(wanted: int | str, device: torch.device) -> Any:
+    """One device means the one that the backbone is on."""
+    if device.type == "cuda" and str(wanted) == "1":
+        return [device.index or 0]
+    return wanted
