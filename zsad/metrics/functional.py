@@ -20,10 +20,12 @@ RELEASED_LIMIT = 0.3  # its false-positive limit, fixed
 class Curve:
     """Counts of tied (or binned) scores, highest first; K groups.
 
-    ``thresholds`` [K]: a lower bound of each group's scores, descending.  ``normal``, ``anomalous`` [K]:
-    how many of each the group holds (int64).  ``overlap`` [K] (pixels only): summed over all
-    regions, the fraction of a region's pixels that the group holds; it adds up to ``regions``.  ``mixed`` [K] (binned curves): whether a group holds
-    different scores; None where no group mixes different scores of both kinds.
+    ``thresholds`` [K]: a lower bound of each group's scores, descending.
+    ``normal``, ``anomalous`` [K]: how many of each the group holds (int64).
+    ``overlap`` [K] (pixels only): summed over all regions, the fraction of a region's pixels
+    that the group holds; it adds up to ``regions``.
+    ``mixed`` [K] (binned curves): whether a group holds different scores; None where no group
+    mixes different scores of both kinds.
     """
 
     thresholds: np.ndarray

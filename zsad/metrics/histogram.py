@@ -8,7 +8,8 @@ evenly: with n blocks in use each has 2^b of them, b = min(20, floor(log2(bins /
 shrinks (neighbouring bins are added up) as n grows.
 
 Guarantee: two scores share a bin only if they agree in sign, exponent and the first 3 + b
-mantissa bits, hence relatively to 2^-(3 + b).  With the default 2^20 bins that is 2^-11 in the
+mantissa bits, hence relatively to 2^-(3 + b) (scores nearer to 0 than 2^-126, the subnormal
+ones, may share a bin with 0).  With the default 2^20 bins that is 2^-11 in the
 worst case of all 4,080 finite blocks in use; scores between 0.01 and 1 use 54 blocks: 2^-17.
 At b = 20 every float has its own bin.  The final bins depend on the set of scores alone, not on
 their order or their division into batches and processes.  Each bin remembers one score and
@@ -175,7 +176,8 @@ class ScoreHistogram:
         rows[other.slots[theirs]] = self.slots[theirs]  # their slot -> my slot
         # self is not the finer one now: it has opened at least as many blocks
         added = other._coarse(self.fine)
-        mine = [part[: self.used << self.fine].view(self.used, -1) for part in self._parts()]
+        shape = (self.used, 1 << self.fine)
+        mine = [part[: self.used << self.fine].view(shape) for part in self._parts()]
         held, adding = mine[0][rows] > 0, added[0] > 0
         differ = held & adding & (mine[3][rows] != added[3])
         mine[4][rows] = mine[4][rows] | added[4] | differ
@@ -197,7 +199,7 @@ class ScoreHistogram:
         size = self.used << self.fine
 
         def ordered(counts: Tensor) -> np.ndarray:
-            table = counts[:size].cpu().numpy().reshape(self.used, -1)
+            table = counts[:size].cpu().numpy().reshape(self.used, 1 << self.fine)
             return table[rows][:, ::-1].reshape(-1)
 
         total = ordered(self.total)

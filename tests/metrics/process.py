@@ -1,0 +1,36 @@
+"""One of several processes that share an evaluation: ``process.py FOLDER RANK WORLD``.
+
+FOLDER/shares.pt holds one batch per process (None: no data); the result goes to
+FOLDER/<mode>-<rank>.json.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from zsad.metrics import CategoryMetrics
+
+
+def main(folder: Path, rank: int, world: int) -> None:
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{folder / 'rendezvous'}", rank=rank, world_size=world
+    )
+    share = torch.load(folder / "shares.pt", weights_only=True)[rank]
+    for mode in ("binned", "exact"):
+        metrics = CategoryMetrics(mode, aupro_200=True)
+        if share is not None:
+            metrics.update(*share)
+        for _ in range(2):  # the second time from the state that gathering left behind
+            metrics.pixel._computed = metrics.image._computed = None
+            result = metrics.compute()
+        (folder / f"{mode}-{rank}.json").write_text(json.dumps(asdict(result)))
+    torch.distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))

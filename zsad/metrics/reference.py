@@ -1,0 +1,103 @@
+"""Slow, obvious versions of the metrics: the ground truth of tests and of ``zsad doctor``.
+
+Written from the definitions, threshold by threshold and region by region, without sharing code
+with the fast versions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+from skimage import measure
+
+
+def auroc(scores: np.ndarray, labels: np.ndarray) -> float:
+    """Compare every anomalous score with every normal one; a tie counts half."""
+    wins = 0.0
+    anomalous, normal = scores[labels == 1], scores[labels == 0]
+    for score in anomalous:
+        wins += (score > normal).sum() + 0.5 * (score == normal).sum()
+    return float(wins / (len(anomalous) * len(normal)))
+
+
+def average_precision(scores: np.ndarray, labels: np.ndarray) -> float:
+    """Add (recall step) x precision over all distinct thresholds, from the highest."""
+    total, recall = 0.0, 0.0
+    for threshold in np.unique(scores)[::-1]:
+        found = scores >= threshold
+        hits = (found & (labels == 1)).sum()
+        total += (hits / (labels == 1).sum() - recall) * hits / found.sum()
+        recall = hits / (labels == 1).sum()
+    return float(total)
+
+
+def f1_max(scores: np.ndarray, labels: np.ndarray) -> float:
+    """Return the best F1 over all distinct thresholds."""
+    best = 0.0
+    for threshold in np.unique(scores):
+        found = scores >= threshold
+        hits = (found & (labels == 1)).sum()
+        best = max(best, 2 * hits / (found.sum() + (labels == 1).sum()))
+    return float(best)
+
+
+def aupro(maps: np.ndarray, masks: np.ndarray, limit: float = 0.3) -> float:
+    """Return the area under mean overlap over false-positive rate in [0, limit], / limit.
+
+    maps [N, H, W], masks [N, H, W] in {0, 1}.  One point per distinct score (found: score >=
+    threshold), from (0, 0); linear interpolation at ``limit``.
+    """
+    thresholds = np.unique(maps)[::-1]
+    rates, overlaps = _pro_points([maps >= t for t in thresholds], masks)
+    rates, overlaps = np.append(0.0, rates), np.append(0.0, overlaps)
+    area = 0.0
+    for k in range(len(rates) - 1):
+        left, right = rates[k], rates[k + 1]
+        if left >= limit or left == right:
+            continue
+        end = min(right, limit)
+        at_end = overlaps[k] + (overlaps[k + 1] - overlaps[k]) * (end - left) / (right - left)
+        area += (end - left) * (overlaps[k] + at_end) / 2
+    return float(area / limit)
+
+
+def aupro_200(maps: np.ndarray, masks: np.ndarray) -> float:
+    """Return what the released threshold loop returns (AnomalyCLIP, FAPrompt and FiLo share it).
+
+    200 steps from the smallest score of all maps, the largest excluded; found: score > threshold;
+    points below rate 0.3 kept, their rates stretched to [0, 1]; trapezoids.
+    """
+    low, high = maps.min(), maps.max()
+    steps = np.arange(low, high, (high - low) / 200)
+    rates, overlaps = _pro_points((maps > t for t in steps), masks)
+    keep = rates < 0.3
+    rates, overlaps = rates[keep], overlaps[keep]
+    rates = (rates - rates.min()) / (rates.max() - rates.min())
+    area = 0.0
+    for k in range(len(rates) - 1):
+        area += (rates[k] - rates[k + 1]) * (overlaps[k] + overlaps[k + 1]) / 2
+    return float(area)
+
+
+def regions(masks: np.ndarray) -> list[tuple[int, np.ndarray]]:
+    """Return (image, pixel coordinates [A, 2]) of every 8-connected region."""
+    return [
+        (image, region.coords)
+        for image, mask in enumerate(masks)
+        for region in measure.regionprops(measure.label(mask.astype(np.uint8), connectivity=2))
+    ]
+
+
+def _pro_points(
+    found_maps: Iterable[np.ndarray], masks: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return false-positive rate and mean region overlap of each binary result."""
+    parts = regions(masks)
+    normal = masks == 0
+    rates, overlaps = [], []
+    for found in found_maps:
+        shares = [found[image][xy[:, 0], xy[:, 1]].mean() for image, xy in parts]
+        overlaps.append(np.mean(shares))
+        rates.append((found & normal).sum() / normal.sum())
+    return np.array(rates), np.array(overlaps)
