@@ -47,7 +47,7 @@ class CellExamples:
     """Everything the report needs of one cell besides its record."""
 
     examples: list[Example]
-    curves: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+    curves: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 def path_of(root: Path, key: CellKey) -> Path:

@@ -23,6 +23,7 @@ from zsad.data.loader import ImageBatch, MaskPolicy, batches
 from zsad.data.transforms import Preprocess
 from zsad.errors import CellError, ZsadError
 from zsad.metrics import CategoryMetrics, MetricResult
+from zsad.metrics.curves import category_curves
 from zsad.runner.heads import Head
 from zsad.runner.memory import estimate_batch, halving
 from zsad.runner.timing import StageTimer
@@ -39,6 +40,8 @@ from zsad.types import (
 
 log = logging.getLogger(__name__)
 
+CURVE_POINTS = 100  # of every stored curve
+
 
 @dataclass
 class Outcome:
@@ -54,6 +57,18 @@ class Outcome:
     error: Exception | None = None
     result: MetricResult | None = None
     stored: list[tuple[ImageFeatures, ImageBatch]] = field(default_factory=list)
+
+    def curves(self) -> dict[str, dict[str, Any]]:
+        """ROC, precision-recall and PRO curves that are defined, ready for JSON."""
+        return {
+            name: {
+                "x_name": line.x_name,
+                "y_name": line.y_name,
+                "x": [round(float(v), 5) for v in line.x],
+                "y": [round(float(v), 5) for v in line.y],
+            }
+            for name, line in category_curves(self.metrics, CURVE_POINTS).items()
+        }
 
 
 @dataclass

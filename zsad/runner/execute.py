@@ -9,16 +9,19 @@ from typing import Any
 
 import torch
 
-from zsad import backbones
+from zsad import backbones, examples
 from zsad import config as cfg
 from zsad.backbones import Backbone
 from zsad.errors import RequestError, ZsadError
+from zsad.examples import CellExamples
 from zsad.runner import roles
 from zsad.runner.category import CategoryRun, Outcome
+from zsad.runner.collect import ExampleCollector
 from zsad.runner.heads import Head, build_method, feature_request, prepare_text
-from zsad.runner.plan import Auxiliary, DatasetPlan, Plan, auxiliary_of
+from zsad.runner.plan import DatasetPlan, Plan, auxiliary_of
 from zsad.runner.request import Column, Request
 from zsad.runner.timing import StageTimer
+from zsad.runner.trained import Checkpoints, provide, trained_method
 from zsad.store import ResultStore
 from zsad.types import Category, CellRecord, Sample
 
@@ -119,6 +122,7 @@ class Sweep:
                 self._fail(dataset, head, category.key, error)
         before = dict(timer.seconds)
         images_before = self.backbone.counters.images
+        collector = ExampleCollector()
         run = CategoryRun(
             backbone=self.backbone,
             settings=self.request.settings,
@@ -128,6 +132,7 @@ class Sweep:
             timer=timer,
             device=self.device,
             references=references,
+            on_scored=collector,
             on_images=lambda n: self.on_progress(dataset.name, category.key, n),
         )
         outcomes = run.run() if ready else []
@@ -138,44 +143,73 @@ class Sweep:
             if outcome.error is not None:
                 self._fail(dataset, outcome.head, category.key, outcome.error)
             else:
-                self._put(dataset, outcome, category.key, samples, spent)
+                pictures = CellExamples(collector.examples(outcome.head), outcome.curves())
+                self._put(dataset, outcome, category.key, pictures, spent)
 
     # ----------------------------------------------------------------------------- heads
     def _heads(self, dataset: DatasetPlan, timer: StageTimer) -> list[Head]:
         """Build, load (or train) and prepare every head that has a cell to do."""
         heads = []
         categories = [dataset.index.categories[c] for c in dataset.samples]
+        groups = self._groups(dataset)
+        with timer.stage("train"):
+            trained = provide(
+                [(column, seeds[0]) for column, seeds in groups],
+                lambda: auxiliary_of(self.plan, dataset.name),
+                self.backbone,
+                self.request,
+                on_event=self.on_event,
+            )
+        for column, seeds in groups:
+            try:
+                head = self._head(column, seeds, dataset, trained)
+                with timer.stage("text", f"text:{column.label}"):
+                    prepare_text(head, categories, self.backbone)
+                head.boxes = self._box_provider(head, categories)
+                heads.append(head)
+            except Exception as error:  # a method is foreign code; the others go on
+                log.debug("building %s failed", column.label, exc_info=True)
+                for seed in seeds:
+                    for category in dataset.samples:
+                        self._fail_cell(dataset, column.label, seed, category, error)
+        return heads
+
+    def _groups(self, dataset: DatasetPlan) -> list[tuple[Column, tuple[int, ...]]]:
+        """Columns with a cell to do, and the seeds that one method instance can fill."""
+        groups: list[tuple[Column, tuple[int, ...]]] = []
         for column in self.request.columns:
-            seeds = [
+            seeds = tuple(
                 s
                 for s in self.request.seeds
                 if any((column.label, s, c) in dataset.todo for c in dataset.samples)
-            ]
-            groups = [(s,) for s in seeds] if column.seeded else [tuple(seeds)]
-            for group in filter(None, groups):
-                try:
-                    head = self._head(column, group, dataset)
-                    with timer.stage("text", f"text:{column.label}"):
-                        prepare_text(head, categories, self.backbone)
-                    head.boxes = self._box_provider(head, categories)
-                    heads.append(head)
-                except Exception as error:  # a method is foreign code; the others go on
-                    log.debug("building %s failed", column.label, exc_info=True)
-                    for seed in group:
-                        for category in dataset.samples:
-                            self._fail_cell(dataset, column.label, seed, category, error)
-        return heads
+            )
+            if seeds:
+                groups += [(column, (s,)) for s in seeds] if column.seeded else [(column, seeds)]
+        return groups
 
-    def _head(self, column: Column, seeds: tuple[int, ...], dataset: DatasetPlan) -> Head:
-        from zsad.runner.trained import trained_method
-
-        trained_on: dict[str, Any] = {}
+    def _head(
+        self,
+        column: Column,
+        seeds: tuple[int, ...],
+        dataset: DatasetPlan,
+        trained: Checkpoints,
+    ) -> Head:
+        account: dict[str, Any] = {}
         if column.entry.trained and not self.request.untrained:
-            method, trained_on = trained_method(self, column, seeds[0], dataset)
+            evaluated = [s for samples in dataset.samples.values() for s in samples]
+            method, account = trained_method(
+                column,
+                seeds[0],
+                trained.of(column, seeds[0]),
+                self.backbone,
+                self.device,
+                dataset.index,
+                evaluated,
+            )
         else:
             method = build_method(column, self.backbone, seeds[0], self.device)
         request = feature_request(method, self.request.settings.backbone.image_size)
-        return Head(column, seeds, method, request, trained_on)
+        return Head(column, seeds, method, request, account)
 
     def _box_provider(self, head: Head, categories: list[Category]) -> Any:
         wanted = head.method.box_request(categories)
@@ -185,17 +219,13 @@ class Sweep:
 
         return grounding.provider(wanted, device=str(self.device))
 
-    def auxiliary(self, dataset: DatasetPlan) -> Auxiliary:
-        """The auxiliary data of a target dataset."""
-        return auxiliary_of(self.plan, dataset.name)
-
     # ----------------------------------------------------------------------------- store
     def _put(
         self,
         dataset: DatasetPlan,
         outcome: Outcome,
         category: str,
-        samples: list[Sample],
+        pictures: CellExamples,
         spent: dict[str, float],
     ) -> None:
         head, result = outcome.head, outcome.result
@@ -224,10 +254,11 @@ class Sweep:
                 n_normal=result.n_normal,
                 n_anomalous=result.n_anomalous,
                 seconds={k: round(v, 4) for k, v in {**shared, **own}.items()},
-                info=self._info(dataset, head),
+                info={**self._info(dataset, head), "metric_bounds": dict(result.bounds)},
             )
             try:
                 self.store.put(record, scores)
+                examples.save(self.store.root, key, pictures)
                 self.done += 1
             except ZsadError as error:
                 self._fail_cell(dataset, head.label, seed, category, error)

@@ -24,7 +24,8 @@ class Column:
     """One column of a table: a method with a resolved config.
 
     ``label`` is the name under which results are stored: the method's name, or for an
-    ablation row ``method@row``.  ``checkpoint``: a file given by the user.
+    ablation row ``method@row``.  ``checkpoint``: a file given by the user.  ``given``: the keys
+    that were set beyond the method's defaults.
     """
 
     label: str
@@ -32,6 +33,7 @@ class Column:
     entry: MethodEntry
     config: Any
     checkpoint: str | None = None
+    given: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def shots(self) -> int:
@@ -178,7 +180,8 @@ def make_column(
                 raise RequestError(f"{entry.name}.checkpoint={checkpoint} ({origin}): no such file")
         kept.append((origin, {k: v for k, v in values.items() if k != "checkpoint"}))
     config = entry.resolve(*kept)
-    return Column(label or entry.name, title or entry.title, entry, config, checkpoint)
+    given = cfg.merge(*(values for _, values in kept)) if kept else {}
+    return Column(label or entry.name, title or entry.title, entry, config, checkpoint, given)
 
 
 def build_request(
