@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from zsad.memory import MemoryBank
+from zsad.memory import MemoryBank, association
+from zsad.types import ImageFeatures, Tap
 
 
 def random(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -74,3 +75,20 @@ def test_coreset_survives_duplicates() -> None:
 def test_an_empty_bank_is_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="at least one feature"):
         MemoryBank(torch.zeros(shape))
+
+
+def test_association_by_hand() -> None:
+    """One odd patch and one odd window among references that look like everything else."""
+    tokens, window = Tap("tokens", 1), Tap("window", 2)
+    usual, odd = torch.eye(3)[0], torch.eye(3)[1]
+    references = ImageFeatures(
+        (3, 3), {tokens: usual.repeat(2, 10, 1), window: usual.repeat(2, 4, 1)}
+    )
+    query = ImageFeatures((3, 3), {tokens: usual.repeat(1, 10, 1), window: usual.repeat(1, 4, 1)})
+    query[tokens][0, 0] = odd  # the class token is not asked
+    query[tokens][0, 1 + 8] = odd  # bottom right patch: cosine 0, distance ½
+    query[window][0, 0] = odd  # top left window: alone over the top left patch only
+    expected = torch.zeros(1, 3, 3)
+    expected[0, 2, 2] = expected[0, 0, 0] = 0.25
+    found = association(query, references, tokens, {2: window})
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)

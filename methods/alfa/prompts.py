@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import re
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 from zsad.methods.alfa.config import Llm, Template
@@ -136,12 +137,7 @@ def build_prompts(category: Category, template: Template, llm: Llm) -> PromptSet
         return PromptSet(base)
     entry = find_bank_entry(llm, category)
     if entry is None:
-        log.warning(
-            "alfa: no generated prompts for %s/%s; using templates only "
-            "(`zsad prompts generate` makes some)",
-            category.dataset,
-            category.key,
-        )
+        _notice(category.dataset or "-", category.key)
         return PromptSet(base)
     return PromptSet(
         base,
@@ -149,4 +145,15 @@ def build_prompts(category: Category, template: Template, llm: Llm) -> PromptSet
         list(entry.texts.get("descriptors", ())),
         entry.digest,
         f"bank {entry.dataset}/{entry.category}",
+    )
+
+
+@cache
+def _notice(dataset: str, category: str) -> None:
+    """Say once per category that nothing was generated for it."""
+    log.warning(
+        "alfa: no generated prompts for %s/%s; using templates only (`zsad prompts generate` "
+        "makes some)",
+        dataset,
+        category,
     )
