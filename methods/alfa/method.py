@@ -34,6 +34,7 @@ from zsad.types import (
     Scores,
     Tap,
 )
+from zsad.windows import window_grid
 
 if TYPE_CHECKING:
     from zsad.backbones.text import TextEncoder
@@ -97,6 +98,9 @@ class Alfa(Method):
         return Tap("tokens", self.backbone.depth - offset)
 
     def feature_request(self) -> FeatureRequest:
+        """Raises :class:`zsad.errors.RequestError` for a scale larger than the patch grid."""
+        for k in self.config.scales:
+            window_grid(self.backbone.grid(), k)
         if self.one_class:
             return FeatureRequest.of(CLS)
         shots = [self.memory_tap] if self.config.shots else []

@@ -29,7 +29,7 @@ from zsad.types import (
     Scores,
     Tap,
 )
-from zsad.windows import join, spread, window_region
+from zsad.windows import join, spread, window_grid, window_region
 
 if TYPE_CHECKING:
     from zsad.backbones.text import TextEncoder
@@ -64,6 +64,9 @@ class WinClip(Method):
         return Tap("tokens", self.backbone.depth - offset)
 
     def feature_request(self) -> FeatureRequest:
+        """Raises :class:`zsad.errors.RequestError` for a scale larger than the patch grid."""
+        for k in self.config.scales:
+            window_grid(self.backbone.grid(), k)
         taps = [CLS, *(Tap("window", k) for k in self.config.scales)]
         return FeatureRequest.of(*taps, *([self.memory_tap] if self.config.shots else []))
 

@@ -338,6 +338,11 @@ def test_run_info_counts_by_hand() -> None:
 
 
 # --------------------------------------------------------------------------------- config
+def test_a_scale_larger_than_the_grid_is_a_request_error() -> None:
+    with pytest.raises(RequestError, match="window of 7x7 patches does not fit the 6x6"):
+        method(scales=[2, 7]).feature_request()
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [

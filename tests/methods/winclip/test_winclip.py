@@ -193,7 +193,12 @@ def test_the_states_own_embedding_ranks_first_at_its_window() -> None:
     assert reasons[1].label == "normal"
 
 
-# ------------------------------------------------------------------------------- config
+# --------------------------------------------------------------------------------- config
+def test_a_scale_larger_than_the_grid_is_a_request_error() -> None:
+    with pytest.raises(RequestError, match="window of 7x7 patches does not fit the 6x6"):
+        method(scales=[2, 7]).feature_request()
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
