@@ -15,9 +15,11 @@ from zsad.backbones import weights as weight_files
 from zsad.backbones.blocks import cast
 from zsad.backbones.clip_vit import ImageEncoder
 from zsad.backbones.counters import Counters
+from zsad.backbones.locate import FoundWeights
 from zsad.backbones.specs import BackboneSpec, quarters
 from zsad.backbones.specs import spec as find_spec
 from zsad.backbones.text import TextEncoder
+from zsad.backbones.torchscript import is_archive
 from zsad.errors import RequestError, WeightsError
 from zsad.types import BackboneInfo, EncoderVariant, FeatureRequest, ImageFeatures
 
@@ -110,7 +112,7 @@ def load(
     config = spec.model_config()
     if config is not None:
         build.check_config(spec, config)
-    state, source, digest, tag = _weights(spec, weights, offline)
+    state, found, tag = _weights(spec, weights, offline)
     if config is None:
         if state is None:
             raise WeightsError(
@@ -123,8 +125,8 @@ def load(
     info = replace(
         describe(spec, config, image_size, model),
         activation=build.activation_in_use(model),
-        weights_source=source,
-        weights_sha256=digest,
+        weights_source=found.source,
+        weights_sha256=found.sha256,
         random=state is None,
     )
     if info.activation != activation:
@@ -141,25 +143,21 @@ def load(
 
 def _weights(
     spec: BackboneSpec, weights: str | os.PathLike[str] | None, offline: bool
-) -> tuple[weight_files.State | None, str, str, str]:
-    """Return (state or None for random, source, sha256, weight tag or '')."""
-    if weights is not None and str(weights) == "random":
-        return None, "random", "", _tag_or_empty(spec)
-    if weights is None and spec.bundled:
+) -> tuple[weight_files.State | None, FoundWeights, str]:
+    """Return the state (None: random), where it came from, and its tag.
+
+    A file that is given for a named backbone is taken to hold the weights of the spec's tag.
+    """
+    found = weight_files.resolve(spec, weights, offline=offline)
+    tag = found.source.removeprefix("hub:") if weights is None else spec.pretrained
+    if found.path is None:
+        return None, found, tag
+    if found.source == "bundled":
         bundle = import_module(f"zsad.backbones.{spec.bundled}")
-        state, digest = bundle.load_state(), weight_files.sha256_state
-        loaded = {k: v.float() for k, v in state.items()}
-        return loaded, "bundled", digest(loaded), ""
-    found = weight_files.resolve(
-        spec, None if weights is None else os.fspath(weights), offline=offline
-    )
-    tag = found.source.removeprefix("hub:") if weights is None else _tag_or_empty(spec)
-    return weight_files.read_state(found.path), found.source, found.sha256, tag
-
-
-def _tag_or_empty(spec: BackboneSpec) -> str:
-    """The tag that a given file is taken to hold: the spec's own, if it names one."""
-    return spec.pretrained if spec.open_clip_model else ""
+        return {k: v.float() for k, v in bundle.load_state().items()}, found, ""
+    if weights is not None and not tag and is_archive(found.path):
+        tag = "openai"  # nobody else publishes CLIP as TorchScript archives
+    return weight_files.read_state(found.path), found, tag
 
 
 def describe(

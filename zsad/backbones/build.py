@@ -197,5 +197,6 @@ def check_config(spec: BackboneSpec, config: Config) -> None:
 
 def activation_in_use(model: nn.Module) -> str:
     """Return the activation that a built model really runs with."""
-    kind = model.visual.transformer.resblocks[0].mlp.gelu  # type: ignore[union-attr]
-    return "quick_gelu" if isinstance(kind, QuickGELU) else "gelu"
+    visual: Any = model.visual
+    quick = isinstance(visual.transformer.resblocks[0].mlp.gelu, QuickGELU)
+    return "quick_gelu" if quick else "gelu"

@@ -29,6 +29,7 @@ class BackboneSpec:
     ``image_size`` in pixels, 0: the architecture's own.  ``stages``: the four feature layers,
     1-based; empty: the quarters of the depth.  ``activation``: the one that the weights were
     trained with (``quick_gelu`` or ``gelu``); empty: as the model file or the weight tag says.
+    ``weights_file`` and ``hub_repo``: names of the weights in the caches.
     ``bundled``: sub-package that holds model file and weights.  ``demo``: no paper used it.
     """
 
@@ -38,6 +39,7 @@ class BackboneSpec:
     open_clip_model: str = ""
     pretrained: str = ""
     weights_file: str = ""
+    hub_repo: str = ""
     bundled: str = ""
     image_size: int = 0
     stages: tuple[int, ...] = ()
@@ -77,7 +79,7 @@ def specs() -> dict[str, BackboneSpec]:
 
 
 def _from_mapping(name: str, entry: Mapping[str, Any]) -> BackboneSpec:
-    values = {k: tuple(v) if isinstance(v, list) else v for k, v in entry.items()}
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in entry.items()}
     return BackboneSpec(name=name, **values)
 
 
@@ -103,6 +105,19 @@ def spec(name: str) -> BackboneSpec:
         open_clip_model=model,
         pretrained=tag,
     )
+
+
+def identify(name: str, weights: str | None = None) -> tuple[str, bool]:
+    """Return the sha256 of the weights that loading would use ('' if they would have to be
+    fetched first) and whether the backbone is the demonstration one, for planning.
+
+    Raises as loading does, for an unknown name or a missing file.
+    """
+    from zsad.backbones.locate import locate
+
+    chosen = spec(name)
+    found = locate(chosen, weights)
+    return (found.sha256 if found else ""), chosen.demo
 
 
 @cache

@@ -40,7 +40,7 @@ class TextEncoder:
 
     def __init__(
         self,
-        tower: nn.Module,
+        tower: Any,
         tokenizer: Callable[[list[str]], Tensor],
         variant: EncoderVariant | None = None,
         counters: Counters | None = None,
@@ -50,7 +50,7 @@ class TextEncoder:
         chunk_tokens: int = 4096,
         cache_size: int = 65536,
     ) -> None:
-        self.tower: Any = tower
+        self.tower = tower
         self.tokenizer = tokenizer
         self.counters = counters or Counters()
         self.truncate = truncate

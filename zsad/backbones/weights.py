@@ -1,7 +1,6 @@
-"""Finds and reads backbone weights.  No code from a weight file is ever run.
+"""Fetches and reads backbone weights.  No code from a weight file is ever run.
 
-Order: an explicit path; the weights bundled with zsad; the caches (``$ZSAD_WEIGHTS``, zsad's
-cache folder, open_clip's and the hub's); the hub.
+Where a file is looked for first: :mod:`zsad.backbones.locate`.
 
 Formats, told apart by content, not by ending: ``.safetensors``; pickled state dicts (open_clip's
 ``.bin`` / ``.pt``), read with ``weights_only=True``; TorchScript archives (OpenAI's ``.pt``).
@@ -11,20 +10,24 @@ tensors of an archive are read by the restricted reader of :mod:`zsad.backbones.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import socket
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-import platformdirs
 import torch
 from torch import Tensor
 
+from zsad.backbones.locate import (
+    FoundWeights,
+    cache_folders,
+    default_folder,
+    find_cached,
+    locate,
+    sha256_file,
+)
 from zsad.backbones.specs import BackboneSpec
 from zsad.errors import WeightsError
 
@@ -36,39 +39,22 @@ _PREFIXES = ("module.", "clip_model.", "model.", "clip.")
 _NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size", "attn_mask")
 
 
-@dataclass(frozen=True)
-class ResolvedWeights:
-    """A weight file, where it came from ("file:<name>", "hub:<tag>") and its sha256."""
-
-    path: Path
-    source: str
-    sha256: str
-
-
 # ---------------------------------------------------------------------------- resolution
-def resolve(spec: BackboneSpec, weights: str | Path | None, *, offline: bool) -> ResolvedWeights:
-    """Find the weight file of a backbone that is neither bundled nor random.
+def resolve(
+    spec: BackboneSpec, weights: str | os.PathLike[str] | None, *, offline: bool
+) -> FoundWeights:
+    """Find the weights of a backbone: explicit path, bundled, caches, hub.
 
     Raises :class:`WeightsError` that says which file is missing and where to put it.
     """
-    if weights is not None:
-        path = Path(weights).expanduser()
-        if not path.is_file():
-            raise WeightsError(
-                f"backbone.weights={weights}: no such file; give the path of a state dict, an "
-                "open_clip .bin/.safetensors or an OpenAI .pt archive"
-            )
-        return ResolvedWeights(path, f"file:{path.name}", sha256_file(path))
-    if not spec.open_clip_model:
-        raise WeightsError(
-            f"backbone '{spec.name}' has no weights of its own; give backbone.weights=FILE, a CLIP "
-            "state dict in OpenAI's naming"
-        )
+    found = locate(spec, weights)
+    if found is not None:
+        return found
     tag = pretrained_tag(spec)
-    found = _in_caches(spec, tag)
-    if found is None:
-        found = _from_hub(spec, tag, offline)
-    return ResolvedWeights(found, f"hub:{tag}", sha256_file(found))
+    url, repo = _addresses(spec, tag)
+    names = [n for n in (spec.weights_file, Path(url).name) if n]
+    path = find_cached(names, repo) or _from_hub(spec, tag, offline)
+    return FoundWeights(path, f"hub:{tag}", sha256_file(path))
 
 
 def pretrained_tag(spec: BackboneSpec) -> str:
@@ -84,35 +70,6 @@ def pretrained_tag(spec: BackboneSpec) -> str:
             f"{spec.open_clip_model}; known: {', '.join(tags) or 'none'}"
         )
     return "openai" if "openai" in tags else str(tags[0])
-
-
-def cache_folders() -> list[Path]:
-    """Folders in which a weight file is looked for, first wins."""
-    own = os.environ.get("ZSAD_WEIGHTS")
-    folders = [Path(own).expanduser()] if own else []
-    return [*folders, default_folder(), Path("~/.cache/clip").expanduser()]
-
-
-def default_folder() -> Path:
-    """The folder for weight files in the user's cache."""
-    return Path(platformdirs.user_cache_dir("zsad")) / "weights"
-
-
-def _in_caches(spec: BackboneSpec, tag: str) -> Path | None:
-    url, repo = _addresses(spec, tag)
-    names = dict.fromkeys(n for n in (spec.weights_file, Path(url).name) if n)
-    for folder in cache_folders():
-        for name in names:
-            if (folder / name).is_file():
-                return folder / name
-    if repo:
-        from huggingface_hub import try_to_load_from_cache
-
-        for name in ("open_clip_model.safetensors", "open_clip_pytorch_model.bin"):
-            hit = try_to_load_from_cache(repo, name)
-            if isinstance(hit, str):
-                return Path(hit)
-    return None
 
 
 def _from_hub(spec: BackboneSpec, tag: str, offline: bool) -> Path:
@@ -157,31 +114,6 @@ def _unreachable(host: str) -> str:
     except OSError as error:
         return f"no connection to {host}: {error}"
     return ""
-
-
-def sha256_file(path: Path) -> str:
-    """Return the hex sha256 of a file; remembered while the file does not change."""
-    stat = path.stat()
-    return _sha256(str(path.resolve()), stat.st_size, stat.st_mtime_ns)
-
-
-@cache
-def _sha256(path: str, size: int, mtime: int) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as f:
-        while block := f.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def sha256_state(state: Mapping[str, Tensor]) -> str:
-    """Return the hex sha256 of names, shapes and values of a state dict."""
-    digest = hashlib.sha256()
-    for name in sorted(state):
-        tensor = state[name].contiguous().cpu()
-        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
 
 
 # ------------------------------------------------------------------------------- reading
@@ -258,3 +190,6 @@ def _canonical(state: State) -> State:
         for k, v in state.items()
         if k not in _NOT_WEIGHTS
     }
+
+
+__all__ = ["State", "cache_folders", "pretrained_tag", "read_any", "read_state", "resolve"]
