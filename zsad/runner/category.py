@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -117,7 +117,7 @@ class CategoryRun:
             reference_features = self._references(size, outcomes)
             for batch in self.timer.waiting(self._batches(self.samples, size, outcomes), "decode"):
                 if batch.failures:
-                    raise batch.failures[0].error
+                    raise batch.failures[0]
                 active = [o for o in outcomes if o.error is None]
                 if not active:
                     return
@@ -182,7 +182,7 @@ class CategoryRun:
                 self._batches(list(wanted.values()), size, needy), "decode"
             ):
                 if batch.failures:
-                    raise batch.failures[0].error
+                    raise batch.failures[0]
                 for sample in batch.samples:
                     rows[sample.uid] = len(rows)
                 parts.append(self._encode(batch.images, request))
@@ -208,7 +208,7 @@ class CategoryRun:
             head = outcome.head
             if head.method.transductive:
                 kept = features.restrict(head.request.taps).to("cpu")
-                outcome.stored.append((kept, replace(batch, images=batch.images[:0])))
+                outcome.stored.append((kept, batch.without_images()))
                 continue
             own = references.get(variant, {}).get((head.label, head.seed))
             self._guarded(outcome, features.restrict(head.request.taps), batch, own, None)

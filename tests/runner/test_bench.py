@@ -1,0 +1,200 @@
+"""The runner end to end on a small real dataset and backbone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import zsad
+from zsad.errors import RequestError
+from zsad.types import METRICS
+
+Bench = Callable[..., dict[str, Any]]
+
+
+def numbers(document: dict[str, Any]) -> dict[tuple[Any, ...], dict[str, float | None]]:
+    return {
+        (c["method"], c["dataset"], c["category"], c["seed"]): c["metrics"]
+        for c in document["cells"]
+    }
+
+
+def close(a: dict[Any, Any], b: dict[Any, Any], tolerance: float = 1e-4) -> None:
+    assert a.keys() == b.keys()
+    for key, metrics in a.items():
+        for name, value in metrics.items():
+            other = b[key][name]
+            assert (value is None) == (other is None), (key, name)
+            if value is not None:
+                assert value == pytest.approx(other, abs=tolerance), (key, name)
+
+
+def test_one_forward_serves_all_methods(bench: Bench) -> None:
+    alone = bench("clip", overrides=["run.batch_size=8"], dry_run=True)
+    assert alone["to_run"] == 2
+    document = bench("clip,winclip,crowd", overrides=["run.batch_size=8"])
+    assert not document["failed"]
+    assert document["counters"]["image_forwards"] == 2  # two categories of eight images
+    assert document["counters"]["images"] == 16
+    assert len(document["cells"]) == 6
+    for cell in document["cells"]:
+        assert set(cell["metrics"]) == set(METRICS)
+        assert all(v is not None for v in cell["metrics"].values())
+        assert (cell["n_normal"], cell["n_anomalous"]) == (4, 4)
+    json.dumps(document)
+
+
+def test_together_equals_alone_and_batch_size_does_not_matter(bench: Bench, tmp_path: Path) -> None:
+    together = numbers(bench("clip,winclip", overrides=["run.batch_size=8"]))
+    apart: dict[Any, Any] = {}
+    for method in ("clip", "winclip"):
+        one = bench(method, overrides=["run.batch_size=3"], results=tmp_path / "other")
+        apart.update(numbers(one))
+    close(together, apart)
+
+
+def test_a_second_run_computes_nothing(bench: Bench) -> None:
+    first = bench("clip")
+    again = bench("clip")
+    assert again["counters"]["images"] == 0
+    assert again["counters"]["cells_run"] == 0
+    assert numbers(first) == numbers(again)
+    more = bench("clip,winclip")
+    assert more["counters"]["cells_run"] == 2
+    assert bench("clip", fresh=True)["counters"]["cells_run"] == 2
+
+
+def test_what_changes_numbers_makes_new_cells(bench: Bench) -> None:
+    bench("clip")
+    changed = bench("clip", overrides=["clip.temperature=0.5"])
+    assert changed["counters"]["cells_run"] == 2
+    assert bench("clip", limit=4)["counters"]["cells_run"] == 2
+    assert bench("clip", overrides=["run.batch_size=2"])["counters"]["cells_run"] == 0
+
+
+def test_limit_is_balanced(bench: Bench) -> None:
+    document = bench("clip", limit=4)
+    assert [(c["n_normal"], c["n_anomalous"]) for c in document["cells"]] == [(2, 2), (2, 2)]
+
+
+def test_a_method_that_raises_costs_only_its_own_cell(bench: Bench) -> None:
+    document = bench("raises,clip")
+    assert {(c["method"], c["category"]) for c in document["cells"]} == {
+        ("raises", "bolt"),
+        ("clip", "bolt"),
+        ("clip", "cloth"),
+    }
+    (failure,) = document["failed"]
+    assert failure["cell"]["category"] == "cloth"
+    assert "ArithmeticError: cannot weave" in failure["error"]
+    assert "\n" not in failure["error"]
+
+
+def test_not_a_number_is_refused_by_name(bench: Bench) -> None:
+    document = bench("nan,clip")
+    assert {c["method"] for c in document["cells"]} == {"clip"}
+    assert all("not-a-number" in f["error"] for f in document["failed"])
+    assert len(document["failed"]) == 2
+
+
+def test_out_of_memory_halves_the_batch_and_loses_nothing(bench: Bench) -> None:
+    document = bench("hungry", overrides=["run.batch_size=8"])
+    assert not document["failed"]
+    assert 2 in document["counters"]["batch_sizes"]
+    assert [c["n_normal"] + c["n_anomalous"] for c in document["cells"]] == [8, 8]
+
+
+def test_transductive_methods_see_everything_once(bench: Bench, tmp_path: Path) -> None:
+    small = bench("crowd", overrides=["run.batch_size=3"])
+    large = bench("crowd", overrides=["run.batch_size=8"], results=tmp_path / "large")
+    close(numbers(small), numbers(large))
+    assert small["counters"]["images"] == 16
+
+
+def test_references_are_drawn_by_seed(bench: Bench) -> None:
+    document = bench("winclip", seeds="0,1", overrides=["winclip.shots=2"])
+    assert not document["failed"]
+    assert {c["seed"] for c in document["cells"]} == {0, 1}
+    # sixteen test images, and at most 2 + 2 references for either category
+    assert 16 < document["counters"]["images"] <= 24
+
+
+def test_too_few_references_is_a_failed_cell(bench: Bench) -> None:
+    document = bench("winclip,clip", overrides=["winclip.shots=9"])
+    assert {c["method"] for c in document["cells"]} == {"clip"}
+    assert "9 normal reference images are needed" in document["failed"][0]["error"]
+
+
+def test_seedless_methods_fill_every_seed_with_one_pass(bench: Bench) -> None:
+    document = bench("clip", seeds=[0, 1, 2])
+    assert len(document["cells"]) == 6
+    assert document["counters"]["images"] == 16
+
+
+def test_an_unreadable_image_loses_its_category_by_name(bench: Bench, tmp_path: Path) -> None:
+    broken = tmp_path / "things" / "cloth" / "test" / "good" / "001.png"
+    broken.write_bytes(broken.read_bytes()[:60])
+    document = bench("clip")
+    assert {c["category"] for c in document["cells"]} == {"bolt"}
+    (failure,) = document["failed"]
+    assert "001.png" in failure["error"]
+
+
+def test_a_missing_dataset_does_not_stop_the_others(bench: Bench, definition: Path) -> None:
+    document = bench("clip", datasets=f"mvtec,{definition}", data_root=definition.parent)
+    assert {c["dataset"] for c in document["cells"]} == {definition.stem}
+    assert document["failed"][0]["cell"] == {"dataset": "mvtec"}
+
+
+def test_image_scores_and_manifest_are_stored(
+    bench: Bench, tmp_path: Path, definition: Path
+) -> None:
+    bench("clip")
+    root = tmp_path / "results"
+    table = pd.read_parquet(root / "scores" / "clip" / definition.stem / "0" / "bolt.parquet")
+    assert len(table) == 8
+    assert sorted(table["label"].unique()) == [0, 1]
+    assert np.isfinite(table["score"]).all()
+    manifest = json.loads((root / "manifest.json").read_text())
+    text = json.dumps(manifest)
+    assert "weights_sha256" in text
+    assert str(tmp_path) not in text  # nothing about this machine's folders
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        ({"methods": "clipp"}, "did you mean 'clip'"),
+        ({"overrides": ["clip.temprature=1"]}, "did you mean 'temperature'"),
+        ({"overrides": ["clip.temperature=hot"]}, "must be a number"),
+        ({"overrides": ["winclip.temperature=1"]}, "not in --methods"),
+        ({"overrides": ["run.batch=1"]}, "did you mean 'batch_size'"),
+        ({"seeds": "a"}, "--seeds"),
+        ({"limit": 0}, "--limit"),
+        ({"datasets": "mvtek"}, "did you mean 'mvtec'"),
+        ({"launcher": "moon"}, "--launcher"),
+    ],
+)
+def test_wrong_requests_name_the_option(bench: Bench, change: dict[str, Any], words: str) -> None:
+    with pytest.raises(RequestError, match=words):
+        bench(**change)
+
+
+def test_native_masks_are_met_at_their_own_size(bench: Bench) -> None:
+    document = bench("clip", overrides=["data.mask_resize=native", "run.batch_size=8"])
+    assert not document["failed"]
+    plain = bench("clip", overrides=["run.batch_size=8"])
+    native = document["cells"][0]["metrics"]["pixel_auroc"]
+    assert native == pytest.approx(plain["cells"][0]["metrics"]["pixel_auroc"], abs=0.05)
+
+
+def test_public_names() -> None:
+    for name in zsad.__all__:
+        if name not in ("train",):
+            assert getattr(zsad, name) is not None
