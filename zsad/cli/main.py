@@ -23,6 +23,7 @@ from zsad.errors import RequestError, ZsadError, nearest, unknown
 # verb -> module of this package; a module has `add(subparsers)`
 VERBS = {
     "bench": "bench",
+    "tables": "tables",
     "list": "show",
     "show": "show",
 }

@@ -1,0 +1,37 @@
+"""``zsad tables``: make tables from stored results."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from zsad.cli import options
+from zsad.errors import unknown
+
+
+def add(verbs: Any) -> None:
+    """Register the verb."""
+    from zsad.tables.formats import FORMATS
+
+    parser = options.verb(verbs, "tables", run, "Make tables from the results folder.")
+    options.results(parser)
+    parser.add_argument(
+        "--format", default="md,tex,csv,html", metavar="F,...", help=f"of {', '.join(FORMATS)}"
+    )
+    options.done(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write the tables, print the overview."""
+    from zsad import registry, tables
+    from zsad.tables.formats import FORMATS
+
+    formats = registry.expand(args.format)
+    for name in formats:
+        if name not in FORMATS:
+            raise unknown("format", name, FORMATS)
+    folder = options.existing_results(args.results)
+    written = tables.write(folder, formats)
+    print(tables.render(folder))
+    print(f"{len(written)} files in {folder / 'tables'}")
+    return 0

@@ -1,0 +1,113 @@
+"""Means, deviations and ranks: how stored metrics become the figures of a table."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from zsad.types import CellRecord
+
+PLACES = 1  # decimals of a percentage, as in the papers
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A metric in 0..1, or None where it is undefined.
+
+    ``deviation``: sample standard deviation over seeds, None with one seed or without any
+    spread.  ``count`` of ``of``: categories (or datasets) behind the mean.
+    """
+
+    value: float | None
+    deviation: float | None = None
+    count: int = 0
+    of: int = 0
+
+    @property
+    def shown(self) -> float | None:
+        """The percentage as it is printed: what ranks and ties are decided by."""
+        return None if self.value is None else round(100 * self.value, PLACES)
+
+    @property
+    def text(self) -> str:
+        """The percentage with its deviation; "–" where undefined."""
+        if self.value is None:
+            return "–"
+        spread = f" ± {100 * self.deviation:.{PLACES}f}" if self.deviation is not None else ""
+        return f"{100 * self.value:.{PLACES}f}{spread}"
+
+
+def mean(values: Iterable[float]) -> float | None:
+    """The arithmetic mean, or None of nothing."""
+    items = list(values)
+    return math.fsum(items) / len(items) if items else None
+
+
+def over_seeds(values: Sequence[float], count: int, of: int) -> Figure:
+    """One figure out of one value per seed."""
+    centre = mean(values)
+    if centre is None:
+        return Figure(None, None, 0, of)
+    deviation = None
+    if len(set(values)) > 1:
+        squares = math.fsum((v - centre) ** 2 for v in values)
+        deviation = math.sqrt(squares / (len(values) - 1))
+    return Figure(centre, deviation, count, of)
+
+
+def over_categories(
+    records: Mapping[tuple[str, int], CellRecord], metric: str, categories: Sequence[str]
+) -> Figure:
+    """The mean over the categories that define ``metric`` for every seed, then over seeds.
+
+    ``records`` by (category, seed).  A category that one seed lacks is left out for all seeds,
+    so that the deviation is one of seeds alone.
+    """
+    seeds = sorted({seed for _, seed in records})
+    defined: dict[str, list[float]] = {}
+    for category in categories:
+        values = [_value(records.get((category, seed)), metric) for seed in seeds]
+        if values and all(v is not None for v in values):
+            defined[category] = [v for v in values if v is not None]
+    if not defined:
+        return Figure(None, None, 0, len(categories))
+    means = [math.fsum(column) / len(defined) for column in zip(*defined.values())]
+    return over_seeds(means, len(defined), len(categories))
+
+
+def of_category(
+    records: Mapping[tuple[str, int], CellRecord], metric: str, category: str
+) -> Figure:
+    """One category's mean over the seeds that define ``metric``."""
+    found = [_value(r, metric) for (c, _), r in sorted(records.items()) if c == category]
+    values = [v for v in found if v is not None]
+    return over_seeds(values, int(bool(values)), 1)
+
+
+def over_datasets(figures: Sequence[Figure]) -> Figure:
+    """The mean of the datasets' means, each counted once; no deviation."""
+    values = [f.value for f in figures if f.value is not None]
+    return Figure(mean(values), None, len(values), len(figures))
+
+
+def ranks(figures: Sequence[Figure], eligible: Sequence[bool]) -> list[int]:
+    """1 for the best, 2 for the second best printed value, 0 for all others.
+
+    Equal printed values share a rank.  Only eligible figures with the largest count behind
+    them compete, and only if there are at least two.
+    """
+    running = [f.value is not None and ok for f, ok in zip(figures, eligible)]
+    most = max((f.count for f, r in zip(figures, running) if r), default=0)
+    running = [r and f.count == most for f, r in zip(figures, running)]
+    if sum(running) < 2:
+        return [0] * len(figures)
+    values = sorted({f.shown for f, r in zip(figures, running) if r and f.shown is not None})
+    place = {value: i + 1 for i, value in enumerate(reversed(values)) if i < 2}
+    return [
+        place.get(f.shown, 0) if r and f.shown is not None else 0 for f, r in zip(figures, running)
+    ]
+
+
+def _value(record: CellRecord | None, metric: str) -> float | None:
+    return record.metrics.get(metric) if record is not None else None

@@ -1,0 +1,191 @@
+"""Pages as Markdown, LaTeX, CSV and HTML.  Every text is escaped."""
+
+from __future__ import annotations
+
+import csv
+import html
+import io
+import re
+from collections.abc import Callable
+
+from zsad.tables.model import Cell, Line, Page, Span, Table
+
+
+# ------------------------------------------------------------------------------ Markdown
+def markdown(page: Page) -> str:
+    """The page as GitHub-flavoured Markdown."""
+    parts = [f"# {_md(page.title)}"]
+    for table in page.tables:
+        parts.append(f"## {_md(table.title)}\n\n{_markdown_table(table)}")
+    parts.append("\n".join(f"- {_md(note)}" for note in page.notes))
+    return "\n\n".join(p for p in parts if p) + "\n"
+
+
+def _markdown_table(table: Table) -> str:
+    rows = [[_md(line.label), *map(_markdown_cell, line.cells)] for line in table.lines]
+    heads = [_md(table.corner), *map(_md, table.heads)]
+    widths = [max(3, *(len(r[i]) for r in [heads, *rows])) for i in range(len(heads))]
+    lines = [heads, ["-" * w + (":" if i else "-") for i, w in enumerate(widths)], *rows]
+    return "\n".join(
+        "| " + " | ".join(text.ljust(w + 1) for text, w in zip(line, widths)) + " |"
+        for line in lines
+    )
+
+
+def _markdown_cell(cell: Cell) -> str:
+    marks = {0: "{}", 1: "**{}**", 2: "<u>{}</u>"}
+    return "".join(marks[s.rank].format(_md(s.text)) for s in cell)
+
+
+def _md(text: str) -> str:
+    text = re.sub(r"([\\`*<>|])", r"\\\1", text.replace("\n", " "))
+    text = text.replace("](", r"]\(")  # no links
+    return re.sub(r"(?<!\w)_|_(?!\w)", r"\\_", text)  # underscores inside words are plain
+
+
+# --------------------------------------------------------------------------------- LaTeX
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    "–": "--",
+    "±": r"$\pm$",
+    "†": r"$^\dagger$",
+    "‡": r"$^\ddagger$",
+    "§": r"$^\S$",
+    "Δ": r"$\Delta$",
+    "→": r"$\to$",
+}
+
+
+def latex(page: Page) -> str:
+    """The page as LaTeX tables for the packages booktabs and (for wide ones) graphicx."""
+    parts = [f"% {page.title}\n% needs \\usepackage{{booktabs,graphicx}}".replace("\n ", " ")]
+    parts += [_latex_table(page, table) for table in page.tables]
+    return "\n\n".join(parts) + "\n"
+
+
+def _latex_table(page: Page, table: Table) -> str:
+    columns = len(table.heads)
+    body: list[str] = []
+    if table.groups:
+        spans = [f"\\multicolumn{{{n}}}{{c}}{{{_tex(g)}}}" for g, n in table.groups]
+        body.append(" & ".join(["", *spans]) + r" \\")
+        start, rules = 2, []
+        for _, n in table.groups:
+            rules.append(f"\\cmidrule(lr){{{start}-{start + n - 1}}}")
+            start += n
+        body.append(" ".join(rules))
+    body.append(" & ".join(map(_tex, [table.corner, *table.heads])) + r" \\")
+    body.append(r"\midrule")
+    before: Line | None = None
+    for line in table.lines:
+        if line.mean and before is not None and not before.mean:
+            body.append(r"\midrule")
+        body.append(" & ".join([_tex(line.label), *map(_latex_cell, line.cells)]) + r" \\")
+        before = line
+    notes = [f"\\\\[2pt]\\parbox{{\\linewidth}}{{\\footnotesize {_tex(' '.join(page.notes))}}}"]
+    return "\n".join(
+        [
+            r"\begin{table}[t]",
+            r"\centering",
+            f"\\caption{{{_tex(page.title)}: {_tex(table.title)}}}",
+            f"\\label{{tab:{re.sub('[^a-z0-9:-]', '-', f'{page.name}:{table.name}'.lower())}}}",
+            r"\resizebox{\linewidth}{!}{%",
+            f"\\begin{{tabular}}{{l{'c' * columns}}}",
+            r"\toprule",
+            *body,
+            r"\bottomrule",
+            r"\end{tabular}}",
+            *(notes if page.notes else []),
+            r"\end{table}",
+        ]
+    )
+
+
+def _latex_cell(cell: Cell) -> str:
+    marks = {0: "{}", 1: "\\textbf{{{}}}", 2: "\\underline{{{}}}"}
+    return "".join(marks[s.rank].format(_tex(s.text)) for s in cell)
+
+
+def _tex(text: str) -> str:
+    return "".join(_LATEX.get(c, c) for c in text.replace("\n", " "))
+
+
+# ----------------------------------------------------------------------------------- CSV
+def comma_separated(page: Page) -> str:
+    """The page's figures as one long CSV table, percentages not rounded to one decimal."""
+    heads = ["page", "table", *dict.fromkeys(k for t in page.tables for d in t.data for k in d)]
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, heads, lineterminator="\n")
+    writer.writeheader()
+    for table in page.tables:
+        for entry in table.data:
+            writer.writerow({"page": page.name, "table": table.name, **entry})
+    return buffer.getvalue()
+
+
+# ---------------------------------------------------------------------------------- HTML
+_STYLE = (
+    "body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:90rem;padding:0 1rem}"
+    "table{border-collapse:collapse;margin:1rem 0}"
+    "td,th{padding:.25rem .7rem;text-align:center;white-space:nowrap}"
+    "td:first-child,th:first-child{text-align:left}thead{border-bottom:1px solid;}"
+    "tr.mean{font-style:italic}tr.first{border-top:1px solid}div.wide{overflow-x:auto}"
+    "table{border-top:2px solid;border-bottom:2px solid}footer{font-size:.85em}"
+)
+
+
+def html_page(page: Page) -> str:
+    """The page as one self-contained HTML file."""
+    body = "".join(
+        f"<h2>{_esc(t.title)}</h2><div class=wide>{html_table(t)}</div>\n" for t in page.tables
+    )
+    notes = "".join(f"<li>{_esc(note)}</li>" for note in page.notes)
+    return (
+        '<!doctype html>\n<html lang="en"><meta charset="utf-8">'
+        f"<title>{_esc(page.title)}</title>\n"
+        f"<style>{_STYLE}</style>\n<h1>{_esc(page.title)}</h1>\n{body}"
+        f"<footer><ul>{notes}</ul></footer></html>\n"
+    )
+
+
+def html_table(table: Table) -> str:
+    """One table as an HTML fragment."""
+    groups = "".join(f"<th colspan={n}>{_esc(g)}</th>" for g, n in table.groups)
+    above = f"<tr><th></th>{groups}</tr>" if groups else ""
+    heads = "".join(f"<th>{_esc(h)}</th>" for h in [table.corner, *table.heads])
+    rows, before = [], False
+    for line in table.lines:
+        kind = "mean first" if line.mean and not before else "mean" if line.mean else ""
+        before = line.mean
+        cells = "".join(f"<td>{''.join(map(_html_span, c))}</td>" for c in line.cells)
+        rows.append(f'<tr class="{kind}"><td>{_esc(line.label)}</td>{cells}</tr>')
+    return f"<table><thead>{above}<tr>{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+
+
+def _html_span(span: Span) -> str:
+    marks = {0: "{}", 1: "<b>{}</b>", 2: "<u>{}</u>"}
+    return marks[span.rank].format(_esc(span.text))
+
+
+def _esc(text: str) -> str:
+    return html.escape(text, quote=True)
+
+
+FORMATS: dict[str, Callable[[Page], str]] = {
+    "md": markdown,
+    "tex": latex,
+    "csv": comma_separated,
+    "html": html_page,
+}

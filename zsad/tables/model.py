@@ -1,0 +1,49 @@
+"""What a page of tables consists of, before it is Markdown, LaTeX, CSV or HTML."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+
+class Span(NamedTuple):
+    """A piece of text.  ``rank``: 1 best (bold), 2 second (underlined), 0 plain."""
+
+    text: str
+    rank: int = 0
+
+
+Cell = tuple[Span, ...]
+
+
+@dataclass(frozen=True)
+class Line:
+    """One row.  ``mean``: set apart from the rows above."""
+
+    label: str
+    cells: tuple[Cell, ...]
+    mean: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table.  ``groups``: (name, number of columns) above the headings; ``data``: the same
+    as plain records for CSV, metrics in percent."""
+
+    name: str
+    title: str
+    corner: str
+    heads: tuple[str, ...]
+    lines: tuple[Line, ...]
+    groups: tuple[tuple[str, int], ...] = ()
+    data: tuple[dict[str, Any], ...] = ()
+
+
+@dataclass(frozen=True)
+class Page:
+    """Tables that belong together, with their footnotes.  ``name`` is a relative file stem."""
+
+    name: str
+    title: str
+    tables: tuple[Table, ...]
+    notes: tuple[str, ...] = field(default=())
