@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from zsad.errors import RequestError, unknown
+from zsad.errors import RequestError, nearest
 
 OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
 OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -92,11 +92,9 @@ def spec(name: str) -> BackboneSpec:
         return specs()[name]
     model, _, tag = name.partition("/")
     if model not in open_clip_models():
-        raise unknown(
-            "backbone",
-            name,
-            [*specs(), *open_clip_models()] if len(name) > 3 else specs(),
-            "or any open_clip model by its name, see `zsad list backbones`",
+        raise RequestError(
+            f"unknown backbone '{name}'{nearest(name, [*specs(), *open_clip_models()])}; known: "
+            f"{', '.join(specs())}, or any open_clip model, e.g. ViT-B-16 or ViT-B-16/openai"
         )
     return BackboneSpec(
         name=name,
