@@ -1,7 +1,7 @@
 """One of several processes that share an evaluation: ``process.py FOLDER RANK WORLD``.
 
-FOLDER/shares.pt holds one batch per process (None: no data); the result goes to
-FOLDER/<mode>-<rank>.json.
+FOLDER/shares.pt holds cases, each of one batch per process (None: no data); results go to
+FOLDER/<case>-<mode>-<rank>.json.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ def main(folder: Path, rank: int, world: int) -> None:
     torch.distributed.init_process_group(
         "gloo", init_method=f"file://{folder / 'rendezvous'}", rank=rank, world_size=world
     )
-    share = torch.load(folder / "shares.pt", weights_only=True)[rank]
-    for mode in ("binned", "exact"):
-        metrics = CategoryMetrics(mode, aupro_200=True)
-        if share is not None:
-            metrics.update(*share)
-        for _ in range(2):  # the second time from the state that gathering left behind
-            metrics.pixel._computed = metrics.image._computed = None
-            result = metrics.compute()
-        (folder / f"{mode}-{rank}.json").write_text(json.dumps(asdict(result)))
+    for case, shares in enumerate(torch.load(folder / "shares.pt", weights_only=True)):
+        for mode in ("binned", "exact"):
+            metrics = CategoryMetrics(mode, aupro_200=True)
+            if shares[rank] is not None:
+                metrics.update(*shares[rank])
+            for _ in range(2):  # the second time from the state that gathering left behind
+                metrics.pixel._computed = metrics.image._computed = None
+                result = metrics.compute()
+            (folder / f"{case}-{mode}-{rank}.json").write_text(json.dumps(asdict(result)))
     torch.distributed.destroy_process_group()
 
 

@@ -10,11 +10,11 @@ from sklearn.metrics import average_precision_score, precision_recall_curve, roc
 
 from zsad.metrics import functional, reference
 from zsad.metrics.functional import Curve
-from zsad.metrics.regions import region_weights
+from zsad.metrics.regions import region_pixels
 
 
 def curve_of(maps: np.ndarray, masks: np.ndarray, cuts: np.ndarray | None = None) -> Curve:
-    weights, regions, _ = region_weights(masks)
+    _, weights, regions = region_pixels(masks)
     return Curve.from_scores(maps[~masks], maps[masks], weights, regions, cuts)
 
 

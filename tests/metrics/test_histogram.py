@@ -20,7 +20,8 @@ from zsad.metrics.histogram import (
     merge_histograms,
     order_keys,
 )
-from zsad.metrics.regions import region_weights
+from zsad.metrics.pixel import BINS
+from zsad.metrics.regions import region_pixels
 
 SMALL = BLOCKS  # the coarsest histogram allowed: one bin per block if all are used
 finite = st.floats(width=32, allow_nan=False, allow_infinity=False)
@@ -139,18 +140,22 @@ def test_scores_of_one_bin_agree_to_the_stated_resolution(seed, scale):
 
 
 def test_resolution_in_numbers():
-    """2^20 bins: scores in 0.01..1 agree to 2^-17, whatever else; in an eighth octave exactly."""
-    histogram = ScoreHistogram(empty_histogram(1 << 20))
+    """The figures of the module's docstring, at the default size."""
+    histogram = ScoreHistogram(empty_histogram(BINS))
     histogram.add(torch.linspace(0.01, 1.0, 100_000))
-    assert histogram.used == 55  # 0.01 .. 1.0
-    assert histogram.resolution == 2.0**-17
-    narrow = ScoreHistogram(empty_histogram(1 << 20))
-    narrow.add(torch.linspace(0.5, 0.56, 1000))
-    assert narrow.fine == FINE
-    assert narrow.resolution == 0
-    worst = ScoreHistogram(empty_histogram(1 << 20))
+    assert histogram.used == 55
+    assert histogram.resolution == 2.0**-15
+    octave = ScoreHistogram(empty_histogram(BINS))
+    octave.add(torch.linspace(0.5, 0.9999, 10_000))
+    assert octave.used == 8
+    assert octave.resolution == 2.0**-18
+    worst = ScoreHistogram(empty_histogram(BINS))
     worst._open(torch.arange(8, BLOCKS - 8))
-    assert worst.resolution == 2.0**-11
+    assert worst.resolution == 2.0**-9
+    exact = ScoreHistogram(empty_histogram(1 << 20))
+    exact.add(torch.linspace(0.5, 0.56, 1000))
+    assert exact.fine == FINE
+    assert exact.resolution == 0
 
 
 def test_a_known_tie_is_no_error_and_a_mixed_bin_is():
@@ -173,7 +178,7 @@ def test_binned_values_lie_within_their_bounds(seed, scale, count, share):
     masks = random.random((2, count, 3)) < share
     masks.flat[0], masks.flat[-1] = True, False
     scores = spread(random, masks.size, scale).reshape(masks.shape)
-    weights, regions, _ = region_weights(masks)
+    _, weights, regions = region_pixels(masks)
     histogram = ScoreHistogram(empty_histogram(SMALL))
     histogram.add(scores.flatten())
     # every block of the float range in use: the coarsest bins that can ever occur
@@ -202,7 +207,7 @@ def test_binned_aupro_lies_within_its_bound_of_brute_force(seed, scale):
     masks = random.random((3, 8, 8)) < 0.3
     masks.flat[0], masks.flat[-1] = True, False
     scores = spread(random, masks.size, scale).reshape(masks.shape)
-    weights, regions, _ = region_weights(masks)
+    _, weights, regions = region_pixels(masks)
     histogram = ScoreHistogram(empty_histogram(SMALL))
     histogram.add(scores.flatten())
     histogram.mark_anomalous(scores[torch.from_numpy(masks)], torch.from_numpy(weights))
@@ -212,20 +217,20 @@ def test_binned_aupro_lies_within_its_bound_of_brute_force(seed, scale):
 
 
 def test_bounds_are_small_for_maps_in_any_usual_range():
-    """Default bins, 200,000 pixels: at most 3e-4, even for maps within 1e-3 of 0.5."""
+    """Default bins: far below a tenth of a point, even for maps within 1e-3 of 0.5."""
     random = np.random.default_rng(0)
     masks = random.random((1, 400, 500)) < 0.05
     for low, width in ((0, 1), (0.4995, 1e-3), (-20, 40), (0.07, 1e-2)):
         maps = (low + width * (0.7 * random.random(masks.shape) + 0.3 * masks)).astype(np.float32)
-        weights, regions, _ = region_weights(masks)
-        histogram = ScoreHistogram(empty_histogram(1 << 20))
+        _, weights, regions = region_pixels(masks)
+        histogram = ScoreHistogram(empty_histogram(BINS))
         histogram.add(torch.from_numpy(maps).flatten())
         histogram.mark_anomalous(torch.from_numpy(maps[masks]), torch.from_numpy(weights))
         curve = histogram.curve(regions)
-        assert functional.auroc_bound(curve) < 1e-4
-        assert functional.average_precision_bound(curve) < 3e-4
-        assert functional.f1_max_bound(curve) < 1e-4
-        assert functional.aupro_bound(curve) < 1e-4
+        assert functional.auroc_bound(curve) < 2e-4
+        assert functional.average_precision_bound(curve) < 1e-3
+        assert functional.f1_max_bound(curve) < 5e-4
+        assert functional.aupro_bound(curve) < 5e-4
 
 
 # ----------------------------------------------------------------------------------- faults

@@ -9,11 +9,11 @@ shrinks (neighbouring bins are added up) as n grows.
 
 Guarantee: two scores share a bin only if they agree in sign, exponent and the first 3 + b
 mantissa bits, hence relatively to 2^-(3 + b) (scores nearer to 0 than 2^-126, the subnormal
-ones, may share a bin with 0).  With the default 2^20 bins that is 2^-11 in the
-worst case of all 4,080 finite blocks in use; scores between 0.01 and 1 use 54 blocks: 2^-17.
-At b = 20 every float has its own bin.  The final bins depend on the set of scores alone, not on
-their order or their division into batches and processes.  Each bin remembers one score and
-whether it ever met a different one, so ties are known to be ties and carry no error.
+ones, may share a bin with 0).  With 2^18 bins that is 2^-9 in the worst case of all 4,080 finite
+blocks in use; scores between 0.01 and 1 use 55 blocks: 2^-15; scores within an octave that spans
+8 of them: 2^-18.  At b = 20 every float has its own bin.  The bins depend on the set of scores
+alone, not on their order or their division into batches and processes.  Each bin remembers one
+score and whether it ever met a different one, so ties are known to be ties and carry no error.
 """
 
 from __future__ import annotations
@@ -29,10 +29,12 @@ from zsad.metrics.functional import Curve
 
 BLOCKS = 1 << 12
 FINE = 20  # key bits below the block
-CHUNK = 1 << 20  # scores sorted into bins at once: bounds the memory of an update
+CHUNK = 1 << 18  # scores sorted into bins at once: bounds the memory of an update, fits caches
 HEADER = BLOCKS + 2  # slot of every block, then b, then the number of blocks in use
-BYTES = 8 + 8 + 8 + 4 + 1  # per bin: three counts, a key, a flag
+BYTES = 8 + 8 + 8 + 4  # per bin: three counts and a key
 EDGE = 8  # the first and last 8 blocks hold infinities and NaN
+FRESH = 0x7FFFFFFF  # no score yet; the key of a NaN, like the next
+MIXED = -0x80000000  # different scores
 
 
 def order_keys(scores: Tensor) -> Tensor:
@@ -57,6 +59,7 @@ def empty_histogram(bins: int) -> Tensor:
     state = torch.zeros(HEADER + bins * BYTES // 8, dtype=torch.int64)
     state[:BLOCKS] = -1
     state[BLOCKS] = FINE
+    state[HEADER + 3 * bins :].view(torch.int32).fill_(FRESH)
     return state
 
 
@@ -74,20 +77,26 @@ class ScoreHistogram:
 
     ``total`` [bins] counts all scores, ``anomalous`` [bins] the anomalous ones among them,
     ``overlap`` [bins] sums the weights of the anomalous ones.  ``sample`` [bins] is the key of
-    one score of the bin, ``mixed`` [bins] says whether the bin holds different scores.
+    the bin's only score, or FRESH, or MIXED.  The blocks in use lie in ascending order.
     """
 
     def __init__(self, state: Tensor) -> None:
         self.state = state
-        bins = (state.numel() - HEADER) * 8 // BYTES
-        self.bins = bins
+        self.bins = bins = (state.numel() - HEADER) * 8 // BYTES
         self.slots = state[:BLOCKS]  # -1: the block is not in use
-        sizes = [bins, bins, bins, bins // 2, bins // 8]
-        self.total, self.anomalous, overlap, sample, mixed = state[HEADER:].split(sizes)
+        self.total, self.anomalous, overlap, sample = state[HEADER:].split(
+            [bins, bins, bins, bins // 2]
+        )
         self.overlap = overlap.view(torch.float64)
         self.sample = sample.view(torch.int32)
-        self.mixed = mixed.view(torch.bool)
-        self.fine, self.used = state[BLOCKS : BLOCKS + 2].tolist()
+        self._read_header()
+
+    def _read_header(self) -> None:
+        self.fine, self.used = self.state[BLOCKS:HEADER].tolist()
+        self.blocks = (self.slots >= 0).nonzero()[:, 0]  # [used], ascending
+        first, last = self.blocks[[0, -1]].tolist() if self.used else (0, -1)
+        # blocks in one piece, the usual case, need no table look-up
+        self.start = first if last - first + 1 == self.used > 0 else None
 
     # ------------------------------------------------------------------------------ filling
     def add(self, scores: Tensor) -> None:
@@ -95,19 +104,9 @@ class ScoreHistogram:
         for part in scores.split(CHUNK):
             keys = order_keys(part)
             places = self._places(keys)
-            one = torch.ones(1, dtype=torch.int64, device=part.device).expand(places.numel())
             self._note_ties(places, keys)
+            one = torch.ones(1, dtype=torch.int64, device=part.device).expand(places.numel())
             self.total.index_add_(0, places, one)
-
-    def _note_ties(self, places: Tensor, keys: Tensor) -> None:
-        """Find bins that meet a second score; cheap once most bins in use are mixed."""
-        unsure = self.mixed.index_select(0, places).logical_not_().nonzero()[:, 0]
-        if not unsure.numel():
-            return
-        places, keys = places[unsure], keys[unsure]
-        fresh = self.total.index_select(0, places) == 0
-        self.sample[places[fresh]] = keys[fresh]
-        self.mixed[places[self.sample.index_select(0, places) != keys]] = True
 
     def mark_anomalous(self, scores: Tensor, weights: Tensor) -> None:
         """Say that scores [N], already added, are anomalous, with their weights [N] (float64)."""
@@ -117,50 +116,64 @@ class ScoreHistogram:
             self.anomalous.index_add_(0, places, one)
             self.overlap.index_add_(0, places, weight)
 
+    def _note_ties(self, places: Tensor, keys: Tensor) -> None:
+        """Remember the first score of each bin and which bins meet a second one."""
+        known = self.sample.index_select(0, places)
+        news = _new_scores(known, keys)
+        if not news.numel():
+            return
+        places, keys, known = places[news], keys[news], known[news]
+        first = known == FRESH
+        self.sample[places[first]] = keys[first]
+        self.sample[places[self.sample.index_select(0, places) != keys]] = MIXED
+
     def _places(self, keys: Tensor) -> Tensor:
         """Return the bin of each key [N] (int32), opening blocks where needed."""
+        if not keys.numel():
+            return keys
+        if self.start is not None:
+            places = keys >> (FINE - self.fine)
+            places -= (self.start - BLOCKS // 2) << self.fine
+            low, high = torch.aminmax(places)
+            if int(low) >= 0 and int(high) < self.used << self.fine:
+                return places
         blocks = (keys >> FINE).add_(BLOCKS // 2)
-        places = self.slots.to(torch.int32).index_select(0, blocks)
-        if keys.numel() and int(places.min()) < 0:
-            self._open(blocks[places < 0].unique().to(torch.int64), keys)
-            places = self.slots.to(torch.int32).index_select(0, blocks)
+        slots = self.slots.to(torch.int32).index_select(0, blocks)
+        if int(slots.min()) < 0:
+            self._open(blocks[slots < 0].unique().to(torch.int64), keys)
+            slots = self.slots.to(torch.int32).index_select(0, blocks)
         within = (keys >> (FINE - self.fine)).bitwise_and_((1 << self.fine) - 1)
-        return places.bitwise_left_shift_(self.fine).add_(within)
+        return slots.bitwise_left_shift_(self.fine).add_(within)
 
     def _open(self, blocks: Tensor, keys: Tensor | None = None) -> None:
-        """Give bins to blocks that are not in use yet, halving the resolution as needed."""
+        """Give bins to blocks [N] that are not in use yet, halving the resolution as needed."""
         if int(blocks.min()) < EDGE or int(blocks.max()) >= BLOCKS - EDGE:
             _refuse(keys)
-        count = self.used + blocks.numel()
+        every = torch.cat([self.blocks, blocks]).unique()
+        count = every.numel()
         fine = min(FINE, (self.bins // count).bit_length() - 1)
-        if fine < self.fine:
-            coarse = self._coarse(fine)
-            for part, kept in zip(self._parts(), coarse):
-                part.zero_()
-                part[: kept.numel()] = kept.reshape(-1)
-        self.slots[blocks] = torch.arange(self.used, count, device=self.slots.device)
-        self.fine, self.used = fine, count
+        rows = torch.searchsorted(every, self.blocks)
+        for part, kept in zip(self._parts(), self._coarse(fine)):
+            part.fill_(FRESH if part is self.sample else 0)
+            part[: count << fine].view(count, 1 << fine)[rows] = kept
+        self.slots[every] = torch.arange(count, device=every.device)
         self.state[BLOCKS], self.state[BLOCKS + 1] = fine, count
+        self._read_header()
 
     def _parts(self) -> tuple[Tensor, ...]:
-        return self.total, self.anomalous, self.overlap, self.sample, self.mixed
+        return self.total, self.anomalous, self.overlap, self.sample
+
+    def _table(self, part: Tensor) -> Tensor:
+        """Return the bins in use as a view [used, 2^b]."""
+        return part[: self.used << self.fine].view(self.used, 1 << self.fine)
 
     def _coarse(self, fine: int) -> tuple[Tensor, ...]:
-        """Return all parts with 2^fine bins per block: each [used, 2^fine]."""
-        shape = (self.used, 1 << fine, 1 << (self.fine - fine))
-        total, anomalous, overlap, sample, mixed = (
-            part[: self.used << self.fine].view(shape) for part in self._parts()
-        )
-        held = (total > 0).to(torch.int32)
-        first = held.argmax(2, keepdim=True)  # an occupied bin, if there is one
-        different = (held.sum(2) > 1) | mixed.any(2)
-        return (
-            total.sum(2),
-            anomalous.sum(2),
-            overlap.sum(2),
-            sample.gather(2, first)[..., 0],
-            different,
-        )
+        """Return copies of all parts with 2^fine bins per block: each [used, 2^fine]."""
+        tables = [
+            self._table(part).reshape(self.used, 1 << fine, 1 << (self.fine - fine))
+            for part in self._parts()
+        ]
+        return (*(table.sum(2) for table in tables[:3]), _join_samples(tables[3], 2))
 
     def merge(self, other: ScoreHistogram) -> None:
         """Add all scores of another histogram of as many bins."""
@@ -168,22 +181,16 @@ class ScoreHistogram:
             raise ValueError(f"cannot merge histograms of {self.bins} and {other.bins} bins")
         if not other.used:
             return
-        theirs = (other.slots >= 0).nonzero()[:, 0]
-        new = theirs[self.slots[theirs] < 0]
+        new = other.blocks[self.slots[other.blocks] < 0]
         if new.numel():
             self._open(new)
-        rows = torch.empty(other.used, dtype=torch.int64, device=self.state.device)
-        rows[other.slots[theirs]] = self.slots[theirs]  # their slot -> my slot
+        rows = self.slots[other.blocks]
         # self is not the finer one now: it has opened at least as many blocks
         added = other._coarse(self.fine)
-        shape = (self.used, 1 << self.fine)
-        mine = [part[: self.used << self.fine].view(shape) for part in self._parts()]
-        held, adding = mine[0][rows] > 0, added[0] > 0
-        differ = held & adding & (mine[3][rows] != added[3])
-        mine[4][rows] = mine[4][rows] | added[4] | differ
-        mine[3][rows] = torch.where(held, mine[3][rows], added[3])
-        for part, more in zip(mine[:3], added[:3]):
-            part.index_add_(0, rows, more)
+        mine = [self._table(part) for part in self._parts()]
+        for table, more in zip(mine[:3], added[:3]):
+            table[rows] += more
+        mine[3][rows] = _join_samples(torch.stack([mine[3][rows], added[3]]), 0)
 
     # ------------------------------------------------------------------------------ reading
     @property
@@ -193,30 +200,41 @@ class ScoreHistogram:
 
     def curve(self, regions: int) -> Curve:
         """Return the counts per occupied bin, highest first (numpy, on the CPU)."""
-        slots = self.slots.cpu().numpy()
-        blocks = np.flatnonzero(slots >= 0)[::-1]
-        rows = slots[blocks]
-        size = self.used << self.fine
+        total = self._table(self.total).reshape(-1).cpu().numpy()
+        keep = np.flatnonzero(total)[::-1]
 
-        def ordered(counts: Tensor) -> np.ndarray:
-            table = counts[:size].cpu().numpy().reshape(self.used, 1 << self.fine)
-            return table[rows][:, ::-1].reshape(-1)
+        def kept(part: Tensor) -> np.ndarray:
+            return np.asarray(self._table(part).reshape(-1).cpu().numpy()[keep])
 
-        total = ordered(self.total)
-        keep = np.flatnonzero(total)
-        block, bin_ = keep >> self.fine, (1 << self.fine) - 1 - (keep & ((1 << self.fine) - 1))
-        edges = ((blocks[block] - BLOCKS // 2) << FINE) + (bin_ << (FINE - self.fine))
-        mixed = ordered(self.mixed)[keep]
-        keys = np.where(mixed, edges.astype(np.int32), ordered(self.sample)[keep])
-        positive = ordered(self.anomalous)[keep]
+        blocks = self.blocks.cpu().numpy()[keep >> self.fine]
+        within = keep & ((1 << self.fine) - 1)
+        edges = ((blocks - BLOCKS // 2) << FINE) + (within << (FINE - self.fine))
+        sample = kept(self.sample)
+        mixed = sample == MIXED
+        positive = kept(self.anomalous)
         return Curve(
-            key_values(keys),
+            key_values(np.where(mixed, edges.astype(np.int32), sample)),
             total[keep] - positive,
             positive,
-            ordered(self.overlap)[keep],
+            kept(self.overlap),
             regions,
             mixed,
         )
+
+
+def _new_scores(known: Tensor, keys: Tensor) -> Tensor:
+    """Return where a bin that is not mixed meets a key that it does not know: [M]."""
+    if known.device.type == "cpu":  # numpy compares integers several times faster than torch
+        old = known.numpy()
+        return torch.from_numpy(np.flatnonzero((old != keys.numpy()) & (old != MIXED)))
+    return (known != keys).logical_and_(known != MIXED).nonzero()[:, 0]
+
+
+def _join_samples(samples: Tensor, dim: int) -> Tensor:
+    """Return what is known of bins that are added up along ``dim``."""
+    low = samples.amin(dim)  # FRESH is the largest key, MIXED the smallest
+    high = torch.where(samples == FRESH, MIXED, samples).amax(dim)
+    return torch.where((low == high) | (low == FRESH), low, MIXED)
 
 
 def _refuse(keys: Tensor | None) -> NoReturn:

@@ -14,11 +14,11 @@ from zsad.metrics import functional
 from zsad.metrics.base import RankingMetric, Report, one_class
 from zsad.metrics.functional import Curve
 from zsad.metrics.histogram import ScoreHistogram, empty_histogram, merge_histograms
-from zsad.metrics.regions import region_weights
+from zsad.metrics.regions import region_pixels
 
 NAMES = ("pixel_auroc", "pixel_ap", "pixel_f1max", "pixel_aupro")
 RELEASED = "pixel_aupro_200"
-BINS = 1 << 20
+BINS = 1 << 18
 
 
 class PixelRanking(RankingMetric):
@@ -60,18 +60,21 @@ class PixelRanking(RankingMetric):
             self.low = torch.minimum(self.low, low.double())
             self.high = torch.maximum(self.high, high.double())
         if masks is None:
-            self._take(maps, None, None)
+            self._take(maps.reshape(-1), None, None)
             return
-        weights, regions, defective = region_weights(masks.cpu().numpy())
+        places, weights, regions = region_pixels(masks.cpu().numpy())
         self.regions += regions
-        rows = torch.from_numpy(defective).to(maps.device)
-        self._take(maps[~rows], None, None)
-        truth = masks.to(maps.device)[rows]
-        self._take(maps[rows], truth, torch.from_numpy(weights).to(maps.device))
+        device = maps.device
+        self._take(
+            maps.reshape(-1),
+            torch.from_numpy(places).to(device),
+            torch.from_numpy(weights).to(device),
+        )
 
     @abstractmethod
-    def _take(self, maps: Tensor, masks: Tensor | None, weights: Tensor | None) -> None:
-        """Count the pixels of some images; ``weights``: of the pixels of ``maps[masks]``."""
+    def _take(self, scores: Tensor, index: Tensor | None, weights: Tensor | None) -> None:
+        """Count pixels [N]; ``index`` [M] says which are anomalous, ``weights`` [M] how much
+        each contributes to the overlap of its region."""
 
     @abstractmethod
     def curve(self) -> Curve:
@@ -112,7 +115,7 @@ class PixelRanking(RankingMetric):
 
 
 class PixelHistogram(PixelRanking):
-    """The streaming form: fixed memory (29 bytes per bin), whatever the number of pixels.
+    """The streaming form: fixed memory (28 bytes per bin), whatever the number of pixels.
 
     Every value is the exact metric of scores whose differences inside a bin were forgotten (see
     :mod:`zsad.metrics.histogram`).  Bins keep the order, so only scores that share a bin can be
@@ -128,12 +131,12 @@ class PixelHistogram(PixelRanking):
         super().__init__(**kwargs)
         self.add_state("histogram", empty_histogram(bins), dist_reduce_fx=merge_histograms)
 
-    def _take(self, maps: Tensor, masks: Tensor | None, weights: Tensor | None) -> None:
+    def _take(self, scores: Tensor, index: Tensor | None, weights: Tensor | None) -> None:
         histogram = ScoreHistogram(self.histogram)
-        maps = maps.float()
-        histogram.add(maps.reshape(-1))
-        if masks is not None and weights is not None:
-            histogram.mark_anomalous(maps[masks], weights)
+        scores = scores.float()
+        histogram.add(scores)
+        if index is not None and weights is not None and index.numel():
+            histogram.mark_anomalous(scores[index], weights)
 
     def curve(self) -> Curve:
         return ScoreHistogram(self.histogram).curve(int(self.regions))
@@ -160,15 +163,17 @@ class PixelScores(PixelRanking):
         self.add_list("anomalous", torch.float32)
         self.add_list("weights", torch.float64)
 
-    def _take(self, maps: Tensor, masks: Tensor | None, weights: Tensor | None) -> None:
-        if not bool(torch.isfinite(maps).all()):
-            bad = int((~torch.isfinite(maps)).sum())
+    def _take(self, scores: Tensor, index: Tensor | None, weights: Tensor | None) -> None:
+        if not bool(torch.isfinite(scores).all()):
+            bad = int((~torch.isfinite(scores)).sum())
             raise CellError(f"anomaly maps hold {bad} values that are NaN or infinite")
-        if masks is None or weights is None:
-            self.normal.append(maps.flatten())
+        if index is None or weights is None:
+            self.normal.append(scores.clone())
             return
-        self.normal.append(maps[~masks])
-        self.anomalous.append(maps[masks])
+        normal = torch.ones(scores.shape, dtype=torch.bool, device=scores.device)
+        normal[index] = False
+        self.normal.append(scores[normal])
+        self.anomalous.append(scores[index])
         self.weights.append(weights)
 
     def released_range(self) -> tuple[np.floating, np.floating]:

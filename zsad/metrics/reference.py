@@ -62,15 +62,16 @@ def aupro(maps: np.ndarray, masks: np.ndarray, limit: float = 0.3) -> float:
     return float(area / limit)
 
 
-def aupro_200(maps: np.ndarray, masks: np.ndarray) -> float:
+def aupro_200(maps: np.ndarray, masks: np.ndarray, relabel: bool = False) -> float:
     """Return what the released threshold loop returns (AnomalyCLIP, FAPrompt and FiLo share it).
 
     200 steps from the smallest score of all maps, the largest excluded; found: score > threshold;
-    points below rate 0.3 kept, their rates stretched to [0, 1]; trapezoids.
+    points below rate 0.3 kept, their rates stretched to [0, 1]; trapezoids.  ``relabel``: find the
+    regions again at every threshold, as the released code does (same result, for timing).
     """
     low, high = maps.min(), maps.max()
     steps = np.arange(low, high, (high - low) / 200)
-    rates, overlaps = _pro_points((maps > t for t in steps), masks)
+    rates, overlaps = _pro_points((maps > t for t in steps), masks, relabel)
     keep = rates < 0.3
     rates, overlaps = rates[keep], overlaps[keep]
     rates = (rates - rates.min()) / (rates.max() - rates.min())
@@ -90,13 +91,14 @@ def regions(masks: np.ndarray) -> list[tuple[int, np.ndarray]]:
 
 
 def _pro_points(
-    found_maps: Iterable[np.ndarray], masks: np.ndarray
+    found_maps: Iterable[np.ndarray], masks: np.ndarray, relabel: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return false-positive rate and mean region overlap of each binary result."""
     parts = regions(masks)
     normal = masks == 0
     rates, overlaps = [], []
     for found in found_maps:
+        parts = regions(masks) if relabel else parts
         shares = [found[image][xy[:, 0], xy[:, 1]].mean() for image, xy in parts]
         overlaps.append(np.mean(shares))
         rates.append((found & normal).sum() / normal.sum())

@@ -2,30 +2,42 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import scipy.ndimage
 
 EIGHT = np.ones((3, 3), dtype=bool)  # pixels that touch at a corner belong to one region
 
 
-def region_weights(masks: np.ndarray) -> tuple[np.ndarray, int, np.ndarray]:
-    """Return 1 / area of the region of every anomalous pixel [M], the number of regions, and
-    which masks have any [B].
+class RegionPixels(NamedTuple):
+    """The anomalous pixels of a stack of masks, in raster order, image after image.
 
-    masks [B, H, W] bool.  Pixels come in raster order, image after image: the order of
-    ``maps[masks]``.  Regions never reach across images.
+    ``places`` [M]: position in the flattened stack.  ``weights`` [M]: 1 / area of the pixel's
+    region.  ``regions``: how many there are.
     """
-    weights: list[np.ndarray] = []
+
+    places: np.ndarray
+    weights: np.ndarray
+    regions: int
+
+
+def region_pixels(masks: np.ndarray) -> RegionPixels:
+    """Find the 8-connected regions of masks [B, H, W] (bool); none reaches across images."""
+    height, width = masks.shape[1:]
+    places: list[np.ndarray] = [np.zeros(0, np.int64)]
+    weights: list[np.ndarray] = [np.zeros(0)]
     regions = 0
-    filled = np.array([mask.any() for mask in masks], dtype=bool)
-    for mask in masks[filled]:
-        rows = np.flatnonzero(mask.any(1))
-        columns = np.flatnonzero(mask.any(0))
+    for image, mask in enumerate(masks):
+        if not mask.any():
+            continue
+        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+        top, left = rows[0], columns[0]
         # the bounding box of all regions: labelling costs by area
-        box = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-        labels, count = scipy.ndimage.label(box, EIGHT)
-        inside = labels[box]
-        areas = np.bincount(inside, minlength=count + 1)
-        weights.append(1.0 / areas[inside])
+        labels, count = scipy.ndimage.label(mask[top : rows[-1] + 1, left : columns[-1] + 1], EIGHT)
+        down, right = np.nonzero(labels)
+        inside = labels[down, right]
+        weights.append(1.0 / np.bincount(inside)[inside])
+        places.append((image * height + top + down) * width + left + right)
         regions += count
-    return (np.concatenate(weights) if weights else np.zeros(0)), regions, filled
+    return RegionPixels(np.concatenate(places), np.concatenate(weights), regions)
