@@ -1,0 +1,59 @@
+# Every target sets up what it needs.  Read README.md first.
+
+PYTHON ?= python3
+VENV ?= .venv
+EXTRAS ?= dev,elpv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.zsad-installed
+
+RESULTS ?= results
+DATA_ROOT ?= $(ZSAD_DATA)
+METHODS ?= all
+DATASETS ?= all
+BACKBONE ?= vit-l-14-336
+DEMO_METHODS ?= clip,winclip,alfa
+DEMO_LIMIT ?= 64
+DEMO_RESULTS ?= results/demo
+PYTEST_ARGS ?= -n 2
+
+.PHONY: setup demo test fault lint format bench tables speed clean
+
+setup: $(STAMP)  ## virtual environment with zsad in editable mode
+
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[$(EXTRAS)]"
+	touch $@
+
+demo: setup  ## methods on real ELPV images and on generated ones, with the bundled backbone
+	$(BIN)/zsad bench --methods $(DEMO_METHODS) --datasets elpv,synthetic \
+		--backbone zsad-tiny --limit $(DEMO_LIMIT) --offline --results $(DEMO_RESULTS)
+	$(BIN)/zsad tables --results $(DEMO_RESULTS)
+
+test: setup  ## the whole suite, offline
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS)
+
+fault: setup  ## only the tests that kill processes and fill disks
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m fault
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: setup  ## make bench METHODS=winclip,filo DATASETS=industrial DATA_ROOT=/data
+	$(BIN)/zsad bench --methods $(METHODS) --datasets $(DATASETS) --backbone $(BACKBONE) \
+		--results $(RESULTS) $(if $(DATA_ROOT),--data-root $(DATA_ROOT))
+
+tables: setup
+	$(BIN)/zsad tables --results $(RESULTS)
+
+speed: setup  ## speed benchmarks; each prints its conditions and its figures
+	set -e; for file in benchmarks/speed/[a-z]*.py; do $(BIN)/python $$file; done
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
