@@ -8,6 +8,7 @@ No code was released; our readings are listed in the README and stored with ever
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from zsad.backbones.text import TextEncoder
 
 CLS = Tap("cls")
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -245,5 +247,14 @@ class Alfa(Method):
         info: dict[str, Any] = {"own_readings": own_readings(self.config)}
         if self._current:
             info["prompts"] = self._prompts.get(self._current, {})
-            info["context"] = self._tally[self._current].figures()
+            info["context"] = figures = self._tally[self._current].figures()
+            log.info(
+                "alfa, %s: intervals nest in %.0f %% of %d images; %.1f normal and %.1f abnormal "
+                "prompts kept on average",
+                self._current,
+                100 * figures["nested_share"],
+                figures["images"],
+                figures["kept_normal"],
+                figures["kept_abnormal"],
+            )
         return info
