@@ -158,6 +158,20 @@ def test_resolution_in_numbers():
     assert exact.resolution == 0
 
 
+@pytest.mark.parametrize("low", [0.3, -0.9])
+def test_the_path_without_table_equals_the_one_with(low):
+    """Blocks in one piece are found by subtraction, others by look-up: the same bins."""
+    scores = torch.linspace(low, low + 0.2, 3000)
+    histogram = filled([(scores, torch.zeros(3000, dtype=torch.bool))])
+    assert histogram.start is not None
+    direct = histogram._places(order_keys(scores))
+    histogram.start = None
+    assert torch.equal(direct, histogram._places(order_keys(scores)))
+    histogram.add(torch.tensor([0.0]))  # far from the others: no longer in one piece
+    assert histogram.start is None
+    assert int(histogram.total.sum()) == 3001
+
+
 def test_a_known_tie_is_no_error_and_a_mixed_bin_is():
     close = torch.tensor([0.5, float(np.nextafter(np.float32(0.5), np.float32(1)))])
     many = torch.linspace(-8, 8, 5000)

@@ -88,7 +88,7 @@ class PixelRanking(RankingMetric):
         names = (*NAMES, RELEASED) if self.aupro_200 else NAMES
         missing = int(self.without_mask)
         if missing:
-            return Report.without(names, f"{missing} or more anomalous images have no mask")
+            return Report.without(names, f"{missing} of the anomalous images have no mask")
         curve = self.curve()
         reason = one_class(curve, "pixels")
         if reason:
