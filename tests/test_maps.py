@@ -285,6 +285,18 @@ def test_a_batch_equals_its_images():
         torch.testing.assert_close(together.unsuppressed[i], alone.unsuppressed[0])
 
 
+def test_boxes_that_the_method_kept_win_over_the_raw_answer():
+    stage, spec = noise(1, 8, 8), MapSpec(box_factor=0.5)
+    raw, kept = [boxes((0.5, 0.5, 1, 1))], [boxes((0.25, 0.5, 0.5, 1))]
+    plain = core.build_maps(Scores([stage], torch.zeros(1), kind="values"), spec, 8, raw)
+    torch.testing.assert_close(plain.final, stage)
+    chosen = Scores([stage], torch.zeros(1), kind="values", boxes=kept)
+    built = core.build_maps(chosen, spec, 8, raw)
+    torch.testing.assert_close(built.final[..., :4], stage[..., :4])
+    torch.testing.assert_close(built.final[..., 4:], 0.5 * stage[..., 4:])
+    torch.testing.assert_close(built.unsuppressed, stage)
+
+
 def planted(row: int, column: int) -> torch.Tensor:
     """Map of an image whose only anomalous patch is at (row, column)."""
     normal, anomalous = torch.eye(8)[0], torch.eye(8)[1]

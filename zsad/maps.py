@@ -209,7 +209,8 @@ def build_maps(
     Order: probability and enlargement per ``spec.order``, fusion over stages, normalisation,
     smoothing, box suppression.  Values are in [0, 1] for ``fuse="mean"`` and in [0, K] for
     ``fuse="sum"`` over K stages.  Smoothing follows fusion: both are linear, so it equals
-    smoothing every stage.
+    smoothing every stage.  ``boxes``: the detector's answers; those that the method kept in
+    ``scores.boxes`` win over them.
     """
     if not scores.maps:
         raise ValueError("scores hold no maps")
@@ -221,6 +222,7 @@ def build_maps(
         fused = gaussian_blur(fused, spec.sigma)
     elif spec.blur == "kernel3":
         fused = kernel3_blur(fused, spec.sigma)
+    boxes = boxes if scores.boxes is None else scores.boxes  # the method's choice wins
     if boxes is None or spec.box_factor == 1:
         return BuiltMaps(fused, fused)
     return BuiltMaps(suppress_boxes(fused, boxes, spec.box_factor, spec.box_arithmetic), fused)
