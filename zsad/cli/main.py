@@ -23,9 +23,13 @@ from zsad.errors import RequestError, ZsadError, nearest, unknown
 # verb -> module of this package; a module has `add(subparsers)`
 VERBS = {
     "bench": "bench",
+    "train": "train",
+    "predict": "predict",
     "tables": "tables",
     "list": "show",
     "show": "show",
+    "weights": "weights",
+    "doctor": "doctor",
 }
 
 

@@ -9,8 +9,6 @@ from typing import Any
 
 from zsad.io import dump_json
 
-WIDE = 200  # columns of a table that goes to a pipe or a file
-
 
 def print_json(value: Any, indent: int | None = 2) -> None:
     """Print one JSON document with stable keys, and flush it."""
@@ -36,18 +34,37 @@ def print_table(
     right: Sequence[int] = (),
 ) -> None:
     """Print a plain table to standard output.  ``right``: indices of right-aligned columns."""
+    if not sys.stdout.isatty():
+        _print_aligned(columns, rows, title, right)
+        return
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else WIDE, highlight=False)
+    console = Console(file=sys.stdout, highlight=False)
     table = Table(box=SIMPLE_HEAD, title=Text(title) if title else None, title_justify="left")
     for i, name in enumerate(columns):
         table.add_column(Text(name), justify="right" if i in right else "left", overflow="fold")
     for row in rows:
         table.add_row(*(Text(str(value)) for value in row))
     console.print(table)
+
+
+def _print_aligned(
+    columns: Sequence[str], rows: Sequence[Sequence[Any]], title: str, right: Sequence[int]
+) -> None:
+    """One line per row, whatever its width: for pipes and files."""
+    lines = [list(columns), *([str(value) for value in row] for row in rows)]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(columns))]
+    if title:
+        print(title)
+    for line in lines:
+        cells = [
+            text.rjust(w) if i in right else text.ljust(w)
+            for i, (text, w) in enumerate(zip(line, widths))
+        ]
+        print("  ".join(cells).rstrip())
 
 
 def percent(value: float | None) -> str:

@@ -1,0 +1,59 @@
+"""``zsad weights import``: turn a method's official checkpoint into one of ours."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from zsad import registry
+from zsad.cli import options
+from zsad.cli.output import stdout_to_stderr
+from zsad.errors import RequestError, WeightsError
+
+
+def add(verbs: Any) -> None:
+    """Register the verb."""
+    parser = options.verb(
+        verbs, "weights", run, "Import the official checkpoint of a trained method.", "overrides"
+    )
+    parser.add_argument("action", choices=["import"], metavar="import")
+    parser.add_argument("method", metavar="METHOD")
+    parser.add_argument("file", metavar="FILE", help="the checkpoint as released")
+    parser.add_argument("--out", metavar="FILE", help="default: METHOD-official.safetensors")
+    parser.add_argument("--backbone", default="vit-l-14-336", metavar="NAME")
+    parser.add_argument("--weights", metavar="FILE", help="weight file of the backbone")
+    options.device(parser)
+    options.plugins(parser)
+    options.done(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Convert the file and say what was found in it."""
+    from zsad.config import parse_dotlist
+
+    if args.plugins:
+        registry.add_plugins(args.plugins)
+    entry = registry.method(args.method)
+    if not entry.trained:
+        raise RequestError(f"method '{entry.name}' is training-free: it has no checkpoints")
+    given = parse_dotlist(args.overrides)
+    if extra := [k for k in given if k != entry.name]:
+        raise RequestError(
+            f"'{extra[0]}' does not belong to {entry.name}; write {entry.name}.KEY=VALUE"
+        )
+    source = Path(args.file)
+    if not source.is_file():
+        raise WeightsError(f"{source}: no such file; give the path of the released checkpoint")
+    target = Path(args.out or f"{entry.name}-official.safetensors")
+    from zsad import backbones
+    from zsad.checkpoints import import_file
+
+    with stdout_to_stderr():
+        info = backbones.load(args.backbone, weights=args.weights, offline=args.offline).info
+        own = given.get(entry.name, {})
+        layers = [("preset", {"preset": "released"})] if "released" in entry.presets else []
+        report = import_file(entry, source, target, info, [*layers, ("the command line", own)])
+    print("\n".join(report))
+    print(f"use it: zsad bench --methods {entry.name} {entry.name}.checkpoint={target} ...")
+    return 0

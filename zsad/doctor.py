@@ -1,0 +1,197 @@
+"""Examines an installation: what is there, what works, what is missing and how to get it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from zsad import __version__, registry
+from zsad.errors import ZsadError
+
+PACKAGES = (
+    *("torch", "torchvision", "open_clip_torch", "lightning", "torchmetrics", "omegaconf"),
+    *("numpy", "scipy", "scikit-image", "pandas", "pyarrow", "pillow", "tifffile", "imagecodecs"),
+)
+OPTIONAL = {"elpv-dataset": "elpv", "groundingdino-py": "grounding", "ray": "ray"}
+TOLERANCE = 1e-9  # exact mode against the slow definitions
+
+
+State = Literal["ok", "absent", "broken"]
+
+
+class Finding(NamedTuple):
+    """``state``: ok, absent (optional, not there) or broken (needs a repair)."""
+
+    area: str
+    name: str
+    state: State
+    text: str
+
+
+def examine(data_root: str | None = None, results: str | None = None) -> list[Finding]:
+    """All findings, in the order in which one repairs things."""
+    areas: tuple[Callable[[], Iterator[Finding]], ...] = (
+        versions,
+        devices,
+        metrics,
+        methods,
+        weights,
+        lambda: datasets(data_root),
+        lambda: storage(results),
+    )
+    return [finding for area in areas for finding in area()]
+
+
+def versions() -> Iterator[Finding]:
+    """Python and the packages that zsad builds on."""
+    yield Finding("version", "zsad", "ok", f"{__version__}, Python {platform.python_version()}")
+    for name in PACKAGES:
+        found = _version(name)
+        hint = found or "not installed; run `make setup` or `pip install zsad`"
+        yield Finding("version", name, "ok" if found else "broken", hint)
+    for name, extra in OPTIONAL.items():
+        found = _version(name)
+        hint = found or f"not installed; `pip install zsad[{extra}]` adds it"
+        yield Finding("version", name, "ok" if found else "absent", hint)
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def devices() -> Iterator[Finding]:
+    """Processors, and whether torchvision's operators fit this torch."""
+    import torch
+
+    from zsad.torchvision_compat import ensure
+
+    yield Finding("device", "cpu", "ok", f"{platform.machine()}, {torch.get_num_threads()} threads")
+    if torch.cuda.is_available():
+        for i in range(torch.cuda.device_count()):
+            free, total = torch.cuda.mem_get_info(i)
+            room = f"{free / 2**30:.1f} of {total / 2**30:.1f} GiB free"
+            yield Finding("device", f"cuda:{i}", "ok", f"{torch.cuda.get_device_name(i)}, {room}")
+    else:
+        yield Finding("device", "cuda", "absent", "no CUDA device, or torch was built without CUDA")
+    try:
+        replaced = ensure()
+        import torchvision
+    except Exception as error:  # whatever an import of compiled parts raises
+        yield Finding("device", "torchvision", "broken", f"cannot be imported ({error})")
+    else:
+        how = f"in plain PyTorch: {', '.join(replaced)}" if replaced else "compiled"
+        yield Finding("device", "torchvision", "ok", f"{torchvision.__version__}, operators {how}")
+
+
+def metrics() -> Iterator[Finding]:
+    """The metrics against their slow definitions, on generated maps with ties and regions."""
+    import numpy as np
+
+    from zsad.metrics import reference
+    from zsad.metrics.evaluate import evaluate
+
+    random = np.random.default_rng(0)
+    masks = np.zeros((6, 24, 24), dtype=bool)
+    masks[3:, 4:9, 5:12] = True
+    masks[4:, 15:18, 2:20] = True
+    maps = np.round(random.random(masks.shape) + 0.4 * masks, 2)
+    labels = masks.any(axis=(1, 2)).astype(int)
+    scores = maps.max(axis=(1, 2))
+    found = evaluate(maps, masks, scores, labels)
+    flat, truth = maps.ravel(), masks.ravel().astype(int)
+    expected = {
+        "image_auroc": reference.auroc(scores, labels),
+        "image_ap": reference.average_precision(scores, labels),
+        "image_f1max": reference.f1_max(scores, labels),
+        "pixel_auroc": reference.auroc(flat, truth),
+        "pixel_ap": reference.average_precision(flat, truth),
+        "pixel_f1max": reference.f1_max(flat, truth),
+        "pixel_aupro": reference.aupro(maps, masks),
+    }
+    for name, value in expected.items():
+        got = found[name]
+        fits = got is not None and abs(got - value) <= TOLERANCE
+        yield Finding("metric", name, "ok" if fits else "broken", f"{got} against {value}")
+
+
+def methods() -> Iterator[Finding]:
+    """Every registered method: its config and its class."""
+    for entry in registry.methods().values():
+        try:
+            entry.resolve()
+            entry.load()
+        except ZsadError as error:
+            yield Finding("method", entry.name, "broken", str(error))
+        else:
+            yield Finding("method", entry.name, "ok", entry.summary)
+
+
+def weights() -> Iterator[Finding]:
+    """Which backbones can be loaded without a network."""
+    from zsad.backbones.locate import default_folder, locate
+    from zsad.backbones.specs import specs
+
+    for spec in specs().values():
+        try:
+            if spec.model_config() is None:
+                continue  # "file" is what its weight file says
+            found = locate(spec, None)
+        except ZsadError as error:
+            state: State = "broken" if spec.bundled else "absent"
+            yield Finding("weights", spec.name, state, str(error))
+            continue
+        if found is None:
+            hint = f"not here; fetched on first use, or put {spec.weights_file or 'a file'} into "
+            yield Finding("weights", spec.name, "absent", hint + str(default_folder()))
+        else:
+            yield Finding("weights", spec.name, "ok", found.source)
+
+
+def datasets(data_root: str | None) -> Iterator[Finding]:
+    """Which datasets are found, and whether their counts are the published ones."""
+    from zsad.data.index import load_index
+    from zsad.runner.request import data_root as chosen
+
+    root = chosen(data_root)
+    for name in registry.list_datasets():
+        try:
+            index = load_index(name, root)
+        except ZsadError as error:
+            yield Finding("dataset", name, "absent", str(error))
+            continue
+        count = len(index.samples)
+        yield Finding("dataset", name, "ok", f"{count} images, variant {index.variant}")
+
+
+def storage(results: str | None) -> Iterator[Finding]:
+    """Free disk where results go, free memory, broken records."""
+    from zsad.runner.request import results_dir
+    from zsad.store import ResultStore
+
+    folder = results_dir(results)
+    place = next(p for p in (folder, *folder.resolve().parents) if p.exists())
+    free = shutil.disk_usage(place).free / 2**30
+    writable = os.access(place, os.W_OK)
+    text = f"{folder}, {free:.1f} GiB free" + ("" if writable else ", not writable")
+    yield Finding("storage", "results", "ok" if writable and free > 1 else "broken", text)
+    for path in ResultStore(folder).broken():
+        yield Finding("storage", path.name, "broken", f"{path}: not a whole record; run it again")
+    if (memory := _free_memory()) is not None:
+        yield Finding("storage", "memory", "ok", f"{memory:.1f} GiB free")
+
+
+def _free_memory() -> float | None:
+    """Free memory in GiB, where the system tells."""
+    path = Path("/proc/meminfo")
+    if not path.exists():
+        return None
+    lines = dict(line.split(":", 1) for line in path.read_text().splitlines() if ":" in line)
+    return float(lines["MemAvailable"].split()[0]) / 2**20
