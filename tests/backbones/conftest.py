@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from zsad.backbones import Backbone, load
 
@@ -53,3 +56,36 @@ def backbone(make_backbone: Callable[..., Backbone]) -> Backbone:
 def images(recipe: ModuleType) -> torch.Tensor:
     """Three normalised images of the native size, 40 pixels."""
     return recipe.images(3, 40, 2)
+
+
+@pytest.fixture(scope="session")
+def torchscript() -> Callable[[Any, Path], None]:
+    """``torchscript(model, path)`` saves a model the way OpenAI does: a traced archive."""
+
+    def save(model: Any, path: Path) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            images = torch.zeros(1, 3, 40, 40, dtype=model.visual.conv1.weight.dtype)
+            texts = torch.zeros(1, 77, dtype=torch.int)
+            torch.jit.trace(model, (images, texts), check_trace=False).save(str(path))
+
+    return save
+
+
+@pytest.fixture(scope="session")
+def files(
+    clip_state: State,
+    backbone: Backbone,
+    torchscript: Callable[[Any, Path], None],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> dict[str, Path]:
+    """The same weights in every format that is accepted."""
+    folder = tmp_path_factory.mktemp("formats")
+    paths = {n: folder / n for n in ("plain.pt", "jit.pt", "oc.bin", "oc.safetensors", "legacy.pt")}
+    torch.save(clip_state, paths["plain.pt"])
+    torchscript(backbone.model, paths["jit.pt"])
+    wrapped = {"epoch": 32, "state_dict": {f"module.{k}": v for k, v in clip_state.items()}}
+    torch.save(wrapped, paths["oc.bin"])
+    save_file({k: v.contiguous() for k, v in clip_state.items()}, paths["oc.safetensors"])
+    torch.save(clip_state, paths["legacy.pt"], _use_new_zipfile_serialization=False)
+    return paths

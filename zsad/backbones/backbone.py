@@ -128,6 +128,7 @@ def load(
         weights_source=found.source,
         weights_sha256=found.sha256,
         random=state is None,
+        **preprocessing(spec, tag),
     )
     if info.activation != activation:
         raise WeightsError(
@@ -158,6 +159,16 @@ def _weights(
     if weights is not None and not tag and is_archive(found.path):
         tag = "openai"  # nobody else publishes CLIP as TorchScript archives
     return weight_files.read_state(found.path), found, tag
+
+
+def preprocessing(spec: BackboneSpec, tag: str) -> dict[str, Any]:
+    """Return the mean, std and interpolation that the weights were trained with, where open_clip
+    knows the weight tag; some of its models use others than OpenAI's."""
+    import open_clip
+
+    entry = open_clip.get_pretrained_cfg(spec.open_clip_model, tag) if tag else {}
+    known = {k: entry[k] for k in ("mean", "std", "interpolation") if k in entry}
+    return {k: tuple(v) if isinstance(v, (list, tuple)) else v for k, v in known.items()}
 
 
 def describe(

@@ -143,8 +143,7 @@ def _load(model: nn.Module, state: Mapping[str, Tensor], spec: BackboneSpec) -> 
             f"the weights do not fit backbone '{spec.name}': {what}; choose the backbone that the "
             "file was made for, or `--backbone file`"
         )
-    # own memory: a frozen model must not change when the caller's state dict does
-    model.load_state_dict({k: v.clone() for k, v in given.items()}, assign=True)
+    model.load_state_dict({k: v.contiguous() for k, v in given.items()}, assign=True)
     for name, buffer in model.named_buffers():
         if buffer.is_meta:  # the causal mask, which is not stored
             parent = model.get_submodule(name.rpartition(".")[0])
@@ -182,6 +181,7 @@ def check_config(spec: BackboneSpec, config: Config) -> None:
         "timm_model_name" in vision
         or isinstance(vision.get("layers"), list)
         or "hf_model_name" in text
+        or "hf_tokenizer_name" in text
         or "multimodal_cfg" in config
         or config.get("custom_text")
         or vision.get("attentional_pool")
@@ -191,7 +191,7 @@ def check_config(spec: BackboneSpec, config: Config) -> None:
     if other:
         raise RequestError(
             f"backbone '{spec.name}' cannot be used: only CLIP vision transformers with a causal "
-            "text tower are supported; choose e.g. ViT-B-16, see `zsad list backbones`"
+            "text tower and CLIP's own tokenizer are supported; choose e.g. ViT-B-16"
         )
 
 

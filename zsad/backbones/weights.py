@@ -112,7 +112,7 @@ def _unreachable(host: str) -> str:
     try:
         socket.create_connection((host, 443), timeout=5).close()
     except OSError as error:
-        return f"no connection to {host}: {error}"
+        return f"no connection to {host}: {str(error).splitlines()[0]}"
     return ""
 
 
