@@ -74,6 +74,55 @@ def bench(
     return launch(request, launcher=launcher, dry_run=dry_run, progress=progress)
 
 
+def train(
+    methods: str | Sequence[str],
+    on: str,
+    *,
+    protocol: str | None = None,
+    backbone: str | None = None,
+    weights: str | Path | None = None,
+    data_root: str | Path | None = None,
+    results: str | Path | None = None,
+    seeds: str | int | Sequence[int] | None = None,
+    limit: int | str | None = None,
+    device: str = "auto",
+    offline: bool = False,
+    plugins: str | Path | None = None,
+    config: str | Path | None = None,
+    overrides: Sequence[str] | Mapping[str, Any] = (),
+    devices: int | str = 1,
+    strategy: str = "auto",
+    logger: str = "auto",
+    progress: bool = False,
+) -> dict[str, Any]:
+    """Train methods on the labelled part of a dataset and return where the checkpoints lie.
+
+    They lie in the results folder under a name that hashes everything they depend on:
+    :func:`bench` finds them there.  ``devices`` and ``strategy`` are Lightning's.
+    Raises :class:`zsad.errors.ZsadError` when the request is wrong.
+    """
+    if plugins:
+        registry.add_plugins(plugins)
+    request = build_request(
+        methods=methods,
+        datasets=on,
+        protocol=protocol,
+        backbone=backbone,
+        weights=str(weights) if weights else None,
+        data=data_root,
+        results=results,
+        seeds=seeds,
+        limit=limit,
+        device=device,
+        offline=offline,
+        config_file=config,
+        overrides=overrides,
+    )
+    from zsad.runner.train import train as run
+
+    return run(request, devices=devices, strategy=strategy, logger=logger, progress=progress)
+
+
 def load_method(
     name: str,
     backbone: str = "vit-l-14-336",

@@ -8,7 +8,7 @@ from typing import Any
 
 from zsad import config as cfg
 from zsad.data.index import DatasetIndex, load_index
-from zsad.errors import ZsadError
+from zsad.errors import DataError, ZsadError
 from zsad.runner import roles
 from zsad.runner.request import Column, Request
 from zsad.store import ResultStore
@@ -112,8 +112,7 @@ def auxiliary_name(request: Request, dataset: str, demo: bool) -> str:
     """
     if demo:
         return "synthetic"
-    rule = request.protocol.auxiliary
-    return str(rule.get("overrides", {}).get(dataset, rule.get("default", "mvtec")))
+    return request.protocol.auxiliary.of(dataset)
 
 
 def build_plan(request: Request, store: ResultStore, weights_id: str, demo: bool) -> Plan:
@@ -159,18 +158,27 @@ def auxiliary_of(plan: Plan, dataset: str) -> Auxiliary:
     name = plan.auxiliary_name(dataset)
     if name not in plan.auxiliaries:
         try:
-            variant = request.settings.data.variants.get(name)
-            index = load_index(name, request.data_root, variant=variant)
-            part = request.settings.data.train_part
-            chosen = roles.auxiliary(index, part, request.limit)
-            identity = cfg.digest([name, index.fingerprint, part, [s.uid for s in chosen]])
-            plan.auxiliaries[name] = Auxiliary(name, index, tuple(chosen), part, identity)
+            plan.auxiliaries[name] = auxiliary_samples(request, name)
         except ZsadError as error:
             plan.auxiliaries[name] = error
     found = plan.auxiliaries[name]
     if isinstance(found, ZsadError):
         raise found
     return found
+
+
+def auxiliary_samples(request: Request, name: str) -> Auxiliary:
+    """Index a dataset and choose what is trained on.  Raises :class:`ZsadError`.
+
+    ``limit`` holds for training images, too: a quick look stays quick, and its records say so.
+    """
+    index = load_index(name, request.data_root, variant=request.settings.data.variants.get(name))
+    part = request.settings.data.train_part
+    chosen = roles.auxiliary(index, part, request.limit)
+    if not chosen:
+        raise DataError(f"dataset {name}: no labelled images to train on; choose another dataset")
+    identity = cfg.digest([name, index.fingerprint, part, [s.uid for s in chosen]])
+    return Auxiliary(name, index, tuple(chosen), part, identity)
 
 
 def _training_identity(plan: Plan, column: Column, dataset: str) -> str:

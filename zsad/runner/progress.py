@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from types import TracebackType
+from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -60,3 +61,42 @@ class Progress:
         """Show one line about something that takes long."""
         if self._shown:
             self._bar.console.print(text, style="dim")
+
+
+class TrainingProgress:
+    """Counts the steps of the epoch that runs, with the mean loss; silent when not shown."""
+
+    def __init__(self, shown: bool) -> None:
+        self._bar = RichProgress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=Console(stderr=True),
+            disable=not shown,
+            transient=True,
+        )
+        self._task = self._bar.add_task("training", total=None)
+
+    def __enter__(self) -> TrainingProgress:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bar.stop()
+
+    def step(self, done: Any) -> None:
+        """Show a :class:`zsad.training.Progress`."""
+        self._bar.update(
+            self._task,
+            completed=done.step,
+            total=done.steps,
+            description=(
+                f"{done.method} {done.phase} epoch {done.epoch}/{done.epochs} loss {done.loss:.4f}"
+            ),
+        )

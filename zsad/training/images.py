@@ -166,7 +166,7 @@ class TrainingImages:
             workers=self.settings.data.workers,
         ):
             if batch.failures:
-                raise batch.failures[0].error
+                raise batch.failures[0]
             yield batch
 
     def _encode(self, batch: ImageBatch, request: FeatureRequest) -> ImageFeatures:
