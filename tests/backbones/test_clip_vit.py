@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from open_clip.model import resize_pos_embed
 from torch import Tensor
 from torch.nn import functional as F
 
-from zsad.backbones import Backbone
+from zsad.backbones import Backbone, load
 from zsad.backbones.clip_vit import resize_positions
 from zsad.types import EncoderVariant, FeatureRequest, Tap
 
@@ -262,6 +263,27 @@ def test_low_precision_stays_close(
         assert value.dtype is {"bf16": torch.bfloat16, "fp16": torch.float16}[precision]
         cosine = F.cosine_similarity(value.float(), exact[tap], dim=-1)
         assert cosine.min() > (0.999 if precision == "bf16" else 0.99999)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_cuda_agrees_with_the_cpu(make_backbone: Make, images: Tensor) -> None:
+    expected = encode(make_backbone(), images, *EVERY_TAP)
+    for tap, value in encode(make_backbone().to("cuda"), images, *EVERY_TAP).items():
+        torch.testing.assert_close(value.cpu(), expected[tap], rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.slow
+def test_compiling_changes_nothing(
+    clip_state: dict[str, Tensor], images: Tensor, tmp_path: Path
+) -> None:
+    torch.save(clip_state, tmp_path / "state.pt")
+    taps = [Tap("cls"), Tap("vv_proj", DEPTH, 2), Tap("window", 2)]
+    expected, got = (
+        encode(load("file", weights=tmp_path / "state.pt", compile=c), images, *taps)
+        for c in (False, True)
+    )
+    for tap in taps:
+        torch.testing.assert_close(got[tap], expected[tap], **CLOSE)
 
 
 # -------------------------------------------------------------------------------- resuming

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -276,3 +277,27 @@ def test_weights_stay_frozen(backbone: Backbone, text: TextEncoder) -> None:
     text.encode_embeddings(embedded, tokens.eot).sum().backward()
     assert embedded.grad is not None
     assert all(p.grad is None for p in backbone.model.parameters())
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_low_precision_takes_float32_contexts(
+    make_backbone: Callable[..., Backbone], text: TextEncoder, precision: str
+) -> None:
+    low = make_backbone(precision=precision).text_encoder()
+    context = draw(2, 3, text.width, seed=6)
+    found = []
+    for encoder in (text, low):
+        tokens = encoder.tokenize(["X X X object.", "X X X damaged object."])
+        embedded = encoder.embed_tokens(tokens)
+        prefix = torch.cat([embedded[:1, :1].expand(2, -1, -1).float(), context], 1)
+        found.append(encoder.encode_prefixed(prefix, embedded[None, :, 4:], tokens.eot).float())
+    cosine = torch.nn.functional.cosine_similarity(found[0], found[1], dim=-1)
+    assert cosine.min() > (0.999 if precision == "bf16" else 0.99999)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_cuda_agrees_with_the_cpu(make_backbone: Callable[..., Backbone]) -> None:
+    backbone = make_backbone()
+    expected = backbone.text_encoder().encode_texts(TEXTS)
+    got = backbone.to("cuda").text_encoder().encode_texts(TEXTS)
+    torch.testing.assert_close(got.cpu(), expected, rtol=1e-4, atol=1e-4)
