@@ -181,6 +181,18 @@ def test_a_prompt_that_ends_inside_the_prefix_is_encoded_too(text: TextEncoder) 
     torch.testing.assert_close(got[0], expected, rtol=1e-5, atol=1e-5)
 
 
+def test_an_end_of_text_outside_the_prompt_is_refused(text: TextEncoder) -> None:
+    tokens = text.tokenize(["one two three"])
+    embedded = text.embed_tokens(tokens)
+    with pytest.raises(ValueError, match="position 4 of prompts with 3 positions"):
+        text.encode_embeddings(embedded[:, :3], tokens.eot)
+    with pytest.raises(ValueError, match="position 4 of prompts with 4 positions"):
+        text.encode_prefixed(embedded[:, :2], embedded[None, :, 2:4], tokens.eot)
+    long = embedded[:, :1].expand(1, 90, -1)
+    with pytest.raises(ValueError, match="context length 77"):
+        text.encode_embeddings(long, tokens.eot + 80)
+
+
 def test_leading_dimensions_are_kept(text: TextEncoder) -> None:
     tokens = text.tokenize(["one", "two words"])
     embedded = text.embed_tokens(tokens)

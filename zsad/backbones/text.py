@@ -127,7 +127,7 @@ class TextEncoder:
         (counted from 1; the first block keeps the prompt's own), surplus ones are ignored.
         """
         eot = eot.to(embeddings.device)
-        length = min(self._length(eot), embeddings.shape[-2])
+        length = self._fitting_length(eot, embeddings.shape[-2])
         x = embeddings[..., :length, :].to(self.dtype)
         lead = x.shape[:-2]
         x = (x + self._positions(0, length)).flatten(0, -3)  # [N, S, W]
@@ -162,7 +162,7 @@ class TextEncoder:
         eot = eot.to(suffix.device)
         if not self.reuse or int(eot.min()) < p:
             return self.encode_embeddings(join(prefix, suffix), eot, deep)
-        length = min(self._length(eot), p + suffix.shape[-2])
+        length = self._fitting_length(eot, p + suffix.shape[-2])
         head = prefix.to(self.dtype) + self._positions(0, p)  # [Bp, p, W]
         tail = suffix[:, :, : length - p].to(self.dtype) + self._positions(p, length)
         batch = max(len(head), len(tail))
@@ -194,6 +194,15 @@ class TextEncoder:
     # ------------------------------------------------------------------------- helpers
     def _length(self, eot: Tensor) -> int:
         return int(eot.max()) + 1 if self.truncate else self.context_length
+
+    def _fitting_length(self, eot: Tensor, given: int) -> int:
+        """Positions to run of prompts that are given with ``given`` positions."""
+        if int(eot.max()) >= min(given, self.context_length):
+            raise ValueError(
+                f"end of text at position {int(eot.max())} of prompts with {given} positions "
+                f"(context length {self.context_length})"
+            )
+        return min(self._length(eot), given)
 
     def _positions(self, first: int, last: int) -> Tensor:
         return self.tower.positional_embedding[first:last].to(self.dtype)  # type: ignore[no-any-return]
