@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -110,7 +110,8 @@ class Sweep:
         heads: list[Head],
         timer: StageTimer,
     ) -> None:
-        ready, references = [], {}
+        ready: list[Head] = []
+        references: dict[tuple[str, int], Sequence[Sample]] = {}
         for head in heads:
             try:
                 if head.method.shots:
@@ -230,7 +231,7 @@ class Sweep:
     ) -> None:
         head, result = outcome.head, outcome.result
         assert result is not None
-        scores = {
+        scores: dict[str, Sequence[Any]] = {
             "uid": outcome.uids,
             "label": outcome.labels,
             "defect": outcome.defects,
