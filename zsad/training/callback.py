@@ -8,6 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from zsad import torchvision_compat
+
+torchvision_compat.ensure()  # lightning imports torchvision
+
+# ruff: noqa: E402
 import lightning
 import torch
 from lightning.pytorch.loggers import Logger

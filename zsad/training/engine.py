@@ -27,7 +27,7 @@ from zsad.runner import roles
 from zsad.runner.heads import feature_request
 from zsad.training.identity import trained_on, training_identity
 from zsad.training.images import TrainingImages, default_store
-from zsad.training.run import FitOptions, MethodRun, TrainResult
+from zsad.training.run import Captions, FitOptions, MethodRun, TrainResult
 from zsad.types import FeatureRequest, Sample
 
 
@@ -43,6 +43,7 @@ def fit(
     part: str | None = None,
     paths: Sequence[Path] | None = None,
     store: FeatureStore | None = None,
+    captions: Captions | None = None,
     options: FitOptions | None = None,
 ) -> list[TrainResult]:
     """Train ``methods`` on the samples of ``index`` and write one checkpoint each.
@@ -51,6 +52,7 @@ def fit(
     (``settings.data.train_part``).  ``paths``: the checkpoint files; default
     ``out_dir/<method>.safetensors``.  Logs and resume states lie beside them.  ``store``:
     a feature store to share between calls; else one is made as ``settings.run`` asks.
+    ``captions``: writes sentences about training images for methods that want some.
     A checkpoint that exists for the same training is returned as it is (``options.resume``).
     Raises :class:`RequestError` for a training-free method, :class:`DataError` for unreadable
     images, :class:`CellError` when a loss is not a number.
@@ -79,6 +81,7 @@ def fit(
             backbone=backbone,
             seed=seed,
             trained_on=data,
+            captions=captions,
             identity=training_identity(method.name, method.config, backbone, settings, data, seed),
         )
         for method, path in zip(methods, targets)

@@ -95,6 +95,8 @@ class TrainingImages:
         size = self._size(request)
         # The same for every set of methods: a method's features must not depend on its company.
         self.group = max(1, min(estimate_batch(self.backbone.info, size, TAPS, self.device), MOST))
+        if all(self._has(s, request) for s in samples[: self.group]):
+            return  # another method chose it before
         batch = next(self._decoded(samples[: self.group], request))
         features = self._encode(batch, request)
         total = sum(v.numel() * v.element_size() for v in features.data.values())

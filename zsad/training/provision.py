@@ -20,7 +20,7 @@ from zsad.registry import MethodEntry
 from zsad.runner import roles
 from zsad.training.engine import fit
 from zsad.training.identity import trained_on, training_identity
-from zsad.training.run import FitOptions, TrainResult
+from zsad.training.run import Captions, FitOptions, TrainResult
 from zsad.types import BackboneInfo, Sample
 
 FOLDER = "checkpoints"
@@ -45,6 +45,7 @@ def ensure_trained(
     root: Path | str,
     part: str | None = None,
     store: FeatureStore | None = None,
+    captions: Captions | None = None,
     options: FitOptions | None = None,
 ) -> list[TrainResult]:
     """Return a checkpoint for every (entry, config), training together those that are missing.
@@ -88,6 +89,7 @@ def ensure_trained(
                 part=part,
                 paths=list(missing),
                 store=store,
+                captions=captions,
                 options=options,
             )
             results = dict(zip(missing, trained))

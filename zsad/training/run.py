@@ -9,6 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from zsad import torchvision_compat
+
+torchvision_compat.ensure()  # lightning imports torchvision
+
+# ruff: noqa: E402
 import lightning
 import torch
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
@@ -24,6 +29,8 @@ from zsad.types import Category, FeatureRequest, ImageFeatures, Sample, ScoreCon
 
 log = logging.getLogger(__name__)
 Batch = tuple[ImageFeatures, TrainBatch, ScoreContext]
+# (training samples, source, normal images too) -> sentences by category; see Method.caption_source
+Captions = Callable[[Sequence[Sample], str, bool], Mapping[str, Sequence[str]]]
 
 
 @dataclass(frozen=True)
@@ -68,6 +75,7 @@ class MethodRun:
     seed: int
     trained_on: checkpoints.TrainedOn
     identity: str
+    captions: Captions | None = None
 
     def finished(self) -> TrainResult | None:
         """Load what an earlier run left, if it is of this very training."""
@@ -98,6 +106,7 @@ class MethodRun:
         loggers = make_loggers(options.logger, work)
         for step, row in enumerate(state.history, start=1):  # loggers begin with an empty file
             log_row(loggers, row, step)
+        self._begin()
         phases = method.phases()
         for number in range(state.phase, len(phases)):
             state.phase = number
@@ -115,6 +124,19 @@ class MethodRun:
         checkpoints.save(self.path, method.trained_state(), meta)
         resume_file.unlink(missing_ok=True)
         return TrainResult(method.name, self.path, list(state.history), state.seconds)
+
+    def _begin(self) -> None:
+        """Let the method prepare what depends on the training set as a whole."""
+        method, source = self.method, self.method.caption_source
+        method.to(self.backbone.device)
+        sentences: Mapping[str, Sequence[str]] = {}
+        if source != "off" and self.captions is not None:
+            sentences = self.captions(self.samples, source, method.caption_all)
+        method.begin_training(
+            [self.categories[c] for c in self.trained_on.categories],
+            sentences,
+            self.backbone.text_encoder(self.request.variant),
+        )
 
     def _run_phase(
         self,
