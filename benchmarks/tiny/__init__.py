@@ -1,0 +1,1 @@
+"""Trains the bundled backbone ``zsad-tiny`` from nothing on generated pictures."""

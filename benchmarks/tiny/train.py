@@ -1,0 +1,271 @@
+"""Trains zsad-tiny from nothing on the pool, and writes the weights that the package ships.
+
+    python -m zsad.benchmarks.tiny.pool  --folder POOL
+    python -m zsad.benchmarks.tiny.train --pool POOL --run RUN --minutes 60 [--threads 2]
+
+The schedule runs on the clock: ``--minutes`` is the training time, and the picture size (112, 160,
+then 224 pixels), learning rate and weight average follow the share of it that is spent.  Started
+again on the same ``--run`` it goes on from the last checkpoint.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import logging
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from zsad.backbones import tiny
+from zsad.benchmarks.tiny import captions
+from zsad.benchmarks.tiny.batches import Batch, Pool, cut_windows
+from zsad.benchmarks.tiny.model import TinyClip, read_config
+from zsad.benchmarks.tiny.validate import validate
+from zsad.data.synthetic.generator import CATEGORIES
+
+log = logging.getLogger("zsad.tiny")
+
+# share of the time up to which a picture size is used, and pairs of pictures per step
+STAGES = ((0.5, 112, 64), (0.7, 160, 40), (1.01, 224, 24))
+PEAK, FLOOR, WARM_UP = 1.2e-3, 2e-5, 0.02
+DENSE_WEIGHTS = {"last": 1.0, "v-v": 0.5, "values": 0.2, "layer 6": 0.3, "layer 4": 0.1}
+DENSE_LAYERS = (4, 6, 8)
+
+
+class Tokens:
+    """CLIP's tokenizer, cut to the longest text, and which of its tokens are trained."""
+
+    def __init__(self) -> None:
+        from zsad import torchvision_compat
+
+        torchvision_compat.ensure()
+        import open_clip
+
+        self.tokenizer = open_clip.SimpleTokenizer()
+        known = [k.class_name for k in CATEGORIES.values() if k.group == "train"]
+        held_out = {w for k in CATEGORIES.values() if k.group == "test" for w in k.class_name.split()}
+        phrases = [*captions.GENERAL, *captions.NORMAL, *captions.ANOMALOUS, *captions.TEMPLATES, *known]
+        phrases += [w for words in captions.DEFECT_WORDS.values() for w in words]
+        phrases += ["at in on the top bottom left right center parts wires surface a , ."]
+        phrases += ["black grey white brown beige red green blue yellow orange silver"]
+        ids = {i for p in phrases for i in self.tokenizer.encode(p.replace("{}", " "))}
+        self.trained = torch.tensor(sorted(ids | {49406, 49407}))
+        words = sorted(w[:-4] for w in self.tokenizer.encoder if re.fullmatch(r"[a-z]{3,}</w>", w))
+        self.strangers = [
+            w for w in words if w not in held_out and not set(self.tokenizer.encode(w)) & ids
+        ]
+
+    def __call__(self, texts: list[str]) -> Tensor:
+        rows = [[49406, *self.tokenizer.encode(t), 49407] for t in texts]
+        out = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.long)
+        for i, row in enumerate(rows):
+            out[i, : len(row)] = torch.tensor(row)
+        return out
+
+
+class SparseEmbedding(nn.Module):
+    """Word embeddings of which only the rows ``trained`` are parameters."""
+
+    def __init__(self, width: int, trained: Tensor) -> None:
+        super().__init__()
+        table = tiny.start_embeddings(width)
+        self.rows = nn.Parameter(table[trained].clone())
+        place = torch.full((len(table),), -1)
+        place[trained] = torch.arange(len(trained))
+        self.register_buffer("table", table, persistent=False)
+        self.register_buffer("place", place, persistent=False)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        at = self.place[ids]  # type: ignore[index]
+        return torch.where((at >= 0)[..., None], self.rows[at.clamp(min=0)], self.table[ids])  # type: ignore[index]
+
+
+def build(tokens: Tokens) -> TinyClip:
+    config = read_config()
+    model = TinyClip(config)
+    model.token_embedding = SparseEmbedding(config["text_cfg"]["width"], tokens.trained)  # type: ignore[assignment]
+    return model
+
+
+def full_state(state: dict[str, Tensor], trained: Tensor) -> dict[str, Tensor]:
+    """State dict in OpenAI's naming, with the whole embedding table."""
+    out = {k: v for k, v in state.items() if not k.startswith("token_embedding.")}
+    table = tiny.start_embeddings(state["token_embedding.rows"].shape[1])
+    table[trained] = state["token_embedding.rows"].float()
+    out["token_embedding.weight"] = table
+    return out
+
+
+# ---------------------------------------------------------------------------------- loss
+def contrastive(images: Tensor, texts: Tensor, own: Tensor, scale: Tensor) -> Tensor:
+    """CLIP's loss over [B, E] and the distinct captions [T, E]; ``own`` [B]: each image's caption.
+    Images of the same caption share the text's target evenly."""
+    logits = scale * images @ texts.T
+    match = F.one_hot(own, len(texts)).float()
+    to_text = F.cross_entropy(logits, own)
+    to_image = -(F.log_softmax(logits, 0) * match / match.sum(0, keepdim=True)).sum(0).mean()
+    return (to_text + to_image) / 2
+
+
+def losses(model: TinyClip, batch: Batch, tokens: Tokens, words: captions.Words, rng: np.random.Generator) -> dict[str, Tensor]:
+    """Named loss terms of a batch."""
+    texts = [
+        words.caption(rng, f, bool(d), p) for f, d, p in zip(batch.facts, batch.defective, batch.positions, strict=True)
+    ]
+    distinct = sorted(set(texts))
+    place = {t: i for i, t in enumerate(distinct)}
+    names = sorted({f["class"] for f in batch.facts})
+    pairs = [words.pair(rng, names) for _ in range(12)]
+    encoded = F.normalize(model.encode_text(tokens(distinct + [t for p in pairs for t in p])).float(), dim=-1)
+    caption, prompts = encoded[: len(distinct)], encoded[len(distinct) :].view(-1, 2, encoded.shape[1])
+    direction = prompts[:, 1] - prompts[:, 0]  # [G, E]
+    scale = model.logit_scale.exp().clamp(max=100.0)
+
+    embedded = model.visual.embed(batch.images)
+    cls, dense = model.visual(embedded, DENSE_LAYERS)
+    cls = F.normalize(cls.float(), dim=-1)
+    own = torch.tensor([place[t] for t in texts])
+    out = {"contrastive": 0.5 * contrastive(cls, caption, own, scale)}
+
+    label = batch.defective.float()[:, None].expand(-1, len(direction))
+    certain = batch.certain.float()[:, None]
+    image = F.binary_cross_entropy_with_logits(scale * cls @ direction.T, label, reduction="none")
+    out["image"] = (image * certain).sum() / (certain.sum() * len(direction))
+
+    some = direction[:4]
+    target = batch.cover.flatten(1)[..., None].expand(-1, -1, len(some))  # [B, L, G]
+    weight = 1 + 3 * target
+    for name, patches in dense.items():
+        logits = scale * F.normalize(patches.float(), dim=-1) @ some.T
+        loss = F.binary_cross_entropy_with_logits(logits, target, weight, reduction="sum") / weight.sum()
+        out[name] = 2 * DENSE_WEIGHTS[name] * loss
+    if batch.images.shape[-1] == 224:
+        rows, found = cut_windows(rng, batch)
+        window, _ = model.visual(torch.gather(embedded, 1, rows[..., None].expand(-1, -1, embedded.shape[2])))
+        logits = scale * F.normalize(window.float(), dim=-1) @ direction.T
+        loss = F.binary_cross_entropy_with_logits(logits, found[:, None].expand_as(logits))
+        out["window"] = 0.3 * loss
+    return out
+
+
+# ------------------------------------------------------------------------------ training
+class Run:
+    """A training run in a folder: model, optimiser, weight average, clock, curve."""
+
+    def __init__(self, folder: Path, seed: int) -> None:
+        torch.manual_seed(seed)
+        self.folder = folder
+        self.tokens = Tokens()
+        self.model = build(self.tokens)
+        self.average = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
+        flat = [p for p in self.model.parameters() if p.ndim < 2]
+        wide = [p for p in self.model.parameters() if p.ndim >= 2]
+        groups: list[dict[str, Any]] = [{"params": wide, "weight_decay": 0.05}, {"params": flat, "weight_decay": 0.0}]
+        self.optimizer = torch.optim.AdamW(groups, lr=PEAK, betas=(0.9, 0.98), fused=True)
+        self.step, self.seen, self.seconds = 0, 0, 0.0
+        folder.mkdir(parents=True, exist_ok=True)
+        if (folder / "checkpoint.pt").exists():
+            saved = torch.load(folder / "checkpoint.pt", weights_only=True)
+            self.model.load_state_dict(saved["model"])
+            self.optimizer.load_state_dict(saved["optimizer"])
+            self.average = saved["average"]
+            self.step, self.seen, self.seconds = saved["step"], saved["seen"], saved["seconds"]
+            log.info("going on from step %d, %.1f minutes", self.step, self.seconds / 60)
+
+    def update_average(self) -> None:
+        decay = min(0.999, (1 + self.step) / (20 + self.step))
+        now = self.model.state_dict()
+        torch._foreach_lerp_([self.average[k] for k in now], list(now.values()), 1 - decay)
+
+    def save(self) -> None:
+        saved = {
+            "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "average": self.average,
+            "step": self.step, "seen": self.seen, "seconds": self.seconds,
+        }  # fmt: skip
+        torch.save(saved, self.folder / "checkpoint.new")
+        (self.folder / "checkpoint.new").replace(self.folder / "checkpoint.pt")
+        packed = tiny.pack(full_state(self.average, self.tokens.trained), self.tokens.trained)
+        save_file(packed, self.folder / "weights.new")
+        (self.folder / "weights.new").replace(self.folder / "weights.safetensors")
+
+    def record(self, terms: dict[str, float]) -> None:
+        """Validate the averaged weights and append a row to the curve."""
+        model = build(self.tokens)
+        model.load_state_dict(self.average)
+        row = {"minutes": round(self.seconds / 60, 2), "step": self.step, "images": self.seen}
+        row |= {k: round(v, 4) for k, v in validate(model.eval(), self.tokens).items()}
+        log.info("%s | %s", json.dumps(row), json.dumps({k: round(v, 3) for k, v in terms.items()}))
+        path = self.folder / "curve.csv"
+        new = not path.exists()
+        with path.open("a", newline="", encoding="utf-8") as out:
+            writer = csv.DictWriter(out, row)
+            if new:
+                writer.writeheader()
+            writer.writerow(row)
+
+
+def rate(spent: float) -> float:
+    """Learning rate at a share of the training time: warm-up, then a half cosine."""
+    if spent < WARM_UP:
+        return PEAK * max(spent, 1e-4) / WARM_UP
+    along = min(1.0, (spent - WARM_UP) / (1 - WARM_UP))
+    return FLOOR + (PEAK - FLOOR) * 0.5 * (1 + float(np.cos(np.pi * along)))
+
+
+def train(run: Run, pool: Pool, minutes: float, every: float) -> None:
+    words = captions.Words(run.tokens.strangers)
+    mark, terms = run.seconds, {}
+    while run.seconds < minutes * 60:
+        began = time.monotonic()
+        spent = run.seconds / (minutes * 60)
+        _, side, pairs = next(s for s in STAGES if spent < s[0])
+        rng = np.random.default_rng((7, run.step))
+        for group in run.optimizer.param_groups:
+            group["lr"] = rate(spent)
+        with torch.autocast("cpu", torch.bfloat16):
+            parts = losses(run.model, pool.draw(rng, pairs, side), run.tokens, words, rng)
+            total = torch.stack(list(parts.values())).sum()
+        run.optimizer.zero_grad(set_to_none=True)
+        total.backward()
+        nn.utils.clip_grad_norm_(run.model.parameters(), 1.0)
+        run.optimizer.step()
+        run.step, run.seen = run.step + 1, run.seen + 2 * pairs
+        run.update_average()
+        terms = {k: 0.95 * terms.get(k, float(v)) + 0.05 * float(v) for k, v in parts.items()}
+        run.seconds += time.monotonic() - began
+        if run.step % 50 == 0:
+            log.info("step %d, %.1f min, %d px, scale %.1f, %s", run.step, run.seconds / 60, side,
+                     float(run.model.logit_scale.exp()), {k: round(v, 3) for k, v in terms.items()})  # fmt: skip
+        if run.seconds - mark >= every * 60:
+            mark = run.seconds
+            run.save()
+            run.record(terms)
+    run.save()
+    run.record(terms)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pool", type=Path, required=True)
+    parser.add_argument("--run", type=Path, required=True)
+    parser.add_argument("--minutes", type=float, default=60)
+    parser.add_argument("--every", type=float, default=5, help="minutes between validations")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    torch.set_num_threads(args.threads)
+    train(Run(args.run, args.seed), Pool(args.pool), args.minutes, args.every)
+
+
+if __name__ == "__main__":
+    main()
