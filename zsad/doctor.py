@@ -35,16 +35,22 @@ class Finding(NamedTuple):
 
 def examine(data_root: str | None = None, results: str | None = None) -> list[Finding]:
     """All findings, in the order in which one repairs things."""
-    areas: tuple[Callable[[], Iterator[Finding]], ...] = (
-        versions,
-        devices,
-        metrics,
-        methods,
-        weights,
-        lambda: datasets(data_root),
-        lambda: storage(results),
-    )
-    return [finding for area in areas for finding in area()]
+    areas: dict[str, Callable[[], Iterator[Finding]]] = {
+        "version": versions,
+        "device": devices,
+        "metric": metrics,
+        "method": methods,
+        "weights": weights,
+        "dataset": lambda: datasets(data_root),
+        "storage": lambda: storage(results),
+    }
+    found: list[Finding] = []
+    for name, area in areas.items():
+        try:
+            found.extend(area())
+        except Exception as error:  # a broken installation fails in any way; go on examining
+            found.append(Finding(name, "check", "broken", f"{type(error).__name__}: {error}"))
+    return found
 
 
 def versions() -> Iterator[Finding]:
@@ -104,7 +110,7 @@ def metrics() -> Iterator[Finding]:
     masks[4:, 15:18, 2:20] = True
     maps = np.round(random.random(masks.shape) + 0.4 * masks, 2)
     labels = masks.any(axis=(1, 2)).astype(int)
-    scores = maps.max(axis=(1, 2))
+    scores = np.array([0.2, 0.5, 0.6, 0.5, 0.3, 0.9])
     found = evaluate(maps, masks, scores, labels)
     flat, truth = maps.ravel(), masks.ravel().astype(int)
     expected = {

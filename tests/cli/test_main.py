@@ -1,0 +1,326 @@
+"""The command line as a contract: exit codes, one-line errors, one JSON document, quiet ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from zsad.cli.main import VERBS, main, parse
+from zsad.errors import RequestError
+
+ROOT = Path(__file__).resolve().parents[2]
+SMALL = ["--device", "cpu", "backbone.image_size=56"]
+
+
+@pytest.fixture(scope="session")
+def weights(recipe: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small CLIP in OpenAI's naming."""
+    dims = recipe.ClipDims(
+        vision_width=64, vision_layers=12, embed=64, text_width=64, text_layers=3
+    )
+    path = tmp_path_factory.mktemp("backbone") / "clip.pt"
+    torch.save(dict(recipe.clip_state(dims, 7)), path)
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A plain folder dataset: two normal, two anomalous pictures, one mask each."""
+    rng = np.random.default_rng(1)
+    home = tmp_path / f"parts{abs(hash(tmp_path)) % 10**6}"
+    for kind in ("normal", "anomalous", "masks"):
+        (home / kind).mkdir(parents=True)
+    for i in range(2):
+        for kind in ("normal", "anomalous"):
+            pixels = rng.integers(90, 130, (64, 48, 3), dtype=np.uint8)
+            if kind == "anomalous":
+                pixels[10:30, 5:25] = 250
+                mask = np.zeros((64, 48), dtype=np.uint8)
+                mask[10:30, 5:25] = 255
+                Image.fromarray(mask).save(home / "masks" / f"bad{i}.png")
+            name = "bad" if kind == "anomalous" else "good"
+            Image.fromarray(pixels).save(home / kind / f"{name}{i}.png")
+    return home
+
+
+def call(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str, str]:
+    code = main(list(argv))
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+# -------------------------------------------------------------------------------- errors
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["benh"], "unknown command 'benh' (did you mean 'bench'?)"),
+        ([], "the following arguments are required: VERB"),
+        (["bench", "--method", "clip"], "unknown option '--method' (did you mean '--methods'?)"),
+        (["bench", "--methods"], "argument --methods: expected one argument"),
+        (["bench", "winclip"], "unexpected 'winclip'; write KEY=VALUE"),
+        (["list", "methods", "a=1"], "takes no KEY=VALUE such as 'a=1'"),
+        (["list", "method"], "invalid choice: 'method'"),
+        (["show", "winclp"], "unknown name 'winclp' (did you mean 'winclip'?)"),
+        (["show", "clip", "clip.temprature=1"], "did you mean 'temperature'"),
+        (["show", "clip", "winclip.shots=1"], "'winclip' does not belong to method clip"),
+        (["show", "mvtec", "clip.temperature=1"], "only a method takes overrides"),
+        (["bench", "--methods", "clp", "--datasets", "elpv"], "did you mean 'clip'"),
+        (["bench", "--methods", "clip", "--datasets", "elvp"], "did you mean 'elpv'"),
+        (
+            ["bench", "--methods", "clip", "--datasets", "elpv", "clp.temperature=1"],
+            "did you mean 'clip'",
+        ),
+        (
+            ["bench", "--methods", "clip", "--datasets", "elpv", "clip.temperature=hot"],
+            "clip.temperature='hot' (the command line) must be a number",
+        ),
+        (["bench", "--methods", "clip", "--datasets", "elpv", "--limit", "0"], "--limit 0"),
+        (["tables", "--results", "/nowhere"], "no results there"),
+        (["tables", "--format", "pdf"], "unknown format 'pdf'"),
+        (["predict", "--method", "clip", "--class-name", "nut"], "needs pictures"),
+        (
+            ["predict", "--method", "clp", "--class-name", "nut", __file__],
+            "unknown method 'clp' (did you mean 'clip'?)",
+        ),
+        (
+            ["predict", "--method", "clip", "--class-name", "nut", "absent.png"],
+            "absent.png: no such file or folder",
+        ),
+        (
+            ["predict", "--method", "clip", "--class-name", "n", __file__, "--scale", "1,0"],
+            "--scale 1,0: give two numbers",
+        ),
+        (["weights", "import", "clip", "x.pt"], "method 'clip' is training-free"),
+        (["weights", "import", "faprompt", "x.pt"], "x.pt: no such file"),
+    ],
+)
+def test_a_wrong_request_is_one_line_and_exit_code_2(
+    argv: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, err = call(capsys, *argv)
+    assert code == 2
+    assert out == ""
+    assert message in err
+    assert err.startswith("zsad: error: ")
+    assert err.count("\n") == 1
+
+
+def test_overrides_may_stand_anywhere() -> None:
+    args = parse(["bench", "a.b=1", "--methods", "clip", "c.d=2", "--json", "e.f=-3"])
+    assert args.overrides == ["a.b=1", "c.d=2", "e.f=-3"]
+    assert (args.methods, args.json) == ("clip", True)
+
+
+def test_a_picture_may_have_an_equals_sign_in_its_name(tmp_path: Path) -> None:
+    path = tmp_path / "a=b.png"
+    path.touch()
+    args = parse(["predict", "--method", "m", "--class-name", "c", str(path), "m.k=1"])
+    assert (args.words, args.overrides) == ([str(path)], ["m.k=1"])
+
+
+def test_abbreviated_options_are_refused() -> None:
+    with pytest.raises(RequestError, match="unknown option '--meth'"):
+        parse(["bench", "--meth", "clip"])
+
+
+def test_an_internal_error_is_one_line_and_exit_code_1(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise RuntimeError("first line\nsecond line")
+
+    monkeypatch.setattr("zsad.registry.methods", fail)
+    monkeypatch.delenv("ZSAD_DEBUG", raising=False)
+    code, _, err = call(capsys, "list", "methods")
+    assert code == 1
+    assert "internal error, RuntimeError: first line (ZSAD_DEBUG=1 shows where)" in err
+    assert "Traceback" not in err
+    monkeypatch.setenv("ZSAD_DEBUG", "1")
+    assert "Traceback" in call(capsys, "list", "methods")[2]
+
+
+def test_an_interrupt_is_quiet(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("zsad.registry.methods", interrupt)
+    assert call(capsys, "list", "methods") == (130, "", "")
+
+
+def test_a_closed_pipe_is_quiet() -> None:
+    code = f"{sys.executable} -m zsad show faprompt --json | head -c 1; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(
+        ["bash", "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "{0\n"
+    assert done.stderr == ""
+
+
+# ---------------------------------------------------------------------- help, list, show
+@pytest.mark.parametrize("verb", ["", *VERBS])
+def test_help_is_there(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = call(capsys, *filter(None, [verb, "--help"]))
+    assert (code, err) == (0, "")
+    assert out.startswith("usage: zsad")
+
+
+def test_lists_parse_and_name_what_the_registry_has(capsys: pytest.CaptureFixture[str]) -> None:
+    import zsad
+
+    for what, names in (
+        ("methods", zsad.list_methods()),
+        ("datasets", zsad.list_datasets()),
+        ("backbones", zsad.list_backbones()),
+    ):
+        code, out, _ = call(capsys, "list", what, "--json")
+        assert code == 0
+        assert sorted(row["name"] for row in json.loads(out)) == names
+        plain = call(capsys, "list", what)[1]
+        assert len(plain.splitlines()) == len(names) + 1
+
+
+def test_show_tells_where_each_value_comes_from(capsys: pytest.CaptureFixture[str]) -> None:
+    argv = ["show", "clip", "clip.temperature=0.5", "--json"]
+    code, out, _ = call(capsys, *argv)
+    found = json.loads(out)
+    assert code == 0
+    assert found["config"]["temperature"] == {"value": 0.5, "origin": "the command line"}
+    assert found["config"]["preset"]["origin"] == "config.yaml"
+    assert "temperature" in call(capsys, "show", "clip")[1]
+
+
+@pytest.mark.parametrize("name", ["elpv", "vit-l-14-336", "default"])
+def test_show_knows_datasets_backbones_and_protocols(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, _ = call(capsys, "show", name, "--json")
+    assert code == 0
+    assert json.loads(out)["name"] == name
+    assert call(capsys, "show", name)[1].startswith("kind: ")
+
+
+# -------------------------------------------------------------------------------- a run
+def bench_args(folder: Path, weights: Path, results: Path) -> list[str]:
+    return [
+        *("bench", "--methods", "clip", "--datasets", f"folder:{folder}"),
+        *("--backbone", "file", f"backbone.weights={weights}", "--results", str(results), *SMALL),
+    ]
+
+
+def test_bench_then_tables(
+    folder: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = tmp_path / "results"
+    argv = bench_args(folder, weights, results)
+    code, out, _ = call(capsys, *argv, "--dry-run", "--json")
+    assert code == 0
+    assert json.loads(out)["to_run"] == 1
+    code, out, _ = call(capsys, *argv, "--dry-run")
+    assert "1 of 1 cells to run, 4 images" in out
+
+    code, out, err = call(capsys, *argv, "--json")
+    assert (code, err) == (0, "")
+    document = json.loads(out)
+    assert [c["method"] for c in document["cells"]] == ["clip"]
+    assert document["cells"][0]["n_anomalous"] == 2
+
+    code, out, _ = call(capsys, *argv)  # resumes, and prints for people
+    assert code == 0
+    line = next(x for x in out.splitlines() if x.startswith("clip"))
+    auroc = document["cells"][0]["metrics"]["image_auroc"]
+    assert f"{100 * auroc:.1f}" in line
+    assert str(results) in out
+
+    code, out, _ = call(capsys, "tables", "--results", str(results), "--format", "md,csv")
+    assert code == 0
+    assert f"({100 * auroc:.1f}, " in out
+    assert "4 files in" in out
+    assert len(list((results / "tables").rglob("*.md"))) == 2
+
+
+def test_a_failed_cell_is_exit_code_3_and_named(
+    folder: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "normal" / "good0.png").write_bytes(b"not a picture")
+    argv = bench_args(folder, weights, tmp_path / "results")
+    code, out, err = call(capsys, *argv, "--json")
+    assert code == 3
+    assert "good0.png" in json.loads(out)["failed"][0]["error"]
+    code, _, err = call(capsys, *argv)
+    assert code == 3
+    assert "zsad: failed: clip/" in err
+    assert "good0.png" in err
+
+
+def test_predict_prints_one_line_per_picture_and_writes_maps(
+    folder: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "anomalous" / "bad2.png").write_bytes(b"not a picture")
+    out_dir = tmp_path / "found"
+    code, out, err = call(
+        capsys,
+        *("predict", "--method", "clip", "--class-name", "bolt", str(folder / "anomalous")),
+        *("--backbone", "file", "--weights", str(weights), "--device", "cpu"),
+        *("--out", str(out_dir), "--threshold", "0.5"),
+    )
+    assert code == 3
+    assert err == ""
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert [Path(x["path"]).name for x in lines] == ["bad0.png", "bad1.png", "bad2.png"]
+    assert "bad2.png" in lines[2]["error"]
+    for line in lines[:2]:
+        values = np.load(line["files"]["map"])
+        assert values.shape == (64, 48)
+        assert line["map_max"] == pytest.approx(values.max())
+        mask = np.asarray(Image.open(line["files"]["mask"]))
+        np.testing.assert_array_equal(mask, (values >= 0.5) * 255)
+        assert Image.open(line["files"]["heat"]).size == (48, 64)
+
+
+# -------------------------------------------------------------------------- without torch
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["--help"],
+        ["--version"],
+        ["bench", "--help"],
+        ["list", "methods"],
+        ["list", "datasets"],
+        ["list", "backbones"],
+        ["list", "protocols"],
+        ["show", "filo"],
+        ["tables", "--results", "RESULTS"],
+        ["bench", "--methods", "clip,faprompt", "--datasets", "elpv", "--dry-run", "RANDOM"],
+    ],
+    ids=lambda argv: " ".join(argv[:2]),
+)
+def test_torch_is_not_imported(argv: list[str], tmp_path: Path) -> None:
+    (tmp_path / "cells").mkdir()
+    words = {
+        "RESULTS": str(tmp_path),
+        "RANDOM": "backbone.weights=random",
+    }
+    argv = [words.get(a, a) for a in argv]
+    code = (
+        "import sys; from zsad.cli.main import main; code = main(sys.argv[1:]); "
+        "assert 'torch' not in sys.modules, 'torch was imported'; sys.exit(code)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *argv],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "ZSAD_RESULTS": str(tmp_path)},
+    )
+    assert done.returncode == 0, done.stderr
