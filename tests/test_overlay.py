@@ -1,0 +1,41 @@
+"""Pictures of maps: known colours, a monotone ramp, exact masks."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from zsad import overlay
+
+
+def test_the_ends_of_the_ramp_and_what_lies_beyond() -> None:
+    colours = overlay.heat(np.array([[0.0, 1.0, -5.0, 7.0]]), 0, 1)
+    np.testing.assert_array_equal(colours[0, 0], (13, 8, 135))
+    np.testing.assert_array_equal(colours[0, 1], (240, 249, 33))
+    np.testing.assert_array_equal(colours[0, 2], colours[0, 0])
+    np.testing.assert_array_equal(colours[0, 3], colours[0, 1])
+
+
+def test_brightness_grows_with_the_score() -> None:
+    colours = overlay.heat(np.linspace(0, 1, 256)[None], 0, 1)[0].astype(float)
+    luma = colours @ (0.299, 0.587, 0.114)
+    assert (np.diff(luma) >= -0.5).all()  # half a grey level: rounding
+
+
+def test_a_constant_map_has_no_hot_place() -> None:
+    colours = overlay.heat(np.full((2, 2), 0.7), 0.7, 0.7)
+    assert (colours == (13, 8, 135)).all()
+
+
+def test_the_overlay_mixes_picture_and_colours() -> None:
+    picture = Image.new("L", (3, 2), 200)
+    mixed = np.asarray(overlay.overlay(picture, np.zeros((2, 3)), 0, 1, opacity=0.5))
+    np.testing.assert_allclose(mixed[0, 0], (np.array((13, 8, 135)) + 200) / 2, atol=1)
+    with pytest.raises(ValueError, match="the map is"):
+        overlay.overlay(picture, np.zeros((3, 2)), 0, 1)
+
+
+def test_the_mask_includes_the_threshold() -> None:
+    found = np.asarray(overlay.mask(np.array([[0.4, 0.5, 0.6]]), 0.5))
+    np.testing.assert_array_equal(found, [[0, 255, 255]])

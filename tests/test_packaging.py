@@ -1,0 +1,141 @@
+"""The wheel carries everything and works outside the checkout."""
+
+from __future__ import annotations
+
+import email
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A wheel, built offline with the hatchling of this environment."""
+    out = tmp_path_factory.mktemp("dist")
+    done = subprocess.run(
+        [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), ROOT],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return next(out.glob("zsad-*.whl"))
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, installed into an empty folder."""
+    target = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index"]
+    subprocess.run([*command, "--target", str(target), str(wheel)], check=True)
+    return target
+
+
+def run(installed: Path, cwd: Path, *argv: str) -> subprocess.CompletedProcess[str]:
+    """Run python outside the checkout; an editable zsad of this environment stays hidden."""
+    env = {k: v for k, v in os.environ.items() if not k.startswith("ZSAD_")}
+    env["PYTHONPATH"] = str(installed)
+    return subprocess.run(
+        [sys.executable, *argv], cwd=cwd, env=env, capture_output=True, text=True, check=True
+    )
+
+
+def test_the_wheel_holds_code_and_data(wheel: Path) -> None:
+    names = set(zipfile.ZipFile(wheel).namelist())
+    expected = {
+        f"zsad/{path.relative_to(ROOT).as_posix()}"
+        for folder in ("methods", "benchmarks", "prompts_cache")
+        for path in (ROOT / folder).rglob("*")
+        if path.is_file() and path.suffix in (".py", ".yaml", ".csv", ".md")
+    }
+    expected |= {
+        path.relative_to(ROOT).as_posix()
+        for path in (ROOT / "zsad").rglob("*")
+        if path.is_file() and path.suffix in (".py", ".yaml", ".json", ".safetensors", ".typed")
+    }
+    assert "zsad/methods/clip/config.yaml" in expected
+    assert "zsad/benchmarks/datasets/elpv.yaml" in expected
+    assert expected - names == set()
+    tops = {n.split("/")[0] for n in names}
+    assert {t for t in tops if not t.endswith(".dist-info")} == {"zsad"}
+    assert not [n for n in names if "/tests/" in n or n.endswith(".pyc") or "/results/" in n]
+
+
+def test_the_metadata_is_honest(wheel: Path) -> None:
+    archive = zipfile.ZipFile(wheel)
+    name = next(n for n in archive.namelist() if n.endswith("METADATA"))
+    metadata = email.message_from_bytes(archive.read(name))
+    assert metadata["License-Expression"] == "Apache-2.0"
+    assert metadata["Name"] == "zsad"
+    assert {"dev", "elpv", "ray", "grounding"} <= set(metadata.get_all("Provides-Extra", []))
+    assert any(n.endswith("licenses/LICENSE") for n in archive.namelist())
+    points = next(n for n in archive.namelist() if n.endswith("entry_points.txt"))
+    assert "zsad = zsad.cli.main:main" in archive.read(points).decode()
+
+
+def test_the_installed_wheel_lists_and_shows(installed: Path, tmp_path: Path) -> None:
+    where = run(installed, tmp_path, "-c", "import zsad; print(zsad.__file__)")
+    assert where.stdout.startswith(str(installed))
+    for what in ("methods", "datasets", "backbones", "protocols"):
+        here = subprocess.run(
+            [sys.executable, "-m", "zsad", "list", what],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        there = run(installed, tmp_path, "-m", "zsad", "list", what)
+        assert there.stdout == here.stdout
+        assert there.stdout.count("\n") > 1
+    assert (
+        "zsad/methods/winclip" in run(installed, tmp_path, "-m", "zsad", "show", "winclip").stdout
+    )
+
+
+def test_the_installed_wheel_imports_every_method(installed: Path, tmp_path: Path) -> None:
+    code = (
+        "from zsad import registry\nfor e in registry.methods().values(): e.load(); print(e.name)"
+    )
+    assert "clip" in run(installed, tmp_path, "-c", code).stdout.split()
+
+
+def test_constraints_pin_every_dependency_exactly() -> None:
+    import tomllib
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pins = dict(line.split("==") for line in lines if line and not line.startswith("#"))
+    pinned = {name.lower().replace("_", "-") for name in pins}
+    assert all(version and "+" not in version for version in pins.values())
+    extras = project["optional-dependencies"]
+    wanted = [*project["dependencies"], *extras["dev"], *extras["elpv"], *extras["grounding"]]
+    for requirement in wanted:
+        name = requirement.split(">")[0].split("[")[0].strip().lower().replace("_", "-")
+        assert name == "zsad" or name in pinned, f"{name} has no pin in constraints.txt"
+
+
+def test_the_citation_names_the_four_papers() -> None:
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    text = str(cited["references"])
+    for method in ("FiLo", "ALFA", "FAPrompt", "KAnoCLIP"):
+        assert method in text
+    assert len(cited["references"]) == 4
+    assert all(r["authors"] and r["year"] for r in cited["references"])
+
+
+def test_make_and_ci_and_readme_agree() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    readme = (ROOT / "README.md").read_text()
+    script = (ROOT / ".ci" / "run").read_text()
+    for target in ("setup", "demo", "test", "lint", "tables", "bench", "speed"):
+        assert f"\n{target}: " in makefile
+    assert "make demo" in readme
+    assert "make test" in readme
+    assert "make test" in script
+    assert os.access(ROOT / ".ci" / "run", os.X_OK)
