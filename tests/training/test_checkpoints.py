@@ -1,0 +1,169 @@
+"""Checkpoint files: whole, honest about their origin, and never executed."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+
+from zsad import checkpoints, registry
+from zsad.backbones import Backbone
+from zsad.errors import WeightsError
+from zsad.training.provision import new_method
+
+PARITY = Path(__file__).resolve().parents[1] / "parity"
+
+
+def saved(backbone: Backbone, path: Path, **values: Any) -> Any:
+    entry = registry.method("faprompt")
+    method = new_method(entry, entry.resolve(("test", values)), backbone.info, 1)
+    meta = checkpoints.describe(method, seed=1, epochs=3)
+    checkpoints.save(path, method.trained_state(), meta)
+    return method
+
+
+def test_what_is_saved_is_loaded(backbone: Backbone, tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    method = saved(backbone, path, cap={"n_prompts": 4, "len": [3, 2]}, dap={"top_k": 6})
+    loaded, notes = checkpoints.load_into(registry.method("faprompt"), path, backbone.info)
+    assert notes == []
+    assert loaded.config == method.config
+    for key, value in method.state_dict().items():
+        assert torch.equal(loaded.state_dict()[key], value)
+
+
+def test_sizes_of_the_checkpoint_win_other_keys_do_not(backbone: Backbone, tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    saved(backbone, path, cap={"n_prompts": 4})
+    layers = [("the command line", {"cap": {"n_prompts": 7}, "post": {"sigma": 2.0}})]
+    loaded, notes = checkpoints.load_into(registry.method("faprompt"), path, backbone.info, layers)
+    assert loaded.config.cap.n_prompts == 4
+    assert loaded.config.post.sigma == 2.0
+    assert notes == [
+        "faprompt.cap.n_prompts (the command line) yields to the checkpoint's own size"
+    ]
+
+
+def test_another_backbone_is_refused(backbone: Backbone, tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    saved(backbone, path)
+    other = replace(backbone.info, weights_sha256="f" * 64, name="other")
+    with pytest.raises(WeightsError, match=r"was trained on backbone 'file'.*not on 'other'"):
+        checkpoints.load_into(registry.method("faprompt"), path, other)
+
+
+def test_another_method_is_refused(backbone: Backbone, tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    saved(backbone, path)
+    with pytest.raises(WeightsError, match="is of method 'faprompt', not 'anomalyclip'"):
+        checkpoints.load_into(registry.method("anomalyclip"), path, backbone.info)
+
+
+class Malicious:
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> Any:
+        return os.system, (f"touch {self.target}",)
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_pickle_that_runs_code_is_refused(
+    backbone: Backbone, tmp_path: Path, wrapped: bool
+) -> None:
+    evil, proof = tmp_path / "evil.pth", tmp_path / "ran"
+    thing = Malicious(proof)
+    torch.save({"prompt_learner": thing} if wrapped else thing, evil)
+    with pytest.raises(WeightsError, match=r"evil\.pth.*refused") as caught:
+        checkpoints.load_into(registry.method("faprompt"), evil, backbone.info)
+    assert "\n" not in str(caught.value)
+    assert not proof.exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"x" * 100, b"\x10\0\0\0\0\0\0\0{broken json!!!!"])
+def test_a_file_that_is_no_checkpoint(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "junk.bin"
+    path.write_bytes(content)
+    with pytest.raises(WeightsError, match=r"junk\.bin") as caught:
+        checkpoints.load_any(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_cut_off_file_and_a_missing_one(backbone: Backbone, tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    saved(backbone, path)
+    half = tmp_path / "half.safetensors"
+    half.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(WeightsError, match=r"half\.safetensors: damaged"):
+        checkpoints.load_any(half)
+    with pytest.raises(WeightsError, match="no such file"):
+        checkpoints.load_any(tmp_path / "gone")
+
+
+def test_an_official_file_becomes_one_of_ours(
+    backbone: Backbone, recipe: ModuleType, tmp_path: Path
+) -> None:
+    info = replace(backbone.info, embed=backbone.info.text_width)  # as in every official model
+    dims = recipe.ClipDims(text_width=info.text_width)
+    head = recipe.faprompt_learnables(dims, 3, depth=5, deep_tokens=3, prompts=6, top_k=4)
+    source, target = tmp_path / "official.pth", tmp_path / "ours.safetensors"
+    torch.save({"prompt_learner": dict(head)}, source)
+    entry = registry.method("faprompt")
+    report = checkpoints.import_file(entry, source, target, info)
+    assert any("skipped 8 tensors of compound_prompt_projections" in line for line in report)
+    assert any("token buffers" in line for line in report) is False
+    loaded, _ = checkpoints.load_into(entry, target, info)
+    direct, _ = checkpoints.load_into(entry, source, info)
+    assert loaded.config == direct.config
+    config = loaded.config
+    assert (config.preset, config.topk, config.loss.image) == ("released", "released", "released")
+    assert (config.cap.n_prompts, config.dap.top_k) == (6, 4)
+    assert (config.deep.depth, config.deep.tokens) == (5, 3)
+    for key, value in direct.state_dict().items():
+        assert torch.equal(loaded.state_dict()[key], value)
+    with pytest.raises(WeightsError, match="own format already"):
+        checkpoints.import_file(entry, target, tmp_path / "again", info)
+
+
+@pytest.mark.parametrize("method", ["faprompt", "anomalyclip"])
+def test_key_lists_of_the_released_files_are_accepted(method: str, backbone: Backbone) -> None:
+    """Real sizes, buffers included; and a list that lacks or adds a key is refused by name."""
+    keys = json.loads((PARITY / f"keys_{method}.json").read_text(encoding="utf-8"))
+    state = {k: torch.zeros(shape, dtype=getattr(torch, kind)) for k, (shape, kind) in keys.items()}
+    info = replace(backbone.info, embed=768, text_width=768)
+    entry = registry.method(method)
+    imported = entry.load().import_official({"prompt_learner": state}, entry.resolve(), info)
+    config = entry.resolve(("file", imported.config))
+    built = new_method(entry, config, info, 0)
+    built.load_state_dict(imported.state)
+    assert any("5,512,192" in line for line in imported.report)
+    assert any("6 token buffers" in line for line in imported.report)
+
+    partial = {k: v for k, v in state.items() if k not in ("ctx_neg", "compound_prompts_text.3")}
+    partial["extra.weight"] = torch.zeros(1)
+    with pytest.raises(WeightsError) as caught:
+        entry.load().import_official({"prompt_learner": partial}, entry.resolve(), info)
+    text = str(caught.value)
+    assert "missing: compound_prompts_text.3, ctx_neg; unexpected: extra.weight" in text
+    for wrong in ([1, 2], {"model": 3}, {"prompt_learner": {"ctx_pos": 5, "ctx_neg": 6}}):
+        with pytest.raises(WeightsError):
+            entry.load().import_official(wrong, entry.resolve(), info)
+
+
+def test_files_of_the_other_method_are_refused(backbone: Backbone, recipe: ModuleType) -> None:
+    info = replace(backbone.info, embed=backbone.info.text_width)
+    dims = recipe.ClipDims(text_width=info.text_width)
+    theirs = {
+        "anomalyclip": recipe.faprompt_learnables(dims, 0),
+        "faprompt": recipe.anomalyclip_learnables(dims, 0),
+    }
+    for name, head in theirs.items():
+        entry = registry.method(name)
+        with pytest.raises(WeightsError, match="patch_meta_net"):
+            entry.load().import_official({"prompt_learner": dict(head)}, entry.resolve(), info)
