@@ -17,14 +17,14 @@ LONGEST = 450  # lines
 # A room imports only rooms of its own rank or of a lower one.
 RANKS: dict[str, int] = {
     **dict.fromkeys(("errors", "types", "io", "config", "registry", "torchvision_compat"), 0),
-    **dict.fromkeys(("backbones", "data", "prompts", "grounding", "memory", "windows"), 1),
-    **dict.fromkeys(("method", "maps", "losses"), 2),
-    **dict.fromkeys(("metrics", "checkpoints", "features", "examples", "overlay"), 3),
-    **dict.fromkeys(("store", "published", "protocols", "tables", "report"), 4),
+    **dict.fromkeys(("backbones", "data", "prompts", "memory", "windows"), 1),
+    **dict.fromkeys(("method", "maps", "losses", "grounding"), 2),
+    **dict.fromkeys(("metrics", "checkpoints", "features", "overlay"), 3),
+    **dict.fromkeys(("store", "examples", "published", "protocols", "tables", "report"), 4),
     **dict.fromkeys(("runner", "training", "api", "predictor", "doctor"), 5),
     **dict.fromkeys(("cli", "__main__"), 6),
 }
-# A command reads the request's defaults; the registry lists what a data file of a room says.
+# The registry lists what a data file of the backbones' room says.
 ALLOWED = {("registry", "backbones")}
 
 

@@ -78,12 +78,13 @@ def dataset_page(board: Board, row: Row) -> Page:
 
 # ------------------------------------------------------------------------------- figures
 def _kinds(board: Board) -> list[tuple[str, str, tuple[str, ...]]]:
-    """The kinds of tables of which at least one figure was measured."""
-    measured = {
+    """The kinds of tables of which at least one figure is defined (always the image level)."""
+    measured = {"image_auroc"} | {
         metric
         for cells in board.cells.values()
         for record in cells.values()
-        for metric in record.metrics
+        for metric, value in record.metrics.items()
+        if value is not None
     }
     return [kind for kind in (*KINDS, STEPS_200) if measured & set(kind[2])]
 
