@@ -16,6 +16,7 @@ import json
 import logging
 import re
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +36,8 @@ from zsad.data.synthetic.generator import CATEGORIES
 log = logging.getLogger("zsad.tiny")
 
 # share of the time up to which a picture size is used, and pairs of pictures per step
-STAGES = ((0.5, 112, 64), (0.7, 160, 40), (1.01, 224, 24))
-PEAK, FLOOR, WARM_UP = 1.2e-3, 2e-5, 0.02
+STAGES = ((0.5, 112, 32), (0.7, 160, 24), (1.01, 224, 16))
+PEAK, FLOOR, WARM_UP = 1e-3, 2e-5, 0.02
 DENSE_WEIGHTS = {"last": 1.0, "v-v": 0.5, "values": 0.2, "layer 6": 0.3, "layer 4": 0.1}
 DENSE_LAYERS = (4, 6, 8)
 
@@ -223,22 +224,26 @@ def rate(spent: float) -> float:
 
 def train(run: Run, pool: Pool, minutes: float, every: float) -> None:
     words = captions.Words(run.tokens.strangers)
-    mark, terms = run.seconds, {}
+    mark, terms = run.seconds, dict[str, float]()
+    ahead = ThreadPoolExecutor(1)  # the next batch is cut while this one is learned
+    coming: Future[Batch] | None = None
     while run.seconds < minutes * 60:
         began = time.monotonic()
         spent = run.seconds / (minutes * 60)
         _, side, pairs = next(s for s in STAGES if spent < s[0])
         rng = np.random.default_rng((7, run.step))
+        batch = coming.result() if coming else pool.draw(np.random.default_rng((8, run.step)), pairs, side)
+        coming = ahead.submit(pool.draw, np.random.default_rng((8, run.step + 1)), pairs, side)
         for group in run.optimizer.param_groups:
             group["lr"] = rate(spent)
         with torch.autocast("cpu", torch.bfloat16):
-            parts = losses(run.model, pool.draw(rng, pairs, side), run.tokens, words, rng)
+            parts = losses(run.model, batch, run.tokens, words, rng)
             total = torch.stack(list(parts.values())).sum()
         run.optimizer.zero_grad(set_to_none=True)
         total.backward()
         nn.utils.clip_grad_norm_(run.model.parameters(), 1.0)
         run.optimizer.step()
-        run.step, run.seen = run.step + 1, run.seen + 2 * pairs
+        run.step, run.seen = run.step + 1, run.seen + len(batch.images)
         run.update_average()
         terms = {k: 0.95 * terms.get(k, float(v)) + 0.05 * float(v) for k, v in parts.items()}
         run.seconds += time.monotonic() - began
@@ -249,6 +254,7 @@ def train(run: Run, pool: Pool, minutes: float, every: float) -> None:
             mark = run.seconds
             run.save()
             run.record(terms)
+    ahead.shutdown()
     run.save()
     run.record(terms)
 

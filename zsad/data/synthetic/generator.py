@@ -19,6 +19,7 @@ from zsad.data.synthetic.palette import colour_name
 from zsad.data.synthetic.scene import Flaw, Maker
 
 SIZE = 224  # pixels
+VISIBLE = 0.06  # least mean change of a defect's pixels, of a range of 1
 Group = Literal["train", "test"]
 
 
@@ -161,7 +162,15 @@ def _damage(
             if seen > 0.07:
                 break
     assert best is not None, f"no visible {name} on {kind.key}"
-    return name, best[1], best[2]
+    _, changed, mask = best
+    contrast = float(np.abs(changed - clean)[mask].mean())
+    if contrast < VISIBLE:  # a shade on a nearly black thing
+        lift = F32(min(6.0, VISIBLE / max(contrast, 1e-3)))
+        lifted = np.clip(clean + (changed - clean) * lift, 0, 1)
+        if float(np.abs(lifted - clean)[mask].mean()) < VISIBLE / 2:
+            lifted = clean + F32(VISIBLE)
+        changed = np.where(mask[..., None], lifted, clean)
+    return name, changed, mask
 
 
 _OVERLAYS = {**defects.TEST_DEFECTS, **defects.TRAIN_DEFECTS}
