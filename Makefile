@@ -29,6 +29,7 @@ demo: setup  ## methods on real ELPV images and on generated ones, with the bund
 	$(BIN)/zsad bench --methods $(DEMO_METHODS) --datasets elpv,synthetic \
 		--backbone zsad-tiny --limit $(DEMO_LIMIT) --offline --results $(DEMO_RESULTS)
 	$(BIN)/zsad tables --results $(DEMO_RESULTS)
+	$(BIN)/zsad report --results $(DEMO_RESULTS)
 
 test: setup  ## the whole suite, offline
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS)

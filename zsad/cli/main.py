@@ -26,6 +26,8 @@ VERBS = {
     "train": "train",
     "predict": "predict",
     "tables": "tables",
+    "report": "report",
+    "report": "report",
     "list": "show",
     "show": "show",
     "weights": "weights",
