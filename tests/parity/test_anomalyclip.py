@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+import zsad
 from zsad import backbones, checkpoints, maps, registry
 from zsad.types import Category, ScoreContext, TrainBatch
 
@@ -41,7 +42,7 @@ class Case:
         np.testing.assert_allclose(found, self.arrays["recipe_fingerprint"], rtol=1e-4)
         torch.save(clip, folder / "clip.pt")
         torch.save({"prompt_learner": dict(head)}, folder / "checkpoint.pth")
-        self.checkpoint = folder / "checkpoint.pth"
+        self.checkpoint, self.weights = folder / "checkpoint.pth", folder / "clip.pt"
         self.backbone = backbones.load(
             "file", weights=folder / "clip.pt", image_size=spec["image_size"]
         )
@@ -156,3 +157,28 @@ def test_two_training_steps_equal_the_released_code(train: Case) -> None:
     np.testing.assert_allclose(changes, z["param_change_norms"], rtol=2e-2, atol=1e-4)
     after = [named[n].norm().item() for n in names]
     np.testing.assert_allclose(after, z["param_norms_after"], rtol=2e-2, atol=1e-4)
+
+
+def public(case: Case) -> Any:
+    return zsad.load_method(
+        "anomalyclip",
+        backbone="file",
+        weights=case.weights,
+        image_size=case.spec["image_size"],
+        checkpoint=case.checkpoint,
+        preset="released",
+        device="cpu",
+    )
+
+
+def test_the_public_route_predicts_the_released_numbers(infer: Case) -> None:
+    found = public(infer).predict_tensor(infer.images, "object")
+    z = infer.arrays
+    np.testing.assert_allclose([p.image_score for p in found], z["image_score"], **MAPS)
+    np.testing.assert_allclose([p.anomaly_map for p in found], z["map_smooth"], **MAPS)
+
+
+def test_the_public_route_returns_the_released_losses(train: Case) -> None:
+    losses = public(train).losses(train.images, train.masks, train.labels)
+    for name, value in zip(train.arrays["sum_names"].tolist(), train.arrays["sum_values"][0]):
+        np.testing.assert_allclose(losses[name].item(), value, rtol=1e-3, atol=1e-5)

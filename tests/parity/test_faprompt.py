@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 
+import zsad
 from zsad import backbones, checkpoints, maps, registry
 from zsad.types import Category, ScoreContext, TrainBatch
 
@@ -46,7 +47,7 @@ class Case:
         np.testing.assert_allclose(found, self.arrays["recipe_fingerprint"], rtol=1e-4)
         torch.save(clip, folder / "clip.pt")
         torch.save({"prompt_learner": dict(self.head)}, folder / "checkpoint.pth")
-        self.checkpoint = folder / "checkpoint.pth"
+        self.checkpoint, self.weights = folder / "checkpoint.pth", folder / "clip.pt"
         self.backbone = backbones.load(
             "file", weights=folder / "clip.pt", image_size=spec["image_size"]
         )
@@ -247,3 +248,40 @@ def test_intermediate_values_of_the_first_step(train: Case) -> None:
 def test_unused_projections_are_not_built(train: Case) -> None:
     assert not [n for n, _ in train.method().named_parameters() if "projection" in n]
     assert len(train.arrays["no_grad_names"]) == 2 * (train.spec["depth"] - 1)
+
+
+def public(case: Case, **options: Any) -> Any:
+    return zsad.load_method(
+        "faprompt",
+        backbone="file",
+        weights=case.weights,
+        image_size=case.spec["image_size"],
+        checkpoint=case.checkpoint,
+        preset="released",
+        device="cpu",
+        **options,
+    )
+
+
+def test_the_public_route_predicts_the_released_numbers(infer: Case) -> None:
+    loaded = public(infer)
+    assert loaded.method.config.cap.len == (5, 2)
+    found = loaded.predict_tensor(infer.images, ["object"] * 4)
+    z = infer.arrays
+    np.testing.assert_allclose([p.image_score for p in found], z["image_score"], **MAPS)
+    np.testing.assert_allclose([p.anomaly_map for p in found], z["map_smooth"], **MAPS)
+    assert all(p.explanations for p in found)
+
+
+def test_the_public_route_returns_the_released_losses(train: Case) -> None:
+    losses = public(train).losses(train.images, train.masks, train.labels, "object")
+    for name, value in zip(train.arrays["sum_names"].tolist(), train.arrays["sum_values"][0]):
+        np.testing.assert_allclose(losses[name].item(), value, rtol=1e-3, atol=1e-5)
+
+
+def test_the_default_preset_selects_the_most_abnormal_patches(infer: Case) -> None:
+    """With the true top ten the maps move by about 3e-2, as the reference's README says."""
+    loaded = public(infer, overrides={"topk": "paper"})
+    found = loaded.predict_tensor(infer.images, "object", explanations=0)
+    moved = np.abs(np.stack([p.anomaly_map for p in found]) - infer.arrays["map_smooth"])
+    assert 1e-3 < moved.max() < 1e-1

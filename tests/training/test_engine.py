@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -181,22 +182,50 @@ fit(
 """
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Sums round differently with another number of threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.mark.fault
 def test_killed_in_an_epoch_it_goes_on_to_the_same_bits(
-    dataset: Path, weights: Path, tmp_path: Path
+    dataset: Path,
+    weights: Path,
+    index: DatasetIndex,
+    backbone: Backbone,
+    settings: Settings,
+    tmp_path: Path,
+    one_thread: None,
 ) -> None:
-    def run(out: str, stop: int) -> int:
-        root = str(Path(__file__).resolve().parents[2])
-        environment = {**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, "-c", SCRIPT, str(weights), str(dataset), out, str(stop)]
-        return subprocess.run(command, env=environment, cwd=tmp_path, check=False).returncode
-
-    assert run("whole", 0) == 0
-    assert run("cut", 3) == -signal.SIGKILL
+    root = str(Path(__file__).resolve().parents[2])
+    environment = {**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", SCRIPT, str(weights), str(dataset), "cut", "3"]
+    killed = subprocess.run(command, env=environment, cwd=tmp_path, check=False)
+    assert killed.returncode == -signal.SIGKILL
     assert not (tmp_path / "cut" / "anomalyclip.safetensors").exists()
-    assert run("cut", 0) == 0
-    whole, cut_state = (tmp_path / d / "anomalyclip.safetensors" for d in ("whole", "cut"))
-    assert_same(state_of(whole), state_of(cut_state))
+
+    def train(out: str) -> tuple[Path, list[int]]:
+        steps: list[int] = []
+        (result,) = fit(
+            [make("anomalyclip", backbone)],
+            index,
+            backbone,
+            settings=settings,
+            seed=0,
+            out_dir=tmp_path / out,
+            options=FitOptions(progress=lambda p: steps.append(p.step)),
+        )
+        return result.checkpoint, steps
+
+    resumed, steps = train("cut")
+    assert steps == [4, 1, 2, 3, 4]  # the first three were not done again
+    whole, steps = train("whole")
+    assert len(steps) == 8
+    assert_same(state_of(whole), state_of(resumed))
 
 
 def test_what_is_finished_is_not_trained_again(
