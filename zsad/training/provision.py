@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,7 @@ def ensure_trained(
     ``root`` is the results folder; a checkpoint lies at ``checkpoints/<method>/<hash>.safetensors``
     below it, where the hash covers config (without keys that only inference reads), backbone,
     auxiliary data and seed: whatever asks for the same training finds the same file.
-    Processes that ask at the same time wait for one another.
+    Processes that ask at the same time wait for one another.  Lock files stay: they are empty.
     """
     part = part or settings.data.train_part
     data = trained_on(index, samples, part)
@@ -71,7 +72,8 @@ def ensure_trained(
         for path, item in sorted(zip(paths, wanted), key=lambda pair: pair[0]):
             if path.is_file() or path in missing:
                 continue
-            locks.enter_context(file_lock(path.with_suffix(".lock"), LOCK_SECONDS))
+            if not _follower():
+                locks.enter_context(file_lock(path.with_suffix(".lock"), LOCK_SECONDS))
             if not path.is_file():  # nobody finished it while we waited
                 missing[path] = item
         if missing:
@@ -102,6 +104,11 @@ def ensure_trained(
 def checkpoint_path(root: Path | str, method: str, identity: str) -> Path:
     """Return where a checkpoint lies in the cache below the results folder."""
     return Path(root) / FOLDER / method / f"{identity}.safetensors"
+
+
+def _follower() -> bool:
+    """Whether Lightning started this process for another device: the first one holds the lock."""
+    return int(os.environ.get("LOCAL_RANK", "0")) > 0 or int(os.environ.get("NODE_RANK", "0")) > 0
 
 
 def guard(meta: checkpoints.CheckpointMeta | None, dataset: str, samples: Sequence[Sample]) -> None:

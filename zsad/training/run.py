@@ -17,6 +17,7 @@ torchvision_compat.ensure()  # lightning imports torchvision
 import lightning
 import torch
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
 
 from zsad import checkpoints
 from zsad.backbones import Backbone
@@ -36,7 +37,8 @@ Captions = Callable[[Sequence[Sample], str, bool], Mapping[str, Sequence[str]]]
 @dataclass(frozen=True)
 class FitOptions:
     """How to run, without effect on the result.  ``devices``, ``strategy``: Lightning's; with
-    several devices each takes its own batches, so that the effective batch grows with them.
+    several devices each takes its own batches, so that the effective batch grows with them
+    (``ddp_find_unused_parameters_true`` where a text tower is shallower than ``deep.depth``).
 
     ``logger``: ``csv``, ``tensorboard``, ``auto`` (CSV, and TensorBoard if installed), ``none``.
     ``save_steps``: write the resume state every so many steps, 0 = every two minutes.
@@ -114,15 +116,16 @@ class MethodRun:
             state.epoch, state.steps, state.optimizer, state.random = 0, 0, None, []
         method.phase = ""
         method.to(self.backbone.device).eval()
-        meta = checkpoints.describe(
-            method,
-            seed=self.seed,
-            epochs=sum(p.epochs for p in phases),
-            trained_on=self.trained_on,
-            identity=self.identity,
-        )
-        checkpoints.save(self.path, method.trained_state(), meta)
-        resume_file.unlink(missing_ok=True)
+        if rank_zero_only.rank == 0:
+            meta = checkpoints.describe(
+                method,
+                seed=self.seed,
+                epochs=sum(p.epochs for p in phases),
+                trained_on=self.trained_on,
+                identity=self.identity,
+            )
+            checkpoints.save(self.path, method.trained_state(), meta)
+            resume_file.unlink(missing_ok=True)
         return TrainResult(method.name, self.path, list(state.history), state.seconds)
 
     def _begin(self) -> None:
