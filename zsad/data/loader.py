@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import NamedTuple
 
@@ -19,13 +19,6 @@ from zsad.errors import DataError
 from zsad.types import Sample
 
 
-class Failure(NamedTuple):
-    """A sample that could not be read, and why (the error names the file)."""
-
-    sample: Sample
-    error: DataError
-
-
 @dataclass
 class ImageBatch:
     """B decoded images in the order of their samples.
@@ -34,7 +27,8 @@ class ImageBatch:
     native policy a list of B bool tensors [H, W] of each image's own size.  ``has_mask``: bool
     [B]; False for an anomalous image whose dataset has no mask for it (pixel metrics are not
     defined on it), True for normal images, whose mask is zero.  ``labels``: int64 [B].
-    ``failures``: samples left out since the batch before; a last batch may hold only these.
+    ``failures``: why samples were left out since the batch before, one error for each that names
+    its file; a last batch may hold only these.
     """
 
     images: Tensor
@@ -42,10 +36,14 @@ class ImageBatch:
     has_mask: Tensor
     labels: Tensor
     samples: list[Sample]
-    failures: list[Failure] = field(default_factory=list)
+    failures: list[DataError] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.samples)
+
+    def without_images(self) -> ImageBatch:
+        """The same batch without its pixels, to be kept while features are collected."""
+        return replace(self, images=self.images[:0])
 
 
 class _Decoded(NamedTuple):
@@ -72,10 +70,10 @@ def batches(
         raise ValueError(f"batch_size {batch_size} must be at least 1")
     policy = mask_policy or MaskPolicy()
     pending: list[tuple[Sample, _Decoded]] = []
-    failures: list[Failure] = []
+    failures: list[DataError] = []
     for sample, decoded in _decoded(samples, preprocess, policy, batch_size, workers, masks):
         if isinstance(decoded, DataError):
-            failures.append(Failure(sample, decoded))
+            failures.append(decoded)
             continue
         pending.append((sample, decoded))
         if len(pending) == batch_size:
@@ -136,7 +134,7 @@ def _decoded(
 
 def _batch(
     items: Sequence[tuple[Sample, _Decoded]],
-    failures: list[Failure],
+    failures: list[DataError],
     size: int,
     policy: MaskPolicy,
 ) -> ImageBatch:

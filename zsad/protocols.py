@@ -1,0 +1,134 @@
+"""Protocols: who is compared, on what, trained on what, under which settings.  No torch.
+
+One YAML file each in ``benchmarks/protocols/``; a path to a file of the same schema works too.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+from zsad import config as cfg
+from zsad import registry
+from zsad.errors import RequestError, unknown
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of an ablation: a method under its own overrides."""
+
+    label: str
+    method: str
+    overrides: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def slug(self) -> str:
+        """The label as a part of a file name."""
+        text = re.sub(r"[^a-z0-9]+", "-", self.label.lower().replace("+", " plus "))
+        return text.strip("-") or "row"
+
+
+@dataclass(frozen=True)
+class Auxiliary:
+    """Training data of learned methods: ``default``, and ``overrides`` by target dataset."""
+
+    default: str = "mvtec"
+    overrides: dict[str, str] = field(default_factory=dict)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """``default`` or ``overrides``, as a mapping would answer."""
+        return {"default": self.default, "overrides": self.overrides}.get(key, default)
+
+    def of(self, dataset: str) -> str:
+        """The dataset that is trained on when ``dataset`` is the target."""
+        return self.overrides.get(dataset, self.default)
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """A protocol as its YAML file describes it.
+
+    ``methods`` and ``datasets``: names or groups; ``train_part``: the part of the auxiliary
+    data that is trained on; ``checkpoint_rule``: always the last epoch, so that nothing is
+    chosen on the target.  ``settings``: sections of :class:`zsad.config.Settings`.
+    ``overrides``: ``{method: {key: value}}``.  ``rows``: an ablation's rows, which stand in
+    place of their method.
+    """
+
+    name: str
+    title: str
+    datasets: tuple[str, ...]
+    methods: tuple[str, ...]
+    paper: str = ""
+    tables: tuple[int, ...] = ()
+    note: str = ""
+    auxiliary: Auxiliary = Auxiliary()
+    train_part: Literal["test", "all"] = "test"
+    checkpoint_rule: Literal["last"] = "last"
+    seeds: tuple[int, ...] = (0,)
+    settings: dict[str, Any] = field(default_factory=dict)
+    overrides: dict[str, Any] = field(default_factory=dict)
+    rows: tuple[Row, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.datasets or not self.methods:
+            raise ValueError("a protocol names at least one dataset and one method")
+        slugs = [(row.method, row.slug) for row in self.rows]
+        if len(set(slugs)) != len(slugs):
+            raise ValueError("two rows of one method have the same label")
+
+
+def load_protocol(name: str) -> Protocol:
+    """A protocol by name or by path of a YAML file.
+
+    ``settings.data.train_part`` always holds the protocol's ``train_part``.  Raises
+    :class:`RequestError` that suggests the nearest name, or names the key that is wrong.
+    """
+    if name.endswith((".yaml", ".yml")):
+        path = Path(name)
+        return _build({"name": path.stem, **cfg.read_yaml(path)}, str(path))
+    known = registry.yaml_names("protocols")
+    if name not in known:
+        raise unknown("protocol", name, known, "see `zsad list protocols`")
+    return _bundled(name)
+
+
+@cache
+def _bundled(name: str) -> Protocol:
+    path = registry.yaml_names("protocols")[name]
+    protocol = _build(cfg.read_yaml(path), path.name)
+    if protocol.name != name:
+        raise RequestError(f"{path.name}: name '{protocol.name}' must equal the file's name '{name}'")
+    return protocol
+
+
+def _build(values: Mapping[str, Any], origin: str) -> Protocol:
+    listed = dict(values)
+    for key in ("methods", "datasets"):
+        if isinstance(listed.get(key), str):
+            listed[key] = registry.expand(listed[key])
+    settings = dict(listed.get("settings") or {})
+    if "train_part" in (settings.get("data") or {}):
+        raise RequestError(f"{origin}: write train_part at the top, not in settings.data")
+    cfg.build(cfg.Settings, settings, origin=origin, prefix="settings.")
+    part = {"data": {"train_part": listed.get("train_part", "test")}}
+    listed["settings"] = cfg.merge(settings, part)
+    protocol = cfg.build(Protocol, listed, origin=origin)
+    _check_methods(protocol, origin)
+    return protocol
+
+
+def _check_methods(protocol: Protocol, origin: str) -> None:
+    """Raise :class:`RequestError` for overrides that address no method."""
+    known = registry.methods()
+    for name in (*protocol.overrides, *(row.method for row in protocol.rows)):
+        if name not in known:
+            raise unknown(f"method of {origin}", name, known)
+    for row in protocol.rows:
+        chosen = {e.name for e in registry.select_methods(protocol.methods)}
+        if row.method not in chosen:
+            raise RequestError(f"{origin}: row '{row.label}' is of {row.method}, which is not in methods")
