@@ -16,16 +16,18 @@ from zsad.config import BackboneSettings, DataSettings, RunSettings, Settings
 from zsad.data.index import DatasetIndex, load_index
 
 SIZE = 48
-CATEGORIES = ("felt", "panel")
+CATEGORIES = {"felt": 60, "panel": 100}  # darkest pixel value
 
 
-def make_dataset(root: Path, per_kind: int = 5) -> Path:
+def make_dataset(
+    root: Path, per_kind: int = 5, categories: dict[str, int] = CATEGORIES, seed: int = 0
+) -> Path:
     """Write ``<category>/test/{good,spot}`` with masks: noise, and noise with a bright square."""
-    generator = np.random.default_rng(0)
-    for c, category in enumerate(CATEGORIES):
+    generator = np.random.default_rng(seed)
+    for category, dark in categories.items():
         for kind in ("good", "spot"):
             for i in range(per_kind):
-                pixels = generator.integers(60 + 40 * c, 120 + 40 * c, (SIZE, SIZE, 3))
+                pixels = generator.integers(dark, dark + 60, (SIZE, SIZE, 3))
                 mask = np.zeros((SIZE, SIZE), np.uint8)
                 if kind == "spot":
                     top, left = generator.integers(0, SIZE - 16, 2)
@@ -44,6 +46,20 @@ def make_dataset(root: Path, per_kind: int = 5) -> Path:
 @pytest.fixture(scope="session")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_dataset(tmp_path_factory.mktemp("data") / "swatches")
+
+
+@pytest.fixture(scope="session")
+def unseen(tmp_path_factory: pytest.TempPathFactory) -> DatasetIndex:
+    """A third category."""
+    root = tmp_path_factory.mktemp("unseen") / "slabs"
+    return load_index(f"folder:{make_dataset(root, 12, {'slab': 80}, seed=1)}")
+
+
+@pytest.fixture(scope="session")
+def swatches(tmp_path_factory: pytest.TempPathFactory) -> DatasetIndex:
+    """More pictures of the first two categories."""
+    root = tmp_path_factory.mktemp("more") / "swatches-more"
+    return load_index(f"folder:{make_dataset(root, 20, seed=2)}")
 
 
 @pytest.fixture(scope="session")

@@ -116,7 +116,7 @@ class MethodRun:
             state.epoch, state.steps, state.optimizer, state.random = 0, 0, None, []
         method.phase = ""
         method.to(self.backbone.device).eval()
-        if rank_zero_only.rank == 0:
+        if getattr(rank_zero_only, "rank", 0) == 0:
             meta = checkpoints.describe(
                 method,
                 seed=self.seed,
