@@ -27,7 +27,7 @@ def read_config() -> Config:
 class Attention(nn.Module):
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
-        self.heads = heads
+        self.heads, self.scale = heads, (width // heads) ** -0.5
         self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))
         self.in_proj_bias = nn.Parameter(torch.zeros(3 * width))
         self.out_proj = nn.Linear(width, width)
@@ -39,7 +39,11 @@ class Attention(nn.Module):
         q, k, v = qkv.view(b, n, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
 
         def attend(a: Tensor, c: Tensor) -> Tensor:
-            heads = F.scaled_dot_product_attention(a, c, v, attn_mask=mask)
+            # Written out: on a CPU the backward pass of torch's fused attention is far slower.
+            scores = (a * self.scale) @ c.transpose(-1, -2)
+            if mask is not None:
+                scores = scores + mask
+            heads = scores.softmax(-1) @ v
             return self.out_proj(heads.transpose(1, 2).reshape(b, n, d))
 
         return attend(q, k), attend(v, v) if vv else None, qkv[..., 2 * d :]
@@ -143,7 +147,7 @@ class TinyClip(nn.Module):
         """Token ids [T, S], zero-padded after the end of text (the largest id) -> [T, E]."""
         length = ids.shape[1]
         x = self.token_embedding(ids) + self.positional_embedding[:length]
-        mask = torch.ones(length, length, dtype=torch.bool).tril()
+        mask = torch.full((length, length), float("-inf")).triu(1)
         for block in self.transformer.resblocks:
             x, _, _ = block(x, mask)
         return self.ln_final(x[torch.arange(len(ids)), ids.argmax(1)]) @ self.text_projection
