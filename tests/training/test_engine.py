@@ -147,6 +147,23 @@ def test_interrupted_in_an_epoch_it_goes_on_to_the_same_bits(
     assert not (tmp_path / "cut" / "faprompt" / "resume.pt").exists()
 
 
+def test_ctrl_c_leaves_a_state_to_resume_and_no_checkpoint(
+    index: DatasetIndex, backbone: Backbone, settings: Settings, tmp_path: Path
+) -> None:
+    def interrupt(progress: Progress) -> None:
+        if progress.epoch == 2:
+            raise KeyboardInterrupt
+
+    options = FitOptions(progress=interrupt)
+    arguments: dict[str, Any] = {"settings": settings, "seed": 0, "out_dir": tmp_path}
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        fit([make("anomalyclip", backbone)], index, backbone, options=options, **arguments)
+    assert (tmp_path / "anomalyclip" / "resume.pt").is_file()
+    assert not (tmp_path / "anomalyclip.safetensors").exists()
+    assert signal.getsignal(signal.SIGINT) is before
+
+
 SCRIPT = """
 import os, signal, sys
 from pathlib import Path

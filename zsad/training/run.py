@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import signal
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -188,7 +190,22 @@ class MethodRun:
         # A method may draw random numbers; what it draws depends on seed, method and phase alone.
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(derive(self.seed, method.name, phase.name))
-            trainer.fit(method, datamodule=data)
+            _fit(trainer, method, data)
+        if state.epoch < phase.epochs:
+            raise KeyboardInterrupt  # nothing unfinished may pass for a trained state
+
+
+def _fit(trainer: lightning.Trainer, method: Method, data: PhaseData) -> None:
+    """Run Lightning; Ctrl-C comes out as what it is, not as an exit with SIGINT ignored."""
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        trainer.fit(method, datamodule=data)
+    except SystemExit:
+        if not trainer.interrupted:
+            raise
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, before)
+        raise KeyboardInterrupt from None
 
 
 class PhaseData(lightning.LightningDataModule):
