@@ -1,0 +1,242 @@
+"""APRIL-GAN on a small backbone with deterministic weights, and by hand."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+import zsad
+from zsad import backbones, maps, registry
+from zsad.backbones import Backbone
+from zsad.errors import RequestError, WeightsError
+from zsad.methods.aprilgan.method import CLS, AprilGAN
+from zsad.methods.aprilgan.prompts import ANOMALOUS_STATES, NORMAL_STATES, TEMPLATES
+from zsad.types import Category, ImageFeatures, ScoreContext, TrainBatch
+
+SIZE = 84
+BOTTLE = Category("mvtec", "bottle", "bottle")
+NUT = Category("mvtec", "metal_nut", "metal nut")
+
+
+@pytest.fixture(scope="module")
+def weights(recipe: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    dims = recipe.ClipDims(vision_width=64, vision_layers=8, embed=64, text_width=64, text_layers=2)
+    path = tmp_path_factory.mktemp("weights") / "clip.pt"
+    torch.save(dict(recipe.clip_state(dims, 31)), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def backbone(weights: Path) -> Backbone:
+    return backbones.load("file", weights=str(weights), image_size=SIZE)
+
+
+def make(backbone: Backbone, **overrides: Any) -> AprilGAN:
+    config = registry.method("aprilgan").resolve(("test", overrides))
+    torch.manual_seed(0)
+    return AprilGAN(config, backbone.info)
+
+
+def context(method: AprilGAN, backbone: Backbone, *categories: Category) -> ScoreContext:
+    encoder = backbone.text_encoder()
+    text = method.prepare_text(list(dict.fromkeys(categories)), encoder)
+    return ScoreContext(list(categories), text, text_encoder=encoder)
+
+
+def features(method: AprilGAN, backbone: Backbone, recipe: ModuleType, count: int) -> ImageFeatures:
+    request = method.feature_request()
+    request = replace(request, variant=replace(request.variant, image_size=SIZE))
+    return backbone.encode_image(recipe.images(count, SIZE, 5), request)
+
+
+def test_prompts_are_those_of_the_released_code(backbone: Backbone) -> None:
+    assert len(set(TEMPLATES)) == 35
+    assert (len(NORMAL_STATES), len(ANOMALOUS_STATES)) == (7, 5)
+    assert "a photo of the cool {}." in TEMPLATES
+    encoder = backbone.text_encoder()
+    found = make(backbone).prepare_text([NUT], encoder)["metal_nut"]
+    sentences = [t.format(s.format("metal nut")) for s in ANOMALOUS_STATES for t in TEMPLATES]
+    units = F.normalize(encoder.encode_texts(sentences), dim=-1)
+    torch.testing.assert_close(found.pair[1], F.normalize(units.mean(0), dim=-1))
+
+
+def test_the_image_score_is_the_class_token_alone(backbone: Backbone, recipe: ModuleType) -> None:
+    method = make(backbone)
+    ctx = context(method, backbone, BOTTLE)
+    found = features(method, backbone, recipe, 1)
+    pair = ctx.text["bottle"].pair
+    with torch.no_grad():
+        before = method.score(found, ctx).image
+        cosine = pair @ F.normalize(found[CLS][0], dim=-1)
+        expected = 1 / (1 + math.exp(-100 * float(cosine[1] - cosine[0])))
+        assert before.item() == pytest.approx(expected, abs=1e-4)
+        for parameter in method.parameters():
+            parameter.normal_()
+        assert torch.equal(method.score(found, ctx).image, before)
+
+
+def test_a_planted_patch_lights_up_where_it_is(backbone: Backbone) -> None:
+    """With identity layers, a patch that is the anomalous text must carry the maximum."""
+    method = make(backbone)
+    with torch.no_grad():
+        for layer in method.fc:
+            layer.weight.copy_(torch.eye(backbone.info.embed, backbone.info.width))
+            layer.bias.zero_()
+    ctx = context(method, backbone, BOTTLE)
+    pair = ctx.text["bottle"].pair
+    height, width = backbone.info.grid(SIZE)
+    tokens = pair[0].expand(1, 1 + height * width, -1).clone()
+    tokens[0, 0] = pair[1]  # the class token must not leak into the map
+    row, column = 2, 4
+    tokens[0, 1 + row * width + column] = pair[1]
+    data = dict.fromkeys(method.taps, tokens) | {CLS: pair[:1]}
+    with torch.no_grad():
+        scores = method.score(ImageFeatures((height, width), data), ctx)
+        final = maps.build_maps(scores, method.map_spec(), SIZE).final[0]
+    y, x = divmod(int(final.argmax()), SIZE)
+    step = (SIZE - 1) / (height - 1)  # aligned corners
+    assert abs(y - row * step) <= 1
+    assert abs(x - column * step) <= 1
+    assert final.max() <= 1
+
+
+def test_fused_map_by_hand(backbone: Backbone, recipe: ModuleType) -> None:
+    """Sum over the layers of softmaxes of enlarged logits, as in the released evaluation."""
+    method = make(backbone, fuse="sum")
+    ctx = context(method, backbone, BOTTLE, NUT)
+    found = features(method, backbone, recipe, 2)
+    with torch.no_grad():
+        built = maps.build_maps(method.score(found, ctx), method.map_spec(), SIZE).final
+        expected = torch.zeros_like(built)
+        for i, category in enumerate((BOTTLE, NUT)):
+            for tap, layer in zip(method.taps, method.fc):
+                token = F.normalize(layer(found[tap][i, 1:]), dim=-1)
+                logits = 100 * token @ ctx.text[category.key].pair.T  # [L, 2]
+                plane = logits.T.reshape(1, 2, *found.grid)
+                plane = F.interpolate(plane, SIZE, mode="bilinear", align_corners=True)
+                expected[i] += plane.softmax(1)[0, 1]
+    torch.testing.assert_close(built, expected, atol=1e-4, rtol=1e-4)
+    mean = make(backbone)
+    mean.load_state_dict(method.state_dict())
+    with torch.no_grad():
+        half = maps.build_maps(mean.score(found, ctx), mean.map_spec(), SIZE).final
+    torch.testing.assert_close(half, built / len(method.taps), atol=1e-5, rtol=1e-4)
+
+
+def test_permuting_and_cutting_a_batch(backbone: Backbone, recipe: ModuleType) -> None:
+    method = make(backbone)
+    found = features(method, backbone, recipe, 3)
+    order = [2, 0, 1]
+    categories = [BOTTLE, NUT, BOTTLE]
+    with torch.no_grad():
+        whole = method.score(found, context(method, backbone, *categories))
+        mixed = method.score(
+            found.select(order), context(method, backbone, *(categories[i] for i in order))
+        )
+        torch.testing.assert_close(mixed.image, whole.image[order])
+        for a, b in zip(mixed.maps, whole.maps):
+            torch.testing.assert_close(a, b[order], atol=1e-3, rtol=1e-4)
+        for i, category in enumerate(categories):
+            one = method.score(found.select([i]), context(method, backbone, category))
+            torch.testing.assert_close(one.maps[0][0], whole.maps[0][i], atol=1e-3, rtol=1e-4)
+
+
+def test_training_lowers_the_loss(backbone: Backbone, recipe: ModuleType) -> None:
+    method = make(backbone)
+    method.begin_training([BOTTLE], {}, backbone.text_encoder())
+    found = features(method, backbone, recipe, 4)
+    batch = TrainBatch(recipe.masks([1, 0, 1, 1], SIZE, 5), torch.tensor([1, 0, 1, 1]))
+    ctx = ScoreContext([BOTTLE, NUT, BOTTLE, NUT], {}, text_encoder=backbone.text_encoder())
+    (phase,) = method.phases()
+    optimizer = phase.optimizer(method.parameters_of_phase(phase))
+    values = []
+    for _ in range(12):
+        losses = method.losses(found, batch, ctx)
+        torch.testing.assert_close(losses["total"], losses["focal"] + losses["dice"])
+        optimizer.zero_grad()
+        losses["total"].backward()
+        optimizer.step()
+        values.append(losses["total"].item())
+    assert values[-1] < 0.8 * values[0]
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in method.parameters())
+
+
+def official(backbone: Backbone) -> dict[str, dict[str, torch.Tensor]]:
+    generator = torch.Generator().manual_seed(4)
+    state = {}
+    for i in range(4):
+        shape = (backbone.info.embed, backbone.info.width)
+        state[f"fc.{i}.weight"] = torch.randn(*shape, generator=generator)
+        state[f"fc.{i}.bias"] = torch.randn(shape[0], generator=generator)
+    return {"trainable_linearlayer": state}
+
+
+def test_an_official_file_is_taken_whole(
+    backbone: Backbone, weights: Path, recipe: ModuleType, tmp_path: Path
+) -> None:
+    state = official(backbone)
+    torch.save(state, tmp_path / "epoch_3.pth")
+    loaded = zsad.load_method(
+        "aprilgan",
+        backbone="file",
+        weights=weights,
+        image_size=SIZE,
+        checkpoint=tmp_path / "epoch_3.pth",
+        device="cpu",
+    )
+    assert loaded.method.config.fuse == "sum"
+    for key, value in state["trainable_linearlayer"].items():
+        assert torch.equal(loaded.method.state_dict()[key], value)
+    (found,) = loaded.predict_tensor(recipe.images(1, SIZE, 5), "bottle")
+    assert 0 <= found.anomaly_map.min() <= found.anomaly_map.max() <= 4
+    assert [e.source for e in found.explanations] == ["template"] * 5
+
+
+def test_vit_l_has_the_published_number_of_parameters(backbone: Backbone) -> None:
+    info = replace(backbone.info, width=1024, embed=768)
+    config = registry.method("aprilgan").resolve()
+    assert sum(p.numel() for p in AprilGAN(config, info).parameters()) == 3_148_800
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda s: s.pop("fc.2.bias"), r"missing: fc\.2\.bias"),
+        (lambda s: s.update({"fc.4.weight": s["fc.0.weight"]}), r"unexpected: fc\.4\.weight"),
+        (lambda s: s.update({"fc.1.weight": torch.zeros(3, 5)}), r"'fc\.1\.weight' is \(3, 5\)"),
+    ],
+)
+def test_a_wrong_file_names_the_key(backbone: Backbone, spoil: Any, words: str) -> None:
+    state = official(backbone)
+    spoil(state["trainable_linearlayer"])
+    with pytest.raises(WeightsError, match=words) as caught:
+        AprilGAN.import_official(state, make(backbone).config, backbone.info)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(WeightsError, match="trainable_linearlayer"):
+        AprilGAN.import_official({}, make(backbone).config, backbone.info)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        ({"scale": 0}, "scale"),
+        ({"train": {"mosaic": "on"}}, "mosaic"),
+        ({"train": {"epochs": 0}}, "epochs"),
+        ({"layers": "all"}, "layers"),
+    ],
+)
+def test_bad_config_names_the_key(overrides: dict[str, Any], words: str) -> None:
+    with pytest.raises(RequestError, match=words):
+        registry.method("aprilgan").resolve(("test", overrides))
+
+
+def test_a_block_that_does_not_exist_is_refused(backbone: Backbone) -> None:
+    with pytest.raises(RequestError, match=r"blocks 1\.\.8"):
+        make(backbone, layers=[1, 9])
