@@ -1,0 +1,1 @@
+"""MaskCLIP: dense CLIP on the value path of the last block."""
