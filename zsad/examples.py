@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from zsad.errors import DataError
-from zsad.io import atomic_write_bytes
+from zsad.errors import CellError, DataError
+from zsad.io import atomic_write_bytes, file_lock
 from zsad.store import safe_name
 from zsad.types import CellKey, Explanation
 
@@ -57,7 +57,7 @@ def path_of(root: Path, key: CellKey) -> Path:
 
 
 def save(root: Path, key: CellKey, cell: CellExamples) -> Path:
-    """Write the examples of a cell atomically."""
+    """Write the examples of a cell atomically.  Raises :class:`CellError` if the disk refuses."""
     arrays: dict[str, np.ndarray] = {}
     meta: list[dict[str, Any]] = []
     for i, example in enumerate(cell.examples):
@@ -80,7 +80,15 @@ def save(root: Path, key: CellKey, cell: CellExamples) -> Path:
     arrays["meta"] = np.frombuffer(json.dumps(head).encode(), dtype=np.uint8)
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
-    return atomic_write_bytes(path_of(root, key), buffer.getvalue())
+    path = path_of(root, key)
+    try:
+        with file_lock(root / ".lock"):
+            for left in path.parent.glob(f".{path.name}.*.tmp"):
+                left.unlink(missing_ok=True)  # of a process that was killed
+            return atomic_write_bytes(path, buffer.getvalue())
+    except OSError as error:
+        reason = error.strerror or error
+        raise CellError(f"{path}: cannot be written ({reason}); check the disk") from error
 
 
 def load(root: Path, key: CellKey) -> CellExamples | None:

@@ -258,8 +258,9 @@ class Sweep:
                 info={**self._info(dataset, head), "metric_bounds": dict(result.bounds)},
             )
             try:
-                self.store.put(record, scores)
+                # The record comes last: what has a record has everything that belongs to it.
                 examples.save(self.store.root, key, pictures)
+                self.store.put(record, scores)
                 self.done += 1
             except ZsadError as error:
                 self._fail_cell(dataset, head.label, seed, category, error)

@@ -12,7 +12,7 @@ from zsad import config as cfg
 from zsad.runner.document import document
 from zsad.runner.plan import Plan, build_plan
 from zsad.runner.progress import Progress
-from zsad.runner.request import Request
+from zsad.runner.request import Request, require_writable
 from zsad.store import ResultStore
 
 
@@ -29,6 +29,7 @@ def launch(
         )
         return build_plan(request, store, weights_id, demo).describe()
 
+    require_writable(request.results)
     import torch
 
     from zsad.runner.execute import Sweep, choose_device, load_backbone

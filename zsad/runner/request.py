@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -67,6 +68,18 @@ class Request:
 def results_dir(value: str | Path | None) -> Path:
     """``--results``, else ``ZSAD_RESULTS``, else ``./results``."""
     return Path(value or os.environ.get("ZSAD_RESULTS") or "results")
+
+
+def require_writable(results: Path) -> None:
+    """Raise :class:`RequestError` before any work if nothing could be stored in ``results``."""
+    try:
+        results.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=results):
+            pass
+    except OSError as error:
+        raise RequestError(
+            f"--results {results}: cannot be written ({error.strerror}); give another folder"
+        ) from None
 
 
 def data_root(value: str | Path | None) -> Path | None:

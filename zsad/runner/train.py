@@ -7,7 +7,7 @@ from typing import Any
 from zsad.errors import RequestError, ZsadError
 from zsad.runner.plan import Auxiliary, auxiliary_samples
 from zsad.runner.progress import TrainingProgress
-from zsad.runner.request import Column, Request
+from zsad.runner.request import Column, Request, require_writable
 
 
 def train(
@@ -34,6 +34,7 @@ def train(
     free = [c.label for c in request.columns if not c.entry.trained]
     if free:
         raise RequestError(f"--methods: {', '.join(free)} is training-free; leave it out")
+    require_writable(request.results)
     if request.settings.run.deterministic:
         torch.use_deterministic_algorithms(True, warn_only=True)
     data = auxiliary_samples(request, request.datasets[0])
