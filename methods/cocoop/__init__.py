@@ -1,0 +1,1 @@
+"""CoCoOp: CoOp whose context is shifted by what the image shows."""

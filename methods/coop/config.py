@@ -1,0 +1,61 @@
+"""Configuration of ``coop`` and ``cocoop`` (torch-free); the values stand in config.yaml."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+
+@dataclass(frozen=True)
+class Loss:
+    """``loss.*``: factor of the pixel terms; 0 = the image's cross-entropy alone."""
+
+    pixel_weight: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.pixel_weight < 0:
+            raise ValueError(f"loss.pixel_weight={self.pixel_weight} must be 0 or above")
+
+
+@dataclass(frozen=True)
+class Train:
+    """``train.*``: stochastic gradient descent at a constant rate."""
+
+    epochs: int
+    batch_size: int
+    lr: float
+    momentum: float
+    weight_decay: float
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1 or self.batch_size < 1:
+            raise ValueError("train.epochs and train.batch_size must be at least 1")
+
+
+@dataclass(frozen=True)
+class Config:
+    """Keys of ``coop.*`` and ``cocoop.*``.
+
+    ``n_ctx``: learned words, shared by both labels.  ``normal_word`` / ``anomalous_word``: the
+    state words between them and the class name.  ``temperature`` divides cosines.  ``sigma``:
+    smoothing of the map, output pixels.
+    """
+
+    inference_only: ClassVar[tuple[str, ...]] = ("preset", "sigma")
+
+    preset: str
+    n_ctx: int
+    normal_word: str
+    anomalous_word: str
+    temperature: float
+    sigma: float
+    train: Train
+    loss: Loss = field(default_factory=Loss)
+
+    def __post_init__(self) -> None:
+        if self.n_ctx < 1:
+            raise ValueError(f"n_ctx={self.n_ctx} must be at least 1")
+        if self.temperature <= 0:
+            raise ValueError(f"temperature={self.temperature} must be above 0")
+        if self.sigma < 0:
+            raise ValueError(f"sigma={self.sigma} must be 0 or above")

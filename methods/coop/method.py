@@ -1,0 +1,162 @@
+"""CoOp (Zhou et al., IJCV 2022), adapted to anomaly detection as FAPrompt's comparison does.
+
+Two templates share one learned context: [V_1]..[V_K] normal {class}. and
+[V_1]..[V_K] anomalous {class}.  Training sees the class token alone; the map compares the last
+block's patch tokens with the same two sentences.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from zsad import losses as zl
+from zsad import maps as dense
+from zsad.method import Method, TrainPhase
+from zsad.methods.coop.config import Config
+from zsad.methods.filo.modules import PromptLearner
+from zsad.methods.filo.texts import encode
+from zsad.types import (
+    BackboneInfo,
+    Category,
+    FeatureRequest,
+    ImageFeatures,
+    MapSpec,
+    ScoreContext,
+    Scores,
+    Tap,
+    TrainBatch,
+)
+
+if TYPE_CHECKING:
+    from zsad.backbones.text import PromptTokens, TextEncoder
+
+CLS = Tap("cls")
+
+
+@dataclass(frozen=True)
+class PromptPair:
+    """The two prompts of a category; ``pair`` [2, E]: their unit features, where no image
+    changes them."""
+
+    tokens: PromptTokens
+    pair: Tensor | None = None
+
+
+class CoOp(Method):
+    """A learned context shared by the normal and the anomalous template."""
+
+    name: ClassVar[str] = "coop"
+    conditional: ClassVar[bool] = False  # CoCoOp: the image shifts the context
+    config: Config
+
+    def __init__(self, config: Config, backbone: BackboneInfo) -> None:
+        super().__init__(config, backbone)
+        self.prompts = PromptLearner(
+            config.n_ctx, backbone.text_width, backbone.embed, self.conditional
+        )
+        self._tokens: dict[str, PromptTokens] = {}  # by class name
+
+    @property
+    def dense(self) -> Tap:
+        """P . ln_post of the last block's tokens."""
+        return Tap("tokens_proj", self.backbone.depth)
+
+    def feature_request(self) -> FeatureRequest:
+        return FeatureRequest.of(CLS, self.dense)
+
+    # ---------------------------------------------------------------------------- text
+    def tokens(self, class_name: str, text: TextEncoder) -> PromptTokens:
+        """Return the two prompts of a class, with a placeholder word per context vector."""
+        if class_name not in self._tokens:
+            context = " ".join(["X"] * self.config.n_ctx)
+            words = (self.config.normal_word, self.config.anomalous_word)
+            self._tokens[class_name] = text.tokenize(
+                [f"{context} {w} {class_name}." for w in words]
+            )
+        return self._tokens[class_name]
+
+    def prepare_text(
+        self, categories: Sequence[Category], text: TextEncoder
+    ) -> dict[str, PromptPair]:
+        """Tokenise the prompts of every category; encode them where no image changes them."""
+        prepared = {}
+        for category in categories:
+            tokens = self.tokens(category.class_name, text)
+            pair = None if self.conditional else encode(self.prompts, tokens, None, text)[0]
+            prepared[category.key] = PromptPair(tokens, pair)
+        return prepared
+
+    def pairs(self, unit_image: Tensor, context: ScoreContext) -> Tensor:
+        """Return the label embeddings [B, 2, E] of images with unit vectors ``unit_image`` [B, E].
+
+        Images of one category are encoded together, without a meta-net only once.
+        """
+        names = [c.class_name for c in context.categories]
+        out: list[Tensor] = [unit_image] * len(names)
+        for name in dict.fromkeys(names):
+            rows = [i for i, other in enumerate(names) if other == name]
+            known = context.text.get(context.categories[rows[0]].key)
+            if isinstance(known, PromptPair) and known.pair is not None:
+                found = known.pair[None]
+            else:
+                tokens = self.tokens(name, context.text_encoder)
+                seen = unit_image[rows] if self.conditional else None
+                found = encode(self.prompts, tokens, seen, context.text_encoder)
+            for row, pair in zip(rows, found.expand(len(rows), -1, -1)):
+                out[row] = pair
+        return torch.stack(out)
+
+    # -------------------------------------------------------------------------- scoring
+    def logits(self, features: ImageFeatures, context: ScoreContext) -> tuple[Tensor, Tensor]:
+        """Return cosines / temperature: image [B, 2] and patches [B, 2, h, w]."""
+        scale = 1 / self.config.temperature
+        cls = F.normalize(features[CLS].float(), dim=-1)
+        pair = self.pairs(cls, context)
+        image = scale * torch.einsum("be,bce->bc", cls, pair)
+        patches = features.patches(self.dense).float()
+        return image, dense.similarity(patches, pair, features.grid, scale)
+
+    def score(self, features: ImageFeatures, context: ScoreContext) -> Scores:
+        """Image: probability [B] from the class token; map: pair logits."""
+        image, patches = self.logits(features, context)
+        return Scores([patches], image.softmax(-1)[:, 1])
+
+    def map_spec(self) -> MapSpec:
+        sigma = self.config.sigma
+        return MapSpec(blur="gaussian" if sigma else "none", sigma=sigma)
+
+    # ------------------------------------------------------------------------- training
+    def losses(
+        self, features: ImageFeatures, batch: TrainBatch, context: ScoreContext
+    ) -> dict[str, Tensor]:
+        """Return ``image``, the cross-entropy of the labels; on request also ``pixel``, focal and
+        Dice terms of the map."""
+        image, patches = self.logits(features, context)
+        terms = {"image": F.cross_entropy(image, batch.labels.long())}
+        total = terms["image"]
+        if weight := self.config.loss.pixel_weight:
+            enlarged = dense.upsample(dense.pair_probability(patches), batch.masks.shape[-1], False)
+            terms["pixel"] = zl.segmentation(enlarged, batch.masks)
+            total = total + weight * terms["pixel"]
+        return {**terms, "total": total}
+
+    def phases(self) -> list[TrainPhase]:
+        train = self.config.train
+        return [
+            TrainPhase("context", train.epochs, train.batch_size, ("prompts.",), self._optimizer)
+        ]
+
+    def _optimizer(self, parameters: Mapping[str, nn.Parameter]) -> torch.optim.Optimizer:
+        train = self.config.train
+        return torch.optim.SGD(
+            list(parameters.values()),
+            lr=train.lr,
+            momentum=train.momentum,
+            weight_decay=train.weight_decay,
+        )
