@@ -80,17 +80,7 @@ class PromptBank:
         dataset; an entry whose class name is the category's.  Underscores, spaces and case
         make no difference.
         """
-        known = self._load(kind)
-        exact = known.get((category.dataset, category.key))
-        if exact is not None:
-            return exact
-        names = [_plain(category.key), _plain(category.class_name)]
-        for attribute in ("category", "class_name"):
-            for name in names:
-                for entry in known.values():
-                    if _plain(getattr(entry, attribute)) == name:
-                        return entry
-        return None
+        return find_entry(self._load(kind).values(), category)
 
     def _load(self, kind: str) -> dict[tuple[str, str], BankEntry]:
         if kind not in KINDS:
@@ -105,6 +95,21 @@ class PromptBank:
                 for e in read_entries(path, kind)
             }
         return self._kinds[kind]
+
+
+def find_entry(entries: Iterable[BankEntry], category: Category) -> BankEntry | None:
+    """Return the entry of a category among ``entries``; see :meth:`PromptBank.find`."""
+    known = list(entries)
+    for entry in known:
+        if (entry.dataset, entry.category) == (category.dataset, category.key):
+            return entry
+    names = [_plain(category.key), _plain(category.class_name)]
+    for attribute in ("category", "class_name"):
+        for name in names:
+            for entry in known:
+                if _plain(getattr(entry, attribute)) == name:
+                    return entry
+    return None
 
 
 def read_entries(path: Any, kind: str | None = None) -> list[BankEntry]:
@@ -131,7 +136,9 @@ def _entry(path: Any, raw: Mapping[str, Any], name: str, value: Any) -> BankEntr
         if key == "class_name":
             continue
         if not isinstance(items, list) or not items or not all(isinstance(t, str) for t in items):
-            raise DataError(f"{where}.{key} must be a list of texts (quote what YAML reads otherwise)")
+            raise DataError(
+                f"{where}.{key} must be a list of texts (quote what YAML reads otherwise)"
+            )
         if any(not t.strip() for t in items):
             raise DataError(f"{where}.{key} holds an empty text")
         texts[str(key)] = list(items)
@@ -150,7 +157,9 @@ def _entry(path: Any, raw: Mapping[str, Any], name: str, value: Any) -> BankEntr
     )
 
 
-def generic_entry(kind: str, category: Category, keys: Iterable[str] = ("anomaly_types",)) -> BankEntry:
+def generic_entry(
+    kind: str, category: Category, keys: Iterable[str] = ("anomaly_types",)
+) -> BankEntry:
     """Return an entry of :data:`GENERIC_ANOMALIES` for a category that no bank knows."""
     texts = {key: list(GENERIC_ANOMALIES) for key in keys}
     return BankEntry(

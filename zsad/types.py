@@ -124,6 +124,7 @@ class BackboneInfo:
     weights_sha256: str = ""
     demo: bool = False  # the bundled demonstration backbone
     random: bool = False  # random weights, asked for explicitly
+    native_size: int = 0  # pixels that the weights' position table is made for, 0: unknown
 
     def grid(self, image_size: int = 0) -> tuple[int, int]:
         """Patch grid (h, w) of a square image of ``image_size`` pixels (0: the default)."""

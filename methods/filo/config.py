@@ -11,10 +11,14 @@ KERNEL = re.compile(r"(\d+)x(\d+)")
 
 @dataclass(frozen=True)
 class Encoder:
-    """``encoder.*``: the forward pass that the features come from (default: the common one)."""
+    """``encoder.*``: the forward pass that the features come from (default: the common one).
+
+    ``activation``: the one the weights were trained with, exact GELU, or as released: exact GELU
+    wherever the image size differs from the weights' own, because the model is rebuilt then.
+    """
 
     pos_interp: Literal["bicubic_aa", "bicubic", "bilinear"] = "bicubic_aa"
-    activation: Literal["weights", "gelu"] = "weights"
+    activation: Literal["weights", "gelu", "released"] = "weights"
 
 
 @dataclass(frozen=True)

@@ -69,7 +69,7 @@ class FiLo(Method):
 
     def feature_request(self) -> FeatureRequest:
         return FeatureRequest.of(
-            CLS, *self.taps.qkv, *self.taps.vv, variant=taps.variant(self.config)
+            CLS, *self.taps.qkv, *self.taps.vv, variant=taps.variant(self.config, self.backbone)
         )
 
     # ------------------------------------------------------------- FG-Des (section 3.2)

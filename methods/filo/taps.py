@@ -19,11 +19,12 @@ class Taps:
     vv_layers: tuple[int, ...]
 
 
-def variant(config: Config) -> EncoderVariant:
+def variant(config: Config, backbone: BackboneInfo) -> EncoderVariant:
     """The forward pass that the stages come from."""
-    return EncoderVariant(
-        pos_interp=config.encoder.pos_interp, activation=config.encoder.activation
-    )
+    activation = config.encoder.activation
+    if activation == "released":
+        activation = "weights" if backbone.image_size == backbone.native_size else "gelu"
+    return EncoderVariant(pos_interp=config.encoder.pos_interp, activation=activation)
 
 
 def choose(config: Config, backbone: BackboneInfo) -> Taps:

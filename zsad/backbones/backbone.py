@@ -204,4 +204,5 @@ def describe(
         std=spec.std,
         interpolation=spec.interpolation,
         demo=spec.demo,
+        native_size=int(config["vision_cfg"]["image_size"]),
     )
