@@ -1,0 +1,126 @@
+"""Where boxes come from: files, functions, the cache."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from zsad.errors import DataError, RequestError
+from zsad.grounding import BoxCache, provider
+from zsad.grounding.dino import caption, picture, read_answer
+from zsad.grounding.interface import DetectorOptions
+from zsad.method import BoxRequest
+from zsad.types import Boxes, Category, Sample
+
+CATEGORY = Category("mvtec", "bottle", "bottle")
+ANSWER = {"boxes": [[0.5, 0.5, 0.2, 0.2]], "scores": [0.4], "phrases": ["crack"]}
+BOXES = Boxes.from_dict(ANSWER)
+
+
+def ask(**options: object) -> BoxRequest:
+    return BoxRequest({"bottle": ("anomaly", "crack")}, options)
+
+
+def write(path: Path, content: object) -> str:
+    path.write_text(json.dumps(content))
+    return str(path)
+
+
+@pytest.mark.parametrize("key", ["broken/000.png", "mvtec/broken/000.png"])
+def test_a_file_answers_for_samples(tmp_path: Path, key: str) -> None:
+    image = tmp_path / "000.png"
+    Image.new("RGB", (8, 8)).save(image)
+    sample = Sample(str(image), 1, "bottle", uid="broken/000.png")
+    other = Sample(str(image), 0, "bottle", uid="good/000.png")
+    file = write(tmp_path / "boxes.json", {key: ANSWER})
+    found = provider(ask(file=file, enabled="auto"))
+    assert found.boxes([sample, other], [CATEGORY] * 2) == [BOXES, None]
+    assert (found.info["answered"], found.info["unanswered"]) == (1, 1)
+    with pytest.raises(DataError, match=r"boxes.json: no boxes of good/000.png"):
+        provider(ask(file=file, enabled=True)).boxes([other], [CATEGORY])
+
+
+def test_a_file_answers_for_pictures_by_name(tmp_path: Path) -> None:
+    file = write(tmp_path / "boxes.json", {"a.png": ANSWER})
+    found = provider(ask(file=file)).boxes_of_pictures(
+        [Image.new("RGB", (4, 4))], [CATEGORY], ["photos/a.png"]
+    )
+    assert found == [BOXES]
+
+
+@pytest.mark.parametrize(
+    "content,message",
+    [
+        ([], "must map image names"),
+        ({"a": {"boxes": []}}, "'a' needs lists"),
+        ({"a": {**ANSWER, "scores": []}}, "1 boxes, 0 scores"),
+        ({"a": {**ANSWER, "boxes": [[30, 40, 20, 20]]}}, "fractions of the image"),
+    ],
+)
+def test_a_broken_file_is_named(tmp_path: Path, content: object, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        provider(ask(file=write(tmp_path / "b.json", content)))
+
+
+def test_a_missing_file_is_an_error_even_with_auto(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no such file"):
+        provider(ask(file=str(tmp_path / "gone.json"), enabled="auto"))
+
+
+def test_switched_off() -> None:
+    found = provider(ask(enabled=False))
+    assert found.boxes_of_pictures([Image.new("RGB", (4, 4))], [CATEGORY]) == [None]
+    assert found.info["reason"] == "switched off"
+
+
+def test_a_function_is_a_detector() -> None:
+    image = Image.new("RGB", (4, 4))
+    found = provider(ask(detector="tests.grounding.detectors:whole", enabled=True))
+    assert found.boxes_of_pictures([image], [CATEGORY]) == [
+        Boxes([[0.5, 0.5, 1.0, 1.0]], [0.5], ["anomaly"])
+    ]
+    with pytest.raises(RequestError, match="must return Boxes"):
+        provider(ask(detector="tests.grounding.detectors:wrong")).boxes_of_pictures(
+            [image], [CATEGORY]
+        )
+    with pytest.raises(RequestError, match="did you mean 'groundingdino'"):
+        provider(ask(detector="groundingdin", enabled=True))
+
+
+def test_cache_depends_on_image_prompt_and_detector(tmp_path: Path) -> None:
+    cache = BoxCache("detector/a", tmp_path)
+    cache.put("1" * 64, ("crack",), BOXES)
+    assert cache.get("1" * 64, ("crack",)) == BOXES
+    assert cache.get("2" * 64, ("crack",)) is None
+    assert cache.get("1" * 64, ("dent",)) is None
+    assert BoxCache("detector/b", tmp_path).get("1" * 64, ("crack",)) is None
+    cache.path("1" * 64, ("crack",)).write_text("{half")
+    assert cache.get("1" * 64, ("crack",)) is None
+
+
+def test_caption_and_picture() -> None:
+    assert caption(["Anomaly", "burn mark"]) == "anomaly . burn mark."
+    assert picture(Image.new("RGB", (300, 200)), 100, 1333).shape == (3, 100, 150)
+    assert picture(Image.new("RGB", (1000, 100)), 518, 1333).shape == (3, 133, 1330)
+    grey = picture(Image.new("RGB", (10, 10), (128, 128, 128)), 10, 20)
+    assert float(grey[0, 0, 0]) == pytest.approx((128 / 255 - 0.485) / 0.229)
+
+
+def test_an_answer_holds_all_above_the_threshold_and_the_best_in_any_case() -> None:
+    logits = torch.tensor([[-4.0, 2.0], [-4.0, -3.0], [0.0, -4.0]])
+    boxes = torch.rand(3, 4, generator=torch.Generator().manual_seed(0))
+    words = ["dent", "crack"]
+
+    def phrase(above: torch.Tensor) -> str:
+        return " ".join(words[i] for i in above.nonzero().flatten().tolist())
+
+    found = read_answer(logits, boxes, phrase, DetectorOptions())
+    assert found.phrases == ["crack", "dent"]
+    torch.testing.assert_close(torch.tensor(found.boxes), boxes[[0, 2]])
+    strict = read_answer(logits - 5, boxes, phrase, DetectorOptions())
+    assert strict.phrases == [""]
+    torch.testing.assert_close(torch.tensor(strict.boxes), boxes[:1])
