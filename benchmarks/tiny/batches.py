@@ -39,7 +39,9 @@ class Pool:
     """The pool of :mod:`zsad.benchmarks.tiny.pool`, as far as it is filled."""
 
     def __init__(self, folder: Path) -> None:
-        self.facts = [json.loads(line) for line in (folder / "facts.jsonl").read_text("utf-8").splitlines()]
+        self.facts = [
+            json.loads(line) for line in (folder / "facts.jsonl").read_text("utf-8").splitlines()
+        ]
         pairs = (folder / "pictures.u8").stat().st_size // (2 * SIZE * SIZE * 3)
         shares = np.array([SHARE.get(f["class"], 1.0) for f in self.facts])
         self.shares = shares / shares.sum()
@@ -47,7 +49,7 @@ class Pool:
 
     def draw(self, rng: np.random.Generator, pairs: int, side: int) -> Batch:
         """``pairs`` pairs of pictures at ``side`` pixels; both of a pair are cut the same way."""
-        window = SIZE if side == SIZE else int(rng.integers(max(112, side - 16), SIZE + 1))
+        window = SIZE if side == SIZE else int(rng.integers(side, min(SIZE, side + 64) + 1))
         chosen = np.sort(rng.choice(len(self.facts), pairs, replace=False, p=self.shares))
         pictures = np.empty((pairs, 2, window, window, 3), np.uint8)
         masks = np.empty((pairs, window, window), np.uint8)
@@ -61,7 +63,9 @@ class Pool:
             pictures[i] = np.rot90(both[:, :, ::-1] if flip else both, turns, (1, 2))
         images = torch.from_numpy(pictures).flatten(0, 1).permute(0, 3, 1, 2)
         if window != side:  # bytes in channels-last order: torch's fast path
-            images = F.interpolate(images, (side, side), mode="bilinear", antialias=True, align_corners=False)
+            images = F.interpolate(
+                images, (side, side), mode="bilinear", antialias=True, align_corners=False
+            )
         images = images.contiguous().float().div_(255)
         images = (colours(rng, images, pairs) - MEAN) / STD
 
@@ -106,7 +110,9 @@ def cut_windows(rng: np.random.Generator, batch: Batch) -> tuple[Tensor, Tensor]
     for i in range(count):
         hits = torch.nonzero(batch.cover[i] > 0.3)
         if len(hits) and rng.random() < 0.5:
-            corner[i] = np.clip(hits[int(rng.integers(len(hits)))].numpy() - rng.integers(0, k, 2), 0, side - k)
+            corner[i] = np.clip(
+                hits[int(rng.integers(len(hits)))].numpy() - rng.integers(0, k, 2), 0, side - k
+            )
     offsets = (np.arange(k)[:, None] * side + np.arange(k)).ravel()
     rows = torch.from_numpy(1 + corner[:, :1] * side + corner[:, 1:] + offsets)
     rows = torch.cat([torch.zeros(count, 1, dtype=torch.long), rows], 1)

@@ -13,7 +13,18 @@ import numpy as np
 
 Rng = np.random.Generator
 
-GENERAL = ("object", "product", "item", "part", "thing", "sample", "surface", "workpiece", "material", "component")
+GENERAL = (
+    "object",
+    "product",
+    "item",
+    "part",
+    "thing",
+    "sample",
+    "surface",
+    "workpiece",
+    "material",
+    "component",
+)
 
 NORMAL = (
     "{}", "normal {}", "flawless {}", "perfect {}", "unblemished {}", "good {}", "intact {}", "undamaged {}",
@@ -40,16 +51,65 @@ TEMPLATES = (
 
 # Words of a caption for each defect of the train group.
 DEFECT_WORDS: dict[str, tuple[str, ...]] = {
-    "scratch": ("scratch", "scratches", "scrape", "groove", "long scratch", "scuff", "cut", "gouge"),
-    "contamination": ("contamination", "foreign matter", "dirt", "particles", "residue", "debris", "impurity", "lump"),
-    "discoloration": ("discoloration", "faded area", "colour change", "uneven color", "bleached patch", "tarnish"),
-    "broken edge": ("broken edge", "chip", "chipped edge", "broken off piece", "breakage", "fracture"),
+    "scratch": (
+        "scratch",
+        "scratches",
+        "scrape",
+        "groove",
+        "long scratch",
+        "scuff",
+        "cut",
+        "gouge",
+    ),
+    "contamination": (
+        "contamination",
+        "foreign matter",
+        "dirt",
+        "particles",
+        "residue",
+        "debris",
+        "impurity",
+        "lump",
+    ),
+    "discoloration": (
+        "discoloration",
+        "faded area",
+        "colour change",
+        "uneven color",
+        "bleached patch",
+        "tarnish",
+    ),
+    "broken edge": (
+        "broken edge",
+        "chip",
+        "chipped edge",
+        "broken off piece",
+        "breakage",
+        "fracture",
+    ),
     "scorch": ("scorch mark", "burn", "burnt area", "burn mark"),
     "fold": ("fold", "crease", "wrinkle", "ridge"),
     "bubble": ("bubble", "blister", "bump", "bulge", "swelling"),
     "abrasion": ("abrasion", "rubbed patch", "wear", "smear", "rough patch"),
-    "misplaced": ("misplaced part", "misalignment", "displacement", "part out of place", "shifted part"),
-    "any": ("defect", "anomaly", "flaw", "irregularity", "damage", "blemish", "fault", "lesion", "mark", "deviation"),
+    "misplaced": (
+        "misplaced part",
+        "misalignment",
+        "displacement",
+        "part out of place",
+        "shifted part",
+    ),
+    "any": (
+        "defect",
+        "anomaly",
+        "flaw",
+        "irregularity",
+        "damage",
+        "blemish",
+        "fault",
+        "lesion",
+        "mark",
+        "deviation",
+    ),
 }
 
 
@@ -92,10 +152,22 @@ class Words:
         bad = pick(rng, ANOMALOUS)
         if rng.random() < 0.35:
             word = pick(rng, DEFECT_WORDS[pick(rng, tuple(DEFECT_WORDS))])
-            bad = pick(rng, ("{} with " + word, "{} with a " + word, "abnormal {} with " + word, word + " on {}"))
-        return template.format(pick(rng, NORMAL).format(name)), (other or template).format(bad.format(name))
+            bad = pick(
+                rng,
+                (
+                    "{} with " + word,
+                    "{} with a " + word,
+                    "abnormal {} with " + word,
+                    word + " on {}",
+                ),
+            )
+        return template.format(pick(rng, NORMAL).format(name)), (other or template).format(
+            bad.format(name)
+        )
 
-    def caption(self, rng: Rng, facts: dict[str, str], defective: bool, position: tuple[float, float] | None) -> str:
+    def caption(
+        self, rng: Rng, facts: dict[str, str], defective: bool, position: tuple[float, float] | None
+    ) -> str:
         """A caption of one picture from its facts."""
         name = self.name(rng, facts["class"])
         if rng.random() < 0.3:
@@ -106,7 +178,9 @@ class Words:
         kind = rng.random()
         if kind < 0.4:
             return pick(rng, TEMPLATES).format(pick(rng, ANOMALOUS).format(name))
-        text = pick(rng, ("{} with {}", "{} with a {}", "abnormal {} with {}")).format(name, pick(rng, words))
+        text = pick(rng, ("{} with {}", "{} with a {}", "abnormal {} with {}")).format(
+            name, pick(rng, words)
+        )
         if position is not None and kind > 0.7:
             text += pick(rng, (" at the {}", " in the {}", " on the {}")).format(where(*position))
         return pick(rng, TEMPLATES[:8]).format(text)

@@ -32,7 +32,9 @@ class Attention(nn.Module):
         self.in_proj_bias = nn.Parameter(torch.zeros(3 * width))
         self.out_proj = nn.Linear(width, width)
 
-    def forward(self, y: Tensor, mask: Tensor | None, vv: bool) -> tuple[Tensor, Tensor | None, Tensor]:
+    def forward(
+        self, y: Tensor, mask: Tensor | None, vv: bool
+    ) -> tuple[Tensor, Tensor | None, Tensor]:
         """Attention output, the v-v output (None unless asked for), and v itself, [B, N, D]."""
         b, n, d = y.shape
         qkv = F.linear(y, self.in_proj_weight, self.in_proj_bias)
@@ -55,9 +57,13 @@ class Block(nn.Module):
         self.ln_1 = nn.LayerNorm(width)
         self.attn = Attention(width, heads)
         self.ln_2 = nn.LayerNorm(width)
-        self.mlp = nn.ModuleDict({"c_fc": nn.Linear(width, 4 * width), "c_proj": nn.Linear(4 * width, width)})
+        self.mlp = nn.ModuleDict(
+            {"c_fc": nn.Linear(width, 4 * width), "c_proj": nn.Linear(4 * width, width)}
+        )
 
-    def forward(self, x: Tensor, mask: Tensor | None = None, vv: bool = False) -> tuple[Tensor, Tensor | None, Tensor]:
+    def forward(
+        self, x: Tensor, mask: Tensor | None = None, vv: bool = False
+    ) -> tuple[Tensor, Tensor | None, Tensor]:
         a, b, v = self.attn(self.ln_1(x), mask, vv)
         x = x + a
         return x + self.mlp["c_proj"](F.gelu(self.mlp["c_fc"](self.ln_2(x)))), b, v
@@ -77,7 +83,9 @@ class Tower(nn.Module):
 
 
 class Visual(nn.Module):
-    def __init__(self, size: int, patch: int, width: int, layers: int, embed: int, vv_start: int) -> None:
+    def __init__(
+        self, size: int, patch: int, width: int, layers: int, embed: int, vv_start: int
+    ) -> None:
         super().__init__()
         self.side, self.vv_start = size // patch, vv_start
         scale = width**-0.5
@@ -96,15 +104,22 @@ class Visual(nn.Module):
         position = self.positional_embedding
         if h != self.side:
             table = position[1:].view(1, self.side, self.side, -1).permute(0, 3, 1, 2)
-            table = F.interpolate(table, (h, h), mode="bicubic", antialias=True, align_corners=False)
+            table = F.interpolate(
+                table, (h, h), mode="bicubic", antialias=True, align_corners=False
+            )
             position = torch.cat([position[:1], table.flatten(2)[0].T])
         tokens = patches.flatten(2).transpose(1, 2)
-        return torch.cat([self.class_embedding.to(tokens.dtype).expand(len(tokens), 1, -1), tokens], 1) + position
+        return (
+            torch.cat([self.class_embedding.to(tokens.dtype).expand(len(tokens), 1, -1), tokens], 1)
+            + position
+        )
 
     def project(self, x: Tensor) -> Tensor:
         return self.ln_post(x) @ self.proj
 
-    def forward(self, tokens: Tensor, dense: tuple[int, ...] = ()) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(
+        self, tokens: Tensor, dense: tuple[int, ...] = ()
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Class embedding [B, E] and, for ``dense`` layers, patch embeddings [B, L, E]: of the
         ordinary path, and at the last layer also of the v-v path and of the values."""
         x = self.ln_pre(tokens)
@@ -134,7 +149,14 @@ class TinyClip(nn.Module):
     def __init__(self, config: Config, vv_start: int = 6) -> None:
         super().__init__()
         vision, text, embed = config["vision_cfg"], config["text_cfg"], config["embed_dim"]
-        self.visual = Visual(vision["image_size"], vision["patch_size"], vision["width"], vision["layers"], embed, vv_start)
+        self.visual = Visual(
+            vision["image_size"],
+            vision["patch_size"],
+            vision["width"],
+            vision["layers"],
+            embed,
+            vv_start,
+        )
         width = text["width"]
         self.transformer = Tower(width, text["layers"], text["heads"])
         self.token_embedding = nn.Embedding(text["vocab_size"], width)

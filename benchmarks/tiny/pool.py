@@ -36,7 +36,9 @@ def choose(seed: int, index: int) -> tuple[Kind, str]:
     table = kinds()
     kind = table[int(rng.choice(len(table), p=[s for _, s in table]))][0]
     free = 0.6 if kind.key in FAMILIES else 0.45
-    defect = ANY_DEFECT if rng.random() < free else kind.defects[int(rng.integers(len(kind.defects)))]
+    defect = (
+        ANY_DEFECT if rng.random() < free else kind.defects[int(rng.integers(len(kind.defects)))]
+    )
     return kind, defect
 
 
@@ -58,11 +60,18 @@ def fill(folder: Path, pairs: int, seed: int) -> None:
     with facts.open("a", encoding="utf-8") as out:
         for i in range(done, pairs):
             kind, defect = choose(seed, i)
-            made = draw(kind, seed=seed, split="pool", index=i, label=1, defect=defect, with_clean=True)
+            made = draw(
+                kind, seed=seed, split="pool", index=i, label=1, defect=defect, with_clean=True
+            )
             assert made.clean is not None
             pictures[i, 0], pictures[i, 1] = made.clean, made.image
             masks[i] = np.packbits(made.mask)
-            row = {"class": kind.class_name, "kind": kind.kind, "defect": made.defect, "colour": made.colour}
+            row = {
+                "class": kind.class_name,
+                "kind": kind.kind,
+                "defect": made.defect,
+                "colour": made.colour,
+            }
             out.write(json.dumps(row) + "\n")
             if (i + 1) % 250 == 0:
                 out.flush()

@@ -36,7 +36,7 @@ from zsad.data.synthetic.generator import CATEGORIES
 log = logging.getLogger("zsad.tiny")
 
 # share of the time up to which a picture size is used, and pairs of pictures per step
-STAGES = ((0.5, 112, 32), (0.7, 160, 24), (1.01, 224, 16))
+STAGES = ((0.43, 112, 32), (0.68, 160, 24), (1.01, 224, 16))
 PEAK, FLOOR, WARM_UP = 1e-3, 2e-5, 0.02
 DENSE_WEIGHTS = {"last": 1.0, "v-v": 0.5, "values": 0.2, "layer 6": 0.3, "layer 4": 0.1}
 DENSE_LAYERS = (4, 6, 8)
@@ -53,8 +53,16 @@ class Tokens:
 
         self.tokenizer = open_clip.SimpleTokenizer()
         known = [k.class_name for k in CATEGORIES.values() if k.group == "train"]
-        held_out = {w for k in CATEGORIES.values() if k.group == "test" for w in k.class_name.split()}
-        phrases = [*captions.GENERAL, *captions.NORMAL, *captions.ANOMALOUS, *captions.TEMPLATES, *known]
+        held_out = {
+            w for k in CATEGORIES.values() if k.group == "test" for w in k.class_name.split()
+        }
+        phrases = [
+            *captions.GENERAL,
+            *captions.NORMAL,
+            *captions.ANOMALOUS,
+            *captions.TEMPLATES,
+            *known,
+        ]
         phrases += [w for words in captions.DEFECT_WORDS.values() for w in words]
         phrases += ["at in on the top bottom left right center parts wires surface a , ."]
         phrases += ["black grey white brown beige red green blue yellow orange silver"]
@@ -133,17 +141,25 @@ def contrastive(images: Tensor, texts: Tensor, own: Tensor, scale: Tensor) -> Te
     return (to_text + to_image) / 2
 
 
-def losses(model: TinyClip, batch: Batch, tokens: Tokens, words: captions.Words, rng: np.random.Generator) -> dict[str, Tensor]:
+def losses(
+    model: TinyClip, batch: Batch, tokens: Tokens, words: captions.Words, rng: np.random.Generator
+) -> dict[str, Tensor]:
     """Named loss terms of a batch."""
     texts = [
-        words.caption(rng, f, bool(d), p) for f, d, p in zip(batch.facts, batch.defective, batch.positions, strict=True)
+        words.caption(rng, f, bool(d), p)
+        for f, d, p in zip(batch.facts, batch.defective, batch.positions, strict=True)
     ]
     distinct = sorted(set(texts))
     place = {t: i for i, t in enumerate(distinct)}
     names = sorted({f["class"] for f in batch.facts})
     pairs = [words.pair(rng, names) for _ in range(12)]
-    encoded = F.normalize(model.encode_text(tokens(distinct + [t for p in pairs for t in p])).float(), dim=-1)
-    caption, prompts = encoded[: len(distinct)], encoded[len(distinct) :].view(-1, 2, encoded.shape[1])
+    encoded = F.normalize(
+        model.encode_text(tokens(distinct + [t for p in pairs for t in p])).float(), dim=-1
+    )
+    caption, prompts = (
+        encoded[: len(distinct)],
+        encoded[len(distinct) :].view(-1, 2, encoded.shape[1]),
+    )
     direction = prompts[:, 1] - prompts[:, 0]  # [G, E]
     scale = model.logit_scale.exp().clamp(max=100.0)
 
@@ -171,11 +187,16 @@ def losses(model: TinyClip, batch: Batch, tokens: Tokens, words: captions.Words,
             )
             out[f"{name} probe"] = DENSE_WEIGHTS[name] * probed / weight[..., 0].sum()
         logits = scale * unit @ some.T
-        loss = F.binary_cross_entropy_with_logits(logits, target, weight, reduction="sum") / weight.sum()
+        loss = (
+            F.binary_cross_entropy_with_logits(logits, target, weight, reduction="sum")
+            / weight.sum()
+        )
         out[name] = 2 * DENSE_WEIGHTS[name] * loss
     if batch.images.shape[-1] == 224:
         rows, found = cut_windows(rng, batch)
-        window, _ = model.visual(torch.gather(embedded, 1, rows[..., None].expand(-1, -1, embedded.shape[2])))
+        window, _ = model.visual(
+            torch.gather(embedded, 1, rows[..., None].expand(-1, -1, embedded.shape[2]))
+        )
         logits = scale * F.normalize(window.float(), dim=-1) @ direction.T
         loss = F.binary_cross_entropy_with_logits(logits, found[:, None].expand_as(logits))
         out["window"] = 0.3 * loss
@@ -194,7 +215,10 @@ class Run:
         self.average = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
         flat = [p for p in self.model.parameters() if p.ndim < 2]
         wide = [p for p in self.model.parameters() if p.ndim >= 2]
-        groups: list[dict[str, Any]] = [{"params": wide, "weight_decay": 0.05}, {"params": flat, "weight_decay": 0.0}]
+        groups: list[dict[str, Any]] = [
+            {"params": wide, "weight_decay": 0.05},
+            {"params": flat, "weight_decay": 0.0},
+        ]
         self.optimizer = torch.optim.AdamW(groups, lr=PEAK, betas=(0.9, 0.98), fused=True)
         self.step, self.seen, self.seconds = 0, 0, 0.0
         folder.mkdir(parents=True, exist_ok=True)
@@ -256,7 +280,11 @@ def train(run: Run, pool: Pool, minutes: float, every: float) -> None:
         spent = run.seconds / (minutes * 60)
         _, side, pairs = next(s for s in STAGES if spent < s[0])
         rng = np.random.default_rng((7, run.step))
-        batch = coming.result() if coming else pool.draw(np.random.default_rng((8, run.step)), pairs, side)
+        batch = (
+            coming.result()
+            if coming
+            else pool.draw(np.random.default_rng((8, run.step)), pairs, side)
+        )
         coming = ahead.submit(pool.draw, np.random.default_rng((8, run.step + 1)), pairs, side)
         for group in run.optimizer.param_groups:
             group["lr"] = rate(spent)
@@ -284,7 +312,9 @@ def train(run: Run, pool: Pool, minutes: float, every: float) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--pool", type=Path, required=True)
     parser.add_argument("--run", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=60)

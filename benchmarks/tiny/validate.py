@@ -31,21 +31,30 @@ def pictures(group: str, seed: int, count: int) -> dict[str, tuple[Tensor, np.nd
     for kind in CATEGORIES.values():
         if kind.group == group:
             made = [
-                draw(kind, seed=seed, split="val", index=i, label=label) for label in (0, 1) for i in range(count)
+                draw(kind, seed=seed, split="val", index=i, label=label)
+                for label in (0, 1)
+                for i in range(count)
             ]
-            out[kind.key] = (torch.from_numpy(np.stack([m.image for m in made])), np.stack([m.mask for m in made]))
+            out[kind.key] = (
+                torch.from_numpy(np.stack([m.image for m in made])),
+                np.stack([m.mask for m in made]),
+            )
     return out
 
 
 @torch.no_grad()
-def validate(model: Any, tokens: Callable[[list[str]], Tensor], seed: int = SEED) -> dict[str, float]:
+def validate(
+    model: Any, tokens: Callable[[list[str]], Tensor], seed: int = SEED
+) -> dict[str, float]:
     """Mean over categories of image AUROC (class token; class token + map maximum) and pixel
     AUROC (ordinary and v-v path) of both groups."""
     result: dict[str, float] = {}
     for name, group in (("seen", "train"), ("heldout", "test")):
         rows = []
         for key, (images, masks) in pictures(group, seed, COUNT[group]).items():
-            text = model.encode_text(tokens([p.format(CATEGORIES[key].class_name) for p in PROMPTS])).float()
+            text = model.encode_text(
+                tokens([p.format(CATEGORIES[key].class_name) for p in PROMPTS])
+            ).float()
             text = F.normalize(text, dim=-1)
             direction = (text[1] - text[0]) * model.logit_scale.exp().clamp(max=100)
             x = (images.permute(0, 3, 1, 2).float() / 255 - MEAN) / STD
@@ -57,8 +66,12 @@ def validate(model: Any, tokens: Callable[[list[str]], Tensor], seed: int = SEED
             for path in ("last", "v-v"):
                 patch = torch.sigmoid(F.normalize(dense[path].float(), dim=-1) @ direction)
                 side = round(patch.shape[1] ** 0.5)
-                maps = F.interpolate(patch.view(-1, 1, side, side), (112, 112), mode="bilinear")[:, 0]
-                row[f"pixel {path}"] = roc_auc_score(masks[:, ::2, ::2].ravel(), maps.numpy().ravel())
+                maps = F.interpolate(patch.view(-1, 1, side, side), (112, 112), mode="bilinear")[
+                    :, 0
+                ]
+                row[f"pixel {path}"] = roc_auc_score(
+                    masks[:, ::2, ::2].ravel(), maps.numpy().ravel()
+                )
                 if path == "last":
                     row["image+map"] = roc_auc_score(labels, score + maps.flatten(1).amax(1))
             rows.append(row)

@@ -86,7 +86,7 @@ def test_the_training_model_computes_what_open_clip_computes() -> None:
     config: dict[str, Any] = json.loads((files("zsad.backbones.tiny") / "config.json").read_text())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        theirs = open_clip.CLIP(**{k: v for k, v in config.items()})
+        theirs = open_clip.CLIP(**config)
     state = tiny.load_state()
     theirs.load_state_dict(state, strict=False)
     ours = TinyClip(config)
@@ -97,8 +97,12 @@ def test_the_training_model_computes_what_open_clip_computes() -> None:
     with torch.no_grad():
         cls, dense = ours.visual(ours.visual.embed(images), (8,))
         torch.testing.assert_close(cls, theirs.encode_image(images), atol=1e-4, rtol=1e-4)
-        torch.testing.assert_close(ours.encode_text(texts), theirs.encode_text(texts), atol=1e-4, rtol=1e-4)
-        tokens = theirs.visual.forward_intermediates(images, indices=1, normalize_intermediates=True, output_fmt="NLC")
+        torch.testing.assert_close(
+            ours.encode_text(texts), theirs.encode_text(texts), atol=1e-4, rtol=1e-4
+        )
+        tokens = theirs.visual.forward_intermediates(
+            images, indices=1, normalize_intermediates=True, output_fmt="NLC"
+        )
         patches = tokens["image_intermediates"][0] @ theirs.visual.proj
         torch.testing.assert_close(dense["last"], patches, atol=1e-4, rtol=1e-4)
 
@@ -119,8 +123,12 @@ def test_it_tells_held_out_defects_from_flawless_pictures() -> None:
     for kind in CATEGORIES.values():
         if kind.group != "test":
             continue
-        made = [draw(kind, seed=77, split="check", index=i, label=k) for k in (0, 1) for i in range(8)]
-        images = torch.from_numpy(np.stack([m.image for m in made])).permute(0, 3, 1, 2).float() / 255
+        made = [
+            draw(kind, seed=77, split="check", index=i, label=k) for k in (0, 1) for i in range(8)
+        ]
+        images = (
+            torch.from_numpy(np.stack([m.image for m in made])).permute(0, 3, 1, 2).float() / 255
+        )
         masks = np.stack([m.mask for m in made])
         with torch.no_grad():
             ids = tokenizer([f"a photo of a {w} {kind.class_name}" for w in ("normal", "damaged")])
@@ -130,7 +138,9 @@ def test_it_tells_held_out_defects_from_flawless_pictures() -> None:
         image_areas.append(roc_auc_score(masks.any((1, 2)), F.normalize(cls, dim=-1) @ direction))
         maps = (F.normalize(dense["last"], dim=-1) @ direction).view(-1, 1, 14, 14)
         maps = F.interpolate(maps, (224, 224), mode="bilinear")[:, 0]
-        pixel_areas.append(roc_auc_score(masks[:, ::4, ::4].ravel(), maps[:, ::4, ::4].numpy().ravel()))
+        pixel_areas.append(
+            roc_auc_score(masks[:, ::4, ::4].ravel(), maps[:, ::4, ::4].numpy().ravel())
+        )
     # 64 against 64 pictures: standard error about 0.04.
     assert np.mean(image_areas) > IMAGE_FLOOR
     assert np.mean(pixel_areas) > PIXEL_FLOOR

@@ -25,7 +25,13 @@ TRAINED_ON = [k for k in CATEGORIES.values() if k.group == "train"]
 
 
 def digest(kind: Kind, **changes: object) -> str:
-    key: dict[str, object] = {"seed": 5, "split": "test", "index": 1, "label": 1, "size": 96} | changes
+    key: dict[str, object] = {
+        "seed": 5,
+        "split": "test",
+        "index": 1,
+        "label": 1,
+        "size": 96,
+    } | changes
     made = draw(kind, **key)  # type: ignore[arg-type]
     return hashlib.sha256(made.image.tobytes() + made.mask.tobytes()).hexdigest()
 
@@ -33,7 +39,9 @@ def digest(kind: Kind, **changes: object) -> str:
 @pytest.mark.parametrize("kind", EVERY.values(), ids=lambda k: k.key)
 def test_a_picture_is_a_function_of_its_key(kind: Kind) -> None:
     assert digest(kind) == digest(kind)
-    others = {digest(kind, **c) for c in ({"seed": 6}, {"split": "train"}, {"index": 2}, {"label": 0})}
+    others = {
+        digest(kind, **c) for c in ({"seed": 6}, {"split": "train"}, {"index": 2}, {"label": 0})
+    }
     assert len(others | {digest(kind)}) == 5
 
 
@@ -67,7 +75,16 @@ def pairs() -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize(("key", "defect"), pairs())
 def test_the_mask_is_exactly_where_the_defect_changed_the_picture(key: str, defect: str) -> None:
-    made = draw(CATEGORIES[key], seed=3, split="test", index=2, label=1, size=112, defect=defect, with_clean=True)
+    made = draw(
+        CATEGORIES[key],
+        seed=3,
+        split="test",
+        index=2,
+        label=1,
+        size=112,
+        defect=defect,
+        with_clean=True,
+    )
     assert made.clean is not None
     assert made.defect == defect
     changed = np.abs(made.image.astype(int) - made.clean.astype(int)).max(2)
@@ -96,13 +113,20 @@ def test_families_learn_from_the_free_defect_too() -> None:
 def test_nuisances_are_as_frequent_with_and_without_a_defect() -> None:
     kind = CATEGORIES["wood"]
     counts = [
-        sum(len(draw(kind, seed=0, split="test", index=i, label=label, size=48).nuisances) for i in range(120))
+        sum(
+            len(draw(kind, seed=0, split="test", index=i, label=label, size=48).nuisances)
+            for i in range(120)
+        )
         for label in (0, 1)
     ]
     # About 1.05 per picture, standard deviation of the sum of 120: 10.
     assert abs(counts[0] - counts[1]) < 45
     assert min(counts) > 80
-    seen = {n for i in range(60) for n in draw(kind, seed=0, split="test", index=i, label=0, size=48).nuisances}
+    seen = {
+        n
+        for i in range(60)
+        for n in draw(kind, seed=0, split="test", index=i, label=0, size=48).nuisances
+    }
     assert seen == set(finish.NUISANCES)
 
 
@@ -115,7 +139,15 @@ def test_defects_take_turns() -> None:
 def test_defects_vary_in_size_and_contrast() -> None:
     areas, contrasts = [], []
     for i in range(40):
-        made = draw(HELD_OUT[i % len(HELD_OUT)], seed=2, split="test", index=i, label=1, size=96, with_clean=True)
+        made = draw(
+            HELD_OUT[i % len(HELD_OUT)],
+            seed=2,
+            split="test",
+            index=i,
+            label=1,
+            size=96,
+            with_clean=True,
+        )
         assert made.clean is not None
         areas.append(made.mask.mean())
         contrasts.append(np.abs(made.image.astype(int) - made.clean.astype(int))[made.mask].mean())
@@ -128,7 +160,9 @@ def test_colours_are_those_of_materials() -> None:
     saturation = []
     for kind in CATEGORIES.values():
         for i in range(4):
-            image = draw(kind, seed=4, split="test", index=i, label=i % 2, size=64).image.astype(float)
+            image = draw(kind, seed=4, split="test", index=i, label=i % 2, size=64).image.astype(
+                float
+            )
             saturation.append(((image.max(2) - image.min(2)) / np.maximum(image.max(2), 1)).mean())
     assert np.median(saturation) < 0.45
     assert np.mean(np.array(saturation) > 0.85) < 0.05
@@ -143,7 +177,11 @@ def test_brightness_does_not_give_the_defect_away() -> None:
         for kind in HELD_OUT:
             for label in (0, 1):
                 values[label] += [
-                    float(statistic(draw(kind, seed=8, split="test", index=i, label=label, size=48).image))
+                    float(
+                        statistic(
+                            draw(kind, seed=8, split="test", index=i, label=label, size=48).image
+                        )
+                    )
                     for i in range(15)
                 ]
         labels = [0] * len(values[0]) + [1] * len(values[1])

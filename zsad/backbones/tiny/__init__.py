@@ -25,14 +25,22 @@ def start_embeddings(width: int, rows: int = VOCABULARY) -> Tensor:
     Drawn from the raw stream of PCG64, which numpy guarantees not to change."""
     raw = np.random.PCG64(_SEED).random_raw(rows * width)
     unit = (raw >> np.uint64(11)).astype(np.float64) / 2.0**53  # 0..1
-    return torch.from_numpy(((unit - 0.5) * (12**0.5 * _STD)).astype(np.float32).reshape(rows, width))
+    return torch.from_numpy(
+        ((unit - 0.5) * (12**0.5 * _STD)).astype(np.float32).reshape(rows, width)
+    )
 
 
 def pack(state: dict[str, Tensor], trained: Tensor) -> dict[str, Tensor]:
     """The tensors to store for a full state dict whose word embeddings changed at ``trained``."""
-    packed = {k: v.detach().to(torch.float16).contiguous() for k, v in state.items() if k != "token_embedding.weight"}
+    packed = {
+        k: v.detach().to(torch.float16).contiguous()
+        for k, v in state.items()
+        if k != "token_embedding.weight"
+    }
     packed["token_embedding.ids"] = trained.to(torch.int32)
-    packed["token_embedding.rows"] = state["token_embedding.weight"][trained].detach().to(torch.float16)
+    packed["token_embedding.rows"] = (
+        state["token_embedding.weight"][trained].detach().to(torch.float16)
+    )
     return packed
 
 

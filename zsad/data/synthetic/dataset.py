@@ -26,7 +26,9 @@ SCHEME = "synthetic"
 
 def address(category: str, seed: int, split: str, index: int, label: int, size: int = SIZE) -> str:
     """The address of one picture."""
-    return f"{SCHEME}://{category}?seed={seed}&split={split}&index={index}&label={label}&size={size}"
+    return (
+        f"{SCHEME}://{category}?seed={seed}&split={split}&index={index}&label={label}&size={size}"
+    )
 
 
 @indexer("synthetic")

@@ -48,7 +48,9 @@ def size_of(rng: Rng, low: float = 0.08, high: float = 0.26) -> float:
     return float(np.exp(rng.uniform(np.log(low), np.log(high))))
 
 
-def radial(rng: Rng, n: int, at: tuple[float, float], radius: float, rough: float, stretch: float = 1.5) -> Array:
+def radial(
+    rng: Rng, n: int, at: tuple[float, float], radius: float, rough: float, stretch: float = 1.5
+) -> Array:
     """About 0 at the centre and 1 at an irregular outline."""
     x, y = grid(n)
     a, s = rng.uniform(0, np.pi), np.sqrt(rng.uniform(1, stretch))
@@ -59,7 +61,15 @@ def radial(rng: Rng, n: int, at: tuple[float, float], radius: float, rough: floa
     return np.hypot(u, v) + F32(rough) * smooth(rng, n, bumps)
 
 
-def walk(rng: Rng, n: int, at: tuple[float, float], length: float, wiggle: float, jag: float, steps: int = 24) -> Array:
+def walk(
+    rng: Rng,
+    n: int,
+    at: tuple[float, float],
+    length: float,
+    wiggle: float,
+    jag: float,
+    steps: int = 24,
+) -> Array:
     """A path [p, 2] in pixels centred at ``at``: slow turning (``wiggle``) and jitter (``jag``)."""
     turn = np.cumsum(rng.normal(0, wiggle / np.sqrt(steps), steps)) + rng.normal(0, jag, steps)
     a = rng.uniform(0, 2 * np.pi) + turn
@@ -105,7 +115,7 @@ def hole(rng: Rng, picture: Array, support: Array) -> Change:
     inside = cover(r - 1, soft) * support
     rim = np.exp(-(((r - F32(1.08)) / F32(0.12)) ** 2)) * support
     angle = rng.uniform(0, 2 * np.pi)
-    lit = picture * relief(inside, angle, rng.uniform(0.3, 0.9))[..., None]
+    lit: Array = picture * relief(inside, angle, rng.uniform(0.3, 0.9))[..., None]
     lit = mix(picture, lit, np.clip(rim * 1.5, 0, 1))
     depth = tone(rng, "ground") * F32(0.25) if rng.random() < 0.8 else tone(rng, "ground")
     bottom = mix(depth, depth * F32(1.5) + F32(0.03), smoothstep(r, 0.3, 1.0))
@@ -119,12 +129,20 @@ def stain(rng: Rng, picture: Array, support: Array) -> Change:
     inside = cover(r - 1, rng.uniform(0.15, 0.5)) * support
     outline = np.exp(-(((r - F32(0.95)) / F32(0.1)) ** 2)) * inside
     colour = np.array(
-        [(0.42, 0.30, 0.18), (0.25, 0.22, 0.2), (0.5, 0.42, 0.2), (0.35, 0.16, 0.12), (0.2, 0.24, 0.32)][int(rng.integers(5))],
+        [
+            (0.42, 0.30, 0.18),
+            (0.25, 0.22, 0.2),
+            (0.5, 0.42, 0.2),
+            (0.35, 0.16, 0.12),
+            (0.2, 0.24, 0.32),
+        ][int(rng.integers(5))],
         F32,
     )
     strength = rng.uniform(0.35, 0.8)
     tinted = picture * (colour * F32(1.5)) + colour * F32(0.12)
-    alpha = np.clip(inside * F32(strength) * (1 + F32(0.15) * smooth(rng, n, 10)) + F32(0.3) * outline, 0, 1)
+    alpha = np.clip(
+        inside * F32(strength) * (1 + F32(0.15) * smooth(rng, n, 10)) + F32(0.3) * outline, 0, 1
+    )
     return mix(picture, np.clip(tinted, 0, 1), alpha), np.clip(inside * 1.1, 0, 1)
 
 
@@ -137,7 +155,7 @@ def dent(rng: Rng, picture: Array, support: Array) -> Change:
     gy, gx = np.gradient(depth)
     steep = max(float(np.abs(gx).max()), 1e-3)
     slope = (F32(np.cos(angle)) * gx + F32(np.sin(angle)) * gy) / F32(steep)
-    shade = np.clip(1 + F32(rng.uniform(0.3, 0.6)) * slope, 0.4, 1.6)
+    shade: Array = np.clip(1 + F32(rng.uniform(0.3, 0.6)) * slope, 0.4, 1.6)
     inside = cover(r - 1, 0.15) * support
     return mix(picture, picture * shade[..., None], inside), inside
 
@@ -159,13 +177,21 @@ def scratch(rng: Rng, picture: Array, support: Array) -> Change:
     """One to four straight or slightly bent grooves, bright or dark."""
     n = picture.shape[0]
     at = np.asarray(spot(rng, support))
-    line = np.zeros((n, n), F32)
-    path = walk(rng, n, (0, 0), rng.uniform(0.3, 1.2), rng.uniform(0.02, 0.6), 0.02, 12) - F32(n / 2)
+    line: Array = np.zeros((n, n), F32)
+    path = walk(rng, n, (0, 0), rng.uniform(0.3, 1.2), rng.uniform(0.02, 0.6), 0.02, 12) - F32(
+        n / 2
+    )
     for _ in range(int(rng.integers(1, 5))):
         offset = (at + rng.normal(0, 0.04, 2) + 1) / 2 * n
-        line = np.maximum(line, stroke(n, (path + offset).astype(F32), _px(n, rng.uniform(0.8, 3))) * F32(rng.uniform(0.6, 1)))
+        line = np.maximum(
+            line,
+            stroke(n, (path + offset).astype(F32), _px(n, rng.uniform(0.8, 3)))
+            * F32(rng.uniform(0.6, 1)),
+        )
     line = line * support
-    return mix(picture, _shade_towards(picture, float(rng.choice([0.4, 0.6, 1.45, 1.7]))), line), line
+    return mix(
+        picture, _shade_towards(picture, float(rng.choice([0.4, 0.6, 1.45, 1.7]))), line
+    ), line
 
 
 def contamination(rng: Rng, picture: Array, support: Array) -> Change:
@@ -177,10 +203,15 @@ def contamination(rng: Rng, picture: Array, support: Array) -> Change:
         alpha = cover(r - 1, rng.uniform(0.08, 0.3))
     else:
         near = cover(radial(rng, n, at, size_of(rng, 0.15, 0.4), 0.1) - 1, 0.5)
-        alpha = smoothstep(smooth(rng, n, int(rng.integers(20, 50))) + near * 1.6 - 2.1, 0, 0.5) * near
+        alpha = (
+            smoothstep(smooth(rng, n, int(rng.integers(20, 50))) + near * 1.6 - 2.1, 0, 0.5) * near
+        )
     alpha = alpha * support
     stuff = tone(rng, "wood", "stone", "ground", "plastic", "copper") * F32(rng.uniform(0.5, 1.1))
-    lump = stuff * relief(alpha + F32(0.1) * fractal(rng, n, 16, 3), rng.uniform(0, 6.3), 0.8)[..., None]
+    lump = (
+        stuff
+        * relief(alpha + F32(0.1) * fractal(rng, n, 16, 3), rng.uniform(0, 6.3), 0.8)[..., None]
+    )
     return mix(picture, lump, alpha), alpha
 
 
@@ -190,7 +221,14 @@ def discoloration(rng: Rng, picture: Array, support: Array) -> Change:
     r = radial(rng, n, spot(rng, support), size_of(rng, 0.16, 0.45), rng.uniform(0.05, 0.3))
     alpha = smoothstep(1.3 - r, 0, rng.uniform(0.3, 0.8)) * support
     gain = np.array(
-        [(1.25, 1.22, 1.15), (1.12, 1.02, 0.7), (0.65, 0.65, 0.68), (1.0, 0.8, 0.7), (0.75, 0.9, 0.8)][int(rng.integers(5))], F32
+        [
+            (1.25, 1.22, 1.15),
+            (1.12, 1.02, 0.7),
+            (0.65, 0.65, 0.68),
+            (1.0, 0.8, 0.7),
+            (0.75, 0.9, 0.8),
+        ][int(rng.integers(5))],
+        F32,
     )
     new = np.clip(picture * gain, 0, 1)
     grey = new.mean(2, keepdims=True)
@@ -250,7 +288,9 @@ def bubble(rng: Rng, picture: Array, support: Array) -> Change:
     height = np.zeros((n, n), F32)
     for _ in range(int(rng.integers(1, 6))):
         radius = size_of(rng, 0.05, 0.14)
-        q = np.hypot(x - F32(cx + rng.normal(0, 0.1)), y - F32(cy + rng.normal(0, 0.1))) / F32(radius)
+        q = np.hypot(x - F32(cx + rng.normal(0, 0.1)), y - F32(cy + rng.normal(0, 0.1))) / F32(
+            radius
+        )
         height = np.maximum(height, np.sqrt(np.clip(1 - q * q, 0, 1)))
     inside = np.clip(height * 4, 0, 1) * support
     a = rng.uniform(0, 6.3)
@@ -265,13 +305,20 @@ def abrasion(rng: Rng, picture: Array, support: Array) -> Change:
     alpha = cover(r - 1, 0.4) * support
     along = int(rng.integers(2))
     reach = max(2, round(_px(n, 5)))
-    smear = sum(np.roll(picture, k, along) for k in range(-reach, reach + 1)) / (2 * reach + 1)
+    shifted = [np.roll(picture, k, along) for k in range(-reach, reach + 1)]
+    smear: Array = np.sum(shifted, axis=0) / (2 * reach + 1)
     lines = smooth(rng, n, 4, 90) if along else smooth(rng, n, 90, 4)
     smear = smear * (F32(rng.choice([0.82, 1.15])) + F32(0.07) * lines)[..., None]
     return mix(picture, np.clip(smear, 0, 1).astype(F32), alpha), alpha
 
 
-TEST_DEFECTS: dict[str, Defect] = {"crack": crack, "hole": hole, "stain": stain, "dent": dent, "thread": thread}
+TEST_DEFECTS: dict[str, Defect] = {
+    "crack": crack,
+    "hole": hole,
+    "stain": stain,
+    "dent": dent,
+    "thread": thread,
+}
 TRAIN_DEFECTS: dict[str, Defect] = {
     "scratch": scratch,
     "contamination": contamination,

@@ -37,7 +37,18 @@ from zsad.data.synthetic.scene import Flaw, Scene, background, drop_shadow, surf
 
 _ALL = tuple(PALETTES)
 MOTIFS = ("diamond", "square", "cross", "star", "ring", "bar", "stud", "leaf")
-LAWS = ("stripes", "lattice", "bricks", "cells", "clouds", "plaid", "speckle", "waves", "rings", "strata")
+LAWS = (
+    "stripes",
+    "lattice",
+    "bricks",
+    "cells",
+    "clouds",
+    "plaid",
+    "speckle",
+    "waves",
+    "rings",
+    "strata",
+)
 
 
 def _motif(name: str, u: Array, v: Array, r: float) -> Array:
@@ -73,7 +84,9 @@ def _law(rng: Rng, n: int) -> tuple[Array, Array]:
         t = 0.5 + 0.5 * np.sin(u * F32(2 * np.pi))
         t = smoothstep(t, 0.5 - rng.uniform(0.05, 0.5), 0.5 + rng.uniform(0.05, 0.5))
     elif name == "waves":
-        t = 0.5 + 0.5 * np.sin(F32(2 * np.pi) * (u + F32(rng.uniform(0.1, 0.6)) * np.sin(v * F32(rng.uniform(1, 6)))))
+        t = 0.5 + 0.5 * np.sin(
+            F32(2 * np.pi) * (u + F32(rng.uniform(0.1, 0.6)) * np.sin(v * F32(rng.uniform(1, 6))))
+        )
     elif name == "rings":
         t = 0.5 + 0.5 * np.sin(np.hypot(u - 50, v - 50) * F32(rng.uniform(2, 6)))
     elif name in ("lattice", "bricks"):
@@ -98,9 +111,16 @@ def _law(rng: Rng, n: int) -> tuple[Array, Array]:
         kind = rng.integers(3)
         t = (value, smoothstep(second - first, 0.02, 0.3), 1 - first)[int(kind)]
     elif name == "plaid":
-        t = 0.25 * (2 + np.sign(np.sin(u * 4)) * F32(rng.random()) + np.sin(v * 4) + 0.6 * np.sin(u * 11 + v * F32(rng.choice([0, 11]))))
+        t = 0.25 * (
+            2
+            + np.sign(np.sin(u * 4)) * F32(rng.random())
+            + np.sin(v * 4)
+            + 0.6 * np.sin(u * 11 + v * F32(rng.choice([0, 11])))
+        )
     elif name == "speckle":
-        t = smoothstep(smooth(rng, n, int(rng.integers(30, 100))), rng.uniform(-1, 1), rng.uniform(1.1, 2))
+        t = smoothstep(
+            smooth(rng, n, int(rng.integers(30, 100))), rng.uniform(-1, 1), rng.uniform(1.1, 2)
+        )
     elif name == "strata":
         t = table(rng, u / 60, v / 60, 128, int(rng.integers(1, 30)))
     else:
@@ -137,16 +157,25 @@ def _outline(rng: Rng, u: Array, v: Array) -> Array:
         return polygon(u, v, int(rng.choice([3, 4, 5, 8])), rng.uniform(0.6, 0.9))
     if kind == 2:
         p = F32(rng.uniform(1.2, 4))
-        return ((np.abs(u) + F32(1e-3)) ** p + (np.abs(v) / F32(rng.uniform(0.5, 1)) + F32(1e-3)) ** p) ** (1 / p) - F32(0.95)
+        return (
+            (np.abs(u) + F32(1e-3)) ** p + (np.abs(v) / F32(rng.uniform(0.5, 1)) + F32(1e-3)) ** p
+        ) ** (1 / p) - F32(0.95)
     theta = np.arctan2(v, u)
     k = int(rng.integers(3, 20))
     if kind == 3:  # gear or flower
-        return np.hypot(u, v) - F32(0.85) - F32(rng.uniform(0.03, 0.15)) * np.clip(np.cos(k * theta) * 3, -1, 1)
+        return (
+            np.hypot(u, v)
+            - F32(0.85)
+            - F32(rng.uniform(0.03, 0.15)) * np.clip(np.cos(k * theta) * 3, -1, 1)
+        )
     if kind == 4:  # washer
         r = np.hypot(u, v)
         return np.maximum(r - F32(0.95), F32(rng.uniform(0.2, 0.6)) - r)
     a, b = rng.uniform(0.2, 0.45, 2)
-    return np.minimum(box(u, v, 0.95, a, 0.05), box(u - F32(rng.uniform(-0.6, 0.6)), v, b, rng.uniform(0.6, 0.9), 0.05))
+    return np.minimum(
+        box(u, v, 0.95, a, 0.05),
+        box(u - F32(rng.uniform(-0.6, 0.6)), v, b, rng.uniform(0.6, 0.9), 0.05),
+    )
 
 
 def _fill(rng: Rng, n: int, d: Array) -> Array:
@@ -196,7 +225,11 @@ def any_object(rng: Rng, n: int, flaw: Flaw | None = None) -> Scene:
             c, s = F32(np.cos(a)), F32(np.sin(a))
             lu, lv = c * (u - F32(cx)) + s * (v - F32(cy)), c * (v - F32(cy)) - s * (u - F32(cx))
             part = _motif(name, lu, lv, size)
-            body = over(body, cover(part, 2 * px), paint * (0.9 + F32(0.2) * cover(part + F32(0.03), 0.05))[..., None])
+            body = over(
+                body,
+                cover(part, 2 * px),
+                paint * (0.9 + F32(0.2) * cover(part + F32(0.03), 0.05))[..., None],
+            )
     ground = background(rng, n) if rng.random() < 0.8 else any_texture(rng, n).picture
     if rng.random() < 0.8:
         ground = drop_shadow(rng, ground, alpha)
@@ -207,13 +240,19 @@ def _arrangement(rng: Rng, count: int, size: float) -> list[tuple[float, float]]
     kind = rng.integers(3)
     if kind == 0:  # on a circle
         r, turn = rng.uniform(0.35, 0.6), rng.uniform(0, 6.3)
-        return [(r * np.cos(turn + 6.2832 * k / count), r * np.sin(turn + 6.2832 * k / count)) for k in range(count)]
+        return [
+            (r * np.cos(turn + 6.2832 * k / count), r * np.sin(turn + 6.2832 * k / count))
+            for k in range(count)
+        ]
     if kind == 1:  # in a row
         at, half = rng.uniform(-0.3, 0.3), 0.6
         return [(-half + 2 * half * k / (count - 1), at) for k in range(count)]
     columns = int(np.ceil(np.sqrt(count)))
     step = max(2.4 * size, 0.9 / columns)
-    return [((k % columns - (columns - 1) / 2) * step, (k // columns - (columns - 1) / 2) * step) for k in range(count)]
+    return [
+        ((k % columns - (columns - 1) / 2) * step, (k // columns - (columns - 1) / 2) * step)
+        for k in range(count)
+    ]
 
 
 def many_parts(rng: Rng, n: int, flaw: Flaw | None = None) -> Scene:
@@ -246,13 +285,24 @@ def any_defect(rng: Rng, picture: Array, support: Array) -> Change:
 def _defect_outline(rng: Rng, n: int, at: tuple[float, float]) -> Array:
     kind = rng.integers(6)
     if kind == 0:
-        return cover(radial(rng, n, at, size_of(rng, 0.05, 0.35), rng.uniform(0, 0.4), 4) - 1, rng.uniform(0.05, 0.8))
+        return cover(
+            radial(rng, n, at, size_of(rng, 0.05, 0.35), rng.uniform(0, 0.4), 4) - 1,
+            rng.uniform(0.05, 0.8),
+        )
     if kind == 1:  # one or several straight or zigzag lines
         line = np.zeros((n, n), F32)
         width = n / 224 * rng.uniform(1, 6)
         for _ in range(int(rng.integers(1, 4))):
             where = (at[0] + rng.normal(0, 0.06), at[1] + rng.normal(0, 0.06))
-            path = walk(rng, n, where, rng.uniform(0.2, 1.2), rng.uniform(0, 1.5), rng.choice([0, 0.7]), int(rng.integers(3, 14)))
+            path = walk(
+                rng,
+                n,
+                where,
+                rng.uniform(0.2, 1.2),
+                rng.uniform(0, 1.5),
+                rng.choice([0, 0.7]),
+                int(rng.integers(3, 14)),
+            )
             line = np.maximum(line, stroke(n, path, width))
         return line
     if kind == 2:  # polygonal patch
@@ -269,16 +319,28 @@ def _defect_outline(rng: Rng, n: int, at: tuple[float, float]) -> Array:
     across = F32(np.cos(a)) * (x - F32(at[0])) + F32(np.sin(a)) * (y - F32(at[1]))
     along = F32(np.sin(a)) * (x - F32(at[0])) - F32(np.cos(a)) * (y - F32(at[1]))
     width = rng.uniform(0.02, 0.12)
-    return cover(np.abs(across) - F32(width), 0.03) * cover(np.abs(along) - F32(rng.uniform(0.2, 0.9)), 0.1)
+    return cover(np.abs(across) - F32(width), 0.03) * cover(
+        np.abs(along) - F32(rng.uniform(0.2, 0.9)), 0.1
+    )
 
 
 def _defect_fill(rng: Rng, picture: Array, alpha: Array) -> Array:
     n = picture.shape[0]
     kind = rng.integers(10)
     if kind == 0:  # another material
-        return surface(rng, n, *pick(rng, _ALL[int(rng.integers(len(_ALL)))]), 0.5 + 0.2 * fractal(rng, n, 10, 3), 0.03)
+        return surface(
+            rng,
+            n,
+            *pick(rng, _ALL[int(rng.integers(len(_ALL)))]),
+            0.5 + 0.2 * fractal(rng, n, 10, 3),
+            0.03,
+        )
     if kind == 1:  # darker or lighter
-        return picture * F32(rng.uniform(0.2, 0.75)) if rng.random() < 0.5 else 1 - (1 - picture) * F32(rng.uniform(0.2, 0.75))
+        return (
+            picture * F32(rng.uniform(0.2, 0.75))
+            if rng.random() < 0.5
+            else 1 - (1 - picture) * F32(rng.uniform(0.2, 0.75))
+        )
     if kind == 2:  # tinted
         new = picture * (1 + rng.normal(0, 0.3, 3).astype(F32))
         return np.clip(new * F32(rng.uniform(0.7, 1.2)), 0, 1)
@@ -286,16 +348,36 @@ def _defect_fill(rng: Rng, picture: Array, alpha: Array) -> Array:
         turned = np.rot90(picture, int(rng.integers(4)))
         return np.roll(turned, (int(rng.integers(n // 6, n)), int(rng.integers(n // 6, n))), (0, 1))
     if kind == 4:  # shifted by a little
-        return np.roll(picture, tuple(int(k) for k in rng.integers(4, n // 10, 2) * rng.choice([-1, 1], 2)), (0, 1))
+        return np.roll(
+            picture,
+            tuple(int(k) for k in rng.integers(4, n // 10, 2) * rng.choice([-1, 1], 2)),
+            (0, 1),
+        )
     if kind == 5:  # smeared out
         return blur(picture, float(rng.choice([3, 5, 8])) * n / 224) * F32(rng.uniform(0.85, 1.12))
     if kind == 6:  # embossed, ridged
-        return picture * relief(blur(alpha, 2.0) + F32(0.2) * smooth(rng, n, 20), rng.uniform(0, 6.3), rng.uniform(2, 5))[..., None]
+        return (
+            picture
+            * relief(
+                blur(alpha, 2.0) + F32(0.2) * smooth(rng, n, 20),
+                rng.uniform(0, 6.3),
+                rng.uniform(2, 5),
+            )[..., None]
+        )
     if kind == 7:  # grainy
-        return picture * (1 + F32(rng.uniform(0.15, 0.4)) * smooth(rng, n, int(rng.integers(30, 120))))[..., None]
+        return (
+            picture
+            * (1 + F32(rng.uniform(0.15, 0.4)) * smooth(rng, n, int(rng.integers(30, 120))))[
+                ..., None
+            ]
+        )
     if kind == 8:  # a foreign texture
         return any_texture(rng, n).picture
-    return mix(picture, tone(rng, _ALL[int(rng.integers(len(_ALL)))]), np.full((n, n), rng.uniform(0.35, 1), F32))
+    return mix(
+        picture,
+        tone(rng, _ALL[int(rng.integers(len(_ALL)))]),
+        np.full((n, n), rng.uniform(0.35, 1), F32),
+    )
 
 
 MAKERS = {"any texture": any_texture, "any object": any_object, "many parts": many_parts}

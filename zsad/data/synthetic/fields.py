@@ -8,12 +8,13 @@ costs two matrix products instead of a filter.
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-Array = NDArray[np.float32]
+Array = NDArray[np.floating[Any]]  # float32 throughout; numpy's types cannot say it
 Rng = np.random.Generator
 F32 = np.float32
 
@@ -85,7 +86,9 @@ def grid(n: int) -> tuple[Array, Array]:
     return x, y
 
 
-def pose(n: int, angle: float, scale: float = 1.0, cx: float = 0.0, cy: float = 0.0) -> tuple[Array, Array]:
+def pose(
+    n: int, angle: float, scale: float = 1.0, cx: float = 0.0, cy: float = 0.0
+) -> tuple[Array, Array]:
     """Coordinates of a thing turned by ``angle`` (radians), sized ``scale``, centred at (cx, cy)."""
     x, y = grid(n)
     c, s = F32(np.cos(angle) / scale), F32(np.sin(angle) / scale)
@@ -169,7 +172,10 @@ def stroke(n: int, points: Array, width: float | Array) -> Array:
         wide = 2 * float(w)
         draw.line((2 * x0, 2 * y0, 2 * x1, 2 * y1), fill=255, width=max(1, round(wide)))
         if wide > 3:
-            draw.ellipse((2 * x1 - wide / 2, 2 * y1 - wide / 2, 2 * x1 + wide / 2, 2 * y1 + wide / 2), fill=255)
+            draw.ellipse(
+                (2 * x1 - wide / 2, 2 * y1 - wide / 2, 2 * x1 + wide / 2, 2 * y1 + wide / 2),
+                fill=255,
+            )
     return np.asarray(picture.reduce(2), F32) / F32(255)
 
 

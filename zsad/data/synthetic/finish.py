@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from zsad.data.synthetic.fields import F32, Array, Rng, blur, cover, grid, smooth, stroke
 
@@ -38,19 +39,21 @@ def nuisances(rng: Rng, picture: Array) -> tuple[Array, list[str]]:
             picture[rows + dr, cols + dc] += (change * F32(weight))[:, None]
         added.append("dust")
     if rng.random() < 0.2:  # a faint wipe of a cloth
-        points = (np.array([[0, 0], [1, 1]]) * rng.uniform(-0.6, 0.6, 2) + rng.uniform(0.2, 0.8, 2)) * n
+        points = (
+            np.array([[0, 0], [1, 1]]) * rng.uniform(-0.6, 0.6, 2) + rng.uniform(0.2, 0.8, 2)
+        ) * n
         wipe = blur(stroke(n, points.astype(F32), n * rng.uniform(0.06, 0.14)), n / 24)
         picture = picture * (1 + F32(rng.uniform(-0.05, 0.05)) * wipe)[..., None]
         added.append("handling mark")
     return picture, added
 
 
-def photograph(rng: Rng, picture: Array) -> Array:
+def photograph(rng: Rng, picture: Array) -> NDArray[np.uint8]:
     """Return uint8 [n, n, 3]: fall-off of light, white balance, exposure, defocus, sensor noise."""
     n = picture.shape[0]
     x, y = grid(n)
     a = rng.uniform(0, 2 * np.pi)
-    light = 1 + F32(rng.uniform(0, 0.16)) * (F32(np.cos(a)) * x + F32(np.sin(a)) * y)
+    light: Array = 1 + F32(rng.uniform(0, 0.16)) * (F32(np.cos(a)) * x + F32(np.sin(a)) * y)
     light = light - F32(rng.uniform(0, 0.1)) * (x * x + y * y)
     gain = F32(rng.uniform(0.85, 1.12)) * (1 + rng.normal(0, 0.02, 3).astype(F32))
     picture = picture * (light[..., None] * gain)
@@ -59,6 +62,3 @@ def photograph(rng: Rng, picture: Array) -> Array:
     noise = rng.standard_normal((n, n), dtype=F32) * F32(rng.uniform(0.003, 0.02))
     picture = picture + noise[..., None]
     return (np.clip(picture, 0, 1) * F32(255) + F32(0.5)).astype(np.uint8)
-
-
-

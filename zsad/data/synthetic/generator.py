@@ -46,7 +46,14 @@ class Kind:
 _TABLE: tuple[Kind, ...] = (
     Kind("wood", "wood", "texture", "test", textures.wood),
     Kind("leather", "leather", "texture", "test", textures.leather),
-    Kind("perforated_sheet", "perforated sheet", "texture", "test", textures.perforated, ("missing part",)),
+    Kind(
+        "perforated_sheet",
+        "perforated sheet",
+        "texture",
+        "test",
+        textures.perforated,
+        ("missing part",),
+    ),
     Kind("tile", "tile", "texture", "test", textures.tile, ("missing part",)),
     Kind("capsule", "capsule", "object", "test", objects.capsule, (), True),
     Kind("metal_nut", "metal nut", "object", "test", objects.metal_nut, ("missing part",), True),
@@ -60,7 +67,9 @@ _TABLE: tuple[Kind, ...] = (
     Kind("screw", "screw", "object", "train", objects.screw, (), True),
     Kind("pill", "pill", "object", "train", objects.pill, (), True),
     Kind("cable", "cable", "object", "train", objects.cable, ("misplaced",), True),
-    Kind("circuit_board", "circuit board", "object", "train", objects.circuit_board, ("misplaced",)),
+    Kind(
+        "circuit_board", "circuit board", "object", "train", objects.circuit_board, ("misplaced",)
+    ),
     Kind("button", "button", "object", "train", objects.button, (), True),
 )
 CATEGORIES: dict[str, Kind] = {k.key: k for k in _TABLE}
@@ -68,7 +77,9 @@ CATEGORIES: dict[str, Kind] = {k.key: k for k in _TABLE}
 # Open families of the train group: only the training script of zsad-tiny draws from them.
 FAMILIES: dict[str, Kind] = {
     "any_texture": Kind("any_texture", "surface", "texture", "train", families.any_texture),
-    "any_object": Kind("any_object", "part", "object", "train", families.any_object, ("misplaced",), True),
+    "any_object": Kind(
+        "any_object", "part", "object", "train", families.any_object, ("misplaced",), True
+    ),
     "many_parts": Kind("many_parts", "parts", "object", "train", families.many_parts, (), True),
     "wire_bundle": Kind("wire_bundle", "wires", "texture", "train", objects.wire_bundle),
 }
@@ -166,7 +177,7 @@ def _damage(
     contrast = float(np.abs(changed - clean)[mask].mean())
     if contrast < VISIBLE:  # a shade on a nearly black thing
         lift = F32(min(6.0, VISIBLE / max(contrast, 1e-3)))
-        lifted = np.clip(clean + (changed - clean) * lift, 0, 1)
+        lifted: Array = np.clip(clean + (changed - clean) * lift, 0, 1)
         if float(np.abs(lifted - clean)[mask].mean()) < VISIBLE / 2:
             lifted = clean + F32(VISIBLE)
         changed = np.where(mask[..., None], lifted, clean)

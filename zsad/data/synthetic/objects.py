@@ -25,7 +25,9 @@ from zsad.data.synthetic.palette import pick, tone
 from zsad.data.synthetic.scene import Flaw, Scene, background, drop_shadow, marks, surface
 
 
-def _place(rng: Rng, n: int, low: float, high: float, turn: float = np.pi) -> tuple[Array, Array, float, float]:
+def _place(
+    rng: Rng, n: int, low: float, high: float, turn: float = np.pi
+) -> tuple[Array, Array, float, float]:
     """Coordinates of an object, its scale, and the length of a pixel in them."""
     scale = float(rng.uniform(low, high))
     cx, cy = rng.uniform(-0.1, 0.1, 2)
@@ -61,7 +63,9 @@ def capsule(rng: Rng, n: int, flaw: Flaw | None = None) -> Scene:
     if rng.random() < 0.5:
         ink = marks(rng)
         for k in range(int(rng.integers(2, 5))):
-            body = over(body, 0.8 * cover(box(u + 0.55 - F32(0.09 * k), v, 0.025, 0.09), 2 * px), ink)
+            body = over(
+                body, 0.8 * cover(box(u + 0.55 - F32(0.09 * k), v, 0.025, 0.09), 2 * px), ink
+            )
     ends = 1 - F32(0.35) * smoothstep(np.abs(u), 0.75, 1.0)
     ground = drop_shadow(rng, background(rng, n), alpha)
     return Scene(over(ground, alpha, body * ends[..., None]), alpha, body[n // 2, n // 2])
@@ -83,7 +87,12 @@ def metal_nut(rng: Rng, n: int, flaw: Flaw | None = None) -> Scene:
         alpha = alpha * cover(away + 0.03 * fractal(flaw.rng, n, 10, 3), 3 * px)
     turning = table(rng, r, theta / 6.3, 60, 2)
     sheen = np.cos(theta * 2 + F32(rng.uniform(0, 6.3)))
-    t = 0.5 + 0.2 * sheen + F32(rng.uniform(0.1, 0.35)) * (turning - 0.5) + 0.08 * fractal(rng, n, 6, 4)
+    t = (
+        0.5
+        + 0.2 * sheen
+        + F32(rng.uniform(0.1, 0.35)) * (turning - 0.5)
+        + 0.08 * fractal(rng, n, 6, 4)
+    )
     chamfer = cover(r - F32(rng.uniform(0.8, 0.88)), 0.03)
     body = surface(rng, n, dark, light, t, 0.012) * (0.78 + 0.22 * chamfer)[..., None]
     thread = cover(np.abs(r - F32(hole + 0.035)) - 0.035, 2 * px) * (0.5 + 0.5 * np.sin(r * 160))
@@ -99,14 +108,23 @@ def bottle(rng: Rng, n: int, flaw: Flaw | None = None) -> Scene:
     r, theta = np.hypot(u, v), np.arctan2(v, u)
     inner = rng.uniform(0.5, 0.62)
     alpha = cover(r - 1, 2 * px)
-    shine = 0.5 + 0.3 * np.sin(theta + F32(rng.uniform(0, 6.3))) + 0.2 * np.sin(2 * theta + F32(rng.uniform(0, 6.3)))
-    wave = 0.5 + 0.5 * np.cos((r - F32(inner)) / F32(1 - inner) * F32(2 * np.pi * rng.uniform(1.2, 2.2)))
+    shine = (
+        0.5
+        + 0.3 * np.sin(theta + F32(rng.uniform(0, 6.3)))
+        + 0.2 * np.sin(2 * theta + F32(rng.uniform(0, 6.3)))
+    )
+    wave = 0.5 + 0.5 * np.cos(
+        (r - F32(inner)) / F32(1 - inner) * F32(2 * np.pi * rng.uniform(1.2, 2.2))
+    )
     t = 0.1 + 0.55 * wave * shine + 0.05 * smooth(rng, n, 5)
     body = surface(rng, n, dark, light, t, 0.01)
     for at in (inner + 0.04, (1 + inner) / 2 + rng.uniform(-0.05, 0.05), 0.96):
         width = rng.uniform(0.008, 0.022)
         start, span = rng.uniform(0, 2 * np.pi), rng.uniform(1.2, 3.0)
-        arc = cover(np.abs((theta - F32(start) + F32(np.pi)) % F32(2 * np.pi) - F32(np.pi)) - F32(span / 2), 0.5)
+        arc = cover(
+            np.abs((theta - F32(start) + F32(np.pi)) % F32(2 * np.pi) - F32(np.pi)) - F32(span / 2),
+            0.5,
+        )
         glint = np.exp(-(((r - F32(at)) / F32(width)) ** 2)) * arc
         body = body + F32(rng.uniform(0.25, 0.55)) * glint[..., None]
     depth = dark * F32(0.5) + F32(0.08) * cover(r - F32(inner * 0.6), 0.3)[..., None] * light
@@ -116,7 +134,9 @@ def bottle(rng: Rng, n: int, flaw: Flaw | None = None) -> Scene:
     if flaw is not None:
         a = flaw.rng.uniform(0, 2 * np.pi)
         at = flaw.rng.uniform(0.85, 1.0)
-        reach = np.hypot(u - F32(at * np.cos(a)), v - F32(at * np.sin(a))) / F32(flaw.rng.uniform(0.14, 0.32))
+        reach = np.hypot(u - F32(at * np.cos(a)), v - F32(at * np.sin(a))) / F32(
+            flaw.rng.uniform(0.14, 0.32)
+        )
         out = cover(reach - 0.9 + 0.2 * fractal(flaw.rng, n, 10, 3), 0.12)
         broken = mix(ground * F32(0.85), depth, cover(r - F32(0.9), 0.1))
         body = over(body, out, broken)
@@ -145,7 +165,9 @@ def zipper(rng: Rng, n: int, flaw: Flaw | None = None) -> Scene:
         side, first = int(flaw.rng.choice([-1, 1])), int(flaw.rng.integers(-reach, reach))
         for k in range(int(flaw.rng.integers(1, 4))):
             if flaw.kind == "bent":
-                turned[side][first + k] = float(flaw.rng.choice([-1, 1]) * flaw.rng.uniform(0.5, 0.9))
+                turned[side][first + k] = float(
+                    flaw.rng.choice([-1, 1]) * flaw.rng.uniform(0.5, 0.9)
+                )
             else:
                 missing[side].add(first + k)
     gap = cover(np.abs(u) - F32(length * 0.8), 0.05)
@@ -182,7 +204,9 @@ def screw(rng: Rng, n: int, flaw: Flaw | None = None) -> Scene:
     d = np.maximum(np.abs(v) - half, np.abs(u + F32(0.02)) - F32(0.98))
     alpha = cover(d, 2 * px)
     cone = np.clip((u + F32(0.98)) / F32(0.22), 0, 1)
-    headd = np.maximum(np.abs(v) - (F32(head) + F32(shaft - head) * cone), np.abs(u + F32(0.87)) - F32(0.11))
+    headd = np.maximum(
+        np.abs(v) - (F32(head) + F32(shaft - head) * cone), np.abs(u + F32(0.87)) - F32(0.11)
+    )
     alpha_head = cover(headd, 2 * px)
     body = _tube(v / np.maximum(half, 0.02), dark, light, 0.2)
     body = body * (1 + F32(0.22) * wave * ridge)[..., None]
@@ -197,12 +221,19 @@ def pill(rng: Rng, n: int, flaw: Flaw | None = None) -> Scene:
     u, v, _, px = _place(rng, n, 0.55, 0.75)
     dark, light = pick(rng, "tablet")
     long = rng.choice([0.0, 0.0, 0.35])
-    r = np.hypot(np.maximum(np.abs(u) - F32(long), 0), v / F32(rng.uniform(0.62, 0.75) if long else 1))
+    r = np.hypot(
+        np.maximum(np.abs(u) - F32(long), 0), v / F32(rng.uniform(0.62, 0.75) if long else 1)
+    )
     d = r - F32(1 - long)
     alpha = cover(d, 2 * px)
     dome = np.sqrt(np.clip(1 - (r / F32(1 - long)) ** 2, 0, 1))
     a = rng.uniform(0, 6.3)
-    t = 0.35 + 0.5 * dome + 0.2 * (F32(np.cos(a)) * u + F32(np.sin(a)) * v) + 0.05 * fractal(rng, n, 8, 4)
+    t = (
+        0.35
+        + 0.5 * dome
+        + 0.2 * (F32(np.cos(a)) * u + F32(np.sin(a)) * v)
+        + 0.05 * fractal(rng, n, 8, 4)
+    )
     body = surface(rng, n, dark, light, t, 0.012)
     if rng.random() < 0.5:
         body = body * (1 - F32(0.25) * cover(np.abs(u) - 0.02, 0.04))[..., None]
@@ -227,7 +258,11 @@ def cable(rng: Rng, n: int, flaw: Flaw | None = None) -> Scene:
     body = surface(rng, n, dark, light, 0.5 + 0.15 * smooth(rng, n, 4), 0.015)
     body = body * (1 - F32(0.25) * cover(np.abs(r - 0.95) - 0.03, 0.04))[..., None]
     filler = pick(rng, "tablet", "ground")
-    body = over(body, cover(r - 0.82, 2 * px), surface(rng, n, *filler, 0.4 + 0.2 * fractal(rng, n, 20, 3), 0.02))
+    body = over(
+        body,
+        cover(r - 0.82, 2 * px),
+        surface(rng, n, *filler, 0.4 + 0.2 * fractal(rng, n, 20, 3), 0.02),
+    )
     count = int(rng.integers(3, 5))
     size = 0.355 if count == 3 else 0.31
     slipped = -1 if flaw is None else int(flaw.rng.integers(count))
@@ -244,7 +279,11 @@ def cable(rng: Rng, n: int, flaw: Flaw | None = None) -> Scene:
         body = over(body, cover(q - F32(size), 2 * px), ring)
         copper = pick(rng, "copper")
         strand = rng.uniform(26, 36)
-        hexes = np.cos(lu * F32(strand)) * np.cos((lu * 0.5 + lv * 0.866) * F32(strand)) * np.cos((lu * 0.5 - lv * 0.866) * F32(strand))
+        hexes = (
+            np.cos(lu * F32(strand))
+            * np.cos((lu * 0.5 + lv * 0.866) * F32(strand))
+            * np.cos((lu * 0.5 - lv * 0.866) * F32(strand))
+        )
         wire = surface(rng, n, *copper, 0.55 + 0.6 * hexes, 0.03)
         body = over(body, cover(q - F32(size * 0.6), 2 * px), wire)
     ground = drop_shadow(rng, background(rng, n), alpha)
@@ -256,7 +295,9 @@ def circuit_board(rng: Rng, n: int, flaw: Flaw | None = None) -> Scene:
     u, v = pose(n, float(rng.choice([0, np.pi / 2])) + rng.normal(0, 0.05), 1.0)
     px = 2 / n
     dark, light = pick(rng, "board")
-    picture = surface(rng, n, dark, dark * F32(0.6) + light * F32(0.4), 0.5 + 0.2 * smooth(rng, n, 3), 0.012)
+    picture = surface(
+        rng, n, dark, dark * F32(0.6) + light * F32(0.4), 0.5 + 0.2 * smooth(rng, n, 3), 0.012
+    )
     pitch = rng.uniform(0.11, 0.18)
     lane = np.floor(v / F32(pitch))
     lookup = rng.random((64, 3), dtype=F32)
@@ -277,8 +318,16 @@ def circuit_board(rng: Rng, n: int, flaw: Flaw | None = None) -> Scene:
         chip = rng.random() < 0.4
         turn = float(rng.choice([0.0, np.pi / 2]))
         cx, cy = np.array(slots[slot]) + rng.uniform(-0.06, 0.06, 2)
-        a, b = (rng.uniform(0.16, 0.24), rng.uniform(0.12, 0.18)) if chip else (rng.uniform(0.1, 0.15), 0.06)
-        top = tone(rng, "plastic") if not chip and rng.random() < 0.4 else np.array([0.14, 0.14, 0.15], F32)
+        a, b = (
+            (rng.uniform(0.16, 0.24), rng.uniform(0.12, 0.18))
+            if chip
+            else (rng.uniform(0.1, 0.15), 0.06)
+        )
+        top = (
+            tone(rng, "plastic")
+            if not chip and rng.random() < 0.4
+            else np.array([0.14, 0.14, 0.15], F32)
+        )
         if k == astray and flaw is not None:
             turn += flaw.rng.choice([-1, 1]) * flaw.rng.uniform(0.25, 0.7)
             cx, cy = np.array([cx, cy]) + flaw.rng.uniform(-0.06, 0.06, 2)
@@ -308,7 +357,9 @@ def button(rng: Rng, n: int, flaw: Flaw | None = None) -> Scene:
     hole = np.full((n, n), 9.0, F32)
     for k in range(eyes):
         a = 2 * np.pi * k / eyes
-        hole = np.minimum(hole, np.hypot(u - F32(0.2 * np.cos(a)), v - F32(0.2 * np.sin(a))) - F32(0.08))
+        hole = np.minimum(
+            hole, np.hypot(u - F32(0.2 * np.cos(a)), v - F32(0.2 * np.sin(a))) - F32(0.08)
+        )
     whole = cover(r - 1, 2 * px)
     alpha = whole * cover(-hole, 2 * px)
     a = rng.uniform(0, 6.3)
@@ -323,7 +374,7 @@ def button(rng: Rng, n: int, flaw: Flaw | None = None) -> Scene:
 
 def wire_bundle(rng: Rng, n: int, flaw: Flaw | None = None) -> Scene:
     """Insulated wires side by side.  ``bent`` is not built in; overlays apply."""
-    u, v = pose(n, rng.uniform(0, np.pi), 1.0)
+    u, _ = pose(n, rng.uniform(0, np.pi), 1.0)
     count = int(rng.integers(4, 9))
     w = u / F32(2.4) * count + F32(0.15) * smooth(rng, n, 3) + 20
     index = np.floor(w)

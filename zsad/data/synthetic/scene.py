@@ -66,7 +66,9 @@ def drop_shadow(rng: Rng, picture: Array, alpha: Array) -> Array:
     shift = max(1, round(picture.shape[0] * rng.uniform(0.01, 0.035)))
     dy, dx = int(rng.integers(-1, 2)) * shift, int(rng.integers(-1, 2)) * shift
     moved = np.roll(alpha, (dy, dx), (0, 1))
-    moved = (moved + np.roll(moved, shift, 0) + np.roll(moved, -shift, 1) + np.roll(moved, shift, 1)) / 4
+    moved = (
+        moved + np.roll(moved, shift, 0) + np.roll(moved, -shift, 1) + np.roll(moved, shift, 1)
+    ) / 4
     return picture * (1 - F32(rng.uniform(0.15, 0.4)) * moved)[..., None]
 
 

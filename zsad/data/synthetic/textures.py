@@ -10,7 +10,6 @@ import numpy as np
 
 from zsad.data.synthetic.fields import (
     F32,
-    Array,
     Rng,
     box,
     cells,
@@ -104,7 +103,9 @@ def perforated(rng: Rng, n: int, flaw: Flaw | None = None) -> Scene:
     a = rng.uniform(0, 2 * np.pi)
     lit = ((u - col) * F32(np.cos(a)) + (v - row) * F32(np.sin(a))) / F32(radius)
     picture = picture * (1 + 0.25 * rim * lit)[..., None]
-    under = np.full(3, rng.uniform(0.05, 0.14), F32) if rng.random() < 0.7 else pick(rng, "ground")[1]
+    under = (
+        np.full(3, rng.uniform(0.05, 0.14), F32) if rng.random() < 0.7 else pick(rng, "ground")[1]
+    )
     return Scene(over(picture, open_, under), whole(n), (dark + light) / 2)
 
 
@@ -134,11 +135,17 @@ def tile(rng: Rng, n: int, flaw: Flaw | None = None) -> Scene:
     grout = surface(rng, n, *pick(rng, "stone"), 0.5 + 0.2 * fractal(rng, n, 20, 3), 0.03)
     if flaw is not None:
         inner = (np.abs(grid(n)[0]) < 0.75) & (np.abs(grid(n)[1]) < 0.75) & (glaze > 0.9)
-        near = inner & (np.abs(d) < 0.08) & (np.minimum(np.abs(lu), np.abs(lv) / aspect) > 0.2 / aspect)
+        near = (
+            inner
+            & (np.abs(d) < 0.08)
+            & (np.minimum(np.abs(lu), np.abs(lv) / aspect) > 0.2 / aspect)
+        )
         ys, xs = np.nonzero(near if near.any() else inner)
         k = int(flaw.rng.integers(len(ys)))
         x, y = grid(n)
-        reach = np.hypot(x - x[ys[k], xs[k]], y - y[ys[k], xs[k]]) / F32(flaw.rng.uniform(0.09, 0.22))
+        reach = np.hypot(x - x[ys[k], xs[k]], y - y[ys[k], xs[k]]) / F32(
+            flaw.rng.uniform(0.09, 0.22)
+        )
         glaze = glaze * cover(0.9 - reach - 0.12 * fractal(flaw.rng, n, 12, 3), 0.12)
     return Scene(over(grout, glaze, face), whole(n), (dark + light) / 2)
 
@@ -182,7 +189,9 @@ def wire_grid(rng: Rng, n: int, flaw: Flaw | None = None) -> Scene:
         off = flaw.rng.choice([-1, 1]) * flaw.rng.uniform(0.22, 0.42)
         w = rows[1][0]
         on = np.abs(w - wire) < 0.5
-        where = cover(np.abs(rows[1][1] - F32(flaw.rng.uniform(-1, 1))) - F32(flaw.rng.uniform(0.7, 1.6)), 0.6)
+        where = cover(
+            np.abs(rows[1][1] - F32(flaw.rng.uniform(-1, 1))) - F32(flaw.rng.uniform(0.7, 1.6)), 0.6
+        )
         rows[1] = (np.where(on, w - F32(off) * where, w), rows[1][1])
     for across, along in rows:
         d = np.abs(across - np.floor(across + F32(0.5)))
@@ -199,7 +208,10 @@ def brushed_metal(rng: Rng, n: int, flaw: Flaw | None = None) -> Scene:
     dark, light = pick(rng, "steel", "steel", "brass")
     u, v = pose(n, _angle(rng, 0.3))
     lines = table(rng, u, v, 190, 3) + table(rng, u, v, 83, 2)
-    sheen = np.exp(-(((u if rng.random() < 0.5 else v) - F32(rng.uniform(-1, 1))) ** 2) * F32(rng.uniform(0.5, 3)))
+    sheen = np.exp(
+        -(((u if rng.random() < 0.5 else v) - F32(rng.uniform(-1, 1))) ** 2)
+        * F32(rng.uniform(0.5, 3))
+    )
     t = 0.2 + F32(rng.uniform(0.15, 0.45)) * (lines - 1) + 0.4 * sheen + 0.08 * smooth(rng, n, 3)
     return Scene(surface(rng, n, dark, light, t, 0.014), whole(n), (dark + light) / 2)
 
@@ -219,6 +231,8 @@ def carpet(rng: Rng, n: int, flaw: Flaw | None = None) -> Scene:
     dark, light = pick(rng, "cloth")
     count = rng.uniform(16, 28)
     u, v = pose(n, _angle(rng, 0.1), 1 / count)
-    first, _, value = cells(rng, u + 40 + F32(0.2) * smooth(rng, n, 5), v + 40, rng.uniform(0.4, 0.9))
+    first, _, value = cells(
+        rng, u + 40 + F32(0.2) * smooth(rng, n, 5), v + 40, rng.uniform(0.4, 0.9)
+    )
     t = 0.85 - 0.75 * first + 0.35 * (value - 0.5) + 0.08 * fractal(rng, n, 3, 3)
     return Scene(surface(rng, n, dark, light, t, 0.03), whole(n), (dark + light) / 2)
