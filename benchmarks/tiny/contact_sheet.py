@@ -1,6 +1,6 @@
 """Draws contact sheets of the generated dataset, to be looked at by a person.
 
-    python -m zsad.benchmarks.tiny.contact_sheet --out docs/synthetic_contact_sheet.png [--group test]
+    python -m zsad.benchmarks.tiny.contact_sheet --out docs/sheet.png [--group test]
 
 One row per category: normal pictures, then one of each defect with its name, then its mask.
 """

@@ -237,9 +237,13 @@ class Run:
 
     def save(self) -> None:
         saved = {
-            "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "average": self.average,
-            "step": self.step, "seen": self.seen, "seconds": self.seconds,
-        }  # fmt: skip
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "average": self.average,
+            "step": self.step,
+            "seen": self.seen,
+            "seconds": self.seconds,
+        }
         torch.save(saved, self.folder / "checkpoint.new")
         (self.folder / "checkpoint.new").replace(self.folder / "checkpoint.pt")
         packed = tiny.pack(full_state(self.average, self.tokens.trained), self.tokens.trained)
@@ -300,8 +304,14 @@ def train(run: Run, pool: Pool, minutes: float, every: float) -> None:
         terms = {k: 0.95 * terms.get(k, float(v)) + 0.05 * float(v) for k, v in parts.items()}
         run.seconds += time.monotonic() - began
         if run.step % 50 == 0:
-            log.info("step %d, %.1f min, %d px, scale %.1f, %s", run.step, run.seconds / 60, side,
-                     float(run.model.logit_scale.exp()), {k: round(v, 3) for k, v in terms.items()})  # fmt: skip
+            log.info(
+                "step %d, %.1f min, %d px, scale %.1f, %s",
+                run.step,
+                run.seconds / 60,
+                side,
+                float(run.model.logit_scale.exp()),
+                {k: round(v, 3) for k, v in terms.items()},
+            )
         if run.seconds - mark >= every * 60:
             mark = run.seconds
             run.save()

@@ -152,7 +152,7 @@ def dent(rng: Rng, picture: Array, support: Array) -> Change:
     r = radial(rng, n, spot(rng, support), size_of(rng, 0.12, 0.3), 0.06, 2.2)
     depth = smoothstep(1 - r, 0, 0.9)
     angle = rng.uniform(0, 2 * np.pi)
-    gy, gx = np.gradient(depth)
+    gy, gx = (np.asarray(g, F32) for g in np.gradient(depth))
     steep = max(float(np.abs(gx).max()), 1e-3)
     slope = (F32(np.cos(angle)) * gx + F32(np.sin(angle)) * gy) / F32(steep)
     shade: Array = np.clip(1 + F32(rng.uniform(0.3, 0.6)) * slope, 0.4, 1.6)

@@ -89,7 +89,7 @@ def grid(n: int) -> tuple[Array, Array]:
 def pose(
     n: int, angle: float, scale: float = 1.0, cx: float = 0.0, cy: float = 0.0
 ) -> tuple[Array, Array]:
-    """Coordinates of a thing turned by ``angle`` (radians), sized ``scale``, centred at (cx, cy)."""
+    """Coordinates of a thing turned by ``angle`` (radians), of size ``scale``, at (cx, cy)."""
     x, y = grid(n)
     c, s = F32(np.cos(angle) / scale), F32(np.sin(angle) / scale)
     dx, dy = x - F32(cx), y - F32(cy)

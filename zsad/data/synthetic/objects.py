@@ -102,7 +102,7 @@ def metal_nut(rng: Rng, n: int, flaw: Flaw | None = None) -> Scene:
 
 
 def bottle(rng: Rng, n: int, flaw: Flaw | None = None) -> Scene:
-    """The mouth of a glass bottle from above.  ``missing part``: a piece of the rim is broken out."""
+    """The mouth of a glass bottle from above.  ``missing part``: a piece of the rim is out."""
     u, v, _, px = _place(rng, n, 0.72, 0.88)
     dark, light = pick(rng, "glass")
     r, theta = np.hypot(u, v), np.arctan2(v, u)
