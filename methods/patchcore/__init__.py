@@ -1,0 +1,1 @@
+"""PatchCore on CLIP features: a memory of normal patches, few-shot."""

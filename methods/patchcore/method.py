@@ -1,0 +1,184 @@
+"""PatchCore (Roth et al., CVPR 2022) on CLIP's patch tokens, few-shot.
+
+In the order of the paper: locally aware patch features (Sec. 3.1), coreset (3.2), scores (3.3).
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from zsad.errors import RequestError
+from zsad.memory import MemoryBank
+from zsad.method import Method
+from zsad.methods.patchcore.config import Config
+from zsad.types import (
+    BackboneInfo,
+    BuiltMaps,
+    Category,
+    Explanation,
+    FeatureRequest,
+    ImageFeatures,
+    MapSpec,
+    ScoreContext,
+    Scores,
+    Tap,
+)
+
+if TYPE_CHECKING:
+    from zsad.backbones.text import TextEncoder
+
+
+class PatchCore(Method):
+    """Nearest-neighbour distance of patches to a coreset of normal patches."""
+
+    name: ClassVar[str] = "patchcore"
+    config: Config
+
+    def __init__(self, config: Config, backbone: BackboneInfo) -> None:
+        super().__init__(config, backbone)
+        self.taps = [Tap("tokens", layer) for layer in chosen_layers(config, backbone)]
+        # one memory per category, for as long as the very same references are in use
+        self._banks: dict[str, tuple[weakref.ref[ImageFeatures], MemoryBank]] = {}
+
+    def feature_request(self) -> FeatureRequest:
+        return FeatureRequest.of(*self.taps)
+
+    def prepare_text(self, categories: Sequence[Category], text: TextEncoder) -> dict[str, Any]:
+        """Return nothing: no text is read."""
+        return {}
+
+    # --------------------------------------------- Sec. 3.1: locally aware patch features
+    def patches(self, features: ImageFeatures) -> Tensor:
+        """Return unit patch features [B, L, K*D]: neighbourhood mean and unit norm per layer."""
+        layers = []
+        for tap in self.taps:
+            tokens = neighbourhood_mean(
+                features.patches(tap).float(), features.grid, self.config.neighbourhood
+            )
+            layers.append(F.normalize(tokens, dim=-1))
+        return F.normalize(torch.cat(layers, dim=-1), dim=-1)
+
+    # ------------------------------------------------------------------ Sec. 3.2: memory
+    def memory(self, key: str, context: ScoreContext) -> MemoryBank:
+        """Return the memory of a category; built once per set of references.
+
+        Raises :class:`RequestError` where no references were given.
+        """
+        references = context.references.get(key)
+        if references is None:
+            raise RequestError(
+                f"patchcore needs {self.config.shots} normal reference images of '{key}'; "
+                f"pass references=[...]"
+            )
+        known = self._banks.get(key)
+        if known is not None and known[0]() is references:
+            return known[1]
+        bank = MemoryBank(self.patches(references))
+        size = max(1, round(self.config.coreset * len(bank)))
+        bank = bank.coreset(size, seed=self.config.seed)
+        self._banks[key] = (weakref.ref(references), bank)
+        return bank
+
+    # ------------------------------------------------------------------ Sec. 3.3: scores
+    def score(self, features: ImageFeatures, context: ScoreContext) -> Scores:
+        """Distances ½(1 - cosine) to the memory, [B, h, w] in [0, 1]; image: Eq. 6 and 7."""
+        query = self.patches(features)
+        keys = [c.key for c in context.categories]
+        maps = query.new_empty(query.shape[:2])
+        image = query.new_empty(len(keys))
+        for key in dict.fromkeys(keys):
+            rows = [i for i, other in enumerate(keys) if other == key]
+            bank = self.memory(key, context)
+            found = bank.neighbours(query[rows])
+            maps[rows] = found.distance[..., 0]
+            image[rows] = self._image_scores(query[rows], bank, found.distance, found.row)
+        return Scores([maps.unflatten(1, features.grid)], image, "values")
+
+    def _image_scores(
+        self, query: Tensor, bank: MemoryBank, distance: Tensor, row: Tensor
+    ) -> Tensor:
+        """Largest patch distance, weighed by how common its nearest memory row is: [B].
+
+        Eq. 7 with Euclidean distances of the unit vectors: s = (1 - exp |q - m*| / sum over the
+        ``neighbours`` rows m nearest to m* (itself included) of exp |q - m|) s*.
+        """
+        peak = distance[..., 0].argmax(1)  # [B]
+        each = torch.arange(len(query), device=query.device)
+        largest = distance[each, peak, 0]
+        if self.config.neighbours == 1 or len(bank) == 1:
+            return largest
+        nearest = bank.features[row[each, peak, 0]]  # [B, D]
+        support = bank.features[bank.neighbours(nearest, self.config.neighbours).row]  # [B, b, D]
+        spread = (query[each, peak][:, None] - support).norm(dim=-1)
+        own = 2 * largest.sqrt()  # |q - m| = 2 sqrt(½(1 - cosine)) of unit vectors
+        share = own.exp() / torch.cat([own[:, None], spread[:, 1:]], 1).exp().sum(1)
+        return (1 - share) * largest
+
+    def map_spec(self) -> MapSpec:
+        sigma = self.config.sigma
+        return MapSpec(blur="gaussian" if sigma else "none", sigma=sigma)
+
+    def explain(
+        self,
+        features: ImageFeatures,
+        scores: Scores,
+        maps: BuiltMaps,
+        context: ScoreContext,
+        k: int = 5,
+    ) -> list[list[Explanation]]:
+        """Return the patches that are farthest from the memory."""
+        height, width = features.grid
+        reasons = []
+        for plane in scores.maps[0].flatten(1):
+            best = plane.topk(min(k, plane.numel()))
+            found = []
+            pairs = zip(best.values.tolist(), best.indices.tolist())
+            for rank, (value, index) in enumerate(pairs, start=1):
+                y, x = divmod(index, width)
+                region = (x / width, y / height, (x + 1) / width, (y + 1) / height)
+                found.append(
+                    Explanation(
+                        text="unlike every remembered patch of the reference images",
+                        similarity=1 - 2 * value,
+                        label="region",
+                        source="reference",
+                        rank=rank,
+                        region=region,
+                        note="cosine with the nearest remembered patch",
+                    )
+                )
+            reasons.append(found)
+        return reasons
+
+
+def neighbourhood_mean(tokens: Tensor, grid: tuple[int, int], side: int) -> Tensor:
+    """Average patch tokens [B, L, D] over ``side`` x ``side`` patches; the border averages over
+    what lies inside the image."""
+    if side == 1:
+        return tokens
+    planes = tokens.transpose(1, 2).unflatten(2, grid)
+    mean = F.avg_pool2d(planes, side, stride=1, padding=side // 2, count_include_pad=False)
+    return mean.flatten(2).transpose(1, 2)
+
+
+def chosen_layers(config: Config, backbone: BackboneInfo) -> tuple[int, ...]:
+    """Return the 1-based blocks that the memory is made of.
+
+    Raises :class:`RequestError` for a block that the backbone does not have.
+    """
+    if config.layers == "penultimate":
+        return (max(1, backbone.depth - 1),)
+    middle = backbone.stages[1:3] if len(backbone.stages) > 2 else backbone.stages
+    layers = middle if config.layers == "middle" else tuple(config.layers)
+    if not layers or any(not 1 <= int(n) <= backbone.depth for n in layers):
+        raise RequestError(
+            f"patchcore.layers={list(layers)} does not fit backbone '{backbone.name}'; "
+            f"it has blocks 1..{backbone.depth}"
+        )
+    return tuple(int(n) for n in layers)
