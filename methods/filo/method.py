@@ -19,7 +19,7 @@ from zsad import losses as zl
 from zsad.maps import pair_difference, similarity, upsample
 from zsad.method import BoxRequest, ImportedCheckpoint, Method, TrainPhase
 from zsad.methods.filo import boxes as fb
-from zsad.methods.filo import convert, prompts, taps, texts
+from zsad.methods.filo import convert, mosaic, prompts, schedule, taps, texts
 from zsad.methods.filo.config import Config, Grounding, Score
 from zsad.methods.filo.explain import explain_image
 from zsad.methods.filo.modules import ImageAdapter, PromptLearner, stages
@@ -31,6 +31,7 @@ from zsad.types import (
     FeatureRequest,
     ImageFeatures,
     MapSpec,
+    Sample,
     ScoreContext,
     Scores,
     Tap,
@@ -60,6 +61,7 @@ class FiLo(Method):
         self.adapter = ImageAdapter(embed, config.adapter)
         self._tables: dict[str, texts.Table] = {}
         self._pairs = texts.PairCache()
+        self._auxiliary: frozenset[str] = frozenset()  # datasets that are trained on
 
     def _learner(self) -> PromptLearner | None:
         prompt, info = self.config.prompt, self.backbone
@@ -344,41 +346,27 @@ class FiLo(Method):
     # ------------------------------------------------------------- training (section 4.3)
     def phases(self) -> list[TrainPhase]:
         """Prompts and projections, then the adapter."""
-        train = self.config.train
-        main = ["normal_prompts.", "abnormal_prompts.", "qkv.", "vv."]
-        joint = train.joint_global and self.config.adapter.kind != "none"
-        phases = [
-            TrainPhase(
-                "main",
-                train.epochs,
-                train.batch_size,
-                (*main, "adapter.") if joint else tuple(main),
-                self._optimizer,
-            )
-        ]
-        if self.config.adapter.kind != "none" and train.adapter_epochs:
-            phases.append(
-                TrainPhase(
-                    "adapter",
-                    train.adapter_epochs,
-                    train.batch_size,
-                    ("adapter.",),
-                    self._optimizer,
-                )
-            )
-        return phases
+        return schedule.phases(self.config)
 
-    def _optimizer(self, parameters: Mapping[str, torch.nn.Parameter]) -> torch.optim.Optimizer:
-        rates = self.config.lr
-        rate = {"qkv": rates.heads, "vv": rates.heads, "adapter": rates.adapter}
-        groups: dict[float, list[torch.nn.Parameter]] = {}
-        for name, parameter in parameters.items():
-            groups.setdefault(rate.get(name.split(".")[0], rates.prompts), []).append(parameter)
-        return torch.optim.AdamW(
-            [{"params": p, "lr": lr} for lr, p in groups.items()],
-            betas=self.config.train.betas,
-            weight_decay=self.config.train.weight_decay,
-        )
+    def begin_training(
+        self,
+        categories: Sequence[Category],
+        captions: Mapping[str, Sequence[str]],
+        text: TextEncoder,
+    ) -> None:
+        """Note the auxiliary dataset; build the shared tables of ``prompt.names: released``."""
+        self._auxiliary = frozenset(c.dataset for c in categories)
+        with torch.no_grad():
+            self.prepare_text(categories, text)
+
+    def epoch_samples(
+        self, samples: Sequence[Sample], phase: TrainPhase, epoch: int, seed: int
+    ) -> Sequence[Sample] | None:
+        """Mix mosaics in where the auxiliary dataset asks for them."""
+        config = self.config.train.mosaic
+        if not config.p or not self._auxiliary & set(config.datasets):
+            return None
+        return mosaic.epoch(samples, config, seed, f"{phase.name}/{epoch}")
 
     @classmethod
     def import_official(

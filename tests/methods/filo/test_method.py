@@ -92,7 +92,7 @@ def test_a_file_of_descriptions(tmp_path: Path) -> None:
     )
     entry = prompts.find_entry(BOTTLE, str(path))
     assert prompts.word(BOTTLE, entry, Prompt()).reasons[0] == "melted neck"
-    with pytest.raises(RequestError, match="neither .bank. nor"):
+    with pytest.raises(RequestError, match=r"neither .bank. nor"):
         prompts.find_entry(BOTTLE, "banc")
 
 
