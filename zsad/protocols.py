@@ -102,7 +102,9 @@ def _bundled(name: str) -> Protocol:
     path = registry.yaml_names("protocols")[name]
     protocol = _build(cfg.read_yaml(path), path.name)
     if protocol.name != name:
-        raise RequestError(f"{path.name}: name '{protocol.name}' must equal the file's name '{name}'")
+        raise RequestError(
+            f"{path.name}: name '{protocol.name}' must equal the file's name '{name}'"
+        )
     return protocol
 
 
@@ -131,4 +133,6 @@ def _check_methods(protocol: Protocol, origin: str) -> None:
     for row in protocol.rows:
         chosen = {e.name for e in registry.select_methods(protocol.methods)}
         if row.method not in chosen:
-            raise RequestError(f"{origin}: row '{row.label}' is of {row.method}, which is not in methods")
+            raise RequestError(
+                f"{origin}: row '{row.label}' is of {row.method}, which is not in methods"
+            )

@@ -90,9 +90,9 @@ class Archive:
 class DatasetSpec:
     """A dataset as its YAML file describes it.
 
-    ``order``: rank in tables (the papers' rows).  ``levels``: what can be evaluated.  ``auxiliary``: the dataset that learned methods are
-    trained on when this one is the target.  ``folders``: usual names of its folder below
-    ``--data-root``.  ``training_split``: the part that others are trained on ("test" is the
+    ``order``: rank in tables (the papers' rows).  ``levels``: what can be evaluated.
+    ``auxiliary``: the dataset that learned methods are trained on when this one is the target.
+    ``folders``: usual names of its folder below ``--data-root``.  ``training_split``: the part that others are trained on ("test" is the
     published practice).  ``root``: a fixed folder, for a user's own dataset.  ``module``: a
     Python module that registers the indexer and reader that the layouts name.
     """
@@ -149,20 +149,30 @@ class DatasetSpec:
 
 # Definitions that the command line brought in (a YAML file or a folder), by their short name.
 _USER_SPECS: dict[str, DatasetSpec] = {}
+_ORIGINS: dict[str, str] = {}  # the file or folder that each of them came from
 
 
-def register_spec(spec: DatasetSpec) -> str:
+def register_spec(spec: DatasetSpec, origin: str = "") -> str:
     """Make a definition available under its name and return the name.
 
-    Raises :class:`RequestError` when another dataset has that name already.
+    ``origin``: the file or folder it was made from.  What comes from the same place again
+    replaces what was there, because people edit a definition and go on in the same process.
+    Raises :class:`RequestError` when a dataset from another place has that name already.
     """
+    if spec.name in registry.yaml_names("datasets"):
+        raise _taken(spec.name, "a dataset of zsad")
     known = _USER_SPECS.get(spec.name)
-    if spec.name in registry.yaml_names("datasets") or (known is not None and known != spec):
-        raise RequestError(
-            f"dataset name '{spec.name}' is taken already; give the definition another `name`"
-        )
+    if known not in (None, spec) and not (origin and _ORIGINS[spec.name] == origin):
+        raise _taken(spec.name, _ORIGINS[spec.name] or "another definition")
     _USER_SPECS[spec.name] = spec
+    _ORIGINS[spec.name] = origin
     return spec.name
+
+
+def _taken(name: str, by: str) -> RequestError:
+    return RequestError(
+        f"dataset name '{name}' is taken by {by}; give the definition another `name`"
+    )
 
 
 def list_specs() -> list[str]:
@@ -180,7 +190,7 @@ def load_spec(name: str | DatasetSpec) -> DatasetSpec:
     if name in _USER_SPECS:
         return _USER_SPECS[name]
     if is_own(name):
-        return load_spec(register_spec(_own_spec(name)))
+        return load_spec(register_spec(*_own_spec(name)))
     if name not in registry.yaml_names("datasets"):
         raise unknown("dataset", name, [*list_specs(), *GROUPS], "see `zsad list datasets`")
     return _bundled(name)
@@ -204,18 +214,20 @@ def _build(values: Mapping[str, Any], origin: str, stem: str) -> DatasetSpec:
     return spec
 
 
-def _own_spec(name: str) -> DatasetSpec:
+def _own_spec(name: str) -> tuple[DatasetSpec, str]:
+    """The definition, and the absolute path of what it was made from."""
     if name.startswith("folder:"):
         from zsad.data.own import folder_spec
 
-        return folder_spec(Path(name.removeprefix("folder:")))
+        spec = folder_spec(Path(name.removeprefix("folder:")))
+        return spec, spec.root
     path = Path(name)
     values = dict(cfg.read_yaml(path))
     values.setdefault("name", path.stem)
     spec = cfg.build(DatasetSpec, values, origin=str(path))
     if spec.root and not Path(spec.root).is_absolute():
         spec = replace(spec, root=str((path.parent / spec.root).resolve()))
-    return spec
+    return spec, str(path.resolve())
 
 
 def select_datasets(names: str | Sequence[str] | Iterable[str]) -> list[str]:

@@ -41,7 +41,16 @@ READERS: dict[str, Reader] = {}
 Crop = tuple[int, int, int, int]
 
 _ORIENTATION = 0x0112  # EXIF tag
-_BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, IndexError, KeyError, MemoryError)
+_BROKEN = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    struct.error,
+    IndexError,
+    KeyError,
+    MemoryError,
+)
 
 
 def register_reader(scheme: str, reader: Reader) -> None:
@@ -169,13 +178,15 @@ def _shape(path: str) -> tuple[int, int, bool]:
             turned = image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
             return image.height, image.width, turned
     except (*_BROKEN, Image.DecompressionBombError):
-        image = _open(path)  # the slow way: multi-sample TIFF, or a clear error
-        return image.height, image.width, False
+        decoded = _open(path)  # the slow way: multi-sample TIFF, or a clear error
+        return decoded.height, decoded.width, False
 
 
 def _check_size(size: tuple[int, int], uri: str) -> None:
     if size[0] * size[1] > PIXEL_LIMIT:
-        raise DataError(f"{uri}: {size[0]}x{size[1]} pixels, more than the limit of {PIXEL_LIMIT:,}")
+        raise DataError(
+            f"{uri}: {size[0]}x{size[1]} pixels, more than the limit of {PIXEL_LIMIT:,}"
+        )
 
 
 def _unreadable(uri: str, error: BaseException) -> DataError:
@@ -196,7 +207,10 @@ def _needs_tifffile(content: bytes) -> bool:
 
     with tifffile.TiffFile(io.BytesIO(content)) as file:
         page = file.pages.first
-        grey = page.photometric in (tifffile.PHOTOMETRIC.MINISBLACK, tifffile.PHOTOMETRIC.MINISWHITE)
+        grey = page.photometric in (
+            tifffile.PHOTOMETRIC.MINISBLACK,
+            tifffile.PHOTOMETRIC.MINISWHITE,
+        )
         return bool(grey and page.samplesperpixel >= 3)
 
 
@@ -276,9 +290,7 @@ def _mask_levels(image: Image.Image) -> np.ndarray:
     return np.asarray(image.convert("L"))
 
 
-def _aligned(
-    values: np.ndarray, uri: str, image_uri: str, image_hw: tuple[int, int]
-) -> np.ndarray:
+def _aligned(values: np.ndarray, uri: str, image_uri: str, image_hw: tuple[int, int]) -> np.ndarray:
     """A mask in the image's size: equal, in the image's stored (unturned) frame, or scaled."""
     height, width = values.shape
     if (height, width) == image_hw:

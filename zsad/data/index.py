@@ -1,4 +1,4 @@
-"""From a definition and a folder to a sorted list of samples, without opening an image.  No torch."""
+"""From a definition and a folder to a sorted list of samples; no image is opened.  No torch."""
 
 from __future__ import annotations
 
@@ -109,7 +109,9 @@ def _candidates(spec: DatasetSpec, variant: str | None) -> Iterator[tuple[str, L
     yield PREPARED_VARIANT, PREPARED
 
 
-def _roots(spec: DatasetSpec, layout: Layout, data_root: Path | str | None) -> Iterator[Path | None]:
+def _roots(
+    spec: DatasetSpec, layout: Layout, data_root: Path | str | None
+) -> Iterator[Path | None]:
     """Folders that may hold the dataset, most specific first."""
     if layout.generated:
         yield None
@@ -198,11 +200,20 @@ def _fingerprint(indexing: Indexing, samples: list[Sample], variant: str) -> str
         for path in files:
             if path not in sizes:
                 sizes[path] = _size(path, absent)
-        line = (s.uid, s.category, s.label, s.split, s.crop, s.mask_threshold, [sizes[p] for p in files])
+        line = (
+            s.uid,
+            s.category,
+            s.label,
+            s.split,
+            s.crop,
+            s.mask_threshold,
+            [sizes[p] for p in files],
+        )
         digest.update(repr(line).encode())
     if absent:
         indexing.problems.append(
-            f"{len(absent)} of {len(sizes)} files are missing (first: {indexing.relative(absent[0])})"
+            f"{len(absent)} of {len(sizes)} files are missing "
+            f"(first: {indexing.relative(absent[0])})"
         )
     return digest.hexdigest()[:16]
 
@@ -229,5 +240,6 @@ def _not_found(spec: DatasetSpec, variant: str | None, data_root: Path | str | N
     if not Path(str(place)).is_dir():
         return DataError(f"{what}: {place}: no such folder; {help_line}")
     return DataError(
-        f"{what}: not found in {place}; expected {looks} in a folder {spec.folder_names[0]} there; {help_line}"
+        f"{what}: not found in {place}; expected {looks} in a folder {spec.folder_names[0]} there; "
+        f"{help_line}"
     )

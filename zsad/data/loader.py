@@ -150,7 +150,9 @@ def _batch(
     return ImageBatch(
         images=torch.stack(images) if images else torch.zeros((0, 3, size, size)),
         masks=masks,
-        has_mask=torch.tensor([s.label == 0 or s.mask is not None for s in chosen], dtype=torch.bool),
+        has_mask=torch.tensor(
+            [s.label == 0 or s.mask is not None for s in chosen], dtype=torch.bool
+        ),
         labels=torch.tensor([s.label for s in chosen], dtype=torch.int64),
         samples=chosen,
         failures=failures,

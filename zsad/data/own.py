@@ -49,7 +49,9 @@ def _recognised(home: Path) -> tuple[list[str], Layout]:
         return [home.name], Layout("mvtec_like", options, looks="test/good/ and test/<type>/")
     tested = [n for n, f in folders.items() if find_folder(f, "test") is not None]
     if tested:
-        return tested, Layout("mvtec_like", _masks(folders[tested[0]]), looks="<category>/test/good/")
+        return tested, Layout(
+            "mvtec_like", _masks(folders[tested[0]]), looks="<category>/test/good/"
+        )
     if (home / "meta.json").is_file():
         return _meta_classes(home / "meta.json"), Layout("meta_json", looks="meta.json")
     raise RequestError(

@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from zsad.data.catalog import DatasetSpec
 
 IMAGE_SUFFIXES = frozenset(
-    ".png .jpg .jpeg .jpe .jfif .bmp .tif .tiff .webp .gif .ppm .pgm .pbm .jp2".split()
+    (
+        *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".tif", ".tiff"),
+        *(".webp", ".gif", ".ppm", ".pgm", ".pbm", ".jp2"),
+    )
 )
 MASK_ENDINGS = ("_mask", "_label", "_segmentation", "_gt")
 
@@ -155,8 +158,8 @@ def pair_masks(
     pairs: dict[str, str] = {}
     left_images, left_masks = list(images), list(masks)
     for key in (str, _unpadded):
-        by_image = _grouped(left_images, lambda p: key(stem(p)))
-        by_mask = _grouped(left_masks, lambda p: key(mask_key(p, endings)))
+        by_image = _grouped((key(stem(p)), p) for p in left_images)
+        by_mask = _grouped((key(mask_key(p, endings)), p) for p in left_masks)
         for name in by_image.keys() & by_mask.keys():
             if len(by_image[name]) == len(by_mask[name]) == 1:
                 pairs[by_image[name][0]] = by_mask[name][0]
@@ -176,10 +179,10 @@ def pair_masks(
     return pairs
 
 
-def _grouped(paths: Iterable[str], key: Callable[[str], str]) -> dict[str, list[str]]:
+def _grouped(named: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
     groups: dict[str, list[str]] = defaultdict(list)
-    for path in paths:
-        groups[key(path)].append(path)
+    for name, path in named:
+        groups[name].append(path)
     return groups
 
 
@@ -196,13 +199,11 @@ def hold_out(count: int, fraction: float = 0.25, seed: int = 42) -> list[int]:
     """
     import numpy as np
 
-    shuffled = np.random.RandomState(seed).permutation(count)  # noqa: NPY002  scikit-learn's own
+    shuffled = np.random.RandomState(seed).permutation(count)
     return sorted(int(i) for i in shuffled[: ceil(count * fraction)])
 
 
-def with_hold_out(
-    normal: Sequence[Sample], fraction: float = 0.25, seed: int = 42
-) -> list[Sample]:
+def with_hold_out(normal: Sequence[Sample], fraction: float = 0.25, seed: int = 42) -> list[Sample]:
     """The normal samples in their order, the held-out ones as test, the others as train."""
     from dataclasses import replace
 

@@ -47,7 +47,9 @@ def class_folders(
         raise NotThisLayout(f"neither {normal[0]} nor {anomalous[0]} lies in {at.root}")
     if good is None or not bad:
         absent = normal[0] if good is None else anomalous[0]
-        at.problems.append(f"{at.root}: folder {absent} is missing; was the archive extracted whole?")
+        at.problems.append(
+            f"{at.root}: folder {absent} is missing; was the archive extracted whole?"
+        )
     category = at.only_category
     samples: list[Sample] = []
     if good is not None:
@@ -73,13 +75,15 @@ def pairs(
 
     ``images`` may end in ``/*``: the images lie in the sub-folders of it.
     """
-    outer, _, deep = images.partition("/*")
+    outer = images.removesuffix("/*")
     folder, truth = _descend(at.root, outer), _descend(at.root, masks)
     if folder is None and truth is None:
         raise NotThisLayout(f"neither {images} nor {masks} lies in {at.root}")
     if folder is None or truth is None:
         absent = masks if truth is None else images
-        at.problems.append(f"{at.root}: folder {absent} is missing; was the archive extracted whole?")
+        at.problems.append(
+            f"{at.root}: folder {absent} is missing; was the archive extracted whole?"
+        )
     holders = [] if folder is None else [folder]
     if images.endswith("/*"):
         holders = [] if folder is None else list(subfolders(folder).values())
@@ -87,9 +91,7 @@ def pairs(
     if truth is None or folder is None:
         return [at.sample(p, 1, at.only_category, defect="anomaly") for p in found]
     paired = pair_masks(found, listed(truth), at.relative(str(folder)), at.problems, endings)
-    return [
-        at.sample(p, 1, at.only_category, mask=paired.get(p), defect="anomaly") for p in found
-    ]
+    return [at.sample(p, 1, at.only_category, mask=paired.get(p), defect="anomaly") for p in found]
 
 
 def _descend(root: Path, path: str) -> Path | None:
@@ -130,9 +132,7 @@ def _plain_category(at: Indexing, home: Path, category: str) -> list[Sample]:
     samples: list[Sample] = []
     if reference is not None:
         holder = find_folder(reference, *NORMAL) or reference
-        samples += [
-            at.sample(p, 0, category, defect="good", split="train") for p in listed(holder)
-        ]
+        samples += [at.sample(p, 0, category, defect="good", split="train") for p in listed(holder)]
     if good is not None:
         samples += [at.sample(p, 0, category, defect="good") for p in listed(good)]
     typed = [] if bad is None else [("anomaly", bad), *subfolders(bad).items()]

@@ -125,12 +125,14 @@ def _check_masks(at: Indexing, path: Path, samples: list[Sample]) -> None:
     for (category, defect), group in groups.items():
         names = {stem(s.image) for s in group}
         wrong = [
-            s for s in group if mask_key(str(s.mask)) != stem(s.image) and mask_key(str(s.mask)) in names
+            s
+            for s in group
+            if mask_key(str(s.mask)) != stem(s.image) and mask_key(str(s.mask)) in names
         ]
         if wrong:
             at.problems.append(
-                f"{path}: {len(wrong)} images of {category}/{defect} have another image's mask (first: "
-                f"{os.path.basename(wrong[0].image)} with {os.path.basename(str(wrong[0].mask))})"
+                f"{path}: {len(wrong)} images of {category}/{defect} have another image's mask "
+                f"(first: {os.path.basename(wrong[0].image)} with {os.path.basename(str(wrong[0].mask))})"
             )
 
 

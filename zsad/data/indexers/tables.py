@@ -123,7 +123,9 @@ def _dagm_phase(
                 present.get(image.lower(), str(part / image)),
                 label,
                 category,
-                mask=present.get(mask.lower(), str(labels / mask)) if label and mask != "0" else None,
+                mask=present.get(mask.lower(), str(labels / mask))
+                if label and mask != "0"
+                else None,
                 defect="defect" if label else "good",
                 split=split,
             )

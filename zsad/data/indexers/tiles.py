@@ -72,9 +72,7 @@ def kolektor(
 
 
 @indexer("aitex")
-def aitex(
-    at: Indexing, *, tile: int = 256, held_out: float = 0.25, seed: int = 42
-) -> list[Sample]:
+def aitex(at: Indexing, *, tile: int = 256, held_out: float = 0.25, seed: int = 42) -> list[Sample]:
     """Fabric strips cut into square tiles of ``tile`` pixels.
 
     ``NODefect_images/<fabric>/*.png``, ``Defect_images/NNNN_DDD_FF.png`` and
@@ -83,16 +81,27 @@ def aitex(
     with a marked pixel are kept.  A strip without a usable mask is left out and noted, and so
     is a last tile narrower than the others.
     """
-    clean, strips, truth = (_nested(at.root, n) for n in ("NODefect_images", "Defect_images", "Mask_images"))
+    clean, strips, truth = (
+        _nested(at.root, n) for n in ("NODefect_images", "Defect_images", "Mask_images")
+    )
     if clean is None and strips is None:
         raise NotThisLayout(f"{at.root}/NODefect_images and Defect_images are missing")
-    for name, folder in (("NODefect_images", clean), ("Defect_images", strips), ("Mask_images", truth)):
+    for name, folder in (
+        ("NODefect_images", clean),
+        ("Defect_images", strips),
+        ("Mask_images", truth),
+    ):
         if folder is None:
-            at.problems.append(f"{at.root}: folder {name} is missing; were all three archives extracted?")
+            at.problems.append(
+                f"{at.root}: folder {name} is missing; were all three archives extracted?"
+            )
     normal: list[Sample] = []
     fabrics = [] if clean is None else [clean, *subfolders(clean).values()]
     for path in (p for fabric in fabrics for p in listed(fabric)):
-        normal += [at.sample(path, 0, at.only_category, defect="good", crop=c, tile=i) for i, c in _cuts(at, path, tile)]
+        normal += [
+            at.sample(path, 0, at.only_category, defect="good", crop=c, tile=i)
+            for i, c in _cuts(at, path, tile)
+        ]
     masks: dict[str, list[str]] = {}
     for path in listed(truth) if truth is not None else ():
         masks.setdefault(re.sub(r"_mask\d*$", "", stem(path).lower()), []).append(path)
