@@ -1,0 +1,1 @@
+"""MuSc: the images of an unlabelled test set score each other (transductive)."""
