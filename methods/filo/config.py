@@ -232,8 +232,9 @@ class Config:
         # Short forms: filo.grounding=none|FILE and filo.score=released
         object.__setattr__(self, "grounding", _grounding(self.grounding))
         if isinstance(self.score, str):
-            max_from = "unfiltered" if self.score == "released" else "filtered"
-            object.__setattr__(self, "score", Score(kind=self.score, max_from=max_from))
+            released = self.score == "released"
+            short = Score("released", "unfiltered") if released else Score()
+            object.__setattr__(self, "score", short)
         if self.vv_blocks < 1:
             raise ValueError("vv_blocks must be at least 1")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -113,14 +114,15 @@ class MmciStage(nn.Module):
     def _fold(self) -> tuple[Tensor, Tensor]:
         height, width = self.sides
         weight: Tensor | None = None
-        for conv in self.kernels.values():
+        convolutions = cast("list[nn.Conv2d]", list(self.kernels.values()))
+        for conv in convolutions:
             kernel = conv.weight
             h, w = kernel.shape[-2:]
             rows, columns = (height - h) // 2, (width - w) // 2
             padded = F.pad(kernel, (columns, columns, rows, rows)) if rows or columns else kernel
             weight = padded if weight is None else weight + padded
         assert weight is not None
-        return weight, torch.stack([c.bias for c in self.kernels.values()]).sum(0)
+        return weight, torch.stack([cast(Tensor, c.bias) for c in convolutions]).sum(0)
 
     def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_cache": None}  # the folded kernel is not part of the state

@@ -152,7 +152,7 @@ def _bert_by_configuration() -> Iterator[None]:
     """
     from transformers import BertConfig, BertModel
 
-    loader = importlib.import_module("groundingdino.util.get_tokenlizer")
+    loader: Any = importlib.import_module("groundingdino.util.get_tokenlizer")
     original = loader.get_pretrained_language_model
     loader.get_pretrained_language_model = lambda folder: BertModel(
         BertConfig.from_pretrained(folder)
