@@ -111,7 +111,12 @@ class Method(lightning.LightningModule):
         return scores.image
 
     def explain(
-        self, features: ImageFeatures, scores: Scores, maps: BuiltMaps, context: ScoreContext, k: int = 5
+        self,
+        features: ImageFeatures,
+        scores: Scores,
+        maps: BuiltMaps,
+        context: ScoreContext,
+        k: int = 5,
     ) -> list[list[Explanation]]:
         """Return up to ``k`` reasons per image, best first; the default has none."""
         return [[] for _ in range(features.batch_size)]
@@ -140,7 +145,9 @@ class Method(lightning.LightningModule):
         """Training phases in order; empty for a training-free method."""
         return []
 
-    def losses(self, features: ImageFeatures, batch: TrainBatch, context: ScoreContext) -> dict[str, Tensor]:
+    def losses(
+        self, features: ImageFeatures, batch: TrainBatch, context: ScoreContext
+    ) -> dict[str, Tensor]:
         """Return named scalar losses of one batch; the key ``total`` is minimised."""
         raise TypeError(f"method '{self.name}' is training-free")
 

@@ -27,7 +27,6 @@ VERBS = {
     "predict": "predict",
     "tables": "tables",
     "report": "report",
-    "report": "report",
     "list": "show",
     "show": "show",
     "weights": "weights",
