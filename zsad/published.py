@@ -1,0 +1,216 @@
+"""Numbers that the papers print, by our names of methods, datasets and metrics.  No torch.
+
+The tables ``benchmarks/published/*.csv`` keep the papers' own names; ``names.yaml`` beside them
+translates methods and ablation rows.  Values are in percent, as printed.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+import yaml
+
+from zsad.errors import DataError
+from zsad.protocols import Row, load_protocol
+from zsad.registry import list_protocols
+
+MEAN = "mean"  # the category of a figure over all categories of a dataset
+_COLUMNS = "paper table protocol method dataset category level metric value std shots note".split()
+_METRICS = {"auroc": "auroc", "ap": "ap", "aupr": "ap", "f1max": "f1max", "aupro": "aupro"}
+# The papers' AUPRO is an approximation by 200 thresholds; it stands beside ours of that name.
+_COMPARED = {"pixel_aupro": "pixel_aupro_200"}
+
+
+@dataclass(frozen=True)
+class Reference:
+    """One printed number.
+
+    ``value``, ``std``: percent.  ``name``: the paper's name of the method or row; ``method``:
+    ours (``name@row`` for an ablation or few-shot row), "" if it is not hosted.  ``category``:
+    one category, or :data:`MEAN`.  ``metric``: our name; ``compare_with``: the metric of ours
+    that is the same quantity.  ``protocol``: the protocol that reproduces its conditions.
+    """
+
+    paper: str
+    table: int
+    protocol: str
+    name: str
+    methods: tuple[str, ...]
+    dataset: str
+    category: str
+    metric: str
+    value: float
+    std: float | None = None
+    shots: int | None = None
+    note: str = ""
+
+    @property
+    def method(self) -> str:
+        """Our label of the method, "" if it is not hosted."""
+        return self.methods[0] if self.methods else ""
+
+    @property
+    def compare_with(self) -> str:
+        """The metric of ours that is the same quantity."""
+        return _COMPARED.get(self.metric, self.metric)
+
+    @property
+    def source(self) -> str:
+        """Where it is printed: "FAPrompt, Table 1"."""
+        return f"{self.paper}, Table {self.table}"
+
+    def differences(self, info: Mapping[str, Any], metric: str = "") -> list[str]:
+        """Reasons why a measured record is not this number's equal; empty if it matches.
+
+        ``info``: a record's ``info`` (keys ``protocol``, ``backbone``, ``trained_on``,
+        ``variant``, ``limit``, ``untrained``; those absent are not compared).  ``metric``: the
+        measured metric.
+        """
+        reasons: list[str] = []
+        if self.protocol not in list_protocols():
+            reasons.append(f"no protocol reproduces its conditions ({self.note or self.protocol})")
+        elif info.get("protocol") not in (None, self.protocol):
+            reasons.append(f"protocol {info['protocol']}, not {self.protocol}")
+        wanted = _conditions(self.protocol, self.dataset)
+        for key, value in wanted.items():
+            found = info.get(key)
+            if isinstance(found, Mapping):
+                found = found.get("dataset") or found.get("name")
+            if found and found != value:
+                reasons.append(f"{key.replace('_', ' ')} {found}, not {value}")
+        if info.get("limit"):
+            reasons.append(f"only {info['limit']} images per category")
+        if info.get("untrained"):
+            reasons.append("not trained")
+        if metric and metric != self.compare_with:
+            reasons.append(f"{metric} is another quantity than the paper's")
+        return reasons
+
+
+@cache
+def _conditions(protocol: str, dataset: str) -> dict[str, str]:
+    """What a protocol prescribes, by the keys of a record's info."""
+    if protocol not in list_protocols():
+        return {}
+    found = load_protocol(protocol)
+    backbone = found.settings.get("backbone", {}).get("name")
+    variant = found.settings.get("data", {}).get("variants", {}).get(dataset)
+    wanted = {"backbone": backbone, "trained_on": found.auxiliary.of(dataset), "variant": variant}
+    return {key: value for key, value in wanted.items() if value}
+
+
+@dataclass
+class Published:
+    """All printed numbers.  ``not_hosted``: systems shown from papers only, with the reason."""
+
+    references: list[Reference]
+    not_hosted: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._index: dict[tuple[str, str, str], list[Reference]] = defaultdict(list)
+        for reference in self.references:
+            for method in reference.methods:
+                self._index[method, reference.dataset, reference.category].append(reference)
+
+    @classmethod
+    def load(cls) -> Published:
+        """Read the bundled tables.  Raises :class:`DataError` that names the file and line."""
+        return _load()
+
+    def lookup(
+        self,
+        method: str,
+        dataset: str,
+        category: str = MEAN,
+        metric: str | None = None,
+        *,
+        protocol: str | None = None,
+        paper: str | None = None,
+    ) -> list[Reference]:
+        """Numbers for one of our methods (or rows ``name@row``), in the order of the tables.
+
+        ``metric``: our name; ``pixel_aupro_200`` finds the papers' AUPRO as ``pixel_aupro``
+        does.  Full-shot and few-shot numbers are listed under their own labels only.
+        """
+        names = {metric, *(k for k, v in _COMPARED.items() if v == metric)}
+        return [
+            r
+            for r in self._index.get((method, dataset, category), ())
+            if (metric is None or r.metric in names)
+            and (protocol is None or r.protocol == protocol)
+            and (paper is None or r.paper.lower() == paper.lower())
+        ]
+
+    def best(
+        self, method: str, dataset: str, category: str, metric: str, info: Mapping[str, Any]
+    ) -> Reference | None:
+        """The number to set beside a record: the one whose conditions differ least.
+
+        Among equals a paper's own figure for its own method comes first, then table order.
+        """
+        found = self.lookup(method, dataset, category, metric)
+        compared = _COMPARED.get(metric, metric)
+        return min(
+            found,
+            key=lambda r: (len(r.differences(info, compared)), r.name != r.paper),
+            default=None,
+        )
+
+
+def _load() -> Published:
+    folder = files("zsad.benchmarks") / "published"
+    names = yaml.safe_load((folder / "names.yaml").read_text(encoding="utf-8"))
+    tables = sorted((f for f in folder.iterdir() if f.name.endswith(".csv")), key=lambda f: f.name)
+    references = [
+        reference
+        for table in tables
+        for reference in read_table(table.read_text(encoding="utf-8"), table.name, names)
+    ]
+    return Published(references, dict(names.get("not_hosted") or {}))
+
+
+def read_table(text: str, origin: str, names: Mapping[str, Any]) -> Iterable[Reference]:
+    """Parse one CSV table.  Raises :class:`DataError` that names the file and the line."""
+    reader = csv.DictReader(text.splitlines())
+    if reader.fieldnames is None or list(reader.fieldnames) != _COLUMNS:
+        raise DataError(f"{origin}, line 1: columns must be {','.join(_COLUMNS)}")
+    for number, row in enumerate(reader, start=2):
+        try:
+            metric = _METRICS[row["metric"]]
+            shots = int(row["shots"]) if row["shots"] else None
+            yield Reference(
+                paper=row["paper"],
+                table=int(row["table"]),
+                protocol=row["protocol"],
+                name=row["method"],
+                methods=_ours(row["protocol"], row["method"], shots, names),
+                dataset=row["dataset"],
+                category=MEAN if row["category"] in ("all", "mean") else row["category"],
+                metric=f"{row['level']}_{metric}",
+                value=float(row["value"]),
+                std=float(row["std"]) if row["std"] else None,
+                shots=shots,
+                note=row["note"],
+            )
+        except (KeyError, ValueError, TypeError) as error:
+            raise DataError(f"{origin}, line {number}: {error!r} is no valid entry") from None
+
+
+def _ours(protocol: str, name: str, shots: int | None, names: Mapping[str, Any]) -> tuple[str, ...]:
+    """Our labels for a name of a paper; empty if it is not hosted under these conditions."""
+    if protocol == "full-shot":
+        return ()
+    rows = (names.get("rows") or {}).get(protocol)
+    if rows is not None:
+        found = rows.get(name) or rows.get(f"{name} ({shots}-shot)")
+        return (f"{found[0]}@{Row(found[1], found[0]).slug}",) if found else ()
+    methods = tuple((names.get("methods") or {}).get(name) or ())
+    if shots:
+        return tuple(f"{m}@{Row(f'{shots}-shot', m).slug}" for m in methods)
+    return methods
