@@ -77,6 +77,7 @@ class LoadedMethod:
                 references=[_open(r) for r in references],
                 explanations=explanations,
                 _pictures=pictures,
+                _paths=[str(i) if isinstance(i, (str, Path)) else "" for i in items[start:]],
             )
             for item, picture, prediction in zip(items[start:], pictures, found):
                 prediction.anomaly_map = _resize(
@@ -95,6 +96,7 @@ class LoadedMethod:
         references: Sequence[Image.Image] = (),
         explanations: int = 5,
         _pictures: Sequence[Image.Image] | None = None,
+        _paths: Sequence[str] = (),
     ) -> list[Prediction]:
         """Score images [B, 3, S, S] that are already normalised at the model's input size.
 
@@ -116,7 +118,7 @@ class LoadedMethod:
         self.method.eval()
         context = self._context(class_names, len(images), boxes)
         if boxes is None and _pictures is not None:
-            self._detect(context, _pictures)
+            self._detect(context, _pictures, _paths)
         if self.method.shots:
             self._add_references(context, references)
         features = self.backbone.encode_image(images.to(self.device), self.request)
@@ -203,13 +205,15 @@ class LoadedMethod:
             uids=[str(i) for i in range(count)],
         )
 
-    def _detect(self, context: ScoreContext, pictures: Sequence[Image.Image]) -> None:
+    def _detect(
+        self, context: ScoreContext, pictures: Sequence[Image.Image], paths: Sequence[str]
+    ) -> None:
         wanted = self.method.box_request(context.categories)
         if wanted is not None:
             from zsad import grounding
 
             provider = grounding.provider(wanted, device=str(self.device))
-            context.boxes = provider.boxes_of_pictures(pictures, context.categories)
+            context.boxes = provider.boxes_of_pictures(pictures, context.categories, paths)
 
     def _add_references(self, context: ScoreContext, references: Sequence[Image.Image]) -> None:
         if len(references) < self.method.shots:

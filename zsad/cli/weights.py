@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,14 +47,31 @@ def run(args: argparse.Namespace) -> int:
     if not source.is_file():
         raise WeightsError(f"{source}: no such file; give the path of the released checkpoint")
     target = Path(args.out or f"{entry.name}-official.safetensors")
+    own = given.get(entry.name, {})
+    if "grounding" in entry.defaults and (report := _detector(source, own)):
+        print("\n".join(report))
+        print(f"use it: zsad bench --methods {entry.name} {entry.name}.grounding.weights={source}")
+        return 0
     from zsad import backbones
     from zsad.checkpoints import import_file
 
     with stdout_to_stderr():
         info = backbones.load(args.backbone, weights=args.weights, offline=args.offline).info
-        own = given.get(entry.name, {})
         layers = [("preset", {"preset": "released"})] if "released" in entry.presets else []
         report = import_file(entry, source, target, info, [*layers, ("the command line", own)])
     print("\n".join(report))
     print(f"use it: zsad bench --methods {entry.name} {entry.name}.checkpoint={target} ...")
     return 0
+
+
+def _detector(source: Path, given: Mapping[str, Any]) -> list[str]:
+    """The key report of a Grounding DINO file, which is used as it is; empty for another file."""
+    from zsad.checkpoints import load_any
+    from zsad.grounding import grounding_dino
+
+    if not grounding_dino.is_state(load_any(source).state):
+        return []
+    options = given.get("grounding")
+    encoder = options.get("text_encoder") if isinstance(options, Mapping) else None
+    with stdout_to_stderr():
+        return grounding_dino.key_report(source, encoder)

@@ -293,6 +293,7 @@ class Sweep:
             "mask_resize": self.request.settings.data.mask_resize,
             "metrics": cfg.to_dict(self.request.settings.metrics),
             "method_info": head.method.run_info(),
+            "boxes": dict(head.boxes.info) if head.boxes else {},
         }
 
     # --------------------------------------------------------------------------- failure
