@@ -21,7 +21,10 @@ from zsad.protocols import Row, load_protocol
 from zsad.registry import list_protocols
 
 MEAN = "mean"  # the category of a figure over all categories of a dataset
-_COLUMNS = "paper table protocol method dataset category level metric value std shots note".split()
+_COLUMNS = [
+    *("paper", "table", "protocol", "method", "dataset", "category"),
+    *("level", "metric", "value", "std", "shots", "note"),
+]
 _METRICS = {"auroc": "auroc", "ap": "ap", "aupr": "ap", "f1max": "f1max", "aupro": "aupro"}
 # The papers' AUPRO is an approximation by 200 thresholds; it stands beside ours of that name.
 _COMPARED = {"pixel_aupro": "pixel_aupro_200"}

@@ -92,9 +92,10 @@ class DatasetSpec:
 
     ``order``: rank in tables (the papers' rows).  ``levels``: what can be evaluated.
     ``auxiliary``: the dataset that learned methods are trained on when this one is the target.
-    ``folders``: usual names of its folder below ``--data-root``.  ``training_split``: the part that others are trained on ("test" is the
-    published practice).  ``root``: a fixed folder, for a user's own dataset.  ``module``: a
-    Python module that registers the indexer and reader that the layouts name.
+    ``folders``: usual names of its folder below ``--data-root``.  ``training_split``: the part
+    that others are trained on ("test" is the published practice).  ``root``: a fixed folder, for
+    a user's own dataset.  ``module``: a Python module that registers the indexer and reader that
+    the layouts name.
     """
 
     name: str

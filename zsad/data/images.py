@@ -78,6 +78,11 @@ def image_size(uri: str | Path) -> tuple[int, int]:
     return (shape[1], shape[0]) if shape[2] else shape[:2]
 
 
+def image_mode(uri: str | Path) -> str:
+    """The mode in which a file stores its pixels ("L", "RGBA", "I;16"), after decoding it."""
+    return _open(str(uri)).mode
+
+
 def read_mask(sample: Sample, size_hw: tuple[int, int] | None = None) -> np.ndarray:
     """The binary mask of a sample, bool [H, W], in the geometry of its (cropped) image.
 

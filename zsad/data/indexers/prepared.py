@@ -132,7 +132,8 @@ def _check_masks(at: Indexing, path: Path, samples: list[Sample]) -> None:
         if wrong:
             at.problems.append(
                 f"{path}: {len(wrong)} images of {category}/{defect} have another image's mask "
-                f"(first: {os.path.basename(wrong[0].image)} with {os.path.basename(str(wrong[0].mask))})"
+                f"(first: {os.path.basename(wrong[0].image)} with "
+                f"{os.path.basename(str(wrong[0].mask))})"
             )
 
 

@@ -1,0 +1,270 @@
+"""``zsad data check``: what lies on disk, against what is published."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from zsad.data.catalog import Counts, DatasetSpec, load_spec
+from zsad.data.images import image_digest, image_mode, mask_values, read_image, read_mask
+from zsad.data.index import DatasetIndex, load_index
+from zsad.errors import DataError
+from zsad.types import Sample
+
+
+class Finding(NamedTuple):
+    """Something worth saying.  Errors make the check fail."""
+
+    severity: Literal["error", "warning", "note"]
+    text: str
+
+
+class CategoryCount(NamedTuple):
+    """Counts (normal, anomalous) of one category; ``published`` is None where none is known."""
+
+    category: str
+    test: Counts
+    train: Counts
+    published: Counts | None
+    agrees: bool
+
+
+@dataclass
+class CheckReport:
+    """The outcome of a check.  ``ok`` decides the exit code; :meth:`lines` is what to print."""
+
+    dataset: str
+    variant: str
+    layout: str
+    root: Path | None
+    counts: list[CategoryCount]
+    published: Counts | None
+    opened: int = 0
+    masks: int = 0
+    sizes: tuple[str, ...] = ()
+    modes: dict[str, int] = field(default_factory=dict)
+    mask_threshold: int = 0
+    findings: list[Finding] = field(default_factory=list)
+
+    @property
+    def total(self) -> Counts:
+        """(normal, anomalous) test images."""
+        return sum(c.test[0] for c in self.counts), sum(c.test[1] for c in self.counts)
+
+    @property
+    def ok(self) -> bool:
+        """Whether the dataset is what the papers tested on, and every file is sound."""
+        return not any(f.severity == "error" for f in self.findings)
+
+    def lines(self) -> list[str]:
+        """The report as lines of text."""
+        place = self.root if self.root is not None else "generated"
+        out = [f"{self.dataset}: variant {self.variant} (layout {self.layout}) in {place}"]
+        for c in self.counts if len(self.counts) > 1 else ():
+            out.append(f"  {c.category}: {_said(c.test, c.published)}")
+        out.append(f"  test: {_said(self.total, self.published)}")
+        train = sum(c.train[0] for c in self.counts), sum(c.train[1] for c in self.counts)
+        if any(train):
+            out.append(f"  train: {train[0]} normal, {train[1]} anomalous")
+        if self.opened:
+            modes = ", ".join(f"{n} {m}" for m, n in sorted(self.modes.items()))
+            out.append(
+                f"  opened {self.opened} files; sizes {' to '.join(self.sizes)}; modes {modes}"
+            )
+        if self.masks:
+            out.append(
+                f"  {self.masks} masks: grey values above {self.mask_threshold} are anomalous"
+            )
+        out += [f"  {f.severity}: {f.text}" for f in self.findings]
+        out.append(f"{self.dataset}: {'ok' if self.ok else 'NOT ok'}")
+        return out
+
+
+def _said(found: Counts, published: Counts | None) -> str:
+    text = f"{found[0]} normal, {found[1]} anomalous"
+    if published is None:
+        return text
+    if published == found:
+        return f"{text} (as published)"
+    return f"{text} (published: {published[0]} and {published[1]})"
+
+
+def check(
+    name: str | DatasetSpec,
+    root: Path | str | None = None,
+    variant: str | None = None,
+    *,
+    open_files: bool = True,
+    workers: int = 2,
+) -> CheckReport:
+    """Find a dataset, count it, compare with the published counts and open every file.
+
+    ``open_files=False`` only counts.  Raises :class:`DataError` when nothing is found.
+    """
+    spec = load_spec(name)
+    index = load_index(spec, root, variant, strict=False)
+    report = CheckReport(
+        dataset=spec.name,
+        variant=index.variant,
+        layout=index.layout,
+        root=index.root,
+        counts=_counts(index),
+        published=spec.variants[index.variant].test if index.variant in spec.variants else None,
+        masks=sum(s.mask is not None for s in index.samples),
+        mask_threshold=max((s.mask_threshold for s in index.samples), default=0),
+    )
+    say = report.findings.append
+    for problem in index.problems:
+        say(Finding("error", problem))
+    for note in index.notes:
+        say(
+            Finding("error" if index.missing and note.endswith(index.missing[-1]) else "note", note)
+        )
+    _compare(report, spec)
+    _one_class(report, spec)
+    if open_files:
+        _open_all(report, index.samples, workers)
+        _duplicates(report, index.samples, workers)
+    return report
+
+
+def _counts(index: DatasetIndex) -> list[CategoryCount]:
+    """Per category; published counts hold for the default variant only."""
+    default = index.variant == index.spec.default_variant
+    found: dict[str, dict[str, list[int]]] = defaultdict(lambda: {"train": [0, 0], "test": [0, 0]})
+    for s in index.samples:
+        found[s.category][s.split][s.label] += 1
+    rows = []
+    for key in index.categories:
+        spec = index.spec.categories[key]
+        test = found[key]["test"][0], found[key]["test"][1]
+        train = found[key]["train"][0], found[key]["train"][1]
+        published = spec.test if default else None
+        agrees = published is None or test == published or test in spec.also
+        if default and spec.train is not None and any(train):
+            agrees = agrees and train == spec.train
+        rows.append(CategoryCount(key, test, train, published, agrees))
+    return rows
+
+
+def _compare(report: CheckReport, spec: DatasetSpec) -> None:
+    variant = spec.variants.get(report.variant)
+    confirmed = variant is None or variant.certainty == "published"
+    severity: Literal["error", "warning"] = "error" if confirmed else "warning"
+    wrong = [c for c in report.counts if not c.agrees]
+    for c in wrong:
+        expected = spec.categories[c.category]
+        text = f"{c.category}: counts differ from the published ones ({_said(c.test, c.published)}"
+        if expected.train is not None and c.train != expected.train:
+            text += f"; train: {_said(c.train, expected.train)}"
+        report.findings.append(Finding(severity, text + ")"))
+    alternatives = any(c.test != c.published and c.agrees for c in report.counts if c.published)
+    if not wrong and report.published not in (None, report.total) and not alternatives:
+        known = "published" if confirmed else "expected (unconfirmed)"
+        text = f"{report.total[0]} normal and {report.total[1]} anomalous test images, {known}: "
+        text += "{} and {}".format(*(report.published or (0, 0)))
+        report.findings.append(Finding(severity, text))
+
+
+def _one_class(report: CheckReport, spec: DatasetSpec) -> None:
+    """Say which categories have one class only, where image-level figures are expected."""
+    single = [c.category for c in report.counts if 0 in c.test and any(c.test)]
+    if not single:
+        return
+    severity: Literal["warning", "note"] = "warning" if "image" in spec.levels else "note"
+    text = f"one class only, image-level figures are undefined: {', '.join(single)}"
+    report.findings.append(Finding(severity, text))
+
+
+class _Opened(NamedTuple):
+    size: tuple[int, int]
+    mode: str
+    errors: tuple[str, ...]
+    empty_mask: bool
+    grey_mask: bool
+
+
+def _open(sample: Sample) -> _Opened:
+    """Open an image and its masks once."""
+    errors: list[str] = []
+    size, mode, empty, grey = (0, 0), "", False, False
+    try:
+        size = read_image(sample.image, sample.crop).size
+        mode = image_mode(sample.image)
+    except DataError as error:
+        return _Opened(size, mode, (str(error),), empty, grey)
+    if sample.mask is not None:
+        try:
+            marked = read_mask(sample, (size[1], size[0]))
+            empty = not marked.any()
+            grey = len(np.unique(mask_values(sample.mask))) > 2
+        except DataError as error:
+            errors.append(str(error))
+    return _Opened(size, mode, tuple(errors), empty, grey)
+
+
+def _open_all(report: CheckReport, samples: list[Sample], workers: int) -> None:
+    with ThreadPoolExecutor(max(1, workers)) as pool:
+        opened = list(pool.map(_open, samples))
+    sound = [o for o in opened if o.mode]
+    report.opened = len(samples) + sum(s.mask is not None for s in samples)
+    report.modes = dict(Counter(o.mode for o in sound))
+    if sound:
+        low = min(o.size for o in sound)
+        high = max(o.size for o in sound)
+        shown = [low] if low == high else [low, high]
+        report.sizes = tuple(f"{w}x{h}" for w, h in shown)
+    errors = [e for o in opened for e in o.errors]
+    report.findings += [Finding("error", e) for e in errors[:20]]
+    if len(errors) > 20:
+        report.findings.append(Finding("error", f"and {len(errors) - 20} more files like these"))
+    empty = [s.uid for s, o in zip(samples, opened) if o.empty_mask]
+    if empty:
+        text = f"{len(empty)} anomalous images have an empty mask (first: {empty[0]})"
+        report.findings.append(Finding("warning", text))
+    grey = sum(o.grey_mask for o in opened)
+    if grey:
+        text = f"{grey} masks hold more than two grey values; the threshold decides"
+        report.findings.append(Finding("note", text))
+
+
+def _duplicates(report: CheckReport, samples: list[Sample], workers: int) -> None:
+    """Report byte-identical images: surplus copies, and those that cross labels or parts."""
+    readable = [s for s in samples if not s.crop]
+    groups: dict[str, list[Sample]] = defaultdict(list)
+    with ThreadPoolExecutor(max(1, workers)) as pool:
+        for sample, digest in zip(readable, pool.map(_digest, readable)):
+            groups[digest].append(sample)
+    groups.pop("", None)
+    copies = [g for g in groups.values() if len(g) > 1]
+    if not copies:
+        return
+    surplus = sum(len(g) - 1 for g in copies)
+    text = f"{surplus} surplus byte-identical images in {len(copies)} groups"
+    text += f" (first: {_names(copies[0])})"
+    report.findings.append(Finding("warning", text))
+    for what, crossing in (
+        ("labels", [g for g in copies if len({s.label for s in g}) > 1]),
+        ("train and test", [g for g in copies if len({s.split for s in g}) > 1]),
+    ):
+        if crossing:
+            text = f"{len(crossing)} groups of identical images cross {what}"
+            text += f" (first: {_names(crossing[0])})"
+            report.findings.append(Finding("warning", text))
+
+
+def _digest(sample: Sample) -> str:
+    try:
+        return image_digest(sample)
+    except DataError:
+        return ""
+
+
+def _names(group: Iterable[Sample]) -> str:
+    return ", ".join(s.uid for s in list(group)[:3])
