@@ -1,0 +1,122 @@
+"""The comparison methods in one run: they share the encoder pass, and few-shot and transductive
+ones keep to their rules."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import zsad
+from zsad import registry
+
+ALONE = ("aprilgan", "maskclip", "coop", "anovl", "cocoop", "musc", "mvfa")  # no references
+PARTS = {"train/good": 3, "test/good": 2, "test/spot": 2}
+DEFINITION = """
+name: {name}
+title: bolts
+domain: industrial
+categories:
+  bolt: {{prompt: bolt}}
+default_variant: whole
+variants:
+  whole:
+    title: as written by the test
+    layouts: [{{indexer: mvtec_like, looks: "<category>/test/<kind>/*.png"}}]
+root: {root}
+"""
+
+
+def write_dataset(folder: Path) -> Path:
+    """Noise, and noise with a bright square and its mask, with a definition file."""
+    generator = np.random.default_rng(3)
+    for part, count in PARTS.items():
+        for i in range(count):
+            pixels = generator.integers(90, 130, (56, 56, 3), dtype=np.uint8)
+            if part == "test/spot":
+                pixels[10:30, 20:40] = 250
+                mask = np.zeros((56, 56), np.uint8)
+                mask[10:30, 20:40] = 255
+                truth = folder / "bolt/ground_truth/spot"
+                truth.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(mask).save(truth / f"{i:03}_mask.png")
+            (folder / "bolt" / part).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(folder / "bolt" / part / f"{i:03}.png")
+    path = folder / "company-of-baselines.yaml"
+    path.write_text(DEFINITION.format(name=path.stem, root=folder))
+    return path
+
+
+@pytest.fixture(scope="module")
+def place(recipe: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """A small backbone file and a small dataset, as options of ``zsad.bench``."""
+    folder = tmp_path_factory.mktemp("company")
+    dims = recipe.ClipDims(vision_width=64, vision_layers=8, embed=64, text_width=64, text_layers=1)
+    torch.save(dict(recipe.clip_state(dims, 7)), folder / "clip.pt")
+    dataset = write_dataset(folder / "things")
+    return {"datasets": str(dataset), "backbone": "file", "weights": folder / "clip.pt"}
+
+
+def run(methods: str, place: dict[str, Any], results: Path, *overrides: str) -> dict[str, Any]:
+    return zsad.bench(
+        methods,
+        untrained=True,
+        device="cpu",
+        results=results,
+        overrides=["backbone.image_size=56", "run.batch_size=8", *overrides],
+        **place,
+    )
+
+
+@pytest.fixture(scope="module")
+def document(place: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return run(",".join(ALONE), place, tmp_path_factory.mktemp("results"))
+
+
+def test_seven_methods_cost_one_forward(document: dict[str, Any]) -> None:
+    assert not document["failed"]
+    assert {c["method"] for c in document["cells"]} == set(ALONE)
+    assert document["counters"]["image_forwards"] == 1
+    assert document["counters"]["images"] == 4
+
+
+def test_patchcore_adds_its_references_and_nothing_else(
+    document: dict[str, Any], place: dict[str, Any], tmp_path: Path
+) -> None:
+    found = run("patchcore,maskclip", place, tmp_path, "patchcore.shots=2")
+    assert not found["failed"]
+    assert found["counters"]["images"] == 4 + 2
+    assert found["counters"]["image_forwards"] == 2
+    figures = {c["method"]: c["metrics"] for c in [*document["cells"], *found["cells"]]}
+    before = next(c["metrics"] for c in document["cells"] if c["method"] == "maskclip")
+    for name, value in before.items():  # company changes no figure
+        assert figures["maskclip"][name] == pytest.approx(value, abs=1e-4)
+    assert figures["patchcore"]["image_auroc"] == 1.0  # a bright square among noise
+
+
+def test_one_image_is_too_few_for_musc(place: dict[str, Any], tmp_path: Path) -> None:
+    found = zsad.bench(
+        "musc,clip",
+        limit=1,
+        device="cpu",
+        results=tmp_path,
+        overrides=["backbone.image_size=56"],
+        **place,
+    )
+    assert {c["method"] for c in found["cells"]} == {"clip"}
+    assert "at least two" in found["failed"][0]["error"]
+
+
+def test_groups() -> None:
+    entries = {name: registry.method(name) for name in (*ALONE, "patchcore")}
+    assert {e.group for e in entries.values()} == {"baselines"}
+    trained = {name for name, e in entries.items() if e.trained}
+    assert trained == {"aprilgan", "coop", "cocoop", "mvfa"}
+    assert [name for name, e in entries.items() if e.transductive] == ["musc"]
+    baselines = {e.name for e in registry.select_methods("baselines")}
+    assert set(entries) <= baselines
