@@ -52,7 +52,8 @@ def fit(
     (``settings.data.train_part``).  ``paths``: the checkpoint files; default
     ``out_dir/<method>.safetensors``.  Logs and resume states lie beside them.  ``store``:
     a feature store to share between calls; else one is made as ``settings.run`` asks.
-    ``captions``: writes sentences about training images for methods that want some.
+    ``captions``: writes sentences about training images for methods that want some; default
+    :func:`zsad.knowledge.captions.captions_for`.
     A checkpoint that exists for the same training is returned as it is (``options.resume``).
     Raises :class:`RequestError` for a training-free method, :class:`DataError` for unreadable
     images, :class:`CellError` when a loss is not a number.

@@ -23,6 +23,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from zsad import checkpoints
 from zsad.backbones import Backbone
+from zsad.knowledge.captions import captions_for
 from zsad.method import Method, TrainPhase
 from zsad.training.callback import Bookkeeping, Progress, log_row
 from zsad.training.images import TrainingImages
@@ -135,8 +136,11 @@ class MethodRun:
         method, source = self.method, self.method.caption_source
         method.to(self.backbone.device)
         sentences: Mapping[str, Sequence[str]] = {}
-        if source != "off" and self.captions is not None:
-            sentences = self.captions(self.samples, source, method.caption_all)
+        if source != "off":
+            if self.captions is not None:
+                sentences = self.captions(self.samples, source, method.caption_all)
+            else:
+                sentences = captions_for(method, self.samples, self.categories)
         method.begin_training(
             [self.categories[c] for c in self.trained_on.categories],
             sentences,

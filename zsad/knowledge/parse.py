@@ -1,0 +1,151 @@
+"""Turns a model's answer into descriptions, strictly: what is no description is dropped."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+BULLET = re.compile(r"^\s*(?:[-*\u2022\u2013\u2014+]|\(?\d{1,3}[.):]|[a-z]\))\s+", re.IGNORECASE)
+SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z0-9\"'])")
+REFUSAL = re.compile(
+    r"\b(?:i(?:'m| am)? (?:sorry|unable|not able|cannot|can't|can not)|as an ai|language model|"
+    r"i (?:do not|don't) (?:have|see|know)|cannot (?:provide|assist|help|determine)|"
+    r"unable to (?:provide|view|see))\b",
+    re.IGNORECASE,
+)
+# An answer is data for an encoder.  Whatever addresses a reader, a program or a browser is none.
+SUSPICIOUS = re.compile(
+    r"https?://|www\.|<\s*/?\s*[a-z!]|[{}\\`]|\$\(|\bignore (?:all|any|the|previous|prior|your)\b|"
+    r"\b(?:system|developer) (?:prompt|message)\b|\bassistant\b|\binstructions?\b|\bapi[ _-]?key\b|"
+    r"\bpassword\b|\bexecute\b|\bsudo\b|\bimport os\b|\bjailbreak\b|\bdisregard\b",
+    re.IGNORECASE,
+)
+NEGATED_DEFECT = re.compile(
+    r"\b(?:no|not|without|free (?:of|from)|absence of|lacks?|lacking|never|neither|none|nor)\b|"
+    r"-free\b|n't\b",
+    re.IGNORECASE,
+)
+DEFECT_WORDS = re.compile(
+    r"\b(?:defects?|defective|damage[ds]?|scratch(?:es|ed)?|cracks?|cracked|broken|stain(?:s|ed)?|"
+    r"dents?|dented|torn|lesions?|tumou?rs?|polyps?|ha?emorrhages?|abnormal\w*|anomal\w+|flaws?|"
+    r"flawed|rust(?:ed|y)?|corroded|corrosion|contaminat\w+|missing|chipped)\b",
+    re.IGNORECASE,
+)
+HEADER = re.compile(r":\s*$|^#|^\*\*.*\*\*:?$")
+LEAD_IN = re.compile(
+    r"^(?:sure|certainly|of course|here (?:are|is)|below|okay|ok)\b", re.IGNORECASE
+)
+
+
+def suspicious(text: str) -> bool:
+    """Whether a text holds instructions, markup or addresses instead of a description."""
+    return bool(SUSPICIOUS.search(text)) or any(ord(c) < 32 and c not in "\n\r\t" for c in text)
+
+
+def contradicts(text: str, label: str) -> bool:
+    """Whether a description denies its label: "no defect" under abnormal, "cracked" under normal.
+
+    Under ``normal`` a defect word is allowed only in a negation.
+    """
+    negated = bool(NEGATED_DEFECT.search(text))
+    if label == "abnormal":
+        return negated and bool(
+            re.search(
+                r"\b(?:no|without|free (?:of|from)|absence of|lacks? any)\s+(?:\w+\s+){0,2}"
+                r"(?:defect|damage|anomal|abnormal|flaw|sign)|\b(?:defect|damage|blemish)-free\b|"
+                r"\b(?:is|are|looks?|appears?) (?:not (?:abnormal|damaged|defective)|normal)\b",
+                text,
+                re.IGNORECASE,
+            )
+        )
+    return bool(DEFECT_WORDS.search(text)) and not negated
+
+
+def items(answer: str) -> list[str]:
+    """Split an answer into items: a JSON list of texts, bulleted or numbered lines, or lines.
+
+    Broken or truncated JSON and JSON of any other form give nothing.
+    """
+    body = re.sub(r"^\s*```[a-z]*\s*|\s*```\s*$", "", answer.strip())
+    if body[:1] in "[{":
+        try:
+            value: Any = json.loads(body)
+        except ValueError:
+            return []
+        if isinstance(value, dict) and len(value) == 1:
+            value = next(iter(value.values()))
+        if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
+            return []
+        return [tidy(v) for v in value if v.strip()]
+    lines = [line for line in body.splitlines() if line.strip()]
+    marked = [line for line in lines if BULLET.match(line)]
+    chosen = marked or lines
+    found = [tidy(BULLET.sub("", line)) for line in chosen]
+    return [t for t in found if t and not HEADER.search(t) and not LEAD_IN.match(t)]
+
+
+def tidy(text: str) -> str:
+    """One line, without markdown emphasis, quotes and doubled blanks."""
+    plain = re.sub(r"\*\*|__|[\u201c\u201d]", "", text)
+    return " ".join(plain.split()).strip(" \"'")
+
+
+def usable(text: str, label: str, least: int, most: int) -> bool:
+    """Whether an item may be kept: of sensible length, no question, refusal, order or denial."""
+    words = len(text.split())
+    return (
+        least <= words <= most
+        and not text.endswith("?")
+        and not REFUSAL.search(text)
+        and not suspicious(text)
+        and not contradicts(text, label)
+    )
+
+
+def anomaly_types(answer: str, most: int = 10) -> list[str]:
+    """FiLo: short phrases, lower-case, without a closing full stop."""
+    found = []
+    for item in items(answer):
+        text = item.split(":")[0].rstrip(".").strip().lower()
+        if usable(text, "abnormal", 1, 10):
+            found.append(text)
+    return list(dict.fromkeys(found))[:most]
+
+
+def sentences(answer: str, label: str, least: int = 4, most: int = 40) -> list[str]:
+    """Whole sentences of an answer, in order, without repetitions."""
+    if suspicious(answer):
+        return []
+    found = []
+    for item in items(answer):
+        found += [s for s in map(tidy, SENTENCE.split(item)) if usable(s, label, least, most)]
+    return _distinct(found)
+
+
+def descriptions(answer: str, label: str, class_name: str) -> list[str]:
+    """ALFA: sentences with the stem "A(n) {label} image of {class}", added if missing."""
+    start = f"{'An' if label == 'abnormal' else 'A'} {label} image of "
+    stem = f"{start}{class_name}"
+    found = []
+    for text in sentences(answer, label):
+        if not text.lower().startswith(start.lower()):
+            text = f"{stem}: {text[0].lower()}{text[1:]}"
+        found.append(text)
+    return _distinct([t for t in found if class_name.lower() in t.lower()])
+
+
+def clipped(text: str, tokens: Callable[[str], int], most: int = 77) -> str:
+    """Cut a text at a clause, else at a word, so that it takes at most ``most`` tokens."""
+    while tokens(text) > most:
+        head = re.split(r"[,;:.](?=\s)", text)[:-1]
+        cut = text[: len(text) - len(re.split(r"[,;:.](?=\s)", text)[-1]) - 1] if head else ""
+        text = (cut or text.rsplit(" ", 1)[0]).rstrip(" ,;:")
+        if " " not in text:
+            break
+    return text
+
+
+def _distinct(texts: list[str]) -> list[str]:
+    return list({t.lower().rstrip("."): t for t in reversed(texts)}.values())[::-1]
