@@ -131,6 +131,21 @@ def test_too_few_references_is_a_failed_cell(bench: Bench) -> None:
     assert "9 normal reference images are needed" in document["failed"][0]["error"]
 
 
+def test_no_training_part_leaves_few_shot_undefined(bench: Bench, tmp_path: Path) -> None:
+    import shutil
+
+    for category in ("bolt", "cloth"):
+        shutil.rmtree(tmp_path / "things" / category / "train")
+    document = bench("winclip,clip", overrides=["winclip.shots=1"])
+    assert not document["failed"]
+    for cell in document["cells"]:
+        known = cell["method"] == "clip"
+        assert all((v is not None) == known for v in cell["metrics"].values())
+        if not known:
+            assert "no normal training images" in cell["undefined"]["image_auroc"]
+    assert bench("winclip", overrides=["winclip.shots=1"])["counters"]["cells_run"] == 0
+
+
 def test_seedless_methods_fill_every_seed_with_one_pass(bench: Bench) -> None:
     document = bench("clip", seeds=[0, 1, 2])
     assert len(document["cells"]) == 6

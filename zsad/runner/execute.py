@@ -14,6 +14,7 @@ from zsad import config as cfg
 from zsad.backbones import Backbone
 from zsad.errors import RequestError, ZsadError
 from zsad.examples import CellExamples
+from zsad.metrics import CategoryMetrics, MetricResult
 from zsad.runner import roles
 from zsad.runner.category import CategoryRun, Outcome
 from zsad.runner.collect import ExampleCollector
@@ -23,7 +24,7 @@ from zsad.runner.request import Column, Request
 from zsad.runner.timing import StageTimer
 from zsad.runner.trained import Checkpoints, provide, trained_method
 from zsad.store import ResultStore
-from zsad.types import Category, CellRecord, Sample
+from zsad.types import METRICS, Category, CellRecord, Sample
 
 log = logging.getLogger(__name__)
 
@@ -115,9 +116,13 @@ class Sweep:
         for head in heads:
             try:
                 if head.method.shots:
-                    references[head.label, head.seed] = roles.references(
+                    drawn = roles.references(
                         dataset.index, category.key, head.method.shots, head.seed
                     )
+                    if not drawn:
+                        self._put_undefined(dataset, head, category.key, samples)
+                        continue
+                    references[head.label, head.seed] = drawn
                 ready.append(head)
             except ZsadError as error:
                 self._fail(dataset, head, category.key, error)
@@ -164,8 +169,11 @@ class Sweep:
         for column, seeds in groups:
             try:
                 head = self._head(column, seeds, dataset, trained)
-                with timer.stage("text", f"text:{column.label}"):
+                name = f"text:{column.label}"
+                before = timer.seconds[name]
+                with timer.stage("text", name):
                     prepare_text(head, categories, self.backbone)
+                head.text_seconds = timer.seconds[name] - before
                 head.boxes = self._box_provider(head, categories)
                 heads.append(head)
             except Exception as error:  # a method is foreign code; the others go on
@@ -240,6 +248,7 @@ class Sweep:
         }
         shared = {k: v for k, v in spent.items() if ":" not in k and k in ("decode", "encode")}
         own = {k.split(":")[0]: v for k, v in spent.items() if k.endswith(f":{head.label}")}
+        own["text"] = head.text_seconds
         for seed in head.seeds:
             key = dataset.todo.get((head.label, seed, category))
             if key is None:
@@ -264,6 +273,24 @@ class Sweep:
                 self.done += 1
             except ZsadError as error:
                 self._fail_cell(dataset, head.label, seed, category, error)
+
+    def _put_undefined(
+        self, dataset: DatasetPlan, head: Head, category: str, samples: Sequence[Sample]
+    ) -> None:
+        """A few-shot method on a dataset without a training part: nothing failed, and there is
+        nothing to measure."""
+        settings = self.request.settings.metrics
+        metrics = CategoryMetrics(settings.mode, settings.fpr_limit, settings.aupro_200)
+        names = [*METRICS, *(["pixel_aupro_200"] if settings.aupro_200 else [])]
+        anomalous = sum(s.label for s in samples)
+        outcome = Outcome(head, metrics)
+        outcome.result = MetricResult(
+            dict.fromkeys(names),
+            dict.fromkeys(names, "the dataset has no normal training images to refer to"),
+            len(samples) - anomalous,
+            anomalous,
+        )
+        self._put(dataset, outcome, category, CellExamples([]), {})
 
     def _info(self, dataset: DatasetPlan, head: Head) -> dict[str, Any]:
         entry, backbone = head.column.entry, self.backbone.info

@@ -27,6 +27,7 @@ class Head:
     request: FeatureRequest
     trained_on: dict[str, Any] = field(default_factory=dict)
     text: dict[str, Any] = field(default_factory=dict)
+    text_seconds: float = 0.0  # spent once for all categories of the dataset
     boxes: BoxProvider | None = None
 
     @property

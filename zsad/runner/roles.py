@@ -75,13 +75,13 @@ def auxiliary(index: DatasetIndex, part: str, limit: int = 0) -> list[Sample]:
 def references(index: DatasetIndex, category: str, shots: int, seed: int) -> list[Sample]:
     """``shots`` normal training images of a category, drawn by ``seed``.
 
-    Nested: the first k of a larger draw are the draw of k.
-    Raises :class:`DataError` when the dataset has too few of them.
+    Nested: the first k of a larger draw are the draw of k.  Empty if the dataset has no normal
+    training images at all.  Raises :class:`DataError` when it has some, but too few.
     """
     pool = [
         s for s in index.samples if s.split == "train" and s.label == 0 and s.category == category
     ]
-    if len(pool) < shots:
+    if pool and len(pool) < shots:
         raise DataError(
             f"{index.spec.name}/{category}: {shots} normal reference images are needed, "
             f"{len(pool)} training images found; few-shot needs the training part of the dataset"
