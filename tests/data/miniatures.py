@@ -95,7 +95,7 @@ def _categories(name: str) -> list[str]:
 
 
 # ----------------------------------------------------------------------------- industrial
-def _mvtec_like(
+def mvtec_like(
     home: Path,
     painter: Painter,
     categories: list[str],
@@ -126,7 +126,7 @@ def _mvtec_like(
 
 @writer("mvtec", "mvtec_anomaly_detection")
 def mvtec(home: Path, painter: Painter) -> tuple[int, int]:
-    counts = _mvtec_like(home, painter, _categories("mvtec"), ("color", "cut"))
+    counts = mvtec_like(home, painter, _categories("mvtec"), ("color", "cut"))
     for category in _categories("mvtec"):
         (home / category / "license.txt").write_text("terms")
         (home / category / "readme.txt").write_text("what it is")
@@ -170,15 +170,15 @@ def sdd(home: Path, painter: Painter) -> tuple[int, int]:
 @writer("btad", "BTech_Dataset_transformed")
 def btad(home: Path, painter: Painter) -> tuple[int, int]:
     """Normal folders are called ok; endings are mixed."""
-    _mvtec_like(home, painter, ["01"], ("ko",), "ok", ".bmp", "{:03}.png")
-    _mvtec_like(home, painter, ["02"], ("ko",), "ok", ".png", "{:03}.png")
-    _mvtec_like(home, painter, ["03"], ("ko",), "ok", ".bmp", "{:03}.bmp")
+    mvtec_like(home, painter, ["01"], ("ko",), "ok", ".bmp", "{:03}.png")
+    mvtec_like(home, painter, ["02"], ("ko",), "ok", ".png", "{:03}.png")
+    mvtec_like(home, painter, ["03"], ("ko",), "ok", ".bmp", "{:03}.bmp")
     return 6, 6
 
 
 @writer("mpdd", "MPDD")
 def mpdd(home: Path, painter: Painter) -> tuple[int, int]:
-    return _mvtec_like(home, painter, _categories("mpdd"), ("hole", "rust"), ending=".PNG")
+    return mvtec_like(home, painter, _categories("mpdd"), ("hole", "rust"), ending=".PNG")
 
 
 @writer("aitex", "AITEX")
@@ -224,7 +224,7 @@ def dagm(home: Path, painter: Painter) -> tuple[int, int]:
 
 @writer("dtd_synthetic", "DTD-Synthetic")
 def dtd_synthetic(home: Path, painter: Painter) -> tuple[int, int]:
-    return _mvtec_like(home, painter, _categories("dtd_synthetic"), ("bad",), size=(32, 26))
+    return mvtec_like(home, painter, _categories("dtd_synthetic"), ("bad",), size=(32, 26))
 
 
 @writer("elpv", "elpv-dataset")

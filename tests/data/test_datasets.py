@@ -110,10 +110,10 @@ def test_counts_of_categories_add_up() -> None:
 
 def test_reorganised_visa(tmp_path: Path) -> None:
     """The 1cls form that also circulates: good and bad, masks of 0 and 255."""
-    from tests.data.miniatures import Painter, _mvtec_like
+    from tests.data.miniatures import Painter, mvtec_like
 
     categories = list(load_spec("visa").categories)
-    _mvtec_like(tmp_path / "VisA" / "1cls", Painter(0), categories, ("bad",), mask_name="{:03}.png")
+    mvtec_like(tmp_path / "VisA" / "1cls", Painter(0), categories, ("bad",), mask_name="{:03}.png")
     index = load_index("visa", tmp_path)
     assert index.counts() == (24, 24)
     assert index.counts("train") == (24, 0)

@@ -1,0 +1,329 @@
+"""Images and masks of every kind that archives hold, against answers known beforehand."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from zsad.data import images
+from zsad.data.images import image_digest, image_size, mask_values, read_image, read_mask
+from zsad.errors import DataError
+from zsad.types import Sample
+
+ORIENTATION = 0x0112
+
+
+def _pixels(path: Path) -> np.ndarray:
+    return np.asarray(read_image(path))
+
+
+def _masked(image: Path, mask: Path, **more: object) -> Sample:
+    return Sample(str(image), 1, "thing", str(mask), **more)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    path = tmp_path / "picture.png"
+    Image.fromarray(np.full((6, 10, 3), 80, dtype=np.uint8)).save(path)
+    return path
+
+
+def _save_mask(path: Path, values: np.ndarray) -> Path:
+    Image.fromarray(values).save(path)
+    return path
+
+
+# ---------------------------------------------------------------------------------- images
+def test_grey(tmp_path: Path) -> None:
+    Image.fromarray(np.array([[0, 100, 255]], dtype=np.uint8)).save(tmp_path / "a.png")
+    assert _pixels(tmp_path / "a.png").tolist() == [[[0] * 3, [100] * 3, [255] * 3]]
+
+
+def test_bilevel(tmp_path: Path) -> None:
+    Image.fromarray(np.array([[False, True]])).save(tmp_path / "a.png")
+    assert _pixels(tmp_path / "a.png").tolist() == [[[0] * 3, [255] * 3]]
+
+
+def test_deep_grey_keeps_its_range(tmp_path: Path) -> None:
+    """16 bits: 257 grey steps of the file are one of ours; nothing is clipped at 255."""
+    deep = np.array([[0, 257, 257 * 100, 65535]], dtype=np.uint16)
+    for name in ("a.png", "a.tif"):
+        Image.fromarray(deep).save(tmp_path / name)
+        assert _pixels(tmp_path / name)[0, :, 0].tolist() == [0, 1, 100, 255]
+
+
+def test_float_tiff(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", np.array([[0.0, 0.5, 1.0]], dtype=np.float32))
+    assert _pixels(tmp_path / "a.tif")[0, :, 0].tolist() == [0, 128, 255]
+    tifffile.imwrite(tmp_path / "b.tif", np.array([[0.0, np.nan]], dtype=np.float32))
+    with pytest.raises(DataError, match=r"b\.tif: pixel values .* have no 8-bit meaning"):
+        _pixels(tmp_path / "b.tif")
+
+
+def test_palette(tmp_path: Path) -> None:
+    """Colours, not indices."""
+    image = Image.new("P", (2, 1))
+    image.putpalette([10, 20, 30, 200, 100, 50])
+    image.putdata([0, 1])
+    image.save(tmp_path / "a.png")
+    assert _pixels(tmp_path / "a.png").tolist() == [[[10, 20, 30], [200, 100, 50]]]
+
+
+def test_alpha_is_composited_on_black(tmp_path: Path) -> None:
+    """Trap 4: neither dropped nor laid on white; the rule is stated."""
+    rgba = np.array([[[200, 100, 50, 255], [200, 100, 50, 0], [200, 100, 50, 51]]], dtype=np.uint8)
+    Image.fromarray(rgba).save(tmp_path / "a.png")
+    assert _pixels(tmp_path / "a.png").tolist() == [[[200, 100, 50], [0, 0, 0], [40, 20, 10]]]
+    assert images.DECODING_RULES["alpha"] == "composited on black"
+
+
+def test_transparent_palette(tmp_path: Path) -> None:
+    image = Image.new("P", (2, 1))
+    image.putpalette([10, 20, 30, 200, 100, 50])
+    image.putdata([0, 1])
+    image.save(tmp_path / "a.png", transparency=1)
+    assert _pixels(tmp_path / "a.png").tolist() == [[[10, 20, 30], [0, 0, 0]]]
+
+
+def test_cmyk(tmp_path: Path) -> None:
+    """Trap, made up: full cyan ink is not red."""
+    Image.new("CMYK", (16, 16), (255, 0, 0, 0)).save(tmp_path / "a.jpg", quality=100)
+    red, green, blue = _pixels(tmp_path / "a.jpg")[8, 8]
+    assert red < 10
+    assert green > 245
+    assert blue > 245
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation(tmp_path: Path, orientation: int) -> None:
+    """Trap, made up: all eight orientations come out upright, and so does the size."""
+    upright = np.zeros((4, 6, 3), dtype=np.uint8)
+    upright[0, :] = 90
+    upright[:, 0] = 200
+    image = Image.fromarray(upright)
+    undo = {
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_90,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270,
+    }
+    stored = image if orientation == 1 else image.transpose(undo[orientation])
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    stored.save(tmp_path / "a.png", exif=exif)
+    assert (_pixels(tmp_path / "a.png") == upright).all()
+    assert image_size(tmp_path / "a.png") == (4, 6)
+
+
+@pytest.mark.parametrize("planar", ["contig", "separate"])
+def test_multi_sample_tiff_under_a_grey_tag(tmp_path: Path, planar: str) -> None:
+    """Trap 1: three samples tagged as greyscale are colours, in both arrangements."""
+    colour = np.zeros((5, 7, 3), dtype=np.uint8)
+    colour[...] = (111, 69, 40)
+    stored = colour if planar == "contig" else np.moveaxis(colour, -1, 0)
+    path = tmp_path / "1.tif"
+    tifffile.imwrite(path, stored, photometric="minisblack", planarconfig=planar)
+    assert (_pixels(path) == colour).all()
+    assert image_size(path) == (5, 7)
+
+
+def test_endings_that_lie(tmp_path: Path) -> None:
+    """Trap 4: a PNG called .jpg and a JPEG called .PNG open by their content."""
+    Image.new("RGBA", (3, 3), (50, 60, 70, 255)).save(tmp_path / "a.jpg", format="PNG")
+    Image.new("L", (8, 8), 90).save(tmp_path / "b.PNG", format="JPEG")
+    assert _pixels(tmp_path / "a.jpg")[0, 0].tolist() == [50, 60, 70]
+    assert _pixels(tmp_path / "b.PNG")[0, 0].tolist() == [90, 90, 90]
+
+
+def test_blanks_in_names(tmp_path: Path) -> None:
+    Image.new("L", (2, 2), 9).save(tmp_path / "a b  c.JPEG", format="PNG")
+    assert _pixels(tmp_path / "a b  c.JPEG").max() == 9
+
+
+def test_animation_gives_its_first_frame(tmp_path: Path) -> None:
+    frames = [Image.new("L", (2, 2), v) for v in (10, 200)]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    assert _pixels(tmp_path / "a.gif").max() == 10
+
+
+def test_crop(picture: Path) -> None:
+    assert read_image(picture, (2, 1, 9, 5)).size == (7, 4)
+    with pytest.raises(DataError, match=r"the piece \(2, 1, 11, 5\) lies outside of 10x6"):
+        read_image(picture, (2, 1, 11, 5))
+
+
+# ---------------------------------------------------------------------------- broken files
+def _broken_files(tmp_path: Path) -> list[Path]:
+    rng = np.random.default_rng(0)
+    whole = Image.fromarray(rng.integers(0, 255, (40, 40, 3), dtype=np.uint8))
+    paths = []
+    for ending in ("png", "jpg", "bmp", "tif", "gif", "webp"):
+        path = tmp_path / f"whole.{ending}"
+        whole.save(path)
+        content = path.read_bytes()
+        for part in (0.03, 0.5):
+            cut = tmp_path / f"cut-{part}.{ending}"
+            cut.write_bytes(content[: int(len(content) * part)])
+            paths.append(cut)
+    return paths
+
+
+def test_truncated_files_name_themselves(tmp_path: Path) -> None:
+    """Trap, made up: one clear line for every format and cut, never another exception."""
+    for path in _broken_files(tmp_path):
+        with pytest.raises(DataError) as caught:
+            read_image(path)
+        assert str(path) in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_garbage_is_refused_not_guessed(tmp_path: Path) -> None:
+    """Random damage to a whole file either decodes or is a DataError."""
+    rng = np.random.default_rng(1)
+    _broken_files(tmp_path)
+    for whole in sorted(tmp_path.glob("whole.*")):
+        content = bytearray(whole.read_bytes())
+        for _ in range(20):
+            damaged = bytearray(content)
+            for at in rng.integers(0, len(damaged), 30):
+                damaged[at] = int(rng.integers(0, 256))
+            path = tmp_path / f"damaged{whole.suffix}"
+            path.write_bytes(bytes(damaged))
+            with contextlib.suppress(DataError):
+                assert read_image(path).mode == "RGB"
+
+
+def test_empty_absent_and_foreign_files(tmp_path: Path) -> None:
+    (tmp_path / "empty.png").write_bytes(b"")
+    (tmp_path / "text.png").write_text("not an image")
+    with pytest.raises(DataError, match="the file is empty"):
+        read_image(tmp_path / "empty.png")
+    with pytest.raises(DataError, match="not an image of a known format"):
+        read_image(tmp_path / "text.png")
+    with pytest.raises(DataError, match=r"absent\.png: no such file"):
+        read_image(tmp_path / "absent.png")
+    with pytest.raises(DataError, match="no reader is registered for 'nowhere://'"):
+        read_image("nowhere://1")
+
+
+def test_huge_images_are_refused_before_decoding(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(images, "PIXEL_LIMIT", 100)
+    Image.new("L", (11, 10)).save(tmp_path / "a.png")
+    colour = np.zeros((10, 11, 3), np.uint8)
+    tifffile.imwrite(tmp_path / "a.tif", colour, photometric="minisblack", planarconfig="contig")
+    for name in ("a.png", "a.tif"):
+        with pytest.raises(DataError, match="11x10 pixels, more than the limit of 100"):
+            read_image(tmp_path / name)
+    Image.new("1", (20_000, 20_000)).save(tmp_path / "bomb.png")
+    with pytest.raises(DataError, match="more pixels than the limit"):
+        read_image(tmp_path / "bomb.png")
+
+
+# ----------------------------------------------------------------------------------- masks
+def test_class_indices_are_anomalous(picture: Path, tmp_path: Path) -> None:
+    """Trap 15 and 17: masks of 1 and 2 are not emptied by a threshold of one half."""
+    values = np.zeros((6, 10), dtype=np.uint8)
+    values[0, :3] = (1, 2, 5)
+    sample = _masked(picture, _save_mask(tmp_path / "m.png", values))
+    assert read_mask(sample)[0].tolist() == [True] * 3 + [False] * 7
+    assert read_mask(sample).sum() == 3
+
+
+def test_palette_mask_counts_indices(picture: Path, tmp_path: Path) -> None:
+    """Trap 15: class 2 may be painted black; the index says that it is marked."""
+    image = Image.new("P", (10, 6))
+    image.putpalette([0, 0, 0, 255, 0, 0, 0, 0, 0])
+    image.putdata([1, 2, *[0] * 58])
+    image.save(tmp_path / "m.png")
+    assert read_mask(_masked(picture, tmp_path / "m.png")).sum() == 2
+
+
+def test_deep_and_bilevel_masks(picture: Path, tmp_path: Path) -> None:
+    deep = np.zeros((6, 10), dtype=np.uint16)
+    deep[0, :2] = (1, 65535)
+    assert read_mask(_masked(picture, _save_mask(tmp_path / "deep.png", deep))).sum() == 2
+    one = np.zeros((6, 10), dtype=bool)
+    one[2, 3] = True
+    assert (read_mask(_masked(picture, _save_mask(tmp_path / "one.png", one))) == one).all()
+
+
+def test_threshold_is_explicit(picture: Path, tmp_path: Path) -> None:
+    """Traps 2 and 3: grey masks are cut above the stated value, 0 unless stated."""
+    values = np.zeros((6, 10), dtype=np.uint8)
+    values[0, :4] = (1, 127, 128, 255)
+    sample = _masked(picture, _save_mask(tmp_path / "m.png", values))
+    assert read_mask(sample).sum() == 4
+    assert read_mask(replace(sample, mask_threshold=127)).sum() == 2
+
+
+def test_no_mask_has_height_before_width(picture: Path) -> None:
+    """Trap 10: the zero mask of a normal image is (height, width), and boolean."""
+    mask = read_mask(Sample(str(picture), 0, "thing"))
+    assert mask.shape == (6, 10)
+    assert mask.dtype == bool
+    assert not mask.any()
+
+
+def test_masks_of_another_size(picture: Path, tmp_path: Path) -> None:
+    """Made up: equal proportions are scaled, others are an error that names both files."""
+    values = np.zeros((12, 20), dtype=np.uint8)
+    values[:2, :2] = 255
+    half = _masked(picture, _save_mask(tmp_path / "double.png", values))
+    assert read_mask(half).sum() == 1
+    turned = _masked(picture, _save_mask(tmp_path / "turned.png", values.T[:10, :6].copy()))
+    with pytest.raises(DataError, match=r"turned\.png: mask of 6x10 .* image of 10x6 \(.*picture"):
+        read_mask(turned)
+
+
+def test_mask_follows_the_turn_of_its_image(tmp_path: Path) -> None:
+    """Made up: the image carries an EXIF turn, its mask file does not."""
+    stored = np.zeros((4, 6, 3), dtype=np.uint8)
+    stored[0, 0] = 255
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6
+    Image.fromarray(stored).save(tmp_path / "a.png", exif=exif)
+    sample = _masked(tmp_path / "a.png", _save_mask(tmp_path / "m.png", stored[..., 0].copy()))
+    assert (read_mask(sample) == (_pixels(tmp_path / "a.png")[..., 0] == 255)).all()
+
+
+def test_all_zero_mask_of_an_anomalous_image(picture: Path, tmp_path: Path) -> None:
+    """Made up: it stays empty; `zsad data check` reports it."""
+    sample = _masked(picture, _save_mask(tmp_path / "m.png", np.zeros((6, 10), dtype=np.uint8)))
+    assert not read_mask(sample).any()
+
+
+def test_extra_masks_are_united(picture: Path, tmp_path: Path) -> None:
+    """Trap 16: a strip with two mask files."""
+    first, second = (np.zeros((6, 10), dtype=np.uint8) for _ in range(2))
+    first[0, 0] = second[5, 9] = 255
+    paths = [_save_mask(tmp_path / f"{i}.png", m) for i, m in enumerate((first, second))]
+    sample = _masked(picture, paths[0], extra_masks=(str(paths[1]),))
+    assert read_mask(sample).sum() == 2
+    assert read_mask(replace(sample, crop=(5, 0, 10, 6))).sum() == 1
+
+
+def test_mask_values_of_an_alpha_file(tmp_path: Path) -> None:
+    rgba = np.array([[[255, 255, 255, 255], [255, 255, 255, 0]]], dtype=np.uint8)
+    Image.fromarray(rgba).save(tmp_path / "m.png")
+    assert mask_values(tmp_path / "m.png").tolist() == [[255, 0]]
+
+
+def test_digest_follows_content_and_crop(picture: Path, tmp_path: Path) -> None:
+    """Trap 5: a byte-identical copy has the same digest whatever it is called."""
+    copy = tmp_path / "copy.jpg"
+    copy.write_bytes(picture.read_bytes())
+    first, second = (Sample(str(p), 0, "thing") for p in (picture, copy))
+    assert image_digest(first) == image_digest(second)
+    assert image_digest(first) != image_digest(replace(first, crop=(0, 0, 2, 2)))

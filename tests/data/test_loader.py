@@ -1,0 +1,182 @@
+"""Preprocessing, mask policies and batches."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tests.data.miniatures import write_miniature
+from zsad.data.index import load_index
+from zsad.data.loader import ImageBatch, batches
+from zsad.data.transforms import MaskPolicy, Preprocess
+from zsad.types import Sample
+
+MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.5)
+PREPROCESS = Preprocess(8, MEAN, STD)
+
+
+# -------------------------------------------------------------------------- preprocessing
+def test_normalisation_by_hand() -> None:
+    out = PREPROCESS(Image.new("RGB", (20, 10), (255, 0, 51)))
+    assert out.shape == (3, 8, 8)
+    expected = torch.tensor([(1 - 0.5) / 0.2, (0 - 0.4) / 0.25, (0.2 - 0.3) / 0.5])
+    torch.testing.assert_close(out[:, 0, 0], expected)
+    torch.testing.assert_close(out, expected.view(3, 1, 1).expand(3, 8, 8))
+
+
+def test_resizing_equals_torchvision() -> None:
+    """The released code resizes with torchvision's transform on PIL images."""
+    from torchvision import transforms as tv
+
+    pixels = np.random.default_rng(0).integers(0, 255, (37, 23, 3), dtype=np.uint8)
+    image = Image.fromarray(pixels)
+    reference = tv.Compose(
+        [
+            tv.Resize((8, 8), interpolation=tv.InterpolationMode.BICUBIC),
+            tv.ToTensor(),
+            tv.Normalize(MEAN, STD),
+        ]
+    )
+    torch.testing.assert_close(PREPROCESS(image), reference(image), atol=1e-6, rtol=0)
+
+
+def test_proportions_are_not_kept() -> None:
+    """The left half stays the left half of the square."""
+    pixels = np.zeros((10, 40, 3), dtype=np.uint8)
+    pixels[:, :20] = 255
+    out = Preprocess(8, (0, 0, 0), (1, 1, 1), "nearest")(Image.fromarray(pixels))
+    assert out[:, :, :4].min() == 1
+    assert out[:, :, 4:].max() == 0
+
+
+def test_bad_settings() -> None:
+    with pytest.raises(ValueError, match="interpolation 'cubic' is not one of"):
+        Preprocess(8, MEAN, STD, "cubic")
+    with pytest.raises(ValueError, match="size 0"):
+        Preprocess(0, MEAN, STD)
+    with pytest.raises(ValueError, match="mask policy 'area'"):
+        MaskPolicy("area")  # type: ignore[arg-type]
+
+
+# --------------------------------------------------------------------------- mask policies
+def test_masks_stay_binary_and_in_place() -> None:
+    mask = np.zeros((40, 20), dtype=bool)
+    mask[:20, :10] = True
+    for policy in (MaskPolicy("bilinear"), MaskPolicy("nearest")):
+        out = policy(mask, 8)
+        assert out.dtype == bool
+        assert out.sum() == 16
+        assert out[:4, :4].all()
+    assert (MaskPolicy("native")(mask, 8) == mask).all()
+
+
+def test_bilinear_is_the_released_rule() -> None:
+    """Threshold, then bilinear with antialiasing, then above one half (scale 0..255)."""
+    mask = np.random.default_rng(2).random((33, 47)) > 0.6
+    grey = Image.fromarray(mask.astype(np.uint8) * 255).resize((8, 8), Image.Resampling.BILINEAR)
+    expected = (torch.from_numpy(np.array(grey)).float() / 255) > 0.5
+    assert (torch.from_numpy(MaskPolicy()(mask, 8)) == expected).all()
+
+
+# --------------------------------------------------------------------------------- batches
+@pytest.fixture
+def samples(tmp_path: Path) -> list[Sample]:
+    write_miniature("kvasir", tmp_path)
+    write_miniature("mvtec", tmp_path)
+    tile = [s for s in load_index("mvtec", tmp_path).samples if s.category == "tile"]
+    return [*tile, *load_index("kvasir", tmp_path).samples]
+
+
+def _joined(found: list[ImageBatch]) -> tuple[torch.Tensor, torch.Tensor, list[str]]:
+    masks = torch.cat([b.masks for b in found if isinstance(b.masks, torch.Tensor)])
+    return torch.cat([b.images for b in found]), masks, [s.uid for b in found for s in b.samples]
+
+
+@pytest.mark.parametrize("workers", [0, 1, 4])
+@pytest.mark.parametrize("batch_size", [1, 3, 100])
+def test_batches_do_not_depend_on_workers_or_size(
+    samples: list[Sample], workers: int, batch_size: int
+) -> None:
+    images, masks, uids = _joined(list(batches(samples, PREPROCESS, None, batch_size, workers)))
+    expected = _joined(list(batches(samples, PREPROCESS, None, 1, 0)))
+    assert torch.equal(images, expected[0])
+    assert torch.equal(masks, expected[1])
+    assert uids == expected[2] == [s.uid for s in samples]
+
+
+def test_image_and_mask_share_their_geometry(samples: list[Sample]) -> None:
+    """The bright rectangle and its mask move together."""
+    bright = Preprocess(16, (0, 0, 0), (1, 1, 1))
+    for batch in batches([s for s in samples if s.label], bright):
+        assert isinstance(batch.masks, torch.Tensor)
+        grey = batch.images.mean(1)
+        for image, mask in zip(grey, batch.masks):
+            assert image[mask].mean() > image[~mask].mean() + 0.2
+
+
+def test_labels_and_mask_availability(samples: list[Sample], tmp_path: Path) -> None:
+    write_miniature("br35h", tmp_path)
+    unmasked = load_index("br35h", tmp_path).samples
+    found = next(iter(batches([*samples[2:4], *unmasked], PREPROCESS, batch_size=50)))
+    labels = [s.label for s in (*samples[2:4], *unmasked)]
+    assert found.labels.tolist() == labels
+    assert found.labels.dtype == torch.int64
+    expected = [s.label == 0 or s.mask is not None for s in (*samples[2:4], *unmasked)]
+    assert found.has_mask.tolist() == expected
+    assert not all(expected)
+
+
+def test_native_masks_keep_their_sizes(samples: list[Sample]) -> None:
+    found = next(iter(batches(samples[-5:], PREPROCESS, MaskPolicy("native"), 5)))
+    assert isinstance(found.masks, list)
+    assert [tuple(m.shape) for m in found.masks] == [(28, 28)] + [(25, 32)] * 4
+
+
+def test_unreadable_files_are_left_out_and_named(samples: list[Sample]) -> None:
+    broken = samples[1]
+    Path(broken.image).write_bytes(Path(broken.image).read_bytes()[:60])
+    assert samples[-1].mask is not None
+    Path(samples[-1].mask).unlink()
+    for workers in (0, 2):
+        found = list(batches(samples, PREPROCESS, None, 2, workers))
+        failures = [str(f) for b in found for f in b.failures]
+        assert len(failures) == 2
+        assert broken.image in failures[0]
+        assert "no such file" in failures[1]
+        assert sum(len(b) for b in found) == len(samples) - 2
+
+
+def test_only_failures(tmp_path: Path) -> None:
+    absent = [Sample(str(tmp_path / "absent.png"), 0, "thing")]
+    (found,) = batches(absent, PREPROCESS, workers=2)
+    assert len(found) == 0
+    assert len(found.failures) == 1
+    assert list(batches([], PREPROCESS)) == []
+
+
+def test_decoding_stays_at_most_two_batches_ahead(samples: list[Sample]) -> None:
+    taken = 0
+
+    def counted() -> object:
+        nonlocal taken
+        for sample in samples * 5:
+            taken += 1
+            yield sample
+
+    stream = iter(batches(counted(), PREPROCESS, None, 2, 2))  # type: ignore[arg-type]
+    next(stream)
+    assert taken <= 2 + 2 * 2
+    stream.close()  # type: ignore[attr-defined]
+
+
+def test_a_method_that_stops_early_ends_the_threads(samples: list[Sample]) -> None:
+    import threading
+
+    stream = iter(batches(samples, PREPROCESS, None, 1, 3))
+    next(stream)
+    stream.close()  # type: ignore[attr-defined]
+    assert not [t for t in threading.enumerate() if t.name.startswith("zsad-decode")]
