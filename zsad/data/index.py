@@ -74,26 +74,34 @@ def load_index(
     spec = load_spec(name)
     if spec.module:
         importlib.import_module(spec.module)
-    tried: list[str] = []
+    bare: DatasetIndex | None = None  # something was recognised, but it holds no image
     for variant_name, layout in _candidates(spec, variant):
         for root in _roots(spec, layout, data_root):
             indexing = Indexing(spec, root or Path("."))
             try:
                 samples = _run(indexing, layout)
-            except NotThisLayout as reason:
-                tried.append(str(reason))
+            except NotThisLayout:
                 continue
             index = _finish(indexing, samples, variant_name, layout, root)
             if layout.only_counts and index.counts() != layout.only_counts:
                 continue
-            if strict and index.problems:
-                more = f" (and {len(index.problems) - 1} more)" if len(index.problems) > 1 else ""
-                raise DataError(
-                    f"dataset {spec.name} in {root}: {index.problems[0]}{more}; "
-                    f"`zsad data check {spec.name}` lists everything"
-                )
-            return index
+            if samples:
+                return _accepted(index, strict)
+            bare = bare or index
+    if bare is not None and bare.problems:
+        return _accepted(bare, strict)
     raise _not_found(spec, variant, data_root)
+
+
+def _accepted(index: DatasetIndex, strict: bool) -> DatasetIndex:
+    """The index, or if ``strict`` the first of its problems as a :class:`DataError`."""
+    if strict and index.problems:
+        more = f" (and {len(index.problems) - 1} more)" if len(index.problems) > 1 else ""
+        raise DataError(
+            f"dataset {index.spec.name} in {index.root}: {index.problems[0]}{more}; "
+            f"`zsad data check {index.spec.name}` lists everything"
+        )
+    return index
 
 
 def _candidates(spec: DatasetSpec, variant: str | None) -> Iterator[tuple[str, Layout]]:
