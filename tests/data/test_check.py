@@ -1,0 +1,155 @@
+"""``data check``: sound miniatures pass but for their counts, and each fault is one line."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.data.miniatures import write_miniature
+from zsad.data.catalog import CategorySpec, DatasetSpec, Layout, VariantSpec
+from zsad.data.check import CheckReport, check
+from zsad.errors import DataError
+
+
+def _own(root: Path, test: tuple[int, int] | None = None) -> DatasetSpec:
+    layout = Layout("folder", looks="normal/ and anomalous/")
+    return DatasetSpec(
+        name="own",
+        title="own",
+        categories={"thing": CategorySpec("thing", test=test)},
+        variants={"default": VariantSpec("as it lies", (layout,), test=test)},
+        default_variant="default",
+        root=str(root),
+    )
+
+
+def _picture(path: Path, seed: int, mode: str = "RGB") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(seed).integers(0, 255, (8, 8, 3)).astype(np.uint8)
+    Image.fromarray(noise).convert(mode).save(path)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two normal and two anomalous pictures with masks."""
+    root = tmp_path / "own"
+    for i in range(2):
+        _picture(root / "normal" / f"{i}.png", i)
+        _picture(root / "anomalous" / f"{i}.png", 10 + i)
+        mask = np.zeros((8, 8), np.uint8)
+        mask[2:4, 2:5] = 255
+        (root / "masks").mkdir(exist_ok=True)
+        Image.fromarray(mask).save(root / "masks" / f"{i}_mask.png")
+    return root
+
+
+def _texts(report: CheckReport, severity: str) -> str:
+    return "\n".join(f.text for f in report.findings if f.severity == severity)
+
+
+def test_a_sound_folder(folder: Path) -> None:
+    report = check(_own(folder, (2, 2)))
+    assert report.ok
+    assert report.findings == []
+    assert (report.total, report.opened, report.masks) == ((2, 2), 6, 2)
+    assert report.sizes == ("8x8",)
+    assert report.modes == {"RGB": 4}
+    assert report.lines()[-1] == "own: ok"
+    assert any("as published" in line for line in report.lines())
+
+
+def test_counts_that_differ_fail(folder: Path) -> None:
+    report = check(_own(folder, (2, 3)))
+    assert not report.ok
+    assert "published: 2 and 3" in _texts(report, "error")
+
+
+def test_every_broken_file_is_named(folder: Path) -> None:
+    image = folder / "normal" / "0.png"
+    image.write_bytes(image.read_bytes()[:60])
+    (folder / "masks" / "1_mask.png").write_bytes(b"no image")
+    report = check(_own(folder))
+    assert not report.ok
+    errors = _texts(report, "error").splitlines()
+    assert len(errors) == 2
+    assert any(str(image) in line for line in errors)
+    assert any("1_mask.png" in line for line in errors)
+
+
+def test_masks_that_do_not_match(folder: Path) -> None:
+    Image.fromarray(np.zeros((20, 8), np.uint8)).save(folder / "masks" / "0_mask.png")
+    (folder / "masks" / "1_mask.png").rename(folder / "masks" / "7_mask.png")
+    text = _texts(check(_own(folder)), "error")
+    assert "have no mask of their own (first: 1.png)" in text
+    assert "belong to no image (first: 7_mask.png)" in text
+    assert "does not fit its image" in text
+
+
+def test_empty_and_grey_masks_are_said(folder: Path) -> None:
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(folder / "masks" / "0_mask.png")
+    grey = np.arange(64, dtype=np.uint8).reshape(8, 8)
+    Image.fromarray(grey).save(folder / "masks" / "1_mask.png")
+    report = check(_own(folder))
+    assert report.ok
+    assert "1 anomalous images have an empty mask" in _texts(report, "warning")
+    assert "1 masks hold more than two grey values" in _texts(report, "note")
+
+
+def test_copies_and_what_they_cross(folder: Path) -> None:
+    shutil.copy(folder / "normal" / "0.png", folder / "normal" / "2.png")
+    (folder / "train").mkdir()
+    shutil.copy(folder / "normal" / "1.png", folder / "train" / "1.png")
+    shutil.copy(folder / "anomalous" / "0.png", folder / "normal" / "3.png")
+    text = _texts(check(_own(folder)), "warning")
+    assert "3 surplus byte-identical images in 3 groups" in text
+    assert "1 groups of identical images cross labels" in text
+    assert "1 groups of identical images cross train and test" in text
+
+
+def test_one_class_only(folder: Path) -> None:
+    shutil.rmtree(folder / "normal")
+    report = check(_own(folder))
+    assert report.ok
+    assert "image-level figures are undefined: thing" in _texts(report, "warning")
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_miniatures_are_sound_but_small(tmp_path: Path, workers: int) -> None:
+    for name in ("sdd", "cvc_clinicdb", "brainmri", "aitex"):
+        write_miniature(name, tmp_path)
+        report = check(name, tmp_path, workers=workers)
+        assert "published: " in _texts(report, "error")
+        assert len(_texts(report, "error").splitlines()) == 1, report.lines()
+
+
+def test_absent_categories_fail(tmp_path: Path) -> None:
+    home = write_miniature("mvtec", tmp_path)
+    cable = next(p for p in tmp_path.rglob("cable") if p.is_dir())
+    shutil.rmtree(cable)
+    assert home is not None
+    text = _texts(check("mvtec", tmp_path, open_files=False), "error")
+    assert "1 of 15 categories are not there: cable" in text
+
+
+def test_unconfirmed_counts_only_warn(tmp_path: Path) -> None:
+    write_miniature("resc", tmp_path)
+    report = check("resc", tmp_path)
+    assert report.ok
+    assert "expected (unconfirmed): 1041 and 764" in _texts(report, "warning")
+
+
+def test_nothing_there(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"(?s)^[^\n]*not found[^\n]*$"):
+        check("mvtec", tmp_path)
+
+
+def test_the_real_brain_images(shared_dir: Path) -> None:
+    report = check("brainmri", shared_dir / "data")
+    assert report.ok
+    assert report.total == (98, 155)
+    assert "25 surplus byte-identical images in 22 groups" in _texts(report, "warning")
+    assert "cross labels" not in _texts(report, "warning")
