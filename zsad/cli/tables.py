@@ -18,6 +18,17 @@ def add(verbs: Any) -> None:
     parser.add_argument(
         "--format", default="md,tex,csv,html", metavar="F,...", help=f"of {', '.join(FORMATS)}"
     )
+    parser.add_argument(
+        "--published", action="store_true", help="set the papers' numbers beside the measured ones"
+    )
+    parser.add_argument(
+        "--ci", action="store_true", help="add bootstrap intervals over images (image AUROC)"
+    )
+    parser.add_argument(
+        "--significance",
+        action="store_true",
+        help="add paired tests between methods on the same images, with Holm's correction",
+    )
     options.done(parser)
 
 
@@ -31,7 +42,8 @@ def run(args: argparse.Namespace) -> int:
         if name not in FORMATS:
             raise unknown("format", name, FORMATS)
     folder = options.existing_results(args.results)
-    written = tables.write(folder, formats)
-    print(tables.render(folder))
+    extras = {"published": args.published, "ci": args.ci, "significance": args.significance}
+    written = tables.write(folder, formats, **extras)
+    print(tables.render(folder, **extras))
     print(f"{len(written)} files in {folder / 'tables'}")
     return 0

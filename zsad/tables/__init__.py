@@ -3,42 +3,75 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from zsad.io import atomic_write_text
 from zsad.store import ResultStore
-from zsad.tables.board import Board, boards
-from zsad.tables.build import dataset_page, overview
+from zsad.tables.board import Board, Row, boards
+from zsad.tables.build import KINDS, dataset_page, overview
+from zsad.tables.compare import comparison, published_only
 from zsad.tables.formats import FORMATS, markdown
 from zsad.tables.model import Page
+from zsad.tables.statistics import CI_NOTE, TEST_NOTE, intervals
+from zsad.tables.statistics import significance as tests
 
 MOST_FAILURES = 10  # named in a footnote
 
 
-def pages(results: Path | str) -> list[Page]:
-    """All pages: per backbone the overview, then one page per dataset."""
-    return [page for board in _boards(results) for page in _pages(board)]
+def pages(
+    results: Path | str, published: bool = False, ci: bool = False, significance: bool = False
+) -> list[Page]:
+    """All pages: per backbone the overview, then one page per dataset.
+
+    ``published``: with tables of measured, published and difference; ``ci``: with bootstrap
+    intervals, ``significance``: with paired tests, both on the pages of datasets.
+    """
+    store = ResultStore(results)
+    made = []
+    for board in _boards(results):
+        made.append(_extended(store, board, None, overview(board), published, False, False))
+        for row in board.rows:
+            page = dataset_page(board, row)
+            made.append(_extended(store, board, row, page, published, ci, significance))
+    return made
 
 
-def write(results: Path | str, formats: Iterable[str] = tuple(FORMATS)) -> list[Path]:
+def write(
+    results: Path | str,
+    formats: Iterable[str] = tuple(FORMATS),
+    published: bool = False,
+    ci: bool = False,
+    significance: bool = False,
+) -> list[Path]:
     """Write all pages to ``<results>/tables/`` and return the files.
 
-    ``formats``: of md, tex, csv, html.
+    ``formats``: of md, tex, csv, html; the other options as :func:`pages`.
     """
     folder = Path(results) / "tables"
     formats = list(formats)
     written = []
-    for page in pages(results):
+    for page in pages(results, published, ci, significance):
         for name in formats:
             path = folder / f"{page.name}.{name}"
             written.append(atomic_write_text(path, FORMATS[name](page)))
     return written
 
 
-def render(results: Path | str) -> str:
-    """The overview of every backbone as Markdown."""
+def render(
+    results: Path | str, published: bool = False, ci: bool = False, significance: bool = False
+) -> str:
+    """The overview of every backbone as Markdown, with the datasets' statistics if asked for."""
     store = ResultStore(results)
-    parts = [markdown(overview(board)) for board in _boards(results)]
+    parts = []
+    for page in pages(results, published, ci, significance):
+        if page.name.endswith("/overview"):
+            parts.append(markdown(page))
+            continue
+        shown = tuple(t for t in page.tables if t.name in ("ci", "significance"))
+        if shown:
+            kept = tuple(n for n in page.notes if n in (CI_NOTE, TEST_NOTE))
+            parts.append(markdown(replace(page, tables=shown, notes=kept)))
     failures = store.failures()
     lines = [
         f"- {f.method} on {f.dataset}/{f.category}, seed {f.seed}: {f.error}" for f in failures
@@ -54,5 +87,26 @@ def _boards(results: Path | str) -> list[Board]:
     return boards(ResultStore(results).cells())
 
 
-def _pages(board: Board) -> list[Page]:
-    return [overview(board), *(dataset_page(board, row) for row in board.rows)]
+def _extended(
+    store: ResultStore,
+    board: Board,
+    row: Row | None,
+    page: Page,
+    with_published: bool,
+    with_ci: bool,
+    with_tests: bool,
+) -> Page:
+    """The page with the tables that are made on request."""
+    tables, notes = list(page.tables), list(page.notes)
+    if with_published:
+        found, remarks = comparison(board, KINDS, row)
+        only = published_only(board.rows if row is None else [row])
+        tables += [*found, *([only] if only else [])]
+        notes += remarks
+    if with_ci and row is not None and (table := intervals(store, board, row)):
+        tables.append(table)
+        notes.append(CI_NOTE)
+    if with_tests and row is not None and (table := tests(store, board, row)):
+        tables.append(table)
+        notes.append(TEST_NOTE)
+    return replace(page, tables=tuple(tables), notes=tuple(notes))

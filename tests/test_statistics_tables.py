@@ -1,0 +1,146 @@
+"""Published numbers, intervals and tests in tables: known answers."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from zsad import tables
+from zsad.metrics.stats import bootstrap_ci
+from zsad.store import ResultStore
+from zsad.tables.board import boards
+from zsad.tables.compare import difference, label_of
+from zsad.tables.figures import Figure
+from zsad.tables.statistics import compare, stouffer
+from zsad.types import CellRecord
+
+
+def put(store: ResultStore, method: str, scores: np.ndarray | None = None, **info: Any) -> None:
+    labels = np.repeat([0, 1], 20)
+    value = 0.918 if scores is None else bootstrap_ci(scores, labels).value
+    record = CellRecord(
+        method,
+        "mvtec",
+        "bottle",
+        0,
+        f"{method}{sorted(info)}",
+        {"image_auroc": value},
+        {},
+        20,
+        20,
+        {},
+        {"backbone": "vit-l-14-336", "title": method, "group": "baselines", **info},
+    )
+    table = None
+    if scores is not None:
+        uids = [f"{i:03d}" for i in range(40)]
+        defects = [""] * 40
+        columns = {"uid": uids, "label": labels, "defect": defects, "score": scores, "path": uids}
+        table = columns
+    store.put(record, table)
+
+
+def rows_of(store: ResultStore, page: str, table: str, **asked: bool) -> list[dict[str, str]]:
+    files = tables.write(store.root, ["csv"], **asked)
+    path = next(f for f in files if f.name == f"{page}.csv")
+    with path.open() as opened:
+        return [r for r in csv.DictReader(opened) if r["table"] == table]
+
+
+def test_the_published_figure_stands_beside_with_its_difference(tmp_path: Path) -> None:
+    store = ResultStore(tmp_path)
+    put(store, "winclip", protocol="faprompt")
+    rows = rows_of(store, "mvtec", "published-image", published=True)
+    found = {(r["row"], r["metric"]): r for r in rows}
+    # FAPrompt, table 1 prints 91.8 for WinCLIP on MVTec AD.
+    mean = found["mean of 1", "image_auroc"]
+    assert (mean["published"], mean["difference"], mean["value"]) == ("91.8", "0.0", "91.8")
+    assert "published only" in tables.render(store.root, published=True).lower()
+    assert "published" not in tables.render(store.root).lower()
+
+
+@pytest.mark.parametrize(
+    ("info", "degree", "point"),
+    [
+        ({"limit": 16}, "no", "only 16 images per category"),
+        ({"backbone": "zsad-tiny"}, "no", "backbone zsad-tiny"),
+        ({"untrained": True}, "no", "not trained"),
+    ],
+)
+def test_differing_protocols_are_marked(
+    tmp_path: Path, info: dict[str, Any], degree: str, point: str
+) -> None:
+    store = ResultStore(tmp_path)
+    put(store, "winclip", **{"protocol": "faprompt", **info})
+    rows = rows_of(store, "overview", "published-image", published=True)
+    row = next(r for r in rows if r["metric"] == "image_auroc")
+    assert row["protocol"] == degree
+    assert point in row["differs"]
+    text = tables.render(store.root, published=True)
+    assert "≠" in text
+    assert point in text
+
+
+def test_labels_of_presets_and_shots() -> None:
+    def label(method: str, **info: Any) -> str:
+        return label_of(CellRecord(method, "d", "c", 0, "", {}, {}, 1, 1, {}, info))
+
+    assert label("clip", preset="clip-ac") == "clip@clip-ac"
+    assert label("filo", preset="released") == "filo"
+    assert label("winclip", shots=2) == "winclip@2-shot"
+    assert label("winclip@2-shot", shots=2) == "winclip@2-shot"
+
+
+def test_the_difference_is_that_of_printed_values() -> None:
+    class Printed:
+        value = 91.8
+
+    assert difference(Figure(0.92149), Printed()) == 0.3  # type: ignore[arg-type]
+    assert difference(Figure(None), Printed()) is None  # type: ignore[arg-type]
+
+
+def scored(store: ResultStore) -> None:
+    noise = np.random.default_rng(3)
+    labels = np.repeat([0.0, 1.0], 20)
+    put(store, "perfect", labels + noise.uniform(0, 0.5, 40))
+    put(store, "good", labels + noise.normal(0, 0.4, 40))
+    put(store, "chance", noise.uniform(0, 1, 40))
+
+
+def test_intervals_contain_the_value_and_repeat(tmp_path: Path) -> None:
+    store = ResultStore(tmp_path)
+    scored(store)
+    rows = rows_of(store, "mvtec", "ci", ci=True)
+    assert len(rows) == 6
+    for row in rows:
+        assert float(row["low"]) <= float(row["value"]) <= float(row["high"])
+    perfect = next(r for r in rows if r["method"] == "perfect")
+    assert (perfect["low"], perfect["high"]) == ("100.0", "100.0")
+    assert rows == rows_of(store, "mvtec", "ci", ci=True)
+
+
+def test_pairs_are_tested_with_holms_correction(tmp_path: Path) -> None:
+    store = ResultStore(tmp_path)
+    scored(store)
+    board = boards(store.cells())[0]
+    found = {(t.first.label, t.second.label): t for t in compare(store, board, board.rows[0])}
+    assert len(found) == 3
+    p = sorted(t.p_value for t in found.values())
+    adjusted = sorted(t.adjusted for t in found.values())
+    steps = np.minimum(1, np.maximum.accumulate([3 * p[0], 2 * p[1], p[2]]))
+    assert adjusted == pytest.approx(steps)
+    test = found["chance", "perfect"]
+    assert test.difference < 0
+    assert test.adjusted < 0.05
+    assert "p (Holm)" in tables.render(store.root, significance=True)
+
+
+def test_stouffer_known_answers() -> None:
+    assert stouffer([(0.1, 0.05)]) == pytest.approx(0.05)
+    assert stouffer([(0.1, 0.05), (-0.1, 0.05)]) == pytest.approx(1.0)
+    # Two tests at z = 1.96 each: z = 2.7718, p = 0.005574.
+    assert stouffer([(0.1, 0.05), (0.1, 0.05)]) == pytest.approx(0.005574, abs=1e-5)

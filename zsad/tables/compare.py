@@ -1,0 +1,245 @@
+"""Tables that set published numbers beside measured ones, with the difference."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Literal
+
+from zsad import registry
+from zsad.published import MEAN, Published, Reference
+from zsad.tables.board import Board, Column, Row
+from zsad.tables.figures import PLACES, Figure, of_category, over_categories
+from zsad.tables.model import Cell, Line, Span, Table
+from zsad.types import CellRecord
+
+SIGNS = {"yes": "", "partly": "≈", "no": "≠"}
+LEGEND = (
+    "Published beside measured: Δ = measured minus published, in points; ≈ protocols differ in "
+    "part, ≠ not comparable; – nothing published or measured."
+)
+Kind = tuple[str, str, tuple[str, ...]]
+STEPS = "pixel_aupro_200"
+SEVERE = ("backbone", "only ", "not trained", "random", "demonstration")
+
+
+@dataclass(frozen=True)
+class Match:
+    """How far the conditions behind two figures agree, and the points in which they differ."""
+
+    degree: Literal["yes", "partly", "no"]
+    points: tuple[str, ...] = ()
+
+
+def match(reference: Reference, record: CellRecord, metric: str) -> Match:
+    """Compare a printed number's conditions with those of a record's ``metric``."""
+    info = record.info
+    points = reference.differences(info, metric)
+    if info.get("weights_source") == "random":
+        points.append("random backbone weights")
+    elif info.get("banner"):
+        points.append("demonstration backbone")
+    entry = registry.methods().get(record.method.split("@")[0])
+    preset = str(info.get("preset") or "default")
+    if preset == "default" and entry is not None and entry.presets.get("paper"):
+        points.append("preset default, not paper")
+    if any(p.startswith(SEVERE) for p in points):
+        return Match("no", tuple(points))
+    return Match("partly" if points else "yes", tuple(points))
+
+
+def label_of(record: CellRecord) -> str:
+    """The label under which the published numbers list a record's method."""
+    info = record.info
+    method, row = record.method.split("@")[0], record.method.partition("@")[2]
+    if shots := int(info.get("shots") or 0):
+        return record.method if row else f"{method}@{shots}-shot"
+    preset = str(info.get("preset") or "default")
+    plain = preset in ("default", "paper", "released")
+    return record.method if row or plain else f"{method}@{preset}"
+
+
+def comparison(
+    board: Board, kinds: Sequence[Kind], row: Row | None = None
+) -> tuple[list[Table], list[str]]:
+    """Tables of measured, published and difference, and the notes that they need.
+
+    By dataset, or by category where ``row`` names the dataset.  Methods without a published
+    number have no columns.
+    """
+    published = _published()
+    tables: list[Table] = []
+    points: dict[str, dict[str, None]] = {}
+    for name, title, metrics in kinds:
+        if metrics == ("pixel_aupro_200",):
+            continue  # stands beside pixel_aupro
+        entries = _entries(board, row)
+        found = {
+            (label, column.label): [
+                _triple(published, board, column, dataset, category, metric) for metric in metrics
+            ]
+            for label, dataset, category in entries
+            for column in board.columns
+        }
+        kept = [
+            c
+            for c in board.columns
+            if any(t[1] is not None for (_, m), ts in found.items() if m == c.label for t in ts)
+        ]
+        if not kept:
+            continue
+        lines, data = [], []
+        for label, _, category in entries:
+            cells: list[Cell] = []
+            for column in kept:
+                triples = found[label, column.label]
+                cells += _cells(triples)
+                for metric, triple in zip(metrics, triples):
+                    data.append(_data(label, column, metric, triple))
+                    if (agrees := triple[2]) is not None:
+                        who = f"{SIGNS[agrees.degree]} {column.title}".strip()
+                        points.setdefault(who, {}).update(dict.fromkeys(agrees.points))
+            lines.append(Line(label, tuple(cells), mean=row is not None and category == MEAN))
+        tables.append(
+            Table(
+                f"published-{name}",
+                f"{title}: measured, published, difference",
+                "dataset" if row is None else "category",
+                ("measured", "published", "Δ") * len(kept),
+                tuple(lines),
+                tuple((c.head, 3) for c in kept),
+                tuple(data),
+            )
+        )
+    notes = [LEGEND] if tables else []
+    notes += [f"{who}: {'; '.join(what)}." for who, what in points.items() if what]
+    return tables, notes
+
+
+def published_only(rows: Sequence[Row]) -> Table | None:
+    """What the papers print of systems that are not hosted here, or None."""
+    titles = {row.name: row.title for row in rows}
+    lines, data = [], []
+    blocks: dict[tuple[str, str, str], dict[str, Reference]] = {}
+    for value in _hosted_elsewhere():
+        if value.dataset in titles and value.category == MEAN:
+            key = (value.name, value.dataset, value.source)
+            blocks.setdefault(key, {}).setdefault(value.metric, value)
+    metrics = ("image_auroc", "image_ap", "pixel_auroc", "pixel_aupro")
+    for (name, dataset, source), values in sorted(blocks.items()):
+        cells = [(Span(_number(values.get(m))),) for m in metrics]
+        reason = _published().not_hosted[name]
+        where = f"{source}; {reason}"
+        lines.append(Line(f"{name}, {titles[dataset]}", (*cells, (Span(where),))))
+        for value in values.values():
+            data.append(
+                {
+                    "row": dataset,
+                    "method": name,
+                    "metric": value.metric,
+                    "published": value.value,
+                    "source": source,
+                }
+            )
+    if not lines:
+        return None
+    heads = ("image AUROC", "image AP", "pixel AUROC", "pixel AUPRO", "source")
+    title = "Published only: systems that are not hosted here"
+    return Table("published-only", title, "system, dataset", heads, tuple(lines), (), tuple(data))
+
+
+Triple = tuple[Figure, Reference | None, Match | None]
+
+
+@cache
+def _published() -> Published:
+    return Published.load()
+
+
+def _hosted_elsewhere() -> list[Reference]:
+    found = _published()
+    return [r for r in found.references if r.name in found.not_hosted and not r.method]
+
+
+def _entries(board: Board, row: Row | None) -> list[tuple[str, str, str]]:
+    """(label, dataset, category) of the lines."""
+    if row is None:
+        return [(r.title, r.name, MEAN) for r in board.rows]
+    lines = [(c, row.name, c) for c in row.categories]
+    return [*lines, (f"mean of {len(row.categories)}", row.name, MEAN)]
+
+
+def _triple(
+    published: Published, board: Board, column: Column, dataset: str, category: str, metric: str
+) -> Triple:
+    cells = board.of(column.label, dataset)
+    if not cells:
+        return Figure(None), None, None
+    record = next(iter(cells.values()))
+    steps = metric == "pixel_aupro" and record.metrics.get(STEPS) is not None
+    own = STEPS if steps else metric
+    if category == MEAN:
+        row = next(r for r in board.rows if r.name == dataset)
+        figure = over_categories(cells, own, row.categories)
+    else:
+        figure = of_category(cells, own, category)
+    value = published.best(label_of(record), dataset, category, metric, record.info)
+    if value is None:
+        return figure, None, None
+    found = match(value, record, own)
+    if figure.count != figure.of:
+        missing = f"{figure.count} of {figure.of} categories"
+        found = Match("no", (*found.points, missing))
+    return figure, value, found
+
+
+def _cells(triples: Sequence[Triple]) -> list[Cell]:
+    signs = [SIGNS[m.degree] for _, _, m in triples if m]
+    sign = max(signs, key=list(SIGNS.values()).index, default="")
+    return [
+        (Span(_join([f.text for f, _, _ in triples])),),
+        (Span(_join([_number(v) for _, v, _ in triples]) + sign),),
+        (Span(_join([_signed(difference(f, v)) for f, v, _ in triples])),),
+    ]
+
+
+def difference(figure: Figure, value: Reference | None) -> float | None:
+    """Measured minus published in points, of the measured value as printed."""
+    if value is None or figure.shown is None:
+        return None
+    return round(figure.shown - value.value, PLACES)
+
+
+def _data(label: str, column: Column, metric: str, triple: Triple) -> dict[str, Any]:
+    figure, value, agrees = triple
+    return {
+        "row": label,
+        "method": column.label,
+        "metric": metric,
+        "value": None if figure.value is None else round(100 * figure.value, 4),
+        "count": figure.count,
+        "of": figure.of,
+        "published": None if value is None else value.value,
+        "difference": difference(figure, value),
+        "protocol": "" if agrees is None else agrees.degree,
+        "differs": "" if agrees is None else "; ".join(agrees.points),
+        "source": "" if value is None else value.source,
+    }
+
+
+def _join(texts: Sequence[str]) -> str:
+    if all(t == "–" for t in texts):
+        return "–"
+    return texts[0] if len(texts) == 1 else f"({', '.join(texts)})"
+
+
+def _number(value: Reference | None) -> str:
+    if value is None:
+        return "–"
+    spread = f" ± {value.std:.1f}" if value.std is not None else ""
+    return f"{value.value:.1f}{spread}"
+
+
+def _signed(points: float | None) -> str:
+    return "–" if points is None else f"{points:+.1f}"

@@ -1,0 +1,165 @@
+"""Tables of how sure the figures are: bootstrap intervals and paired tests on stored scores."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import pandas as pd
+from scipy.stats import norm
+
+from zsad.metrics.stats import Interval, bootstrap_ci, holm, paired_permutation
+from zsad.store import ResultStore, key_of
+from zsad.tables.board import Board, Column, Row
+from zsad.tables.model import Line, Span, Table
+
+CI_NOTE = (
+    "Intervals: 95 %, 2,000 bootstrap resamples of the images of each class, first seed; those "
+    "of a mean combine those of its categories, taken as independent."
+)
+TEST_NOTE = (
+    "Tests: image AUROC on the same images, first seed, two-sided paired permutation by category, "
+    "categories combined by Stouffer's method; Holm's correction over the pairs of a table; "
+    "* below 0.05 after it."
+)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two methods on one dataset.  ``difference`` of the mean AUROC in 0..1; p-values."""
+
+    first: Column
+    second: Column
+    difference: float
+    p_value: float
+    adjusted: float
+    categories: int
+
+
+def intervals(store: ResultStore, board: Board, row: Row) -> Table | None:
+    """Image AUROC with its interval, by category and method; None without stored scores."""
+    lines, data = [], []
+    found: dict[str, list[Interval | None]] = {}
+    for category in row.categories:
+        found[category] = [_interval(store, board, c, row, category) for c in board.columns]
+    if not any(i for line in found.values() for i in line):
+        return None
+    columns = list(zip(*found.values()))
+    means = [_mean([i for i in column if i is not None]) for column in columns]
+    for label, line in (*found.items(), (f"mean of {len(row.categories)}", means)):
+        lines.append(
+            Line(label, tuple((Span(_bounds(i)),) for i in line), label not in row.categories)
+        )
+        data += [_interval_data(label, c, i) for c, i in zip(board.columns, line)]
+    heads = tuple(c.head for c in board.columns)
+    title = "Image AUROC with 95 % intervals"
+    return Table("ci", title, "category", heads, tuple(lines), (), tuple(data))
+
+
+def significance(store: ResultStore, board: Board, row: Row) -> Table | None:
+    """Paired tests of every two methods on a dataset; None without two methods' scores."""
+    tests = compare(store, board, row)
+    if not tests:
+        return None
+    lines, data = [], []
+    for t in tests:
+        label = f"{t.first.title} – {t.second.title}"
+        mark = "*" if t.adjusted < 0.05 else ""
+        texts = (f"{100 * t.difference:+.1f}", _p(t.p_value), _p(t.adjusted) + mark)
+        lines.append(Line(label, (*((Span(x),) for x in texts), (Span(str(t.categories)),))))
+        data.append(
+            {
+                "row": row.name,
+                "method": t.first.label,
+                "against": t.second.label,
+                "metric": "image_auroc",
+                "difference": round(100 * t.difference, 4),
+                "p": t.p_value,
+                "p_holm": t.adjusted,
+                "count": t.categories,
+            }
+        )
+    heads = ("difference", "p", "p (Holm)", "categories")
+    title = f"{row.title}: paired tests of image AUROC"
+    return Table("significance", title, "methods", heads, tuple(lines), (), tuple(data))
+
+
+def compare(store: ResultStore, board: Board, row: Row) -> list[Comparison]:
+    """Test every two methods on the images that both scored; Holm over all pairs."""
+    scores = {
+        (c.label, category): found
+        for c in board.columns
+        for category in row.categories
+        if (found := _scores(store, board, c, row, category)) is not None
+    }
+    raw: list[tuple[Column, Column, float, float, int]] = []
+    for first, second in combinations(board.columns, 2):
+        tests = []
+        for category in row.categories:
+            a, b = scores.get((first.label, category)), scores.get((second.label, category))
+            if a is None or b is None:
+                continue
+            both = a.merge(b, on=["uid", "label"], suffixes=("_a", "_b"), validate="one_to_one")
+            if both["label"].nunique() == 2:
+                test = paired_permutation(both["score_a"], both["score_b"], both["label"])
+                tests.append((test.difference, test.p_value))
+        if tests:
+            mean = math.fsum(d for d, _ in tests) / len(tests)
+            raw.append((first, second, mean, stouffer(tests), len(tests)))
+    adjusted = holm([p for *_, p, _ in raw])
+    return [Comparison(a, b, d, p, q, n) for (a, b, d, p, n), q in zip(raw, adjusted)]
+
+
+def stouffer(tests: Sequence[tuple[float, float]]) -> float:
+    """One two-sided p-value of independent ones.  ``tests``: (difference, two-sided p)."""
+    z = math.fsum(math.copysign(norm.isf(p / 2), d) if d else 0.0 for d, p in tests)
+    return float(min(1.0, 2 * norm.sf(abs(z) / math.sqrt(len(tests)))))
+
+
+def _scores(
+    store: ResultStore, board: Board, column: Column, row: Row, category: str
+) -> pd.DataFrame | None:
+    cells = board.of(column.label, row.name)
+    record = next((r for (c, _), r in sorted(cells.items()) if c == category), None)
+    found = store.scores(key_of(record)) if record is not None else None
+    return found[["uid", "label", "score"]] if found is not None else None
+
+
+def _interval(
+    store: ResultStore, board: Board, column: Column, row: Row, category: str
+) -> Interval | None:
+    found = _scores(store, board, column, row, category)
+    if found is None or found["label"].nunique() < 2:
+        return None
+    return bootstrap_ci(found["score"], found["label"])
+
+
+def _mean(found: Sequence[Interval]) -> Interval | None:
+    """The interval of a mean of independent figures: half-widths add in squares."""
+    if not found:
+        return None
+    n = len(found)
+    value = math.fsum(i.value for i in found) / n
+    low = math.sqrt(math.fsum((i.value - i.low) ** 2 for i in found)) / n
+    high = math.sqrt(math.fsum((i.high - i.value) ** 2 for i in found)) / n
+    return Interval(value, value - low, value + high, found[0].level)
+
+
+def _interval_data(label: str, column: Column, found: Interval | None) -> dict[str, Any]:
+    values = (found.value, found.low, found.high) if found else (None, None, None)
+    numbers = [None if v is None else round(100 * v, 4) for v in values]
+    named = dict(zip(("value", "low", "high"), numbers))
+    return {"row": label, "method": column.label, "metric": "image_auroc", **named}
+
+
+def _bounds(found: Interval | None) -> str:
+    if found is None:
+        return "–"
+    return f"{100 * found.value:.1f} [{100 * found.low:.1f}, {100 * found.high:.1f}]"
+
+
+def _p(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
