@@ -144,3 +144,40 @@ def test_stouffer_known_answers() -> None:
     assert stouffer([(0.1, 0.05), (-0.1, 0.05)]) == pytest.approx(1.0)
     # Two tests at z = 1.96 each: z = 2.7718, p = 0.005574.
     assert stouffer([(0.1, 0.05), (0.1, 0.05)]) == pytest.approx(0.005574, abs=1e-5)
+
+
+def test_shots_stand_as_rows_with_the_deviation_over_seeds(tmp_path: Path) -> None:
+    store = ResultStore(tmp_path)
+    for shots, values in ((1, (0.80, 0.90)), (4, (0.95, 0.95))):
+        for seed, value in enumerate(values):
+            info = {"backbone": "vit-b-16-plus-240", "title": "WinCLIP", "shots": shots}
+            store.put(
+                CellRecord(
+                    "winclip", "mvtec", "bottle", seed, f"{shots}{seed}",
+                    {"image_auroc": value}, {}, 1, 1, {}, info,
+                )
+            )  # fmt: skip
+    page = next(p for p in tables.pages(store.root, published=True) if p.name.endswith("few-shot"))
+    lines = {
+        line.label: [s.text for cell in line.cells for s in cell] for line in page.tables[0].lines
+    }
+    assert list(lines) == [
+        "1-shot, WinCLIP",
+        "1-shot, WinCLIP (published)",
+        "4-shot, WinCLIP",
+        "4-shot, WinCLIP (published)",
+    ]
+    assert lines["1-shot, WinCLIP"][0] == "85.0 ± 7.1"
+    assert lines["4-shot, WinCLIP"][0] == "95.0"
+    assert lines["1-shot, WinCLIP (published)"][0] == "93.1 ± 2.0"  # ALFA, table 4
+
+
+def test_ablation_rows_stand_in_the_protocols_order(tmp_path: Path) -> None:
+    store = ResultStore(tmp_path)
+    slugs = {"base-plus-dap": "base + DAP", "base": "base", "base-plus-cap": "base + CAP"}
+    for slug, label in slugs.items():
+        title = f"FAPrompt: {label}"
+        put(store, f"faprompt@{slug}", title=title, protocol="faprompt-ablation")
+    found = next(p for p in tables.pages(store.root) if "ablation" in p.name)
+    labels = [line.label for line in found.tables[0].lines]
+    assert labels == ["FAPrompt: base", "FAPrompt: base + CAP", "FAPrompt: base + DAP"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from zsad.tables.build import KINDS, dataset_page, overview
 from zsad.tables.compare import comparison, published_only
 from zsad.tables.formats import FORMATS, markdown
 from zsad.tables.model import Page
+from zsad.tables.shots import ablation_pages, few_shot_page
 from zsad.tables.statistics import CI_NOTE, TEST_NOTE, intervals
 from zsad.tables.statistics import significance as tests
 
@@ -28,12 +30,15 @@ def pages(
     intervals, ``significance``: with paired tests, both on the pages of datasets.
     """
     store = ResultStore(results)
-    made = []
-    for board in _boards(results):
+    made: list[Page] = []
+    stored = list(store.cells())
+    for board in boards(stored):
         made.append(_extended(store, board, None, overview(board), published, False, False))
         for row in board.rows:
             page = dataset_page(board, row)
             made.append(_extended(store, board, row, page, published, ci, significance))
+        shots = few_shot_page(board, stored, published)
+        made += [*([shots] if shots else []), *ablation_pages(board, published)]
     return made
 
 
@@ -65,7 +70,7 @@ def render(
     store = ResultStore(results)
     parts = []
     for page in pages(results, published, ci, significance):
-        if page.name.endswith("/overview"):
+        if re.search(r"/(overview|few-shot|ablation-[^/]*)$", page.name):
             parts.append(markdown(page))
             continue
         shown = tuple(t for t in page.tables if t.name in ("ci", "significance"))
@@ -81,10 +86,6 @@ def render(
     if lines:
         parts.append("Cells without a result:\n\n" + "\n".join(lines) + "\n")
     return "\n".join(parts)
-
-
-def _boards(results: Path | str) -> list[Board]:
-    return boards(ResultStore(results).cells())
 
 
 def _extended(
