@@ -16,6 +16,7 @@ in :data:`KINDS`.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -65,8 +66,8 @@ class BankEntry:
 class PromptBank:
     """Entries by kind, dataset and category.  Files are read when a kind is first asked for."""
 
-    def __init__(self, root: Any) -> None:
-        self._root = root
+    def __init__(self, root: Any, overlay: Any = None) -> None:
+        self._roots = [root] if overlay is None else [root, overlay]
         self._kinds: dict[str, dict[tuple[str, str], BankEntry]] = {}
 
     def entries(self, kind: str) -> list[BankEntry]:
@@ -86,8 +87,8 @@ class PromptBank:
         if kind not in KINDS:
             raise unknown("kind of prompts", kind, KINDS)
         if kind not in self._kinds:
-            folder = self._root / kind
-            paths = sorted(folder.iterdir(), key=lambda p: p.name) if folder.is_dir() else []
+            folders = [r / kind for r in self._roots if (r / kind).is_dir()]
+            paths = [p for f in folders for p in sorted(f.iterdir(), key=lambda p: p.name)]
             self._kinds[kind] = {
                 (e.dataset, e.category): e
                 for path in paths
@@ -179,5 +180,12 @@ def _plain(name: str) -> str:
 
 @cache
 def bank(root: Path | str | None = None) -> PromptBank:
-    """Return the bundled bank, or one in the folder ``root``."""
-    return PromptBank(Path(root) if root is not None else files("zsad.prompts_cache"))
+    """Return the bundled bank, or one in the folder ``root``.
+
+    Entries in the folder ``$ZSAD_PROMPTS`` (see ``zsad prompts generate``) take the place of
+    bundled ones; the variable is read once.
+    """
+    if root is not None:
+        return PromptBank(Path(root))
+    own = os.environ.get("ZSAD_PROMPTS")
+    return PromptBank(files("zsad.prompts_cache"), Path(own) if own else None)

@@ -29,7 +29,9 @@ VERBS = {
     "report": "report",
     "list": "show",
     "show": "show",
+    "data": "data",
     "weights": "weights",
+    "prompts": "prompts",
     "doctor": "doctor",
 }
 

@@ -1,0 +1,117 @@
+"""``zsad prompts check|generate``: review the prompt bank, or extend it by a language model."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from zsad.cli import options
+from zsad.cli.output import print_json, print_table, stdout_to_stderr
+from zsad.errors import RequestError
+from zsad.prompts import KINDS
+
+
+def add(verbs: Any) -> None:
+    """Register the verb."""
+    parser = options.verb(verbs, "prompts", run, "Check the prompt bank, or generate prompts.")
+    parser.add_argument("action", choices=["check", "generate"], metavar="check|generate")
+    parser.add_argument("--kind", metavar="KIND", help=f"{', '.join(KINDS)} (check: all)")
+    parser.add_argument("--datasets", metavar="NAMES", help="check: all 22 and synthetic")
+    parser.add_argument(
+        "--images", action="store_true", help="ask about training images (kanoclip)"
+    )
+    parser.add_argument("--limit", type=int, default=0, metavar="N", help="images per category")
+    parser.add_argument("--max-requests", type=int, default=0, metavar="N", help="budget, 0: none")
+    parser.add_argument(
+        "--concurrency", type=int, default=4, metavar="N", help="requests at a time"
+    )
+    parser.add_argument("--rate", type=float, default=0.0, metavar="N", help="requests per minute")
+    parser.add_argument("--base-url", metavar="URL", help="default: $OPENAI_BASE_URL")
+    parser.add_argument("--model", metavar="NAME", help="default: $ZSAD_LLM_MODEL")
+    parser.add_argument("--timeout", type=float, default=60.0, metavar="SECONDS")
+    parser.add_argument("--out", metavar="DIR", help="folder of the texts (default: $ZSAD_PROMPTS)")
+    options.data_root(parser)
+    options.as_json(parser)
+    options.done(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Check or generate; 3 where something is wrong or missing."""
+    if args.kind is not None and args.kind not in KINDS:
+        raise RequestError(f"--kind {args.kind}: known are {', '.join(KINDS)}")
+    return check(args) if args.action == "check" else generate(args)
+
+
+def check(args: argparse.Namespace) -> int:
+    """Print counts per kind and dataset, then the problems."""
+    from zsad.data.catalog import select_datasets
+    from zsad.knowledge.check import clip_tokens, review
+    from zsad.prompts import bank
+
+    datasets = select_datasets(args.datasets or "extended")
+    if args.datasets is None:
+        datasets = [*datasets, "synthetic"]
+    kinds = [args.kind] if args.kind else list(KINDS)
+    with stdout_to_stderr():
+        found = review(bank(args.out), kinds, datasets, clip_tokens())
+    problems = [f"{r.kind}/{r.dataset}: {p}" for r in found for p in r.problems]
+    if args.json:
+        print_json({"reviews": [vars(r) for r in found], "problems": problems})
+        return 3 if problems else 0
+    rows = [
+        [r.kind, r.dataset, r.categories]
+        + [", ".join(f"{k} {sum(v)} ({min(v)}..{max(v)})" for k, v in r.counts.items())]
+        + [r.longest, r.source, len(r.problems)]
+        for r in found
+    ]
+    columns = ["kind", "dataset", "categories", "texts (per category)", "longest", "source"]
+    print_table([*columns, "problems"], rows, right=(2, 4, 6))
+    texts = sum(sum(v) for r in found for v in r.counts.values())
+    print(f"{texts} texts, {len(problems)} problems; 'longest' is in tokens of CLIP's 77")
+    for problem in problems:
+        print(problem)
+    return 3 if problems else 0
+
+
+def generate(args: argparse.Namespace) -> int:
+    """Ask the endpoint, keep the answers, write the bank's files."""
+    if args.kind is None or args.datasets is None:
+        raise RequestError("`zsad prompts generate` needs --kind and --datasets")
+    if args.images and args.kind != "kanoclip":
+        raise RequestError("--images: only the kind kanoclip asks about images")
+    from zsad.data.catalog import select_datasets
+    from zsad.knowledge.answers import answers_root
+    from zsad.knowledge.endpoint import EndpointOptions
+    from zsad.knowledge.generate import generate as run_generation
+
+    settings = EndpointOptions.from_environment(
+        base_url=args.base_url,
+        model=args.model,
+        timeout=args.timeout,
+        max_requests=args.max_requests,
+        concurrency=args.concurrency,
+        per_minute=args.rate,
+    )
+    out = Path(args.out) if args.out else answers_root()
+    with stdout_to_stderr():
+        report = run_generation(
+            args.kind,
+            select_datasets(args.datasets),
+            out,
+            settings,
+            images=args.images,
+            limit=args.limit,
+            data_root=args.data_root,
+        )
+    if args.json:
+        print_json(report)
+    else:
+        print(f"{report['requests']} requests, {report['cached']} answers from the cache")
+        for path in report["files"]:
+            print(f"wrote {path}")
+        for line in report["failed"]:
+            print(f"failed: {line}")
+        if report["files"]:
+            print(f"use them: export ZSAD_PROMPTS={out}")
+    return 3 if report["failed"] else 0
