@@ -29,7 +29,8 @@ FOLDER_FORM = re.compile(
 # are quoted as printed and exempt).
 FOLDERS = frozenset(
     """broken large; broken small; bent wire; cable swap; cut inner insulation;
-    cut outer insulation; missing cable; missing wire; poke insulation; faulty imprint; squeezed teeth; split teeth;
+    cut outer insulation; missing cable; missing wire; poke insulation; faulty imprint;
+    squeezed teeth; split teeth;
     broken teeth; fabric border; fabric interior; metal contamination; glue strip; gray stroke;
     grey stroke; bent lead; cut lead; damaged case; scratch head; scratch neck; thread side;
     thread top; manipulated front; pill type; parts mismatch; bend and parts mismatch;

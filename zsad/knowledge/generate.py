@@ -214,10 +214,6 @@ def _category(
 
 def read(kind: str, answer: str, target: str, category: Category) -> list[str]:
     """The usable texts of one answer."""
-    if parse.suspicious(answer.replace("`", "")) and not answer.lstrip().startswith(
-        ("[", "{", "`")
-    ):
-        return []
     if kind == "filo":
         return parse.anomaly_types(answer)
     if kind == "alfa":

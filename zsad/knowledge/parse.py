@@ -33,6 +33,7 @@ DEFECT_WORDS = re.compile(
     r"flawed|rust(?:ed|y)?|corroded|corrosion|contaminat\w+|missing|chipped)\b",
     re.IGNORECASE,
 )
+FENCE = re.compile(r"^\s*```[a-z]*\s*|\s*```\s*$")
 HEADER = re.compile(r":\s*$|^#|^\*\*.*\*\*:?$")
 LEAD_IN = re.compile(
     r"^(?:sure|certainly|of course|here (?:are|is)|below|okay|ok)\b", re.IGNORECASE
@@ -42,6 +43,12 @@ LEAD_IN = re.compile(
 def suspicious(text: str) -> bool:
     """Whether a text holds instructions, markup or addresses instead of a description."""
     return bool(SUSPICIOUS.search(text)) or any(ord(c) < 32 and c not in "\n\r\t" for c in text)
+
+
+def tainted(answer: str) -> bool:
+    """Whether any part of an answer is suspicious: such an answer is refused as a whole."""
+    body = FENCE.sub("", answer.strip())
+    return any(map(suspicious, items(answer) if body[:1] in "[{" else [body]))
 
 
 def contradicts(text: str, label: str) -> bool:
@@ -68,7 +75,7 @@ def items(answer: str) -> list[str]:
 
     Broken or truncated JSON and JSON of any other form give nothing.
     """
-    body = re.sub(r"^\s*```[a-z]*\s*|\s*```\s*$", "", answer.strip())
+    body = FENCE.sub("", answer.strip())
     if body[:1] in "[{":
         try:
             value: Any = json.loads(body)
@@ -106,6 +113,8 @@ def usable(text: str, label: str, least: int, most: int) -> bool:
 
 def anomaly_types(answer: str, most: int = 10) -> list[str]:
     """FiLo: short phrases, lower-case, without a closing full stop."""
+    if tainted(answer):
+        return []
     found = []
     for item in items(answer):
         text = item.split(":")[0].rstrip(".").strip().lower()
@@ -116,7 +125,7 @@ def anomaly_types(answer: str, most: int = 10) -> list[str]:
 
 def sentences(answer: str, label: str, least: int = 4, most: int = 40) -> list[str]:
     """Whole sentences of an answer, in order, without repetitions."""
-    if suspicious(answer):
+    if tainted(answer):
         return []
     found = []
     for item in items(answer):
