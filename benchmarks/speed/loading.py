@@ -133,7 +133,8 @@ def main() -> None:
     for row in decoding:
         print(
             f"decode at {args.size} px, {row['workers']} threads: "
-            f"{row['images_per_s']:.1f} images/s, {row['hidden']:.0%} hidden behind an equally slow consumer"
+            f"{row['images_per_s']:.1f} images/s, "
+            f"{row['hidden']:.0%} hidden behind an equally slow consumer"
         )
 
 

@@ -16,10 +16,10 @@ from zsad.errors import RequestError
 def folder_spec(path: Path) -> DatasetSpec:
     """Define a dataset from a folder.
 
-    Recognised, in this order: ``normal/`` and ``anomalous/``; a folder of these per category;
-    ``test/<type>/`` with ``ground_truth/<type>/`` (one category, or a folder per category); a
-    ``meta.json``.  The folder's name is what prompts call the thing.  Raises
-    :class:`RequestError` that says what was expected.
+    Recognised, in this order: ``normal/`` and ``anomalous/``; ``test/<type>/`` with
+    ``ground_truth/<type>/``; a folder for each category with either of these; a ``meta.json``.
+    The folder's name is what prompts call the thing.  Raises :class:`RequestError` that says
+    what was expected.
     """
     home = path.expanduser().resolve()
     if not home.is_dir():
@@ -41,12 +41,12 @@ def _recognised(home: Path) -> tuple[list[str], Layout]:
     folders = subfolders(home)
     if is_plain(home):
         return [home.name], Layout("folder", looks="normal/ and anomalous/")
-    if any(is_plain(f) for f in folders.values()):
-        names = [n for n, f in folders.items() if is_plain(f)]
-        return names, Layout("folder", looks="<category>/normal/ and <category>/anomalous/")
     if find_folder(home, "test") is not None:
         options = {"folders": {home.name: ["."]}, **_masks(home)}
         return [home.name], Layout("mvtec_like", options, looks="test/good/ and test/<type>/")
+    if any(is_plain(f) for f in folders.values()):
+        names = [n for n, f in folders.items() if is_plain(f)]
+        return names, Layout("folder", looks="<category>/normal/ and <category>/anomalous/")
     tested = [n for n, f in folders.items() if find_folder(f, "test") is not None]
     if tested:
         return tested, Layout(
