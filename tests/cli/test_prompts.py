@@ -1,0 +1,106 @@
+"""``zsad prompts``: the bundled bank passes; what is wrong is named; generation runs end to end."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.knowledge.server import serving
+from zsad.cli.main import main
+
+KEY = "sk-another-secret-0987654321"
+
+
+def test_the_bundled_bank_is_complete(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["prompts", "check", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["problems"] == []
+    reviews = {(r["kind"], r["dataset"]): r for r in document["reviews"]}
+    assert len(reviews) == 3 * 23
+    assert reviews["kanoclip", "mvtec"]["counts"]["abnormal"] == [5] * 15
+    assert all(r["longest"] <= 77 for r in reviews.values())
+
+
+def test_problems_are_named_and_end_with_3(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "filo").mkdir()
+    (tmp_path / "filo" / "mpdd.yaml").write_text(
+        """kind: filo
+dataset: mpdd
+provenance: {source: curated}
+categories:
+  connector: {class_name: connector, anomaly_types: [bent pin, bent pin, parts_mismatch, no defects]}
+  metal_plate: {class_name: metal plate, anomaly_types: [rust]}
+  gadget: {class_name: gadget, anomaly_types: [a, b, c, d]}
+"""
+    )
+    words = ["prompts", "check", "--kind", "filo", "--datasets", "mpdd", "--out", str(tmp_path)]
+    assert main(words) == 3
+    out = capsys.readouterr().out
+    for expected in (
+        "connector.anomaly_types: twice 'bent pin'",
+        "spelt like a file or defect folder: 'parts_mismatch'",
+        "contradicts its label 'abnormal': 'no defects'",
+        "metal_plate.anomaly_types: 1 texts, expected 4 to 10",
+        "tubes: no texts; make them with `zsad prompts generate --kind filo --datasets mpdd`",
+        "gadget: no such category of mpdd",
+    ):
+        assert expected in out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["check", "--kind", "fillo"], "--kind fillo: known are filo, alfa, kanoclip"),
+        (["generate", "--kind", "filo"], "needs --kind and --datasets"),
+        (
+            ["generate", "--kind", "filo", "--datasets", "elpv", "--images"],
+            "only the kind kanoclip asks about images",
+        ),
+        (["generate", "--kind", "filo", "--datasets", "elpv"], "ZSAD_LLM_MODEL"),
+        (
+            ["generate", "--kind", "filo", "--datasets", "elpv", "--model", "m"],
+            "OPENAI_API_KEY is not set",
+        ),
+    ],
+)
+def test_requests_that_cannot_be_met(
+    words: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.delenv("ZSAD_LLM_MODEL", raising=False)
+    assert main(["prompts", *words]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_generated_texts_are_used(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    answer = "- dark zone\n- thin fracture\n- broken finger\n- bright spot"
+    with serving(lambda n, body: answer) as server:
+        words = ["prompts", "generate", "--kind", "filo", "--datasets", "elpv", "--model", "toy"]
+        code = main([*words, "--base-url", server.url, "--out", str(tmp_path)])
+    captured = capfd.readouterr()
+    assert code == 0
+    assert "1 requests, 0 answers from the cache" in captured.out
+    assert KEY not in captured.out + captured.err
+    program = (
+        "from zsad.prompts import bank; from zsad.types import Category; "
+        "print(bank().find('filo', Category('elpv', 'solar_cell', 'solar cell')).texts); "
+        "print(bank().find('filo', Category('sdd', 'x', 'carpet')).dataset)"
+    )
+    monkeypatch.setenv("ZSAD_PROMPTS", str(tmp_path))
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert "'dark zone', 'thin fracture', 'broken finger', 'bright spot'" in done.stdout
+    assert done.stdout.splitlines()[1] == "mvtec"
