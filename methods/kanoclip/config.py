@@ -104,6 +104,8 @@ class Config:
     # Keys below these prefixes change only inference: a checkpoint serves all their values.
     inference_only: ClassVar[tuple[str, ...]] = ("preset",)
 
+    bank_kind: ClassVar[str] = "kanoclip"  # texts of the prompt bank that training reads
+
     preset: str = "default"
     knpl: Prompts = Prompts()
     vv: VV = VV()
@@ -115,3 +117,8 @@ class Config:
     loss: Loss = Loss()
     post: Post = Post()
     train: Train = Train()
+
+    @property
+    def caption_source(self) -> str:
+        """Where sentences about training images come from; ``off`` when nothing reads them."""
+        return self.knpl.kb.vqa if self.knpl.enabled and self.loss.knowledge else "off"

@@ -129,8 +129,7 @@ class KAnoCLIP(Method):
 
     @property
     def caption_source(self) -> str:
-        kb = self.config.knpl.kb
-        return kb.vqa if self.config.knpl.enabled and self.config.loss.knowledge else "off"
+        return self.config.caption_source
 
     @property
     def caption_all(self) -> bool:

@@ -34,7 +34,9 @@ def test_problems_are_named_and_end_with_3(
 dataset: mpdd
 provenance: {source: curated}
 categories:
-  connector: {class_name: connector, anomaly_types: [bent pin, bent pin, parts_mismatch, no defects]}
+  connector:
+    class_name: connector
+    anomaly_types: [bent pin, bent pin, parts_mismatch, no defects]
   metal_plate: {class_name: metal plate, anomaly_types: [rust]}
   gadget: {class_name: gadget, anomaly_types: [a, b, c, d]}
 """

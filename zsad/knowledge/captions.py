@@ -192,8 +192,8 @@ def _shrunk(pixels: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarra
         return pixels, mask
     height, width = (n // step * step for n in mask.shape)
     blocks = mask[:height, :width].reshape(height // step, step, width // step, step)
-    small = blocks.mean((1, 3)) >= 0.5
-    small = small if small.any() else blocks.any((1, 3))
+    small = np.asarray(blocks.mean((1, 3)) >= 0.5)
+    small = small if small.any() else np.asarray(blocks.any((1, 3)))
     if not small.any():
         return pixels, mask  # marked only in the cut-off margin
     return pixels[:height:step, :width:step], small

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -195,9 +196,7 @@ def _category(
                 for q in asked
                 for s in range(q.samples)
             ]
-            answers, why = asker.ask_all(
-                questions, lambda a, t=target: bool(read(kind, a, t, category))
-            )
+            answers, why = asker.ask_all(questions, partial(_holds_texts, kind, target, category))
             errors += why
             lists = [read(kind, a, target, category) for a in answers if a is not None]
             found = list(dict.fromkeys([*found, *_interleaved(lists)]))
@@ -219,6 +218,10 @@ def read(kind: str, answer: str, target: str, category: Category) -> list[str]:
     if kind == "alfa":
         return parse.descriptions(answer, target, category.class_name)
     return parse.sentences(answer, target)
+
+
+def _holds_texts(kind: str, target: str, category: Category, answer: str) -> bool:
+    return bool(read(kind, answer, target, category))
 
 
 def spread(texts: Sequence[str], most: int) -> list[str]:
@@ -284,7 +287,7 @@ def _ask_images(asker: Asker, dataset: str, limit: int, data_root: Path | str | 
         _, errors = asker.ask_all(
             questions,
             lambda a: bool(parse.sentences(a, "abnormal")),
-            lambda i, c=chosen: data_url(c[i]),
+            partial(_picture, chosen),
         )
         failed += [f"{dataset}/{key}: {e}" for e in errors]
     return failed
@@ -297,3 +300,7 @@ def data_url(sample: Sample) -> str:
     content = io.BytesIO()
     image.save(content, "PNG")
     return "data:image/png;base64," + base64.b64encode(content.getvalue()).decode()
+
+
+def _picture(samples: Sequence[Sample], i: int) -> str:
+    return data_url(samples[i])

@@ -10,6 +10,8 @@ from zsad.backbones import Backbone
 from zsad.checkpoints import TrainedOn
 from zsad.config import Settings
 from zsad.data.index import DatasetIndex
+from zsad.knowledge.answers import AnswerStore, answers_root
+from zsad.prompts import bank
 from zsad.types import Sample
 
 # Raised whenever a change of the engine changes trained weights for an unchanged request.
@@ -39,9 +41,31 @@ def training_identity(
             "part": data.part,
             "samples": list(data.uids),
             "seed": seed,
+            **knowledge(config, data),
         },
         16,
     )
+
+
+def knowledge(config: Any, data: TrainedOn) -> dict[str, Any]:
+    """Texts that training reads besides the samples: of the prompt bank, of a vision model.
+
+    A config class names its kind of bank texts in ``bank_kind`` and, as ``caption_source``, where
+    sentences about images come from.  Those written from the annotation follow from the samples.
+    """
+    found: dict[str, Any] = {}
+    kind = getattr(config, "bank_kind", "")
+    if kind:
+        found["texts"] = sorted(
+            e.digest
+            for e in bank().entries(kind)
+            if e.dataset == data.dataset or e.category in data.categories
+        )
+    if getattr(config, "caption_source", "off") in ("endpoint", "auto"):
+        answers = AnswerStore(answers_root()).images()
+        if answers:
+            found["answers"] = sorted(r["sha256"] for r in answers.values())
+    return found
 
 
 def trained_on(index: DatasetIndex, samples: Sequence[Sample], part: str) -> TrainedOn:
