@@ -39,10 +39,6 @@ class Auxiliary:
     default: str = "mvtec"
     overrides: dict[str, str] = field(default_factory=dict)
 
-    def get(self, key: str, default: Any = None) -> Any:
-        """``default`` or ``overrides``, as a mapping would answer."""
-        return {"default": self.default, "overrides": self.overrides}.get(key, default)
-
     def of(self, dataset: str) -> str:
         """The dataset that is trained on when ``dataset`` is the target."""
         return self.overrides.get(dataset, self.default)

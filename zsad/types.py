@@ -120,6 +120,7 @@ class BackboneInfo:
     std: tuple[float, float, float]
     interpolation: str = "bicubic"
     activation: str = "quick_gelu"
+    vv_first: int = 0  # first v-v block that the weights were made for; 0: see vv_start
     weights_source: str = ""  # "bundled", "random", "file:<name>", "hub:<tag>"
     weights_sha256: str = ""
     demo: bool = False  # the bundled demonstration backbone
@@ -133,8 +134,15 @@ class BackboneInfo:
 
     def vv_start(self, blocks_of_24: int) -> int:
         """First block (1-based) of a v-v path over the last ``blocks_of_24`` of 24 blocks,
-        scaled to this depth: 19 gives 6 and 18 gives 7 for ViT-L's 24 blocks."""
-        count = round(blocks_of_24 * self.depth / 24)
+        scaled to this depth: 19 gives 6 and 18 gives 7 for ViT-L's 24 blocks.
+
+        For a backbone whose weights were made for one start (``vv_first``) the longest published
+        path, 19 blocks, begins there, and others are scaled in proportion.
+        """
+        longest = self.depth * 19 / 24
+        if self.vv_first:
+            longest = self.depth - self.vv_first + 1
+        count = round(blocks_of_24 * longest / 19)
         return self.depth - max(1, min(count, self.depth)) + 1
 
     @property

@@ -79,7 +79,7 @@ class Clip(Method):
         """Image: probability [B]; map: pair logits [B, 2, h, w] (cosines / temperature)."""
         text = torch.stack([context.text[c.key].pair for c in context.categories])  # [B, 2, E]
         scale = 1.0 / self.config.temperature
-        logits = similarity(features.patches(self.dense), text, features.grid, scale)
+        logits = similarity(features.patches(self.dense).float(), text, features.grid, scale)
         cls = F.normalize(features[CLS].float(), dim=-1)
         cosine = torch.einsum("be,bce->bc", cls, text)  # [B, 2]
         return Scores([logits], (cosine * scale).softmax(-1)[:, 1])

@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from zsad.backbones.specs import (
     specs,
 )
 from zsad.errors import WeightsError
-from zsad.types import FeatureRequest, Tap
+from zsad.types import BackboneInfo, FeatureRequest, Tap
 
 ROOT = Path(__file__).resolve().parents[2]
 State = dict[str, Tensor]
@@ -178,3 +179,26 @@ def test_vit_l_has_the_names_and_shapes_of_the_released_weights(recipe: Any) -> 
     assert set(ours) == set(recipe_names)
     assert large.stages == quarters(24) == (6, 12, 18, 24)
     assert large.image_size == 518
+
+
+def test_a_backbone_may_have_its_own_vv_start() -> None:
+    """ViT-L keeps the papers' starts; weights made for one start have the long path there."""
+    info = BackboneInfo(
+        name="x",
+        title="x",
+        image_size=224,
+        patch=16,
+        depth=24,
+        width=64,
+        embed=64,
+        text_width=64,
+        text_depth=3,
+        context_length=77,
+        stages=(6, 12, 18, 24),
+        mean=(0.5, 0.5, 0.5),
+        std=(0.5, 0.5, 0.5),
+    )
+    assert [info.vv_start(n) for n in (24, 19, 18, 1)] == [1, 6, 7, 24]
+    assert [replace(info, depth=8).vv_start(n) for n in (19, 18)] == [3, 3]
+    own = replace(info, depth=8, vv_first=6)
+    assert [own.vv_start(n) for n in (19, 18, 1)] == [6, 6, 8]

@@ -203,6 +203,7 @@ def describe(
         mean=spec.mean,
         std=spec.std,
         interpolation=spec.interpolation,
+        vv_first=spec.vv_first,
         demo=spec.demo,
         native_size=int(config["vision_cfg"]["image_size"]),
     )

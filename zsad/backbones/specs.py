@@ -27,7 +27,8 @@ class BackboneSpec:
     """One backbone as ``specs.yaml`` or open_clip's model file describes it.
 
     ``image_size`` in pixels, 0: the architecture's own.  ``stages``: the four feature layers,
-    1-based; empty: the quarters of the depth.  ``activation``: the one that the weights were
+    1-based; empty: the quarters of the depth.  ``vv_first``: first block of the v-v path that the
+    weights were trained for, 0: each method's own choice.  ``activation``: the one that the weights were
     trained with (``quick_gelu`` or ``gelu``); empty: as the model file or the weight tag says.
     ``weights_file`` and ``hub_repo``: names of the weights in the caches.
     ``bundled``: sub-package that holds model file and weights.  ``demo``: no paper used it.
@@ -43,6 +44,7 @@ class BackboneSpec:
     bundled: str = ""
     image_size: int = 0
     stages: tuple[int, ...] = ()
+    vv_first: int = 0
     activation: str = ""
     interpolation: str = "bicubic"
     mean: tuple[float, float, float] = OPENAI_MEAN
