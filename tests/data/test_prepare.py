@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.data.miniatures import write_miniature
+from zsad.data import prepare as module
 from zsad.data.catalog import load_spec
 from zsad.data.prepare import extract, prepare, where_to_get
 from zsad.errors import DataError, RequestError
@@ -178,3 +179,36 @@ def test_a_whole_package_needs_no_archive() -> None:
     prepared = prepare("elpv", None)
     assert prepared.files == 0
     assert prepared.index.counts() == (377, 715)
+
+
+def test_a_bomb_is_measured_by_its_own_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "RATIO_FROM", 100_000)
+    bomb = tmp_path / "bomb.zip"
+    with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("zeros", bytes(2_000_000))
+    with pytest.raises(DataError, match=r"holds more than [\d,]+ bytes; refused"):
+        extract(bomb, tmp_path / "target")
+    assert _everything_below(tmp_path) == ["bomb.zip"]
+
+
+def test_one_archive_of_several_datasets(tmp_path: Path) -> None:
+    """Each dataset takes its own folder out of it, however deep the archive wraps it."""
+    write_miniature("cvc_colondb", tmp_path / "a")
+    write_miniature("cvc_colondb", tmp_path / "b")
+    (tmp_path / "b" / "CVC-ColonDB").rename(tmp_path / "a" / "CVC-ClinicDB")
+    archive = tmp_path / "Polyp_DataSet.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        for path in sorted(p for p in (tmp_path / "a").rglob("*") if p.is_file()):
+            file.write(path, Path("Polyp_DataSet") / path.relative_to(tmp_path / "a"))
+    for name, folder in (("cvc_colondb", "CVC-ColonDB"), ("cvc_clinicdb", "CVC-ClinicDB")):
+        done = prepare(name, tmp_path / "data", archive)
+        assert done.index.root == tmp_path / "data" / name / "Polyp_DataSet" / folder
+        assert done.index.counts() == (0, 4)
+
+
+def test_an_archive_of_a_common_name_is_not_taken_for_ours(tmp_path: Path) -> None:
+    (tmp_path / "archive.zip").write_bytes(b"of some other dataset")
+    with pytest.raises(RequestError, match="dataset br35h is not in"):
+        prepare("br35h", tmp_path)

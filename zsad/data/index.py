@@ -12,7 +12,7 @@ from pathlib import Path
 
 from zsad.data.catalog import DatasetSpec, Layout, list_specs, load_spec
 from zsad.data.indexers import INDEXERS, Indexing, NotThisLayout
-from zsad.data.indexers.base import checked_options, find_folder, natural
+from zsad.data.indexers.base import checked_options, find_folder, natural, subfolders
 from zsad.errors import DataError, RequestError, unknown
 from zsad.types import Category, Sample
 
@@ -134,13 +134,21 @@ def _roots(
     elif data_root is not None:
         top = Path(data_root).absolute()
         named = [f for n in spec.folder_names if (f := find_folder(top, n)) is not None]
-        bases = list(dict.fromkeys(named))
+        wrappers = [w for f in named if (w := _only_folder(f)) is not None]
+        bases = [f for f in (*named, *wrappers) if not _claimed_by_another(spec, f)]
+        bases = list(dict.fromkeys(bases))
         if not _claimed_by_another(spec, top):
             bases.append(top)
     for base in bases:
         wrapped = [f for n in spec.folder_names if (f := find_folder(base, n)) is not None]
         within = [f for w in layout.within if (f := base / w).is_dir()]
         yield from dict.fromkeys((base, *within, *wrapped))
+
+
+def _only_folder(folder: Path) -> Path | None:
+    """The one folder in ``folder``: archives often wrap everything once more."""
+    inner = list(subfolders(folder).values())
+    return inner[0] if len(inner) == 1 else None
 
 
 def _claimed_by_another(spec: DatasetSpec, top: Path) -> bool:

@@ -15,13 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, NamedTuple
 
-from zsad.data.catalog import DatasetSpec, load_spec
+from zsad.data.catalog import DatasetSpec, list_specs, load_spec
 from zsad.data.index import DatasetIndex, load_index
 from zsad.errors import DataError, RequestError
 from zsad.io import sha256_file
 
 MAX_FILES = 1_000_000
 MAX_BYTES = 200 * 2**30
+MAX_RATIO = 200  # times the archive's own size, minded above RATIO_FROM: small masks pack well
+RATIO_FROM = 256 * 2**20
 _BLOCK = 1 << 20
 
 
@@ -98,9 +100,13 @@ def where_to_get(spec: DatasetSpec) -> str:
 
 
 def _lying_there(spec: DatasetSpec, root: Path) -> Path | None:
+    """An archive of a usual name; one that several datasets share only in our own folder."""
     names = spec.archive.files if spec.archive is not None else ()
-    places = [root, *(root / n for n in spec.folder_names)]
-    return next((p / n for p in places for n in names if (p / n).is_file()), None)
+    others = [load_spec(n).archive for n in list_specs() if n != spec.name]
+    shared = {name for archive in others if archive is not None for name in archive.files}
+    places = [(root, tuple(n for n in names if n not in shared))]
+    places += [(root / folder, names) for folder in spec.folder_names]
+    return next((p / n for p, usual in places for n in usual if (p / n).is_file()), None)
 
 
 def _check_sum(spec: DatasetSpec, path: Path) -> None:
@@ -132,6 +138,7 @@ def extract(
     """
     archive, target = Path(archive), Path(target)
     target.parent.mkdir(parents=True, exist_ok=True)
+    max_bytes = min(max_bytes, max(RATIO_FROM, MAX_RATIO * _size_of(archive)))
     partial = Path(
         tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent)
     )
@@ -141,6 +148,13 @@ def extract(
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return files, size
+
+
+def _size_of(archive: Path) -> int:
+    try:
+        return archive.stat().st_size
+    except OSError as error:
+        raise DataError(f"{archive}: cannot be read ({error.strerror or error})") from None
 
 
 def _write_members(archive: Path, folder: Path, max_files: int, max_bytes: int) -> tuple[int, int]:
