@@ -6,15 +6,19 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-from scipy.stats import norm
-
-from zsad.metrics.stats import Interval, bootstrap_ci, holm, paired_permutation
 from zsad.store import ResultStore, key_of
 from zsad.tables.board import Board, Column, Row
 from zsad.tables.model import Line, Span, Table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from zsad.metrics.stats import Interval
+
+# The room of metrics imports torch, and a command line that only lists things must not:
+# it is imported where figures are computed.
 
 CI_NOTE = (
     "Intervals: 95 %, 2,000 bootstrap resamples of the images of each class, first seed; those "
@@ -95,6 +99,8 @@ def compare(store: ResultStore, board: Board, row: Row) -> list[Comparison]:
         for category in row.categories
         if (found := _scores(store, board, c, row, category)) is not None
     }
+    from zsad.metrics.stats import holm, paired_permutation
+
     raw: list[tuple[Column, Column, float, float, int]] = []
     for first, second in combinations(board.columns, 2):
         tests = []
@@ -115,6 +121,8 @@ def compare(store: ResultStore, board: Board, row: Row) -> list[Comparison]:
 
 def stouffer(tests: Sequence[tuple[float, float]]) -> float:
     """One two-sided p-value of independent ones.  ``tests``: (difference, two-sided p)."""
+    from scipy.stats import norm
+
     z = math.fsum(math.copysign(norm.isf(p / 2), d) if d else 0.0 for d, p in tests)
     return float(min(1.0, 2 * norm.sf(abs(z) / math.sqrt(len(tests)))))
 
@@ -131,6 +139,8 @@ def _scores(
 def _interval(
     store: ResultStore, board: Board, column: Column, row: Row, category: str
 ) -> Interval | None:
+    from zsad.metrics.stats import bootstrap_ci
+
     found = _scores(store, board, column, row, category)
     if found is None or found["label"].nunique() < 2:
         return None
@@ -141,6 +151,8 @@ def _mean(found: Sequence[Interval]) -> Interval | None:
     """The interval of a mean of independent figures: half-widths add in squares."""
     if not found:
         return None
+    from zsad.metrics.stats import Interval
+
     n = len(found)
     value = math.fsum(i.value for i in found) / n
     low = math.sqrt(math.fsum((i.value - i.low) ** 2 for i in found)) / n
