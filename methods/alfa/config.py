@@ -123,6 +123,8 @@ class Config:
     patch tokens the memory holds.  ``sigma``: smoothing of the map, output pixels.
     """
 
+    bank_kind: ClassVar[str] = "alfa"  # texts of the prompt bank that prompts are made of
+
     preset: str
     prompts: Prompts
     template: Template

@@ -207,6 +207,8 @@ class Config:
         "prompt.positions",
     )
 
+    bank_kind: ClassVar[str] = "filo"  # texts of the prompt bank that prompts are made of
+
     preset: str = "default"
     descriptions: str = "bank"
     taps: Literal["distinct", "released_alias"] = "distinct"

@@ -66,6 +66,12 @@ def numbers(document: dict[str, Any]) -> dict[tuple[str, str], Any]:
     return {(c["method"], c["category"]): c["metrics"] for c in document["cells"]}
 
 
+def same(found: dict[Any, Any], expected: dict[Any, Any]) -> None:
+    assert found.keys() == expected.keys()
+    for key, metrics in expected.items():
+        assert found[key] == pytest.approx(metrics, abs=1e-5), key
+
+
 def stored(results: Path) -> set[Path]:
     return set(results.glob("cells/*/*/*/*.json"))
 
@@ -97,7 +103,8 @@ def test_killed_sweeps_end_with_the_same_numbers(place: Path, tmp_path: Path) ->
     kept = {p: p.stat().st_mtime_ns for p in stored(results)}
     assert kept  # every kill came after a stored cell
     final = finish(place, results)
-    assert numbers(final) == numbers(expected)
+    # A resumed run merges fewer feature requests, so sums may be taken in another order.
+    same(numbers(final), numbers(expected))
     assert {p: p.stat().st_mtime_ns for p in kept} == kept  # none was written again
     assert final["counters"]["cells_run"] == len(expected["cells"]) - len(kept)
     assert not list(results.rglob("*.tmp"))
@@ -118,7 +125,7 @@ def test_two_processes_on_one_folder(place: Path, tmp_path: Path) -> None:
     for process in both:
         out, _ = process.communicate(timeout=300)
         assert process.returncode == 0
-        assert numbers(json.loads(out)) == numbers(expected)
+        same(numbers(json.loads(out)), numbers(expected))
     assert len(stored(results)) == len(expected["cells"])
     manifest = json.loads((results / "manifest.json").read_text())
     assert len(manifest["runs"]) == 2

@@ -170,7 +170,6 @@ def _write_members(archive: Path, folder: Path, max_files: int, max_bytes: int) 
         tarfile.TarError,
         EOFError,
         RuntimeError,
-        NotImplementedError,
     ) as error:
         raise DataError(f"{archive}: broken or unreadable archive ({error})") from None
     except OSError as error:

@@ -9,6 +9,7 @@ from typing import Any
 from zsad import config as cfg
 from zsad.data.index import DatasetIndex, load_index
 from zsad.errors import DataError, ZsadError
+from zsad.prompts import bank
 from zsad.runner import roles
 from zsad.runner.request import Column, Request
 from zsad.store import ResultStore
@@ -197,6 +198,13 @@ def _training_identity(plan: Plan, column: Column, dataset: str) -> str:
         return f"unavailable:{error}"
 
 
+def _bank_digest(column: Column, index: DatasetIndex, category: str) -> str:
+    """The texts of the prompt bank that the column's method reads for a category; '' for none."""
+    kind = getattr(column.config, "bank_kind", "")
+    entry = bank().find(kind, index.categories[category]) if kind else None
+    return entry.digest if entry else ""
+
+
 def fingerprint(
     request: Request,
     column: Column,
@@ -223,5 +231,6 @@ def fingerprint(
         "samples": [s.uid for s in samples],
         "seed": seed if column.seeded else 0,
         "trained": trained,
+        "texts": _bank_digest(column, index, category),
     }
     return cfg.digest(identity, 16)
