@@ -168,7 +168,8 @@ def mapped_layers(config: Config, backbone: BackboneInfo, start: int) -> tuple[i
     """
     if config.layers == "last":
         return (backbone.depth,)
-    layers = backbone.stages if config.layers == "all" else tuple(config.layers)
+    in_path = tuple(layer for layer in backbone.stages if layer >= start)
+    layers = in_path if config.layers == "all" else tuple(config.layers)
     wrong = [n for n in layers if not start <= int(n) <= backbone.depth]
     if wrong or not layers:
         raise RequestError(

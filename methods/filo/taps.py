@@ -31,7 +31,8 @@ def choose(config: Config, backbone: BackboneInfo) -> Taps:
     """Return the stages.  Raises :class:`RequestError` for v-v stages that do not exist."""
     start = backbone.vv_start(config.vv_blocks)
     layers = backbone.stages
-    vv_layers = config.vv_stages or layers[1:]
+    in_path = tuple(layer for layer in layers[1:] if layer >= start)
+    vv_layers = config.vv_stages or in_path or (backbone.depth,)
     for layer in vv_layers:
         if not start <= layer <= backbone.depth:
             raise RequestError(

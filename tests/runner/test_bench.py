@@ -96,6 +96,13 @@ def test_a_method_that_raises_costs_only_its_own_cell(bench: Bench) -> None:
     assert "\n" not in failure["error"]
 
 
+def test_a_config_that_does_not_fit_costs_only_its_own_method(bench: Bench) -> None:
+    document = bench("clip,filo", overrides=["filo.vv_stages=[1]"], protocol=None)
+    assert {c["method"] for c in document["cells"]} == {"clip"}
+    assert len(document["failed"]) == 2
+    assert all(f["cell"]["method"] == "filo" for f in document["failed"])
+
+
 def test_not_a_number_is_refused_by_name(bench: Bench) -> None:
     document = bench("nan,clip")
     assert {c["method"] for c in document["cells"]} == {"clip"}

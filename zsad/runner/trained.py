@@ -62,7 +62,13 @@ def provide(
         out.found.update({(c.label, s): error for c, s in wanted})
         return out
     for seed in dict.fromkeys(s for _, s in wanted):
-        group = [c for c, s in wanted if s == seed and _trainable(c, backbone)]
+        group = []
+        for column in (c for c, s in wanted if s == seed):
+            try:
+                if _trainable(column, backbone):
+                    group.append(column)
+            except Exception as error:  # a config that does not fit costs only its own column
+                out.found[column.label, seed] = error
         if not group:
             continue
         names = ", ".join(c.label for c in group)
