@@ -19,9 +19,21 @@ from zsad.types import Category
 
 pytest.importorskip("groundingdino", reason="groundingdino-py is an optional extra")
 
-WORDS = (
-    "[PAD] [UNK] [CLS] [SEP] [MASK] . ? anomaly damage broken defect contamination crack".split()
-)
+WORDS = [
+    "[PAD]",
+    "[UNK]",
+    "[CLS]",
+    "[SEP]",
+    "[MASK]",
+    ".",
+    "?",
+    "anomaly",
+    "damage",
+    "broken",
+    "defect",
+    "contamination",
+    "crack",
+]
 ASKED = ("anomaly", "damage", "crack")
 CATEGORY = Category("", "bottle", "bottle")
 

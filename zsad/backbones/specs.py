@@ -28,8 +28,8 @@ class BackboneSpec:
 
     ``image_size`` in pixels, 0: the architecture's own.  ``stages``: the four feature layers,
     1-based; empty: the quarters of the depth.  ``vv_first``: first block of the v-v path that the
-    weights were trained for, 0: each method's own choice.  ``activation``: the one that the weights were
-    trained with (``quick_gelu`` or ``gelu``); empty: as the model file or the weight tag says.
+    weights were trained for, 0: each method's own choice.  ``activation``: the one that the weights
+    were trained with (``quick_gelu`` or ``gelu``); empty: as the model file or the weight tag says.
     ``weights_file`` and ``hub_repo``: names of the weights in the caches.
     ``bundled``: sub-package that holds model file and weights.  ``demo``: no paper used it.
     """
