@@ -56,3 +56,12 @@ def golden() -> Callable[[str], tuple[dict[str, np.ndarray], dict[str, Any]]]:
         return arrays, json.loads(str(arrays["spec_json"]))
 
     return load
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _own_datasets_of_other_modules_are_forgotten() -> None:
+    """Definitions are known by name in a process; test modules use the same short names."""
+    from zsad.data import catalog
+
+    catalog._USER_SPECS.clear()
+    catalog._ORIGINS.clear()
