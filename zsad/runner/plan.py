@@ -18,6 +18,9 @@ from zsad.types import CellKey, Sample
 # Raised whenever a change of the code changes numbers for an unchanged request.
 NUMBERS_VERSION = 1
 
+# Under --limit: training images in all, as a multiple of the limit per category.
+QUICK_TRAINING = 4
+
 
 @dataclass(frozen=True)
 class Auxiliary:
@@ -171,11 +174,13 @@ def auxiliary_of(plan: Plan, dataset: str) -> Auxiliary:
 def auxiliary_samples(request: Request, name: str) -> Auxiliary:
     """Index a dataset and choose what is trained on.  Raises :class:`ZsadError`.
 
-    ``limit`` holds for training images, too: a quick look stays quick, and its records say so.
+    ``limit`` holds for training images, too, and there are about four times ``limit`` of them in
+    all: a quick look stays quick, and its records say so.
     """
     index = load_index(name, request.data_root, variant=request.settings.data.variants.get(name))
     part = request.settings.data.train_part
-    chosen = roles.auxiliary(index, part, request.limit)
+    share = -(-QUICK_TRAINING * request.limit // max(1, len(index.training_categories)))
+    chosen = roles.auxiliary(index, part, min(request.limit, max(2, share)))
     if not chosen:
         raise DataError(f"dataset {name}: no labelled images to train on; choose another dataset")
     identity = cfg.digest([name, index.fingerprint, part, [s.uid for s in chosen]])
