@@ -9,6 +9,7 @@ it scores.
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -42,12 +43,32 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class CosineRate:
+    """Factor of the learning rates by epoch (from 0): ``warmup_factor`` for ``warmup_epochs``
+    epochs, then a cosine that begins at 1.
+
+    The schedule of the CoOp family's training code: the cosine of ``epochs`` epochs starts after
+    the warm-up, so that the last epochs of it are never reached.
+    """
+
+    epochs: int
+    warmup_epochs: int = 0
+    warmup_factor: float = 1.0
+
+    def __call__(self, epoch: int) -> float:
+        if epoch < self.warmup_epochs:
+            return self.warmup_factor
+        return (1 + math.cos(math.pi * (epoch - self.warmup_epochs) / self.epochs)) / 2
+
+
+@dataclass(frozen=True)
 class TrainPhase:
     """One stage of a method's training.
 
     ``parameters``: prefixes of the trainable names of this phase (others are frozen).
     ``optimizer`` builds the optimiser from the named trainable parameters.
-    ``gradient_clip``: L2 norm, 0 = off.
+    ``gradient_clip``: L2 norm, 0 = off.  ``rate``: factor of the optimiser's learning rates in an
+    epoch (from 0), such as :class:`CosineRate`; None: constant rates.
     """
 
     name: str
@@ -56,6 +77,7 @@ class TrainPhase:
     parameters: tuple[str, ...]
     optimizer: Callable[[Mapping[str, torch.nn.Parameter]], torch.optim.Optimizer]
     gradient_clip: float = 0.0
+    rate: Callable[[int], float] | None = None
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 
 @dataclass(frozen=True)
@@ -19,17 +19,31 @@ class Loss:
 
 @dataclass(frozen=True)
 class Train:
-    """``train.*``: stochastic gradient descent at a constant rate."""
+    """``train.*``: stochastic gradient descent.
+
+    ``schedule``: ``cosine`` = ``warmup_epochs`` at the rate ``warmup_lr``, then a cosine that
+    begins at ``lr``; ``constant`` = always ``lr``.
+    """
 
     epochs: int
     batch_size: int
     lr: float
     momentum: float
     weight_decay: float
+    schedule: Literal["cosine", "constant"]
+    warmup_epochs: int
+    warmup_lr: float
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch_size < 1:
             raise ValueError("train.epochs and train.batch_size must be at least 1")
+        if self.lr <= 0 or self.warmup_lr < 0:
+            raise ValueError("train.lr must be above 0, train.warmup_lr 0 or above")
+        if self.schedule == "cosine" and not 0 <= self.warmup_epochs < self.epochs:
+            raise ValueError(
+                f"train.warmup_epochs={self.warmup_epochs} must lie below train.epochs="
+                f"{self.epochs}; set it to 0, or train.schedule=constant"
+            )
 
 
 @dataclass(frozen=True)

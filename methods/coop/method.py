@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from zsad import losses as zl
 from zsad import maps as dense
-from zsad.method import Method, TrainPhase
+from zsad.method import CosineRate, Method, TrainPhase
 from zsad.methods.coop.config import Config
 from zsad.methods.filo.modules import PromptLearner
 from zsad.methods.filo.texts import encode
@@ -147,9 +147,18 @@ class CoOp(Method):
         return {**terms, "total": total}
 
     def phases(self) -> list[TrainPhase]:
+        """Learn the context (and CoCoOp's meta-net), by default with an annealed rate."""
         train = self.config.train
+        cosine = CosineRate(train.epochs, train.warmup_epochs, train.warmup_lr / train.lr)
         return [
-            TrainPhase("context", train.epochs, train.batch_size, ("prompts.",), self._optimizer)
+            TrainPhase(
+                "context",
+                train.epochs,
+                train.batch_size,
+                ("prompts.",),
+                self._optimizer,
+                rate=cosine if train.schedule == "cosine" else None,
+            )
         ]
 
     def _optimizer(self, parameters: Mapping[str, nn.Parameter]) -> torch.optim.Optimizer:

@@ -65,9 +65,19 @@ class Bookkeeping(lightning.Callback):
 
     # ----------------------------------------------------------------------- Lightning's
     def on_train_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        for group in trainer.optimizers[0].param_groups:
+            group.setdefault("initial_lr", group["lr"])
         if self.state.optimizer is not None:
             trainer.optimizers[0].load_state_dict(self.state.optimizer)
         self._saved = self._tick = time.monotonic()
+
+    def on_train_epoch_start(
+        self, trainer: lightning.Trainer, module: lightning.LightningModule
+    ) -> None:
+        if self.phase.rate is not None:
+            factor = self.phase.rate(self.state.epoch)
+            for group in trainer.optimizers[0].param_groups:
+                group["lr"] = factor * group["initial_lr"]
 
     def on_train_batch_start(
         self, trainer: lightning.Trainer, module: lightning.LightningModule, batch: Any, index: int
@@ -130,6 +140,8 @@ class Bookkeeping(lightning.Callback):
             "seconds": round(state.epoch_seconds, 4),
             **dict(zip(state.sums, means.tolist())),
         }
+        if self.phase.rate is not None:
+            row["rate"] = trainer.optimizers[0].param_groups[0]["lr"]
         state.history.append(row)
         log_row(trainer.loggers, row, len(state.history))
         state.epoch += 1
