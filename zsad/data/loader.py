@@ -99,6 +99,9 @@ def _attempt(
         return _decode(sample, preprocess, policy, masks)
     except DataError as error:
         return error
+    except (Exception, SystemExit) as error:  # readers may be foreign code; a thread must not die
+        reason = next(iter(str(error).splitlines()), "no message")
+        return DataError(f"{sample.image}: decoding ended with {type(error).__name__}: {reason}")
 
 
 def _decoded(

@@ -1,7 +1,8 @@
 """One category of one dataset: one encoder pass, every head, one record per cell.
 
-A head that raises loses its own cell; the others go on.  An image that cannot be read loses
-the category for every head, because a figure over fewer images would silently be another one.
+A head that raises loses its own cell; the others go on.  What all heads share (an image that
+cannot be read, a batch that cannot be encoded) loses the category for every head, because a
+figure over fewer images would silently be another one.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from zsad.backbones import Backbone
 from zsad.config import Settings
 from zsad.data.loader import ImageBatch, MaskPolicy, batches
 from zsad.data.transforms import Preprocess
-from zsad.errors import CellError, ZsadError
+from zsad.errors import CellError
 from zsad.metrics import CategoryMetrics, MetricResult
 from zsad.metrics.curves import category_curves
 from zsad.runner.heads import Head
@@ -107,7 +108,7 @@ class CategoryRun:
                 with self.timer.stage("metrics"):
                     try:
                         outcome.result = outcome.metrics.compute()
-                    except ZsadError as error:
+                    except Exception as error:
                         outcome.error = error
         return outcomes
 
@@ -125,7 +126,8 @@ class CategoryRun:
                     self._score_batch(batch, variant, group, reference_features)
                 if self.on_images:
                     self.on_images(len(batch.samples))
-        except ZsadError as error:
+        except Exception as error:  # a decoder, the encoder, the device: whatever it was
+            log.debug("category %s failed", self.category.key, exc_info=True)
             for outcome in outcomes:
                 outcome.error = outcome.error or error
             return

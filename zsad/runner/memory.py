@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import torch
 
+from zsad.errors import CellError
 from zsad.types import BackboneInfo
 
 log = logging.getLogger(__name__)
@@ -51,13 +52,18 @@ def halving(
     """Call ``run(rows)``; when memory runs out, call it on both halves instead.
 
     ``note`` is told the size that worked out.  ``run`` must have no effect when it raises.
-    Raises the original error when a single row does not fit.
+    Raises :class:`CellError` when a single row does not fit.
     """
     try:
         return [run(rows)]
     except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error) or len(rows) <= 1:
+        if not is_out_of_memory(error):
             raise
+        if len(rows) <= 1:
+            raise CellError(
+                "out of memory with a single image; choose a smaller backbone.image_size, "
+                "backbone.precision=bf16, or a device with more memory"
+            ) from error
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     middle = (len(rows) + 1) // 2
