@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
+from zsad.data.mosaic import Mosaic
+
 KERNEL = re.compile(r"(\d+)x(\d+)")
 
 
@@ -166,16 +168,6 @@ class Rates:
     prompts: float = 1e-3
     heads: float = 1e-4
     adapter: float = 1e-5
-
-
-@dataclass(frozen=True)
-class Mosaic:
-    """``train.mosaic.*``: 2x2 mosaics of the same category, with probability ``p``, when the
-    auxiliary dataset is one of ``datasets``; drawn from a fixed, seeded pool."""
-
-    p: float = 0.2
-    pool: Literal["fixed"] = "fixed"
-    datasets: tuple[str, ...] = ("mvtec",)
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from zsad import losses as zl
+from zsad.data import mosaic
 from zsad.maps import pair_difference, similarity, upsample
 from zsad.method import BoxRequest, ImportedCheckpoint, Method, TrainPhase
 from zsad.methods.filo import boxes as fb
-from zsad.methods.filo import convert, mosaic, prompts, schedule, taps, texts
+from zsad.methods.filo import convert, prompts, schedule, taps, texts
 from zsad.methods.filo.config import Config, Grounding, Score
 from zsad.methods.filo.explain import explain_image
 from zsad.methods.filo.modules import ImageAdapter, PromptLearner, stages
@@ -364,7 +365,7 @@ class FiLo(Method):
     ) -> Sequence[Sample] | None:
         """Mix mosaics in where the auxiliary dataset asks for them."""
         config = self.config.train.mosaic
-        if not config.p or not self._auxiliary & set(config.datasets):
+        if not config.applies(self._auxiliary):
             return None
         return mosaic.epoch(samples, config, seed, f"{phase.name}/{epoch}")
 

@@ -7,6 +7,7 @@
 ``images``              files to pixels: images by content, masks by a stated rule
 ``transforms``          pixels to tensors: preprocessing, mask policy
 ``loader``              samples to batches, decoded by background threads
+``mosaic``              training images made of four others
 ``check``, ``prepare``  what ``zsad data check`` and ``zsad data prepare`` do
 ======================  ==================================================================
 

@@ -1,8 +1,9 @@
-"""2x2 mosaics of one category, FiLo's only augmentation (released code, MVTec AD only).
+"""2x2 mosaics of one category: the only augmentation of APRIL-GAN's and FiLo's released code,
+on MVTec AD alone.
 
-The released code makes a new mosaic whenever it draws one.  Here they come from a fixed, seeded
-pool, so that frozen features can be kept; and a mosaic's label follows its tiles (the released
-code keeps the label of the image that the mosaic replaces).
+Released code makes a new mosaic whenever it draws one.  Here they come from a fixed, seeded pool,
+so that frozen features can be kept; and a mosaic's label follows its tiles (released code keeps
+the label of the image that the mosaic replaces).  No torch.
 """
 
 from __future__ import annotations
@@ -11,17 +12,36 @@ import base64
 import json
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from PIL import Image
 
 from zsad.data.images import read_image, read_mask, register_reader
-from zsad.methods.filo.config import Mosaic
 from zsad.types import Sample
 
-SCHEME = "filo-mosaic"
+SCHEME = "mosaic"
 FIELDS = ("image", "mask", "crop", "extra_masks", "mask_threshold")
+
+
+@dataclass(frozen=True)
+class Mosaic:
+    """``train.mosaic.*``: 2x2 mosaics of the same category, with probability ``p``, when the
+    auxiliary dataset is one of ``datasets``; drawn from a fixed, seeded pool."""
+
+    p: float = 0.2
+    pool: Literal["fixed"] = "fixed"
+    datasets: tuple[str, ...] = ("mvtec",)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.p <= 1:
+            raise ValueError(f"train.mosaic.p={self.p} must lie in 0..1")
+
+    def applies(self, datasets: Iterable[str]) -> bool:
+        """Whether a training on ``datasets`` mixes mosaics in."""
+        return self.p > 0 and not set(self.datasets).isdisjoint(datasets)
 
 
 def epoch(samples: Sequence[Sample], config: Mosaic, seed: int, key: str) -> list[Sample]:

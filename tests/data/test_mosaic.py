@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from zsad.data import mosaic
 from zsad.data.images import read_image, read_mask
-from zsad.methods.filo import mosaic
-from zsad.methods.filo.config import Mosaic
+from zsad.data.mosaic import Mosaic
 from zsad.types import Sample
 
 
