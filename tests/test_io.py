@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -120,3 +121,66 @@ def test_a_held_lock_is_an_error_after_the_timeout(tmp_path: Path) -> None:
         io.file_lock(tmp_path / "lock", timeout=0.05),
     ):
         pass
+
+
+def test_the_file_goes_with_the_lock(tmp_path: Path) -> None:
+    with io.file_lock(tmp_path / "lock"):
+        assert (tmp_path / "lock").is_file()
+    assert os.listdir(tmp_path) == []
+
+
+def _die_while_writing(path: str, ready: Any) -> None:
+    handle, _ = io._temporary(Path(path))
+    os.write(handle, b"half of i")
+    ready.set()
+    time.sleep(60)
+
+
+def test_what_a_killed_writer_left_goes_and_what_a_living_one_writes_stays(tmp_path: Path) -> None:
+    fork = multiprocessing.get_context("fork")
+    path = tmp_path / "record.json"
+    ready = fork.Event()
+    writer = fork.Process(target=_die_while_writing, args=(str(path), ready))
+    writer.start()
+    assert ready.wait(30)
+    (temporary,) = tmp_path.glob(".record.json.*.tmp")
+    io.atomic_write_text(path, "other")
+    assert temporary.exists()  # its writer lives
+    writer.kill()
+    writer.join()
+    io.atomic_write_text(path, "third")
+    assert os.listdir(tmp_path) == ["record.json"]
+
+
+def _die_in_a_scratch_folder(parent: str, ready: Any) -> None:
+    with io.scratch_folder(parent, "scratch-") as folder:
+        (folder / "inside").write_text("much")
+        ready.set()
+        time.sleep(60)
+
+
+def test_scratch_folders_go_with_their_process_or_with_the_next_one(tmp_path: Path) -> None:
+    fork = multiprocessing.get_context("fork")
+    ready = fork.Event()
+    process = fork.Process(target=_die_in_a_scratch_folder, args=(str(tmp_path), ready))
+    process.start()
+    assert ready.wait(30)
+    (foreign,) = tmp_path.iterdir()
+    with io.scratch_folder(tmp_path, "scratch-") as own:
+        assert sorted(tmp_path.iterdir()) == sorted([own, foreign])
+    assert list(tmp_path.iterdir()) == [foreign]
+    process.kill()
+    process.join()
+    with io.scratch_folder(tmp_path, "scratch-") as own:
+        assert list(tmp_path.iterdir()) == [own]
+        own.rename(tmp_path / "kept")
+    assert [p.name for p in tmp_path.iterdir()] == ["kept"]
+
+
+@pytest.mark.parametrize("text", ["9" * 5000, "[" * 100_000, '{"a": nul}', "\ud800", ""])
+def test_json_without_end_is_one_line(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "odd.json"
+    path.write_bytes(text.encode("utf-8", "surrogatepass"))
+    with pytest.raises(DataError, match=r"odd\.json") as caught:
+        io.read_json(path)
+    assert "\n" not in str(caught.value)

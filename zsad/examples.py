@@ -83,8 +83,6 @@ def save(root: Path, key: CellKey, cell: CellExamples) -> Path:
     path = path_of(root, key)
     try:
         with file_lock(root / ".lock"):
-            for left in path.parent.glob(f".{path.name}.*.tmp"):
-                left.unlink(missing_ok=True)  # of a process that was killed
             return atomic_write_bytes(path, buffer.getvalue())
     except OSError as error:
         reason = error.strerror or error

@@ -14,10 +14,9 @@ been used for longest first.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import mmap
-import os
-import shutil
 import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -28,6 +27,7 @@ import torch
 from torch import Tensor
 
 from zsad import config as cfg
+from zsad.io import scratch_folder
 from zsad.types import BackboneInfo, EncoderVariant, ImageFeatures, Tap
 
 log = logging.getLogger(__name__)
@@ -204,11 +204,10 @@ class FeatureStore:
         folder: Path | None = None,
     ) -> None:
         self._scratch: Path | None = None
+        self._open = contextlib.ExitStack()
         if disk_bytes > 0:
-            parent = None if folder is None else str(folder)
-            if parent:
-                os.makedirs(parent, exist_ok=True)
-            self._scratch = Path(tempfile.mkdtemp(prefix="zsad-features-", dir=parent))
+            parent = folder or Path(tempfile.gettempdir())
+            self._scratch = self._open.enter_context(scratch_folder(parent, "zsad-features-"))
         self.tiers: list[Tier] = [
             MemoryTier("device", device_bytes, device),
             MemoryTier("host", host_bytes),
@@ -305,8 +304,7 @@ class FeatureStore:
         """Forget everything and remove the scratch files."""
         for space in list(self._last_used):
             self.discard(space)
-        if self._scratch is not None:
-            shutil.rmtree(self._scratch, ignore_errors=True)
+        self._open.close()
 
     def __enter__(self) -> FeatureStore:
         return self

@@ -1,12 +1,18 @@
-"""Files that are never half written: atomic writes, locks between processes, stable JSON."""
+"""Files that are never half written: atomic writes, locks between processes, stable JSON.
+
+What a killed process leaves behind (a temporary file, a scratch folder) is known by its lock,
+which ended with the process, and goes when somebody writes in the same place again.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
 import json
 import math
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -30,7 +36,8 @@ def atomic_write_bytes(path: Path | str, content: bytes) -> Path:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    remove_leftovers(path)
+    handle, name = _temporary(path)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
@@ -83,6 +90,78 @@ def finite(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} cannot be written as JSON")
 
 
+def remove_leftovers(path: Path | str) -> None:
+    """Remove what killed processes left of their attempts to write ``path``."""
+    path = Path(path)
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        with _abandoned(left) as mine:
+            if mine:
+                left.unlink(missing_ok=True)
+
+
+def _temporary(path: Path) -> tuple[int, str]:
+    """A temporary file beside ``path``: (open handle that holds its lock, name)."""
+    while True:
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        if _claimed(handle, name):
+            return handle, name
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def scratch_folder(parent: Path | str, prefix: str) -> Iterator[Path]:
+    """Make a folder ``<parent>/<prefix>...`` for as long as the context lasts.
+
+    Those that killed processes left there are removed first.  The folder may be renamed within
+    the context: it then stays.  Raises ``OSError``.
+    """
+    parent = Path(parent)
+    parent.mkdir(parents=True, exist_ok=True)
+    for left in parent.glob(f"{glob.escape(prefix)}*"):
+        with _abandoned(left) as mine:
+            if mine and left.is_dir():
+                shutil.rmtree(left, ignore_errors=True)
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+        try:
+            handle = os.open(folder, os.O_RDONLY)
+        except FileNotFoundError:
+            continue
+        if _claimed(handle, folder):
+            break
+        os.close(handle)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(handle)
+
+
+def _claimed(handle: int, path: Path | str) -> bool:
+    """Lock what was just made; False if somebody took it for a leftover in that moment."""
+    if fcntl is not None:
+        with contextlib.suppress(OSError):  # without locks nothing is ever taken for a leftover
+            fcntl.flock(handle, fcntl.LOCK_EX)
+    return os.path.exists(path)
+
+
+@contextlib.contextmanager
+def _abandoned(path: Path) -> Iterator[bool]:
+    """Whether the process that made ``path`` is gone; if so, it is ours within the context."""
+    handle = -1
+    mine = False
+    if fcntl is not None:
+        with contextlib.suppress(OSError):
+            handle = os.open(path, os.O_RDONLY)
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            mine = True
+    try:
+        yield mine
+    finally:
+        if handle >= 0:
+            os.close(handle)
+
+
 def _umask() -> int:
     current = os.umask(0)
     os.umask(current)
@@ -100,6 +179,8 @@ def read_json(path: Path | str) -> Any:
         raise DataError(f"{path}: cannot be read ({error})") from None
     except json.JSONDecodeError as error:
         raise DataError(f"{path}, line {error.lineno}: not valid JSON ({error.msg})") from None
+    except (ValueError, RecursionError) as error:  # a number without end, brackets without end
+        raise DataError(f"{path}: not JSON that can be read ({error})") from None
 
 
 def sha256_file(path: Path | str) -> str:
@@ -116,8 +197,8 @@ def sha256_file(path: Path | str) -> str:
 def file_lock(path: Path | str, timeout: float = 60.0) -> Iterator[None]:
     """Hold the lock file ``path`` against all other processes and threads.
 
-    The lock ends with the process, also when it is killed.  Raises :class:`DataError` after
-    ``timeout`` seconds.
+    The lock ends with the process, also when it is killed; the file goes with the lock.
+    Raises :class:`DataError` after ``timeout`` seconds.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -126,17 +207,30 @@ def file_lock(path: Path | str, timeout: float = 60.0) -> Iterator[None]:
             yield
         return
     deadline = time.monotonic() + timeout
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    while (handle := _locked(path)) is None:
+        _wait(path, deadline)
     try:
-        while True:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                _wait(path, deadline)
         yield
     finally:
+        path.unlink(missing_ok=True)  # while it is held: whoever waits for it finds it gone
         os.close(handle)  # gives the lock back
+
+
+def _locked(path: Path) -> int | None:
+    """An open handle that holds the lock file, or None while another process has it."""
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # The lock of a file that its holder has removed excludes nobody who comes later.
+        if os.path.samestat(os.fstat(handle), os.stat(path)):
+            return handle
+    except (BlockingIOError, FileNotFoundError):
+        pass
+    except BaseException:
+        os.close(handle)
+        raise
+    os.close(handle)
+    return None
 
 
 @contextlib.contextmanager

@@ -113,8 +113,6 @@ class ResultStore:
         try:
             with self._lock():
                 self._set_aside(key)
-                for left in path.parent.glob(f".{path.name}.*.tmp"):
-                    left.unlink(missing_ok=True)  # of a process that was killed
                 target = self._scores_path(path)
                 if content is not None:
                     atomic_write_bytes(target, content)

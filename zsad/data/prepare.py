@@ -8,7 +8,6 @@ import os
 import shutil
 import stat
 import tarfile
-import tempfile
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from typing import IO, NamedTuple
 from zsad.data.catalog import DatasetSpec, list_specs, load_spec
 from zsad.data.index import DatasetIndex, load_index
 from zsad.errors import DataError, RequestError
-from zsad.io import sha256_file
+from zsad.io import scratch_folder, sha256_file
 
 MAX_FILES = 1_000_000
 MAX_BYTES = 200 * 2**30
@@ -137,16 +136,14 @@ def extract(
     never replaced.  Raises :class:`DataError`.
     """
     archive, target = Path(archive), Path(target)
-    target.parent.mkdir(parents=True, exist_ok=True)
     max_bytes = min(max_bytes, max(RATIO_FROM, MAX_RATIO * _size_of(archive)))
-    partial = Path(
-        tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent)
-    )
     try:
-        files, size = _write_members(archive, partial, max_files, max_bytes)
-        _merge(partial, target, archive)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        with scratch_folder(target.parent, f".{target.name}.partial-") as partial:
+            files, size = _write_members(archive, partial, max_files, max_bytes)
+            _merge(partial, target, archive)
+    except OSError as error:
+        reason = error.strerror or error
+        raise DataError(f"{archive}: cannot be extracted to {target} ({reason})") from None
     return files, size
 
 
@@ -172,8 +169,6 @@ def _write_members(archive: Path, folder: Path, max_files: int, max_bytes: int) 
         RuntimeError,
     ) as error:
         raise DataError(f"{archive}: broken or unreadable archive ({error})") from None
-    except OSError as error:
-        raise DataError(f"{archive}: cannot be extracted ({error.strerror or error})") from None
     except Exception as error:  # zlib.error and lzma.LZMAError are no common type
         if type(error).__module__ not in ("zlib", "lzma", "_lzma", "bz2"):
             raise
