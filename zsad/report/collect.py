@@ -2,61 +2,133 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import logging
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from zsad import examples, overlay
+from zsad import examples
 from zsad.errors import ZsadError
-from zsad.examples import CellExamples, Example
+from zsad.examples import CellExamples
+from zsad.report import pictures
+from zsad.report.pictures import PictureShelf
 from zsad.store import ResultStore, key_of
-from zsad.tables.board import Board, boards
-from zsad.types import CellRecord
+from zsad.tables.board import Board, Row, boards
+from zsad.tables.build import KINDS, overview
+from zsad.tables.compare import comparison
+from zsad.types import METRICS, CellRecord
 
 log = logging.getLogger(__name__)
 
-BINS = 24  # of the score histograms
-OUTLINE = (255, 255, 255)
-ORDER = {kind: i for i, kind in enumerate(examples.KINDS)}
+MOST_BINS = 24  # of the score histograms
 
 
-def collect(store: ResultStore) -> list[dict[str, Any]]:
-    """One entry per backbone: its cells with curves, histograms and example pictures."""
-    return [_board(store, board) for board in boards(store.cells())]
+def collect(store: ResultStore, most: int = pictures.MOST) -> dict[str, Any]:
+    """Everything that the page draws: one board per backbone, and the pictures by name.
+
+    ``most``: example pictures in all; where that is less than four per cell, every cell keeps
+    equally many (at least one, unless ``most`` is 0), and ``per_cell`` says how many.
+    """
+    found = boards(store.cells())
+    cells = sum(len(records) for board in found for records in board.cells.values())
+    full = len(examples.KINDS)
+    per_cell = full if cells * full <= most else max(min(1, most), most // max(cells, 1))
+    shelf = PictureShelf()
+    made = [_board(store, board, per_cell, shelf) for board in found]
+    return {
+        "boards": made,
+        "pictures": shelf.uris,
+        "per_cell": None if per_cell >= full else per_cell,
+    }
 
 
-def _board(store: ResultStore, board: Board) -> dict[str, Any]:
+def _board(store: ResultStore, board: Board, per_cell: int, shelf: PictureShelf) -> dict[str, Any]:
+    comparable = _comparable_by_category(board)
     cells = [
-        _cell(store, record)
+        _cell(store, record, comparable, per_cell, shelf)
         for column in board.columns
         for row in board.rows
         for record in board.of(column.label, row.name).values()
     ]
     return {
-        "backbone": board.backbone,
+        "backbone": board.name,
         "banner": board.banner,
-        "methods": [{"label": c.label, "title": c.head} for c in board.columns],
+        "methods": [
+            {"label": c.label, "title": c.head, "group": c.group, "comparable": c.comparable}
+            for c in board.columns
+        ],
         "datasets": [
             {"name": r.name, "title": r.title, "categories": list(r.categories)} for r in board.rows
         ],
         "cells": cells,
+        "means": _means(board),
+        "published": _published(board),
     }
 
 
-def _cell(store: ResultStore, record: CellRecord) -> dict[str, Any]:
+# ------------------------------------------------------------------------------- figures
+def _means(board: Board) -> list[dict[str, Any]]:
+    """Means over the categories of a dataset, and over datasets: the figures of the overview."""
+    titles = {row.name: row.title for row in board.rows}
+    return [
+        {
+            **entry,
+            "title": titles.get(entry["row"], entry["row"]),
+            "mean": entry["row"] not in titles,
+        }
+        for table in overview(board).tables
+        for entry in table.data
+        if entry["metric"] in METRICS and entry["value"] is not None
+    ]
+
+
+def _published(board: Board) -> list[dict[str, Any]]:
+    """Published figures of what was measured, by dataset, with how comparable they are."""
+    tables, _ = comparison(board, KINDS)
+    heads = {c.label: c.head for c in board.columns}
+    return [
+        {**entry, "title": heads[entry["method"]]}
+        for table in tables
+        for entry in table.data
+        if entry["published"] is not None and entry["value"] is not None
+    ]
+
+
+def _comparable_by_category(board: Board) -> dict[tuple[str, str, str], dict[str, float]]:
+    """Published figures in 0..1 by (method, dataset, category), then metric; those made under
+    other conditions in a way that forbids comparing are left out."""
+    found: dict[tuple[str, str, str], dict[str, float]] = {}
+    for row in board.rows:
+        for entry in _category_entries(board, row):
+            if entry["published"] is not None and entry["protocol"] in ("yes", "partly"):
+                place = entry["method"], row.name, entry["row"]
+                found.setdefault(place, {})[entry["metric"]] = entry["published"] / 100
+    return found
+
+
+def _category_entries(board: Board, row: Row) -> Sequence[dict[str, Any]]:
+    tables, _ = comparison(board, KINDS, row)
+    return [entry for table in tables for entry in table.data if entry["row"] in row.categories]
+
+
+# --------------------------------------------------------------------------------- cells
+def _cell(
+    store: ResultStore,
+    record: CellRecord,
+    published: dict[tuple[str, str, str], dict[str, float]],
+    per_cell: int,
+    shelf: PictureShelf,
+) -> dict[str, Any]:
     key = key_of(record)
     try:
         found = examples.load(store.root, key) or CellExamples([])
     except ZsadError as error:
         log.warning("%s", error)
         found = CellExamples([])
-    shown = sorted(found.examples, key=lambda e: (ORDER.get(e.kind, 9), e.uid))
-    low, high = _range(shown)
+    values, labels = _scores(store, record)
+    low, high = pictures.colour_range(found.examples)
     return {
         "method": record.method,
         "dataset": record.dataset,
@@ -64,84 +136,43 @@ def _cell(store: ResultStore, record: CellRecord) -> dict[str, Any]:
         "seed": record.seed,
         "metrics": record.metrics,
         "undefined": record.undefined,
+        "published": published.get((record.method, record.dataset, record.category), {}),
         "normal": record.n_normal,
         "anomalous": record.n_anomalous,
-        "histogram": _histogram(store, record),
+        "histogram": histogram(values, labels),
         "curves": found.curves,
-        "examples": [_example(e, low, high) for e in shown],
+        "examples": [
+            pictures.as_data(e, low, high, values[labels != e.label], shelf)
+            for e in pictures.choose(found.examples, per_cell)
+        ],
     }
 
 
-def _histogram(store: ResultStore, record: CellRecord) -> dict[str, Any] | None:
-    """Image scores of normal and anomalous images in common bins."""
-    table = store.scores(key_of(record))
-    if table is None or not len(table):
+def _scores(store: ResultStore, record: CellRecord) -> tuple[np.ndarray, np.ndarray]:
+    """Image scores and labels of a cell; empty where none can be read."""
+    try:
+        table = store.scores(key_of(record))
+    except ZsadError as error:
+        log.warning("%s", error)
+        table = None
+    if table is None:
+        return np.empty(0), np.empty(0, dtype=int)
+    return table["score"].to_numpy(dtype=float), table["label"].to_numpy()
+
+
+def histogram(values: np.ndarray, labels: np.ndarray) -> dict[str, Any] | None:
+    """Image scores of normal and anomalous images in common bins; None without scores.
+
+    The number of bins grows with the square root of the number of images.
+    """
+    if not len(values):
         return None
-    values = table["score"].to_numpy(dtype=float)
-    labels = table["label"].to_numpy()
     low, high = float(values.min()), float(values.max())
-    edges = np.linspace(low, high if high > low else low + 1, BINS + 1)
+    bins = min(MOST_BINS, max(6, 2 * math.isqrt(len(values))))
+    edges = np.linspace(low, high if high > low else low + 1, bins + 1)
     return {
         "low": float(edges[0]),
         "high": float(edges[-1]),
         "normal": np.histogram(values[labels == 0], edges)[0].tolist(),
         "anomalous": np.histogram(values[labels == 1], edges)[0].tolist(),
     }
-
-
-def _range(shown: Sequence[Example]) -> tuple[float, float]:
-    """One colour range for all pictures of a cell, so that they can be compared."""
-    if not shown:
-        return 0.0, 1.0
-    low = min(float(e.map.min()) for e in shown)
-    high = max(float(e.map.max()) for e in shown)
-    return low, high if high > low else low + 1.0
-
-
-def _example(example: Example, low: float, high: float) -> dict[str, Any]:
-    picture = Image.open(io.BytesIO(example.jpeg)).convert("RGB")
-    heat = overlay.overlay(picture, example.map, low, high)
-    if example.mask is not None and example.mask.any():
-        heat = outlined(heat, example.mask)
-    return {
-        "uid": example.uid,
-        "kind": example.kind,
-        "label": example.label,
-        "defect": example.defect,
-        "score": example.score,
-        "picture": _data_uri(example.jpeg),
-        "heat": _data_uri(_jpeg(heat)),
-        "explanations": [
-            {
-                "text": e.text,
-                "similarity": e.similarity,
-                "label": e.label,
-                "source": e.source,
-                "note": e.note,
-            }
-            for e in example.explanations
-        ],
-    }
-
-
-def outlined(picture: Image.Image, mask: np.ndarray) -> Image.Image:
-    """Draw the border of a mask [H, W] on a picture of that size: white beside black, two
-    pixels wide, so that it shows on any colour."""
-    from scipy.ndimage import binary_dilation
-
-    pixels = np.asarray(picture.convert("RGB")).copy()
-    outer = binary_dilation(mask) & ~mask
-    far = binary_dilation(mask, iterations=2) & ~mask & ~outer
-    pixels[far] = (0, 0, 0)
-    pixels[outer] = OUTLINE
-    return Image.fromarray(pixels)
-
-
-def _jpeg(picture: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=85)
-    return buffer.getvalue()
-
-
-def _data_uri(jpeg: bytes) -> str:
-    return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode("ascii")

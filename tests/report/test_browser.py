@@ -1,0 +1,194 @@
+"""The report in a real headless Chromium: drawn, usable, readable on a phone, and silent."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.report.browser import Browser
+from tests.report.conftest import EVIL
+from zsad import report
+from zsad.store import ResultStore
+
+PHONE = 390  # CSS pixels
+# The widest thing that sticks out of the window and cannot be scrolled by itself.
+STICKS_OUT = """
+[...document.body.querySelectorAll("*")].filter((n) => {
+  const box = n.getBoundingClientRect();
+  return box.width && box.right > innerWidth + 1 && !n.closest(".wide, pre");
+}).map((n) => n.outerHTML.slice(0, 80))
+"""
+WIDTHS = "[document.documentElement.scrollWidth, innerWidth]"
+
+
+@pytest.fixture
+def opened(browser: Browser, request: pytest.FixtureRequest) -> Browser:
+    """The browser with the report of the store that the test takes."""
+    name = "sweep" if "sweep" in request.fixturenames else "store"
+    store: ResultStore = request.getfixturevalue(name)
+    browser.errors.clear()
+    browser.requests.clear()
+    browser.open(report.write(store.root))
+    return browser
+
+
+def column(browser: Browser, table: str, number: int) -> list[str]:
+    """The texts of one column of a table's body."""
+    rows = f"[...document.querySelectorAll('{table} tbody tr')]"
+    found: list[str] = browser.value(f"{rows}.map((r) => r.cells[{number}].textContent)")
+    return found
+
+
+def choose(browser: Browser, name: str, value: str) -> None:
+    """Choose in a list as a reader does."""
+    browser.value(
+        f"(() => {{ const s = document.getElementById('{name}'); s.value = '{value}';"
+        f" s.dispatchEvent(new Event('change')) }})()"
+    )
+
+
+def count(browser: Browser, selector: str) -> int:
+    """How many elements match."""
+    return int(browser.value(f"document.querySelectorAll('{selector}').length"))
+
+
+def test_it_draws_without_errors_and_asks_for_nothing(opened: Browser, sweep: ResultStore) -> None:
+    assert opened.errors == []
+    outside = [r for r in opened.requests if not r.startswith("data:")]
+    assert outside == [(sweep.root / "report" / "index.html").resolve().as_uri()]
+    assert count(opened, "#bars rect") == 9  # 3 categories of mvtec by 3 methods
+    assert count(opened, "#lines path.curve") == 6  # 2 curves by 3 methods
+    assert count(opened, "#histograms .bar.normal") == 6  # two bins of three scores by 3 methods
+    assert count(opened, "#examples .card") == 12
+    loaded = "[...document.images].every((i) => i.complete && i.naturalWidth > 0)"
+    assert opened.value(loaded) is True
+
+
+def test_the_network_is_out_of_reach(opened: Browser, store: ResultStore) -> None:
+    blocked = opened.value("fetch('http://127.0.0.1:9/').then(() => 'fetched', () => 'blocked')")
+    assert blocked == "blocked"
+    assert any("Content Security Policy" in e for e in opened.errors)
+
+
+def test_hostile_texts_are_shown_and_never_run(opened: Browser, store: ResultStore) -> None:
+    choose(opened, "category", "plain")
+    opened.value(f"document.getElementById('category').value = {EVIL!r}")
+    opened.value("document.getElementById('category').dispatchEvent(new Event('change'))")
+    assert opened.value("window.hacked === undefined") is True
+    assert EVIL in opened.value("document.querySelector('#examples').textContent")
+    assert count(opened, "img[src=x]") == 0
+    assert opened.errors == []
+
+
+def test_headings_sort_and_turn_round(opened: Browser, sweep: ResultStore) -> None:
+    assert column(opened, "#ranking", 0) == ["CLIP", "WINCLIP", "ALFA"]  # by image AUROC
+    scores = [float(t) for t in column(opened, "#ranking", 1)]
+    assert scores == sorted(scores, reverse=True)
+    head = "document.querySelectorAll('#ranking th button')"
+    opened.value(f"{head}[1].click()")
+    assert [float(t) for t in column(opened, "#ranking", 1)] == sorted(scores)
+    opened.value(f"{head}[0].click()")
+    assert column(opened, "#ranking", 0) == ["ALFA", "CLIP", "WINCLIP"]
+    assert opened.value(f"{head}[0].parentNode.getAttribute('aria-sort')") == "ascending"
+    # The paper's tables sort as well; their means stay below.
+    table = "#overview details table"
+    opened.value(f"document.querySelectorAll('{table} th button')[2].click()")
+    first = opened.value(
+        f"[...document.querySelector('{table}').tBodies[0].rows].map((r) => r.cells[0].textContent)"
+    )
+    assert first == ["BrainMRI (1)", "MVTec AD (3)", "mean of 2"]
+
+
+def test_measured_stands_beside_published(opened: Browser, sweep: ResultStore) -> None:
+    rows = list(zip(*(column(opened, "#against", i) for i in range(6))))
+    assert ("MVTec AD", "CLIP", "55.0", "74.1", "-19.1", "yes") in rows
+    assert ("MVTec AD", "ALFA", "75.0", "93.2", "-18.2", "in part") in rows
+    why = column(opened, "#against", 6)
+    assert any("FAPrompt, Table 1" in text for text in why)
+
+
+def test_choices_change_what_is_drawn(opened: Browser, sweep: ResultStore) -> None:
+    assert opened.value("document.querySelector('.where').textContent") == "MVTec AD, carpet"
+    opened.value("document.querySelectorAll('#bars .pick')[2].dispatchEvent(new Event('click'))")
+    assert "metal_nut" in opened.value("document.querySelector('.where').textContent")
+    choose(opened, "dataset", "brainmri")
+    assert opened.value("document.querySelector('.where').textContent") == "BrainMRI, brain"
+    choose(opened, "metric", "pixel_auroc")
+    said = opened.value("document.querySelector('#bars').textContent")
+    assert said == "pixel AUROC is not defined here: the images have no masks."
+    hidden = "document.getElementById('seed').parentNode.hidden"
+    assert opened.value(hidden) is True  # there is one seed
+
+
+def test_heat_map_and_outline_lie_on_the_picture(opened: Browser, sweep: ResultStore) -> None:
+    boxes: list[dict[str, Any]] = opened.value(
+        "[...document.querySelector('.stack').children]"
+        ".map((n) => n.getBoundingClientRect().toJSON())"
+    )
+    picture, heat, lines = boxes
+    for side in ("left", "top", "right", "bottom"):
+        assert heat[side] == pytest.approx(picture[side], abs=0.5)
+        assert lines[side] == pytest.approx(picture[side], abs=0.5)
+    truth = opened.value("document.querySelector('.stack .truth').getBoundingClientRect().toJSON()")
+    scale = picture["width"] / 224
+    assert truth["left"] - picture["left"] == pytest.approx(60 * scale, abs=1.5)
+    assert truth["top"] - picture["top"] == pytest.approx(40 * scale, abs=1.5)
+    assert truth["width"] == pytest.approx(40 * scale, abs=2)
+    fade = "document.getElementById('fade')"
+    opened.value(f"{fade}.value = 0; {fade}.dispatchEvent(new Event('input'))")
+    assert opened.value("getComputedStyle(document.querySelector('.heat')).opacity") == "0"
+
+
+def test_a_reason_shows_its_place(opened: Browser, sweep: ResultStore) -> None:
+    reason = "document.querySelector('.card .placed')"
+    opened.value(f"{reason}.dispatchEvent(new Event('mouseenter'))")
+    assert count(opened, ".region") == 1
+    box = opened.value("document.querySelector('.region').getAttribute('x')")
+    assert float(box) == 0.25 * 224
+    opened.value(f"{reason}.dispatchEvent(new Event('mouseleave'))")
+    assert count(opened, ".region") == 0
+
+
+@pytest.mark.parametrize("width", [320, PHONE, 768])
+def test_a_phone_needs_no_sideways_scrolling(
+    browser: Browser, store: ResultStore, width: int
+) -> None:
+    """With a category name of many signs and undefined figures."""
+    browser.open(report.write(store.root), width, 844)
+    for part in ("category", "dataset"):
+        value = browser.value(f"document.getElementById('{part}').value")
+        choose(browser, part, value.replace("\\", "\\\\").replace("'", "\\'"))
+    scroll, inner = browser.value(WIDTHS)
+    assert inner == width
+    assert scroll <= width, browser.value(STICKS_OUT)
+    assert browser.value(STICKS_OUT) == []
+    size = float(browser.value("parseFloat(getComputedStyle(document.body).fontSize)"))
+    assert size >= 14  # readable without zooming
+
+
+def test_night_colours_keep_the_contrast(browser: Browser, sweep: ResultStore) -> None:
+    page = report.write(sweep.root)
+    for dark in (False, True):
+        browser.open(page, dark=dark)
+        text, ground = (
+            [
+                int(v)
+                for v in browser.value(f"getComputedStyle(document.body).{name}")[4:-1].split(",")
+            ]
+            for name in ("color", "backgroundColor")
+        )
+        assert contrast(text, ground) > 7
+        assert (sum(ground) < sum(text)) == dark
+
+
+def contrast(one: list[int], other: list[int]) -> float:
+    """The contrast ratio of WCAG 2."""
+    lights = sorted(
+        sum(
+            part * (c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4)
+            for part, c in zip((0.2126, 0.7152, 0.0722), (v / 255 for v in colour))
+        )
+        for colour in (one, other)
+    )
+    return (lights[1] + 0.05) / (lights[0] + 0.05)

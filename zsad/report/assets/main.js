@@ -1,0 +1,47 @@
+// Wires the choices to what is drawn.
+function draw() {
+  const where = `${dataset().title}, ${$("category").value}`;
+  document.querySelectorAll(".where").forEach((node) => { node.textContent = where; });
+  drawBars();
+  drawCurves();
+  drawHistograms();
+  drawExamples();
+}
+
+function chooseCategory() {
+  const kept = new Set(cellsOf().map((c) => c.category));
+  fill($("category"), dataset().categories.filter((c) => kept.has(c)).map((c) => [c, c]));
+  draw();
+}
+
+function chooseDataset() {
+  const found = board().cells.filter((c) => c.dataset === $("dataset").value);
+  fill($("seed"), [...new Set(found.map((c) => c.seed))].sort((a, b) => a - b).map((s) => [s, s]));
+  chooseCategory();
+}
+
+// A dataset with masks shows most: it comes first.
+function chooseBoard() {
+  const rich = board().datasets.find((d) => board().cells.some((c) => c.dataset === d.name && c.metrics.pixel_auroc !== null));
+  const before = board().datasets.some((d) => d.name === $("dataset").value) ? $("dataset").value : rich?.name;
+  fill($("dataset"), board().datasets.map((d) => [d.name, d.title]), before);
+  chooseDataset();
+}
+
+document.querySelectorAll("#overview table, #published details table").forEach(sortable);
+drawRanking();
+drawAgainst();
+fill($("board"), data.boards.map((b, i) => [i, b.backbone]));
+fill($("metric"), Object.entries(data.metrics));
+$("board").addEventListener("change", chooseBoard);
+$("dataset").addEventListener("change", chooseDataset);
+$("seed").addEventListener("change", chooseCategory);
+$("category").addEventListener("change", draw);
+$("metric").addEventListener("change", drawBars);
+$("fade").addEventListener("input", () => {
+  document.documentElement.style.setProperty("--heat", $("fade").value / 100);
+});
+if (innerWidth < 600) document.querySelectorAll("#words, #overview details").forEach((d) => { d.open = false; });
+let width = innerWidth;
+addEventListener("resize", () => { if (innerWidth !== width) { width = innerWidth; drawBars(); } });
+chooseBoard();

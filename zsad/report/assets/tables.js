@@ -1,0 +1,107 @@
+// Sortable tables: those of the page, the ranking of methods, and measured beside published.
+const numberIn = (text) => {
+  const found = text.replace("−", "-").match(/[-+]?\d+(\.\d+)?/);
+  return found ? Number(found[0]) : null;
+};
+
+// Headings become buttons.  Mean rows and rows without a value stay at the end.
+function sortable(table) {
+  const heads = [...table.tHead.rows[table.tHead.rows.length - 1].cells];
+  const texts = (column, rows) => rows.map((r) => r.cells[column].textContent);
+  heads.forEach((head, column) => {
+    const button = el("button", { type: "button" }, head.textContent);
+    button.addEventListener("click", () => {
+      const body = table.tBodies[0];
+      const rows = [...body.rows].filter((r) => !r.classList.contains("mean"));
+      const means = [...body.rows].filter((r) => r.classList.contains("mean"));
+      const words = texts(column, rows).some((t) => /^[^\d(–+-]/.test(t.trim()));
+      const before = head.getAttribute("aria-sort");
+      const down = before ? before === "ascending" : !words;
+      heads.forEach((h) => h.removeAttribute("aria-sort"));
+      head.setAttribute("aria-sort", down ? "descending" : "ascending");
+      const value = (row) => {
+        const text = row.cells[column].textContent;
+        return words ? text.toLowerCase() : numberIn(text);
+      };
+      rows.sort((a, b) => {
+        const [p, q] = [value(a), value(b)];
+        if (p === null || q === null) return (p === null) - (q === null);
+        const order = words ? p.localeCompare(q) : p - q;
+        return down ? -order : order;
+      });
+      body.replaceChildren(...rows, ...means);
+    });
+    head.replaceChildren(button);
+  });
+  return table;
+}
+
+function makeTable(heads, rows, attributes = {}) {
+  const head = el("tr", {}, ...heads.map((h) => el("th", {}, h)));
+  return sortable(el("table", attributes, el("thead", {}, head), el("tbody", {}, ...rows)));
+}
+
+// Methods as rows, figures as columns, for one dataset or one mean at a time.
+function drawRanking() {
+  const parts = data.boards.map((b) => {
+    const names = Object.entries(data.metrics).filter(([key]) => b.means.some((m) => m.metric === key));
+    const over = new Map(b.means.map((m) => [m.row, m.mean ? `${m.title} datasets` : m.title]));
+    const select = el("select", { "aria-label": "dataset" });
+    const label = el("label", {}, "Dataset ", select);
+    const place = el("div", { class: "wide" });
+    const show = () => {
+      const found = b.means.filter((m) => m.row === select.value);
+      const printed = (m) => (m ? m.value.toFixed(1) : "–");
+      const places = Object.fromEntries(names.map(([key]) => {
+        const rivals = found.filter((m) => m.metric === key && b.methods.some((x) => x.label === m.method && x.comparable));
+        const most = Math.max(...rivals.map((m) => m.count));
+        const values = [...new Set(rivals.filter((m) => m.count === most).map(printed))];
+        return [key, rivals.length > 1 ? values.sort((p, q) => q - p) : []];
+      }));
+      const rows = b.methods.filter((m) => found.some((f) => f.method === m.label)).map((m) => el("tr", {},
+        el("td", {}, m.title),
+        ...names.map(([key]) => {
+          const figure = found.find((f) => f.method === m.label && f.metric === key);
+          const text = printed(figure);
+          const rank = m.comparable && figure ? places[key].indexOf(text) : -1;
+          const note = figure && figure.count !== figure.of ? ` [${figure.count} of ${figure.of}]` : "";
+          return el("td", {}, rank === 0 ? el("b", {}, text) : rank === 1 ? el("u", {}, text) : text, note);
+        })));
+      const table = makeTable(["method", ...names.map(([, text]) => text)], rows);
+      place.replaceChildren(table);
+      table.tHead.rows[0].cells[1]?.firstChild.click();
+    };
+    select.addEventListener("change", show);
+    const title = data.boards.length > 1 ? el("h4", {}, `Backbone ${b.backbone}`) : "";
+    const part = el("div", {}, title, label, place);
+    fill(select, [...over], [...over.keys()].pop());
+    show();
+    return part;
+  });
+  $("ranking").replaceChildren(...parts);
+}
+
+// One row per dataset and method, for one figure at a time.
+function drawAgainst() {
+  if (!$("against")) return;
+  const rows = data.boards.flatMap((b) => b.published.map((p) => ({ ...p, backbone: b.backbone })));
+  const several = new Set(rows.map((r) => r.backbone)).size > 1;
+  const select = el("select");
+  const label = el("label", {}, "Figure ", select);
+  const place = el("div", { class: "wide" });
+  const says = { yes: "yes", partly: "in part", no: "no" };
+  const show = () => {
+    const shown = rows.filter((r) => r.metric === select.value);
+    const heads = ["dataset", "method", ...(several ? ["backbone"] : []), "measured", "published", "Δ", "comparable", "printed in; what differs"];
+    place.replaceChildren(makeTable(heads, shown.map((r) => el("tr", {},
+      el("td", {}, r.row), el("td", {}, r.title), ...(several ? [el("td", {}, r.backbone)] : []),
+      el("td", {}, r.value.toFixed(1)), el("td", {}, r.published.toFixed(1)),
+      el("td", {}, r.difference === null ? "–" : `${r.difference > 0 ? "+" : ""}${r.difference.toFixed(1)}`),
+      el("td", { class: `agrees ${r.protocol}` }, says[r.protocol]),
+      el("td", { class: "why" }, r.source, r.differs ? `; ${r.differs}` : ""))), { class: "against" }));
+  };
+  select.addEventListener("change", show);
+  $("against").replaceChildren(label, place);
+  fill(select, Object.entries(data.metrics).filter(([key]) => rows.some((r) => r.metric === key)));
+  show();
+}
