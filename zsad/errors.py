@@ -30,6 +30,12 @@ class CellError(ZsadError):
     exit_code = 3
 
 
+def reason(error: BaseException) -> str:
+    """Return an error as one line: ours as it is, a foreign one with the name of its class."""
+    first = next(iter(str(error).splitlines()), "") or "no message"
+    return first if isinstance(error, ZsadError) else f"{type(error).__name__}: {first}"
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """Return ``" (did you mean 'x'?)"`` for the known word closest to ``word``, or ``""``."""
     match = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)

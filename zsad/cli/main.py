@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import logging
 import os
 import sys
@@ -18,7 +19,7 @@ from importlib import import_module
 from typing import NoReturn
 
 from zsad import __version__
-from zsad.errors import RequestError, ZsadError, nearest, unknown
+from zsad.errors import RequestError, ZsadError, nearest, reason, unknown
 
 # verb -> module of this package; a module has `add(subparsers)`
 VERBS = {
@@ -33,6 +34,11 @@ VERBS = {
     "weights": "weights",
     "prompts": "prompts",
     "doctor": "doctor",
+}
+
+ENVIRONMENT = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO),
+    *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EMFILE, errno.ENFILE),
 }
 
 
@@ -114,13 +120,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         # The reader has seen enough.  Python would complain again when it flushes at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        # A full disk, a folder that may not be written: the world's fault, not ours.
+        known = error.errno in ENVIRONMENT
+        code = 2 if known else 1
+        place = f"{error.filename}: " if error.filename else ""
+        advice = f"{place}{error.strerror}; mend that, then run the same command again"
+        _complain(advice if known else _internal(error), debug)
     except Exception as error:
         code = 1
-        reason = next(iter(str(error).splitlines()), "")
-        _complain(
-            f"internal error, {type(error).__name__}: {reason} (ZSAD_DEBUG=1 shows where)", debug
-        )
+        _complain(_internal(error), debug)
     return code
+
+
+def _internal(error: BaseException) -> str:
+    return f"internal error, {reason(error)} (ZSAD_DEBUG=1 shows where)"
 
 
 def _complain(message: str, debug: bool) -> None:

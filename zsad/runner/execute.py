@@ -12,7 +12,7 @@ import torch
 from zsad import backbones, examples
 from zsad import config as cfg
 from zsad.backbones import Backbone
-from zsad.errors import RequestError, ZsadError
+from zsad.errors import RequestError, ZsadError, reason
 from zsad.examples import CellExamples
 from zsad.metrics import CategoryMetrics, MetricResult
 from zsad.runner import roles
@@ -90,16 +90,23 @@ class Sweep:
             if dataset.todo:
                 try:
                     self._run_dataset(dataset)
-                except ZsadError as error:
-                    self._fail_all(dataset, error)
+                except Exception as error:  # the device may fail anywhere
+                    log.debug("dataset %s failed", dataset.name, exc_info=True)
+                    self._fail_rest(dataset, error)
 
     def _run_dataset(self, dataset: DatasetPlan) -> None:
         timer = StageTimer(self.device)
         heads = self._heads(dataset, timer)
         for name, samples in dataset.samples.items():
             wanted = [h for h in heads if any((h.label, s, name) in dataset.todo for s in h.seeds)]
-            if wanted:
-                self._run_category(dataset, dataset.index.categories[name], samples, wanted, timer)
+            if not wanted:
+                continue
+            category = dataset.index.categories[name]
+            try:
+                self._run_category(dataset, category, samples, wanted, timer)
+            except Exception as error:  # the other categories go on
+                log.debug("category %s failed", name, exc_info=True)
+                self._fail_rest(dataset, error, only=name)
         for stage, spent in timer.seconds.items():
             self.seconds[stage] = self.seconds.get(stage, 0.0) + spent
 
@@ -324,9 +331,11 @@ class Sweep:
         }
 
     # --------------------------------------------------------------------------- failure
-    def _fail_all(self, dataset: DatasetPlan, error: Exception) -> None:
-        for label, seed, category in list(dataset.todo):
-            self._fail_cell(dataset, label, seed, category, error)
+    def _fail_rest(self, dataset: DatasetPlan, error: Exception, only: str | None = None) -> None:
+        """Fail what is not stored yet, of the category ``only`` if given."""
+        for (label, seed, category), key in dataset.todo.items():
+            if only in (None, category) and not self.store.has(key):
+                self._fail_cell(dataset, label, seed, category, error)
 
     def _fail(self, dataset: DatasetPlan, head: Head, category: str, error: Exception) -> None:
         for seed in head.seeds:
@@ -338,9 +347,7 @@ class Sweep:
         key = dataset.todo.get((label, seed, category))
         if key is None:
             return
-        if isinstance(error, ZsadError):
-            text = str(error)
-        else:
-            first = str(error).splitlines()[0] if str(error) else "no message"
-            text = f"{label}: {type(error).__name__}: {first}"
+        text = reason(error)
+        if not isinstance(error, ZsadError):
+            text = f"{label}: {text}"
         self.store.fail(key, text, type(error).__name__)

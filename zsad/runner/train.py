@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
-from zsad.errors import RequestError, ZsadError
+from zsad.errors import RequestError, reason
 from zsad.runner.plan import Auxiliary, auxiliary_samples
 from zsad.runner.progress import TrainingProgress
 from zsad.runner.request import Column, Request, require_writable
+
+log = logging.getLogger(__name__)
 
 
 def train(
@@ -94,13 +97,18 @@ def _train_seed(
     columns = list(request.columns)
     try:
         return ensure(columns), []
-    except ZsadError as error:
+    except Exception as error:  # a method is foreign code, and so is the device
         if len(columns) == 1:
-            return [], [{"cell": {"method": columns[0].label, "seed": seed}, "error": str(error)}]
+            return [], [_failure(columns[0], seed, error)]
     made, failed = [], []
     for column in columns:
         try:
             made += ensure([column])
-        except ZsadError as error:
-            failed.append({"cell": {"method": column.label, "seed": seed}, "error": str(error)})
+        except Exception as error:
+            failed.append(_failure(column, seed, error))
     return made, failed
+
+
+def _failure(column: Column, seed: int, error: Exception) -> dict[str, Any]:
+    log.debug("training %s failed", column.label, exc_info=error)
+    return {"cell": {"method": column.label, "seed": seed}, "error": reason(error)}
