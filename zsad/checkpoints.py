@@ -21,7 +21,7 @@ from torch import Tensor
 
 import zsad
 from zsad import config as cfg
-from zsad.errors import RequestError, WeightsError
+from zsad.errors import CellError, RequestError, WeightsError
 from zsad.io import atomic_write_bytes
 from zsad.types import BackboneInfo
 
@@ -110,12 +110,19 @@ def describe(
 
 
 def save(path: Path | str, state: Mapping[str, Tensor], meta: CheckpointMeta) -> Path:
-    """Write a checkpoint atomically: the file is whole or absent."""
+    """Write a checkpoint atomically: the file is whole or absent.
+
+    Raises :class:`CellError` if the disk refuses.
+    """
     from safetensors.torch import save as to_bytes
 
     tensors = {k: v.detach().cpu().contiguous().clone() for k, v in state.items()}
     account = json.dumps(dataclasses.asdict(meta), sort_keys=True)
-    return atomic_write_bytes(path, to_bytes(tensors, {"format": FORMAT, "zsad": account}))
+    try:
+        return atomic_write_bytes(path, to_bytes(tensors, {"format": FORMAT, "zsad": account}))
+    except OSError as error:
+        why = error.strerror or error
+        raise CellError(f"checkpoint {path}: cannot be written ({why}); check the disk") from error
 
 
 # -------------------------------------------------------------------------------- reading

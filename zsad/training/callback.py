@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from zsad.errors import CellError
 from zsad.method import Method, TrainPhase
 from zsad.training.state import TrainState, random_state, restore_random, save_state
 
+log = logging.getLogger(__name__)
 SAVE_SECONDS = 120.0
 
 
@@ -161,7 +163,10 @@ class Bookkeeping(lightning.Callback):
         self.state.parameters = module.trained_state()
         self.state.optimizer = trainer.optimizers[0].state_dict()
         self.state.random = random_state()
-        save_state(self.path, self.state)
+        try:
+            save_state(self.path, self.state)
+        except OSError as error:  # training itself needs no disk until its end
+            log.warning("%s: cannot be written (%s); going on", self.path, error.strerror or error)
         self._saved = self._tick = time.monotonic()
 
 
@@ -169,8 +174,11 @@ def log_row(loggers: Sequence[Logger], row: Mapping[str, Any], step: int) -> Non
     """Hand one epoch's means to the loggers; ``step`` counts epochs over all phases."""
     values = {f"{row['phase']}/{k}": float(v) for k, v in row.items() if k != "phase"}
     for logger in loggers:
-        logger.log_metrics(values, step)
-        logger.save()
+        try:
+            logger.log_metrics(values, step)
+            logger.save()
+        except OSError as error:
+            log.warning("%s: cannot be written (%s)", logger.log_dir, error.strerror or error)
 
 
 def _name(module: lightning.LightningModule) -> str:

@@ -54,7 +54,7 @@ def ensure_trained(
     ``root`` is the results folder; a checkpoint lies at ``checkpoints/<method>/<hash>.safetensors``
     below it, where the hash covers config (without keys that only inference reads), backbone,
     auxiliary data and seed: whatever asks for the same training finds the same file.
-    Processes that ask at the same time wait for one another.  Lock files stay: they are empty.
+    Processes that ask at the same time wait for one another.
     """
     part = part or settings.data.train_part
     data = trained_on(index, samples, part)
