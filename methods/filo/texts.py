@@ -1,7 +1,7 @@
 """FG-Des (section 3.2): from prompts and image vectors to the two label embeddings.
 
 Only the positions that an image needs are encoded, images that need the same ones are encoded
-together, and the learned context of an image is run once for all prompts that share it.
+together, and what prompts of an image have in common from their start is run once.
 """
 
 from __future__ import annotations
@@ -19,9 +19,6 @@ from zsad.methods.filo.prompts import Wording
 
 if TYPE_CHECKING:
     from zsad.backbones.text import PromptTokens, TextEncoder
-
-ROWS = 1024  # prompts encoded at a time without gradients: bounds memory at 135 prompts an image
-
 
 @dataclass(frozen=True)
 class Table:
@@ -64,19 +61,8 @@ def encode(
 
     The result has B = 1 where the image plays no part (no learner, or one without a meta-net).
     """
-    embedded = text.embed_tokens(tokens)  # [T, S, W]
-    if learner is None:
-        return F.normalize(text.encode_embeddings(embedded, tokens.eot).float(), dim=-1)[None]
-    context = learner(unit_image).to(embedded.dtype)  # [B, K, W]
-    start = embedded[:1, :1].expand(context.shape[0], 1, -1)
-    prefix = torch.cat([start, context], dim=1)
-    suffix = embedded[None, :, prefix.shape[1] :]
-    if torch.is_grad_enabled():
-        parts = [text.encode_prefixed(prefix, suffix, tokens.eot)]
-    else:
-        rows = max(1, ROWS // len(tokens.eot))
-        parts = [text.encode_prefixed(p, suffix, tokens.eot) for p in prefix.split(rows)]
-    return F.normalize(torch.cat(parts).float(), dim=-1)
+    context = learner(unit_image) if learner is not None else None  # [B, K, W]
+    return F.normalize(text.encode_tokens(tokens, context).float(), dim=-1)
 
 
 def text_side(

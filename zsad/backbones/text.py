@@ -5,9 +5,11 @@ The tower is causal and a prompt's feature is read at its end-of-text position (
 * nothing after the longest EOT of a batch is computed (*truncation*), and in the last block
   only the EOT row is;
 * the states of a shared prefix [SOT, context] do not depend on what follows: its keys and
-  values are computed once per prefix and read by all prompts that begin with it (*reuse*).
+  values are computed once per prefix and read by all prompts that begin with it (*reuse*);
+* more generally, prompts given as tokens share all that they begin with (*tree*, see
+  ``prompt_tree.py``).
 
-Both change nothing but the order of floating-point sums.  Weights are frozen; gradients flow to
+All change nothing but the order of floating-point sums.  Weights are frozen; gradients flow to
 the embeddings, prefixes, suffixes and deep prompts that a caller passes in.
 """
 
@@ -21,7 +23,10 @@ from torch import Tensor, nn
 
 from zsad.backbones.blocks import Block, activation_of, attend, layer_norm
 from zsad.backbones.counters import Counters
+from zsad.backbones.prompt_tree import PromptTree, prompt_tree
 from zsad.types import EncoderVariant
+
+TREES = 256  # that an encoder keeps; a tree of 500 nodes takes 0.3 MB
 
 
 class PromptTokens(NamedTuple):
@@ -34,8 +39,8 @@ class PromptTokens(NamedTuple):
 class TextEncoder:
     """The text tower under one activation variant.  Holds no weights of its own.
 
-    ``truncate`` and ``reuse`` switch the two identities off, for tests and benchmarks.
-    ``chunk_tokens``: sequence positions per run of :meth:`encode_texts`.
+    ``truncate`` and ``reuse`` switch the identities off, for tests and benchmarks.
+    ``chunk_tokens``: sequence positions per run without gradients.
     """
 
     def __init__(
@@ -62,6 +67,7 @@ class TextEncoder:
         self.width: int = self.tower.token_embedding.embedding_dim
         self.context_length: int = self.tower.positional_embedding.shape[0]
         self._cache: dict[str, Tensor] = {}
+        self._trees: dict[tuple[Any, ...], PromptTree] = {}
 
     @property
     def embed(self) -> int:
@@ -191,7 +197,53 @@ class TextEncoder:
             tail = tail[torch.arange(len(rows), device=tail.device), rows][:, None]
         return self._project(tail[:, 0]).unflatten(0, (batch, -1))
 
+    def encode_tokens(self, tokens: PromptTokens, context: Tensor | None = None) -> Tensor:
+        """Return the features [B, T, E] of tokenised prompts, not normalised.
+
+        ``context`` [B, K, W] takes the places 1..K of every prompt of a batch row; without one,
+        B is 1 and the words are the prompts' own.  What prompts begin with is run once per row.
+        """
+        if context is None:
+            context = self.tower.token_embedding.weight.new_zeros(1, 0, self.width)
+        if not (self.reuse and self.truncate):
+            words = self.embed_tokens(tokens)  # [T, S, W]
+            suffix = words[None, :, 1 + context.shape[1] :]
+            prefix = torch.cat([words[:1, :1].expand(len(context), -1, -1), context.to(words)], 1)
+            return self.encode_embeddings(join(prefix, suffix), tokens.eot)
+        tree = self._tree(tokens, context.shape[1])
+        if torch.is_grad_enabled():
+            return self._encode_tree(tree, context)
+        rows = max(1, self.chunk_tokens // len(tree.ids))
+        return torch.cat([self._encode_tree(tree, part) for part in context.split(rows)])
+
     # ------------------------------------------------------------------------- helpers
+    def _tree(self, tokens: PromptTokens, learned: int) -> PromptTree:
+        """The tree of some prompts; the latest ones are kept."""
+        ids, eot = tokens.ids.cpu(), tokens.eot.cpu()
+        key = (ids.numpy().tobytes(), eot.numpy().tobytes(), learned)
+        if key not in self._trees:
+            while len(self._trees) >= TREES:
+                self._trees.pop(next(iter(self._trees)))
+            self._trees[key] = prompt_tree(ids, eot, learned).to(self.device)
+        return self._trees[key]
+
+    def _encode_tree(self, tree: PromptTree, context: Tensor) -> Tensor:
+        """Encode the prompts of a tree behind contexts [B, K, W]: [B, T, E]."""
+        batch, learned = context.shape[:2]
+        with torch.no_grad():
+            words = self.tower.token_embedding(tree.ids).expand(batch, -1, -1)
+        x = torch.cat([words[:, :1], context.to(words), words[:, 1 + learned :]], 1)
+        x = x + self._positions(0, self.context_length)[tree.position]
+        self._count(prompts=batch * len(tree.ends), tokens=batch * len(tree.ids))
+        for block in self.blocks[:-1]:
+            x = block(x, mask=tree.visible)
+        last = self.blocks[-1]  # of the last block only the ends are read
+        y = last.norm(x)
+        (q,) = last.project_in(y[:, tree.ends], "q")
+        k, v = last.project_in(y, "kv")
+        out = x[:, tree.ends] + last.project_out(attend(q, k, v, mask=tree.visible[tree.ends]))
+        return self._project(out + last.feed_forward(out))
+
     def _length(self, eot: Tensor) -> int:
         return int(eot.max()) + 1 if self.truncate else self.context_length
 

@@ -1,0 +1,58 @@
+"""Prompts as one tree: what several prompts begin with is run once, not once per prompt.
+
+In a causal tower the state of a position depends on the tokens up to it alone, so two prompts
+share all states up to the first token in which they differ.  The distinct beginnings of a set of
+prompts form a tree; its nodes are laid out as one sequence in which every node attends to its
+ancestors and itself.  FiLo's nine positions behind a description, for one, differ in their last
+few tokens only.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class PromptTree(NamedTuple):
+    """``ids`` [N]: token of each node, parents first; ``position`` [N] in its prompts; ``visible``
+    [N, N]: True where a row's node attends to a column's; ``ends`` [T]: the node at which each
+    prompt ends."""
+
+    ids: Tensor
+    position: Tensor
+    visible: Tensor
+    ends: Tensor
+
+    def to(self, device: torch.device) -> PromptTree:
+        return PromptTree(*(t.to(device) for t in self))
+
+
+def prompt_tree(ids: Tensor, eot: Tensor, learned: int = 0) -> PromptTree:
+    """Merge prompts [T, S] that end at ``eot`` [T].
+
+    ``learned``: how many positions behind the start token hold learned vectors instead of words.
+    All prompts share these, whatever their ids; they are nodes 1..learned.
+    """
+    tokens: list[int] = []
+    parents: list[int] = []
+    depths: list[int] = []
+    ends: list[int] = []
+    children: dict[tuple[int, int], int] = {}
+    for row, end in zip(ids.tolist(), eot.tolist()):
+        node = -1
+        for depth, token in enumerate(row[: end + 1]):
+            key = (node, -1 if 0 < depth <= learned else token)
+            if key not in children:
+                children[key] = len(tokens)
+                tokens.append(token)
+                parents.append(node)
+                depths.append(depth)
+            node = children[key]
+        ends.append(node)
+    visible = torch.eye(len(tokens), dtype=torch.bool)
+    for node, parent in enumerate(parents):
+        if parent >= 0:
+            visible[node] |= visible[parent]
+    return PromptTree(torch.tensor(tokens), torch.tensor(depths), visible, torch.tensor(ends))
