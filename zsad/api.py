@@ -146,10 +146,9 @@ def load_method(
     OpenAI's naming implies.  ``overrides``: config keys of the method, nested or dotted.
     A trained method without a checkpoint raises :class:`WeightsError` unless ``untrained``.
     """
-    import torch
-
     from zsad import backbones
     from zsad.checkpoints import load_into
+    from zsad.method import new_method
     from zsad.predictor import LoadedMethod
     from zsad.runner.execute import choose_device
 
@@ -175,9 +174,7 @@ def load_method(
                 f"initial state"
             )
         column = make_column(entry, layers)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            method = entry.load()(column.config, base.info)
+        method = new_method(entry, column.config, base.info, seed)
         return LoadedMethod(method, base, place, image_size or 0)
     if not entry.trained:
         raise RequestError(f"method '{name}' is training-free: it takes no checkpoint")

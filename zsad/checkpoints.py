@@ -23,10 +23,10 @@ import zsad
 from zsad import config as cfg
 from zsad.errors import CellError, RequestError, WeightsError
 from zsad.io import atomic_write_bytes
+from zsad.method import Method, new_method
 from zsad.types import BackboneInfo
 
 if TYPE_CHECKING:
-    from zsad.method import Method
     from zsad.registry import MethodEntry
 
 FORMAT = "zsad-checkpoint-1"
@@ -219,7 +219,7 @@ def load_into(
         )
     check_backbone(path, meta, info)
     config, notes = _stored_config(entry, path, found, info, layers)
-    method = _new(entry, config, info)
+    method = new_method(entry, config, info)
     _load_state(method, found.state, path)
     return method, notes
 
@@ -273,7 +273,7 @@ def _load_imported(
     if any("preset" in values for _, values in layers):
         implied.pop("preset", None)
     config = entry.resolve(*layers, (str(path), implied))
-    method = _new(entry, config, info)
+    method = new_method(entry, config, info)
     _load_state(method, imported.state, path)
     preset = getattr(config, "preset", "default")
     return method, [f"official {entry.title} checkpoint, preset {preset}", *imported.report]
@@ -291,14 +291,15 @@ def _stored_config(
             explicit.append((origin, entry.presets.get(str(values["preset"]), {})))
         explicit.append((origin, values))
     config = entry.resolve(stored, *explicit)
-    if not explicit or _fits(_new(entry, config, info), found.state):
+    if not explicit or _fits(new_method(entry, config, info), found.state):
         return config, []
     kept: list[tuple[str, Mapping[str, Any]]] = []
     notes = []
     for origin, values in explicit:
         for leaf, one in _leaves(values):
             try:
-                fits = _fits(_new(entry, entry.resolve(stored, (origin, one)), info), found.state)
+                alone = entry.resolve(stored, (origin, one))
+                fits = _fits(new_method(entry, alone, info), found.state)
             except RequestError:
                 fits = False
             if fits:
@@ -316,11 +317,6 @@ def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
                 yield leaf, {key: inner}
         else:
             yield f"{prefix}{key}", {key: value}
-
-
-def _new(entry: MethodEntry, config: Any, info: BackboneInfo) -> Method:
-    with torch.random.fork_rng(devices=[]):  # the caller's random numbers stay as they were
-        return entry.load()(config, info)
 
 
 def _fits(method: Method, state: Mapping[str, Tensor]) -> bool:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from zsad import torchvision_compat
@@ -24,6 +24,7 @@ import lightning
 import torch
 from torch import Tensor
 
+from zsad.errors import WeightsError
 from zsad.types import (
     BackboneInfo,
     BuiltMaps,
@@ -40,6 +41,7 @@ from zsad.types import (
 
 if TYPE_CHECKING:
     from zsad.backbones.text import TextEncoder
+    from zsad.registry import MethodEntry
 
 
 @dataclass(frozen=True)
@@ -245,3 +247,29 @@ class Method(lightning.LightningModule):
         wanted = set(names)
         for name, parameter in self.named_parameters():
             parameter.requires_grad_(name in wanted)
+
+
+def new_method(entry: MethodEntry, config: Any, info: BackboneInfo, seed: int = 0) -> Method:
+    """Build the method of ``entry``.
+
+    Its initial parameters are a function of the seed alone; the caller's random numbers stay as
+    they were.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return entry.load()(config, info)
+
+
+def feature_request(method: Method, image_size: int) -> FeatureRequest:
+    """Return the method's request with the run's image size filled in where it names none.
+
+    Raises :class:`WeightsError` if the size is no multiple of the patch.
+    """
+    request = method.feature_request()
+    size = request.variant.image_size or image_size or method.backbone.image_size
+    if size % method.backbone.patch:
+        raise WeightsError(
+            f"image size {size} is no multiple of the patch size {method.backbone.patch} of "
+            f"{method.backbone.name}; choose another backbone.image_size"
+        )
+    return FeatureRequest(request.taps, replace(request.variant, image_size=size))

@@ -16,8 +16,7 @@ from zsad.backbones import Backbone
 from zsad.data.images import read_image
 from zsad.data.transforms import Preprocess
 from zsad.errors import RequestError
-from zsad.method import Method
-from zsad.runner.heads import feature_request
+from zsad.method import Method, feature_request
 from zsad.types import Boxes, BuiltMaps, Category, Prediction, ScoreContext, Scores, TrainBatch
 
 ImageLike = "str | Path | Image.Image | np.ndarray"

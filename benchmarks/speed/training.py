@@ -30,9 +30,9 @@ import torch  # noqa: E402
 
 from zsad import backbones, checkpoints, registry  # noqa: E402
 from zsad.config import BackboneSettings, RunSettings, Settings  # noqa: E402
+from zsad.data import roles  # noqa: E402
 from zsad.data.index import load_index  # noqa: E402
 from zsad.features import FeatureStore  # noqa: E402
-from zsad.runner import roles  # noqa: E402
 from zsad.training import FitOptions, fit  # noqa: E402
 from zsad.training.provision import new_method  # noqa: E402
 

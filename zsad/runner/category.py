@@ -19,6 +19,7 @@ from torch import Tensor
 
 from zsad import maps as dense
 from zsad.backbones import Backbone
+from zsad.backbones.memory import estimate_batch, halving
 from zsad.config import Settings
 from zsad.data.loader import ImageBatch, MaskPolicy, batches
 from zsad.data.transforms import Preprocess
@@ -26,7 +27,6 @@ from zsad.errors import CellError
 from zsad.metrics import CategoryMetrics, MetricResult
 from zsad.metrics.curves import category_curves
 from zsad.runner.heads import Head
-from zsad.runner.memory import estimate_batch, halving
 from zsad.runner.timing import StageTimer
 from zsad.types import (
     BuiltMaps,

@@ -12,13 +12,14 @@ import torch
 from zsad import backbones, examples
 from zsad import config as cfg
 from zsad.backbones import Backbone
+from zsad.data import roles
 from zsad.errors import RequestError, ZsadError, reason
 from zsad.examples import CellExamples
+from zsad.method import feature_request
 from zsad.metrics import CategoryMetrics, MetricResult
-from zsad.runner import roles
 from zsad.runner.category import CategoryRun, Outcome
 from zsad.runner.collect import ExampleCollector
-from zsad.runner.heads import Head, build_method, feature_request, prepare_text
+from zsad.runner.heads import Head, build_method, prepare_text
 from zsad.runner.plan import DatasetPlan, Plan, auxiliary_of
 from zsad.runner.request import Column, Request
 from zsad.runner.timing import StageTimer

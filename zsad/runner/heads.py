@@ -9,9 +9,8 @@ from typing import Any
 import torch
 
 from zsad.backbones import Backbone
-from zsad.errors import WeightsError
 from zsad.grounding import BoxProvider
-from zsad.method import Method
+from zsad.method import Method, new_method
 from zsad.runner.request import Column
 from zsad.types import Category, FeatureRequest
 
@@ -40,28 +39,8 @@ class Head:
 
 
 def build_method(column: Column, backbone: Backbone, seed: int, device: torch.device) -> Method:
-    """Instantiate a method.  Its initial parameters are a function of the seed alone."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        method = column.entry.load()(column.config, backbone.info)
-    return method.to(device).eval()
-
-
-def feature_request(method: Method, image_size: int) -> FeatureRequest:
-    """The method's request with the run's image size filled in where it names none.
-
-    Raises :class:`WeightsError` if the size is no multiple of the patch.
-    """
-    from dataclasses import replace
-
-    request = method.feature_request()
-    size = request.variant.image_size or image_size or method.backbone.image_size
-    if size % method.backbone.patch:
-        raise WeightsError(
-            f"image size {size} is no multiple of the patch size {method.backbone.patch} of "
-            f"{method.backbone.name}; choose another backbone.image_size"
-        )
-    return FeatureRequest(request.taps, replace(request.variant, image_size=size))
+    """Build a column's method in its initial state, ready to score."""
+    return new_method(column.entry, column.config, backbone.info, seed).to(device).eval()
 
 
 @torch.no_grad()

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from zsad import config as cfg
+from zsad.data import roles
 from zsad.data.index import DatasetIndex, load_index
 from zsad.errors import DataError, ZsadError
 from zsad.prompts import bank
-from zsad.runner import roles
 from zsad.runner.request import Column, Request
 from zsad.store import ResultStore
 from zsad.types import CellKey, Sample

@@ -19,12 +19,11 @@ import torch
 
 from zsad.backbones import Backbone
 from zsad.config import Settings
+from zsad.data import roles
 from zsad.data.index import DatasetIndex
 from zsad.errors import RequestError
 from zsad.features import FeatureStore
-from zsad.method import Method
-from zsad.runner import roles
-from zsad.runner.heads import feature_request
+from zsad.method import Method, feature_request
 from zsad.training.identity import trained_on, training_identity
 from zsad.training.images import TrainingImages, default_store
 from zsad.training.run import Captions, FitOptions, MethodRun, TrainResult
@@ -48,7 +47,7 @@ def fit(
 ) -> list[TrainResult]:
     """Train ``methods`` on the samples of ``index`` and write one checkpoint each.
 
-    ``samples``: default :func:`zsad.runner.roles.auxiliary` of the index and ``part``
+    ``samples``: default :func:`zsad.data.roles.auxiliary` of the index and ``part``
     (``settings.data.train_part``).  ``paths``: the checkpoint files; default
     ``out_dir/<method>.safetensors``.  Logs and resume states lie beside them.  ``store``:
     a feature store to share between calls; else one is made as ``settings.run`` asks.

@@ -8,31 +8,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from zsad import checkpoints
 from zsad.backbones import Backbone
 from zsad.config import Settings
+from zsad.data import roles
 from zsad.data.index import DatasetIndex
 from zsad.features import FeatureStore
 from zsad.io import file_lock
-from zsad.method import Method
+from zsad.method import new_method
 from zsad.registry import MethodEntry
-from zsad.runner import roles
 from zsad.training.engine import fit
 from zsad.training.identity import trained_on, training_identity
 from zsad.training.run import Captions, FitOptions, TrainResult
-from zsad.types import BackboneInfo, Sample
+from zsad.types import Sample
 
 FOLDER = "checkpoints"
 LOCK_SECONDS = 7 * 24 * 3600.0  # another process may be training the same thing
-
-
-def new_method(entry: MethodEntry, config: Any, info: BackboneInfo, seed: int) -> Method:
-    """Build a method whose initial parameters are a function of the seed alone."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return entry.load()(config, info)
 
 
 def ensure_trained(

@@ -6,8 +6,8 @@ import random
 
 import pytest
 
+from zsad.data import roles
 from zsad.errors import RequestError
-from zsad.runner import roles
 from zsad.types import Sample
 
 
