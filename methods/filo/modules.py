@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -98,8 +98,8 @@ class MmciStage(nn.Module):
     def folded(self) -> tuple[Tensor, Tensor]:
         """Return the one kernel [E, D, H, W] and bias [E] that equal the parallel ones.
 
-        Inside autograd this is a pad and a sum, so every kernel gets its own gradient.  Without
-        gradients the result is kept until a parameter changes.
+        Every kernel gets its own gradient.  Without gradients the result is kept until a
+        parameter changes.
         """
         learning = torch.is_grad_enabled() and any(p.requires_grad for p in self.parameters())
         if learning:
@@ -112,20 +112,39 @@ class MmciStage(nn.Module):
         return self._cache[1], self._cache[2]
 
     def _fold(self) -> tuple[Tensor, Tensor]:
-        height, width = self.sides
-        weight: Tensor | None = None
         convolutions = cast("list[nn.Conv2d]", list(self.kernels.values()))
-        for conv in convolutions:
-            kernel = conv.weight
-            h, w = kernel.shape[-2:]
-            rows, columns = (height - h) // 2, (width - w) // 2
-            padded = F.pad(kernel, (columns, columns, rows, rows)) if rows or columns else kernel
-            weight = padded if weight is None else weight + padded
-        assert weight is not None
+        weight = cast(Tensor, PaddedSum.apply(self.sides, *(c.weight for c in convolutions)))
         return weight, torch.stack([cast(Tensor, c.bias) for c in convolutions]).sum(0)
 
     def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_cache": None}  # the folded kernel is not part of the state
+
+
+class PaddedSum(torch.autograd.Function):
+    """Sum of kernels [E, D, h, w] that are zero-padded around their centres to ``sides``.
+
+    Written out because autograd's way, a padded copy of every kernel and a sum of full size each,
+    moves several times the memory: at batch 1 that took longer than the convolution itself.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, sides: tuple[int, int], *kernels: Tensor) -> Tensor:
+        ctx.places = [_centre(sides, k) for k in kernels]
+        out = kernels[0].new_zeros(*kernels[0].shape[:2], *sides)
+        for kernel, place in zip(kernels, ctx.places):
+            out[place] += kernel
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        return (None, *(grads[0][place] for place in ctx.places))
+
+
+def _centre(sides: tuple[int, int], kernel: Tensor) -> tuple[Any, ...]:
+    """Where a kernel lies in the middle of a larger one."""
+    height, width = kernel.shape[-2:]
+    rows, columns = (sides[0] - height) // 2, (sides[1] - width) // 2
+    return (..., slice(rows, rows + height), slice(columns, columns + width))
 
 
 def _tokens(planes: Tensor) -> Tensor:
