@@ -42,10 +42,13 @@ class VV:
 
 @dataclass(frozen=True)
 class BiCMCI:
-    """``bicmci.*``: cross-modal interaction at the four stages (Eq. 9)."""
+    """``bicmci.*``: cross-modal interaction at the four stages (Eq. 9).
+
+    ``width`` 0: a quarter of the encoder's width (256 on the paper's), a multiple of ``heads``.
+    """
 
     enabled: bool = True
-    width: int = 256
+    width: int = 0
     heads: int = 8
     groups: int = 4
     stride: int = 4
@@ -55,8 +58,14 @@ class BiCMCI:
     fuse: Literal["mean_prob", "softmax_of_mean_logit"] = "mean_prob"
 
     def __post_init__(self) -> None:
-        if self.width % self.heads or self.width % self.groups or self.heads % self.groups:
-            raise ValueError("bicmci.width must divide by heads and groups, and heads by groups")
+        if min(self.heads, self.groups, self.stride) < 1 or self.width < 0:
+            raise ValueError("bicmci.heads, groups and stride must be at least 1, width at least 0")
+        if self.width % self.heads or self.heads % self.groups:
+            raise ValueError("bicmci.width must divide by heads, and heads by groups")
+
+    def width_for(self, encoder: int) -> int:
+        """The width of the interaction beside an encoder of width ``encoder``."""
+        return self.width or max(1, round(encoder / 4 / self.heads)) * self.heads
 
 
 @dataclass(frozen=True)

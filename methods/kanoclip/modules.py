@@ -20,8 +20,10 @@ class Attention(nn.Module):
         self.value = nn.Linear(width, width)
         self.out = nn.Linear(width, width)
 
-    def forward(self, queries: Tensor, context: Tensor) -> Tensor:
-        q, k, v = self.query(queries), self.key(context), self.value(context)
+    def forward(self, queries: Tensor, context: Tensor, projected: Tensor | None = None) -> Tensor:
+        """``projected``: what :attr:`query` makes of ``queries``, where it is known already."""
+        q = self.query(queries) if projected is None else projected
+        k, v = self.key(context), self.value(context)
         q, k, v = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (q, k, v))
         return self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
 
@@ -45,21 +47,22 @@ class DeformableAttention(nn.Module):
         self.offset = nn.Conv2d(inner, 2, 1, bias=False)
         nn.init.zeros_(self.offset.weight)
 
-    def points(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
-        """Sampling points in cells, (x, y): [B * groups, rows, columns, 2]."""
-        queries = self.attention.query(x).transpose(1, 2).unflatten(-1, grid)
+    def points(self, projected: Tensor, grid: tuple[int, int]) -> Tensor:
+        """Sampling points in cells, (x, y), for projected queries [B, L, m]:
+        [B * groups, rows, columns, 2]."""
+        queries = projected.transpose(1, 2).unflatten(-1, grid)
         local = self.depthwise(queries.unflatten(1, (self.groups, -1)).flatten(0, 1))
         local = F.gelu(self.norm(local.permute(0, 2, 3, 1))).permute(0, 3, 1, 2)
         shift = 2 * self.stride * torch.tanh(self.offset(local)).permute(0, 2, 3, 1)
-        rows = torch.arange(shift.shape[1], device=x.device, dtype=x.dtype) * self.stride
-        columns = torch.arange(shift.shape[2], device=x.device, dtype=x.dtype) * self.stride
+        rows = torch.arange(shift.shape[1], device=shift.device, dtype=shift.dtype) * self.stride
+        columns = torch.arange(shift.shape[2], device=shift.device, dtype=shift.dtype) * self.stride
         start = torch.stack(torch.meshgrid(columns, rows, indexing="xy"), dim=-1)
         return start + shift
 
-    def sample(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
+    def sample(self, x: Tensor, projected: Tensor, grid: tuple[int, int]) -> Tensor:
         """Patch tokens [B, L, m] at the sampling points, bilinear: [B, points, m]."""
         batch = x.shape[0]
-        points = self.points(x, grid)
+        points = self.points(projected, grid)
         height, width = grid
         extent = torch.tensor(
             [max(width - 1, 1), max(height - 1, 1)], device=x.device, dtype=x.dtype
@@ -75,7 +78,8 @@ class DeformableAttention(nn.Module):
         return found.flatten(2).unflatten(0, (batch, self.groups)).flatten(1, 2).transpose(1, 2)
 
     def forward(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
-        return self.attention(x, self.sample(x, grid))
+        queries = self.attention.query(x)
+        return self.attention(x, self.sample(x, queries, grid), queries)
 
 
 class DenseAttention(nn.Module):
@@ -98,7 +102,7 @@ class BiCMCI(nn.Module):
 
     def __init__(self, config: BiCMCIConfig, visual: int, embed: int) -> None:
         super().__init__()
-        m = config.width
+        m = config.width_for(visual)
         self.directions = config.directions
         self.visual_in = nn.Sequential(nn.LayerNorm(visual), nn.Linear(visual, m))
         self.text_in = nn.Sequential(nn.LayerNorm(embed), nn.Linear(embed, m))

@@ -106,6 +106,10 @@ def test_directions_carry_information_only_their_way(
 def test_size_at_the_papers_backbone() -> None:
     stage = BiCMCI(BiCMCIConfig(), visual=1024, embed=768)
     assert sum(p.numel() for p in stage.parameters()) == pytest.approx(2.70e6, rel=0.01)
+    assert stage.visual_in[1].out_features == 256  # a quarter of the encoder's width
+    assert BiCMCIConfig().width_for(192) == 48
+    assert BiCMCIConfig().width_for(10) == BiCMCIConfig().heads
+    assert BiCMCIConfig(width=32).width_for(1024) == 32
 
 
 # -------------------------------------------------------------------- deformable attention
@@ -122,7 +126,9 @@ def test_zero_offsets_attend_to_the_regular_grid() -> None:
     x = torch.randn(1, 37 * 37, 32)
     regular = x.unflatten(1, (37, 37))[:, ::4, ::4].flatten(1, 2)
     assert regular.shape[1] == 100
-    assert torch.allclose(deformable.sample(x, (37, 37)), regular, atol=1e-5)
+    assert torch.allclose(
+        deformable.sample(x, deformable.attention.query(x), (37, 37)), regular, atol=1e-5
+    )
     assert torch.allclose(deformable(x, (37, 37)), deformable.attention(x, regular), atol=1e-5)
 
 
@@ -137,7 +143,7 @@ def test_sampling_points_learn_to_visit_a_distinctive_region() -> None:
     weight = planted[None, None]
 
     def share() -> Tensor:
-        points = deformable.points(x, grid)
+        points = deformable.points(deformable.attention.query(x), grid)
         return F.grid_sample(weight, points / 8 * 2 - 1, align_corners=True).mean()
 
     before = share().item()
@@ -145,7 +151,7 @@ def test_sampling_points_learn_to_visit_a_distinctive_region() -> None:
     soft = F.avg_pool2d(F.pad(weight, (3, 3, 3, 3)), 7, 1)
     optimizer = torch.optim.Adam(deformable.parameters(), lr=1e-2)
     for _ in range(200):
-        points = deformable.points(x, grid)
+        points = deformable.points(deformable.attention.query(x), grid)
         loss = -F.grid_sample(soft, points / 8 * 2 - 1, align_corners=True).mean()
         optimizer.zero_grad()
         loss.backward()
