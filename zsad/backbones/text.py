@@ -108,14 +108,14 @@ class TextEncoder:
         fresh: dict[str, Tensor] = {}
         if missing:
             tokens = self.tokenize(missing)
-            # equal lengths together, so that truncation bites
-            order = tokens.eot.argsort(stable=True).tolist()
+            # alphabetically, so that prompts with the same beginning share a tree
+            order = sorted(range(len(missing)), key=tokens.ids.tolist().__getitem__)
             start = 0
             while start < len(order):
                 count = max(1, self.chunk_tokens // self.context_length)
                 rows = order[start : start + count]
                 part = PromptTokens(tokens.ids[rows], tokens.eot[rows])
-                features = self.encode_embeddings(self.embed_tokens(part), part.eot)
+                features = self.encode_tokens(part)[0]
                 fresh.update((missing[i], f) for i, f in zip(rows, features))
                 start += count
         found = {**{t: self._cache[t] for t in texts if t in self._cache}, **fresh}
