@@ -23,6 +23,8 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from zsad import checkpoints
 from zsad.backbones import Backbone
+from zsad.backbones.memory import is_out_of_memory
+from zsad.errors import CellError
 from zsad.knowledge.captions import captions_for
 from zsad.method import Method, TrainPhase
 from zsad.training.callback import Bookkeeping, Progress, log_row
@@ -194,7 +196,16 @@ class MethodRun:
         # A method may draw random numbers; what it draws depends on seed, method and phase alone.
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(derive(self.seed, method.name, phase.name))
-            _fit(trainer, method, data)
+            try:
+                _fit(trainer, method, data)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                raise CellError(
+                    f"{method.name}: out of memory in phase {phase.name} with batches of "
+                    f"{phase.batch_size}; lower {method.name}.train.batch_size or "
+                    f"run.feature_cache_gb, or choose a device with more memory"
+                ) from error
         if state.epoch < phase.epochs:
             raise KeyboardInterrupt  # nothing unfinished may pass for a trained state
 
