@@ -18,7 +18,7 @@ LONGEST = 450  # lines
 RANKS: dict[str, int] = {
     **dict.fromkeys(("errors", "types", "io", "config", "registry", "torchvision_compat"), 0),
     **dict.fromkeys(("backbones", "data", "prompts", "memory", "windows"), 1),
-    **dict.fromkeys(("method", "maps", "losses", "grounding", "knowledge"), 2),
+    **dict.fromkeys(("method", "maps", "losses", "ensemble", "grounding", "knowledge"), 2),
     **dict.fromkeys(("metrics", "checkpoints", "features", "overlay"), 3),
     **dict.fromkeys(("store", "examples", "published", "protocols", "tables", "report"), 4),
     **dict.fromkeys(("runner", "training", "api", "predictor", "doctor"), 5),

@@ -46,6 +46,12 @@ def test_segmentation_is_the_sum_of_its_three_terms(released):
     assert losses.segmentation(p, truth).item() == pytest.approx(expected, abs=3 * TOLERANCE)
 
 
+def test_one_channel_is_enough_for_a_pair(released):
+    p, truth, _, values = released
+    assert losses.focal(p, truth).item() == pytest.approx(values["focal"], abs=TOLERANCE)
+    assert torch.equal(losses.focal(p, truth), losses.focal(torch.stack([1 - p, p], 1), truth))
+
+
 def test_dice_by_hand():
     p = torch.tensor([[[1.0, 0.5], [0.0, 0.0]]])
     truth = torch.tensor([[[1, 1], [0, 0]]])

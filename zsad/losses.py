@@ -16,12 +16,17 @@ SMOOTH = 1e-5  # clamp of the targets and offset inside the logarithm of the rel
 def focal(probabilities: Tensor, mask: Tensor, gamma: float = 2.0) -> Tensor:
     """Return the focal loss of two-channel probabilities [B, 2, H, W], mean over pixels.
 
+    Where the channels add up to 1, the anomalous one [B, H, W] is enough.
     mean -(1 - p_t)^gamma log p_t, with p_t the probability of the true channel.  The released
     code softens the one-hot target to [1e-5, 1 - 1e-5] and adds 1e-5 to p_t; so do we.
     """
     target = _plane(mask).to(probabilities)
     soft = target.clamp(SMOOTH, 1 - SMOOTH)
-    true = probabilities[:, 0] * (1 - soft) + probabilities[:, 1] * soft + SMOOTH
+    if probabilities.dim() == 3:
+        normal, anomalous = 1 - probabilities, probabilities
+    else:
+        normal, anomalous = probabilities.unbind(1)
+    true = normal * (1 - soft) + anomalous * soft + SMOOTH
     # p_t + 1e-5 may exceed 1 by 1e-5: harmless for the even powers in use, as released
     return (-((1 - true) ** gamma) * true.log()).mean()
 
@@ -68,7 +73,7 @@ def segmentation(
     p = _plane(anomalous)
     truth = _plane(mask).to(p)
     return (
-        focal(torch.stack([1 - p, p], dim=1), truth)
+        focal(p, truth)
         + dice(p, truth, squared=squared, per_row=per_row)
         + dice(1 - p, 1 - truth, squared=squared, per_row=per_row)
     )

@@ -24,7 +24,7 @@ import lightning
 import torch
 from torch import Tensor
 
-from zsad.errors import WeightsError
+from zsad.errors import RequestError, WeightsError
 from zsad.types import (
     BackboneInfo,
     BuiltMaps,
@@ -82,6 +82,23 @@ class TrainPhase:
     rate: Callable[[int], float] | None = None
 
 
+def chosen_blocks(
+    method: str, layers: str | Sequence[int], backbone: BackboneInfo
+) -> tuple[int, ...]:
+    """Return the 1-based blocks that a method's key ``layers`` names, in order: ``stages`` = the
+    backbone's four feature layers, or block numbers.
+
+    Raises :class:`RequestError` for a block that the backbone does not have.
+    """
+    named = backbone.stages if isinstance(layers, str) else tuple(layers)
+    if not named or any(not 1 <= int(n) <= backbone.depth for n in named):
+        raise RequestError(
+            f"{method}.layers={list(named)} does not fit backbone '{backbone.name}'; "
+            f"it has blocks 1..{backbone.depth}"
+        )
+    return tuple(sorted({int(n) for n in named}))
+
+
 @dataclass(frozen=True)
 class BoxRequest:
     """What a method asks of the detector: ``phrases`` by ``Category.key``, thresholds."""
@@ -97,6 +114,42 @@ class ImportedCheckpoint:
     state: dict[str, Tensor]
     config: dict[str, Any]
     report: list[str]
+
+
+def take_released(
+    method: str,
+    given: Mapping[str, Any],
+    wanted: Mapping[str, tuple[int, ...]],
+    backbone: BackboneInfo,
+    hint: str = "",
+) -> ImportedCheckpoint:
+    """Take the tensors of a released checkpoint that uses our names already.
+
+    ``wanted``: the shape of every tensor that must be there.  Raises :class:`WeightsError` with
+    missing and unexpected keys (and ``hint``), or the first tensor of another shape.
+    """
+    missing = [k for k in wanted if k not in given]
+    unexpected = sorted(str(k) for k in given if k not in wanted)
+    if missing or unexpected:
+        raise WeightsError(
+            f"not a released {method} checkpoint for backbone '{backbone.name}'; "
+            f"missing: {', '.join(missing) or 'none'}; "
+            f"unexpected: {', '.join(unexpected) or 'none'}{hint}"
+        )
+    for key, shape in wanted.items():
+        value = given[key]
+        if not isinstance(value, Tensor) or tuple(value.shape) != shape:
+            got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            raise WeightsError(
+                f"{method} checkpoint: '{key}' is {got}, backbone '{backbone.name}' needs {shape}; "
+                f"use the backbone that it was trained with (vit-l-14-336)"
+            )
+    count = sum(given[k].numel() for k in wanted)
+    return ImportedCheckpoint(
+        state={k: given[k].float() for k in wanted},
+        config={"preset": "released"},
+        report=[f"trained tensors taken: {len(wanted)} ({count:,} values)"],
+    )
 
 
 class Method(lightning.LightningModule):

@@ -11,12 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from zsad import maps as dense
+from zsad.ensemble import EnsembleFeatures, encode_ensemble, fill, rank_phrases
 from zsad.method import Method
 from zsad.methods.anovl.adapter import adapt
 from zsad.methods.anovl.config import Config
 from zsad.methods.anovl.prompts import STATES, templates
-from zsad.methods.aprilgan.prompts import encode_states, rank_states
-from zsad.methods.winclip.method import StateFeatures
 from zsad.types import (
     BackboneInfo,
     BuiltMaps,
@@ -41,7 +40,7 @@ class DomainText:
     """Text side of a category: its states, and all unit prompt embeddings ``prompts`` [T, E] for
     the adapter (None where it is off)."""
 
-    states: StateFeatures
+    states: EnsembleFeatures
     prompts: Tensor | None = None
 
 
@@ -69,10 +68,11 @@ class AnoVL(Method):
         prepared = {}
         for category in categories:
             chosen = templates(category, self.config.domain)
-            states = encode_states(category.class_name, STATES, chosen, text, unit_first=False)
+            phrases = fill(STATES, category.class_name)
+            states = encode_ensemble(phrases, text, chosen, unit_first=False)
             prompts = None
             if self.config.adapter.enabled:
-                sentences = [t.format(s) for s in states.states for t in chosen]
+                sentences = [t.format(s) for s in states.phrases for t in chosen]
                 prompts = F.normalize(text.encode_texts(sentences).float(), dim=-1)
             prepared[category.key] = DomainText(states, prompts)
         return prepared
@@ -107,7 +107,7 @@ class AnoVL(Method):
         """Rank the state phrases by their cosine with the class token."""
         cls = F.normalize(features[CLS].float(), dim=-1)
         return [
-            rank_states(unit, context.text[c.key].states, k, "mean over 66 templates")
+            rank_phrases(unit, context.text[c.key].states, k, "mean over 66 templates")
             for unit, c in zip(cls, context.categories)
         ]
 

@@ -2,24 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
+
+from zsad.data.mosaic import Mosaic
 
 
 @dataclass(frozen=True)
 class Train:
-    """``train.*``: Adam at a constant rate.  ``mosaic``: the authors' 2x2 mosaics of MVTec, see
-    the README for why only ``off`` exists."""
+    """``train.*``: Adam at a constant rate.
+
+    ``epochs``, and other numbers of them for a training on the auxiliary datasets that
+    ``epochs_on`` names.
+    """
 
     epochs: int = 3
+    epochs_on: dict[str, int] = field(default_factory=dict)
     batch_size: int = 8
     lr: float = 1e-3
     betas: tuple[float, float] = (0.5, 0.999)
-    mosaic: Literal["off"] = "off"
+    mosaic: Mosaic = field(default_factory=Mosaic)
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch_size < 1:
             raise ValueError("train.epochs and train.batch_size must be at least 1")
+        for dataset, epochs in self.epochs_on.items():
+            if epochs < 1:
+                raise ValueError(f"train.epochs_on.{dataset}={epochs} must be at least 1")
+
+    def epochs_for(self, datasets: Iterable[str]) -> int:
+        """Return the number of epochs for a training on ``datasets``."""
+        named = [self.epochs_on[d] for d in datasets if d in self.epochs_on]
+        return max(named, default=self.epochs)
 
 
 @dataclass(frozen=True)

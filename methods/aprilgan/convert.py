@@ -6,10 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor
-
 from zsad.errors import WeightsError
-from zsad.method import ImportedCheckpoint
+from zsad.method import ImportedCheckpoint, take_released
 from zsad.types import BackboneInfo
 
 _KEY = re.compile(r"fc\.(\d+)\.(weight|bias)")
@@ -27,29 +25,10 @@ def import_official(state: Any, layers: int, backbone: BackboneInfo) -> Imported
             "not a released aprilgan checkpoint: no dictionary 'trainable_linearlayer' in it; "
             "give the file as its authors released it"
         )
-    wanted = [f"fc.{i}.{part}" for i in range(layers) for part in ("weight", "bias")]
-    missing = [k for k in wanted if k not in inner]
-    unexpected = sorted(str(k) for k in inner if k not in wanted)
-    if missing or unexpected:
-        extra = sum(1 for k in unexpected if _KEY.fullmatch(k)) // 2
-        hint = f"; the file has {layers + extra} layers, name them in aprilgan.layers"
-        raise WeightsError(
-            f"not a released aprilgan checkpoint of {layers} layers; "
-            f"missing: {', '.join(missing) or 'none'}; "
-            f"unexpected: {', '.join(unexpected) or 'none'}{hint if extra else ''}"
-        )
-    shapes = {"weight": (backbone.embed, backbone.width), "bias": (backbone.embed,)}
-    for key in wanted:
-        value, shape = inner[key], shapes[key.rpartition(".")[2]]
-        if not isinstance(value, Tensor) or tuple(value.shape) != shape:
-            got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-            raise WeightsError(
-                f"aprilgan checkpoint: '{key}' is {got}, backbone '{backbone.name}' needs {shape}; "
-                f"use the backbone that it was trained with (vit-l-14-336)"
-            )
-    count = sum(inner[k].numel() for k in wanted)
-    return ImportedCheckpoint(
-        state={k: inner[k].float() for k in wanted},
-        config={"preset": "released"},
-        report=[f"trained tensors taken: {len(wanted)} ({count:,} values)"],
-    )
+    wanted: dict[str, tuple[int, ...]] = {}
+    for i in range(layers):
+        wanted[f"fc.{i}.weight"] = (backbone.embed, backbone.width)
+        wanted[f"fc.{i}.bias"] = (backbone.embed,)
+    extra = sum(1 for k in inner if k not in wanted and _KEY.fullmatch(str(k))) // 2
+    hint = f"; the file has {layers + extra} layers, name them in aprilgan.layers" if extra else ""
+    return take_released("aprilgan", inner, wanted, backbone, hint)

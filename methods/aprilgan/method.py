@@ -14,20 +14,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zsad import losses as zl
-from zsad import maps as dense
-from zsad.errors import RequestError
-from zsad.method import ImportedCheckpoint, Method, TrainPhase
+from zsad.data import mosaic
+from zsad.ensemble import rank_phrases
+from zsad.method import ImportedCheckpoint, TrainPhase, chosen_blocks
 from zsad.methods.aprilgan import convert
 from zsad.methods.aprilgan.config import Config
-from zsad.methods.aprilgan.prompts import (
-    ANOMALOUS_STATES,
-    NORMAL_STATES,
-    TEMPLATES,
-    encode_states,
-    rank_states,
-)
-from zsad.methods.winclip.method import StateFeatures
+from zsad.methods.aprilgan.prompts import TEMPLATES
+from zsad.methods.aprilgan.stages import StageMethod
 from zsad.types import (
     BackboneInfo,
     BuiltMaps,
@@ -35,7 +28,7 @@ from zsad.types import (
     Explanation,
     FeatureRequest,
     ImageFeatures,
-    MapSpec,
+    Sample,
     ScoreContext,
     Scores,
     Tap,
@@ -48,39 +41,28 @@ if TYPE_CHECKING:
 CLS = Tap("cls")
 
 
-class AprilGAN(Method):
+class AprilGAN(StageMethod):
     """Linear layers on patch tokens, compared with a state prompt ensemble."""
 
     name: ClassVar[str] = "aprilgan"
+    templates: ClassVar[Sequence[str]] = TEMPLATES
     config: Config
 
     def __init__(self, config: Config, backbone: BackboneInfo) -> None:
         super().__init__(config, backbone)
-        self.taps = [Tap("tokens", layer) for layer in chosen_layers(config, backbone)]
+        self.taps = [Tap("tokens", layer) for layer in self.layers]
         self.fc = nn.ModuleList([nn.Linear(backbone.width, backbone.embed) for _ in self.taps])
-        self._pairs: dict[str, Tensor] = {}  # label embeddings of the training categories
+        self._auxiliary: tuple[str, ...] = ()  # the datasets that it is trained on
 
     def feature_request(self) -> FeatureRequest:
         return FeatureRequest.of(CLS, *self.taps)
-
-    # ------------------------------------------------------------- state prompt ensemble
-    def prepare_text(
-        self, categories: Sequence[Category], text: TextEncoder
-    ) -> dict[str, StateFeatures]:
-        """Encode 7 normal and 5 anomalous states in 35 templates per category."""
-        states = (NORMAL_STATES, ANOMALOUS_STATES)
-        return {c.key: encode_states(c.class_name, states, TEMPLATES, text) for c in categories}
 
     # -------------------------------------------------------------------------- scoring
     def logits(self, features: ImageFeatures, pair: Tensor) -> list[Tensor]:
         """Return ``scale`` * cosine of every layer for label embeddings [B, 2, E]:
         K tensors [B, 2, h, w]."""
-        return [
-            dense.similarity(
-                layer(features.patches(tap).float()), pair, features.grid, self.config.scale
-            )
-            for tap, layer in zip(self.taps, self.fc)
-        ]
+        patches = [fc(features.patches(tap).float()) for tap, fc in zip(self.taps, self.fc)]
+        return self.stage_logits(patches, pair, features.grid)
 
     def score(self, features: ImageFeatures, context: ScoreContext) -> Scores:
         """Image: probability [B] from the class token; maps: pair logits per layer."""
@@ -89,17 +71,6 @@ class AprilGAN(Method):
         cosine = torch.einsum("be,bce->bc", cls, pair)
         image = (self.config.scale * cosine).softmax(-1)[:, 1]
         return Scores(self.logits(features, pair), image)
-
-    def map_spec(self) -> MapSpec:
-        """Enlarge the logits with aligned corners, softmax, then join the layers."""
-        sigma = self.config.sigma
-        return MapSpec(
-            order="upsample_then_softmax",
-            align_corners=True,
-            fuse=self.config.fuse,
-            blur="gaussian" if sigma else "none",
-            sigma=sigma,
-        )
 
     def explain(
         self,
@@ -113,7 +84,7 @@ class AprilGAN(Method):
         cls = F.normalize(features[CLS].float(), dim=-1)
         note = f"mean over {len(TEMPLATES)} templates"
         return [
-            rank_states(unit, context.text[c.key], k, note)
+            rank_phrases(unit, context.text[c.key], k, note)
             for unit, c in zip(cls, context.categories)
         ]
 
@@ -124,39 +95,34 @@ class AprilGAN(Method):
         captions: Mapping[str, Sequence[str]],
         text: TextEncoder,
     ) -> None:
-        """Encode the prompts of the training categories once."""
-        with torch.no_grad():
-            prepared = self.prepare_text(categories, text)
-        self._pairs = {key: found.pair for key, found in prepared.items()}
-
-    def training_pair(self, context: ScoreContext) -> Tensor:
-        """Return the label embeddings [B, 2, E] of the images of a training batch."""
-        new = {c.key: c for c in context.categories if c.key not in self._pairs}
-        if new:
-            with torch.no_grad():
-                prepared = self.prepare_text(list(new.values()), context.text_encoder)
-            self._pairs.update({key: found.pair for key, found in prepared.items()})
-        return torch.stack([self._pairs[c.key] for c in context.categories])
+        """Encode the prompts of the training categories once; note the auxiliary dataset."""
+        super().begin_training(categories, captions, text)
+        self._auxiliary = tuple(sorted({c.dataset for c in categories}))
 
     def losses(
         self, features: ImageFeatures, batch: TrainBatch, context: ScoreContext
     ) -> dict[str, Tensor]:
         """Return ``focal`` and ``dice`` (of the anomalous map), summed over the layers."""
         pair = self.training_pair(context).to(batch.masks.device)
-        focal, dice = batch.masks.new_zeros(()), batch.masks.new_zeros(())
-        for logits in self.logits(features, pair):
-            size = batch.masks.shape[-1]
-            probability = dense.upsample(logits, size, align_corners=True).softmax(1)
-            focal = focal + zl.focal(probability, batch.masks)
-            dice = dice + zl.dice(probability[:, 1], batch.masks)
-        return {"total": focal + dice, "focal": focal, "dice": dice}
+        terms = self.stage_losses(self.logits(features, pair), batch.masks)
+        return {"total": terms["focal"] + terms["dice"], **terms}
+
+    def epoch_samples(
+        self, samples: Sequence[Sample], phase: TrainPhase, epoch: int, seed: int
+    ) -> Sequence[Sample] | None:
+        """Mix mosaics in where the auxiliary dataset asks for them."""
+        config = self.config.train.mosaic
+        if not config.applies(self._auxiliary):
+            return None
+        return mosaic.epoch(samples, config, seed, f"{phase.name}/{epoch}")
 
     def phases(self) -> list[TrainPhase]:
+        """One phase; its length depends on the auxiliary dataset."""
         train = self.config.train
         return [
             TrainPhase(
                 name="linear",
-                epochs=train.epochs,
+                epochs=train.epochs_for(self._auxiliary),
                 batch_size=train.batch_size,
                 parameters=("fc.",),
                 optimizer=lambda named: torch.optim.Adam(
@@ -170,18 +136,5 @@ class AprilGAN(Method):
         cls, state: Any, config: Config, backbone: BackboneInfo
     ) -> ImportedCheckpoint:
         """Translate a released file; see :mod:`zsad.methods.aprilgan.convert`."""
-        return convert.import_official(state, len(chosen_layers(config, backbone)), backbone)
-
-
-def chosen_layers(config: Config, backbone: BackboneInfo) -> tuple[int, ...]:
-    """Return the 1-based blocks whose tokens are read.
-
-    Raises :class:`RequestError` for a block that the backbone does not have.
-    """
-    layers = backbone.stages if config.layers == "stages" else tuple(config.layers)
-    if not layers or any(not 1 <= int(n) <= backbone.depth for n in layers):
-        raise RequestError(
-            f"aprilgan.layers={list(layers)} does not fit backbone '{backbone.name}'; "
-            f"it has blocks 1..{backbone.depth}"
-        )
-    return tuple(int(n) for n in layers)
+        layers = len(chosen_blocks(cls.name, config.layers, backbone))
+        return convert.import_official(state, layers, backbone)

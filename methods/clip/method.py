@@ -8,13 +8,13 @@ the projection although it was never trained for that ("plain dense CLIP").
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from zsad.ensemble import EnsembleFeatures, encode_ensemble, rank_phrases
 from zsad.maps import similarity
 from zsad.method import Method
 from zsad.methods.clip.config import Config
@@ -37,17 +37,6 @@ if TYPE_CHECKING:
 CLS = Tap("cls")
 
 
-@dataclass(frozen=True)
-class PromptFeatures:
-    """Text side of one category: ``pair`` [2, E] unit label embeddings; ``prompts`` [T] with
-    their unit ``embeddings`` [T, E], the first ``n_normal`` of them normal."""
-
-    pair: Tensor
-    prompts: list[str]
-    embeddings: Tensor
-    n_normal: int
-
-
 class Clip(Method):
     """Two-prompt CLIP and the CLIP-AC ensembles."""
 
@@ -64,16 +53,12 @@ class Clip(Method):
 
     def prepare_text(
         self, categories: Sequence[Category], text: TextEncoder
-    ) -> dict[str, PromptFeatures]:
+    ) -> dict[str, EnsembleFeatures]:
         """Encode the prompts; a label's embedding is the unit mean of its unit prompts."""
-        prepared = {}
-        for category in categories:
-            normal, anomalous = build_prompts(self.config, category.class_name)
-            units = F.normalize(text.encode_texts([*normal, *anomalous]).float(), dim=-1)
-            n = len(normal)
-            pair = F.normalize(torch.stack([units[:n].mean(0), units[n:].mean(0)]), dim=-1)
-            prepared[category.key] = PromptFeatures(pair, [*normal, *anomalous], units, n)
-        return prepared
+        return {
+            c.key: encode_ensemble(build_prompts(self.config, c.class_name), text)
+            for c in categories
+        }
 
     def score(self, features: ImageFeatures, context: ScoreContext) -> Scores:
         """Image: probability [B]; map: pair logits [B, 2, h, w] (cosines / temperature)."""
@@ -105,22 +90,6 @@ class Clip(Method):
     ) -> list[list[Explanation]]:
         """Rank the prompts of both labels by their cosine with the class token."""
         cls = F.normalize(features[CLS].float(), dim=-1)
-        reasons = []
-        for unit, category in zip(cls, context.categories):
-            text: PromptFeatures = context.text[category.key]
-            best = (text.embeddings @ unit).topk(min(k, len(text.prompts)))
-            reasons.append(
-                [
-                    Explanation(
-                        text=text.prompts[i],
-                        similarity=value,
-                        label="normal" if i < text.n_normal else "anomalous",
-                        source="template",
-                        rank=rank,
-                    )
-                    for rank, (value, i) in enumerate(
-                        zip(best.values.tolist(), best.indices.tolist()), start=1
-                    )
-                ]
-            )
-        return reasons
+        return [
+            rank_phrases(unit, context.text[c.key], k) for unit, c in zip(cls, context.categories)
+        ]

@@ -7,20 +7,9 @@ from typing import NamedTuple
 from open_clip import OPENAI_IMAGENET_TEMPLATES
 
 from zsad.methods.clip.config import Config
+from zsad.methods.winclip.prompts import STATES
 
 TEMPLATES = OPENAI_IMAGENET_TEMPLATES  # the 80 that CLIP's authors recommend for ImageNet
-
-# State phrases of "ac-ensemble": the state level of WinCLIP's compositional ensemble.
-NORMAL_STATES = (
-    "{}",
-    "flawless {}",
-    "perfect {}",
-    "unblemished {}",
-    "{} without flaw",
-    "{} without defect",
-    "{} without damage",
-)
-ANOMALOUS_STATES = ("damaged {}", "{} with flaw", "{} with defect", "{} with damage")
 
 
 class PromptPair(NamedTuple):
@@ -36,14 +25,17 @@ def article(word: str) -> str:
 
 
 def build_prompts(config: Config, class_name: str) -> PromptPair:
-    """Return the prompts of ``class_name`` that ``config.prompts`` asks for."""
+    """Return the prompts of ``class_name`` that ``config.prompts`` asks for.
+
+    ``ac-ensemble`` takes the state level of WinCLIP's compositional ensemble.
+    """
     words = (config.normal_word, config.anomalous_word)
     if config.prompts == "two":
         return PromptPair(*([f"a photo of {article(w)} {w} {class_name}."] for w in words))
     if config.prompts == "ac":
         states: list[tuple[str, ...]] = [(f"{word} {{}}",) for word in words]
     else:
-        states = [NORMAL_STATES, ANOMALOUS_STATES]
+        states = list(STATES)
     return PromptPair(
         *(
             [template(state.format(class_name)) for state in label for template in TEMPLATES]

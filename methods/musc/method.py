@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from zsad.errors import RequestError
-from zsad.method import Method
+from zsad.method import Method, chosen_blocks
 from zsad.methods.musc.config import Config
 from zsad.types import (
     BackboneInfo,
@@ -53,7 +53,7 @@ class MuSc(Method):
 
     def __init__(self, config: Config, backbone: BackboneInfo) -> None:
         super().__init__(config, backbone)
-        self.taps = [Tap("tokens", layer) for layer in chosen_layers(config, backbone)]
+        self.taps = [Tap("tokens", n) for n in chosen_blocks(self.name, config.layers, backbone)]
         self._known: PopulationScores | None = None
 
     @property
@@ -165,17 +165,3 @@ def _rows_of(features: ImageFeatures, population: ImageFeatures) -> Tensor:
     if not bool(same.any(1).all()):
         raise RequestError("musc was asked for images that are not among the test images given")
     return same.int().argmax(1)
-
-
-def chosen_layers(config: Config, backbone: BackboneInfo) -> tuple[int, ...]:
-    """Return the 1-based blocks whose tokens are compared.
-
-    Raises :class:`RequestError` for a block that the backbone does not have.
-    """
-    layers = backbone.stages if config.layers == "stages" else tuple(config.layers)
-    if not layers or any(not 1 <= int(n) <= backbone.depth for n in layers):
-        raise RequestError(
-            f"musc.layers={list(layers)} does not fit backbone '{backbone.name}'; "
-            f"it has blocks 1..{backbone.depth}"
-        )
-    return tuple(int(n) for n in layers)

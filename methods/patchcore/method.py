@@ -15,7 +15,7 @@ from torch import Tensor
 
 from zsad.errors import RequestError
 from zsad.memory import MemoryBank
-from zsad.method import Method
+from zsad.method import Method, chosen_blocks
 from zsad.methods.patchcore.config import Config
 from zsad.types import (
     BackboneInfo,
@@ -175,10 +175,5 @@ def chosen_layers(config: Config, backbone: BackboneInfo) -> tuple[int, ...]:
     if config.layers == "penultimate":
         return (max(1, backbone.depth - 1),)
     middle = backbone.stages[1:3] if len(backbone.stages) > 2 else backbone.stages
-    layers = middle if config.layers == "middle" else tuple(config.layers)
-    if not layers or any(not 1 <= int(n) <= backbone.depth for n in layers):
-        raise RequestError(
-            f"patchcore.layers={list(layers)} does not fit backbone '{backbone.name}'; "
-            f"it has blocks 1..{backbone.depth}"
-        )
-    return tuple(int(n) for n in layers)
+    layers = middle if config.layers == "middle" else config.layers
+    return chosen_blocks("patchcore", layers, backbone)

@@ -7,17 +7,17 @@ segmentation (4.2), reference association with k normal images (4.3).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from zsad.ensemble import EnsembleFeatures, encode_ensemble, fill, rank_phrases
 from zsad.memory import association
 from zsad.method import Method
 from zsad.methods.winclip.config import Config
-from zsad.methods.winclip.prompts import prompts, states
+from zsad.methods.winclip.prompts import STATES, TEMPLATES
 from zsad.types import (
     BuiltMaps,
     Category,
@@ -35,20 +35,6 @@ if TYPE_CHECKING:
     from zsad.backbones.text import TextEncoder
 
 CLS = Tap("cls")
-
-
-@dataclass(frozen=True)
-class StateFeatures:
-    """Text side of one category.
-
-    ``pair`` [2, E]: unit label embeddings.  ``states``: state phrases, the first ``n_normal`` of
-    them normal, with their unit ``embeddings`` [S, E] (mean over the templates).
-    """
-
-    pair: Tensor
-    states: list[str]
-    embeddings: Tensor
-    n_normal: int
 
 
 class WinClip(Method):
@@ -73,19 +59,11 @@ class WinClip(Method):
     # ------------------------------------------------------------- Sec. 4.1: language
     def prepare_text(
         self, categories: Sequence[Category], text: TextEncoder
-    ) -> dict[str, StateFeatures]:
+    ) -> dict[str, EnsembleFeatures]:
         """Encode all state x template prompts; a label is the unit mean of its unit prompts."""
-        prepared = {}
-        for category in categories:
-            normal, anomalous = states(category.class_name)
-            phrases = [*normal, *anomalous]
-            sentences = [p for phrase in phrases for p in prompts(phrase)]
-            units = F.normalize(text.encode_texts(sentences).float(), dim=-1)
-            means = units.reshape(len(phrases), -1, units.shape[-1]).mean(1)  # [S, E]
-            n = len(normal)
-            pair = F.normalize(torch.stack([means[:n].mean(0), means[n:].mean(0)]), dim=-1)
-            prepared[category.key] = StateFeatures(pair, phrases, F.normalize(means, dim=-1), n)
-        return prepared
+        return {
+            c.key: encode_ensemble(fill(STATES, c.class_name), text, TEMPLATES) for c in categories
+        }
 
     def probability(self, embeddings: Tensor, text: Tensor) -> Tensor:
         """Eq. 1: softmax over the labels.  [B, M, E], [B, 2, E] -> anomaly probability [B, M]."""
@@ -152,24 +130,15 @@ class WinClip(Method):
         ]
 
     def _explain_one(
-        self, features: ImageFeatures, cls: Tensor, text: StateFeatures, k: int
+        self, features: ImageFeatures, cls: Tensor, text: EnsembleFeatures, k: int
     ) -> list[Explanation]:
-        best = (text.embeddings @ cls).topk(min(k, len(text.states)))
+        note = f"mean over {len(TEMPLATES)} templates"
         size = max(self.config.scales, default=0)
-        regions: dict[int, tuple[float, float, float, float]] = {}
-        if size:
-            window = F.normalize(features[Tap("window", size)][0].float(), dim=-1)
-            peaks = (text.embeddings[best.indices] @ window.T).argmax(-1).tolist()
-            regions = {rank: window_region(m, features.grid, size) for rank, m in enumerate(peaks)}
-        return [
-            Explanation(
-                text=text.states[i],
-                similarity=value,
-                label="normal" if i < text.n_normal else "anomalous",
-                source="template",
-                rank=rank + 1,
-                region=regions.get(rank),
-                note="mean over 22 templates; region: most similar window" if size else "",
-            )
-            for rank, (value, i) in enumerate(zip(best.values.tolist(), best.indices.tolist()))
-        ]
+        if not size:
+            return rank_phrases(cls, text, k, note)
+        window = F.normalize(features[Tap("window", size)][0].float(), dim=-1)
+        found = rank_phrases(cls, text, k, f"{note}; region: most similar window")
+        for reason in found:
+            phrase = text.embeddings[text.phrases.index(reason.text)]
+            reason.region = window_region(int((window @ phrase).argmax()), features.grid, size)
+        return found

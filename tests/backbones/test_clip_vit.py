@@ -296,6 +296,8 @@ def test_resuming_continues_the_pass(backbone: Backbone, images: Tensor) -> None
         torch.testing.assert_close(encoder.project(end[:, 0]), got[Tap("cls")], **CLOSE)
     last = got[Tap("tokens", DEPTH)]
     assert torch.equal(encoder.resume(last, DEPTH + 1), last)
+    part = encoder.resume(got[Tap("tokens", 0)], 1, last_block=2)
+    torch.testing.assert_close(part, got[Tap("tokens", 2)], **CLOSE)
 
 
 def test_adapters_run_after_their_block_and_get_gradients(

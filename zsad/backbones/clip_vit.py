@@ -191,17 +191,24 @@ class ImageEncoder:
         return layer_norm(self.visual.ln_post, x) @ self.visual.proj
 
     # -------------------------------------------------------------------------- resuming
-    def resume(self, tokens: Tensor, first_block: int, adapters: Adapters | None = None) -> Tensor:
-        """Run blocks ``first_block``..last on ``tokens`` = x_{first_block-1} [B, N, D].
+    def resume(
+        self,
+        tokens: Tensor,
+        first_block: int,
+        adapters: Adapters | None = None,
+        last_block: int | None = None,
+    ) -> Tensor:
+        """Run blocks ``first_block``..``last_block`` (default: all) on ``tokens`` =
+        x_{first_block-1} [B, N, D].
 
         ``adapters``: a function ``(layer, x_l) -> x_l`` called after every block, or such
         functions of x_l alone by layer.  Differentiable in the tokens and in what the adapters
-        own; returns x_L [B, N, D], see :meth:`project`.
+        own; returns the last block's output [B, N, D], see :meth:`project`.
         """
         if not 1 <= first_block <= self.depth + 1:
             raise ValueError(f"first_block={first_block} must be in 1..{self.depth + 1}")
         x = tokens.to(self.dtype)
-        for layer in range(first_block, self.depth + 1):
+        for layer in range(first_block, (last_block or self.depth) + 1):
             x = self.blocks[layer - 1](x)
             if callable(adapters):
                 x = adapters(layer, x)

@@ -12,11 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from zsad import maps, registry
+from zsad.ensemble import EnsembleFeatures
 from zsad.errors import RequestError
 from zsad.methods.alfa.config import OWN_READINGS
 from zsad.methods.alfa.method import CLS, Alfa, PromptFeatures
 from zsad.methods.alfa.prompts import PromptSet
-from zsad.methods.winclip.method import StateFeatures, WinClip
+from zsad.methods.winclip.method import WinClip
 from zsad.types import BackboneInfo, Category, ImageFeatures, ScoreContext, Tap
 from zsad.windows import coverage, window_grid, window_patches, window_region
 
@@ -103,7 +104,7 @@ def test_an_identity_projection_gives_winclips_maps(solver: str, image_scale: bo
     features = with_global_values(alfa, random_features(alfa, 3, seed=1))
     n, rows = 4, TEXT.embeddings
     pair = F.normalize(torch.stack([rows[:n].mean(0), rows[n:].mean(0)]), dim=-1)
-    states = StateFeatures(pair, TEXT.texts, rows, n)
+    states = EnsembleFeatures(pair, TEXT.texts, rows, n)
     expected = winclip.score(features, ScoreContext([BOTTLE] * 3, {"bottle": states}))
     found = alfa.score(features, context(3))
     torch.testing.assert_close(found.maps[0], expected.maps[0], rtol=2e-5, atol=1e-6)

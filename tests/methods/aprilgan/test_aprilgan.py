@@ -13,12 +13,13 @@ import torch
 import torch.nn.functional as F
 
 import zsad
-from zsad import backbones, maps, registry
+from zsad import backbones, losses, maps, registry
 from zsad.backbones import Backbone
 from zsad.errors import RequestError, WeightsError
 from zsad.methods.aprilgan.method import CLS, AprilGAN
-from zsad.methods.aprilgan.prompts import ANOMALOUS_STATES, NORMAL_STATES, TEMPLATES
-from zsad.types import Category, ImageFeatures, ScoreContext, TrainBatch
+from zsad.methods.aprilgan.prompts import TEMPLATES
+from zsad.methods.aprilgan.stages import ANOMALOUS_STATES, NORMAL_STATES
+from zsad.types import Category, ImageFeatures, Sample, ScoreContext, TrainBatch
 
 SIZE = 84
 BOTTLE = Category("mvtec", "bottle", "bottle")
@@ -158,14 +159,65 @@ def test_training_lowers_the_loss(backbone: Backbone, recipe: ModuleType) -> Non
     optimizer = phase.optimizer(method.parameters_of_phase(phase))
     values = []
     for _ in range(12):
-        losses = method.losses(found, batch, ctx)
-        torch.testing.assert_close(losses["total"], losses["focal"] + losses["dice"])
+        terms = method.losses(found, batch, ctx)
+        torch.testing.assert_close(terms["total"], terms["focal"] + terms["dice"])
         optimizer.zero_grad()
-        losses["total"].backward()
+        terms["total"].backward()
         optimizer.step()
-        values.append(losses["total"].item())
+        values.append(terms["total"].item())
     assert values[-1] < 0.8 * values[0]
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in method.parameters())
+
+
+def test_the_losses_of_one_channel_are_those_of_two(backbone: Backbone, recipe: ModuleType) -> None:
+    """As released: both channels enlarged, softmax, focal on both, Dice on the anomalous one."""
+    method = make(backbone)
+    found = features(method, backbone, recipe, 2)
+    ctx = context(method, backbone, BOTTLE, NUT)
+    batch = TrainBatch(recipe.masks([1, 0], SIZE, 5), torch.tensor([1, 0]))
+    pair = torch.stack([ctx.text[c.key].pair for c in ctx.categories])
+    expected = {"focal": torch.zeros(()), "dice": torch.zeros(())}
+    for logits in method.logits(found, pair):
+        both = F.interpolate(logits, SIZE, mode="bilinear", align_corners=True).softmax(1)
+        expected["focal"] = expected["focal"] + losses.focal(both, batch.masks)
+        expected["dice"] = expected["dice"] + losses.dice(both[:, 1], batch.masks)
+    terms = method.losses(found, batch, replace(ctx, text={}))
+    weights = [layer.weight for layer in method.fc]
+    gradients = torch.autograd.grad(terms["total"], weights)
+    for name, value in expected.items():
+        torch.testing.assert_close(terms[name], value, atol=1e-5, rtol=1e-5)
+    released = torch.autograd.grad(expected["focal"] + expected["dice"], weights)
+    torch.testing.assert_close(gradients, released, atol=1e-5, rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "epochs", "mosaics"), [("mvtec", 3, True), ("visa", 15, False), ("mpdd", 3, False)]
+)
+def test_the_auxiliary_dataset_decides_epochs_and_mosaics(
+    backbone: Backbone, dataset: str, epochs: int, mosaics: bool
+) -> None:
+    method = make(backbone)
+    category = replace(BOTTLE, dataset=dataset)
+    method.begin_training([category], {}, backbone.text_encoder())
+    (phase,) = method.phases()
+    assert phase.epochs == epochs
+    images = [Sample(f"{i}.png", 0, "bottle", uid=f"{i:02}") for i in range(50)]
+    visited = method.epoch_samples(images, phase, 0, 0)
+    assert (visited is not None) == mosaics
+    if visited is not None:
+        share = sum(s.uid.startswith("mosaic/") for s in visited) / len(visited)
+        assert share == pytest.approx(0.2, abs=0.15)
+        assert visited == method.epoch_samples(images[::-1], phase, 0, 0)
+        assert visited != method.epoch_samples(images, phase, 1, 0)
+
+
+def test_longest_training_wins_and_other_datasets_may_be_named(backbone: Backbone) -> None:
+    train = {"epochs": 2, "epochs_on": {"visa": 7, "mpdd": 4}, "mosaic": {"datasets": ["visa"]}}
+    config = make(backbone, train=train).config.train
+    assert config.epochs_for(["mvtec"]) == 2
+    assert config.epochs_for(["mpdd", "visa"]) == 7
+    assert config.mosaic.applies(["visa"])
+    assert not config.mosaic.applies(["mvtec"])
 
 
 def official(backbone: Backbone) -> dict[str, dict[str, torch.Tensor]]:
@@ -227,7 +279,8 @@ def test_a_wrong_file_names_the_key(backbone: Backbone, spoil: Any, words: str) 
     ("overrides", "words"),
     [
         ({"scale": 0}, "scale"),
-        ({"train": {"mosaic": "on"}}, "mosaic"),
+        ({"train": {"mosaic": {"p": 2.0}}}, "mosaic"),
+        ({"train": {"epochs_on": {"visa": 0}}}, "epochs_on"),
         ({"train": {"epochs": 0}}, "epochs"),
         ({"layers": "all"}, "layers"),
     ],

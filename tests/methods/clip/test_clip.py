@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from zsad import maps, registry
+from zsad.ensemble import EnsembleFeatures
 from zsad.errors import RequestError
-from zsad.methods.clip.method import CLS, Clip, PromptFeatures
+from zsad.methods.clip.method import CLS, Clip
 from zsad.methods.clip.prompts import TEMPLATES, build_prompts
 from zsad.types import BackboneInfo, Category, ImageFeatures, ScoreContext
 
@@ -38,8 +39,8 @@ def method(**overrides: Any) -> Clip:
     return Clip(config, INFO)
 
 
-def text_of(pair: torch.Tensor) -> PromptFeatures:
-    return PromptFeatures(pair, ["a normal one", "an anomalous one"], pair, 1)
+def text_of(pair: torch.Tensor) -> EnsembleFeatures:
+    return EnsembleFeatures(pair, ["a normal one", "an anomalous one"], pair, 1)
 
 
 def features_of(clip: Clip, cls: torch.Tensor, patches: torch.Tensor) -> ImageFeatures:

@@ -10,9 +10,10 @@ import torch
 import torch.nn.functional as F
 
 from zsad import maps, registry
+from zsad.ensemble import EnsembleFeatures, fill
 from zsad.errors import RequestError
-from zsad.methods.winclip.method import CLS, StateFeatures, WinClip
-from zsad.methods.winclip.prompts import TEMPLATES, prompts, states
+from zsad.methods.winclip.method import CLS, WinClip
+from zsad.methods.winclip.prompts import STATES, TEMPLATES
 from zsad.types import BackboneInfo, Category, ImageFeatures, ScoreContext, Tap
 from zsad.windows import coverage, window_region
 
@@ -34,7 +35,7 @@ INFO = BackboneInfo(
 GRID = (6, 6)
 NORMAL, ANOMALOUS = torch.eye(4)[0], torch.eye(4)[1]
 BOTTLE = Category("toy", "bottle", "bottle")
-TEXT = StateFeatures(
+TEXT = EnsembleFeatures(
     torch.stack([NORMAL, ANOMALOUS]),
     ["flawless bottle", "damaged bottle"],
     torch.stack([NORMAL, ANOMALOUS]),
@@ -68,14 +69,12 @@ def context(n: int = 1, **references: ImageFeatures) -> ScoreContext:
 
 # ------------------------------------------------------------------------------- prompts
 def test_the_ensemble_has_154_normal_prompts() -> None:
-    normal, anomalous = states("metal nut")
+    normal, anomalous = fill(STATES, "metal nut")
     assert len(TEMPLATES) == len(set(TEMPLATES)) == 22
-    assert (
-        len({p for s in normal for p in prompts(s)}) == 154
-    )  # the count that ALFA's Table 3 quotes
-    assert len({p for s in anomalous for p in prompts(s)}) == 88
-    assert "a jpeg corrupted photo of a unblemished metal nut." in prompts(normal[3])
-    assert "a photo of the metal nut with flaw for visual inspection." in prompts(anomalous[1])
+    prompts = [{t.format(s) for s in side for t in TEMPLATES} for side in (normal, anomalous)]
+    assert [len(p) for p in prompts] == [154, 88]  # the counts that ALFA's Table 3 quotes
+    assert "a jpeg corrupted photo of a unblemished metal nut." in prompts[0]
+    assert "a photo of the metal nut with flaw for visual inspection." in prompts[1]
 
 
 # --------------------------------------------------------------------------- zero-shot

@@ -1,0 +1,51 @@
+"""APRIL-GAN trained on a miniature of MVTec AD: mosaics are encoded once and visited."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import ModuleType
+
+import torch
+
+from tests.data.miniatures import write_miniature
+from zsad import backbones, checkpoints, registry
+from zsad.config import BackboneSettings, DataSettings, Settings
+from zsad.data.index import load_index
+from zsad.training import fit
+from zsad.training.provision import new_method
+
+
+def test_mosaics_are_encoded_once_for_all_epochs(recipe: ModuleType, tmp_path: Path) -> None:
+    dims = recipe.ClipDims(vision_width=64, vision_layers=4, embed=32, text_width=32, text_layers=1)
+    torch.save(dict(recipe.clip_state(dims, 38)), tmp_path / "clip.pt")
+    backbone = backbones.load("file", weights=tmp_path / "clip.pt", image_size=56)
+    write_miniature("mvtec", tmp_path / "data")
+    index = load_index("mvtec", tmp_path / "data")
+    samples = [
+        s for s in index.samples if s.split == "test" and s.category in ("bottle", "capsule")
+    ]
+    entry = registry.method("aprilgan")
+    config = entry.resolve(("test", {"train": {"mosaic": {"p": 0.5}}}))
+    method = new_method(entry, config, backbone.info, 0)
+    (result,) = fit(
+        [method],
+        index,
+        backbone,
+        settings=Settings(
+            backbone=BackboneSettings(name="file", image_size=56), data=DataSettings(workers=0)
+        ),
+        seed=0,
+        out_dir=tmp_path / "out",
+        samples=samples,
+    )
+    (phase,) = method.phases()
+    epochs = [method.epoch_samples(samples, phase, e, 0) or [] for e in range(phase.epochs)]
+    mosaics = {s.uid for visited in epochs for s in visited if s.uid.startswith("mosaic/")}
+    assert mosaics
+    assert backbone.counters.images == len(samples) + len(mosaics)
+    meta = checkpoints.read_meta(result.checkpoint)
+    assert meta is not None
+    assert meta.epochs == phase.epochs == len(result.history) == 3
+    assert result.history[-1]["total"] < result.history[0]["total"]
+    assert meta.trained_on is not None
+    assert set(meta.trained_on.uids) == {s.uid for s in samples}  # no mosaic passes for an image
