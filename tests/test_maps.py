@@ -317,6 +317,28 @@ def test_a_planted_patch_is_found_and_moves_by_one_patch():
     torch.testing.assert_close(first[:, : SIZE - PATCH], moved[:, PATCH:], atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize("align_corners", [True, False])
+@pytest.mark.parametrize("size", [(224, 224), (9, 30), (14, 14), 5])
+def test_enlarging_with_gradients_equals_torch(
+    size: int | tuple[int, int], align_corners: bool
+) -> None:
+    """While something is learned it takes another way, to the same values and gradients."""
+    found = []
+    for enlarge in (
+        lambda x: core.upsample(x, size, align_corners),
+        lambda x: F.interpolate(x, size=size, mode="bilinear", align_corners=align_corners),
+    ):
+        x = noise(2, 3, 14, 14).requires_grad_()
+        y = enlarge(x)
+        y.backward(noise(*y.shape, seed=1))
+        found.append((y.detach(), x.grad))
+    torch.testing.assert_close(found[0][0], found[1][0], rtol=0, atol=1e-6)
+    torch.testing.assert_close(found[0][1], found[1][1], rtol=1e-5, atol=1e-4)
+    still = core.upsample(noise(2, 14, 14), size, align_corners)
+    moving = core.upsample(noise(2, 14, 14).requires_grad_(), size, align_corners)
+    torch.testing.assert_close(still, moving.detach(), rtol=0, atol=1e-6)
+
+
 def test_gradients_reach_patches_and_text():
     patches = noise(1, 9, 4).requires_grad_()
     text = noise(2, 4, seed=1).requires_grad_()
