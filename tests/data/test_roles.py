@@ -7,6 +7,7 @@ import random
 import pytest
 
 from zsad.data import roles
+from zsad.data.index import load_index
 from zsad.errors import RequestError
 from zsad.types import Sample
 
@@ -54,3 +55,27 @@ def test_guard_refuses_shared_images_only() -> None:
         roles.guard(["n1", "other"], "mvtec", items, "mvtec")
     roles.guard(["other"], "mvtec", items, "mvtec")
     roles.guard(["n1"], "visa", items, "mvtec")
+
+
+@pytest.mark.parametrize(
+    "limit, total, categories, each",
+    [(2, 8, 4, 2), (1, 4, 2, 1), (4, 16, 8, 2), (64, 256, 10, 26), (3, 0, 10, 3)],
+)
+def test_few_training_images_come_from_some_categories(
+    limit: int, total: int, categories: int, each: int
+) -> None:
+    """Never fewer than two of a category while the limit allows; balanced labels."""
+    index = load_index("synthetic")
+    assert len(index.training_categories) == 10
+    chosen = roles.by_category(roles.auxiliary(index, "test", limit, total))
+    assert len(chosen) == categories
+    assert {len(found) for found in chosen.values()} == {each}
+    if each % 2 == 0:
+        assert all(2 * sum(s.label for s in found) == each for found in chosen.values())
+
+
+def test_some_categories_are_spread_evenly() -> None:
+    index = load_index("synthetic")
+    names = sorted(index.training_categories)
+    chosen = roles.by_category(roles.auxiliary(index, "test", 2, 8))
+    assert list(chosen) == [names[i] for i in (0, 2, 5, 7)]

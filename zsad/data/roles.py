@@ -50,13 +50,15 @@ def evaluated(index: DatasetIndex, limit: int = 0) -> dict[str, list[Sample]]:
     return {c: limited(groups[c], limit) for c in index.categories if groups.get(c)}
 
 
-def auxiliary(index: DatasetIndex, part: str, limit: int = 0) -> list[Sample]:
+def auxiliary(index: DatasetIndex, part: str, limit: int = 0, total: int = 0) -> list[Sample]:
     """Samples of ``index`` that a method may be trained on.
 
     ``part`` "test": the labelled test part (published practice: MVTec's and VisA's training
     parts hold normal images only); "all": both parts.  A dataset whose definition sets
     ``training_split: train`` (``synthetic``) has a labelled training part of its own, and only
-    that is used.
+    that is used.  ``limit``: at most so many of a category; ``total``: about so many in all, at
+    least two of a category, so that a small total takes some of the categories only, spread
+    evenly.
     """
     if index.spec.training_split == "train":
         chosen = [
@@ -69,7 +71,13 @@ def auxiliary(index: DatasetIndex, part: str, limit: int = 0) -> list[Sample]:
     else:
         chosen = [s for s in index.samples if s.split == "test"]
     groups = by_category(chosen)
-    return [s for c in sorted(groups) for s in limited(groups[c], limit)]
+    names = sorted(groups)
+    if total and names:
+        share = max(2, -(-total // len(names)))
+        limit = min(limit or share, share)
+        count = max(1, min(len(names), total // 2))
+        names = [names[i * len(names) // count] for i in range(count)]
+    return [s for c in names for s in limited(groups[c], limit)]
 
 
 def references(index: DatasetIndex, category: str, shots: int, seed: int) -> list[Sample]:

@@ -179,8 +179,7 @@ def auxiliary_samples(request: Request, name: str) -> Auxiliary:
     """
     index = load_index(name, request.data_root, variant=request.settings.data.variants.get(name))
     part = request.settings.data.train_part
-    share = -(-QUICK_TRAINING * request.limit // max(1, len(index.training_categories)))
-    chosen = roles.auxiliary(index, part, min(request.limit, max(2, share)))
+    chosen = roles.auxiliary(index, part, request.limit, QUICK_TRAINING * request.limit)
     if not chosen:
         raise DataError(f"dataset {name}: no labelled images to train on; choose another dataset")
     identity = cfg.digest([name, index.fingerprint, part, [s.uid for s in chosen]])
