@@ -94,9 +94,14 @@ def remove_leftovers(path: Path | str) -> None:
     """Remove what killed processes left of their attempts to write ``path``."""
     path = Path(path)
     for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
-        with _abandoned(left) as mine:
-            if mine:
-                left.unlink(missing_ok=True)
+        remove_leftover(left)
+
+
+def remove_leftover(path: Path) -> None:
+    """Remove a temporary or lock file unless a living process holds it."""
+    with contextlib.suppress(OSError), _abandoned(path) as mine:
+        if mine:
+            path.unlink(missing_ok=True)
 
 
 def _temporary(path: Path) -> tuple[int, str]:

@@ -34,6 +34,7 @@ from zsad.training.state import TrainState, load_state
 from zsad.types import Category, FeatureRequest, ImageFeatures, Sample, ScoreContext, TrainBatch
 
 log = logging.getLogger(__name__)
+RESUME = "resume.pt"  # the state of an unfinished training, in a folder named like its checkpoint
 Batch = tuple[ImageFeatures, TrainBatch, ScoreContext]
 # (training samples, source, normal images too) -> sentences by category; see Method.caption_source
 Captions = Callable[[Sequence[Sample], str, bool], Mapping[str, Sequence[str]]]
@@ -103,7 +104,7 @@ class MethodRun:
         ``company``: the merged request of all methods that share ``images``.
         """
         method, work = self.method, self.path.with_suffix("")
-        resume_file = work / "resume.pt"
+        resume_file = work / RESUME
         state = load_state(resume_file, self.identity) if options.resume else None
         state = state or TrainState(self.identity)
         if state.parameters:

@@ -1,0 +1,169 @@
+"""Runs ``zsad`` in processes of its own that share their imports and die where a test says.
+
+The processes are forked from a server that has imported everything and computed nothing, so that
+one costs its work alone.  They call the command line's entry point and are killed for real.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import resource
+import signal
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from multiprocessing.context import ForkServerContext, ForkServerProcess
+from pathlib import Path
+from typing import Any
+
+LONG = bool(os.environ.get("ZSAD_FAULT_LONG"))  # `make fault`
+
+# Whatever a run changes on disk announces itself by one of these audit events.
+WRITES = frozenset(
+    {
+        *("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.chmod", "os.truncate"),
+        *("shutil.rmtree", "tempfile.mkstemp", "tempfile.mkdtemp", "fcntl.flock"),
+    }
+)
+
+
+@dataclass(frozen=True)
+class Done:
+    """What became of a process.  ``writes``: its file operations below the watched folder."""
+
+    code: int
+    out: str
+    err: str
+    writes: int
+
+    def quiet(self) -> Done:
+        """The same, if it said nothing that only a programmer understands."""
+        assert "Traceback" not in self.err, self.err
+        assert "internal error" not in self.err, self.err
+        return self
+
+
+class Process:
+    """One call of ``zsad`` that has been started.
+
+    ``watch``: a folder; ``kill_at``: the process kills itself before its n-th operation there.
+    ``setup``: called in the process before everything else.
+    """
+
+    def __init__(
+        self,
+        argv: Sequence[str],
+        *,
+        watch: Path | None = None,
+        kill_at: int = 0,
+        setup: Callable[[], None] | None = None,
+    ) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="zsad-fault-")
+        arguments = (list(argv), self._folder.name, str(watch or ""), kill_at, setup)
+        self._process: ForkServerProcess = server().Process(target=_call, args=arguments)
+        self._process.start()
+
+    def kill(self) -> None:
+        self._process.kill()
+
+    @property
+    def alive(self) -> bool:
+        return self._process.is_alive()
+
+    def wait(self, timeout: float = 120.0) -> Done:
+        """Wait for the end.  A process that hangs is killed and fails the test."""
+        self._process.join(timeout)
+        hung = self._process.is_alive()
+        if hung:
+            self._process.kill()
+            self._process.join()
+        code = self._process.exitcode
+        assert code is not None
+        folder = Path(self._folder.name)
+        texts = [
+            p.read_text(errors="replace") if (p := folder / n).exists() else ""
+            for n in ("out", "err", "writes")
+        ]
+        self._folder.cleanup()
+        assert not hung, f"hung after {timeout} s: {texts[1]}"
+        return Done(code, texts[0], texts[1], int(texts[2] or 0))
+
+
+def zsad(*argv: str, **options: Any) -> Done:
+    """Run ``zsad`` to its end."""
+    return Process(argv, **options).wait().quiet()
+
+
+@cache
+def server() -> ForkServerContext:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.fault.imports"])
+    return context
+
+
+def _call(
+    argv: list[str], folder: str, watch: str, kill_at: int, setup: Callable[[], None] | None
+) -> None:
+    for number, name in ((1, "out"), (2, "err")):
+        os.dup2(os.open(f"{folder}/{name}", os.O_WRONLY | os.O_CREAT), number)
+    sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
+    if setup is not None:
+        setup()
+    seen = 0
+
+    def count(event: str, args: tuple[Any, ...]) -> None:
+        nonlocal seen
+        if event in WRITES and any(isinstance(a, (str, os.PathLike)) for a in args):
+            places = [os.fspath(a) for a in args if isinstance(a, (str, os.PathLike))]
+            if any(isinstance(p, str) and p.startswith(watch) for p in places):
+                seen += 1
+                if seen == kill_at:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+    if watch:
+        sys.addaudithook(count)
+    from zsad.cli.main import main
+
+    code = main(argv)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    watch = "\0"  # nothing that follows counts
+    Path(folder, "writes").write_text(str(seen))
+    os._exit(code)
+
+
+# ------------------------------------------------------------------- things that happen to disks
+@dataclass(frozen=True)
+class FileSizeLimit:
+    """Files may not grow beyond ``size`` bytes: writing fails as on a full disk."""
+
+    size: int
+
+    def __call__(self) -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (self.size, self.size))
+
+
+def obey_permissions() -> None:
+    """Let permissions hold for the superuser, too: give up the right to override them."""
+    import ctypes
+
+    if os.geteuid() == 0:
+        libc = ctypes.CDLL(None, use_errno=True)
+        held = _capabilities()
+        for capability in (1, 2):  # DAC_OVERRIDE, DAC_READ_SEARCH
+            held &= ~(1 << capability)
+        header = (ctypes.c_uint32 * 2)(0x20080522, 0)
+        low, high = held & 0xFFFFFFFF, held >> 32
+        data = (ctypes.c_uint32 * 6)(low, low, 0, high, high, 0)
+        if libc.capset(header, data) != 0:
+            raise OSError(ctypes.get_errno(), "capset")
+
+
+def _capabilities() -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("CapEff:"):
+            return int(line.split()[1], 16)
+    return 0
