@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +14,7 @@ import torch
 from zsad import backbones, examples
 from zsad import config as cfg
 from zsad.backbones import Backbone
-from zsad.data import roles
+from zsad.data import inputs, roles
 from zsad.errors import RequestError, ZsadError, reason
 from zsad.examples import CellExamples
 from zsad.method import feature_request
@@ -99,7 +101,7 @@ class Sweep:
         timer = StageTimer(self.device)
         heads = self._heads(dataset, timer)
         for name, samples in dataset.samples.items():
-            wanted = [h for h in heads if any((h.label, s, name) in dataset.todo for s in h.seeds)]
+            wanted = [h for h in heads if self._is_open(dataset, h, name)]
             if not wanted:
                 continue
             category = dataset.index.categories[name]
@@ -110,6 +112,11 @@ class Sweep:
                 self._fail_rest(dataset, error, only=name)
         for stage, spent in timer.seconds.items():
             self.seconds[stage] = self.seconds.get(stage, 0.0) + spent
+
+    def _is_open(self, dataset: DatasetPlan, head: Head, category: str) -> bool:
+        """Whether the head has a cell to do that no other process has stored meanwhile."""
+        keys = [dataset.todo.get((head.label, seed, category)) for seed in head.seeds]
+        return any(k and (self.request.fresh or not self.store.has(k)) for k in keys)
 
     def _run_category(
         self,
@@ -149,7 +156,10 @@ class Sweep:
             on_scored=collector,
             on_images=lambda n: self.on_progress(dataset.name, category.key, n),
         )
-        outcomes = run.run() if ready else []
+        seen = [*samples, *itertools.chain.from_iterable(references.values())]
+        with ThreadPoolExecutor(1) as aside:  # beside the encoder, and before any record
+            aside.submit(inputs.note, self.store.root, dataset.index, category.key, seen)
+            outcomes = run.run() if ready else []
         self.batch_sizes |= run.batch_sizes
         self.images += self.backbone.counters.images - images_before
         spent = timer.since(before)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from zsad import config as cfg
-from zsad.data import roles
+from zsad.data import inputs, roles
 from zsad.data.index import DatasetIndex, load_index
 from zsad.errors import DataError, ZsadError
 from zsad.prompts import bank
@@ -130,6 +130,7 @@ def build_plan(request: Request, store: ResultStore, weights_id: str, demo: bool
         try:
             variant = request.settings.data.variants.get(name)
             index = load_index(name, request.data_root, variant=variant)
+            index = inputs.checked(request.results, index)
             samples = roles.evaluated(index, request.limit)
         except ZsadError as error:
             plan.unplanned[name] = error
@@ -178,6 +179,7 @@ def auxiliary_samples(request: Request, name: str) -> Auxiliary:
     all: a quick look stays quick, and its records say so.
     """
     index = load_index(name, request.data_root, variant=request.settings.data.variants.get(name))
+    index = inputs.checked(request.results, index)
     part = request.settings.data.train_part
     chosen = roles.auxiliary(index, part, request.limit, QUICK_TRAINING * request.limit)
     if not chosen:

@@ -11,15 +11,15 @@ from typing import Any
 from zsad import checkpoints
 from zsad.backbones import Backbone
 from zsad.config import Settings
-from zsad.data import roles
+from zsad.data import inputs, roles
 from zsad.data.index import DatasetIndex
 from zsad.features import FeatureStore
-from zsad.io import file_lock
+from zsad.io import file_lock, remove_leftover
 from zsad.method import new_method
 from zsad.registry import MethodEntry
 from zsad.training.engine import fit
 from zsad.training.identity import trained_on, training_identity
-from zsad.training.run import Captions, FitOptions, TrainResult
+from zsad.training.run import RESUME, Captions, FitOptions, TrainResult
 from zsad.types import Sample
 
 FOLDER = "checkpoints"
@@ -61,13 +61,18 @@ def ensure_trained(
     with contextlib.ExitStack() as locks:
         missing: dict[Path, tuple[MethodEntry, Any]] = {}
         for path, item in sorted(zip(paths, wanted), key=lambda pair: pair[0]):
-            if path.is_file() or path in missing:
+            if path in missing:
+                continue
+            if path.is_file():
+                _tidy(path)
                 continue
             if not _follower():
                 locks.enter_context(file_lock(path.with_suffix(".lock"), LOCK_SECONDS))
             if not path.is_file():  # nobody finished it while we waited
                 missing[path] = item
         if missing:
+            for category, members in roles.by_category(samples).items():
+                inputs.note(Path(root), index, category, members)
             trained = fit(
                 [
                     new_method(entry, config, backbone.info, seed)
@@ -95,6 +100,13 @@ def ensure_trained(
 def checkpoint_path(root: Path | str, method: str, identity: str) -> Path:
     """Return where a checkpoint lies in the cache below the results folder."""
     return Path(root) / FOLDER / method / f"{identity}.safetensors"
+
+
+def _tidy(path: Path) -> None:
+    """Remove what a process left that was killed just after it had written the checkpoint."""
+    remove_leftover(path.with_suffix(".lock"))
+    with contextlib.suppress(OSError):
+        (path.with_suffix("") / RESUME).unlink(missing_ok=True)
 
 
 def _follower() -> bool:
