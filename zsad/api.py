@@ -30,6 +30,7 @@ def bench(
     seeds: str | int | Sequence[int] | None = None,
     limit: int | str | None = None,
     launcher: str = "local",
+    ray_address: str | None = None,
     device: str = "auto",
     fresh: bool = False,
     dry_run: bool = False,
@@ -43,11 +44,18 @@ def bench(
     """Run a sweep and return its document: cells, summary, failures, counters.
 
     Cells that the results folder holds already are not computed again (``fresh`` ignores
-    them).  Raises :class:`zsad.errors.ZsadError` when the request is wrong: nothing was run
+    them).  ``launcher="ray"`` spreads them over a Ray cluster, that of ``ray_address`` or one of
+    its own.  Raises :class:`zsad.errors.ZsadError` when the request is wrong: nothing was run
     then.  A cell that fails is listed under ``failed``, and the others are stored.
     """
     if plugins:
         registry.add_plugins(plugins)
+    if launcher not in registry.LAUNCHERS:
+        raise RequestError(
+            f"--launcher {launcher}: known launchers are {', '.join(registry.LAUNCHERS)}"
+        )
+    if ray_address and launcher != "ray":
+        raise RequestError(f"--ray-address {ray_address}: needs --launcher ray")
     request = build_request(
         methods=methods,
         datasets=datasets,
@@ -63,12 +71,9 @@ def bench(
         untrained=untrained,
         fresh=fresh,
         config_file=config,
+        ray_address=ray_address,
         overrides=overrides,
     )
-    if launcher not in registry.LAUNCHERS:
-        raise RequestError(
-            f"--launcher {launcher}: known launchers are {', '.join(registry.LAUNCHERS)}"
-        )
     from zsad.runner.launch import launch
 
     return launch(request, launcher=launcher, dry_run=dry_run, progress=progress)

@@ -227,6 +227,21 @@ class RunSettings:
 
 
 @dataclasses.dataclass(frozen=True)
+class RaySettings:
+    """``ray.*``: where ``--launcher ray`` runs, and what one of its tasks needs."""
+
+    address: str | None = None  # of a running cluster; None: one is started on this machine
+    cpus: float = 1.0  # processors of a task
+    gpus: float | None = None  # of a task; None: 1 where the cluster has any, unless device=cpu
+    workers: int = 0  # tasks at a time of a cluster that is started here; 0: as many as fit
+    retries: int = 2  # further attempts at a task that failed or lost its worker
+
+    def __post_init__(self) -> None:
+        if self.cpus <= 0 or (self.gpus or 0) < 0 or self.workers < 0 or self.retries < 0:
+            raise ValueError("cpus must be above 0; gpus, workers and retries at least 0")
+
+
+@dataclasses.dataclass(frozen=True)
 class Settings:
     """Everything about a run that is not a method's own."""
 
@@ -234,3 +249,4 @@ class Settings:
     data: DataSettings = dataclasses.field(default_factory=DataSettings)
     metrics: MetricSettings = MetricSettings()
     run: RunSettings = RunSettings()
+    ray: RaySettings = RaySettings()

@@ -32,7 +32,7 @@ _ENTRY_KEYS = (
     *("name", "title", "summary", "paper", "group", "trained", "class", "schema"),
     *("config", "presets", "transductive", "backbones", "notes"),
 )
-LAUNCHERS = ("local",)
+LAUNCHERS = ("local", "ray")
 _PLUGIN_DIRS: list[Path] = []
 
 
@@ -120,6 +120,11 @@ def add_plugins(folder: Path | str) -> None:
         if str(path) not in sys.path:
             sys.path.append(str(path))
         methods.cache_clear()
+
+
+def plugin_dirs() -> tuple[Path, ...]:
+    """The folders of :func:`add_plugins`, for another process to know the same methods."""
+    return tuple(_PLUGIN_DIRS)
 
 
 @cache

@@ -35,7 +35,14 @@ def add(verbs: Any) -> None:
     options.results(parser)
     parser.add_argument("--seeds", metavar="N,...", help="seeds of trained and few-shot methods")
     parser.add_argument("--limit", metavar="N", help="at most N images per category, balanced")
-    parser.add_argument("--launcher", default="local", help="local or ray")
+    parser.add_argument(
+        "--launcher", default="local", metavar="NAME", help="local or ray (several machines)"
+    )
+    parser.add_argument(
+        "--ray-address",
+        metavar="ADDRESS",
+        help="of a running Ray cluster: auto, HOST:PORT (default: $RAY_ADDRESS, or one of its own)",
+    )
     options.device(parser)
     parser.add_argument("--fresh", action="store_true", help="compute stored cells again")
     parser.add_argument("--dry-run", action="store_true", help="print the cells, run nothing")
@@ -62,6 +69,7 @@ def run(args: argparse.Namespace) -> int:
             seeds=args.seeds,
             limit=args.limit,
             launcher=args.launcher,
+            ray_address=args.ray_address,
             device=args.device,
             fresh=args.fresh,
             dry_run=args.dry_run,

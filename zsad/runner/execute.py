@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import platform
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -46,6 +47,16 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
+def device_account(device: torch.device) -> dict[str, Any]:
+    """The device as a manifest names it."""
+    on_gpu = device.type == "cuda"
+    return {
+        "kind": device.type,
+        "name": torch.cuda.get_device_name(device) if on_gpu else platform.machine(),
+        "threads": torch.get_num_threads(),
+    }
+
+
 def load_backbone(request: Request, device: torch.device) -> Backbone:
     """Load the backbone that the settings name."""
     chosen = request.settings.backbone
@@ -65,7 +76,8 @@ class Sweep:
     """The state of one run of a plan.
 
     ``on_progress(dataset, category, images_done)`` drives the progress bar; ``on_event`` gets
-    one line of text for what takes long (training).
+    one line of text for what takes long (training).  ``trained``: the checkpoints, where they were
+    made beforehand.
     """
 
     plan: Plan
@@ -74,6 +86,7 @@ class Sweep:
     device: torch.device
     on_progress: Callable[[str, str, int], None] = lambda dataset, category, images: None
     on_event: Callable[[str], None] = lambda text: None
+    trained: Checkpoints | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     batch_sizes: set[int] = field(default_factory=set)
     images: int = 0
@@ -175,9 +188,9 @@ class Sweep:
         """Build, load (or train) and prepare every head that has a cell to do."""
         heads = []
         categories = [dataset.index.categories[c] for c in dataset.samples]
-        groups = self._groups(dataset)
+        groups = dataset.columns_to_do(self.request)
         with timer.stage("train"):
-            trained = provide(
+            trained = self.trained or provide(
                 [(column, seeds[0]) for column, seeds in groups],
                 lambda: auxiliary_of(self.plan, dataset.name),
                 self.backbone,
@@ -200,19 +213,6 @@ class Sweep:
                     for category in dataset.samples:
                         self._fail_cell(dataset, column.label, seed, category, error)
         return heads
-
-    def _groups(self, dataset: DatasetPlan) -> list[tuple[Column, tuple[int, ...]]]:
-        """Columns with a cell to do, and the seeds that one method instance can fill."""
-        groups: list[tuple[Column, tuple[int, ...]]] = []
-        for column in self.request.columns:
-            seeds = tuple(
-                s
-                for s in self.request.seeds
-                if any((column.label, s, c) in dataset.todo for c in dataset.samples)
-            )
-            if seeds:
-                groups += [(column, (s,)) for s in seeds] if column.seeded else [(column, seeds)]
-        return groups
 
     def _head(
         self,

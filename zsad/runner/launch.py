@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import platform
 import uuid
+from dataclasses import dataclass
 from typing import Any
 
 from zsad import __version__
@@ -14,6 +15,18 @@ from zsad.runner.plan import Plan, build_plan
 from zsad.runner.progress import Progress
 from zsad.runner.request import Request, require_writable
 from zsad.store import ResultStore
+from zsad.types import BackboneInfo
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A plan that was run, with what the run did and on what."""
+
+    plan: Plan
+    backbone: BackboneInfo
+    device: dict[str, Any]
+    counters: dict[str, Any]
+    seconds: dict[str, float]
 
 
 def launch(
@@ -21,6 +34,10 @@ def launch(
 ) -> dict[str, Any]:
     """Run ``request`` and return its JSON document (of the plan alone for ``dry_run``)."""
     store = ResultStore(request.results)
+    if launcher == "ray":
+        from zsad.runner import launch_ray
+
+        launch_ray.require_ray()
     if dry_run:
         from zsad.backbones.specs import identify
 
@@ -30,9 +47,20 @@ def launch(
         return build_plan(request, store, weights_id, demo).describe()
 
     require_writable(request.results)
+    if launcher == "ray":
+        finished = launch_ray.run(request, store, progress=progress)
+    else:
+        finished = _run_here(request, store, progress)
+    result = document(finished.plan, store, finished.counters, finished.seconds)
+    store.write_manifest(manifest(finished, launcher))
+    return result
+
+
+def _run_here(request: Request, store: ResultStore, progress: bool) -> Finished:
+    """Run everything in this process."""
     import torch
 
-    from zsad.runner.execute import Sweep, choose_device, load_backbone
+    from zsad.runner.execute import Sweep, choose_device, device_account, load_backbone
 
     device = choose_device(request.device)
     if request.settings.run.deterministic:
@@ -47,18 +75,16 @@ def launch(
         "cells_run": sweep.done,
         "batch_sizes": sorted(sweep.batch_sizes),
     }
-    result = document(plan, store, counters, sweep.seconds)
-    store.write_manifest(manifest(plan, sweep, counters))
-    return result
+    return Finished(plan, backbone.info, device_account(device), counters, sweep.seconds)
 
 
-def manifest(plan: Plan, sweep: Any, counters: dict[str, Any]) -> dict[str, Any]:
+def manifest(run: Finished, launcher: str = "local") -> dict[str, Any]:
     """Everything needed to say where the numbers of this run come from."""
     import numpy
     import open_clip
     import torch
 
-    request, info = plan.request, sweep.backbone.info
+    plan, request, info = run.plan, run.plan.request, run.backbone
     return {
         "id": uuid.uuid4().hex[:12],
         "finished": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
@@ -69,13 +95,8 @@ def manifest(plan: Plan, sweep: Any, counters: dict[str, Any]) -> dict[str, Any]
             "open_clip": open_clip.__version__,
             "numpy": numpy.__version__,
         },
-        "device": {
-            "kind": sweep.device.type,
-            "name": torch.cuda.get_device_name(sweep.device)
-            if sweep.device.type == "cuda"
-            else platform.machine(),
-            "threads": torch.get_num_threads(),
-        },
+        "device": run.device,
+        "launcher": launcher,
         "request": {
             "methods": [c.label for c in request.columns],
             "datasets": list(request.datasets),
@@ -101,6 +122,6 @@ def manifest(plan: Plan, sweep: Any, counters: dict[str, Any]) -> dict[str, Any]
             }
             for d in plan.datasets
         },
-        "counters": counters,
-        "seconds": {k: round(v, 3) for k, v in sweep.seconds.items()},
+        "counters": run.counters,
+        "seconds": {k: round(v, 3) for k, v in run.seconds.items()},
     }

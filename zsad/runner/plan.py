@@ -43,14 +43,18 @@ class DatasetPlan:
     todo: dict[tuple[str, int, str], CellKey] = field(default_factory=dict)
     stored: dict[tuple[str, int, str], CellKey] = field(default_factory=dict)
 
-    def columns_for(self, columns: tuple[Column, ...], category: str) -> list[tuple[Column, int]]:
-        return [
-            (column, seed)
-            for (label, seed, cat) in self.todo
-            if cat == category
-            for column in columns
-            if column.label == label
-        ]
+    def columns_to_do(self, request: Request) -> list[tuple[Column, tuple[int, ...]]]:
+        """Columns with a cell to do, and the seeds that one method instance can fill."""
+        groups: list[tuple[Column, tuple[int, ...]]] = []
+        for column in request.columns:
+            seeds = tuple(
+                s
+                for s in request.seeds
+                if any((column.label, s, c) in self.todo for c in self.samples)
+            )
+            if seeds:
+                groups += [(column, (s,)) for s in seeds] if column.seeded else [(column, seeds)]
+        return groups
 
 
 @dataclass

@@ -16,7 +16,7 @@ from zsad.errors import RequestError, nearest
 from zsad.protocols import Protocol, load_protocol
 from zsad.registry import MethodEntry
 
-SECTIONS = ("backbone", "data", "metrics", "run")
+SECTIONS = ("backbone", "data", "metrics", "run", "ray")
 DEFAULT_BACKBONE = "vit-l-14-336"
 
 
@@ -212,6 +212,7 @@ def build_request(
     offline: bool = False,
     untrained: bool = False,
     fresh: bool = False,
+    ray_address: str | None = None,
     config_file: str | Path | None = None,
     overrides: Sequence[str] | Mapping[str, Any] = (),
 ) -> Request:
@@ -234,7 +235,10 @@ def build_request(
         flags["name"] = backbone
     if weights:
         flags["weights"] = str(weights)
-    layers.append((COMMAND_LINE, cfg.merge({"backbone": flags} if flags else {}, from_line)))
+    named: dict[str, Any] = {"backbone": flags} if flags else {}
+    if ray_address:
+        named["ray"] = {"address": ray_address}
+    layers.append((COMMAND_LINE, cfg.merge(named, from_line)))
 
     entries = registry.select_methods(methods or proto.methods)
     per_method = split_layers(layers, [e.name for e in entries])
