@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tests.methods.small import hand_info
 from zsad import maps, registry
 from zsad.ensemble import EnsembleFeatures
 from zsad.errors import RequestError
@@ -18,25 +19,11 @@ from zsad.methods.alfa.config import OWN_READINGS
 from zsad.methods.alfa.method import CLS, Alfa, PromptFeatures
 from zsad.methods.alfa.prompts import PromptSet
 from zsad.methods.winclip.method import WinClip
-from zsad.types import BackboneInfo, Category, ImageFeatures, ScoreContext, Tap
+from zsad.types import Category, ImageFeatures, ScoreContext, Tap
 from zsad.windows import coverage, window_grid, window_patches, window_region
 
 D, E, GRID = 10, 8, (6, 6)
-INFO = BackboneInfo(
-    name="hand",
-    title="made by hand",
-    image_size=60,
-    patch=10,
-    depth=4,
-    width=D,
-    embed=E,
-    text_width=E,
-    text_depth=2,
-    context_length=77,
-    stages=(1, 2, 3, 4),
-    mean=(0.0, 0.0, 0.0),
-    std=(1.0, 1.0, 1.0),
-)
+INFO = hand_info(image_size=60, depth=4, width=D, embed=E)
 BOTTLE = Category("toy", "bottle", "bottle")
 OFF = {"context": {"enabled": False}, "aligner": {"enabled": False}}
 

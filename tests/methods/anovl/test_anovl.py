@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -10,7 +10,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from zsad import backbones, maps, registry
+from tests.methods.small import BOTTLE, context, encode
+from zsad import maps, registry
 from zsad.backbones import Backbone
 from zsad.errors import RequestError
 from zsad.methods.anovl.adapter import adapt
@@ -20,33 +21,22 @@ from zsad.methods.anovl.prompts import STATES, templates
 from zsad.types import Category, ImageFeatures, ScoreContext, Tap
 
 SIZE = 84
-BOTTLE = Category("mvtec", "bottle", "bottle")
 WOOD = Category("mvtec", "wood", "wood", kind="texture")
 LIVER = Category("liver", "liver", "liver", domain="medical")
 
 
 @pytest.fixture(scope="module")
-def backbone(recipe: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Backbone:
-    dims = recipe.ClipDims(vision_width=64, vision_layers=8, embed=32, text_width=64, text_layers=2)
-    path = tmp_path_factory.mktemp("weights") / "clip.pt"
-    torch.save(dict(recipe.clip_state(dims, 35)), path)
-    return backbones.load("file", weights=str(path), image_size=SIZE)
+def backbone(small_backbone: Callable[..., Backbone]) -> Backbone:
+    return small_backbone(35, embed=32)
 
 
 def make(backbone: Backbone, **overrides: Any) -> AnoVL:
     return AnoVL(registry.method("anovl").resolve(("test", overrides)), backbone.info)
 
 
-def context(method: AnoVL, backbone: Backbone, *categories: Category) -> ScoreContext:
-    text = method.prepare_text(list(dict.fromkeys(categories)), backbone.text_encoder())
-    return ScoreContext(list(categories), text)
-
-
 @pytest.fixture(scope="module")
 def features(backbone: Backbone, recipe: ModuleType) -> ImageFeatures:
-    request = make(backbone).feature_request()
-    variant = replace(request.variant, image_size=SIZE)
-    return backbone.encode_image(recipe.images(3, SIZE, 5), replace(request, variant=variant))
+    return encode(make(backbone), backbone, recipe.images(3, SIZE, 5))
 
 
 # ------------------------------------------------------------------------------- prompts

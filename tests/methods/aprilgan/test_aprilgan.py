@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -13,48 +14,32 @@ import torch
 import torch.nn.functional as F
 
 import zsad
+from tests.methods.small import BOTTLE, NUT, context, encode
 from zsad import backbones, losses, maps, registry
 from zsad.backbones import Backbone
 from zsad.errors import RequestError, WeightsError
 from zsad.methods.aprilgan.method import CLS, AprilGAN
 from zsad.methods.aprilgan.prompts import TEMPLATES
 from zsad.methods.aprilgan.stages import ANOMALOUS_STATES, NORMAL_STATES
-from zsad.types import Category, ImageFeatures, Sample, ScoreContext, TrainBatch
+from zsad.types import ImageFeatures, Sample, ScoreContext, TrainBatch
 
 SIZE = 84
-BOTTLE = Category("mvtec", "bottle", "bottle")
-NUT = Category("mvtec", "metal_nut", "metal nut")
 
 
 @pytest.fixture(scope="module")
-def weights(recipe: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    dims = recipe.ClipDims(vision_width=64, vision_layers=8, embed=64, text_width=64, text_layers=2)
-    path = tmp_path_factory.mktemp("weights") / "clip.pt"
-    torch.save(dict(recipe.clip_state(dims, 31)), path)
-    return path
+def weights(small_weights: Callable[..., Path]) -> Path:
+    return small_weights(31, embed=64)
 
 
 @pytest.fixture(scope="module")
 def backbone(weights: Path) -> Backbone:
-    return backbones.load("file", weights=str(weights), image_size=SIZE)
+    return backbones.load("file", weights=weights, image_size=SIZE)
 
 
 def make(backbone: Backbone, **overrides: Any) -> AprilGAN:
     config = registry.method("aprilgan").resolve(("test", overrides))
     torch.manual_seed(0)
     return AprilGAN(config, backbone.info)
-
-
-def context(method: AprilGAN, backbone: Backbone, *categories: Category) -> ScoreContext:
-    encoder = backbone.text_encoder()
-    text = method.prepare_text(list(dict.fromkeys(categories)), encoder)
-    return ScoreContext(list(categories), text, text_encoder=encoder)
-
-
-def features(method: AprilGAN, backbone: Backbone, recipe: ModuleType, count: int) -> ImageFeatures:
-    request = method.feature_request()
-    request = replace(request, variant=replace(request.variant, image_size=SIZE))
-    return backbone.encode_image(recipe.images(count, SIZE, 5), request)
 
 
 def test_prompts_are_those_of_the_released_code(backbone: Backbone) -> None:
@@ -71,7 +56,7 @@ def test_prompts_are_those_of_the_released_code(backbone: Backbone) -> None:
 def test_the_image_score_is_the_class_token_alone(backbone: Backbone, recipe: ModuleType) -> None:
     method = make(backbone)
     ctx = context(method, backbone, BOTTLE)
-    found = features(method, backbone, recipe, 1)
+    found = encode(method, backbone, recipe.images(1, SIZE, 5))
     pair = ctx.text["bottle"].pair
     with torch.no_grad():
         before = method.score(found, ctx).image
@@ -112,7 +97,7 @@ def test_fused_map_by_hand(backbone: Backbone, recipe: ModuleType) -> None:
     """Sum over the layers of softmaxes of enlarged logits, as in the released evaluation."""
     method = make(backbone, fuse="sum")
     ctx = context(method, backbone, BOTTLE, NUT)
-    found = features(method, backbone, recipe, 2)
+    found = encode(method, backbone, recipe.images(2, SIZE, 5))
     with torch.no_grad():
         built = maps.build_maps(method.score(found, ctx), method.map_spec(), SIZE).final
         expected = torch.zeros_like(built)
@@ -133,7 +118,7 @@ def test_fused_map_by_hand(backbone: Backbone, recipe: ModuleType) -> None:
 
 def test_permuting_and_cutting_a_batch(backbone: Backbone, recipe: ModuleType) -> None:
     method = make(backbone)
-    found = features(method, backbone, recipe, 3)
+    found = encode(method, backbone, recipe.images(3, SIZE, 5))
     order = [2, 0, 1]
     categories = [BOTTLE, NUT, BOTTLE]
     with torch.no_grad():
@@ -152,7 +137,7 @@ def test_permuting_and_cutting_a_batch(backbone: Backbone, recipe: ModuleType) -
 def test_training_lowers_the_loss(backbone: Backbone, recipe: ModuleType) -> None:
     method = make(backbone)
     method.begin_training([BOTTLE], {}, backbone.text_encoder())
-    found = features(method, backbone, recipe, 4)
+    found = encode(method, backbone, recipe.images(4, SIZE, 5))
     batch = TrainBatch(recipe.masks([1, 0, 1, 1], SIZE, 5), torch.tensor([1, 0, 1, 1]))
     ctx = ScoreContext([BOTTLE, NUT, BOTTLE, NUT], {}, text_encoder=backbone.text_encoder())
     (phase,) = method.phases()
@@ -172,7 +157,7 @@ def test_training_lowers_the_loss(backbone: Backbone, recipe: ModuleType) -> Non
 def test_the_losses_of_one_channel_are_those_of_two(backbone: Backbone, recipe: ModuleType) -> None:
     """As released: both channels enlarged, softmax, focal on both, Dice on the anomalous one."""
     method = make(backbone)
-    found = features(method, backbone, recipe, 2)
+    found = encode(method, backbone, recipe.images(2, SIZE, 5))
     ctx = context(method, backbone, BOTTLE, NUT)
     batch = TrainBatch(recipe.masks([1, 0], SIZE, 5), torch.tensor([1, 0]))
     pair = torch.stack([ctx.text[c.key].pair for c in ctx.categories])

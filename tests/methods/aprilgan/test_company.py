@@ -3,13 +3,12 @@ ones keep to their rules."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 import zsad
@@ -53,13 +52,13 @@ def write_dataset(folder: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def place(recipe: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def place(
+    small_weights: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Any]:
     """A small backbone file and a small dataset, as options of ``zsad.bench``."""
-    folder = tmp_path_factory.mktemp("company")
-    dims = recipe.ClipDims(vision_width=64, vision_layers=8, embed=64, text_width=64, text_layers=1)
-    torch.save(dict(recipe.clip_state(dims, 7)), folder / "clip.pt")
-    dataset = write_dataset(folder / "things")
-    return {"datasets": str(dataset), "backbone": "file", "weights": folder / "clip.pt"}
+    dataset = write_dataset(tmp_path_factory.mktemp("company") / "things")
+    weights = small_weights(7, embed=64, text_layers=1)
+    return {"datasets": str(dataset), "backbone": "file", "weights": weights}
 
 
 def run(methods: str, place: dict[str, Any], results: Path, *overrides: str) -> dict[str, Any]:

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
-
-import torch
 
 from tests.data.miniatures import write_miniature
-from zsad import backbones, checkpoints, registry
+from zsad import checkpoints, registry
+from zsad.backbones import Backbone
 from zsad.config import BackboneSettings, DataSettings, Settings
 from zsad.data.index import load_index
 from zsad.training import fit
 from zsad.training.provision import new_method
 
 
-def test_mosaics_are_encoded_once_for_all_epochs(recipe: ModuleType, tmp_path: Path) -> None:
-    dims = recipe.ClipDims(vision_width=64, vision_layers=4, embed=32, text_width=32, text_layers=1)
-    torch.save(dict(recipe.clip_state(dims, 38)), tmp_path / "clip.pt")
-    backbone = backbones.load("file", weights=tmp_path / "clip.pt", image_size=56)
+def test_mosaics_are_encoded_once_for_all_epochs(
+    small_backbone: Callable[..., Backbone], tmp_path: Path
+) -> None:
+    backbone = small_backbone(38, size=56, vision_layers=4, text_layers=1)
     write_miniature("mvtec", tmp_path / "data")
     index = load_index("mvtec", tmp_path / "data")
     samples = [

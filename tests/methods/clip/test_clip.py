@@ -8,28 +8,15 @@ from typing import Any
 import pytest
 import torch
 
+from tests.methods.small import hand_info
 from zsad import maps, registry
 from zsad.ensemble import EnsembleFeatures
 from zsad.errors import RequestError
 from zsad.methods.clip.method import CLS, Clip
 from zsad.methods.clip.prompts import TEMPLATES, build_prompts
-from zsad.types import BackboneInfo, Category, ImageFeatures, ScoreContext
+from zsad.types import Category, ImageFeatures, ScoreContext
 
-INFO = BackboneInfo(
-    name="hand",
-    title="made by hand",
-    image_size=32,
-    patch=8,
-    depth=4,
-    width=6,
-    embed=4,
-    text_width=4,
-    text_depth=2,
-    context_length=77,
-    stages=(1, 2, 3, 4),
-    mean=(0.0, 0.0, 0.0),
-    std=(1.0, 1.0, 1.0),
-)
+INFO = hand_info(image_size=32, depth=4, width=6, embed=4, patch=8)
 NORMAL, ANOMALOUS = torch.eye(4)[0], torch.eye(4)[1]
 BOTTLE = Category("toy", "bottle", "bottle")
 

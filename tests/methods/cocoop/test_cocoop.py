@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from types import ModuleType
 from typing import Any
@@ -9,23 +10,19 @@ from typing import Any
 import pytest
 import torch
 
-from zsad import backbones, registry
+from tests.methods.small import BOTTLE, NUT, context, encode
+from zsad import registry
 from zsad.backbones import Backbone
 from zsad.methods.cocoop.method import CoCoOp
 from zsad.methods.coop.method import CLS, CoOp
-from zsad.types import Category, ImageFeatures, ScoreContext, TrainBatch
+from zsad.types import ImageFeatures, ScoreContext, TrainBatch
 
 SIZE = 84
-BOTTLE = Category("mvtec", "bottle", "bottle")
-NUT = Category("mvtec", "metal_nut", "metal nut")
 
 
 @pytest.fixture(scope="module")
-def backbone(recipe: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Backbone:
-    dims = recipe.ClipDims(vision_width=64, vision_layers=4, embed=48, text_width=64, text_layers=3)
-    path = tmp_path_factory.mktemp("weights") / "clip.pt"
-    torch.save(dict(recipe.clip_state(dims, 34)), path)
-    return backbones.load("file", weights=str(path), image_size=SIZE)
+def backbone(small_backbone: Callable[..., Backbone]) -> Backbone:
+    return small_backbone(34, vision_layers=4, text_layers=3)
 
 
 def make(backbone: Backbone, kind: type[CoOp] = CoCoOp, **overrides: Any) -> CoOp:
@@ -34,18 +31,9 @@ def make(backbone: Backbone, kind: type[CoOp] = CoCoOp, **overrides: Any) -> CoO
     return kind(config, backbone.info)
 
 
-def context(method: CoOp, backbone: Backbone, *categories: Category) -> ScoreContext:
-    encoder = backbone.text_encoder()
-    with torch.no_grad():
-        text = method.prepare_text(list(dict.fromkeys(categories)), encoder)
-    return ScoreContext(list(categories), text, text_encoder=encoder)
-
-
 @pytest.fixture(scope="module")
 def features(backbone: Backbone, recipe: ModuleType) -> ImageFeatures:
-    request = make(backbone).feature_request()
-    variant = replace(request.variant, image_size=SIZE)
-    return backbone.encode_image(recipe.images(3, SIZE, 5), replace(request, variant=variant))
+    return encode(make(backbone), backbone, recipe.images(3, SIZE, 5))
 
 
 def test_with_a_zero_meta_net_it_is_coop(backbone: Backbone, features: ImageFeatures) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from types import ModuleType
 from typing import Any
@@ -10,42 +11,25 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from zsad import backbones, maps, registry
+from tests.methods.small import BOTTLE, NUT, context, encode
+from zsad import maps, registry
 from zsad.backbones import Backbone
 from zsad.errors import RequestError
 from zsad.methods.coop.method import CLS, CoOp
-from zsad.types import Category, ImageFeatures, ScoreContext, TrainBatch
+from zsad.types import ImageFeatures, ScoreContext, TrainBatch
 
 SIZE = 84
-BOTTLE = Category("mvtec", "bottle", "bottle")
-NUT = Category("mvtec", "metal_nut", "metal nut")
 
 
 @pytest.fixture(scope="module")
-def backbone(recipe: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Backbone:
-    dims = recipe.ClipDims(vision_width=64, vision_layers=4, embed=48, text_width=64, text_layers=3)
-    path = tmp_path_factory.mktemp("weights") / "clip.pt"
-    torch.save(dict(recipe.clip_state(dims, 33)), path)
-    return backbones.load("file", weights=str(path), image_size=SIZE)
+def backbone(small_backbone: Callable[..., Backbone]) -> Backbone:
+    return small_backbone(33, vision_layers=4, text_layers=3)
 
 
 def make(backbone: Backbone, **overrides: Any) -> CoOp:
     config = registry.method("coop").resolve(("test", overrides))
     torch.manual_seed(0)
     return CoOp(config, backbone.info)
-
-
-def context(method: CoOp, backbone: Backbone, *categories: Category) -> ScoreContext:
-    encoder = backbone.text_encoder()
-    with torch.no_grad():
-        text = method.prepare_text(list(dict.fromkeys(categories)), encoder)
-    return ScoreContext(list(categories), text, text_encoder=encoder)
-
-
-def encode(method: CoOp, backbone: Backbone, images: torch.Tensor) -> ImageFeatures:
-    request = method.feature_request()
-    variant = replace(request.variant, image_size=SIZE)
-    return backbone.encode_image(images, replace(request, variant=variant))
 
 
 def test_a_context_of_real_words_is_the_plain_sentence(backbone: Backbone) -> None:

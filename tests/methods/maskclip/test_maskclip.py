@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -10,39 +10,24 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from zsad import backbones, maps, registry
+from tests.methods.small import BOTTLE, context, encode
+from zsad import maps, registry
 from zsad.backbones import Backbone
 from zsad.errors import RequestError
 from zsad.methods.clip.method import CLS, Clip
 from zsad.methods.maskclip.method import MaskClip
-from zsad.types import Category, ImageFeatures, ScoreContext, Tap
+from zsad.types import ImageFeatures, Tap
 
 SIZE = 84
-BOTTLE = Category("mvtec", "bottle", "bottle")
 
 
 @pytest.fixture(scope="module")
-def backbone(recipe: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Backbone:
-    dims = recipe.ClipDims(vision_width=64, vision_layers=4, embed=48, text_width=64, text_layers=2)
-    path = tmp_path_factory.mktemp("weights") / "clip.pt"
-    torch.save(dict(recipe.clip_state(dims, 32)), path)
-    return backbones.load("file", weights=str(path), image_size=SIZE)
+def backbone(small_backbone: Callable[..., Backbone]) -> Backbone:
+    return small_backbone(32, vision_layers=4)
 
 
 def make(backbone: Backbone, kind: type[Clip] = MaskClip, **overrides: Any) -> Clip:
     return kind(registry.method(kind.name).resolve(("test", overrides)), backbone.info)
-
-
-def context(method: Clip, backbone: Backbone, n: int) -> ScoreContext:
-    return ScoreContext([BOTTLE] * n, method.prepare_text([BOTTLE], backbone.text_encoder()))
-
-
-def encode(method: Clip, backbone: Backbone, images: torch.Tensor, *more: Tap) -> ImageFeatures:
-    request = method.feature_request()
-    variant = replace(request.variant, image_size=SIZE)
-    return backbone.encode_image(
-        images, replace(request, taps=request.taps | set(more), variant=variant)
-    )
 
 
 def test_map_by_hand_from_the_blocks_own_parameters(backbone: Backbone, recipe: ModuleType) -> None:
@@ -57,7 +42,7 @@ def test_map_by_hand_from_the_blocks_own_parameters(backbone: Backbone, recipe: 
         y = block.ln_1(found[Tap("tokens", depth - 1)][0, 1:])
         weight, bias = block.attn.in_proj_weight[2 * width :], block.attn.in_proj_bias[2 * width :]
         token = visual.ln_post(block.attn.out_proj(F.linear(y, weight, bias))) @ visual.proj
-    ctx = context(method, backbone, 1)
+    ctx = context(method, backbone, BOTTLE)
     expected = F.normalize(token, dim=-1) @ ctx.text["bottle"].pair.T / method.config.temperature
     (logits,) = method.score(found, ctx).maps
     torch.testing.assert_close(logits[0].flatten(1).T, expected, atol=1e-4, rtol=1e-4)
@@ -70,7 +55,9 @@ def test_the_image_score_is_that_of_clip_and_the_map_is_not(
     found = {}
     for kind in (MaskClip, Clip):
         method = make(backbone, kind)
-        scores = method.score(encode(method, backbone, images), context(method, backbone, 2))
+        scores = method.score(
+            encode(method, backbone, images), context(method, backbone, *[BOTTLE] * 2)
+        )
         found[kind] = scores
     torch.testing.assert_close(found[MaskClip].image, found[Clip].image)
     assert (found[MaskClip].maps[0] - found[Clip].maps[0]).abs().max() > 0.01
@@ -78,7 +65,7 @@ def test_the_image_score_is_that_of_clip_and_the_map_is_not(
 
 def test_a_planted_value_lights_up_where_it_is(backbone: Backbone) -> None:
     method = make(backbone, sigma=0.0)
-    ctx = context(method, backbone, 1)
+    ctx = context(method, backbone, BOTTLE)
     normal, anomalous = ctx.text["bottle"].pair
     height, width = backbone.info.grid(SIZE)
     tokens = normal.expand(1, 1 + height * width, -1).clone()
@@ -92,11 +79,11 @@ def test_a_planted_value_lights_up_where_it_is(backbone: Backbone) -> None:
 def test_permuting_and_cutting_a_batch(backbone: Backbone, recipe: ModuleType) -> None:
     method = make(backbone)
     found = encode(method, backbone, recipe.images(3, SIZE, 5))
-    whole = method.score(found, context(method, backbone, 3))
-    mixed = method.score(found.select([2, 0, 1]), context(method, backbone, 3))
+    whole = method.score(found, context(method, backbone, *[BOTTLE] * 3))
+    mixed = method.score(found.select([2, 0, 1]), context(method, backbone, *[BOTTLE] * 3))
     torch.testing.assert_close(mixed.image, whole.image[[2, 0, 1]])
     torch.testing.assert_close(mixed.maps[0], whole.maps[0][[2, 0, 1]], atol=1e-5, rtol=1e-5)
-    one = method.score(found.select([1]), context(method, backbone, 1))
+    one = method.score(found.select([1]), context(method, backbone, BOTTLE))
     torch.testing.assert_close(one.maps[0][0], whole.maps[0][1], atol=1e-5, rtol=1e-5)
 
 

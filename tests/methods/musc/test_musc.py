@@ -8,26 +8,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from tests.methods.small import hand_info
 from zsad import maps, registry
 from zsad.errors import RequestError
 from zsad.methods.musc.method import CLS, MuSc, aggregate, mutual_scores, rescore
-from zsad.types import BackboneInfo, Category, ImageFeatures, ScoreContext, Tap
+from zsad.types import Category, ImageFeatures, ScoreContext, Tap
 
-INFO = BackboneInfo(
-    name="hand",
-    title="made by hand",
-    image_size=50,
-    patch=10,
-    depth=8,
-    width=12,
-    embed=6,
-    text_width=8,
-    text_depth=2,
-    context_length=77,
-    stages=(2, 4, 6, 8),
-    mean=(0.0, 0.0, 0.0),
-    std=(1.0, 1.0, 1.0),
-)
+INFO = hand_info(image_size=50, depth=8, width=12, embed=6)
 GRID = (5, 5)
 BOTTLE = Category("toy", "bottle", "bottle")
 

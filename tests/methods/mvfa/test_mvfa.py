@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from types import ModuleType
 from typing import Any
@@ -10,49 +11,25 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from zsad import backbones, maps, registry
+from tests.methods.small import BOTTLE, NUT, context, encode
+from zsad import maps, registry
 from zsad.backbones import Backbone
 from zsad.errors import RequestError, WeightsError
 from zsad.methods.mvfa.method import MVFA
-from zsad.types import Category, ImageFeatures, ScoreContext, Tap, TrainBatch
+from zsad.types import ImageFeatures, ScoreContext, Tap, TrainBatch
 
 SIZE = 84
-BOTTLE = Category("mvtec", "bottle", "bottle")
-NUT = Category("mvtec", "metal_nut", "metal nut")
 
 
 @pytest.fixture(scope="module")
-def backbone(recipe: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Backbone:
-    dims = recipe.ClipDims(vision_width=64, vision_layers=8, embed=48, text_width=64, text_layers=2)
-    path = tmp_path_factory.mktemp("weights") / "clip.pt"
-    torch.save(dict(recipe.clip_state(dims, 36)), path)
-    return backbones.load("file", weights=str(path), image_size=SIZE)
+def backbone(small_backbone: Callable[..., Backbone]) -> Backbone:
+    return small_backbone(36)
 
 
 def make(backbone: Backbone, **overrides: Any) -> MVFA:
     config = registry.method("mvfa").resolve(("test", overrides))
     torch.manual_seed(0)
     return MVFA(config, backbone.info)
-
-
-def context(method: MVFA, backbone: Backbone, *categories: Category) -> ScoreContext:
-    encoder = backbone.text_encoder()
-    return ScoreContext(
-        list(categories),
-        method.prepare_text(list(dict.fromkeys(categories)), encoder),
-        text_encoder=encoder,
-        image_encoder=backbone.image_encoder(variant(method)),
-    )
-
-
-def variant(method: MVFA) -> Any:
-    return replace(method.feature_request().variant, image_size=SIZE)
-
-
-def encode(method: MVFA, backbone: Backbone, images: torch.Tensor, *more: Tap) -> ImageFeatures:
-    request = method.feature_request()
-    taps = request.taps | set(more)
-    return backbone.encode_image(images, replace(request, taps=taps, variant=variant(method)))
 
 
 def test_without_mixing_it_is_plain_clip(backbone: Backbone, recipe: ModuleType) -> None:

@@ -8,27 +8,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from tests.methods.small import hand_info
 from zsad import maps, registry
 from zsad.errors import RequestError
 from zsad.memory import MemoryBank
 from zsad.methods.patchcore.method import PatchCore, neighbourhood_mean
-from zsad.types import BackboneInfo, Category, ImageFeatures, ScoreContext, Tap
+from zsad.types import Category, ImageFeatures, ScoreContext, Tap
 
-INFO = BackboneInfo(
-    name="hand",
-    title="made by hand",
-    image_size=60,
-    patch=10,
-    depth=8,
-    width=12,
-    embed=8,
-    text_width=8,
-    text_depth=2,
-    context_length=77,
-    stages=(2, 4, 6, 8),
-    mean=(0.0, 0.0, 0.0),
-    std=(1.0, 1.0, 1.0),
-)
+INFO = hand_info(image_size=60, depth=8, width=12, embed=8)
 GRID = (6, 6)
 BOTTLE = Category("toy", "bottle", "bottle")
 CABLE = Category("toy", "cable", "cable")

@@ -9,29 +9,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from tests.methods.small import hand_info
 from zsad import maps, registry
 from zsad.ensemble import EnsembleFeatures, fill
 from zsad.errors import RequestError
 from zsad.methods.winclip.method import CLS, WinClip
 from zsad.methods.winclip.prompts import STATES, TEMPLATES
-from zsad.types import BackboneInfo, Category, ImageFeatures, ScoreContext, Tap
+from zsad.types import Category, ImageFeatures, ScoreContext, Tap
 from zsad.windows import coverage, window_region
 
-INFO = BackboneInfo(
-    name="hand",
-    title="made by hand",
-    image_size=60,
-    patch=10,
-    depth=4,
-    width=5,
-    embed=4,
-    text_width=4,
-    text_depth=2,
-    context_length=77,
-    stages=(1, 2, 3, 4),
-    mean=(0.0, 0.0, 0.0),
-    std=(1.0, 1.0, 1.0),
-)
+INFO = hand_info(image_size=60, depth=4, width=5, embed=4)
 GRID = (6, 6)
 NORMAL, ANOMALOUS = torch.eye(4)[0], torch.eye(4)[1]
 BOTTLE = Category("toy", "bottle", "bottle")
