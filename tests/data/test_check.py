@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -153,3 +154,68 @@ def test_the_real_brain_images(shared_dir: Path) -> None:
     assert report.total == (98, 155)
     assert "25 surplus byte-identical images in 22 groups" in _texts(report, "warning")
     assert "cross labels" not in _texts(report, "warning")
+
+
+def _cut_sdd(root: Path, normal: int, defective: int) -> None:
+    """SDD as it circulates: cut into thirds and split already; one picture under many names."""
+    folder = root / "SDD" / "electrical commutators"
+    picture = np.full((4, 3), 90, dtype=np.uint8)
+    for part, count in (("test/good", normal), ("test/defect", defective)):
+        (folder / part).mkdir(parents=True)
+        Image.fromarray(picture).save(folder / part / "kos01_Part0_0.png")
+        for i in range(1, count):
+            shutil.copy(folder / part / "kos01_Part0_0.png", folder / part / f"kos{i}_Part0_0.png")
+    (folder / "ground_truth").mkdir()
+    shutil.copytree(folder / "test" / "defect", folder / "ground_truth" / "defect")
+    for mask in (folder / "ground_truth" / "defect").iterdir():
+        mask.rename(mask.with_name(f"{mask.stem}_mask.png"))
+
+
+@pytest.mark.parametrize(
+    ("counts", "variant", "said"),
+    [
+        ((286, 54), "thirds", "286 normal, 54 anomalous (as published)"),
+        ((181, 74), "shared-drive", "181 normal, 74 anomalous (as expected)"),
+        ((9, 3), "shared-drive", "9 normal, 3 anomalous (expected: 181 and 74)"),
+    ],
+)
+def test_counts_tell_the_preparations_of_sdd_apart(
+    tmp_path: Path, counts: tuple[int, int], variant: str, said: str
+) -> None:
+    """The layout is the same; only the papers' own counts make it the papers' preparation."""
+    _cut_sdd(tmp_path, *counts)
+    report = check("sdd", tmp_path, open_files=False)
+    assert (report.variant, report.total, report.ok) == (variant, counts, True)
+    assert any(line.endswith(said) for line in report.lines())
+
+
+def test_the_report_says_which_variant_and_which_others(tmp_path: Path) -> None:
+    write_miniature("sdd", tmp_path)
+    report = check("sdd", tmp_path)
+    lines = report.lines()
+    assert lines[0].startswith("sdd: variant thirds (layout kolektor) in ")
+    assert "each image in three pieces" in lines[1]
+    (other,) = report.others
+    assert (other.name, other.test, other.published) == ("whole", (4, 4), (347, 52))
+    assert any(line.startswith("  --variant whole: ") for line in lines)
+    whole = check("sdd", tmp_path, "whole")
+    assert (whole.variant, whole.total) == ("whole", (4, 4))
+    assert [v.name for v in whole.others] == ["thirds"]
+
+
+def test_a_prepared_index_is_named_as_such(tmp_path: Path) -> None:
+    folder = tmp_path / "br35h"
+    _picture(folder / "a.png", 0)
+    entry = {"img_path": "a.png", "mask_path": "", "cls_name": "brain", "specie_name": ""}
+    meta = {"test": {"brain": [{**entry, "anomaly": 0}]}}
+    (folder / "meta.json").write_text(json.dumps(meta))
+    report = check("br35h", tmp_path, open_files=False)
+    assert report.lines()[0].startswith("br35h: variant prepared (layout meta_json) in ")
+
+
+def test_absent_files_are_said_once(tmp_path: Path) -> None:
+    written = write_miniature("visa", tmp_path)
+    (written.folder / "candle" / "Data" / "Images" / "Normal" / "0002.JPG").unlink()
+    report = check("visa", tmp_path)
+    assert sum("0002.JPG" in f.text for f in report.findings) == 1
+    assert report.opened == 4 * 12 - 1 + 2 * 12 + 24

@@ -82,6 +82,8 @@ def _report(report: CheckReport) -> dict[str, Any]:
         "dataset": report.dataset,
         "ok": report.ok,
         "variant": report.variant,
+        "title": report.title,
+        "other_variants": [v._asdict() for v in report.others],
         "layout": report.layout,
         "root": None if report.root is None else str(report.root),
         "n_normal": report.total[0],

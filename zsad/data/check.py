@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +26,16 @@ class Finding(NamedTuple):
     text: str
 
 
+class OtherVariant(NamedTuple):
+    """A variant, besides the one that was found, that the same files can be read as."""
+
+    name: str
+    title: str
+    test: Counts
+    published: Counts | None
+    confirmed: bool
+
+
 class CategoryCount(NamedTuple):
     """Counts (normal, anomalous) of one category; ``published`` is None where none is known."""
 
@@ -37,7 +48,11 @@ class CategoryCount(NamedTuple):
 
 @dataclass
 class CheckReport:
-    """The outcome of a check.  ``ok`` decides the exit code; :meth:`lines` is what to print."""
+    """The outcome of a check.  ``ok`` decides the exit code; :meth:`lines` is what to print.
+
+    ``variant`` and ``layout`` say what was found, ``title`` what the variant is; ``confirmed``:
+    whether a source prints its counts; ``others``: what else the files can be read as.
+    """
 
     dataset: str
     variant: str
@@ -45,6 +60,9 @@ class CheckReport:
     root: Path | None
     counts: list[CategoryCount]
     published: Counts | None
+    title: str = ""
+    confirmed: bool = True
+    others: list[OtherVariant] = field(default_factory=list)
     opened: int = 0
     masks: int = 0
     sizes: tuple[str, ...] = ()
@@ -66,12 +84,16 @@ class CheckReport:
         """The report as lines of text."""
         place = self.root if self.root is not None else "generated"
         out = [f"{self.dataset}: variant {self.variant} (layout {self.layout}) in {place}"]
+        out += [f"  {self.variant}: {self.title}"] if self.title else []
         for c in self.counts if len(self.counts) > 1 else ():
             out.append(f"  {c.category}: {_said(c.test, c.published)}")
-        out.append(f"  test: {_said(self.total, self.published)}")
+        out.append(f"  test: {_said(self.total, self.published, self.confirmed)}")
         train = sum(c.train[0] for c in self.counts), sum(c.train[1] for c in self.counts)
         if any(train):
             out.append(f"  train: {train[0]} normal, {train[1]} anomalous")
+        for v in self.others:
+            counts = _said(v.test, v.published, v.confirmed)
+            out.append(f"  --variant {v.name}: {v.title}; test: {counts}")
         if self.opened:
             modes = ", ".join(f"{n} {m}" for m, n in sorted(self.modes.items()))
             out.append(
@@ -86,13 +108,14 @@ class CheckReport:
         return out
 
 
-def _said(found: Counts, published: Counts | None) -> str:
+def _said(found: Counts, published: Counts | None, confirmed: bool = True) -> str:
     text = f"{found[0]} normal, {found[1]} anomalous"
+    what = "published" if confirmed else "expected"
     if published is None:
         return text
     if published == found:
-        return f"{text} (as published)"
-    return f"{text} (published: {published[0]} and {published[1]})"
+        return f"{text} (as {what})"
+    return f"{text} ({what}: {published[0]} and {published[1]})"
 
 
 def check(
@@ -109,13 +132,17 @@ def check(
     """
     spec = load_spec(name)
     index = load_index(spec, root, variant, strict=False)
+    known = spec.variants.get(index.variant)
     report = CheckReport(
         dataset=spec.name,
         variant=index.variant,
         layout=index.layout,
         root=index.root,
         counts=_counts(index),
-        published=spec.variants[index.variant].test if index.variant in spec.variants else None,
+        published=known.test if known else None,
+        title=known.title if known else "",
+        confirmed=known is None or known.certainty == "published",
+        others=_others(index, root),
         masks=sum(s.mask is not None for s in index.samples),
         mask_threshold=max((s.mask_threshold for s in index.samples), default=0),
     )
@@ -129,9 +156,31 @@ def check(
     _compare(report, spec)
     _one_class(report, spec)
     if open_files:
-        _open_all(report, index.samples, workers)
-        _duplicates(report, index.samples, workers)
+        present = [s for s in index.samples if _is_there(s)]  # what is absent is a problem above
+        _open_all(report, present, workers)
+        _duplicates(report, present, workers)
     return report
+
+
+def _others(index: DatasetIndex, root: Path | str | None) -> list[OtherVariant]:
+    """The other variants that lie in the same files."""
+    found = []
+    for name, variant in index.spec.variants.items():
+        if name == index.variant or index.root is None:  # generated data have every variant
+            continue
+        try:
+            other = load_index(index.spec, root, name, strict=False)
+        except DataError:
+            continue
+        if other.root == index.root:
+            confirmed = variant.certainty == "published"
+            found.append(OtherVariant(name, variant.title, other.counts(), variant.test, confirmed))
+    return found
+
+
+def _is_there(sample: Sample) -> bool:
+    files = (sample.image, *([sample.mask] if sample.mask else []), *sample.extra_masks)
+    return all("://" in path or os.path.exists(path) for path in files)
 
 
 def _counts(index: DatasetIndex) -> list[CategoryCount]:
@@ -154,9 +203,7 @@ def _counts(index: DatasetIndex) -> list[CategoryCount]:
 
 
 def _compare(report: CheckReport, spec: DatasetSpec) -> None:
-    variant = spec.variants.get(report.variant)
-    confirmed = variant is None or variant.certainty == "published"
-    severity: Literal["error", "warning"] = "error" if confirmed else "warning"
+    severity: Literal["error", "warning"] = "error" if report.confirmed else "warning"
     wrong = [c for c in report.counts if not c.agrees]
     for c in wrong:
         expected = spec.categories[c.category]
@@ -166,7 +213,7 @@ def _compare(report: CheckReport, spec: DatasetSpec) -> None:
         report.findings.append(Finding(severity, text + ")"))
     alternatives = any(c.test != c.published and c.agrees for c in report.counts if c.published)
     if not wrong and report.published not in (None, report.total) and not alternatives:
-        known = "published" if confirmed else "expected (unconfirmed)"
+        known = "published" if report.confirmed else "expected (unconfirmed)"
         text = f"{report.total[0]} normal and {report.total[1]} anomalous test images, {known}: "
         text += "{} and {}".format(*(report.published or (0, 0)))
         report.findings.append(Finding(severity, text))
