@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from zsad.errors import DataError, RequestError
-from zsad.prompts import PromptBank, bank, read_entries
+from zsad.prompts import PromptBank, article, bank, read_entries
 from zsad.types import Category
 
 FILE = """kind: filo
@@ -64,3 +64,8 @@ def test_broken_files_are_named(tmp_path: Path, types: str, message: str) -> Non
 def test_an_unknown_kind_suggests_the_nearest() -> None:
     with pytest.raises(RequestError, match="did you mean 'filo'"):
         bank().entries("fillo")
+
+
+def test_the_article_follows_the_first_letter() -> None:
+    words = ("industrial photo", "photo", "Abnormal nut", "")
+    assert [article(w) for w in words] == ["an", "a", "an", "a"]

@@ -50,6 +50,11 @@ GENERIC_ANOMALIES: tuple[str, ...] = (
 """Anomaly types for a category that no bank knows."""
 
 
+def article(words: str) -> str:
+    """Return "a" or "an" for what follows, by its first letter."""
+    return "an" if words[:1].lower() in tuple("aeiou") else "a"
+
+
 @dataclass(frozen=True)
 class BankEntry:
     """The texts about one category.  ``digest`` hashes the texts and the class name."""

@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 
 from zsad.methods.alfa.config import Llm, Template
-from zsad.prompts import BankEntry, bank, find_entry, read_entries
+from zsad.prompts import BankEntry, article, bank, find_entry, read_entries
 from zsad.types import Category
 
 log = logging.getLogger(__name__)
@@ -60,11 +60,6 @@ class PromptSet:
     def texts(self, label: str) -> list[str]:
         """All prompts of a label, templates first."""
         return [*self.template[label], *self.llm[label]]
-
-
-def article(word: str) -> str:
-    """Return "a" or "an" for the sound that a word of this module begins with."""
-    return "an" if word[:1].lower() in tuple("aeiou") else "a"
 
 
 def template_prompts(

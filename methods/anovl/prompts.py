@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from zsad.prompts import article
 from zsad.types import Category
 
 NORMAL_STATES = (
@@ -46,7 +47,7 @@ def templates(category: Category, domain: str) -> tuple[str, ...]:
 
 
 def _templates(picture: str) -> tuple[str, ...]:
-    one = f"an {picture}" if picture[0] in "aeiou" else f"a {picture}"
+    one = f"{article(picture)} {picture}"
     articles = ("a", "the")
     return (
         *(f"a {look} {picture} of {the} {{}}" for look in _LOOKS for the in articles),

@@ -8,6 +8,7 @@ from open_clip import OPENAI_IMAGENET_TEMPLATES
 
 from zsad.methods.clip.config import Config
 from zsad.methods.winclip.prompts import STATES
+from zsad.prompts import article
 
 TEMPLATES = OPENAI_IMAGENET_TEMPLATES  # the 80 that CLIP's authors recommend for ImageNet
 
@@ -17,11 +18,6 @@ class PromptPair(NamedTuple):
 
     normal: list[str]
     anomalous: list[str]
-
-
-def article(word: str) -> str:
-    """Return "a" or "an" for the sound of ``word``'s first letter."""
-    return "an" if word[:1].lower() in set("aeiou") else "a"
 
 
 def build_prompts(config: Config, class_name: str) -> PromptPair:

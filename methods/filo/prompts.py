@@ -119,5 +119,4 @@ def _literal(text: str) -> str:
 def _sentence(state: str, config: Prompt) -> str:
     if config.learner != "fixed":
         return f"{' '.join(['X'] * config.n_ctx)} {state}."
-    article = "an" if state[:1].lower() in "aeiou" else "a"
-    return f"A photo of {article} {state}."
+    return f"A photo of {bank.article(state)} {state}."

@@ -16,6 +16,7 @@ from scipy import ndimage
 
 from zsad.data.images import read_image, read_mask
 from zsad.errors import DataError
+from zsad.prompts import article
 from zsad.types import Category, Sample
 
 LONGEST_SIDE = 256  # pixels at which regions are described
@@ -101,17 +102,17 @@ def describe(sample: Sample, category: Category) -> str:
     """
     name = category.class_name
     if not sample.label:
-        return f"{_article(name)} {name} with a uniform, regular appearance".capitalize() + "."
+        return f"{article(name)} {name} with a uniform, regular appearance".capitalize() + "."
     defect = defect_words(sample.defect)
     mask = read_mask(sample) if sample.mask is not None else None
     if mask is None or not mask.any():
-        return f"{_article(name)} {name} with {_article(defect)} {defect}".capitalize() + "."
+        return f"{article(name)} {name} with {article(defect)} {defect}".capitalize() + "."
     image = read_image(sample.image, sample.crop)
     pixels, small = _shrunk(np.asarray(image), mask)
     words = " ".join((region_tone(pixels, small), region_size(small), region_shape(small)))
     words = f"{words} {defect}"
     place = region_place(small)
-    return f"{_article(words)} {words} at the {place} of the {name}".capitalize() + "."
+    return f"{article(words)} {words} at the {place} of the {name}".capitalize() + "."
 
 
 def defect_words(defect: str) -> str:
@@ -197,7 +198,3 @@ def _shrunk(pixels: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarra
     if not small.any():
         return pixels, mask  # marked only in the cut-off margin
     return pixels[:height:step, :width:step], small
-
-
-def _article(words: str) -> str:
-    return "an" if words[:1].lower() in "aeiou" else "a"
