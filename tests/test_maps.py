@@ -253,6 +253,27 @@ def test_build_maps_equals_the_naive_order_of_steps(order, align_corners, fuse):
     assert built.unsuppressed is built.final
 
 
+@pytest.mark.parametrize("align_corners", [False, True])
+@pytest.mark.parametrize("size", [70, (33, 50), (9, 7), 4])
+@pytest.mark.parametrize("sigma", [0.0, 0.7, 10.0])
+def test_enlarging_and_smoothing_in_one_equals_one_after_the_other(align_corners, size, sigma):
+    x = noise(2, 9, 7)
+    expected = core.gaussian_blur(core.upsample(x, size, align_corners), sigma)
+    found = core.smooth_upsample(x, size, align_corners, sigma)
+    torch.testing.assert_close(found, expected, rtol=0, atol=2e-6)
+    kept = core.smooth_upsample(x.double(), size, align_corners, sigma)
+    assert kept.dtype == torch.float64
+    torch.testing.assert_close(kept.float(), expected, rtol=0, atol=2e-6)
+
+
+def test_smoothing_waits_for_a_stretch_that_is_not_linear():
+    stage = noise(1, 2, 9, 9)
+    spec = MapSpec(norm="minmax", blur="gaussian", sigma=3)
+    built = core.build_maps(Scores([stage], torch.zeros(1)), spec, 40).final
+    plane = core.upsample(core.pair_probability(stage), 40, False)
+    torch.testing.assert_close(built, core.gaussian_blur(core.minmax(plane), 3))
+
+
 def test_orders_differ_so_the_option_is_real():
     stages = [30 * noise(1, 2, 5, 5)]
     one, two = (

@@ -20,6 +20,7 @@ from zsad.methods.filo.prompts import Wording
 if TYPE_CHECKING:
     from zsad.backbones.text import PromptTokens, TextEncoder
 
+
 @dataclass(frozen=True)
 class Table:
     """The tokenised prompts of one category; ``fixed``: unit features [1, T, E] of the normal

@@ -1,0 +1,116 @@
+"""What the speed benchmarks share: interleaved timing, spread, work counts, conditions.
+
+Ways that are compared take turns, so that a machine that slows down slows all of them, and
+ratios are taken within a turn.  Figures are medians with the smallest and largest value.
+"""
+
+from __future__ import annotations
+
+import platform
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+
+Way = Callable[[], Any]
+
+
+def now(device: str, clock: str = "wall") -> float:
+    """Seconds of a clock.  ``cpu`` counts the work of all threads of this process, which other
+    processes hardly disturb; on a GPU only ``wall`` makes sense, and waits for the device."""
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()
+    return time.process_time() if clock == "cpu" else time.perf_counter()
+
+
+def interleaved(
+    ways: Mapping[str, Way], repeats: int, device: str = "cpu", clock: str = "wall"
+) -> dict[str, list[float]]:
+    """Call every way in turn, ``repeats`` times; return their seconds.  Warm up before."""
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(repeats):
+        for name, way in ways.items():
+            start = now(device, clock)
+            way()
+            seconds[name].append(now(device, clock) - start)
+    return seconds
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Return median, smallest and largest value."""
+    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
+
+
+def ratio(ones: Sequence[float], others: Sequence[float]) -> dict[str, float]:
+    """Spread of ``ones`` / ``others``, turn by turn."""
+    return spread([a / b for a, b in zip(ones, others, strict=True)])
+
+
+def shown(values: Mapping[str, float], scale: float = 1.0, digits: int = 2) -> str:
+    """``median (min-max)`` as text."""
+    median, low, high = (scale * values[k] for k in ("median", "min", "max"))
+    return f"{median:.{digits}f} ({low:.{digits}f}-{high:.{digits}f})"
+
+
+def macs(work: Way) -> float:
+    """Multiply-accumulates of the matrix products, convolutions and attentions of one call."""
+    from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
+
+    def attention(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
+        return sdpa_flop_count(query, key, value)  # the counter passes shapes
+
+    on_host = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    with FlopCounterMode(display=False, custom_mapping={on_host: attention}) as counter:
+        work()
+    return counter.get_total_flops() / 2
+
+
+def peak_macs(device: str, dtype: torch.dtype, repeats: int = 5, clock: str = "wall") -> float:
+    """The most multiply-accumulates a second that a matrix product of the encoder's kind reaches
+    here: the best of a transformer's feed-forward shape and, on a GPU, a large square."""
+    shapes = [(1370, 1024, 4096), (4096, 1024, 4096)]
+    if device.startswith("cuda"):
+        shapes = [(8192, 8192, 8192), (16384, 1024, 4096), (16384, 4096, 1024)]
+    best = 0.0
+    for m, k, n in shapes:
+        a = torch.randn(m, k, device=device).to(dtype)
+        b = torch.randn(n, k, device=device).to(dtype)
+
+        def product(a: torch.Tensor = a, b: torch.Tensor = b) -> None:
+            torch.nn.functional.linear(a, b)
+
+        product()
+        for seconds in interleaved({"product": product}, repeats, device, clock)["product"]:
+            best = max(best, m * k * n / seconds)
+    return best
+
+
+def memory_mib(device: str) -> dict[str, float]:
+    """Peak memory of the process so far, and of the device since the last reset."""
+    unit = 1 if sys.platform == "darwin" else 1024  # kilobytes on Linux
+    host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
+    found = {"host": host}
+    if device.startswith("cuda"):
+        found["device"] = torch.cuda.max_memory_allocated() / 2**20
+    return found
+
+
+def conditions(device: str = "cpu", **more: Any) -> dict[str, Any]:
+    """What a figure depends on besides the code."""
+    name = torch.cuda.get_device_name() if device.startswith("cuda") else platform.machine()
+    return {
+        **more,
+        "device": device,
+        "machine": name,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+    }
+
+
+def headline(given: Mapping[str, Any]) -> str:
+    """Conditions as one line of text."""
+    return ", ".join(f"{k} {v}" for k, v in given.items())
