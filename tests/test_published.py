@@ -99,6 +99,44 @@ def test_differences_name_what_differs(published):
     assert "only 4 images" in text
 
 
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({}, None),
+        ({"image_size": 336}, "image size 336, not 518"),
+        ({"trained_on": {"dataset": "mvtec", "part": "test"}}, "trained on part test, not all"),
+        ({"trained_on": {"dataset": "", "part": "nothing"}}, None),
+        ({"trained_on": {}}, None),
+        ({"variant": "whole"}, "variant whole, not thirds"),
+        ({"variant": "prepared"}, None),
+        ({"protocol": "default"}, "protocol default, not faprompt"),
+        ({"untrained": True}, "not trained"),
+    ],
+)
+def test_each_condition_is_compared(published, change, reason):
+    """FAPrompt's Table 1: 518 pixels, both parts of MVTec AD, SDD in thirds."""
+    reference = published.lookup("faprompt", "sdd", MEAN, "image_auroc", paper="FAPrompt")[0]
+    same = {
+        "protocol": "faprompt",
+        "backbone": "vit-l-14-336",
+        "image_size": 518,
+        "trained_on": {"dataset": "mvtec", "part": "all"},
+        "variant": "thirds",
+    }
+    found = reference.differences({**same, **change}, "image_auroc")
+    assert found == ([] if reason is None else [reason])
+
+
+def test_the_part_of_another_protocol_is_its_own(published):
+    """KAnoCLIP trains on the test part, and its SDD is the shared-drive preparation."""
+    reference = published.lookup("kanoclip", "sdd", MEAN, "image_auroc", paper="KAnoCLIP")[0]
+    info = {"trained_on": {"dataset": "mvtec", "part": "all"}, "variant": "thirds"}
+    assert reference.differences(info) == [
+        "trained on part all, not test",
+        "variant thirds, not shared-drive",
+    ]
+
+
 def test_the_nearest_conditions_are_set_beside_a_record(published):
     for protocol, paper in (("filo", "FiLo"), ("faprompt", "FAPrompt"), ("kanoclip", "KAnoCLIP")):
         best = published.best("winclip", "visa", MEAN, "image_auroc", {"protocol": protocol})

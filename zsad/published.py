@@ -16,6 +16,10 @@ from typing import Any
 
 import yaml
 
+from zsad import config as cfg
+from zsad.backbones.specs import spec
+from zsad.data.catalog import list_specs, load_spec
+from zsad.data.index import PREPARED_VARIANT
 from zsad.errors import DataError
 from zsad.protocols import Row, load_protocol
 from zsad.registry import list_protocols
@@ -71,22 +75,20 @@ class Reference:
     def differences(self, info: Mapping[str, Any], metric: str = "") -> list[str]:
         """Reasons why a measured record is not this number's equal; empty if it matches.
 
-        ``info``: a record's ``info`` (keys ``protocol``, ``backbone``, ``trained_on``,
-        ``variant``, ``limit``, ``untrained``; those absent are not compared).  ``metric``: the
-        measured metric.
+        ``info``: a record's ``info`` (keys ``protocol``, ``backbone``, ``image_size``,
+        ``trained_on`` with its ``part``, ``variant``, ``limit``, ``untrained``; those absent are
+        not compared).  ``metric``: the measured metric.
         """
         reasons: list[str] = []
         if self.protocol not in list_protocols():
             reasons.append(f"no protocol reproduces its conditions ({self.note or self.protocol})")
         elif info.get("protocol") not in (None, self.protocol):
             reasons.append(f"protocol {info['protocol']}, not {self.protocol}")
-        wanted = _conditions(self.protocol, self.dataset)
-        for key, value in wanted.items():
-            found = info.get(key)
-            if isinstance(found, Mapping):
-                found = found.get("dataset") or found.get("name")
+        measured = _measured(info)
+        for key, value in _conditions(self.protocol, self.dataset).items():
+            found = measured.get(key)
             if found and found != value:
-                reasons.append(f"{key.replace('_', ' ')} {found}, not {value}")
+                reasons.append(f"{key} {found}, not {value}")
         if info.get("limit"):
             reasons.append(f"only {info['limit']} images per category")
         if info.get("untrained"):
@@ -96,16 +98,48 @@ class Reference:
         return reasons
 
 
+def _measured(info: Mapping[str, Any]) -> dict[str, Any]:
+    """The conditions of a record, by the names of :func:`_conditions`."""
+    trained = info.get("trained_on")
+    trained = trained if isinstance(trained, Mapping) else {"dataset": trained}
+    variant = info.get("variant")
+    return {
+        "backbone": info.get("backbone"),
+        "image size": info.get("image_size"),
+        "trained on": trained.get("dataset"),
+        "trained on part": trained.get("part") if trained.get("dataset") else None,
+        # what an index file of somebody's own holds is not known here
+        "variant": None if variant == PREPARED_VARIANT else variant,
+    }
+
+
 @cache
-def _conditions(protocol: str, dataset: str) -> dict[str, str]:
-    """What a protocol prescribes, by the keys of a record's info."""
+def _conditions(protocol: str, dataset: str) -> dict[str, Any]:
+    """What a protocol prescribes; conditions that it leaves open are absent.
+
+    Where a protocol names no variant of a dataset, the default one is meant: the papers'.  The
+    part counts only where the auxiliary dataset has a choice of parts.
+    """
     if protocol not in list_protocols():
         return {}
     found = load_protocol(protocol)
-    backbone = found.settings.get("backbone", {}).get("name")
-    variant = found.settings.get("data", {}).get("variants", {}).get(dataset)
-    wanted = {"backbone": backbone, "trained_on": found.auxiliary.of(dataset), "variant": variant}
+    settings = cfg.build(cfg.Settings, found.settings, origin=protocol)
+    name = settings.backbone.name
+    auxiliary = found.auxiliary.of(dataset)
+    own = load_spec(auxiliary).training_split == "train"
+    wanted = {
+        "backbone": name,
+        "image size": settings.backbone.image_size or spec(name).image_size,
+        "trained on": auxiliary,
+        "trained on part": "" if own else found.train_part,
+        "variant": settings.data.variants.get(dataset) or _default_variant(dataset),
+    }
     return {key: value for key, value in wanted.items() if value}
+
+
+def _default_variant(dataset: str) -> str:
+    """The default variant of a dataset, "" for a mean over datasets."""
+    return load_spec(dataset).default_variant if dataset in list_specs() else ""
 
 
 @dataclass
