@@ -10,6 +10,7 @@ import io
 import struct
 import threading
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,12 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from zsad.errors import DataError
 from zsad.types import Sample
 
+# Formats of photographs, each known by its first bytes.  Not those whose reading starts another
+# program (PostScript) or that any content passes for (TGA).
+FORMATS = (
+    *("PNG", "JPEG", "MPO", "BMP", "DIB", "GIF", "TIFF", "WEBP", "PPM", "JPEG2000", "AVIF"),
+    *("ICO", "PCX", "SGI"),
+)
 PIXEL_LIMIT = 80_000_000  # width x height; larger files are refused before they are decoded
 ALPHA_BACKGROUND = (0, 0, 0)
 
@@ -161,7 +168,7 @@ def _open(uri: str) -> Image.Image:
     try:
         if content[:4] in _TIFF and _needs_tifffile(content):
             return _from_tifffile(content, uri)
-        with Image.open(io.BytesIO(content)) as image:
+        with Image.open(io.BytesIO(content), formats=_formats()) as image:
             _check_size(image.size, uri)
             image.load()
             turned = image.getexif().get(_ORIENTATION, 1) != 1
@@ -176,12 +183,22 @@ def _open(uri: str) -> Image.Image:
         raise _unreadable(uri, error) from None
 
 
+@cache
+def _formats() -> tuple[str, ...]:
+    """Those of :data:`FORMATS` that this Pillow can read."""
+    Image.init()
+    return tuple(f for f in FORMATS if f in Image.OPEN)
+
+
 def _shape(path: str) -> tuple[int, int, bool]:
     """(height, width, turned) from the header; ``turned``: EXIF swaps the two."""
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=_formats()) as image:
             turned = image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
-            return image.height, image.width, turned
+            # Pillow swaps the size of a turned TIFF by itself, that of other formats not.
+            tags = getattr(image, "tag_v2", None)
+            height, width = (tags[257], tags[256]) if tags else (image.height, image.width)
+            return height, width, turned
     except (*_BROKEN, Image.DecompressionBombError):
         decoded = _open(path)  # the slow way: multi-sample TIFF, or a clear error
         return decoded.height, decoded.width, False
@@ -314,7 +331,7 @@ def _aligned(values: np.ndarray, uri: str, image_uri: str, image_hw: tuple[int, 
 
 def _turned_like(values: np.ndarray, image_uri: str) -> np.ndarray:
     """The mask turned as the EXIF orientation of its image says."""
-    with Image.open(image_uri) as image:
+    with Image.open(image_uri, formats=_formats()) as image:
         orientation = image.getexif().get(_ORIENTATION, 1)
     mask = Image.fromarray(values)
     mask.getexif()[_ORIENTATION] = orientation
