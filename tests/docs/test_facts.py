@@ -1,0 +1,73 @@
+"""What the pages state is true: messages, published figures, differences."""
+
+from __future__ import annotations
+
+import ast
+import re
+from functools import cache
+
+import pytest
+
+from tests.docs.workspace import ROOT
+from zsad.data.catalog import load_spec, select_datasets
+from zsad.protocols import load_protocol
+from zsad.published import Published
+
+DOCS = ROOT / "docs"
+HEADS = {
+    "image AUROC": "image_auroc",
+    "image AP": "image_ap",
+    "image F1-max": "image_f1max",
+    "pixel AUROC": "pixel_auroc",
+    "pixel AUPRO": "pixel_aupro",
+    "pixel F1-max": "pixel_f1max",
+}
+
+
+@cache
+def said() -> str:
+    """Every text in the source, one per line; what is filled in stands as an ellipsis."""
+    found = []
+    for path in sorted((ROOT / "zsad").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.JoinedStr):
+                parts = [v.value if isinstance(v, ast.Constant) else "…" for v in node.values]
+                found.append("".join(map(str, parts)))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found.append(node.value)
+    return "\n".join(found)
+
+
+MESSAGES = re.findall(
+    r"^### `([^`]+)`", (DOCS / "troubleshooting.md").read_text(encoding="utf-8"), re.M
+)
+
+
+@pytest.mark.parametrize("message", MESSAGES)
+def test_a_message_that_is_explained_still_exists(message: str) -> None:
+    pattern = r"[^\n]*?".join(map(re.escape, message.split("…")))
+    assert re.search(pattern, said()), f"nothing says: {message}"
+
+
+def published_tables() -> list[tuple[str, list[list[str]]]]:
+    """Protocol and rows of every table that is marked as published."""
+    text = (DOCS / "reproduce.md").read_text(encoding="utf-8")
+    tables = re.findall(r"<!-- published: (\S+) -->\n((?:\|.*\n)+)", text)
+    return [
+        (name, [[c.strip() for c in line.strip("|").split("|")] for line in body.splitlines()])
+        for name, body in tables
+    ]
+
+
+def test_published_figures_are_those_of_the_papers() -> None:
+    published = Published.load()
+    tables = published_tables()
+    assert [name for name, _ in tables] == ["filo", "alfa", "faprompt", "kanoclip"]
+    for name, (heads, _, *rows) in tables:
+        datasets = select_datasets(load_protocol(name).datasets)
+        assert [row[0] for row in rows] == [load_spec(d).title for d in datasets]
+        for dataset, row in zip(datasets, rows):
+            for head, shown in zip(heads[1:], row[1:]):
+                found = published.lookup(name, dataset, metric=HEADS[head], protocol=name)
+                expected = f"{found[0].value:.1f}" if found else "–"
+                assert shown == expected, f"{name}, {dataset}, {head}"
