@@ -7,6 +7,7 @@ same schema (``--datasets my.yaml``) or a plain folder (``--datasets folder:PATH
 from __future__ import annotations
 
 import fnmatch
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -65,6 +66,8 @@ class VariantSpec:
     ``test``: published (normal, anomalous).  ``certainty``: ``published`` figures must match;
     ``unconfirmed`` ones come from no source at hand, so a difference is only reported.
     ``mask_threshold``: grey values above it (of 255) are anomalous.
+    ``numbered``: the layout option that the number at the end of the variant's name sets, so that
+    ``seed-0`` stands for ``seed-1``, ``seed-2``, ... as well.
     """
 
     title: str
@@ -72,6 +75,14 @@ class VariantSpec:
     test: Counts | None = None
     certainty: Literal["published", "unconfirmed"] = "published"
     mask_threshold: int = 0
+    numbered: str = ""
+
+    def with_number(self, number: int) -> VariantSpec:
+        """The same preparation with another number in title and layouts."""
+        layouts = tuple(
+            replace(x, options={**x.options, self.numbered: number}) for x in self.layouts
+        )
+        return replace(self, title=re.sub(r"\d+$", str(number), self.title), layouts=layouts)
 
 
 @dataclass(frozen=True)
@@ -137,10 +148,21 @@ class DatasetSpec:
 
     def variant(self, name: str) -> VariantSpec:
         """A variant by name, or an error that suggests the nearest."""
-        if name not in self.variants:
+        found = self.find_variant(name)
+        if found is None:
             hint = f"see `zsad show {self.name}`"
             raise unknown(f"variant of dataset {self.name}", name, self.variants, hint)
-        return self.variants[name]
+        return found
+
+    def find_variant(self, name: str) -> VariantSpec | None:
+        """A variant by name, or None; a numbered one answers to every number (at most 9 digits)."""
+        if name in self.variants:
+            return self.variants[name]
+        if match := re.fullmatch(r"(.*\D)(\d{1,9})", name):
+            for known, variant in self.variants.items():
+                if variant.numbered and re.fullmatch(re.escape(match[1]) + r"\d+", known):
+                    return variant.with_number(int(match[2]))
+        return None
 
     @property
     def folder_names(self) -> tuple[str, ...]:

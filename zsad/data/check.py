@@ -132,7 +132,7 @@ def check(
     """
     spec = load_spec(name)
     index = load_index(spec, root, variant, strict=False)
-    known = spec.variants.get(index.variant)
+    known = spec.find_variant(index.variant)
     report = CheckReport(
         dataset=spec.name,
         variant=index.variant,

@@ -179,7 +179,8 @@ def _finish(
     indexing: Indexing, samples: list[Sample], variant: str, layout: Layout, root: Path | None
 ) -> DatasetIndex:
     spec = indexing.spec
-    threshold = spec.variants[variant].mask_threshold if variant in spec.variants else 0
+    known = spec.find_variant(variant)
+    threshold = known.mask_threshold if known else 0
     if threshold:
         samples = [replace(s, mask_threshold=threshold) if s.mask else s for s in samples]
     rank = {key: i for i, key in enumerate(spec.categories)}
@@ -246,8 +247,8 @@ def _size(path: str, absent: list[str]) -> int:
 
 def _not_found(spec: DatasetSpec, variant: str | None, data_root: Path | str | None) -> DataError:
     what = f"dataset {spec.name}" + (f", variant {variant}" if variant else "")
-    layouts = spec.variant(variant).layouts if variant in spec.variants else None
-    shown = layouts or spec.variants[spec.default_variant].layouts
+    known = spec.find_variant(variant) if variant else None
+    shown = (known or spec.variants[spec.default_variant]).layouts
     looks = shown[0].looks or shown[0].indexer
     help_line = f"`zsad data prepare {spec.name}` says where to get it"
     if data_root is None and not spec.root:

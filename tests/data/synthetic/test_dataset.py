@@ -7,6 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from zsad.data.catalog import load_spec
 from zsad.data.images import read_image, read_mask
 from zsad.data.index import load_index
 from zsad.data.synthetic.dataset import address
@@ -37,8 +38,21 @@ def test_a_new_seed_is_a_new_dataset() -> None:
     first, second = load_index("synthetic"), load_index("synthetic", variant="seed-7")
     assert first.fingerprint != second.fingerprint
     assert not {s.image for s in first.samples} & {s.image for s in second.samples}
-    with pytest.raises(RequestError, match="seed-7"):
+    with pytest.raises(RequestError, match="seed-0"):
         load_index("synthetic", variant="seed7")
+
+
+def test_the_name_of_the_variant_takes_any_number() -> None:
+    named = load_index("synthetic", variant="seed-4711")
+    assert named.variant == "seed-4711"
+    assert named.counts() == load_index("synthetic").counts()
+    assert named.fingerprint != load_index("synthetic", variant="seed-4712").fingerprint
+    uri = named.samples[0].image
+    assert "4711" in uri
+    assert load_spec("synthetic").variant("seed-4711").title == "pictures of seed 4711"
+    for wrong in ("seed-", "seed-x", "seed--1", "need-3", "seed-12345678901"):
+        with pytest.raises(RequestError, match=f"unknown variant of dataset synthetic '{wrong}'"):
+            load_index("synthetic", variant=wrong)
 
 
 def test_pictures_and_masks_are_read_by_their_address() -> None:
