@@ -49,15 +49,19 @@ class Pool:
 
     def draw(self, rng: np.random.Generator, pairs: int, side: int) -> Batch:
         """``pairs`` pairs of pictures at ``side`` pixels; both of a pair are cut the same way."""
-        window = SIZE if side == SIZE else int(rng.integers(side, min(SIZE, side + 64) + 1))
+        # Mostly cut at the scale at which pictures are evaluated, sometimes from further away.
+        window = side
+        if side < SIZE and rng.random() < 0.35:
+            window = int(rng.integers(side, min(SIZE, side + 64) + 1))
         chosen = np.sort(rng.choice(len(self.facts), pairs, replace=False, p=self.shares))
         pictures = np.empty((pairs, 2, window, window, 3), np.uint8)
         masks = np.empty((pairs, window, window), np.uint8)
         for i, k in enumerate(chosen):
-            top, left = rng.integers(0, SIZE - window + 1, 2)
+            whole = np.unpackbits(self.masks[k]).reshape(SIZE, SIZE)
+            top, left = place_window(rng, whole, window)
             cut = np.s_[top : top + window, left : left + window]
             turns, flip = int(rng.integers(4)), bool(rng.integers(2))
-            mask = np.unpackbits(self.masks[k]).reshape(SIZE, SIZE)[cut]
+            mask = whole[cut]
             both = self.pictures[k][:, cut[0], cut[1]]
             masks[i] = np.rot90(mask[:, ::-1] if flip else mask, turns)
             pictures[i] = np.rot90(both[:, :, ::-1] if flip else both, turns, (1, 2))
@@ -82,6 +86,20 @@ class Pool:
         positions = [p for i in range(pairs) for p in (None, (float(x[i]), float(y[i])))]
         facts = [self.facts[k] for k in chosen for _ in range(2)]
         return Batch(images, cover, defective, certain, facts, positions)
+
+
+def place_window(rng: np.random.Generator, mask: np.ndarray, window: int) -> tuple[int, int]:
+    """Top left corner of a square of ``window`` pixels; nine in ten show some of the defect."""
+    room = mask.shape[0] - window
+    if room == 0:
+        return 0, 0
+    corner = rng.integers(0, room + 1, 2)
+    rows, columns = np.nonzero(mask)
+    if len(rows) and rng.random() < 0.9:
+        at = int(rng.integers(len(rows)))
+        seen_from = rng.integers(window // 8, window - window // 8, 2)
+        corner = np.clip(np.array((rows[at], columns[at])) - seen_from, 0, room)
+    return int(corner[0]), int(corner[1])
 
 
 def colours(rng: np.random.Generator, images: Tensor, pairs: int) -> Tensor:

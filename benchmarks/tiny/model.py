@@ -34,21 +34,24 @@ class Attention(nn.Module):
 
     def forward(
         self, y: Tensor, mask: Tensor | None, vv: bool
-    ) -> tuple[Tensor, Tensor | None, Tensor]:
-        """Attention output, the v-v output (None unless asked for), and v itself, [B, N, D]."""
+    ) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
+        """Attention output, the v-v output (None unless asked for), v itself, all [B, N, D]; and
+        the attention of the first token to the others, one row per head [B, H, N - 1]."""
         b, n, d = y.shape
         qkv = F.linear(y, self.in_proj_weight, self.in_proj_bias)
         q, k, v = qkv.view(b, n, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
 
-        def attend(a: Tensor, c: Tensor) -> Tensor:
+        def attend(a: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
             # Written out: on a CPU the backward pass of torch's fused attention is far slower.
             scores = (a * self.scale) @ c.transpose(-1, -2)
             if mask is not None:
                 scores = scores + mask
-            heads = scores.softmax(-1) @ v
-            return self.out_proj(heads.transpose(1, 2).reshape(b, n, d))
+            weights = scores.softmax(-1)
+            heads = (weights @ v).transpose(1, 2).reshape(b, n, d)
+            return self.out_proj(heads), weights[:, :, 0, 1:]
 
-        return attend(q, k), attend(v, v) if vv else None, qkv[..., 2 * d :]
+        out, first = attend(q, k)
+        return out, attend(v, v)[0] if vv else None, qkv[..., 2 * d :], first
 
 
 class Block(nn.Module):
@@ -63,10 +66,10 @@ class Block(nn.Module):
 
     def forward(
         self, x: Tensor, mask: Tensor | None = None, vv: bool = False
-    ) -> tuple[Tensor, Tensor | None, Tensor]:
-        a, b, v = self.attn(self.ln_1(x), mask, vv)
+    ) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
+        a, b, v, first = self.attn(self.ln_1(x), mask, vv)
         x = x + a
-        return x + self.mlp["c_proj"](F.gelu(self.mlp["c_fc"](self.ln_2(x)))), b, v
+        return x + self.mlp["c_proj"](F.gelu(self.mlp["c_fc"](self.ln_2(x)))), b, v, first
 
 
 class Tower(nn.Module):
@@ -121,17 +124,21 @@ class Visual(nn.Module):
         self, tokens: Tensor, dense: tuple[int, ...] = ()
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Class embedding [B, E] and, for ``dense`` layers, patch embeddings [B, L, E]: of the
-        ordinary path, and at the last layer also of the v-v path and of the values."""
+        ordinary path, and at the last layer also of the v-v path and of the values; besides, under
+        "attention", the class token's attention in the last two layers [B, 2, H, L]."""
         x = self.ln_pre(tokens)
         out: dict[str, Tensor] = {}
         path: Tensor | None = None
         last = len(self.transformer.resblocks)
+        looks: list[Tensor] = []
         for layer, block in enumerate(self.transformer.resblocks, 1):
             if dense and layer == self.vv_start:
                 path = x
-            x, vv, v = block(x, None, path is not None)
+            x, vv, v, first = block(x, None, path is not None)
             if path is not None and vv is not None:
                 path = path + vv
+            if dense and layer >= last - 1:
+                looks.append(first)
             if layer in dense and layer != last:
                 out[f"layer {layer}"] = self.project(x[:, 1:])
             if dense and layer == last:
@@ -140,6 +147,7 @@ class Visual(nn.Module):
         if dense and path is not None:
             out["last"] = final[:, 1:]
             out["v-v"] = self.project(path[:, 1:])
+            out["attention"] = torch.stack(looks, 1)
         return final[:, 0], out
 
 
@@ -171,5 +179,5 @@ class TinyClip(nn.Module):
         x = self.token_embedding(ids) + self.positional_embedding[:length]
         mask = torch.full((length, length), float("-inf")).triu(1)
         for block in self.transformer.resblocks:
-            x, _, _ = block(x, mask)
+            x, *_ = block(x, mask)
         return self.ln_final(x[torch.arange(len(ids)), ids.argmax(1)]) @ self.text_projection

@@ -36,10 +36,17 @@ from zsad.data.synthetic.generator import CATEGORIES
 log = logging.getLogger("zsad.tiny")
 
 # share of the time up to which a picture size is used, and pairs of pictures per step
-STAGES = ((0.43, 112, 32), (0.68, 160, 24), (1.01, 224, 16))
+STAGES = ((0.36, 112, 20), (0.56, 160, 14), (1.01, 224, 12))
 PEAK, FLOOR, WARM_UP = 1e-3, 2e-5, 0.02
-DENSE_WEIGHTS = {"last": 1.0, "v-v": 0.5, "values": 0.2, "layer 6": 0.3, "layer 4": 0.1}
-DENSE_LAYERS = (4, 6, 8)
+DENSE_WEIGHTS = {
+    "last": 1.0,
+    "v-v": 0.7,
+    "values": 0.3,
+    "layer 6": 0.5,
+    "layer 4": 0.3,
+    "layer 2": 0.1,
+}
+DENSE_LAYERS = (2, 4, 6, 8)
 
 
 class Tokens:
@@ -82,16 +89,17 @@ class Tokens:
 
 
 class Probe(nn.Module):
-    """A learned direction "anomalous" that stands in for the text while the text tower still
-    learns what its words mean.  It speeds up the image tower and is not exported."""
+    """Learned directions "anomalous", one for the class token and one for patches, that stand in
+    for the text.  They are written in the text tower's last layer, before its projection, so that
+    a learned prompt can point the same way.  They are not exported."""
 
-    def __init__(self, embed: int) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
-        self.direction = nn.Parameter(torch.randn(2, embed) * embed**-0.5)  # class token, patches
+        self.direction = nn.Parameter(torch.randn(2, width) * width**-0.5)  # class token, patches
         self.bias = nn.Parameter(torch.tensor((0.0, -2.0)))
 
-    def forward(self, which: int, features: Tensor) -> Tensor:
-        return 10 * features @ self.direction[which] + self.bias[which]
+    def forward(self, which: int, features: Tensor, projection: Tensor) -> Tensor:
+        return 10 * features @ (self.direction[which] @ projection) + self.bias[which]
 
 
 class SparseEmbedding(nn.Module):
@@ -115,7 +123,7 @@ def build(tokens: Tokens) -> TinyClip:
     config = read_config()
     model = TinyClip(config)
     model.token_embedding = SparseEmbedding(config["text_cfg"]["width"], tokens.trained)  # type: ignore[assignment]
-    model.probe = Probe(config["embed_dim"])
+    model.probe = Probe(config["text_cfg"]["width"])
     with torch.no_grad():
         model.logit_scale.fill_(float(np.log(30)))
     return model
@@ -152,7 +160,7 @@ def losses(
     distinct = sorted(set(texts))
     place = {t: i for i, t in enumerate(distinct)}
     names = sorted({f["class"] for f in batch.facts})
-    pairs = [words.pair(rng, names) for _ in range(12)]
+    pairs = [words.pair(rng, names) for _ in range(8)]
     encoded = F.normalize(
         model.encode_text(tokens(distinct + [t for p in pairs for t in p])).float(), dim=-1
     )
@@ -171,34 +179,39 @@ def losses(
 
     label = batch.defective.float()[:, None].expand(-1, len(direction))
     certain = batch.certain.float()[:, None]
-    image = F.binary_cross_entropy_with_logits(scale * cls @ direction.T, label, reduction="none")
+    logits = scale * cls @ direction.T
+    image = F.binary_cross_entropy_with_logits(logits, label, reduction="none")
     out["image"] = (image * certain).sum() / (certain.sum() * len(direction))
-    probed = F.binary_cross_entropy_with_logits(model.probe(0, cls), label[:, 0], reduction="none")
+    # The pictures of a pair differ in the defect only: their order is the clearest signal there is.
+    clean, bad = logits[0::2], logits[1::2]
+    shown = (batch.defective & batch.certain)[1::2].float()[:, None]
+    order = F.softplus(clean - bad) * shown
+    out["order"] = 0.5 * order.sum() / (shown.sum() * len(direction)).clamp(min=1)
+    projection = model.text_projection
+    probed = F.binary_cross_entropy_with_logits(
+        model.probe(0, cls, projection), label[:, 0], reduction="none"
+    )
     out["image probe"] = 0.5 * (probed * certain[:, 0]).sum() / certain.sum()
 
-    some = direction[:4]
-    target = batch.cover.flatten(1)[..., None].expand(-1, -1, len(some))  # [B, L, G]
+    target = batch.cover.flatten(1)  # [B, L]
+    attention = dense.pop("attention")[:, :, 0].float()  # one head of the last two layers
+    found = (attention * target[:, None]).sum(-1).clamp(min=1e-4).log().mean(1)
+    seen = ((target.amax(1) > 0.3) & batch.defective & batch.certain).float()
+    out["attention"] = -0.1 * (found * seen).sum() / seen.sum().clamp(min=1)
     weight = 1 + 3 * target
     for name, patches in dense.items():
         unit = F.normalize(patches.float(), dim=-1)
-        if name in ("last", "v-v"):
-            probed = F.binary_cross_entropy_with_logits(
-                model.probe(1, unit), target[..., 0], weight[..., 0], reduction="sum"
-            )
-            out[f"{name} probe"] = DENSE_WEIGHTS[name] * probed / weight[..., 0].sum()
-        logits = scale * unit @ some.T
-        loss = (
-            F.binary_cross_entropy_with_logits(logits, target, weight, reduction="sum")
-            / weight.sum()
+        probed = F.binary_cross_entropy_with_logits(
+            model.probe(1, unit, projection), target, weight, reduction="sum"
         )
-        out[name] = 2 * DENSE_WEIGHTS[name] * loss
+        out[name] = 2 * DENSE_WEIGHTS[name] * probed / weight.sum()
     if batch.images.shape[-1] == 224:
-        rows, found = cut_windows(rng, batch)
+        rows, hit = cut_windows(rng, batch)
         window, _ = model.visual(
             torch.gather(embedded, 1, rows[..., None].expand(-1, -1, embedded.shape[2]))
         )
         logits = scale * F.normalize(window.float(), dim=-1) @ direction.T
-        loss = F.binary_cross_entropy_with_logits(logits, found[:, None].expand_as(logits))
+        loss = F.binary_cross_entropy_with_logits(logits, hit[:, None].expand_as(logits))
         out["window"] = 0.3 * loss
     return out
 
@@ -301,7 +314,8 @@ def train(run: Run, pool: Pool, minutes: float, every: float) -> None:
         run.optimizer.step()
         run.step, run.seen = run.step + 1, run.seen + len(batch.images)
         run.update_average()
-        terms = {k: 0.95 * terms.get(k, float(v)) + 0.05 * float(v) for k, v in parts.items()}
+        now = {k: v.item() for k, v in parts.items()}
+        terms = {k: 0.95 * terms.get(k, v) + 0.05 * v for k, v in now.items()}
         run.seconds += time.monotonic() - began
         if run.step % 50 == 0:
             log.info(

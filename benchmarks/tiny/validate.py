@@ -47,7 +47,7 @@ def validate(
     model: Any, tokens: Callable[[list[str]], Tensor], seed: int = SEED
 ) -> dict[str, float]:
     """Mean over categories of image AUROC (class token; class token + map maximum) and pixel
-    AUROC (ordinary and v-v path) of both groups."""
+    AUROC (last layer's patches: by the text, and by the trainer's helper direction)."""
     result: dict[str, float] = {}
     for name, group in (("seen", "train"), ("heldout", "test")):
         rows = []
@@ -63,8 +63,12 @@ def validate(
             score = torch.sigmoid(F.normalize(cls.float(), dim=-1) @ direction)
             labels = masks.any((1, 2))
             row = {"image": roc_auc_score(labels, score)}
-            for path in ("last", "v-v"):
-                patch = torch.sigmoid(F.normalize(dense[path].float(), dim=-1) @ direction)
+            last = F.normalize(dense["last"].float(), dim=-1)
+            patches = {
+                "text": torch.sigmoid(last @ direction),
+                "probe": torch.sigmoid(model.probe(1, last, model.text_projection)),
+            }
+            for path, patch in patches.items():
                 side = round(patch.shape[1] ** 0.5)
                 maps = F.interpolate(patch.view(-1, 1, side, side), (112, 112), mode="bilinear")[
                     :, 0
@@ -72,7 +76,7 @@ def validate(
                 row[f"pixel {path}"] = roc_auc_score(
                     masks[:, ::2, ::2].ravel(), maps.numpy().ravel()
                 )
-                if path == "last":
+                if path == "probe":
                     row["image+map"] = roc_auc_score(labels, score + maps.flatten(1).amax(1))
             rows.append(row)
         result |= {f"{name}_{k}": float(np.mean([r[k] for r in rows])) for k in rows[0]}
