@@ -11,6 +11,8 @@ import pytest
 
 from zsad import tables
 from zsad.metrics.stats import bootstrap_ci
+from zsad.protocols import load_protocol
+from zsad.registry import list_protocols
 from zsad.store import ResultStore
 from zsad.tables.board import boards
 from zsad.tables.compare import difference, label_of
@@ -158,18 +160,23 @@ def test_shots_stand_as_rows_with_the_deviation_over_seeds(tmp_path: Path) -> No
                 )
             )  # fmt: skip
     page = next(p for p in tables.pages(store.root, published=True) if p.name.endswith("few-shot"))
+    (table,) = page.tables
     lines = {
-        line.label: [s.text for cell in line.cells for s in cell] for line in page.tables[0].lines
+        (line.label, line.cells[0][0].text): [s.text for cell in line.cells[1:] for s in cell]
+        for line in table.lines
     }
     assert list(lines) == [
-        "1-shot, WinCLIP",
-        "1-shot, WinCLIP (published)",
-        "4-shot, WinCLIP",
-        "4-shot, WinCLIP (published)",
+        ("1-shot", "WinCLIP"),
+        ("1-shot", "WinCLIP (published)"),
+        ("4-shot", "WinCLIP"),
+        ("4-shot", "WinCLIP (published)"),
     ]
-    assert lines["1-shot, WinCLIP"][0] == "85.0 ± 7.1"
-    assert lines["4-shot, WinCLIP"][0] == "95.0"
-    assert lines["1-shot, WinCLIP (published)"][0] == "93.1 ± 2.0"  # ALFA, table 4
+    assert (table.corner, table.heads) == ("setup", ("method", "AUROC", "AP", "F1-max"))
+    assert table.groups == (("", 1), ("MVTec AD", 3))
+    assert lines["1-shot", "WinCLIP"][0] == "85.0 ± 7.1"
+    assert lines["4-shot", "WinCLIP"][0] == "95.0"
+    assert lines["1-shot", "WinCLIP (published)"][0] == "93.1 ± 2.0"  # ALFA, table 4
+    assert [line.rule for line in table.lines] == [False, False, True, False]
 
 
 def test_ablation_rows_stand_in_the_protocols_order(tmp_path: Path) -> None:
@@ -181,3 +188,28 @@ def test_ablation_rows_stand_in_the_protocols_order(tmp_path: Path) -> None:
     found = next(p for p in tables.pages(store.root) if "ablation" in p.name)
     labels = [line.label for line in found.tables[0].lines]
     assert labels == ["FAPrompt: base", "FAPrompt: base + CAP", "FAPrompt: base + DAP"]
+    # Nothing else was measured: there is nothing to compare, and the ablation alone is printed.
+    assert [p.name for p in tables.pages(store.root)] == [found.name]
+    assert "Ablation faprompt-ablation" in tables.render(store.root)
+
+
+def test_ablation_rows_are_no_columns_of_a_comparison(tmp_path: Path) -> None:
+    """CLIP-AC is a row, too, but of a protocol that compares methods."""
+    store = ResultStore(tmp_path)
+    put(store, "clip@clip", protocol="faprompt")
+    put(store, "clip@clip-ac", protocol="faprompt")
+    put(store, "winclip", protocol="faprompt")
+    put(store, "faprompt@base", protocol="faprompt-ablation")
+    put(store, "alfa@mine", protocol="no-such-protocol")
+    found = {p.name.split("/")[1]: p for p in tables.pages(store.root)}
+    assert list(found) == ["overview", "mvtec", "ablation-faprompt-ablation"]
+    for name in ("overview", "mvtec"):
+        assert found[name].tables[0].heads == ("alfa@mine", "clip@clip", "clip@clip-ac", "winclip")
+    (line,) = found["ablation-faprompt-ablation"].tables[0].lines
+    assert line.label == "faprompt@base"
+
+
+def test_every_ablation_of_one_method_is_marked_as_one() -> None:
+    for name in list_protocols():
+        protocol = load_protocol(name)
+        assert protocol.ablation == name.endswith("-ablation"), name

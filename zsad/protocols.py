@@ -51,8 +51,9 @@ class Protocol:
     ``methods`` and ``datasets``: names or groups; ``train_part``: the part of the auxiliary
     data that is trained on; ``checkpoint_rule``: always the last epoch, so that nothing is
     chosen on the target.  ``settings``: sections of :class:`zsad.config.Settings`.
-    ``overrides``: ``{method: {key: value}}``.  ``rows``: an ablation's rows, which stand in
-    place of their method.
+    ``overrides``: ``{method: {key: value}}``.  ``rows``: a method under several overrides, which
+    stand in place of it; ``ablation``: the rows are compared with each other only, and have a
+    table of their own.
     """
 
     name: str
@@ -69,6 +70,7 @@ class Protocol:
     settings: dict[str, Any] = field(default_factory=dict)
     overrides: dict[str, Any] = field(default_factory=dict)
     rows: tuple[Row, ...] = ()
+    ablation: bool = False
 
     def __post_init__(self) -> None:
         if not self.datasets or not self.methods:
@@ -76,6 +78,8 @@ class Protocol:
         slugs = [(row.method, row.slug) for row in self.rows]
         if len(set(slugs)) != len(slugs):
             raise ValueError("two rows of one method have the same label")
+        if self.ablation and not self.rows:
+            raise ValueError("ablation: true needs rows")
 
 
 def load_protocol(name: str) -> Protocol:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import re
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -132,10 +133,10 @@ def _metrics() -> str:
 
 # --------------------------------------------------------------------------------- tables
 def _overview(store: ResultStore) -> str:
-    """The overview tables of every backbone, with their footnotes."""
+    """The overview and ablation tables of every backbone, with their footnotes."""
     out = []
     for page in pages(store.root):
-        if not page.name.endswith("/overview"):
+        if not re.search("/(overview|ablation-[^/]*)$", page.name):
             continue
         out.append(f"<h4>{html.escape(page.title)}</h4>")
         out += [

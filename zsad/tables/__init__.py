@@ -9,7 +9,7 @@ from pathlib import Path
 
 from zsad.io import atomic_write_text
 from zsad.store import ResultStore
-from zsad.tables.board import Board, Row, boards
+from zsad.tables.board import Board, Row, boards, parted
 from zsad.tables.build import KINDS, dataset_page, overview
 from zsad.tables.compare import comparison, published_only
 from zsad.tables.formats import FORMATS, markdown
@@ -24,8 +24,9 @@ MOST_FAILURES = 10  # named in a footnote
 def pages(
     results: Path | str, published: bool = False, ci: bool = False, significance: bool = False
 ) -> list[Page]:
-    """All pages: per backbone the overview, then one page per dataset.
+    """All pages: per backbone the overview, one page per dataset, few-shot and ablation pages.
 
+    The rows of an ablation have a page of their own and are no columns of the others.
     ``published``: with tables of measured, published and difference; ``ci``: with bootstrap
     intervals, ``significance``: with paired tests, both on the pages of datasets.
     """
@@ -33,12 +34,14 @@ def pages(
     made: list[Page] = []
     stored = list(store.cells())
     for board in boards(stored):
-        made.append(_extended(store, board, None, overview(board), published, False, False))
-        for row in board.rows:
-            page = dataset_page(board, row)
-            made.append(_extended(store, board, row, page, published, ci, significance))
+        main, ablations = parted(board)
+        if main.columns:
+            made.append(_extended(store, main, None, overview(main), published, False, False))
+        for row in main.rows:
+            page = dataset_page(main, row)
+            made.append(_extended(store, main, row, page, published, ci, significance))
         shots = few_shot_page(board, stored, published)
-        made += [*([shots] if shots else []), *ablation_pages(board, published)]
+        made += [*([shots] if shots else []), *ablation_pages(ablations, published)]
     return made
 
 

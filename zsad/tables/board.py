@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from zsad.config import digest
 from zsad.errors import ZsadError
+from zsad.protocols import load_protocol
 from zsad.store import StoredCell
 from zsad.types import CellRecord
 
@@ -29,12 +30,14 @@ GROUP_ORDER = {"baselines": 0, "papers": 1}
 
 @dataclass(frozen=True)
 class Column:
-    """A method (or one row of an ablation) as a column.  ``markers``: footnote signs."""
+    """A method (or one row of a protocol) as a column.  ``markers``: footnote signs;
+    ``ablation``: a row that is compared with the other rows of its protocol only."""
 
     label: str
     title: str
     group: str
     markers: str = ""
+    ablation: bool = False
 
     @property
     def head(self) -> str:
@@ -91,6 +94,26 @@ def boards(stored: Iterable[StoredCell]) -> list[Board]:
         for (name, weights), cells in by_backbone.items()
     ]
     return sorted(made, key=lambda b: (bool(b.banner), b.name))
+
+
+def parted(board: Board) -> tuple[Board, Board]:
+    """The board without the rows of ablations, and with these only."""
+    ablations = {c.label for c in board.columns if c.ablation}
+    others = {c.label for c in board.columns} - ablations
+    return _restricted(board, others), _restricted(board, ablations)
+
+
+def _restricted(board: Board, labels: set[str]) -> Board:
+    """The board with these columns, and the datasets that they were measured on."""
+    cells = {key: found for key, found in board.cells.items() if key[0] in labels}
+    datasets = {dataset for _, dataset in cells}
+    return replace(
+        board,
+        columns=[c for c in board.columns if c.label in labels],
+        rows=[r for r in board.rows if r.name in datasets],
+        cells=cells,
+        left_out={what: n for what, n in board.left_out.items() if what.split(" on ")[0] in labels},
+    )
 
 
 def backbone_of(record: CellRecord) -> tuple[str, str]:
@@ -165,7 +188,17 @@ def _column(record: CellRecord) -> Column:
         title += f", {shots}-shot"
     markers = "†" * bool(info.get("untrained")) + "‡" * bool(info.get("transductive"))
     markers += "§" * bool(shots)
-    return Column(record.method, title, str(info.get("group") or ""), markers)
+    return Column(record.method, title, str(info.get("group") or ""), markers, _ablation(record))
+
+
+def _ablation(record: CellRecord) -> bool:
+    """Whether a record belongs to a row of an ablation protocol."""
+    if "@" not in record.method:
+        return False
+    try:
+        return load_protocol(str(record.info.get("protocol") or "")).ablation
+    except ZsadError:  # somebody's own protocol file that is no longer there
+        return False
 
 
 def _row(name: str, categories: list[str]) -> Row:
