@@ -20,7 +20,19 @@ RANKS: dict[str, int] = {
     **dict.fromkeys(("backbones", "data", "prompts", "memory", "windows"), 1),
     **dict.fromkeys(("method", "maps", "losses", "ensemble", "grounding", "knowledge"), 2),
     **dict.fromkeys(("metrics", "checkpoints", "features", "overlay"), 3),
-    **dict.fromkeys(("store", "examples", "published", "protocols", "tables", "report"), 4),
+    **dict.fromkeys(
+        (
+            "store",
+            "examples",
+            "calibration",
+            "photos",
+            "published",
+            "protocols",
+            "tables",
+            "report",
+        ),
+        4,
+    ),
     **dict.fromkeys(("runner", "training", "api", "predictor", "doctor"), 5),
     **dict.fromkeys(("cli", "__main__"), 6),
 }

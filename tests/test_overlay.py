@@ -39,3 +39,11 @@ def test_the_overlay_mixes_picture_and_colours() -> None:
 def test_the_mask_includes_the_threshold() -> None:
     found = np.asarray(overlay.mask(np.array([[0.4, 0.5, 0.6]]), 0.5))
     np.testing.assert_array_equal(found, [[0, 255, 255]])
+
+
+def test_the_threshold_is_never_hotter_than_the_middle() -> None:
+    values = np.array([[0.2, 0.4]])
+    assert overlay.span(values) == (0.2, 0.4)
+    assert overlay.span(values, 0.5) == (0.2, pytest.approx(0.8))  # a normal picture stays cold
+    assert overlay.span(values, 0.25) == (0.2, 0.4)
+    assert overlay.span(values, 0.1) == (0.2, 0.4)

@@ -22,6 +22,7 @@ if (_ROOT / "pyproject.toml").is_file() and (_ROOT / "methods" / "__init__.py").
 _PUBLIC = {
     "bench": "zsad.api",
     "train": "zsad.api",
+    "predict": "zsad.api",
     "evaluate": "zsad.metrics.evaluate",
     "load_method": "zsad.api",
     "list_methods": "zsad.registry",

@@ -1,9 +1,9 @@
-"""The Python surface: ``zsad.bench``, ``zsad.train``, ``zsad.load_method``."""
+"""The Python surface: ``zsad.bench``, ``zsad.train``, ``zsad.predict``, ``zsad.load_method``."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from zsad.runner.request import build_request, make_column
 
 if TYPE_CHECKING:
     from zsad.predictor import LoadedMethod
+    from zsad.types import Prediction
 
 log = logging.getLogger(__name__)
 
@@ -185,6 +186,87 @@ def load_method(
         raise RequestError(f"method '{name}' is training-free: it takes no checkpoint")
     method, report = load_into(entry, Path(checkpoint), base.info, layers)
     return LoadedMethod(method, base, place, image_size or 0, report)
+
+
+def predict(
+    method: str,
+    pictures: str | Path | Sequence[str | Path],
+    class_name: str,
+    *,
+    calibrate: str | Path | Sequence[str | Path] | None = None,
+    false_alarms: float | None = None,
+    out: str | Path | None = None,
+    threshold: float | None = None,
+    image_threshold: float | None = None,
+    scale: tuple[float, float] | None = None,
+    references: Sequence[str | Path] = (),
+    explanations: int = 5,
+    listed: Sequence[str] = (),
+    plugins: str | Path | None = None,
+    **loading: Any,
+) -> Iterator[Prediction]:
+    """Score pictures that have no labels, one after the other.
+
+    ``pictures``: files, folders, wildcards (one, or several); ``listed``: further ones of a list.
+    ``calibrate``: a few normal pictures, or the ``calibration.json`` that an earlier run left in
+    its ``out``; ``false_alarms``: the highest share of them that is wished for (0.05).
+    ``threshold`` and ``image_threshold`` set the thresholds by hand.  With ``out`` the map, heat
+    map, mask and description of every picture are written there.  ``loading``: further keywords
+    of :func:`load_method`.  What a prediction holds: :class:`zsad.types.Prediction`; that of a
+    picture that cannot be read or scored has an ``error``, and the others go on.
+    Raises :class:`zsad.errors.ZsadError` when the request is wrong: nothing was scored then.
+    """
+    from zsad import photos
+
+    if plugins:
+        registry.add_plugins(plugins)
+    registry.method(method)  # a misspelt name ends here, before torch is imported
+    found = photos.find(_words(pictures), out, listed)
+    if not found:
+        raise RequestError("there are no pictures to score; give files or folders")
+    normal = _words(calibrate) if calibrate else []
+    stored = len(normal) == 1 and normal[0].endswith(".json")
+    if stored and not Path(normal[0]).is_file():
+        raise RequestError(f"--calibrate {normal[0]}: no such file")
+    if false_alarms is not None and (stored or not normal):
+        raise RequestError(
+            f"--false-alarms {false_alarms:g}: needs --calibrate with a folder of normal pictures"
+        )
+    good = [] if stored else photos.find(normal)
+    loaded = load_method(method, **loading)
+
+    from zsad import calibration
+
+    limits = None
+    made_for = loaded.identity(class_name) if normal else {}
+    if stored:
+        limits = calibration.load(normal[0], made_for)
+    elif normal:
+        limits = loaded.calibrate(
+            [p.path for p in good],
+            class_name,
+            references,
+            calibration.FALSE_ALARMS if false_alarms is None else false_alarms,
+        )
+        if out is not None:
+            photos.save_calibration(out, limits, made_for)
+
+    def each() -> Iterator[Prediction]:
+        paths = [p.path for p in found]
+        stream = loaded.stream(
+            paths, class_name, None, references, explanations, limits, keep_errors=True
+        )
+        for photo, prediction in zip(found, stream):
+            prediction.set_by_hand(image_threshold, threshold)
+            if out is not None and not prediction.error:
+                photos.save(prediction, photo, out, scale)
+            yield prediction
+
+    return each()
+
+
+def _words(value: str | Path | Sequence[str | Path]) -> list[str]:
+    return [str(v) for v in ([value] if isinstance(value, (str, Path)) else value)]
 
 
 def _method_overrides(

@@ -24,6 +24,15 @@ def heat(anomaly_map: np.ndarray, low: float, high: float) -> np.ndarray:
     return np.round(_RAMP[lower] * (1 - part) + _RAMP[lower + 1] * part).astype(np.uint8)
 
 
+def span(anomaly_map: np.ndarray, threshold: float | None = None) -> tuple[float, float]:
+    """The values of the coldest and the hottest colour: the map's own range, widened upwards so
+    that the threshold is no hotter than the middle.  A normal picture then stays cold."""
+    low, high = float(anomaly_map.min()), float(anomaly_map.max())
+    if threshold is not None and threshold > low:
+        high = max(high, 2 * threshold - low)
+    return low, high
+
+
 def overlay(
     image: Image.Image, anomaly_map: np.ndarray, low: float, high: float, opacity: float = 0.5
 ) -> Image.Image:

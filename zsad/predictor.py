@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,16 +11,25 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from zsad import calibration
+from zsad import config as cfg
 from zsad import maps as dense
 from zsad.backbones import Backbone
-from zsad.data.images import read_image
 from zsad.data.transforms import Preprocess
-from zsad.errors import RequestError
+from zsad.errors import CellError, RequestError, WeightsError, ZsadError
 from zsad.method import Method, feature_request
-from zsad.types import Boxes, BuiltMaps, Category, Prediction, ScoreContext, Scores, TrainBatch
-
-ImageLike = "str | Path | Image.Image | np.ndarray"
-BATCH = 8
+from zsad.photos import PictureBatch, failed, open_picture, read_ahead
+from zsad.types import (
+    Boxes,
+    BuiltMaps,
+    Category,
+    ImageFeatures,
+    Prediction,
+    ScoreContext,
+    Scores,
+    Thresholds,
+    TrainBatch,
+)
 
 
 class LoadedMethod:
@@ -54,37 +63,107 @@ class LoadedMethod:
         boxes: Sequence[Mapping[str, Any] | None] | None = None,
         references: Sequence[Any] = (),
         explanations: int = 5,
+        thresholds: Thresholds | None = None,
     ) -> list[Prediction]:
         """Score pictures: paths, PIL images or arrays [H, W, 3] uint8; one or a list of them.
 
         ``class_name``: what the pictures show ("metal nut"), one for all or one each.
         ``references``: normal pictures of the same thing, for few-shot methods.
+        ``thresholds``: those of :meth:`calibrate`; without them each picture gets the uncalibrated
+        ones of :mod:`zsad.calibration`.
         The anomaly map has the size of the picture (float32 [H, W]); a higher value is more
         anomalous.  Raises :class:`zsad.errors.DataError` for a picture that cannot be read.
         """
         items = list(images) if isinstance(images, (list, tuple)) else [images]
-        names = [class_name] * len(items) if isinstance(class_name, str) else list(class_name)
-        out: list[Prediction] = []
-        for start in range(0, len(items), BATCH):
-            pictures = [_open(item) for item in items[start : start + BATCH]]
-            tensor = torch.stack([self._preprocess(p) for p in pictures])
-            part = boxes[start : start + BATCH] if boxes is not None else None
-            found = self.predict_tensor(
-                tensor,
-                names[start : start + BATCH],
-                boxes=part,
-                references=[_open(r) for r in references],
-                explanations=explanations,
-                _pictures=pictures,
-                _paths=[str(i) if isinstance(i, (str, Path)) else "" for i in items[start:]],
+        return list(self.stream(items, class_name, boxes, references, explanations, thresholds))
+
+    def stream(
+        self,
+        images: Sequence[Any],
+        class_name: str | Sequence[str] = "object",
+        boxes: Sequence[Mapping[str, Any] | None] | None = None,
+        references: Sequence[Any] = (),
+        explanations: int = 5,
+        thresholds: Thresholds | None = None,
+        keep_errors: bool = False,
+    ) -> Iterator[Prediction]:
+        """Score as :meth:`predict` does, one after the other: for more pictures than fit in memory.
+
+        With ``keep_errors`` a picture that cannot be read or scored is a prediction with an
+        ``error``, and the others go on.
+        """
+        names = [class_name] * len(images) if isinstance(class_name, str) else list(class_name)
+        _one_per_picture("class names", names, images)
+        if boxes is not None:
+            _one_per_picture("box entries", boxes, images)
+        near = self._reference_features(references)
+
+        def score(batch: PictureBatch, population: ImageFeatures | None = None) -> list[Prediction]:
+            rows = batch.rows
+            context = self._context(
+                [names[i] for i in rows],
+                len(rows),
+                None if boxes is None else [boxes[i] for i in rows],
             )
-            for item, picture, prediction in zip(items[start:], pictures, found):
-                prediction.anomaly_map = _resize(
-                    prediction.anomaly_map, picture.height, picture.width
+            if boxes is None and batch.pictures:
+                paths = ["" if p is None else p for p in batch.paths]
+                self._detect(context, batch.pictures, paths)
+            context.population = population
+            if near is not None:
+                context.references = {c.key: near for c in context.categories}
+            if batch.features is None:
+                batch.features = self._encode(batch.pictures)
+            found = self._score(batch.features.to(self.device), context, explanations)
+            for prediction, path, (height, width) in zip(found, batch.paths, batch.sizes):
+                prediction.path = path
+                prediction.anomaly_map = _resize(prediction.anomaly_map, height, width)
+                prediction.thresholds = thresholds or calibration.uncalibrated(
+                    prediction.anomaly_map, bool(self._text)
                 )
-                prediction.path = str(item) if isinstance(item, (str, Path)) else None
-                out.append(prediction)
-        return out
+            return found
+
+        read = read_ahead(images, keep_errors)
+        if self.method.transductive:
+            yield from self._together(read, score)
+            return
+        for batch in read:
+            yield from batch.in_order(_attempt(score, batch, keep_errors))
+
+    def calibrate(
+        self,
+        normal: Sequence[Any],
+        class_name: str = "object",
+        references: Sequence[Any] = (),
+        false_alarms: float = calibration.FALSE_ALARMS,
+    ) -> Thresholds:
+        """Thresholds from a few normal pictures; see :mod:`zsad.calibration` for the rule.
+
+        ``false_alarms``: the highest share of normal pictures that may be called anomalous.
+        Raises :class:`zsad.errors.DataError` for a picture that cannot be read.
+        """
+        found = [
+            (p.image_score, float(p.anomaly_map.max()))
+            for p in self.stream(list(normal), class_name, None, references, explanations=0)
+        ]
+        return calibration.calibrated([f[0] for f in found], [f[1] for f in found], false_alarms)
+
+    def identity(self, class_name: str) -> dict[str, Any]:
+        """What thresholds depend on besides the normal pictures."""
+        made_for: dict[str, Any] = {
+            "method": self.method.name,
+            "config": cfg.digest(cfg.to_dict(self.method.config), 16),
+            "backbone": self.backbone.info.name,
+            "weights": self.backbone.info.weights_sha256,
+            "image_size": self.image_size,
+            "class_name": category_of(class_name).class_name,
+        }
+        if self.method.phases():
+            digest = hashlib.sha256()
+            for name, value in sorted(self.method.trained_state().items()):
+                digest.update(name.encode())
+                digest.update(value.detach().float().cpu().numpy().tobytes())
+            made_for["state"] = digest.hexdigest()[:16]
+        return made_for
 
     @torch.no_grad()
     def predict_tensor(
@@ -94,8 +173,6 @@ class LoadedMethod:
         boxes: Sequence[Mapping[str, Any] | None] | None = None,
         references: Sequence[Image.Image] = (),
         explanations: int = 5,
-        _pictures: Sequence[Image.Image] | None = None,
-        _paths: Sequence[str] = (),
     ) -> list[Prediction]:
         """Score images [B, 3, S, S] that are already normalised at the model's input size.
 
@@ -114,18 +191,32 @@ class LoadedMethod:
                 f"images have shape {tuple(images.shape)}, expected [B, 3, {size}, {size}]; "
                 f"give another image_size to load_method, or use predict for pictures"
             )
-        self.method.eval()
         context = self._context(class_names, len(images), boxes)
-        if boxes is None and _pictures is not None:
-            self._detect(context, _pictures, _paths)
-        if self.method.shots:
-            self._add_references(context, references)
+        near = self._reference_features(references)
+        if near is not None:
+            context.references = {c.key: near for c in context.categories}
         features = self.backbone.encode_image(images.to(self.device), self.request)
         if self.method.transductive:
             context.population = features
+        return self._score(features, context, explanations)
+
+    @torch.no_grad()
+    def _score(
+        self, features: ImageFeatures, context: ScoreContext, explanations: int
+    ) -> list[Prediction]:
+        """Score encoded images; maps at the model's input size.  Raises :class:`CellError` for
+        a score that is not a number."""
+        self.method.eval()
         scores: Scores = self.method.score(features, context)
-        built: BuiltMaps = dense.build_maps(scores, self.method.map_spec(), size, context.boxes)
-        image_scores = self.method.image_score(scores, built).float().cpu().tolist()
+        built: BuiltMaps = dense.build_maps(
+            scores, self.method.map_spec(), self.image_size, context.boxes
+        )
+        image_scores = self.method.image_score(scores, built).float()
+        finite = torch.isfinite(image_scores) & torch.isfinite(built.final).flatten(1).all(1)
+        if not bool(finite.all()):
+            raise CellError(
+                f"{self.method.name}: not-a-number in the map or the score; try precision fp32"
+            )
         reasons = (
             self.method.explain(features, scores, built, context, explanations)
             if explanations
@@ -134,8 +225,32 @@ class LoadedMethod:
         maps = built.final.float().cpu().numpy()
         return [
             Prediction(score, maps[i], list(reasons[i]) if reasons else [])
-            for i, score in enumerate(image_scores)
+            for i, score in enumerate(image_scores.cpu().tolist())
         ]
+
+    @torch.no_grad()
+    def _encode(self, pictures: Sequence[Image.Image]) -> ImageFeatures:
+        tensor = torch.stack([self._preprocess(p) for p in pictures])
+        return self.backbone.encode_image(tensor.to(self.device), self.request)
+
+    def _together(
+        self,
+        read: Iterator[PictureBatch],
+        score: Callable[[PictureBatch, ImageFeatures | None], list[Prediction]],
+    ) -> Iterator[Prediction]:
+        """Score with a method that compares all pictures: encode all of them first."""
+        batches: list[PictureBatch] = []
+        for batch in read:
+            if batch.rows:
+                batch.features = self._encode(batch.pictures).to("cpu")
+            if self.method.box_request([]) is None:
+                batch.pictures = []  # only a detector looks at them again
+            batches.append(batch)
+        encoded = [b.features for b in batches if b.features is not None]
+        population = ImageFeatures.concat(encoded).to(self.device) if encoded else None
+        for batch in batches:
+            found = score(batch, population) if batch.rows else []
+            yield from batch.in_order(dict(zip(batch.rows, found)))
 
     # -------------------------------------------------------------------------- training
     def losses(
@@ -214,15 +329,45 @@ class LoadedMethod:
             provider = grounding.provider(wanted, device=str(self.device))
             context.boxes = provider.boxes_of_pictures(pictures, context.categories, paths)
 
-    def _add_references(self, context: ScoreContext, references: Sequence[Image.Image]) -> None:
+    def _reference_features(self, references: Sequence[Any]) -> ImageFeatures | None:
+        """The features of a few-shot method's references, encoded once; None for zero shots."""
+        if not self.method.shots:
+            return None
         if len(references) < self.method.shots:
             raise RequestError(
                 f"method '{self.method.name}' needs {self.method.shots} normal reference pictures, "
                 f"got {len(references)}; pass references=[...]"
             )
-        tensor = torch.stack([self._preprocess(r) for r in references[: self.method.shots]])
-        features = self.backbone.encode_image(tensor.to(self.device), self.request)
-        context.references = {c.key: features for c in context.categories}
+        return self._encode([open_picture(r) for r in references[: self.method.shots]])
+
+
+def _one_per_picture(what: str, values: Sequence[Any], images: Sequence[Any]) -> None:
+    if len(values) != len(images):
+        raise RequestError(f"{len(values)} {what} for {len(images)} images; give one per image")
+
+
+def _attempt(
+    score: Callable[[PictureBatch], list[Prediction]], batch: PictureBatch, keep_errors: bool
+) -> dict[int, Prediction]:
+    """Predictions by row.  Where a batch fails and errors are kept, its pictures are tried one by
+    one, so that each keeps its own error; what is wrong with the request still ends it."""
+    if not batch.rows:
+        return {}
+    try:
+        return dict(zip(batch.rows, score(batch)))
+    except (RequestError, WeightsError):
+        raise
+    except Exception as error:  # a method is foreign code
+        if not keep_errors:
+            raise
+        if len(batch.rows) == 1:
+            known = isinstance(error, ZsadError)
+            text = str(error) if known else f"{type(error).__name__}: {cfg.first_line(error)}"
+            return {batch.rows[0]: failed(batch.paths[0], text)}
+    found: dict[int, Prediction] = {}
+    for part in batch.singles():
+        found |= _attempt(score, part, keep_errors)
+    return found
 
 
 def category_of(class_name: str) -> Category:
@@ -242,22 +387,6 @@ def _boxes(value: Any) -> Boxes | None:
         raise RequestError(
             f"boxes must be a mapping of 'boxes', 'scores', 'phrases' ({error!r})"
         ) from None
-
-
-def _open(item: Any) -> Image.Image:
-    if isinstance(item, Image.Image):
-        return item.convert("RGB")
-    if isinstance(item, np.ndarray):
-        if item.dtype != np.uint8 or item.ndim not in (2, 3):
-            raise RequestError(
-                f"an array picture must be uint8 [H, W] or [H, W, 3], not {item.dtype} {item.shape}"
-            )
-        return Image.fromarray(item).convert("RGB")
-    if isinstance(item, (str, Path)):
-        return read_image(str(item))
-    raise RequestError(
-        f"cannot read a picture from a {type(item).__name__}; give a path, a PIL image or an array"
-    )
 
 
 def _resize(values: np.ndarray, height: int, width: int) -> np.ndarray:

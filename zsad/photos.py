@@ -1,0 +1,247 @@
+"""Pictures without labels: finding them, reading them ahead, writing what was found in them."""
+
+from __future__ import annotations
+
+import glob
+import io
+import math
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from zsad import calibration, overlay
+from zsad.data.images import read_image
+from zsad.errors import DataError, RequestError
+from zsad.io import atomic_write_bytes, dump_json
+from zsad.types import ImageFeatures, Prediction, Thresholds
+
+ENDINGS = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".jp2", ".ppm"}
+BATCH = 8  # pictures that are scored together
+READERS = 4  # threads
+
+
+# ------------------------------------------------------------------------------- finding
+@dataclass(frozen=True)
+class Photo:
+    """A picture file.  ``stem``: where below the output folder its files go, without ending."""
+
+    path: Path
+    stem: Path
+
+
+def find(
+    words: Iterable[str], out: Path | str | None = None, listed: Iterable[str] = ()
+) -> list[Photo]:
+    """Files, folders (all pictures below them) and wildcards; each picture once, in that order.
+
+    ``listed``: words of a list, where a missing file is an error only when it is read.
+    The files of a picture go below ``out`` by its path inside the folder that is common to all.
+    What lies below ``out`` itself is no input.  Raises :class:`DataError` for a word without a
+    picture, and :class:`RequestError` where ``out`` is the folder of the pictures.
+    """
+    own = Path(out).absolute() if out is not None else None
+    tops: list[Path] = []
+    files: dict[Path, Path] = {}
+    for word, strict in [*((w, True) for w in words), *((w, False) for w in listed)]:
+        for path, top in _expanded(word, strict):
+            absolute, folder = path.absolute(), top.absolute()
+            if own is not None and path != Path(word):  # found by a search
+                if own == folder:
+                    raise RequestError(f"--out {out}: is the folder of the pictures; give another")
+                if own in absolute.parents and folder in own.parents:
+                    continue
+            files.setdefault(absolute, path)
+            tops.append(folder)
+    if not files:
+        return []
+    common = Path(os.path.commonpath(tops))
+    inside = {absolute: absolute.relative_to(common) for absolute in files}
+    same = Counter(p.with_suffix("") for p in inside.values())
+    return [
+        # "nut.png" and "nut.jpg" keep their endings, or one would overwrite the other
+        Photo(path, inside[a].with_suffix("") if same[inside[a].with_suffix("")] < 2 else inside[a])
+        for a, path in files.items()
+    ]
+
+
+def _expanded(word: str, strict: bool) -> Iterator[tuple[Path, Path]]:
+    """Pictures of a word, each with the folder that it was found through."""
+    path = Path(word)
+    if path.is_dir():
+        found = sorted(p for p in path.rglob("*") if p.suffix.lower() in ENDINGS and p.is_file())
+        if not found and strict:
+            raise DataError(f"{path}: no pictures there ({', '.join(sorted(ENDINGS))})")
+        yield from ((p, path) for p in found)
+    elif path.is_file() or not strict:
+        yield path, path.parent
+    elif glob.has_magic(word):
+        matches = [Path(p) for p in sorted(glob.glob(word, recursive=True)) if Path(p).is_file()]
+        if not matches:
+            raise DataError(f"{word}: no file matches")
+        yield from ((p, p.parent) for p in matches)
+    else:
+        raise DataError(f"{path}: no such file or folder")
+
+
+# ------------------------------------------------------------------------------- reading
+@dataclass
+class PictureBatch:
+    """Pictures that are scored together: their ``rows`` in the list of all, their own sizes
+    (height, width), and predictions that are errors already."""
+
+    rows: list[int]
+    paths: list[str | None]
+    pictures: list[Image.Image]
+    sizes: list[tuple[int, int]]
+    errors: dict[int, Prediction] = field(default_factory=dict)
+    features: ImageFeatures | None = None
+
+    def in_order(self, found: dict[int, Prediction]) -> Iterator[Prediction]:
+        """The predictions and errors of the batch as the pictures were given."""
+        everything = {**self.errors, **found}
+        return (everything[row] for row in sorted(everything))
+
+    def singles(self) -> list[PictureBatch]:
+        """Batches of one picture each; errors stay with this one."""
+        return [
+            replace(
+                self,
+                rows=[self.rows[i]],
+                paths=[self.paths[i]],
+                pictures=[self.pictures[i]],
+                sizes=[self.sizes[i]],
+                errors={},
+                features=None,
+            )
+            for i in range(len(self.rows))
+        ]
+
+
+def read_ahead(
+    items: Sequence[Any], keep_errors: bool = False, size: int = BATCH
+) -> Iterator[PictureBatch]:
+    """Batches of ``size`` items, the next one read while the last one is used.
+
+    Raises :class:`DataError` for what cannot be read, unless ``keep_errors``.
+    """
+    with ThreadPoolExecutor(READERS, thread_name_prefix="zsad-photos") as pool:
+
+        def begin(start: int) -> list[Future[Image.Image]]:
+            return [pool.submit(open_picture, item) for item in items[start : start + size]]
+
+        coming = begin(0)
+        for start in range(0, len(items), size):
+            futures, coming = coming, begin(start + size)
+            batch = PictureBatch([], [], [], [])
+            for row, future in enumerate(futures, start):
+                path = str(items[row]) if isinstance(items[row], (str, Path)) else None
+                try:
+                    picture = future.result()
+                except DataError as error:
+                    if not keep_errors:
+                        raise
+                    batch.errors[row] = failed(path, str(error))
+                    continue
+                batch.rows.append(row)
+                batch.paths.append(path)
+                batch.pictures.append(picture)
+                batch.sizes.append((picture.height, picture.width))
+            yield batch
+
+
+def open_picture(item: Any) -> Image.Image:
+    """A path, a PIL image or an array as an RGB picture."""
+    if isinstance(item, Image.Image):
+        return item.convert("RGB")
+    if isinstance(item, np.ndarray):
+        if item.dtype != np.uint8 or item.ndim not in (2, 3):
+            raise RequestError(
+                f"an array picture must be uint8 [H, W] or [H, W, 3], not {item.dtype} {item.shape}"
+            )
+        return Image.fromarray(item).convert("RGB")
+    if isinstance(item, (str, Path)):
+        return read_image(str(item))
+    raise RequestError(
+        f"cannot read a picture from a {type(item).__name__}; give a path, a PIL image or an array"
+    )
+
+
+def failed(path: str | None, error: str) -> Prediction:
+    """The prediction of a picture that has none."""
+    return Prediction(math.nan, None, path=path, error=error)
+
+
+# ------------------------------------------------------------------------------- writing
+def record(found: Prediction) -> dict[str, Any]:
+    """What is said about a picture, ready for JSON."""
+    if found.error:
+        return {"path": found.path, "error": found.error}
+    limits = found.thresholds
+    return {
+        "path": found.path,
+        "image_score": found.image_score,
+        "anomalous": found.anomalous,
+        "marked": None if found.mask is None else float(found.mask.mean()),
+        "map_max": float(found.anomaly_map.max()),
+        "thresholds": asdict(limits) if limits else None,
+        "explanations": [asdict(e) for e in found.explanations],
+        "files": dict(found.files),
+    }
+
+
+def save(
+    found: Prediction, photo: Photo, out: Path | str, scale: tuple[float, float] | None = None
+) -> None:
+    """Write map (.npy), heat map, mask and description of a picture; fill ``found.files``.
+
+    ``scale``: the values of the coldest and the hottest colour.  Raises :class:`RequestError`
+    where ``out`` cannot be written, and :class:`DataError` if the picture is gone by now.
+    """
+    values = found.anomaly_map
+    limit = found.thresholds.pixel if found.thresholds else None
+    low, high = scale or overlay.span(values, limit)
+    heat = overlay.overlay(read_image(photo.path), values, low, high)
+    content = {"map": ("map.npy", _npy(values)), "heat": ("heat.png", _png(heat))}
+    if limit is not None:
+        content["mask"] = ("mask.png", _png(overlay.mask(values, limit)))
+    base = Path(out) / photo.stem
+    for kind, (ending, raw) in content.items():
+        found.files[kind] = _write(base.with_name(f"{base.name}.{ending}"), raw)
+    text = base.with_name(f"{base.name}.json")
+    found.files["record"] = str(text)
+    _write(text, (dump_json(record(found)) + "\n").encode())
+
+
+def save_calibration(out: Path | str, thresholds: Thresholds, made_for: Mapping[str, Any]) -> Path:
+    """Write ``calibration.json``.  Raises :class:`RequestError` where ``out`` cannot be written."""
+    path = Path(out) / "calibration.json"
+    try:
+        return calibration.save(path, thresholds, made_for)
+    except OSError as error:
+        raise RequestError(f"--out {path}: cannot be written ({error.strerror})") from None
+
+
+def _write(path: Path, content: bytes) -> str:
+    try:
+        return str(atomic_write_bytes(path, content))
+    except OSError as error:
+        raise RequestError(f"--out {path}: cannot be written ({error.strerror})") from None
+
+
+def _png(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _npy(values: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, values.astype(np.float32), allow_pickle=False)
+    return buffer.getvalue()
