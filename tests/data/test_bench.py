@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import json
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
 
 import zsad
 from tests.data.miniatures import write_miniature
+from zsad import registry
+from zsad.cli.main import main
 from zsad.data.catalog import group_members, load_spec
+from zsad.store import ResultStore
 from zsad.tables import pages
+from zsad.tables.model import Page
 
 SIZE = 56
+SWEEP_SIZE = 64
 Bench = Callable[..., dict[str, Any]]
 
 
@@ -49,42 +58,112 @@ def run(weights: Path) -> Bench:
     return bench
 
 
+class Sweep(NamedTuple):
+    """What the command of :func:`sweep` gave."""
+
+    code: int
+    document: dict[str, Any]
+    results: Path
+
+    def overview(self) -> Page:
+        """The overview of what it stored."""
+        return next(p for p in pages(self.results) if p.name.endswith("overview"))
+
+
 @pytest.fixture(scope="module")
-def sweep(run: Bench, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
-    """The document and the results folder of ``--datasets all``."""
+def sweep(tmp_path_factory: pytest.TempPathFactory) -> Sweep:
+    """Every method on every dataset of ``all``; what learns is trained first, once for all.
+
+    The images are smaller than the backbone's own, for speed.
+    """
     data, results = (tmp_path_factory.mktemp(n) for n in ("data", "results"))
     for name in group_members("all"):
         write_miniature(name, data)
-    return run("all", data, results, limit=2), results
+    line = "bench --methods all --datasets all --backbone zsad-tiny --limit 2 --json --offline"
+    words = [*line.split(), "--device", "cpu", f"backbone.image_size={SWEEP_SIZE}"]
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        code = main([*words, "--data-root", str(data), "--results", str(results)])
+    return Sweep(code, json.loads(out.getvalue()), results)
 
 
-def test_all_datasets_run_and_fill_the_overview(sweep: tuple[dict[str, Any], Path]) -> None:
-    document, results = sweep
-    assert document["failed"] == []
-    assert {c["dataset"] for c in document["cells"]} == set(group_members("all"))
-    expected = sum(len(load_spec(n).categories) for n in group_members("all"))
-    assert len(document["cells"]) == expected
-    overview = next(p for p in pages(results) if p.name.endswith("overview"))
+def test_every_method_runs_on_every_dataset(sweep: Sweep) -> None:
+    assert sweep.document["failed"] == []
+    assert sweep.code == 0
+    found = Counter((c["method"], c["dataset"]) for c in sweep.document["cells"])
+    expected = {
+        (method, name): len(load_spec(name).categories)
+        for method in registry.methods()
+        for name in group_members("all")
+    }
+    assert found == expected
+    assert len({name for _, name in found}) == 19
+
+
+def test_what_learns_was_trained_once_for_all_datasets(sweep: Sweep) -> None:
+    """Small as the training was, it happened: nothing is evaluated in its initial state."""
+    checkpoints = [p.parent.name for p in sweep.results.glob("checkpoints/*/*.safetensors")]
+    assert sorted(checkpoints) == sorted(n for n, e in registry.methods().items() if e.trained)
+    for stored in ResultStore(sweep.results).cells():
+        info = stored.record.info
+        assert not info["untrained"]
+        assert bool(info["trained_on"]) == info["trained"], stored.record.method
+
+
+def test_the_overview_has_a_row_for_every_dataset(sweep: Sweep) -> None:
     members = [load_spec(n) for n in group_members("all")]
+    overview = sweep.overview()
+    assert {t.name for t in overview.tables} == {"image", "pixel", "further"}
     for table in overview.tables:
+        assert len(table.heads) == len(registry.methods())
         rows = [line.label for line in table.lines if not line.mean]
         assert rows == [f"{s.title} ({len(s.categories)})" for s in members]
         assert any(line.label == "mean of 19" for line in table.lines if line.mean)
 
 
-def test_undefined_figures_are_none_with_a_reason(sweep: tuple[dict[str, Any], Path]) -> None:
+def test_undefined_figures_are_none_with_a_reason(sweep: Sweep) -> None:
     """No normal images: no image figures; no masks: no pixel figures; never 0 or one half."""
-    for cell in sweep[0]["cells"]:
+    stored = ResultStore(sweep.results).cells()
+    few_shot = {c.record.method for c in stored if c.record.info["shots"]}
+    assert few_shot == {"patchcore"}  # has no reference where there is no training part
+    for cell in sweep.document["cells"]:
         levels = load_spec(cell["dataset"]).levels
         for name, value in cell["metrics"].items():
-            if name.partition("_")[0] in levels:
-                assert value is not None, (cell["dataset"], cell["category"], name)
-            else:
-                assert value is None, (cell["dataset"], name)
-    for row in sweep[0]["summary"]:
-        levels = load_spec(row["dataset"]).levels
-        assert (row["metrics"]["image_auroc"] is None) == ("image" not in levels)
-        assert (row["metrics"]["pixel_auroc"] is None) == ("pixel" not in levels)
+            where = (cell["method"], cell["dataset"], cell["category"], name)
+            if name.partition("_")[0] not in levels:
+                assert value is None, where
+            elif cell["method"] not in few_shot:
+                assert value is not None, where
+            assert (value is None) == (name in cell["undefined"]), where
+    for row in sweep.document["summary"]:
+        if row["method"] not in few_shot:
+            levels = load_spec(row["dataset"]).levels
+            assert (row["metrics"]["image_auroc"] is None) == ("image" not in levels)
+            assert (row["metrics"]["pixel_auroc"] is None) == ("pixel" not in levels)
+
+
+def test_the_overview_shows_what_is_undefined_and_counts_what_is_not(sweep: Sweep) -> None:
+    """A mean leaves out what is undefined and says so: 13 datasets have image figures."""
+    for level in ("image", "pixel"):
+        defined = [n for n in group_members("all") if level in load_spec(n).levels]
+        table = next(t for t in sweep.overview().tables if t.name == level)
+        column = next(i for i, head in enumerate(table.heads) if head == "CLIP")
+        shown = {line.label: "".join(s.text for s in line.cells[column]) for line in table.lines}
+        for name in group_members("all"):
+            spec = load_spec(name)
+            text = shown[f"{spec.title} ({len(spec.categories)})"]
+            assert ("–" in text) == (name not in defined), (name, text)
+        assert shown["mean of 19"].endswith(f"[{len(defined)} of 19]")
+        values = {
+            d["row"]: d["value"]
+            for d in table.data
+            if (d["method"], d["metric"]) == ("clip", f"{level}_auroc")
+        }
+        assert [values[n] is not None for n in group_members("all")] == [
+            n in defined for n in group_members("all")
+        ]
+        mean = sum(values[n] for n in defined) / len(defined)
+        assert values["mean of 19"] == pytest.approx(mean, abs=1e-3)
 
 
 def test_broken_datasets_fail_alone(run: Bench, tmp_path: Path) -> None:
@@ -109,8 +188,6 @@ def test_broken_datasets_fail_alone(run: Bench, tmp_path: Path) -> None:
 def test_the_command_says_so_with_exit_code_3(
     weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from zsad.cli.main import main
-
     write_miniature("headct", tmp_path / "data")
     common = ["--backbone", "file", "--device", "cpu", f"backbone.image_size={SIZE}"]
     common += [f"backbone.weights={weights}", "--results", str(tmp_path / "results")]
