@@ -39,6 +39,7 @@ def add(verbs: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Train; 3 if a method failed."""
     from zsad.api import train
+    from zsad.training import follower
 
     devices = int(args.devices) if args.devices.isdigit() else args.devices
     with stdout_to_stderr():
@@ -60,6 +61,9 @@ def run(args: argparse.Namespace) -> int:
             strategy=args.strategy,
             progress=is_terminal(),
         )
+    if follower():  # the first process speaks for all
+        print_failures(document["failed"])
+        return 3 if document["failed"] else 0
     if args.json:
         print_json(document)
     else:

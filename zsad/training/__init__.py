@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from zsad.training.callback import Progress
     from zsad.training.engine import fit
-    from zsad.training.provision import ensure_trained, guard
+    from zsad.training.provision import ensure_trained, follower, guard
     from zsad.training.run import FitOptions, TrainResult
 
 _PUBLIC = {
@@ -21,10 +21,11 @@ _PUBLIC = {
     "TrainResult": "zsad.training.run",
     "ensure_trained": "zsad.training.provision",
     "fit": "zsad.training.engine",
+    "follower": "zsad.training.provision",
     "guard": "zsad.training.provision",
 }
 
-__all__ = ["FitOptions", "Progress", "TrainResult", "ensure_trained", "fit", "guard"]
+__all__ = ["FitOptions", "Progress", "TrainResult", "ensure_trained", "fit", "follower", "guard"]
 
 
 def __getattr__(name: str) -> Any:

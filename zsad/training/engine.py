@@ -8,11 +8,11 @@ written, with the same result to the bit.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -112,7 +112,7 @@ def fit(
     return [results[i] for i in range(len(runs))]
 
 
-@contextmanager
+@contextlib.contextmanager
 def _quiet(deterministic: bool) -> Iterator[None]:
     """Train deterministically where torch can, and without Lightning's small talk.
 
@@ -136,5 +136,5 @@ def _quiet(deterministic: bool) -> Iterator[None]:
 
 
 def _remove_if_empty(folder: Path) -> None:
-    if folder.is_dir() and not any(folder.iterdir()):
+    with contextlib.suppress(OSError):  # not empty, or another process was faster
         folder.rmdir()

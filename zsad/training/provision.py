@@ -66,7 +66,7 @@ def ensure_trained(
             if path.is_file():
                 _tidy(path)
                 continue
-            if not _follower():
+            if not follower():
                 locks.enter_context(file_lock(path.with_suffix(".lock"), LOCK_SECONDS))
             if not path.is_file():  # nobody finished it while we waited
                 missing[path] = item
@@ -109,7 +109,7 @@ def _tidy(path: Path) -> None:
         (path.with_suffix("") / RESUME).unlink(missing_ok=True)
 
 
-def _follower() -> bool:
+def follower() -> bool:
     """Whether Lightning started this process for another device: the first one holds the lock."""
     return int(os.environ.get("LOCAL_RANK", "0")) > 0 or int(os.environ.get("NODE_RANK", "0")) > 0
 

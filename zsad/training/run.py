@@ -24,7 +24,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from zsad import checkpoints
 from zsad.backbones import Backbone
 from zsad.backbones.memory import is_out_of_memory
-from zsad.errors import CellError
+from zsad.errors import CellError, RequestError
 from zsad.knowledge.captions import captions_for
 from zsad.method import Method, TrainPhase
 from zsad.training.callback import Bookkeeping, Progress, log_row
@@ -43,8 +43,7 @@ Captions = Callable[[Sequence[Sample], str, bool], Mapping[str, Sequence[str]]]
 @dataclass(frozen=True)
 class FitOptions:
     """How to run, without effect on the result.  ``devices``, ``strategy``: Lightning's; with
-    several devices each takes its own batches, so that the effective batch grows with them
-    (``ddp_find_unused_parameters_true`` where a text tower is shallower than ``deep.depth``).
+    several devices each takes its own batches, so that the effective batch grows with them.
 
     ``logger``: ``csv``, ``tensorboard``, ``auto`` (CSV, and TensorBoard if installed), ``none``.
     ``save_steps``: write the resume state every so many steps, 0 = every two minutes.
@@ -179,7 +178,7 @@ class MethodRun:
         trainer = lightning.Trainer(
             accelerator="gpu" if device.type == "cuda" else device.type,
             devices=_devices(options.devices, device),
-            strategy=options.strategy,
+            strategy=_strategy(options),
             max_epochs=phase.epochs - state.epoch,
             logger=loggers or False,
             callbacks=[books],
@@ -247,6 +246,12 @@ class PhaseData(lightning.LightningDataModule):
     def setup(self, stage: str) -> None:
         """Encode what is not kept yet, on the device that Lightning gives this process."""
         device = self._trainer.strategy.root_device
+        if not self.steps(self.state.epoch):
+            raise RequestError(
+                f"{self.run.method.name}: an epoch of {len(self.run.samples)} images has fewer "
+                f"batches of {self.phase.batch_size} than there are devices "
+                f"({self._trainer.world_size}); lower --devices or train.batch_size"
+            )
         if self.images.device != device:
             self.run.backbone.to(device)
             self.images.device = device
@@ -332,6 +337,15 @@ def make_loggers(kind: str, folder: Path) -> list[Logger]:
     if kind == "tensorboard" or (kind == "auto" and board):
         loggers.append(TensorBoardLogger(folder, name="", version=""))
     return loggers
+
+
+def _strategy(options: FitOptions) -> str:
+    """Plain ``ddp`` stops at a parameter without gradient, and there may be some: learned tokens
+    for more text blocks than a small tower has."""
+    several = str(options.devices) != "1" and options.strategy == "auto"
+    if options.strategy == "ddp" or several:
+        return "ddp_find_unused_parameters_true"
+    return options.strategy
 
 
 def _devices(wanted: int | str, device: torch.device) -> Any:
