@@ -13,7 +13,7 @@ from zsad import tables
 from zsad.metrics.stats import bootstrap_ci
 from zsad.protocols import load_protocol
 from zsad.registry import list_protocols
-from zsad.store import ResultStore
+from zsad.store import ResultStore, key_of
 from zsad.tables.board import boards
 from zsad.tables.compare import difference, label_of
 from zsad.tables.figures import Figure
@@ -213,3 +213,29 @@ def test_every_ablation_of_one_method_is_marked_as_one() -> None:
     for name in list_protocols():
         protocol = load_protocol(name)
         assert protocol.ablation == name.endswith("-ablation"), name
+
+
+def test_average_precision_has_tables_of_its_own(tmp_path: Path) -> None:
+    store = ResultStore(tmp_path)
+    scored(store)
+    rows = rows_of(store, "mvtec", "ci-image_ap", ci=True)
+    labels = np.repeat([0, 1], 20)
+    board = boards(store.cells())[0]
+    for row in rows:
+        assert row["metric"] == "image_ap"
+        record = next(r for r in store.records() if r.method == row["method"])
+        scores = store.scores(key_of(record))["score"]
+        expected = bootstrap_ci(scores, labels, "image_ap")
+        found = [float(row[k]) for k in ("value", "low", "high")]
+        assert found == pytest.approx(
+            [100 * v for v in (expected.value, expected.low, expected.high)], abs=1e-3
+        )
+    assert {
+        r["metric"] for r in rows_of(store, "mvtec", "significance-image_ap", significance=True)
+    } == {"image_ap"}
+    auroc, ap = (compare(store, board, board.rows[0], m) for m in ("image_auroc", "image_ap"))
+    assert [t.difference for t in auroc] != [t.difference for t in ap]
+    text = tables.render(store.root, ci=True, significance=True)
+    assert "image AP with 95 % intervals" in text
+    assert "paired tests of image AP" in text
+    assert text.count("Intervals: 95 %") == 1

@@ -22,7 +22,7 @@ def add(verbs: Any) -> None:
         "--published", action="store_true", help="set the papers' numbers beside the measured ones"
     )
     parser.add_argument(
-        "--ci", action="store_true", help="add bootstrap intervals over images (image AUROC)"
+        "--ci", action="store_true", help="add bootstrap intervals over images (image AUROC and AP)"
     )
     parser.add_argument(
         "--significance",

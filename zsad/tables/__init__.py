@@ -15,7 +15,7 @@ from zsad.tables.compare import comparison, published_only
 from zsad.tables.formats import FORMATS, markdown
 from zsad.tables.model import Page
 from zsad.tables.shots import ablation_pages, few_shot_page
-from zsad.tables.statistics import CI_NOTE, TEST_NOTE, intervals
+from zsad.tables.statistics import CI_NOTE, METRICS, TEST_NOTE, intervals
 from zsad.tables.statistics import significance as tests
 
 MOST_FAILURES = 10  # named in a footnote
@@ -76,7 +76,7 @@ def render(
         if re.search(r"/(overview|few-shot|ablation-[^/]*)$", page.name):
             parts.append(markdown(page))
             continue
-        shown = tuple(t for t in page.tables if t.name in ("ci", "significance"))
+        shown = tuple(t for t in page.tables if t.name.startswith(("ci", "significance")))
         if shown:
             kept = tuple(n for n in page.notes if n in (CI_NOTE, TEST_NOTE))
             parts.append(markdown(replace(page, tables=shown, notes=kept)))
@@ -107,10 +107,9 @@ def _extended(
         only = published_only(board.rows if row is None else [row])
         tables += [*found, *([only] if only else [])]
         notes += remarks
-    if with_ci and row is not None and (table := intervals(store, board, row)):
-        tables.append(table)
-        notes.append(CI_NOTE)
-    if with_tests and row is not None and (table := tests(store, board, row)):
-        tables.append(table)
-        notes.append(TEST_NOTE)
+    if row is not None:
+        for make, note in [(intervals, CI_NOTE)] * with_ci + [(tests, TEST_NOTE)] * with_tests:
+            made = [t for metric in METRICS if (t := make(store, board, row, metric)) is not None]
+            tables += made
+            notes += [note] if made else []
     return replace(page, tables=tuple(tables), notes=tuple(notes))

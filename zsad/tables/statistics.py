@@ -15,17 +15,20 @@ from zsad.tables.model import Line, Span, Table
 if TYPE_CHECKING:
     import pandas as pd
 
-    from zsad.metrics.stats import Interval
+    from zsad.metrics.stats import ImageMetric, Interval
 
 # The room of metrics imports torch, and a command line that only lists things must not:
 # it is imported where figures are computed.
+
+# Of image scores, which are all that the store keeps of single images.
+METRICS: dict[ImageMetric, str] = {"image_auroc": "image AUROC", "image_ap": "image AP"}
 
 CI_NOTE = (
     "Intervals: 95 %, 2,000 bootstrap resamples of the images of each class, first seed; those "
     "of a mean combine those of its categories, taken as independent."
 )
 TEST_NOTE = (
-    "Tests: image AUROC on the same images, first seed, two-sided paired permutation by category, "
+    "Tests: the same images, first seed, two-sided paired permutation by category, "
     "categories combined by Stouffer's method; Holm's correction over the pairs of a table; "
     "* below 0.05 after it."
 )
@@ -33,7 +36,7 @@ TEST_NOTE = (
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two methods on one dataset.  ``difference`` of the mean AUROC in 0..1; p-values."""
+    """Two methods on one dataset.  ``difference`` of the mean metric in 0..1; p-values."""
 
     first: Column
     second: Column
@@ -43,12 +46,14 @@ class Comparison:
     categories: int
 
 
-def intervals(store: ResultStore, board: Board, row: Row) -> Table | None:
-    """Image AUROC with its interval, by category and method; None without stored scores."""
+def intervals(
+    store: ResultStore, board: Board, row: Row, metric: ImageMetric = "image_auroc"
+) -> Table | None:
+    """An image metric with its interval, by category and method; None without stored scores."""
     lines, data = [], []
     found: dict[str, list[Interval | None]] = {}
     for category in row.categories:
-        found[category] = [_interval(store, board, c, row, category) for c in board.columns]
+        found[category] = [_interval(store, board, c, row, category, metric) for c in board.columns]
     if not any(i for line in found.values() for i in line):
         return None
     columns = list(zip(*found.values()))
@@ -57,15 +62,17 @@ def intervals(store: ResultStore, board: Board, row: Row) -> Table | None:
         lines.append(
             Line(label, tuple((Span(_bounds(i)),) for i in line), label not in row.categories)
         )
-        data += [_interval_data(label, c, i) for c, i in zip(board.columns, line)]
+        data += [_interval_data(label, c, i, metric) for c, i in zip(board.columns, line)]
     heads = tuple(c.head for c in board.columns)
-    title = "Image AUROC with 95 % intervals"
-    return Table("ci", title, "category", heads, tuple(lines), (), tuple(data))
+    title = f"{row.title}: {METRICS[metric]} with 95 % intervals"
+    return Table(_name("ci", metric), title, "category", heads, tuple(lines), (), tuple(data))
 
 
-def significance(store: ResultStore, board: Board, row: Row) -> Table | None:
+def significance(
+    store: ResultStore, board: Board, row: Row, metric: ImageMetric = "image_auroc"
+) -> Table | None:
     """Paired tests of every two methods on a dataset; None without two methods' scores."""
-    tests = compare(store, board, row)
+    tests = compare(store, board, row, metric)
     if not tests:
         return None
     lines, data = [], []
@@ -79,7 +86,7 @@ def significance(store: ResultStore, board: Board, row: Row) -> Table | None:
                 "row": row.name,
                 "method": t.first.label,
                 "against": t.second.label,
-                "metric": "image_auroc",
+                "metric": metric,
                 "difference": round(100 * t.difference, 4),
                 "p": t.p_value,
                 "p_holm": t.adjusted,
@@ -87,11 +94,15 @@ def significance(store: ResultStore, board: Board, row: Row) -> Table | None:
             }
         )
     heads = ("difference", "p", "p (Holm)", "categories")
-    title = f"{row.title}: paired tests of image AUROC"
-    return Table("significance", title, "methods", heads, tuple(lines), (), tuple(data))
+    title = f"{row.title}: paired tests of {METRICS[metric]}"
+    return Table(
+        _name("significance", metric), title, "methods", heads, tuple(lines), (), tuple(data)
+    )
 
 
-def compare(store: ResultStore, board: Board, row: Row) -> list[Comparison]:
+def compare(
+    store: ResultStore, board: Board, row: Row, metric: ImageMetric = "image_auroc"
+) -> list[Comparison]:
     """Test every two methods on the images that both scored; Holm over all pairs."""
     scores = {
         (c.label, category): found
@@ -110,7 +121,7 @@ def compare(store: ResultStore, board: Board, row: Row) -> list[Comparison]:
                 continue
             both = a.merge(b, on=["uid", "label"], suffixes=("_a", "_b"), validate="one_to_one")
             if both["label"].nunique() == 2:
-                test = paired_permutation(both["score_a"], both["score_b"], both["label"])
+                test = paired_permutation(both["score_a"], both["score_b"], both["label"], metric)
                 tests.append((test.difference, test.p_value))
         if tests:
             mean = math.fsum(d for d, _ in tests) / len(tests)
@@ -136,15 +147,25 @@ def _scores(
     return found[["uid", "label", "score"]] if found is not None else None
 
 
+def _name(kind: str, metric: ImageMetric) -> str:
+    """``ci`` for the first metric, ``ci-image_ap`` for the other."""
+    return kind if metric == next(iter(METRICS)) else f"{kind}-{metric}"
+
+
 def _interval(
-    store: ResultStore, board: Board, column: Column, row: Row, category: str
+    store: ResultStore,
+    board: Board,
+    column: Column,
+    row: Row,
+    category: str,
+    metric: ImageMetric,
 ) -> Interval | None:
     from zsad.metrics.stats import bootstrap_ci
 
     found = _scores(store, board, column, row, category)
     if found is None or found["label"].nunique() < 2:
         return None
-    return bootstrap_ci(found["score"], found["label"])
+    return bootstrap_ci(found["score"], found["label"], metric)
 
 
 def _mean(found: Sequence[Interval]) -> Interval | None:
@@ -160,11 +181,13 @@ def _mean(found: Sequence[Interval]) -> Interval | None:
     return Interval(value, value - low, value + high, found[0].level)
 
 
-def _interval_data(label: str, column: Column, found: Interval | None) -> dict[str, Any]:
+def _interval_data(
+    label: str, column: Column, found: Interval | None, metric: ImageMetric
+) -> dict[str, Any]:
     values = (found.value, found.low, found.high) if found else (None, None, None)
     numbers = [None if v is None else round(100 * v, 4) for v in values]
     named = dict(zip(("value", "low", "high"), numbers))
-    return {"row": label, "method": column.label, "metric": "image_auroc", **named}
+    return {"row": label, "method": column.label, "metric": metric, **named}
 
 
 def _bounds(found: Interval | None) -> str:
