@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.report.browser import Browser
-from tests.report.conftest import EVIL
+from tests.report.conftest import EVIL, put
 from zsad import report
 from zsad.store import ResultStore
 
@@ -119,6 +120,19 @@ def test_choices_change_what_is_drawn(opened: Browser, sweep: ResultStore) -> No
     assert said == "pixel AUROC is not defined here: the images have no masks."
     hidden = "document.getElementById('seed').parentNode.hidden"
     assert opened.value(hidden) is True  # there is one seed
+
+
+def test_ablations_are_ranked_and_drawn_apart(browser: Browser, tmp_path: Path) -> None:
+    store = ResultStore(tmp_path)
+    for method, value in (("clip", 0.7), ("faprompt@base", 0.6), ("faprompt@full", 0.8)):
+        protocol = "faprompt-ablation" if "@" in method else "default"
+        put(store, method, "plain", value, protocol=protocol)
+    browser.open(report.write(store.root))
+    tables = "[...document.querySelectorAll('#ranking tbody')].map((t) => t.rows.length)"
+    assert browser.value(tables) == [1, 2]
+    assert count(browser, "#bars rect") == 1
+    choose(browser, "columns", "true")
+    assert count(browser, "#bars rect") == 2
 
 
 def test_heat_map_and_outline_lie_on_the_picture(opened: Browser, sweep: ResultStore) -> None:

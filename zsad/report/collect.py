@@ -56,7 +56,7 @@ def _board(store: ResultStore, board: Board, per_cell: int, shelf: PictureShelf)
         "backbone": board.name,
         "banner": board.banner,
         "methods": [
-            {"label": c.label, "title": c.head, "group": c.group, "comparable": c.comparable}
+            {"label": c.label, "title": c.head, "comparable": c.comparable, "ablation": c.ablation}
             for c in board.columns
         ],
         "datasets": [

@@ -28,7 +28,7 @@ function frame(xName, yName, most) {
 function drawBars() {
   const metric = $("metric").value;
   const cells = cellsOf();
-  const labels = board().methods.map((m) => m.label).filter((l) => cells.some((c) => c.method === l));
+  const labels = shown().map((m) => m.label).filter((l) => cells.some((c) => c.method === l));
   const rows = dataset().categories.filter((k) => cells.some((c) => c.category === k && c.metrics[metric] !== null));
   if (!rows.length) return $("bars").replaceChildren(nothing(whyUndefined(cells, metric)));
   const room = $("bars").clientWidth || 640;

@@ -34,9 +34,10 @@ function fill(select, items, chosen = select.value) {
 const board = () => data.boards[Number($("board").value)];
 const dataset = () => board().datasets.find((d) => d.name === $("dataset").value);
 const method = (label) => board().methods.find((m) => m.label === label);
-const colour = (label) => COLOURS[board().methods.indexOf(method(label)) % COLOURS.length];
+const colour = (label) => COLOURS[shown().indexOf(method(label)) % COLOURS.length];
+const shown = () => board().methods.filter((m) => String(m.ablation) === $("columns").value);
 const cellsOf = (category) => board().cells.filter((c) =>
   c.dataset === $("dataset").value && String(c.seed) === $("seed").value
-  && (category === undefined || c.category === category));
+  && shown().includes(method(c.method)) && (category === undefined || c.category === category));
 const legend = (labels) => el("div", { class: "legend" }, ...labels.map((l) =>
   el("span", {}, el("i", { style: `background:${colour(l)}` }), method(l).title)));

@@ -21,11 +21,20 @@ function chooseDataset() {
 }
 
 // A dataset with masks shows most: it comes first.
-function chooseBoard() {
-  const rich = board().datasets.find((d) => board().cells.some((c) => c.dataset === d.name && c.metrics.pixel_auroc !== null));
-  const before = board().datasets.some((d) => d.name === $("dataset").value) ? $("dataset").value : rich?.name;
-  fill($("dataset"), board().datasets.map((d) => [d.name, d.title]), before);
+function chooseColumns() {
+  const labels = new Set(shown().map((m) => m.label));
+  const kept = new Set(board().cells.filter((c) => labels.has(c.method)).map((c) => c.dataset));
+  const found = board().datasets.filter((d) => kept.has(d.name));
+  const rich = found.find((d) => board().cells.some((c) => c.dataset === d.name && c.metrics.pixel_auroc !== null));
+  const before = kept.has($("dataset").value) ? $("dataset").value : rich?.name;
+  fill($("dataset"), found.map((d) => [d.name, d.title]), before);
   chooseDataset();
+}
+
+function chooseBoard() {
+  const kinds = [["false", "methods"], ["true", "rows of ablations"]];
+  fill($("columns"), kinds.filter(([kind]) => board().methods.some((m) => String(m.ablation) === kind)));
+  chooseColumns();
 }
 
 document.querySelectorAll("#overview table, #published details table").forEach(sortable);
@@ -34,6 +43,7 @@ drawAgainst();
 fill($("board"), data.boards.map((b, i) => [i, b.backbone]));
 fill($("metric"), Object.entries(data.metrics));
 $("board").addEventListener("change", chooseBoard);
+$("columns").addEventListener("change", chooseColumns);
 $("dataset").addEventListener("change", chooseDataset);
 $("seed").addEventListener("change", chooseCategory);
 $("category").addEventListener("change", draw);

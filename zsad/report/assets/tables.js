@@ -42,43 +42,51 @@ function makeTable(heads, rows, attributes = {}) {
 }
 
 // Methods as rows, figures as columns, for one dataset or one mean at a time.
-function drawRanking() {
-  const parts = data.boards.map((b) => {
-    const names = Object.entries(data.metrics).filter(([key]) => b.means.some((m) => m.metric === key));
-    const over = new Map(b.means.map((m) => [m.row, m.mean ? `${m.title} datasets` : m.title]));
-    const select = el("select", { "aria-label": "dataset" });
-    const label = el("label", {}, "Dataset ", select);
-    const place = el("div", { class: "wide" });
-    const show = () => {
-      const found = b.means.filter((m) => m.row === select.value);
-      const printed = (m) => (m ? m.value.toFixed(1) : "–");
-      const places = Object.fromEntries(names.map(([key]) => {
-        const rivals = found.filter((m) => m.metric === key && b.methods.some((x) => x.label === m.method && x.comparable));
-        const most = Math.max(...rivals.map((m) => m.count));
-        const values = [...new Set(rivals.filter((m) => m.count === most).map(printed))];
-        return [key, rivals.length > 1 ? values.sort((p, q) => q - p) : []];
-      }));
-      const rows = b.methods.filter((m) => found.some((f) => f.method === m.label)).map((m) => el("tr", {},
-        el("td", {}, m.title),
-        ...names.map(([key]) => {
-          const figure = found.find((f) => f.method === m.label && f.metric === key);
-          const text = printed(figure);
-          const rank = m.comparable && figure ? places[key].indexOf(text) : -1;
-          const note = figure && figure.count !== figure.of ? ` [${figure.count} of ${figure.of}]` : "";
-          return el("td", {}, rank === 0 ? el("b", {}, text) : rank === 1 ? el("u", {}, text) : text, note);
-        })));
-      const table = makeTable(["method", ...names.map(([, text]) => text)], rows);
-      place.replaceChildren(table);
-      table.tHead.rows[0].cells[1]?.firstChild.click();
+function ranking(b, methods, title) {
+  const means = b.means.filter((m) => methods.some((x) => x.label === m.method));
+  const names = Object.entries(data.metrics).filter(([key]) => means.some((m) => m.metric === key));
+  const over = new Map(means.map((m) => [m.row, m.mean ? `${m.title} datasets` : m.title]));
+  const select = el("select", { "aria-label": "dataset" });
+  const label = el("label", {}, "Dataset ", select);
+  const place = el("div", { class: "wide" });
+  const printed = (m) => (m ? m.value.toFixed(1) : "–");
+  // The printed values that compete, the best first; as in the papers' tables.
+  const best = (found, key) => {
+    const rivals = found.filter((m) => m.metric === key && methods.some((x) => x.label === m.method && x.comparable));
+    const most = Math.max(...rivals.map((m) => m.count));
+    const values = [...new Set(rivals.filter((m) => m.count === most).map(printed))];
+    return rivals.length > 1 ? values.sort((p, q) => q - p) : [];
+  };
+  const show = () => {
+    const found = means.filter((m) => m.row === select.value);
+    const places = Object.fromEntries(names.map(([key]) => [key, best(found, key)]));
+    const cell = (m, key) => {
+      const figure = found.find((f) => f.method === m.label && f.metric === key);
+      const text = printed(figure);
+      const rank = m.comparable && figure ? places[key].indexOf(text) : -1;
+      const note = figure && figure.count !== figure.of ? ` [${figure.count} of ${figure.of}]` : "";
+      return el("td", {}, rank === 0 ? el("b", {}, text) : rank === 1 ? el("u", {}, text) : text, note);
     };
-    select.addEventListener("change", show);
-    const title = data.boards.length > 1 ? el("h4", {}, `Backbone ${b.backbone}`) : "";
-    const part = el("div", {}, title, label, place);
-    fill(select, [...over], [...over.keys()].pop());
-    show();
-    return part;
-  });
-  $("ranking").replaceChildren(...parts);
+    const rows = methods.filter((m) => found.some((f) => f.method === m.label)).map((m) =>
+      el("tr", {}, el("td", {}, m.title), ...names.map(([key]) => cell(m, key))));
+    const table = makeTable(["method", ...names.map(([, text]) => text)], rows);
+    place.replaceChildren(table);
+    table.tHead.rows[0].cells[1]?.firstChild.click();
+  };
+  select.addEventListener("change", show);
+  const part = el("div", {}, title ? el("h4", {}, title) : "", label, place);
+  fill(select, [...over], [...over.keys()].pop());
+  show();
+  return part;
+}
+
+function drawRanking() {
+  const several = data.boards.length > 1;
+  $("ranking").replaceChildren(...data.boards.flatMap((b) => [false, true].map((ablation) => {
+    const methods = b.methods.filter((m) => m.ablation === ablation);
+    const words = [several ? `Backbone ${b.backbone}` : "", ablation ? "Rows of ablations" : ""];
+    return methods.length ? ranking(b, methods, words.filter(Boolean).join(": ")) : "";
+  })));
 }
 
 // One row per dataset and method, for one figure at a time.
