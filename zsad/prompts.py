@@ -35,6 +35,12 @@ KINDS: dict[str, tuple[str, ...]] = {
 }
 """The text lists that an entry of each kind must have."""
 
+FURTHER: dict[str, tuple[str, ...]] = {
+    "alfa": ("normal_plain", "abnormal_plain", "descriptors"),
+}
+"""The text lists that an entry may have besides: ALFA's descriptions asked for without syntactic
+consistency, and the answers to its interpretability query."""
+
 GENERIC_ANOMALIES: tuple[str, ...] = (
     "scratch",
     "crack",

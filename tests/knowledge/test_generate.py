@@ -137,6 +137,63 @@ def test_alfa_texts_carry_their_stem_and_label(tmp_path: Path) -> None:
     assert all(t.startswith("An abnormal image of solar cell") for t in entry.texts["abnormal"])
 
 
+def test_alfa_is_asked_with_and_without_the_stem_and_for_reasons(tmp_path: Path) -> None:
+    """Five questions per label in both forms, and the paper's interpretability query."""
+    asked: list[str] = []
+
+    def answer(n: int, body: dict[str, Any]) -> str:
+        question = body["messages"][0]["content"]
+        asked.append(question)
+        if question.startswith("Q:"):
+            return f"a dark area of kind {n}\n- interrupted fingers {n}: they end early\n- Why?"
+        label = "abnormal" if "abnormal" in question else "normal"
+        what = "a jagged dark line" if label == "abnormal" else "an even bright surface"
+        return f"1. Zone {n} shows {what}.\n2. In zone {n} there is {what}, too."
+
+    with serving(answer) as server:
+        report = generate("alfa", ["elpv"], tmp_path, options(server.url))
+    assert report["failed"] == []
+    consistent = [q for q in asked if "begin every item with" in q]
+    plain = [q for q in asked if q.endswith("Answer with a list.")]
+    reasons = [q for q in asked if q.startswith("Q:")]
+    assert len(set(consistent)) == len(set(plain)) == 10
+    assert len(consistent) + len(plain) + len(reasons) == len(asked)
+    assert set(reasons) == {
+        "Q: What are useful descriptions for distinguishing an anomaly solar cell in a photo?\n"
+        "A: There are several key descriptions to tell there is an anomaly solar cell in a photo:"
+        "\n-"
+    }
+    (entry,) = read_entries(Path(report["files"][0]), "alfa")
+    for label, article in (("normal", "A"), ("abnormal", "An")):
+        stem = f"{article} {label} image of solar cell"
+        assert all(t.startswith(stem) for t in entry.texts[label])
+        assert len(entry.texts[f"{label}_plain"]) >= 16
+        assert not any(t.startswith(stem) for t in entry.texts[f"{label}_plain"])
+    assert len(entry.texts["descriptors"]) >= 5
+    # the first item continues the question's own bullet
+    assert {t.rsplit(" ", 1)[0] for t in entry.texts["descriptors"]} == {
+        "a dark area of kind",
+        "interrupted fingers",
+    }
+
+
+def test_alfa_without_reasons_is_still_usable(tmp_path: Path) -> None:
+    """The lists that a run cannot do without decide; the others are reported and left out."""
+
+    def answer(n: int, body: dict[str, Any]) -> str:
+        label = "abnormal" if "abnormal" in body["messages"][0]["content"] else "normal"
+        what = "a jagged dark line" if label == "abnormal" else "an even bright surface"
+        if body["messages"][0]["content"].startswith("Q:"):
+            return "I am sorry, I cannot help with that."
+        return f"1. Zone {n} shows {what}.\n2. In zone {n} there is {what}, too."
+
+    with serving(answer) as server:
+        report = generate("alfa", ["elpv"], tmp_path, options(server.url))
+    assert [f for f in report["failed"] if "descriptors: 0 usable texts" in f]
+    (entry,) = read_entries(Path(report["files"][0]), "alfa")
+    assert sorted(entry.texts) == ["abnormal", "abnormal_plain", "normal", "normal_plain"]
+
+
 def test_a_refused_key_stops_at_once_and_is_not_shown(tmp_path: Path) -> None:
     body = json.dumps({"error": {"message": f"Incorrect API key provided: {KEY}"}}).encode()
     with (

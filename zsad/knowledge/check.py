@@ -11,15 +11,22 @@ from dataclasses import dataclass, field
 
 from zsad.data.catalog import load_spec
 from zsad.knowledge.parse import SUSPICIOUS, contradicts
-from zsad.prompts import KINDS, BankEntry, PromptBank
+from zsad.prompts import FURTHER, KINDS, BankEntry, PromptBank
 
 CONTEXT = 77  # CLIP's positions, start and end of text included
 # kind -> list -> (least, most) texts per category
 COUNTS: dict[str, dict[str, tuple[int, int]]] = {
     "filo": {"anomaly_types": (4, 10)},
-    "alfa": {"normal": (16, 144), "abnormal": (16, 144)},
+    "alfa": {
+        "normal": (16, 144),
+        "abnormal": (16, 144),
+        "normal_plain": (16, 144),
+        "abnormal_plain": (16, 144),
+        "descriptors": (5, 20),
+    },
     "kanoclip": {"abnormal": (5, 5)},
 }
+WORDS = {"descriptors": (1, 10)}  # ALFA's lists that are no sentences
 # A defect folder's name in a text is a leak when it could come only from the folder: joined by an
 # underscore, with a trailing number, or several words one to one.
 FOLDER_FORM = re.compile(
@@ -90,7 +97,8 @@ def review(
 
 def _review_entry(entry: BankEntry, found: DatasetReview, tokens: Callable[[str], int]) -> None:
     paper = entry.provenance.get("source") == "paper"
-    for name in KINDS[entry.kind]:
+    further = [name for name in FURTHER.get(entry.kind, ()) if name in entry.texts]
+    for name in (*KINDS[entry.kind], *further):
         texts, where = entry.texts[name], f"{entry.category}.{name}"
         found.counts.setdefault(name, []).append(len(texts))
         least, most = COUNTS[entry.kind][name]
@@ -110,7 +118,7 @@ def text_problems(
     text: str, name: str, entry: BankEntry, length: int, paper: bool = False
 ) -> list[str]:
     """What is wrong with one text.  ``paper``: quoted as printed, so only its form counts."""
-    label = "normal" if name == "normal" else "abnormal"
+    label = label_of(name)
     problems = []
     if length > CONTEXT:
         problems.append(f"{length} tokens, more than {CONTEXT}")
@@ -122,13 +130,20 @@ def text_problems(
         problems.append("spelt like a file or defect folder")
     if contradicts(text, label):
         problems.append(f"contradicts its label '{label}'")
-    if entry.kind == "alfa":
+    if entry.kind == "alfa" and name == label:  # not the lists that have no stem
         stem = f"{'A' if label == 'normal' else 'An'} {label} image of {entry.class_name}"
         if not text.startswith(stem):
             problems.append(f"does not begin with '{stem}'")
-        if not 4 <= len(text.split()) <= 40:
-            problems.append("not of 4 to 40 words")
+    if entry.kind == "alfa":
+        least, most = WORDS.get(name, (4, 40))
+        if not least <= len(text.split()) <= most:
+            problems.append(f"not of {least} to {most} words")
     return problems
+
+
+def label_of(name: str) -> str:
+    """The label that the texts of a list speak about."""
+    return "normal" if name.split("_")[0] == "normal" else "abnormal"
 
 
 def clip_tokens() -> Callable[[str], int]:

@@ -25,9 +25,10 @@ from zsad.errors import RequestError
 from zsad.io import atomic_write_text
 from zsad.knowledge import parse
 from zsad.knowledge.answers import AnswerStore
-from zsad.knowledge.check import COUNTS, clip_tokens
+from zsad.knowledge.check import COUNTS, clip_tokens, label_of
 from zsad.knowledge.endpoint import BudgetSpent, Endpoint, EndpointOptions, NoAnswer
 from zsad.knowledge.vision import vision_query
+from zsad.prompts import KINDS
 from zsad.types import Category, Sample
 
 IMAGE_SIDE = 768  # pixels: images are sent no larger
@@ -61,13 +62,16 @@ def queries(kind: str, category: Category) -> list[Query]:
     if kind == "kanoclip":
         prompt = f"Describe what an abnormal image of {name} looks like?"
         return [Query(prompt, "abnormal", 5, 0.7)]
+    return _alfa_queries(name)
+
+
+def _alfa_queries(name: str) -> list[Query]:
+    """ALFA's: five per label (Sec. 4.2), with syntactic consistency (Sec. 5.3) and without, and
+    the interpretability query (Sec. 5.4)."""
     asked = []
     for label, article in (("normal", "a"), ("abnormal", "an")):
         thing = f"{article} {label} {name}"
-        suffix = (
-            f' Answer with a list; begin every item with "{article.capitalize()} {label} '
-            f'image of {name}".'
-        )
+        start = f"{article.capitalize()} {label} image of {name}"
         for question in (
             f"How to identify {thing} in an image?",
             f"What does {thing} look like in an image?",
@@ -75,8 +79,14 @@ def queries(kind: str, category: Category) -> list[Query]:
             f"How do color, shape and surface of {thing} appear in an image?",
             f"What does an inspector notice in an image of {thing}?",
         ):
-            asked.append(Query(question + suffix, label, 3, 0.7))
-    return asked
+            same = f'{question} Answer with a list; begin every item with "{start}".'
+            asked.append(Query(same, label, 3, 0.7))
+            asked.append(Query(f"{question} Answer with a list.", f"{label}_plain", 3, 0.7))
+    reasons = (
+        f"Q: What are useful descriptions for distinguishing an anomaly {name} in a photo?\n"
+        f"A: There are several key descriptions to tell there is an anomaly {name} in a photo:\n-"
+    )
+    return [*asked, Query(reasons, "descriptors", 3, 0.7)]
 
 
 def generate(
@@ -204,11 +214,12 @@ def _category(
                 break
         found = [parse.clipped(t, tokens) for t in found]
         found = list({t.lower().rstrip("."): t for t in reversed(found)}.values())[::-1]
-        texts[target] = spread(found, most)
-        if len(texts[target]) < least:
+        if len(found) >= least:
+            texts[target] = spread(found, most)
+        else:
             errors.append(f"{target}: {len(found)} usable texts, at least {least} are needed")
-    short = any(len(texts[t]) < least for t, (least, _) in COUNTS[kind].items())
-    return (None if short else texts), list(dict.fromkeys(errors))
+    complete = all(target in texts for target in KINDS[kind])
+    return (texts if complete else None), list(dict.fromkeys(errors))
 
 
 def read(kind: str, answer: str, target: str, category: Category) -> list[str]:
@@ -216,6 +227,10 @@ def read(kind: str, answer: str, target: str, category: Category) -> list[str]:
     if kind == "filo":
         return parse.anomaly_types(answer)
     if kind == "alfa":
+        if target == "descriptors":
+            return parse.anomaly_types(parse.continued(answer), COUNTS[kind][target][1])
+        if target.endswith("_plain"):
+            return parse.sentences(answer, label_of(target))
         return parse.descriptions(answer, target, category.class_name)
     return parse.sentences(answer, target)
 

@@ -93,6 +93,12 @@ def items(answer: str) -> list[str]:
     return [t for t in found if t and not HEADER.search(t) and not LEAD_IN.match(t)]
 
 
+def continued(answer: str) -> str:
+    """The answer to a question that ends with a bullet: its first line is an item, too."""
+    text = answer.lstrip()
+    return text if text[:1] in "[{`" or BULLET.match(text) else f"- {text}"
+
+
 def tidy(text: str) -> str:
     """One line, without markdown emphasis, quotes and doubled blanks."""
     plain = re.sub(r"\*\*|__|[\u201c\u201d]", "", text)

@@ -10,9 +10,11 @@ import pytest
 import yaml
 
 from zsad import registry
+from zsad.data.catalog import load_spec, select_datasets
 from zsad.methods.alfa.prompts import (
     LABELS,
     build_prompts,
+    stem,
     template_prompts,
     with_stem,
     without_stem,
@@ -115,6 +117,24 @@ def test_without_the_suffix_the_stem_goes(bank_file: Path) -> None:
         "normal": ["blue gadget with an even colour"],
         "abnormal": ["blue gadget with a crack"],
     }
+
+
+@pytest.mark.parametrize("name", [*select_datasets("extended"), "synthetic"])
+def test_the_bundled_bank_has_both_forms_and_descriptors(name: str) -> None:
+    """With the stem and without, as much of either; totals within the paper's 88 to 216."""
+    spec = load_spec(name)
+    for category in map(spec.category, spec.categories):
+        same = build_prompts(category, CONFIG.template, CONFIG.llm)
+        free = build_prompts(category, CONFIG.template, replace(CONFIG.llm, suffix=False))
+        assert same.origin == f"bank {name}/{category.key}"
+        for label in LABELS:
+            start = stem(label, category.class_name)
+            assert all(t.startswith(start) for t in same.llm[label])
+            assert not any(label in t.split()[:2] for t in free.llm[label])
+            assert len(same.llm[label]) == len(free.llm[label]) >= 16
+            assert 88 <= len(set(same.texts(label))) == len(same.texts(label)) <= 216
+        assert len(same.descriptors) >= 5
+        assert not set(same.descriptors) & {t for label in LABELS for t in free.texts(label)}
 
 
 def test_an_unknown_category_gets_templates_and_a_notice(
