@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.data.miniatures import write_miniature
 from zsad import doctor
 from zsad.cli.main import main
+from zsad.knowledge.answers import AnswerStore
 from zsad.store import ResultStore
 from zsad.types import CellRecord
 
@@ -57,3 +59,53 @@ def test_an_examination_that_fails_does_not_end_the_others(
         ("metric", "ImportError: libfoo.so is missing")
     ]
     assert found[-1]["area"] == "storage"
+
+
+def test_caches_are_sized_and_damage_in_them_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ZSAD_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("ZSAD_PROMPTS", str(tmp_path / "prompts"))
+    monkeypatch.setenv("ZSAD_WEIGHTS", str(tmp_path / "weights"))
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / "clip.pt").write_bytes(b"x" * 2**20)
+    answers = AnswerStore(tmp_path / "prompts")
+    answers.put({"prompt": "a", "model": "m"}, "yes")
+    damaged = answers.put({"prompt": "b", "model": "m"}, "no")
+    damaged.write_text(damaged.read_text().replace('"no"', '"yes"'))
+    found = list(doctor.caches())
+    assert all(f.area == "cache" for f in found)
+    texts = {f.name: f.text for f in reversed(found)}
+    assert texts["weights"].endswith("weights, 1 files, 1.0 MiB")
+    assert texts["boxes"].endswith("boxes, made when it is needed")
+    assert "answers, 2 files" in texts["answers"]
+    assert [f.name for f in found if f.state == "broken"] == [damaged.name]
+    assert {"prompts filo", "prompts alfa", "prompts kanoclip"} <= set(texts)
+
+
+def test_a_cache_that_cannot_be_written_is_broken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "boxes").mkdir()
+    monkeypatch.setenv("ZSAD_CACHE", str(tmp_path))
+    monkeypatch.setattr("os.access", lambda path, mode: Path(path) != tmp_path / "boxes")
+    broken = [f for f in doctor.caches() if f.state == "broken"]
+    assert [(f.name, f.text.endswith("cannot be written")) for f in broken] == [("boxes", True)]
+
+
+def test_the_detectors_weights_are_looked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ZSAD_WEIGHTS", str(tmp_path))
+    assert [f.state for f in doctor.detector()] == ["absent"]
+    (tmp_path / "groundingdino_swint_ogc.pth").touch()
+    assert [f.state for f in doctor.detector()] == ["ok"]
+
+
+def test_a_dataset_that_is_found_but_incomplete_is_broken(tmp_path: Path) -> None:
+    write_miniature("visa", tmp_path)
+    states = {f.name: f for f in doctor.datasets(str(tmp_path))}
+    assert states["visa"].state == "broken"  # a miniature has not the published counts
+    assert "`zsad data check visa` lists everything" in states["visa"].text
+    assert states["mvtec"].state == "absent"
+    assert states["synthetic"].state == "ok"

@@ -41,6 +41,8 @@ def examine(data_root: str | None = None, results: str | None = None) -> list[Fi
         "metric": metrics,
         "method": methods,
         "weights": weights,
+        "detector": detector,
+        "cache": caches,
         "dataset": lambda: datasets(data_root),
         "storage": lambda: storage(results),
     }
@@ -161,20 +163,73 @@ def weights() -> Iterator[Finding]:
             yield Finding("weights", spec.name, "ok", found.source)
 
 
+def detector() -> Iterator[Finding]:
+    """Whether the detector of the methods with boxes can be loaded without a network."""
+    from zsad.grounding.grounding_dino import find_weights
+
+    try:
+        path = find_weights("stock")
+    except ZsadError as error:
+        yield Finding("weights", "grounding-dino", "absent", str(error))
+    else:
+        yield Finding("weights", "grounding-dino", "ok", str(path))
+
+
+def caches() -> Iterator[Finding]:
+    """Folders that zsad keeps things in, and the prompts that it reads."""
+    from zsad.backbones.locate import cache_folders
+    from zsad.grounding.cache import default_folder as boxes
+    from zsad.knowledge.answers import AnswerStore, answers_root
+    from zsad.prompts import KINDS, bank
+
+    for folder in cache_folders():
+        yield _folder("weights", folder, written=False)
+    yield _folder("boxes", boxes())
+    answers = AnswerStore(answers_root())
+    yield _folder("answers", answers.folder)
+    for path in answers.broken():
+        yield Finding("cache", path.name, "broken", f"{path}: not a whole answer; delete it")
+    for kind in KINDS:
+        try:
+            count = len(bank().entries(kind))
+        except ZsadError as error:
+            yield Finding("cache", f"prompts {kind}", "broken", str(error))
+        else:
+            yield Finding("cache", f"prompts {kind}", "ok", f"of {count} categories")
+
+
+def _folder(name: str, folder: Path, written: bool = True) -> Finding:
+    """How much lies in a folder, and (where zsad writes) whether more can be put there."""
+    if not folder.is_dir():
+        return Finding("cache", name, "ok", f"{folder}, made when it is needed")
+    files = [p for p in folder.rglob("*") if p.is_file()]
+    size = sum(p.stat().st_size for p in files) / 2**20
+    text = f"{folder}, {len(files)} files, {size:.1f} MiB"
+    if not written or os.access(folder, os.W_OK):
+        return Finding("cache", name, "ok", text)
+    return Finding("cache", name, "broken", f"{text}, cannot be written")
+
+
 def datasets(data_root: str | None) -> Iterator[Finding]:
     """Which datasets are found, and whether their counts are the published ones."""
-    from zsad.data.index import load_index
+    from zsad.data.check import check
     from zsad.runner.request import data_root as chosen
 
     root = chosen(data_root)
     for name in registry.list_datasets():
         try:
-            index = load_index(name, root)
+            report = check(name, root, open_files=False)
         except ZsadError as error:
             yield Finding("dataset", name, "absent", str(error))
             continue
-        count = len(index.samples)
-        yield Finding("dataset", name, "ok", f"{count} images, variant {index.variant}")
+        normal, anomalous = report.total
+        text = f"{normal} normal and {anomalous} anomalous test images, variant {report.variant}"
+        wrong = [f.text for f in report.findings if f.severity == "error"]
+        if wrong:
+            more = f"; `zsad data check {name}` lists everything"
+            yield Finding("dataset", name, "broken", f"{text}: {wrong[0]}{more}")
+        else:
+            yield Finding("dataset", name, "ok", text)
 
 
 def storage(results: str | None) -> Iterator[Finding]:

@@ -70,15 +70,26 @@ class AnswerStore:
                 continue
             question = record["question"]
             if question.get("image"):
-                key = (str(question["image"]), str(question["prompt"]))
+                key = (str(question["image"]), str(question.get("prompt")))
                 if key not in found or record["model"] < found[key]["model"]:
                     found[key] = record
+        return found
+
+    def broken(self) -> list[Path]:
+        """The files that are no whole answers, sorted; each counts as missing."""
+        found = []
+        for path in sorted(self.folder.glob("*/*.json")):
+            try:
+                self._checked(path)
+            except DataError:
+                found.append(path)
         return found
 
     @staticmethod
     def _checked(path: Path) -> dict[str, Any]:
         record = read_json(path)
-        if not isinstance(record, dict) or any(k not in record for k in FIELDS):
+        whole = isinstance(record, dict) and all(k in record for k in FIELDS)
+        if not whole or not isinstance(record["question"], dict):
             raise DataError(f"{path}: not a cached answer; delete it, it is asked for again")
         if hashlib.sha256(str(record["answer"]).encode()).hexdigest() != record["sha256"]:
             raise DataError(f"{path}: the answer does not match its hash; delete the file")
