@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 import torch
 
-from zsad.memory import MemoryBank, association
+from zsad import memory
+from zsad.memory import MemoryBank, association, bank_of
 from zsad.types import ImageFeatures, Tap
 
 
@@ -75,6 +78,21 @@ def test_coreset_survives_duplicates() -> None:
 def test_an_empty_bank_is_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="at least one feature"):
         MemoryBank(torch.zeros(shape))
+
+
+def test_a_bank_is_made_once_and_dies_with_its_references() -> None:
+    tokens, window = Tap("tokens", 3), Tap("window", 2)
+    references = ImageFeatures((2, 2), {tokens: random(2, 5, 4), window: random(2, 1, 4)})
+    bank = bank_of(references, tokens, patches=True)
+    assert len(bank) == 8
+    assert bank_of(references.restrict([tokens]), tokens, patches=True) is bank
+    assert bank_of(references, tokens) is not bank  # with the class tokens
+    assert len(bank_of(references, tokens)) == 10
+    assert bank_of(references.select([0, 1]), tokens, patches=True) is not bank
+    before = len(memory._BANKS[True])
+    del references
+    gc.collect()
+    assert len(memory._BANKS[True]) < before
 
 
 def test_association_by_hand() -> None:

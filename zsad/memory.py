@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.weak import WeakIdKeyDictionary
 
 from zsad.types import ImageFeatures, Tap
 from zsad.windows import join, spread
@@ -87,6 +88,25 @@ class MemoryBank:
         return bank
 
 
+# Banks by the tensor that they were made of, for as long as it lives.
+_BANKS: dict[bool, WeakIdKeyDictionary] = {
+    True: WeakIdKeyDictionary(),
+    False: WeakIdKeyDictionary(),
+}
+
+
+def bank_of(references: ImageFeatures, tap: Tap, patches: bool = False) -> MemoryBank:
+    """Return the bank of one tap of reference images; ``patches``: without class token.
+
+    It is made once for as long as the references live, whichever methods ask for it.
+    """
+    banks, rows = _BANKS[patches], references[tap]
+    if rows not in banks:
+        banks[rows] = MemoryBank(references.patches(tap) if patches else rows)
+    bank: MemoryBank = banks[rows]
+    return bank
+
+
 def association(
     query: ImageFeatures, references: ImageFeatures, tokens: Tap, windows: Mapping[int, Tap]
 ) -> Tensor:
@@ -96,9 +116,9 @@ def association(
     [B, M, E]); a window's distance is spread to its patches by the harmonic mean.  WinCLIP
     (Jeong et al. 2023) Sec. 4.3, used by ALFA, too.
     """
-    bank = MemoryBank(references.patches(tokens))
+    bank = bank_of(references, tokens, patches=True)
     maps = [bank.distance(query.patches(tokens)).reshape(-1, *query.grid)]
     for size, tap in windows.items():
-        distance = MemoryBank(references[tap]).distance(query[tap])
+        distance = bank_of(references, tap).distance(query[tap])
         maps.append(spread(distance, query.grid, size))
     return join(maps, "mean")

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from zsad.errors import RequestError
-from zsad.memory import MemoryBank
+from zsad.memory import MemoryBank, bank_of
 from zsad.method import Method, chosen_blocks
 from zsad.methods.patchcore.config import Config
 from zsad.types import (
@@ -29,6 +29,7 @@ from zsad.types import (
     Scores,
     Tap,
 )
+from zsad.windows import window_region
 
 if TYPE_CHECKING:
     from zsad.backbones.text import TextEncoder
@@ -79,7 +80,10 @@ class PatchCore(Method):
         known = self._banks.get(key)
         if known is not None and known[0]() is references:
             return known[1]
-        bank = MemoryBank(self.patches(references))
+        if len(self.taps) == self.config.neighbourhood == 1:  # as they are: what others remember
+            bank = bank_of(references, self.taps[0], patches=True)
+        else:
+            bank = MemoryBank(self.patches(references))
         size = max(1, round(self.config.coreset * len(bank)))
         bank = bank.coreset(size, seed=self.config.seed)
         self._banks[key] = (weakref.ref(references), bank)
@@ -133,15 +137,12 @@ class PatchCore(Method):
         k: int = 5,
     ) -> list[list[Explanation]]:
         """Return the patches that are farthest from the memory."""
-        height, width = features.grid
         reasons = []
         for plane in scores.maps[0].flatten(1):
             best = plane.topk(min(k, plane.numel()))
             found = []
             pairs = zip(best.values.tolist(), best.indices.tolist())
             for rank, (value, index) in enumerate(pairs, start=1):
-                y, x = divmod(index, width)
-                region = (x / width, y / height, (x + 1) / width, (y + 1) / height)
                 found.append(
                     Explanation(
                         text="unlike every remembered patch of the reference images",
@@ -149,7 +150,7 @@ class PatchCore(Method):
                         label="region",
                         source="reference",
                         rank=rank,
-                        region=region,
+                        region=window_region(index, features.grid, 1),
                         note="cosine with the nearest remembered patch",
                     )
                 )

@@ -189,10 +189,14 @@ class CategoryRun:
                     rows[sample.uid] = len(rows)
                 parts.append(self._encode(batch.images, request))
             features = ImageFeatures.concat(parts)
+            drawn: dict[tuple[int, ...], ImageFeatures] = {}
             for outcome in needy:
                 key = (outcome.head.label, outcome.head.seed)
-                index = [rows[s.uid] for s in self.references[key]]
-                chosen = features.restrict(outcome.head.request.taps).select(index)
+                index = tuple(rows[s.uid] for s in self.references[key])
+                # Heads with the same references get the same tensors, and so share memory banks.
+                if index not in drawn:
+                    drawn[index] = features.select(list(index))
+                chosen = drawn[index].restrict(outcome.head.request.taps)
                 found.setdefault(variant, {})[key] = chosen
         return found
 

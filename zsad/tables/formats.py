@@ -24,6 +24,9 @@ def markdown(page: Page) -> str:
 def _markdown_table(table: Table) -> str:
     rows = [[_md(line.label), *map(_markdown_cell, line.cells)] for line in table.lines]
     heads = [_md(table.corner), *map(_md, table.heads)]
+    if table.groups:  # Markdown has one row of headings: the groups', each over its first column
+        rows.insert(0, heads)
+        heads = ["", *(t for g, n in table.groups for t in [_md(g), *[""] * (n - 1)])]
     widths = [max(3, *(len(r[i]) for r in [heads, *rows])) for i in range(len(heads))]
     lines = [heads, ["-" * w + (":" if i else "-") for i, w in enumerate(widths)], *rows]
     return "\n".join(
@@ -84,15 +87,16 @@ def _latex_table(page: Page, table: Table) -> str:
         spans = [f"\\multicolumn{{{n}}}{{c}}{{{_tex(g)}}}" for g, n in table.groups]
         body.append(" & ".join(["", *spans]) + r" \\")
         start, rules = 2, []
-        for _, n in table.groups:
-            rules.append(f"\\cmidrule(lr){{{start}-{start + n - 1}}}")
+        for group, n in table.groups:
+            if group:
+                rules.append(f"\\cmidrule(lr){{{start}-{start + n - 1}}}")
             start += n
         body.append(" ".join(rules))
     body.append(" & ".join(map(_tex, [table.corner, *table.heads])) + r" \\")
     body.append(r"\midrule")
     before: Line | None = None
     for line in table.lines:
-        if line.mean and before is not None and not before.mean:
+        if before is not None and (line.rule or (line.mean and not before.mean)):
             body.append(r"\midrule")
         body.append(" & ".join([_tex(line.label), *map(_latex_cell, line.cells)]) + r" \\")
         before = line
@@ -169,7 +173,8 @@ def html_table(table: Table) -> str:
     heads = "".join(f"<th>{_esc(h)}</th>" for h in [table.corner, *table.heads])
     rows, before = [], False
     for line in table.lines:
-        kind = "mean first" if line.mean and not before else "mean" if line.mean else ""
+        first = line.rule or (line.mean and not before)
+        kind = " ".join(["mean"] * line.mean + ["first"] * first)
         before = line.mean
         cells = "".join(f"<td>{''.join(map(_html_span, c))}</td>" for c in line.cells)
         rows.append(f'<tr class="{kind}"><td>{_esc(line.label)}</td>{cells}</tr>')

@@ -18,11 +18,12 @@ Cell = tuple[Span, ...]
 
 @dataclass(frozen=True)
 class Line:
-    """One row.  ``mean``: set apart from the rows above."""
+    """One row.  ``mean``: set apart from the rows above; ``rule``: a rule above it."""
 
     label: str
     cells: tuple[Cell, ...]
     mean: bool = False
+    rule: bool = False
 
 
 @dataclass(frozen=True)

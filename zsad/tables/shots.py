@@ -3,55 +3,74 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from zsad.errors import ZsadError
 from zsad.protocols import load_protocol
 from zsad.published import MEAN, Published
 from zsad.store import StoredCell, safe_name
-from zsad.tables.board import Board, Cells, Row, backbone_of, setting_of
-from zsad.tables.figures import Figure, over_categories
-from zsad.tables.model import Line, Page, Span, Table
+from zsad.tables.board import GROUP_ORDER, Board, Cells, Row, backbone_of, setting_of
+from zsad.tables.figures import Figure, over_categories, ranks
+from zsad.tables.model import Cell, Line, Page, Span, Table
 
 LEVELS = (
     ("image", "Image level", ("image_auroc", "image_ap", "image_f1max")),
     ("pixel", "Pixel level", ("pixel_auroc", "pixel_aupro", "pixel_f1max")),
 )
 HEADS = {"auroc": "AUROC", "ap": "AP", "f1max": "F1-max", "aupro": "AUPRO"}
-Key = tuple[str, str]  # (label of the line, dataset)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A line to come: ``label`` and ``method`` (empty: no such column) as printed, ``block``: the
+    lines that compete for best and second, ``printed``: its name among published figures."""
+
+    label: str
+    method: str = ""
+    block: str = ""
+    printed: str = ""
 
 
 def few_shot_page(
     board: Board, stored: Iterable[StoredCell], published: bool = False
 ) -> Page | None:
-    """Shots and methods by datasets; None unless records of several numbers of shots exist.
+    """Numbers of shots and methods by datasets; None unless records of several numbers exist.
 
-    The layout of ALFA's Tables 4 and 5: mean ± standard deviation over seeds.
+    The layout of ALFA's Tables 4 and 5: mean ± standard deviation over seeds, image level and
+    pixel level; for every number of shots the baselines first.
     """
     groups: dict[tuple[int, str, str], list[StoredCell]] = {}
-    titles: dict[str, str] = {}
+    titles: dict[str, tuple[int, str]] = {}
     for cell in stored:
         record = cell.record
         if not _on(board, cell):
             continue
         method = record.method.partition("@")[0]
         shots = int(record.info.get("shots") or 0)
-        titles[method] = str(record.info.get("title") or method).split(":")[0]
+        title = str(record.info.get("title") or method).split(":")[0]
+        titles[method] = (GROUP_ORDER.get(str(record.info.get("group")), 2), title)
         if shots or "@" not in record.method:
             groups.setdefault((shots, method, record.dataset), []).append(cell)
     able = {method for shots, method, _ in groups if shots}
-    lines = sorted({(s, m) for s, m, _ in groups if m in able})
-    if len({shots for shots, _ in lines}) < 2:
+    found = {(s, m) for s, m, _ in groups if m in able}
+    if len({shots for shots, _ in found}) < 2:
         return None
-    cells = {(f"{s}-shot, {titles[m]}", d): _newest(found) for (s, m, d), found in groups.items()}
-    labels = [f"{s}-shot, {titles[m]}" for s, m in lines]
-    printed = {f"{s}-shot, {titles[m]}": f"{m}@{s}-shot" for s, m in lines if s}
-    tables = _tables(
-        board, "few-shot", "shots, method", labels, cells, printed if published else {}
-    )
+    entries: dict[Entry, list[Cells]] = {}
+    for shots, method in sorted(found, key=lambda line: (line[0], titles[line[1]])):
+        name = f"{method}@{shots}-shot" if shots and published else ""
+        setup = f"{shots}-shot"
+        entries[Entry(setup, titles[method][1], setup, name)] = [
+            _newest(groups.get((shots, method, row.name), ())) for row in board.rows
+        ]
     title = f"Few-shot anomaly detection, backbone {board.name}"
-    notes = ["Figures in percent; mean ± standard deviation over seeds; – undefined."]
+    seeds = sorted({c.record.seed for members in groups.values() for c in members})
+    notes = [
+        f"Figures in percent; mean ± standard deviation over the seeds {', '.join(map(str, seeds))}"
+        "; best bold, second underlined, for each number of shots; – undefined."
+    ]
     notes += ["Lines marked (published) are printed in the papers."] if published else []
+    tables = _tables(board, "few-shot", ("setup", "method"), entries)
     return Page(f"{safe_name(board.name)}/few-shot", title, tuple(tables), tuple(notes))
 
 
@@ -66,11 +85,13 @@ def ablation_pages(board: Board, published: bool = False) -> list[Page]:
     pages = []
     for protocol, titles in sorted(protocols.items()):
         order = _row_order(protocol)
-        labels = sorted(titles, key=lambda m: (order.get(m, len(order)), m))
-        cells = {(titles[m], row.name): board.of(m, row.name) for m in labels for row in board.rows}
-        printed = {titles[m]: m for m in labels} if published else {}
-        lines = [titles[m] for m in labels]
-        tables = _tables(board, "ablation", "row", lines, cells, printed)
+        entries = {
+            Entry(titles[m], printed=m if published else ""): [
+                board.of(m, row.name) for row in board.rows
+            ]
+            for m in sorted(titles, key=lambda m: (order.get(m, len(order)), m))
+        }
+        tables = _tables(board, "ablation", ("row",), entries)
         title = f"Ablation {protocol}, backbone {board.name}"
         name = f"{safe_name(board.name)}/ablation-{safe_name(protocol)}"
         notes = ("Figures in percent, in the order of the protocol; – undefined.",)
@@ -93,6 +114,8 @@ def _on(board: Board, cell: StoredCell) -> bool:
 
 def _newest(stored: Sequence[StoredCell]) -> Cells:
     """The records that share the newest record's settings, by (category, seed)."""
+    if not stored:
+        return {}
     ordered = sorted(stored, key=lambda c: c.written)
     setting = setting_of(ordered[-1].record)
     kept = [c.record for c in ordered if setting_of(c.record) == setting]
@@ -100,57 +123,74 @@ def _newest(stored: Sequence[StoredCell]) -> Cells:
 
 
 def _tables(
-    board: Board,
-    name: str,
-    corner: str,
-    labels: Sequence[str],
-    cells: Mapping[Key, Cells],
-    printed: Mapping[str, str],
+    board: Board, name: str, corners: Sequence[str], entries: Mapping[Entry, Sequence[Cells]]
 ) -> list[Table]:
+    """One table per level; ``entries``: the records of every line by the board's rows."""
+    chosen = [i for i in range(len(board.rows)) if any(cells[i] for cells in entries.values())]
+    rows = [board.rows[i] for i in chosen]
     tables = []
     for level, title, metrics in LEVELS:
-        rows = [r for r in board.rows if any((label, r.name) in cells for label in labels)]
-        lines, data, defined = [], [], False
-        for label in labels:
-            found = [_figure(cells.get((label, r.name)), r, m) for r in rows for m in metrics]
-            defined = defined or any(f.value is not None for f in found)
-            lines.append(Line(label, tuple((Span(f.text),) for f in found)))
-            where = [(r, m) for r in rows for m in metrics]
-            data += [_data(label, r, m, f) for (r, m), f in zip(where, found)]
-            if label in printed and (line := _printed(printed[label], rows, metrics)):
-                lines.append(Line(f"{label} (published)", line))
-        if defined:
-            heads = tuple(HEADS[m.partition("_")[2]] for _ in rows for m in metrics)
-            groups = tuple((r.title, len(metrics)) for r in rows)
-            tables.append(
-                Table(f"{name}-{level}", title, corner, heads, tuple(lines), groups, tuple(data))
-            )
+        where = [(i, board.rows[i], metric) for i in chosen for metric in metrics]
+        figures = {
+            entry: [over_categories(cells[i], m, row.categories) for i, row, m in where]
+            for entry, cells in entries.items()
+        }
+        if all(f.value is None for line in figures.values() for f in line):
+            continue
+        places = _places(figures)
+        lines: list[Line] = []
+        data, before = [], ""
+        for entry, line in figures.items():
+            spans = [(Span(f.text, place),) for f, place in zip(line, places[entry])]
+            lines.append(replace(_line(entry, spans), rule=bool(lines) and entry.block != before))
+            before = entry.block
+            data += [_data(entry, row, m, f) for (_, row, m), f in zip(where, line)]
+            if entry.printed and (printed := _printed(entry.printed, rows, metrics)):
+                lines.append(_line(entry, printed, " (published)"))
+        heads = (*corners[1:], *(HEADS[m.partition("_")[2]] for _, _, m in where))
+        groups = (*(("", 1) for _ in corners[1:]), *((row.title, len(metrics)) for row in rows))
+        tables.append(
+            Table(f"{name}-{level}", title, corners[0], heads, tuple(lines), groups, tuple(data))
+        )
     return tables
 
 
-def _figure(cells: Cells | None, row: Row, metric: str) -> Figure:
-    return over_categories(cells, metric, row.categories) if cells else Figure(None)
+def _line(entry: Entry, cells: Sequence[Cell], mark: str = "") -> Line:
+    if not entry.method:
+        return Line(f"{entry.label}{mark}", tuple(cells))
+    return Line(entry.label, ((Span(f"{entry.method}{mark}"),), *cells))
 
 
-def _printed(
-    method: str, rows: Sequence[Row], metrics: Sequence[str]
-) -> tuple[tuple[Span, ...], ...] | None:
-    published, cells, any_found = Published.load(), [], False
+def _places(figures: Mapping[Entry, Sequence[Figure]]) -> dict[Entry, list[int]]:
+    """Best (1) and second (2) of every column within the entries of a block."""
+    places: dict[Entry, list[int]] = {}
+    for block in dict.fromkeys(entry.block for entry in figures):
+        members = [entry for entry in figures if entry.block == block]
+        columns = zip(*(figures[entry] for entry in members))
+        ranked = [ranks(column, [bool(block)] * len(members)) for column in columns]
+        places.update({entry: [r[i] for r in ranked] for i, entry in enumerate(members)})
+    return places
+
+
+def _printed(method: str, rows: Sequence[Row], metrics: Sequence[str]) -> list[Cell] | None:
+    published, any_found = Published.load(), False
+    cells: list[Cell] = []
     for row in rows:
         for metric in metrics:
             found = published.lookup(method, row.name, MEAN, metric)
             any_found = any_found or bool(found)
             spread = f" ± {found[0].std:.1f}" if found and found[0].std is not None else ""
             cells.append((Span(f"{found[0].value:.1f}{spread}" if found else "–"),))
-    return tuple(cells) if any_found else None
+    return cells if any_found else None
 
 
-def _data(label: str, row: Row, metric: str, figure: Figure) -> dict[str, Any]:
+def _data(entry: Entry, row: Row, metric: str, figure: Figure) -> dict[str, Any]:
     def percent(value: float | None) -> float | None:
         return None if value is None else round(100 * value, 4)
 
     return {
-        "row": label,
+        "row": entry.label,
+        **({"method": entry.method} if entry.method else {}),
         "dataset": row.name,
         "metric": metric,
         "value": percent(figure.value),
