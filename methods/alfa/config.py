@@ -164,6 +164,17 @@ class Config:
                 "include_image_scale off"
             )
 
+    def own_readings(self) -> dict[str, Any]:
+        """The value of every key of :data:`OWN_READINGS`; records and the manifest hold it."""
+        values = dataclasses.asdict(self)
+        out = {}
+        for key in OWN_READINGS:
+            value: Any = values
+            for part in key.split("."):
+                value = value[part]
+            out[key] = list(value) if isinstance(value, tuple) else value
+        return out
+
 
 OWN_READINGS = (
     "template.grid",
@@ -189,15 +200,3 @@ OWN_READINGS = (
 )
 """Keys at which the paper is silent or contradicts itself: a result is our implementation of
 ALFA, not a reproduction."""
-
-
-def own_readings(config: Config) -> dict[str, Any]:
-    """Return the value of every key of :data:`OWN_READINGS`."""
-    values = dataclasses.asdict(config)
-    out = {}
-    for key in OWN_READINGS:
-        value: Any = values
-        for part in key.split("."):
-            value = value[part]
-        out[key] = list(value) if isinstance(value, tuple) else value
-    return out

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from zsad.memory import association
 from zsad.method import Method
-from zsad.methods.alfa.config import Config, own_readings
+from zsad.methods.alfa.config import Config
 from zsad.methods.alfa.context import adapt
 from zsad.methods.alfa.explain import explain_image
 from zsad.methods.alfa.local import LocalScorer, anomaly_probability
@@ -244,7 +244,7 @@ class Alfa(Method):
     def run_info(self) -> dict[str, Any]:
         """Prompts per label, share of nested images, prompts kept, for the category that was
         scored last (the runner records category by category); and our readings."""
-        info: dict[str, Any] = {"own_readings": own_readings(self.config)}
+        info: dict[str, Any] = {"own_readings": self.config.own_readings()}
         if self._current:
             info["prompts"] = self._prompts.get(self._current, {})
             info["context"] = figures = self._tally[self._current].figures()

@@ -11,6 +11,7 @@ from typing import Any
 from zsad import __version__
 from zsad import config as cfg
 from zsad.runner.document import document
+from zsad.runner.logs import logged
 from zsad.runner.plan import Plan, build_plan
 from zsad.runner.progress import Progress
 from zsad.runner.request import Request, require_writable
@@ -47,10 +48,11 @@ def launch(
         return build_plan(request, store, weights_id, demo).describe()
 
     require_writable(request.results)
-    if launcher == "ray":
-        finished = launch_ray.run(request, store, progress=progress)
-    else:
-        finished = _run_here(request, store, progress)
+    with logged(request.results):
+        if launcher == "ray":
+            finished = launch_ray.run(request, store, progress=progress)
+        else:
+            finished = _run_here(request, store, progress)
     result = document(finished.plan, store, finished.counters, finished.seconds)
     store.write_manifest(manifest(finished, launcher))
     return result
@@ -107,6 +109,12 @@ def manifest(run: Finished, launcher: str = "local") -> dict[str, Any]:
         },
         "settings": cfg.to_dict(request.settings),
         "configs": {c.label: cfg.to_dict(c.config) for c in request.columns},
+        # where a paper leaves something open: what was chosen, by methods that mark it
+        "own_readings": {
+            c.label: c.config.own_readings()
+            for c in request.columns
+            if hasattr(c.config, "own_readings")
+        },
         "backbone": {
             "name": info.name,
             "weights_source": info.weights_source,

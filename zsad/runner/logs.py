@@ -1,0 +1,74 @@
+"""The log of a results folder: what zsad's loggers say during a run, warnings and information."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+FILE = "run.log"
+FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
+
+@contextmanager
+def logged(results: Path | str) -> Iterator[None]:
+    """Append every record of level INFO or above to ``<results>/run.log`` meanwhile.
+
+    What reaches the terminal stays as it was.  A log that cannot be written (a full disk) is
+    given up; the run goes on.
+    """
+    logger = logging.getLogger("zsad")
+    folder = Path(results)
+    folder.mkdir(parents=True, exist_ok=True)
+    handler = _LogFile(folder / FILE, encoding="utf-8", delay=True)
+    handler.setLevel(logging.INFO)
+    handler.setFormatter(logging.Formatter(FORMAT))
+    before, elsewhere = logger.level, logger.getEffectiveLevel()
+    quiet = _AsBefore(elsewhere)
+    others = _handlers(logger)
+    for other in others:
+        other.addFilter(quiet)
+    logger.addHandler(handler)
+    logger.setLevel(min(elsewhere, logging.INFO))
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+        logger.removeHandler(handler)
+        for other in others:
+            other.removeFilter(quiet)
+        handler.close()
+
+
+def _handlers(logger: logging.Logger | None) -> list[logging.Handler]:
+    """Handlers that a record of this logger reaches."""
+    found: list[logging.Handler] = []
+    while logger is not None:
+        found += logger.handlers
+        logger = logger.parent if logger.propagate else None
+    return found
+
+
+class _LogFile(logging.FileHandler):
+    """A log file that is given up quietly when it cannot be written."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            super().emit(record)
+        except OSError:
+            self.setLevel(logging.CRITICAL + 1)
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        self.setLevel(logging.CRITICAL + 1)
+
+
+class _AsBefore(logging.Filter):
+    """Lets pass what a handler got before the level was lowered for the file."""
+
+    def __init__(self, level: int) -> None:
+        super().__init__()
+        self.level = level
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return record.levelno >= self.level or not record.name.startswith("zsad")
