@@ -83,6 +83,7 @@ def test_hostile_texts_are_shown_and_never_run(opened: Browser, store: ResultSto
 
 
 def test_headings_sort_and_turn_round(opened: Browser, sweep: ResultStore) -> None:
+    assert opened.value("document.querySelector('#ranking select').value") == "mean of 2"
     assert column(opened, "#ranking", 0) == ["CLIP", "WINCLIP", "ALFA"]  # by image AUROC
     scores = [float(t) for t in column(opened, "#ranking", 1)]
     assert scores == sorted(scores, reverse=True)
@@ -105,6 +106,10 @@ def test_measured_stands_beside_published(opened: Browser, sweep: ResultStore) -
     rows = list(zip(*(column(opened, "#against", i) for i in range(6))))
     assert ("MVTec AD", "CLIP", "55.0", "74.1", "-19.1", "yes") in rows
     assert ("MVTec AD", "ALFA", "75.0", "93.2", "-18.2", "in part") in rows
+    assert {row[0] for row in rows} == {"MVTec AD"}
+    all_datasets = "document.querySelectorAll('#against select')[1]"
+    opened.value(f"{all_datasets}.value = '*'; {all_datasets}.dispatchEvent(new Event('change'))")
+    assert {"MVTec AD", "BrainMRI"} == set(column(opened, "#against", 0))
     why = column(opened, "#against", 6)
     assert any("FAPrompt, Table 1" in text for text in why)
 

@@ -45,7 +45,8 @@ function makeTable(heads, rows, attributes = {}) {
 function ranking(b, methods, title) {
   const means = b.means.filter((m) => methods.some((x) => x.label === m.method));
   const names = Object.entries(data.metrics).filter(([key]) => means.some((m) => m.metric === key));
-  const over = new Map(means.map((m) => [m.row, m.mean ? `${m.title} datasets` : m.title]));
+  const ordered = [...means.filter((m) => !m.mean), ...means.filter((m) => m.mean)];
+  const over = new Map(ordered.map((m) => [m.row, m.mean ? `${m.title} datasets` : m.title]));
   const select = el("select", { "aria-label": "dataset" });
   const label = el("label", {}, "Dataset ", select);
   const place = el("div", { class: "wide" });
@@ -89,17 +90,17 @@ function drawRanking() {
   })));
 }
 
-// One row per dataset and method, for one figure at a time.
+// One row per method, for one figure and one dataset (or all) at a time.
 function drawAgainst() {
   if (!$("against")) return;
   const rows = data.boards.flatMap((b) => b.published.map((p) => ({ ...p, backbone: b.backbone })));
   const several = new Set(rows.map((r) => r.backbone)).size > 1;
-  const select = el("select");
-  const label = el("label", {}, "Figure ", select);
+  const [select, on] = [el("select"), el("select")];
+  const labels = el("div", { class: "choices" }, el("label", {}, "Figure ", select), el("label", {}, "Dataset ", on));
   const place = el("div", { class: "wide" });
   const says = { yes: "yes", partly: "in part", no: "no" };
   const show = () => {
-    const shown = rows.filter((r) => r.metric === select.value);
+    const shown = rows.filter((r) => r.metric === select.value && (r.row === on.value || on.value === "*"));
     const heads = ["dataset", "method", ...(several ? ["backbone"] : []), "measured", "published", "Δ", "comparable", "printed in; what differs"];
     place.replaceChildren(makeTable(heads, shown.map((r) => el("tr", {},
       el("td", {}, r.row), el("td", {}, r.title), ...(several ? [el("td", {}, r.backbone)] : []),
@@ -108,8 +109,14 @@ function drawAgainst() {
       el("td", { class: `agrees ${r.protocol}` }, says[r.protocol]),
       el("td", { class: "why" }, r.source, r.differs ? `; ${r.differs}` : ""))), { class: "against" }));
   };
-  select.addEventListener("change", show);
-  $("against").replaceChildren(label, place);
+  const choose = () => {
+    const names = [...new Set(rows.filter((r) => r.metric === select.value).map((r) => r.row))];
+    fill(on, [...names.map((name) => [name, name]), ...(names.length > 1 ? [["*", "all"]] : [])]);
+    show();
+  };
+  select.addEventListener("change", choose);
+  on.addEventListener("change", show);
+  $("against").replaceChildren(labels, place);
   fill(select, Object.entries(data.metrics).filter(([key]) => rows.some((r) => r.metric === key)));
-  show();
+  choose();
 }
