@@ -102,10 +102,15 @@ def test_the_detectors_weights_are_looked_for(
     assert [f.state for f in doctor.detector()] == ["ok"]
 
 
-def test_a_dataset_that_is_found_but_incomplete_is_broken(tmp_path: Path) -> None:
-    write_miniature("visa", tmp_path)
-    states = {f.name: f for f in doctor.datasets(str(tmp_path))}
-    assert states["visa"].state == "broken"  # a miniature has not the published counts
-    assert "`zsad data check visa` lists everything" in states["visa"].text
-    assert states["mvtec"].state == "absent"
-    assert states["synthetic"].state == "ok"
+def test_datasets_that_differ_are_told_from_broken_ones(tmp_path: Path) -> None:
+    """A miniature has not the published counts; a listed file that is gone is worse."""
+    for name in ("visa", "btad"):
+        write_miniature(name, tmp_path)
+    found = {f.name: f for f in doctor.datasets(str(tmp_path))}
+    assert found["visa"].state == "differs"
+    assert "`zsad data check visa` lists everything" in found["visa"].text
+    assert found["mvtec"].state == "absent"
+    assert found["synthetic"].state == "ok"
+    next(tmp_path.rglob("candle/Data/Images/Anomaly/*")).unlink()
+    again = {f.name: f.state for f in doctor.datasets(str(tmp_path))}
+    assert (again["visa"], again["btad"]) == ("broken", "differs")

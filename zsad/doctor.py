@@ -21,11 +21,12 @@ OPTIONAL = {"elpv-dataset": "elpv", "groundingdino-py": "grounding", "ray": "ray
 TOLERANCE = 1e-9  # exact mode against the slow definitions
 
 
-State = Literal["ok", "absent", "broken"]
+State = Literal["ok", "absent", "differs", "broken"]
 
 
 class Finding(NamedTuple):
-    """``state``: ok, absent (optional, not there) or broken (needs a repair)."""
+    """``state``: ok, absent (optional, not there), differs (usable, but its figures are not the
+    papers') or broken (needs a repair)."""
 
     area: str
     name: str
@@ -213,21 +214,24 @@ def _folder(name: str, folder: Path, written: bool = True) -> Finding:
 def datasets(data_root: str | None) -> Iterator[Finding]:
     """Which datasets are found, and whether their counts are the published ones."""
     from zsad.data.check import check
+    from zsad.data.index import load_index
     from zsad.runner.request import data_root as chosen
 
     root = chosen(data_root)
     for name in registry.list_datasets():
         try:
+            problems = load_index(name, root, strict=False).problems
             report = check(name, root, open_files=False)
         except ZsadError as error:
             yield Finding("dataset", name, "absent", str(error))
             continue
         normal, anomalous = report.total
         text = f"{normal} normal and {anomalous} anomalous test images, variant {report.variant}"
-        wrong = [f.text for f in report.findings if f.severity == "error"]
+        wrong = [*problems, *(f.text for f in report.findings if f.severity == "error")]
         if wrong:
+            state: State = "broken" if problems else "differs"
             more = f"; `zsad data check {name}` lists everything"
-            yield Finding("dataset", name, "broken", f"{text}: {wrong[0]}{more}")
+            yield Finding("dataset", name, state, f"{text}: {wrong[0]}{more}")
         else:
             yield Finding("dataset", name, "ok", text)
 

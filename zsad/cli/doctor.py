@@ -21,7 +21,7 @@ def add(verbs: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the findings; 3 if something is broken (what is merely absent is not)."""
+    """Print the findings; 3 if something is broken (what is merely absent or differs is not)."""
     from zsad.doctor import examine
 
     with stdout_to_stderr():
@@ -29,7 +29,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json([f._asdict() for f in findings])
     else:
-        signs = {"ok": "ok", "absent": "-", "broken": "BROKEN"}
+        signs = {"ok": "ok", "absent": "-", "differs": "DIFFERS", "broken": "BROKEN"}
         rows = [[f.area, f.name, signs[f.state], f.text] for f in findings]
         print_table(["area", "what", "state", "details"], rows)
     return 3 if any(f.state == "broken" for f in findings) else 0
