@@ -9,7 +9,7 @@ from zsad.methods.filo.prompts import POSITIONS, Wording
 from zsad.types import Boxes, Explanation
 
 BOXES = 3  # shown per image, best first
-SOURCES = {"paper": "bank", "generic list": "template", "llm": "llm"}
+SOURCES = {"paper": "bank", "generic list": "template", "generated": "llm", "llm": "llm"}
 
 
 def explain_image(

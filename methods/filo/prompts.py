@@ -64,19 +64,32 @@ class Wording:
 
 
 def find_entry(category: Category, descriptions: str) -> bank.BankEntry:
-    """Return the descriptions of a category from the bank or from a file of the same format.
+    """Return the descriptions of a category.
 
-    A category that is not in it gets the generic list.  Raises :class:`RequestError` or
-    :class:`zsad.errors.DataError` for a file that cannot be read.
+    ``descriptions``: ``bank``, where an unknown category gets the generic list; ``generate``,
+    where only what a language model was asked for counts; or a file of the bank's format.
+    Raises :class:`RequestError` or :class:`zsad.errors.DataError` for a file that cannot be read,
+    and for a category that nobody asked about.
     """
     if descriptions == "bank":
         found = bank.bank().find("filo", category)
+    elif descriptions == "generate":
+        answers = [
+            e for e in bank.bank().entries("filo") if e.provenance.get("source") == "generated"
+        ]
+        found = bank.find_entry(answers, category)
+        if found is None:
+            raise RequestError(
+                f"filo.descriptions=generate: no language model was asked about "
+                f"'{category.class_name}'; `zsad prompts generate --kind filo --datasets "
+                f"{category.dataset or 'NAME'} --out DIR`, then set ZSAD_PROMPTS=DIR"
+            )
     elif descriptions.endswith((".yaml", ".yml")):
         found = bank.find_entry(bank.read_entries(descriptions, "filo"), category)
     else:
         raise RequestError(
-            f"filo.descriptions={descriptions!r} is neither 'bank' nor a .yaml file of "
-            f"descriptions; `zsad prompts generate` writes such a file"
+            f"filo.descriptions={descriptions!r} is neither 'bank' nor 'generate' nor a .yaml file "
+            f"of descriptions; `zsad prompts generate` writes such a file"
         )
     return found or bank.generic_entry("filo", category)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 import torch.nn.functional as F
 
 import zsad
+from zsad import prompts as bank
 from zsad.errors import RequestError, WeightsError
 from zsad.methods.filo import explain, prompts, texts
 from zsad.methods.filo.boxes import Located
@@ -94,6 +96,25 @@ def test_a_file_of_descriptions(tmp_path: Path) -> None:
     assert prompts.word(BOTTLE, entry, Prompt()).reasons[0] == "melted neck"
     with pytest.raises(RequestError, match=r"neither .bank. nor"):
         prompts.find_entry(BOTTLE, "banc")
+
+
+def test_generated_descriptions_are_a_model_s_answers_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(RequestError, match=r"asked about 'bottle'.*--kind filo --datasets mvtec"):
+        prompts.find_entry(Category("mvtec", "bottle", "bottle"), "generate")
+    (tmp_path / "filo").mkdir()
+    (tmp_path / "filo" / "mvtec.yaml").write_text(
+        "kind: filo\ndataset: mvtec\nprovenance: {source: generated, model: some}\n"
+        "categories: {bottle: {anomaly_types: [melted neck]}}\n"
+    )
+    own = bank.PromptBank(files("zsad.prompts_cache"), tmp_path)
+    monkeypatch.setattr(bank, "bank", lambda: own)
+    wording = prompts.word(BOTTLE, prompts.find_entry(BOTTLE, "generate"), Prompt())
+    assert wording.reasons[:2] == ("melted neck", "damaged")
+    similarities = torch.linspace(1, 0, len(wording.reasons))
+    found = explain.explain_image(wording, similarities, Located(), 2)
+    assert [f.source for f in found] == ["llm", "template"]
 
 
 # -------------------------------------------------------------------------------------- text
