@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 import zsad
 from zsad.backbones import Backbone, load
+from zsad.backbones.clip_vit import ImageEncoder
 from zsad.types import FeatureRequest, Tap
 
 SIZE, GRID, DEPTH = 32, (4, 4), 3
@@ -61,6 +62,25 @@ def test_window_taps_of_one_size_share_their_pass(backbone: Backbone, images: to
     for tap in taps:
         alone = backbone.encode_image(images, FeatureRequest.of(tap))
         torch.testing.assert_close(together[tap], alone[tap])
+
+
+def test_windows_need_one_patch_embedding_and_few_calls(
+    weights: Path, images: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ALFA's 9 + 4 windows of three images: one convolution, one run per window size."""
+    alfa = method(weights)
+    shapes: list[torch.Size] = []
+    calls: list[int] = []
+    alfa.backbone.model.visual.conv1.register_forward_hook(
+        lambda _, inputs, __: shapes.append(inputs[0].shape)
+    )
+    run = ImageEncoder.run
+    monkeypatch.setattr(
+        ImageEncoder, "run", lambda self, x, taps: (calls.append(len(x)), run(self, x, taps))[1]
+    )
+    alfa.predict_tensor(images, "gadget")
+    assert shapes == [images.shape]
+    assert sorted(calls) == [3, 3 * 4, 3 * 9]
 
 
 def test_value_taps_by_their_definition(backbone: Backbone, images: torch.Tensor) -> None:
