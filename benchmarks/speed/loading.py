@@ -1,6 +1,6 @@
 """How long it takes to index a dataset of MVTec's size, and to decode and preprocess images.
 
-    python benchmarks/speed/loading.py [--images N] [--size S] [--workers 0,1,2] [--json]
+    python -m zsad.benchmarks.speed.loading [--quick] [--images N] [--workers 0,1,2] [--json]
 
 Indexing: a generated tree of 15 categories with 5,354 images and 1,258 masks (files of a few
 bytes: an index opens none of them); the target is below one second.  Decoding: ``--images``
@@ -13,23 +13,18 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
-import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
-if str(ROOT) not in sys.path:
-    sys.path.insert(0, str(ROOT))
+import numpy as np
+from PIL import Image
 
-import numpy as np  # noqa: E402
-from PIL import Image  # noqa: E402
-
-from zsad.data.catalog import load_spec  # noqa: E402
-from zsad.data.index import load_index  # noqa: E402
-from zsad.types import Sample  # noqa: E402
+from zsad.benchmarks.speed import measure
+from zsad.data.catalog import load_spec
+from zsad.data.index import load_index
+from zsad.types import Sample
 
 TRAIN, NORMAL, ANOMALOUS = 3629, 467, 1258
 
@@ -68,7 +63,8 @@ def measure_index(repeats: int) -> dict[str, Any]:
             seconds.append(time.perf_counter() - start)
         assert len(index.samples) == images
         assert index.counts() == (NORMAL, ANOMALOUS)
-    return {"images": images, "first_s": seconds[0], "warm_s": statistics.median(seconds[1:])}
+    warm = measure.spread(seconds[1:])
+    return {"images": images, "first_s": seconds[0], "warm_s": warm["median"], "warm": warm}
 
 
 def write_pictures(folder: Path, count: int, side: int = 1024) -> list[Sample]:
@@ -84,7 +80,9 @@ def write_pictures(folder: Path, count: int, side: int = 1024) -> list[Sample]:
     return samples
 
 
-def measure_decoding(count: int, size: int, workers: list[int]) -> list[dict[str, Any]]:
+def measure_decoding(
+    count: int, size: int, workers: list[int], repeats: int
+) -> list[dict[str, Any]]:
     """Images per second by number of threads, alone and behind a busy consumer."""
     from zsad.data.loader import batches
     from zsad.data.transforms import MaskPolicy, Preprocess
@@ -101,13 +99,20 @@ def measure_decoding(count: int, size: int, workers: list[int]) -> list[dict[str
             return time.perf_counter() - start
 
         run(0, 0.0)  # warm the file cache
-        for threads in workers:
-            alone = run(threads, 0.0)
-            pause = alone / (count / 4)  # a consumer as slow as decoding
-            busy = run(threads, pause)
-            hidden = max(0.0, min(1.0, (2 * alone - busy) / alone))
+        found: dict[int, list[tuple[float, float]]] = {threads: [] for threads in workers}
+        for _ in range(repeats):
+            for threads in workers:
+                alone = run(threads, 0.0)
+                pause = alone / (count / 4)  # a consumer as slow as decoding
+                found[threads].append((alone, run(threads, pause)))
+        for threads, pairs in found.items():
+            hidden = [max(0.0, min(1.0, (2 * alone - busy) / alone)) for alone, busy in pairs]
             rows.append(
-                {"workers": threads, "images_per_s": count / alone, "hidden": round(hidden, 2)}
+                {
+                    "workers": threads,
+                    "images_per_s": measure.spread([count / alone for alone, _ in pairs]),
+                    "hidden": measure.spread(hidden),
+                }
             )
     return rows
 
@@ -118,23 +123,28 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=518)
     parser.add_argument("--workers", default="0,1,2")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--quick", action="store_true", help="4 images of 112 pixels")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
+    if args.quick:
+        args.images, args.size = 4, 112
     index = measure_index(args.repeats)
     workers = [int(w) for w in args.workers.split(",")]
-    decoding = measure_decoding(args.images, args.size, workers)
+    decoding = measure_decoding(args.images, args.size, workers, args.repeats)
+    given = measure.conditions(images=args.images, size=args.size, repeats=args.repeats)
     if args.json:
-        print(json.dumps({"index": index, "decoding": decoding}))
+        print(json.dumps({"conditions": given, "index": index, "decoding": decoding}))
         return
+    print(measure.headline(given))
     print(
         f"index of {index['images']} images: first {index['first_s']:.3f} s, "
-        f"warm {index['warm_s']:.3f} s"
+        f"warm {measure.shown(index['warm'], 1, 3)} s"
     )
     for row in decoding:
         print(
             f"decode at {args.size} px, {row['workers']} threads: "
-            f"{row['images_per_s']:.1f} images/s, "
-            f"{row['hidden']:.0%} hidden behind an equally slow consumer"
+            f"{measure.shown(row['images_per_s'], 1, 1)} images/s, "
+            f"{measure.shown(row['hidden'], 100, 0)} % hidden behind an equally slow consumer"
         )
 
 

@@ -60,11 +60,20 @@ def macs(work: Way) -> float:
     """Multiply-accumulates of the matrix products, convolutions and attentions of one call."""
     from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
+    # The counter passes shapes for tensors, and knows attention on GPUs only.
     def attention(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
-        return sdpa_flop_count(query, key, value)  # the counter passes shapes
+        return sdpa_flop_count(query, key, value)
 
-    on_host = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-    with FlopCounterMode(display=False, custom_mapping={on_host: attention}) as counter:
+    def whole_attention(query: Any, *_: Any, **__: Any) -> int:
+        rows, length, width = query  # four projections, then q k^T and its product with v
+        return 2 * rows * length * width * (4 * width + 2 * length)
+
+    aten = torch.ops.aten
+    known = {
+        aten._scaled_dot_product_flash_attention_for_cpu: attention,
+        aten._native_multi_head_attention: whole_attention,
+    }
+    with FlopCounterMode(display=False, custom_mapping=known) as counter:
         work()
     return counter.get_total_flops() / 2
 

@@ -1,6 +1,6 @@
 """Time and memory of the metrics against a threshold-loop PRO, side by side.
 
-    python benchmarks/speed/metrics.py [--quick] [--images 1000] [--json]
+    python -m zsad.benchmarks.speed.metrics [--quick] [--images 1000] [--json]
 
 The streaming form computes all seven metrics of ``--images`` maps.  The loop goes through 200
 thresholds region by region, as the released repositories do (``zsad.metrics.reference.aupro_200``):
@@ -16,24 +16,18 @@ import argparse
 import json
 import platform
 import resource
-import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
-if str(ROOT) not in sys.path:
-    sys.path.insert(0, str(ROOT))
+import numpy as np
+import torch
+from torch import Tensor
 
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
-from torch import Tensor  # noqa: E402
-
-from zsad import maps as map_core  # noqa: E402
-from zsad.metrics import CategoryMetrics, reference  # noqa: E402
-from zsad.metrics.evaluate import evaluate  # noqa: E402
-from zsad.metrics.histogram import ScoreHistogram  # noqa: E402
+from zsad import maps as map_core
+from zsad.metrics import CategoryMetrics, reference
+from zsad.metrics.evaluate import evaluate
+from zsad.metrics.histogram import ScoreHistogram
 
 GRID = 37
 Batch = tuple[Tensor, Tensor, Tensor, Tensor]

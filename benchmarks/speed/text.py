@@ -1,39 +1,33 @@
 """What truncation and prefix reuse save in the text tower, side by side, on FiLo's prompts.
 
-    python benchmarks/speed/text.py [--quick] [--backbone NAME] [--rows B] [--gradients] [--json]
+    python -m zsad.benchmarks.speed.text [--quick] [--backbone NAME] [--rows B] [--gradients]
 
 14 descriptions at 9 positions (126 prompts) behind 12 learned context vectors, for ``--rows``
-images whose context differs.  Three ways to the same features:
+images whose context differs.  Four ways to the same features:
 
 * ``naive``: all 77 positions of every prompt, as the released code runs them;
 * ``truncated``: positions up to the longest end of text;
-* ``prefix reuse``: also, [start, context] once per image, its keys and values shared.
+* ``prefix reuse``: also, [start, context] once per image, its keys and values shared;
+* ``tree``: whatever several prompts begin with once per image.
 
-Medians of ``--repeats`` runs; the largest difference between the ways is printed beside them.
-Weights are random: only time is measured.  ``--quick`` takes a small tower.
+The ways take turns, ``--repeats`` times; the largest difference between the ways is printed
+beside them.  Weights are random: only time is measured.  ``--quick`` takes a small tower.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import platform
-import statistics
-import sys
-import time
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
-if str(ROOT) not in sys.path:
-    sys.path.insert(0, str(ROOT))
+import torch
+from torch import Tensor
 
-import torch  # noqa: E402
-from torch import Tensor  # noqa: E402
-
-from zsad.backbones import TextEncoder, load  # noqa: E402
-from zsad.backbones.build import build_model  # noqa: E402
-from zsad.backbones.specs import spec  # noqa: E402
+from zsad.backbones import TextEncoder, load
+from zsad.backbones.build import build_model
+from zsad.backbones.specs import spec
+from zsad.benchmarks.speed import measure
 
 CONTEXT = 12
 POSITIONS = [
@@ -68,64 +62,58 @@ PROMPTS = [
 ]
 
 
-def run(encoder: TextEncoder, context: Tensor) -> tuple[Tensor, Tensor | None]:
+def run(encoder: TextEncoder, context: Tensor, tree: bool) -> tuple[Tensor, Tensor | None]:
     """Encode the prompts behind ``context`` [B, 12, W]; return features and, where the context
     wants it, its gradient."""
     tokens = encoder.tokenize(PROMPTS)
-    embedded = encoder.embed_tokens(tokens)
-    start = embedded[:1, :1].expand(len(context), -1, -1)
-    prefix = torch.cat([start, context], 1)
     with torch.set_grad_enabled(context.requires_grad):
-        features = encoder.encode_prefixed(prefix, embedded[None, :, 1 + CONTEXT :], tokens.eot)
+        if tree:
+            features = encoder.encode_tokens(tokens, context)
+        else:
+            embedded = encoder.embed_tokens(tokens)
+            start = embedded[:1, :1].expand(len(context), -1, -1)
+            suffix = embedded[None, :, 1 + CONTEXT :]
+            features = encoder.encode_prefixed(torch.cat([start, context], 1), suffix, tokens.eot)
         if not context.requires_grad:
             return features, None
         (gradient,) = torch.autograd.grad(features.square().mean(), context)
     return features.detach(), gradient
 
 
-def measure(model: Any, tokenize: Any, options: argparse.Namespace) -> list[dict[str, Any]]:
+def compare(model: Any, tokenize: Any, options: argparse.Namespace) -> list[dict[str, Any]]:
     """One row per way."""
-    ways = {
+    switches = {
         "naive": {"truncate": False, "reuse": False},
         "truncated": {"truncate": True, "reuse": False},
-        "prefix reuse": {"truncate": True, "reuse": True},
+        "prefix reuse": {},
+        "tree": {},
     }
     width = model.token_embedding.embedding_dim
     generator = torch.Generator().manual_seed(0)
     context = 0.02 * torch.randn(options.rows, CONTEXT, width, generator=generator)
     context = context.to(options.device).requires_grad_(options.gradients)
-    table: list[dict[str, Any]] = []
-    reference = None
-    for name, switches in ways.items():
-        encoder = TextEncoder(model, tokenize, **switches)
-        run(encoder, context)
-        encoder.counters.reset()
-        seconds = []
-        for _ in range(options.repeats):
-            _synchronise(options.device)
-            start = time.perf_counter()
-            features, gradient = run(encoder, context)
-            _synchronise(options.device)
-            seconds.append(time.perf_counter() - start)
-        found = [t for t in (features, gradient) if t is not None]
-        reference = reference or found
-        table.append(
-            {
-                "way": name,
-                "seconds": statistics.median(seconds),
-                "times_faster": table[0]["seconds"] / statistics.median(seconds) if table else 1.0,
-                "positions": encoder.counters.text_tokens // options.repeats,
-                "relative_difference": max(
-                    float((a - b).abs().max() / b.abs().max()) for a, b in zip(found, reference)
-                ),
-            }
-        )
-    return table
-
-
-def _synchronise(device: str) -> None:
-    if device != "cpu":
-        torch.cuda.synchronize()
+    ways: dict[str, Callable[[], Any]] = {}
+    found: dict[str, list[Tensor]] = {}
+    positions: dict[str, int] = {}
+    for name, given in switches.items():
+        encoder = TextEncoder(model, tokenize, **given)
+        ways[name] = lambda e=encoder, tree=name == "tree": run(e, context, tree)
+        found[name] = [t for t in ways[name]() if t is not None]  # warms up, too
+        positions[name] = encoder.counters.text_tokens
+    seconds = measure.interleaved(ways, options.repeats, options.device, options.clock)
+    return [
+        {
+            "way": name,
+            "seconds": measure.spread(seconds[name]),
+            "times_faster": measure.ratio(seconds["naive"], seconds[name]),
+            "positions": positions[name],
+            "relative_difference": max(
+                float((a - b).abs().max() / b.abs().max())
+                for a, b in zip(found[name], found["naive"])
+            ),
+        }
+        for name in ways
+    ]
 
 
 def small_tower() -> Any:
@@ -148,6 +136,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
     parser.add_argument("--quick", action="store_true", help="a small tower")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
@@ -155,28 +144,26 @@ def main() -> None:
     model = small_tower() if options.quick else load(options.backbone, weights="random").model
     model.to(options.device)
     document = {
-        "conditions": {
-            "tower": "small" if options.quick else options.backbone,
-            "prompts": len(PROMPTS),
-            "rows": options.rows,
-            "gradients": options.gradients,
-            "device": options.device,
-            "threads": options.threads,
-            "repeats": options.repeats,
-            "torch": torch.__version__,
-            "machine": platform.machine(),
-        },
-        "ways": measure(model, open_clip.tokenize, options),
+        "conditions": measure.conditions(
+            options.device,
+            tower="small" if options.quick else options.backbone,
+            prompts=len(PROMPTS),
+            rows=options.rows,
+            gradients=options.gradients,
+            repeats=options.repeats,
+            clock=options.clock,
+        ),
+        "ways": compare(model, open_clip.tokenize, options),
     }
     if options.json:
         print(json.dumps(document, indent=2))
         return
-    given = document["conditions"]
-    print(", ".join(f"{k} {v}" for k, v in given.items()))
-    print(f"{'way':14}{'median s':>10}{'faster':>9}{'positions':>11}{'difference':>12}")
+    print(measure.headline(document["conditions"]))
+    print(f"{'way':14}{'s':>24}{'faster':>22}{'positions':>11}{'difference':>12}")
     for row in document["ways"]:
         print(
-            f"{row['way']:14}{row['seconds']:10.3f}{row['times_faster']:8.1f}x"
+            f"{row['way']:14}{measure.shown(row['seconds'], 1, 4):>24}"
+            f"{measure.shown(row['times_faster'], 1, 1):>22}"
             f"{row['positions']:11}{row['relative_difference']:12.1e}"
         )
 

@@ -1,6 +1,6 @@
 """What the feature store saves in training: seconds per epoch without and with it.
 
-    python benchmarks/speed/training.py [--backbone NAME] [--methods NAMES] [--images N]
+    python -m zsad.benchmarks.speed.training [--backbone NAME] [--methods NAMES] [--images N]
                                         [--epochs N] [--quick] [--json]
 
 Trains the same methods twice on the same pictures of ``synthetic``: once with a store that holds
@@ -16,25 +16,19 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import sys
 import tempfile
 import time
-from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
-if str(ROOT) not in sys.path:
-    sys.path.insert(0, str(ROOT))
+import torch
 
-import torch  # noqa: E402
-
-from zsad import backbones, checkpoints, registry  # noqa: E402
-from zsad.config import BackboneSettings, RunSettings, Settings  # noqa: E402
-from zsad.data import roles  # noqa: E402
-from zsad.data.index import load_index  # noqa: E402
-from zsad.features import FeatureStore  # noqa: E402
-from zsad.training import FitOptions, fit  # noqa: E402
-from zsad.training.provision import new_method  # noqa: E402
+from zsad import backbones, checkpoints, registry
+from zsad.config import BackboneSettings, RunSettings, Settings
+from zsad.data import roles
+from zsad.data.index import load_index
+from zsad.features import FeatureStore
+from zsad.training import FitOptions, fit
+from zsad.training.provision import new_method
 
 
 class EpochClock:

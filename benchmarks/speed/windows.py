@@ -1,6 +1,6 @@
 """Window embeddings as token subsets against encoding every masked window as an image.
 
-    python benchmarks/speed/windows.py [--quick] [--backbone NAME] [--scales 2,3] [--json]
+    python -m zsad.benchmarks.speed.windows [--quick] [--backbone NAME] [--scales 2,3] [--json]
 
 Three ways to the class embedding of every k x k window of one image:
 
@@ -17,35 +17,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
-import sys
-import time
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
-if str(ROOT) not in sys.path:
-    sys.path.insert(0, str(ROOT))
+import torch
+from torch import Tensor
 
-import torch  # noqa: E402
-from torch import Tensor  # noqa: E402
-
-from zsad.backbones import Backbone, load  # noqa: E402
-from zsad.types import FeatureRequest, Tap  # noqa: E402
-from zsad.windows import window_grid, window_patches  # noqa: E402
-
-
-def timed(work: Callable[[], Any], device: str) -> tuple[float, Any]:
-    """Return the seconds of one call after a warm-up call, and its result."""
-    work()
-    if device != "cpu":
-        torch.cuda.synchronize()
-    start = time.perf_counter()
-    result = work()
-    if device != "cpu":
-        torch.cuda.synchronize()
-    return time.perf_counter() - start, result
+from zsad.backbones import Backbone, load
+from zsad.benchmarks.speed import measure
+from zsad.types import FeatureRequest, Tap
+from zsad.windows import window_grid, window_patches
 
 
 def masked(image: Tensor, grid: tuple[int, int], patch: int, patches: Tensor) -> Tensor:
@@ -56,25 +36,27 @@ def masked(image: Tensor, grid: tuple[int, int], patch: int, patches: Tensor) ->
     return image * mask
 
 
-def measure(backbone: Backbone, image: Tensor, k: int, windows: int) -> dict[str, Any]:
+@torch.no_grad()
+def compare(
+    backbone: Backbone, image: Tensor, k: int, windows: int, options: argparse.Namespace
+) -> dict[str, Any]:
     """Time the three ways for one window size."""
-    info, device = backbone.info, image.device.type
+    info = backbone.info
     grid = info.grid()
     rows, cols = window_grid(grid, k)
     total = rows * cols
     some = torch.linspace(0, total - 1, min(windows, total)).long()
     index = window_patches(grid, k)
-
-    subset, _ = timed(lambda: backbone.encode_image(image, request(Tap("window", k))), device)
-
-    def encode_masked() -> Tensor:
-        images = torch.cat([masked(image, grid, info.patch, index[m]) for m in some])
-        return backbone.encode_image(images, request(Tap("cls")))[Tap("cls")]
-
-    naive, slow = timed(encode_masked, device)
     encoder = backbone.image_encoder()
     pre, _ = encoder.embed(image)
     positions = encoder.positions(grid)
+
+    def subset() -> Tensor:
+        return backbone.encode_image(image, request(Tap("window", k)))[Tap("window", k)]
+
+    def naive() -> Tensor:
+        images = torch.cat([masked(image, grid, info.patch, index[m]) for m in some])
+        return backbone.encode_image(images, request(Tap("cls")))[Tap("cls")]
 
     def zeroed() -> Tensor:
         kept = torch.zeros(len(some), pre.shape[1], 1, dtype=torch.bool, device=pre.device)
@@ -82,17 +64,23 @@ def measure(backbone: Backbone, image: Tensor, k: int, windows: int) -> dict[str
         kept[torch.arange(len(some))[:, None], index[some] + 1] = True
         return encoder.run(torch.where(kept, pre, positions), {Tap("cls")})[Tap("cls")]
 
-    with torch.no_grad():
-        pixels, same = timed(zeroed, device)
+    ways = {"token_subset": subset, "zero_pixels": zeroed, "naive": naive}
+    _, same, slow = (way() for way in ways.values())  # warm up
+    seconds = measure.interleaved(ways, options.repeats, image.device.type, options.clock)
     scale = total / len(some)
+    for way in ("zero_pixels", "naive"):
+        seconds[way] = [s * scale for s in seconds[way]]
+    times = measure.ratio(seconds["naive"], seconds["token_subset"])
+    middle = {way: measure.spread(values)["median"] for way, values in seconds.items()}
     return {
         "k": k,
         "windows": total,
         "timed_windows_of_the_slow_ways": len(some),
-        "token_subset_seconds": subset,
-        "zero_pixels_seconds_extrapolated": pixels * scale,
-        "naive_seconds_extrapolated": naive * scale,
-        "times_faster_than_naive": naive * scale / subset,
+        "token_subset_seconds": middle["token_subset"],
+        "zero_pixels_seconds_extrapolated": middle["zero_pixels"],
+        "naive_seconds_extrapolated": middle["naive"],
+        "spread": {way: measure.spread(values) for way, values in seconds.items()},
+        "times_faster_than_naive": times,
         "largest_difference_naive_zero_pixels": float((slow - same).abs().max()),
     }
 
@@ -108,6 +96,8 @@ def main() -> None:
     parser.add_argument("--windows", type=int, default=16, help="timed windows of the slow ways")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
     parser.add_argument("--quick", action="store_true", help="scale 2 only, 4 windows")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
@@ -117,16 +107,16 @@ def main() -> None:
     side = backbone.info.image_size
     image = torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(0))
     count = 4 if options.quick else options.windows
-    results = [measure(backbone, image.to(options.device), k, count) for k in scales]
+    image = image.to(options.device)
+    results = [compare(backbone, image, k, count, options) for k in scales]
     document = {
-        "conditions": {
-            "backbone": options.backbone,
-            "image_size": side,
-            "device": options.device,
-            "threads": options.threads,
-            "torch": torch.__version__,
-            "machine": platform.machine(),
-        },
+        "conditions": measure.conditions(
+            options.device,
+            backbone=options.backbone,
+            image_size=side,
+            repeats=options.repeats,
+            clock=options.clock,
+        ),
         "scales": results,
         "times_faster": sum(r["naive_seconds_extrapolated"] for r in results)
         / sum(r["token_subset_seconds"] for r in results),
@@ -134,16 +124,14 @@ def main() -> None:
     if options.json:
         print(json.dumps(document, indent=2))
         return
-    print(
-        f"one image, {options.backbone}, {side} px, {options.device}, {options.threads} thread(s)"
-    )
+    print(measure.headline(document["conditions"]))
     for r in results:
         print(
-            f"{r['k']}x{r['k']}, {r['windows']} windows: "
-            f"subsets {r['token_subset_seconds']:.2f} s, "
-            f"zeroed {r['zero_pixels_seconds_extrapolated']:.1f} s*, "
-            f"naive {r['naive_seconds_extrapolated']:.1f} s*"
-            f"  ({r['times_faster_than_naive']:.1f} times faster)"
+            f"{r['k']}x{r['k']}, {r['windows']} windows of one image: "
+            f"subsets {measure.shown(r['spread']['token_subset'], 1, 3)} s, "
+            f"zeroed {measure.shown(r['spread']['zero_pixels'], 1, 1)} s*, "
+            f"naive {measure.shown(r['spread']['naive'], 1, 1)} s*, "
+            f"{measure.shown(r['times_faster_than_naive'], 1, 1)} times faster"
         )
     print(f"together {document['times_faster']:.1f} times faster")
     print(f"* extrapolated from {results[0]['timed_windows_of_the_slow_ways']} windows")
