@@ -219,3 +219,26 @@ def test_real_samples_run(
     (cell,) = document["cells"]
     normal = min(counts[0], 4)
     assert (cell["n_normal"], cell["n_anomalous"]) == (normal, min(counts[1], 8 - normal))
+
+
+def test_elpv_runs_from_its_package(run: Bench, tmp_path: Path) -> None:
+    pytest.importorskip("elpv_dataset")
+    document = run("elpv", tmp_path, tmp_path / "results", limit=8)
+    (cell,) = document["cells"]
+    assert document["failed"] == []
+    assert (cell["n_normal"], cell["n_anomalous"]) == (4, 4)
+    assert cell["metrics"]["image_auroc"] is not None
+    assert cell["metrics"]["pixel_auroc"] is None
+
+
+def test_real_label_files_without_images_fail_alone(
+    run: Bench, shared_dir: Path, tmp_path: Path
+) -> None:
+    """Two of the real sets hold label files only; each is one line, and the third one runs."""
+    document = run("dagm,visa,headct", shared_dir / "data", tmp_path, limit=2)
+    errors = {f["cell"]["dataset"]: f["error"] for f in document["failed"]}
+    assert set(errors) == {"dagm", "visa"}
+    for error in errors.values():
+        assert "files are missing (first: " in error
+        assert "\n" not in error
+    assert {c["dataset"] for c in document["cells"]} == {"headct"}
