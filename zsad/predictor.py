@@ -98,7 +98,11 @@ class LoadedMethod:
             _one_per_picture("box entries", boxes, images)
         near = self._reference_features(references)
 
-        def score(batch: PictureBatch, population: ImageFeatures | None = None) -> list[Prediction]:
+        def score(
+            batch: PictureBatch,
+            population: ImageFeatures | None = None,
+            uids: Sequence[str] = (),
+        ) -> list[Prediction]:
             rows = batch.rows
             context = self._context(
                 [names[i] for i in rows],
@@ -108,7 +112,7 @@ class LoadedMethod:
             if boxes is None and batch.pictures:
                 paths = ["" if p is None else p for p in batch.paths]
                 self._detect(context, batch.pictures, paths)
-            context.population = population
+            context.population, context.population_uids = population, uids
             if near is not None:
                 context.references = {c.key: near for c in context.categories}
             if batch.features is None:
@@ -236,7 +240,7 @@ class LoadedMethod:
     def _together(
         self,
         read: Iterator[PictureBatch],
-        score: Callable[[PictureBatch, ImageFeatures | None], list[Prediction]],
+        score: Callable[[PictureBatch, ImageFeatures | None, Sequence[str]], list[Prediction]],
     ) -> Iterator[Prediction]:
         """Score with a method that compares all pictures: encode all of them first."""
         batches: list[PictureBatch] = []
@@ -248,8 +252,9 @@ class LoadedMethod:
             batches.append(batch)
         encoded = [b.features for b in batches if b.features is not None]
         population = ImageFeatures.concat(encoded).to(self.device) if encoded else None
+        uids = [p or f"picture {i + 1}" for b in batches for i, p in zip(b.rows, b.paths)]
         for batch in batches:
-            found = score(batch, population) if batch.rows else []
+            found = score(batch, population, uids) if batch.rows else []
             yield from batch.in_order(dict(zip(batch.rows, found)))
 
     # -------------------------------------------------------------------------- training

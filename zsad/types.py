@@ -374,8 +374,8 @@ class ScoreContext:
     ``categories``: one per image of the batch.  ``text``: what the method's ``prepare_text``
     returned, by ``Category.key``.  ``references``: normal images of the category (few-shot),
     by ``Category.key``.  ``population``: features of all test images of the category, for
-    transductive methods only.  ``boxes``: detector answers, or None where none was asked for.
-    ``uids``: stable names of the images.
+    transductive methods only, and ``population_uids`` their names (empty: unknown).  ``boxes``:
+    detector answers, or None where none was asked for.  ``uids``: stable names of the images.
     """
 
     categories: Sequence[Category]
@@ -386,6 +386,7 @@ class ScoreContext:
     population: ImageFeatures | None = None
     boxes: Sequence[Boxes | None] | None = None
     uids: Sequence[str] = ()
+    population_uids: Sequence[str] = ()
 
 
 @dataclass

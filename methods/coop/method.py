@@ -23,7 +23,9 @@ from zsad.methods.filo.modules import PromptLearner
 from zsad.methods.filo.texts import encode
 from zsad.types import (
     BackboneInfo,
+    BuiltMaps,
     Category,
+    Explanation,
     FeatureRequest,
     ImageFeatures,
     MapSpec,
@@ -32,6 +34,7 @@ from zsad.types import (
     Tap,
     TrainBatch,
 )
+from zsad.windows import window_region
 
 if TYPE_CHECKING:
     from zsad.backbones.text import PromptTokens, TextEncoder
@@ -113,23 +116,71 @@ class CoOp(Method):
         return torch.stack(out)
 
     # -------------------------------------------------------------------------- scoring
-    def logits(self, features: ImageFeatures, context: ScoreContext) -> tuple[Tensor, Tensor]:
+    def embeddings(self, features: ImageFeatures, context: ScoreContext) -> tuple[Tensor, Tensor]:
+        """Return the unit class embeddings [B, E] and the label embeddings [B, 2, E]."""
+        cls = F.normalize(features[CLS].float(), dim=-1)
+        return cls, self.pairs(cls, context)
+
+    def logits(self, features: ImageFeatures, cls: Tensor, pair: Tensor) -> tuple[Tensor, Tensor]:
         """Return cosines / temperature: image [B, 2] and patches [B, 2, h, w]."""
         scale = 1 / self.config.temperature
-        cls = F.normalize(features[CLS].float(), dim=-1)
-        pair = self.pairs(cls, context)
         image = scale * torch.einsum("be,bce->bc", cls, pair)
         patches = features.patches(self.dense).float()
         return image, dense.similarity(patches, pair, features.grid, scale)
 
     def score(self, features: ImageFeatures, context: ScoreContext) -> Scores:
         """Image: probability [B] from the class token; map: pair logits."""
-        image, patches = self.logits(features, context)
-        return Scores([patches], image.softmax(-1)[:, 1])
+        cls, pair = self.embeddings(features, context)
+        image, patches = self.logits(features, cls, pair)
+        parts = {"cls": cls, "pair": pair}
+        return Scores([patches], image.softmax(-1)[:, 1], parts=parts)
 
     def map_spec(self) -> MapSpec:
         sigma = self.config.sigma
         return MapSpec(blur="gaussian" if sigma else "none", sigma=sigma)
+
+    # ---------------------------------------------------------------------- explanation
+    def explain(
+        self,
+        features: ImageFeatures,
+        scores: Scores,
+        maps: BuiltMaps,
+        context: ScoreContext,
+        k: int = 5,
+    ) -> list[list[Explanation]]:
+        """Return the two learned sentences, the one more like the image first.
+
+        The region is the patch that speaks most for it; the note lists the words of the
+        vocabulary that lie nearest to the learned ones (the original's Table 4).
+        """
+        cls, pair = scores.parts["cls"], scores.parts["pair"]
+        margin = dense.pair_difference(scores.maps[0]).flatten(1)  # [B, L]
+        contexts = self.prompts(cls if self.conditional else None)
+        words = [", ".join(context.text_encoder.nearest_words(c)) for c in contexts]
+        found = []
+        for i, category in enumerate(context.categories):
+            cosines = (pair[i] @ cls[i]).tolist()
+            places = int(margin[i].argmin()), int(margin[i].argmax())
+            labels = (
+                ("normal", self.config.normal_word),
+                ("anomalous", self.config.anomalous_word),
+            )
+            reasons = [
+                Explanation(
+                    text=f"[{self.config.n_ctx} learned words] {word} {category.class_name}",
+                    similarity=cosine,
+                    label=label,  # type: ignore[arg-type]
+                    source="learned",
+                    region=window_region(place, features.grid, 1),
+                    note=f"nearest words: {words[i % len(words)]}",
+                )
+                for (label, word), cosine, place in zip(labels, cosines, places)
+            ]
+            reasons.sort(key=lambda reason: -reason.similarity)
+            for rank, reason in enumerate(reasons, start=1):
+                reason.rank = rank
+            found.append(reasons[:k])
+        return found
 
     # ------------------------------------------------------------------------- training
     def losses(
@@ -137,7 +188,7 @@ class CoOp(Method):
     ) -> dict[str, Tensor]:
         """Return ``image``, the cross-entropy of the labels; on request also ``pixel``, focal and
         Dice terms of the map."""
-        image, patches = self.logits(features, context)
+        image, patches = self.logits(features, *self.embeddings(features, context))
         terms = {"image": F.cross_entropy(image, batch.labels.long())}
         total = terms["image"]
         if weight := self.config.loss.pixel_weight:

@@ -20,7 +20,9 @@ from zsad.method import Method, chosen_blocks
 from zsad.methods.musc.config import Config
 from zsad.types import (
     BackboneInfo,
+    BuiltMaps,
     Category,
+    Explanation,
     FeatureRequest,
     ImageFeatures,
     MapSpec,
@@ -28,6 +30,7 @@ from zsad.types import (
     Scores,
     Tap,
 )
+from zsad.windows import window_region
 
 if TYPE_CHECKING:
     from zsad.backbones.text import TextEncoder
@@ -103,6 +106,51 @@ class MuSc(Method):
         sigma = self.config.sigma
         return MapSpec(align_corners=True, blur="gaussian" if sigma else "none", sigma=sigma)
 
+    def explain(
+        self,
+        features: ImageFeatures,
+        scores: Scores,
+        maps: BuiltMaps,
+        context: ScoreContext,
+        k: int = 5,
+    ) -> list[list[Explanation]]:
+        """Return the most anomalous patches, each with the image that holds its nearest like.
+
+        ``similarity`` is the cosine of the two, mean over the layers, without neighbourhoods.
+        """
+        population = context.population
+        if population is None:
+            return [[] for _ in range(features.batch_size)]
+        rows = _rows_of(features, population).tolist()
+        planes = scores.maps[0].flatten(1)  # [B, L]
+        top = planes.topk(min(k, planes.shape[1])).indices  # [B, k]
+        likeness = torch.zeros(*top.shape, population.batch_size, device=planes.device)
+        for tap in self.taps:
+            patches = aggregate(population.patches(tap).float(), population.grid, 1)
+            for i, (row, chosen) in enumerate(zip(rows, top)):
+                likeness[i] += (patches @ patches[row, chosen].T).amax(1).T / len(self.taps)
+        found = []
+        for i, row in enumerate(rows):
+            likeness[i, :, row] = -torch.inf
+            best = likeness[i].max(1)
+            found.append(
+                [
+                    Explanation(
+                        text=f"its nearest like is in {_name(context, other)}",
+                        similarity=cosine,
+                        label="region",
+                        source="test images",
+                        rank=rank,
+                        region=window_region(patch, features.grid, 1),
+                        note=f"most alike among the patches of {len(likeness[i, 0]) - 1} images",
+                    )
+                    for rank, (patch, other, cosine) in enumerate(
+                        zip(top[i].tolist(), best.indices.tolist(), best.values.tolist()), start=1
+                    )
+                ]
+            )
+        return found
+
     def run_info(self) -> dict[str, Any]:
         """The number of images that scored each other, of the last category."""
         return {"population": 0 if self._known is None else len(self._known.image)}
@@ -157,6 +205,12 @@ def rescore(scores: Tensor, cls: Tensor, neighbours: Sequence[int]) -> Tensor:
         best = similarity.topk(min(k, len(scores)), dim=1)
         rounds.append((best.values * scores[best.indices]).sum(1) / best.values.sum(1))
     return torch.stack(rounds).mean(0)
+
+
+def _name(context: ScoreContext, row: int) -> str:
+    """An image of the population by its name, else by its number."""
+    uids = context.population_uids
+    return uids[row] if uids else f"image {row + 1}"
 
 
 def _rows_of(features: ImageFeatures, population: ImageFeatures) -> Tensor:

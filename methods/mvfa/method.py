@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zsad import maps as dense
+from zsad.ensemble import rank_phrases
 from zsad.method import ImportedCheckpoint, TrainPhase, chosen_blocks
 from zsad.methods.aprilgan.stages import StageMethod
 from zsad.methods.mvfa import convert
@@ -24,6 +25,8 @@ from zsad.methods.mvfa.config import Config
 from zsad.methods.winclip.prompts import TEMPLATES
 from zsad.types import (
     BackboneInfo,
+    BuiltMaps,
+    Explanation,
     FeatureRequest,
     ImageFeatures,
     ScoreContext,
@@ -31,6 +34,9 @@ from zsad.types import (
     Tap,
     TrainBatch,
 )
+from zsad.windows import window_region
+
+TOP_SHARE = 0.01  # of the patches: those that an explanation speaks of
 
 
 class Adapter(nn.Module):
@@ -108,6 +114,34 @@ class MVFA(StageMethod):
         stream = self.adapted(features, context)
         image = self.image_probabilities(self.stage_logits(stream.det, pair, features.grid))
         return Scores(self.stage_logits(stream.seg, pair, features.grid), image.mean(0))
+
+    # ------------------------------------------------------------------- explanation
+    def explain(
+        self,
+        features: ImageFeatures,
+        scores: Scores,
+        maps: BuiltMaps,
+        context: ScoreContext,
+        k: int = 5,
+    ) -> list[list[Explanation]]:
+        """Rank the state phrases by their cosine with the adapted features of the image's most
+        anomalous patches; the region is the first of them."""
+        probability = torch.stack([dense.pair_probability(m) for m in scores.maps]).mean(0)
+        flat = probability.flatten(1)  # [B, L]
+        top = flat.topk(max(1, round(TOP_SHARE * flat.shape[1])), dim=1).indices
+        rows = torch.arange(len(top), device=top.device)[:, None]
+        stages = [F.normalize(s, dim=-1)[rows, top] for s in self.adapted(features, context).seg]
+        units = F.normalize(torch.stack(stages).mean((0, 2)), dim=-1)  # [B, E]
+        note = f"adapted features of the {top.shape[1]} most anomalous patches; mean over "
+        note += f"{len(TEMPLATES)} templates"
+        found = [
+            rank_phrases(unit, context.text[c.key], k, note)
+            for unit, c in zip(units, context.categories)
+        ]
+        for reasons, first in zip(found, top[:, 0].tolist()):
+            for reason in reasons:
+                reason.region = window_region(first, features.grid, 1)
+        return found
 
     # ------------------------------------------------------------------------- training
     def losses(

@@ -98,6 +98,16 @@ class TextEncoder:
         with torch.no_grad():
             return self.tower.token_embedding(tokens.ids[:, : self._length(tokens.eot)])  # type: ignore[no-any-return]
 
+    @torch.no_grad()
+    def nearest_words(self, vectors: Tensor) -> list[str]:
+        """Return for each of the vectors [K, W] the word (or piece of one) of the vocabulary whose
+        embedding has the smallest Euclidean distance."""
+        from open_clip.tokenizer import decode
+
+        table = self.tower.token_embedding.weight.float()
+        found = torch.cdist(vectors.to(table), table).argmin(1)
+        return [str(decode(i)).strip() for i in found[:, None]]
+
     # ------------------------------------------------------------------------ encoding
     @torch.no_grad()
     def encode_texts(self, texts: Sequence[str]) -> Tensor:

@@ -281,6 +281,7 @@ class CategoryRun:
             population=population,
             boxes=boxes,
             uids=[s.uid for s in samples],
+            population_uids=[s.uid for _, b in outcome.stored for s in b.samples],
         )
         size = head.request.variant.image_size
         with timer.stage("head", f"head:{head.label}"):

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tests.methods.small import BOTTLE, NUT, context, encode
-from zsad import registry
+from zsad import maps, registry
 from zsad.backbones import Backbone
 from zsad.methods.cocoop.method import CoCoOp
 from zsad.methods.coop.method import CLS, CoOp
@@ -82,6 +82,22 @@ def test_permuting_and_cutting_a_batch(backbone: Backbone, features: ImageFeatur
     torch.testing.assert_close(mixed.image, whole.image[order], atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(mixed.maps[0], whole.maps[0][order], atol=1e-3, rtol=1e-4)
     torch.testing.assert_close(one.image[0], whole.image[1], atol=1e-5, rtol=1e-4)
+
+
+def test_every_image_has_learned_words_of_its_own(
+    backbone: Backbone, features: ImageFeatures
+) -> None:
+    method = make(backbone, n_ctx=2)
+    ctx = context(method, backbone, BOTTLE, NUT, BOTTLE)
+    with torch.no_grad():
+        method.prompts.meta_net.linear2.weight.mul_(50)
+        scores = method.score(features, ctx)
+        built = maps.build_maps(scores, method.map_spec(), 84)
+        reasons = method.explain(features, scores, built, ctx, k=1)
+    assert [len(r) for r in reasons] == [1, 1, 1]
+    notes = [r[0].note for r in reasons]
+    assert len(set(notes)) > 1
+    assert all(n.startswith("nearest words: ") and n.count(",") == 1 for n in notes)
 
 
 def test_parameter_count_is_the_published_one(backbone: Backbone) -> None:

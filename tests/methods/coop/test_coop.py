@@ -45,6 +45,32 @@ def test_a_context_of_real_words_is_the_plain_sentence(backbone: Backbone) -> No
     torch.testing.assert_close(pair, expected, atol=1e-5, rtol=1e-5)
 
 
+def test_the_explanation_shows_both_sentences_and_the_nearest_words(backbone: Backbone) -> None:
+    method = make(backbone, n_ctx=4, sigma=0.0)
+    encoder = backbone.text_encoder()
+    with torch.no_grad():
+        words = encoder.embed_tokens(encoder.tokenize(["a photo of a"]))[0, 1:5]
+        method.prompts.ctx.copy_(words + 1e-4)
+        ctx = context(method, backbone, NUT)
+        normal, anomalous = ctx.text["metal_nut"].pair
+        height, width = backbone.info.grid(SIZE)
+        tokens = normal.expand(1, 1 + height * width, -1).clone()
+        tokens[0, 1 + 3 * width + 1] = anomalous
+        found = ImageFeatures((height, width), {method.dense: tokens, CLS: anomalous[None]})
+        scores = method.score(found, ctx)
+        built = maps.build_maps(scores, method.map_spec(), SIZE)
+        (reasons,) = method.explain(found, scores, built, ctx)
+    assert [r.text for r in reasons] == [
+        "[4 learned words] anomalous metal nut",
+        "[4 learned words] normal metal nut",
+    ]
+    assert [(r.label, r.rank) for r in reasons] == [("anomalous", 1), ("normal", 2)]
+    assert reasons[0].similarity == pytest.approx(1.0, abs=1e-5)
+    assert reasons[1].similarity == pytest.approx(float(normal @ anomalous), abs=1e-5)
+    assert reasons[0].region == pytest.approx((1 / width, 3 / height, 2 / width, 4 / height))
+    assert {r.note for r in reasons} == {"nearest words: a, photo, of, a"}
+
+
 def test_parameter_count_is_the_published_one(backbone: Backbone) -> None:
     info = replace(backbone.info, text_width=768, embed=768)
     method = CoOp(registry.method("coop").resolve(), info)
@@ -89,8 +115,8 @@ def test_training_and_inference_encode_the_same(backbone: Backbone, recipe: Modu
     found = encode(method, backbone, recipe.images(2, SIZE, 5))
     prepared = context(method, backbone, BOTTLE, NUT)
     with torch.no_grad():
-        score = method.logits(found, prepared)[0]
-        train = method.logits(found, replace(prepared, text={}))[0]
+        score = method.logits(found, *method.embeddings(found, prepared))[0]
+        train = method.logits(found, *method.embeddings(found, replace(prepared, text={})))[0]
     torch.testing.assert_close(score, train)
 
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 
+import zsad
 from tests.methods.small import hand_info
 from zsad import maps, registry
 from zsad.errors import RequestError
@@ -154,6 +159,48 @@ def test_rescoring_by_hand() -> None:
     torch.testing.assert_close(rescore(scores, cls, [2]), two)
     torch.testing.assert_close(rescore(scores, cls, [1, 2]), (scores + two) / 2)
     torch.testing.assert_close(rescore(scores, cls, [3]), rescore(scores, cls, [9]))
+
+
+def test_a_patch_is_explained_by_its_nearest_like() -> None:
+    """Image 0's patch 7 is odd; the only other image that has something like it is named."""
+    method = make(degrees=[1], layers=[4], image_neighbours=[1])
+    (tap,) = method.taps
+    tokens = random_features(method, 1, 3)[tap].repeat(4, 1, 1)
+    odd = torch.randn(12, generator=torch.Generator().manual_seed(9))
+    tokens[0, 1 + 7] = odd
+    tokens[2, 1 + 20] = odd + 0.3 * torch.randn(12, generator=torch.Generator().manual_seed(8))
+    cls = torch.randn(4, 6, generator=torch.Generator().manual_seed(4))
+    population = ImageFeatures(GRID, {tap: tokens, CLS: cls})
+    context = ScoreContext(
+        [BOTTLE], {}, population=population, population_uids=["a.png", "b.png", "c.png", "d.png"]
+    )
+    features = population.select([0])
+    scores = method.score(features, context)
+    built = maps.build_maps(scores, method.map_spec(), 50)
+    (reasons,) = method.explain(features, scores, built, context, k=2)
+    assert [r.rank for r in reasons] == [1, 2]
+    assert reasons[0].text == "its nearest like is in c.png"
+    assert reasons[0].region == pytest.approx((2 / 5, 1 / 5, 3 / 5, 2 / 5))
+    units = [aggregate(tokens[[i], 1:], GRID, 1)[0] for i in (0, 2)]
+    assert reasons[0].similarity == pytest.approx(float(units[0][7] @ units[1][20]), abs=1e-5)
+    unnamed = ScoreContext([BOTTLE], {}, population=population)
+    assert "image 3" in method.explain(features, scores, built, unnamed)[0][0].text
+
+
+def test_predicted_pictures_are_explained_by_each_other(
+    small_weights: Callable[..., Path], tmp_path: Path
+) -> None:
+    paths = []
+    for i in range(3):
+        pixels = np.random.default_rng(i).integers(0, 255, (56, 56, 3), dtype=np.uint8)
+        paths.append(str(tmp_path / f"{i}.png"))
+        Image.fromarray(pixels).save(paths[-1])
+    loaded = zsad.load_method(
+        "musc", backbone="file", weights=small_weights(39), image_size=56, device="cpu"
+    )
+    for path, prediction in zip(paths, loaded.predict(paths)):
+        others = {f"its nearest like is in {p}" for p in paths if p != path}
+        assert {e.text for e in prediction.explanations} <= others
 
 
 def test_what_cannot_be_scored_is_refused() -> None:

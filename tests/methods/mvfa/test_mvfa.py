@@ -143,6 +143,31 @@ def test_a_planted_patch_lights_up_where_it_is(backbone: Backbone) -> None:
     assert abs(x - 3 * step) <= 1
 
 
+def test_the_explanation_speaks_of_the_most_anomalous_patches(backbone: Backbone) -> None:
+    """The planted patch holds one anomalous state; that state leads, where it was planted."""
+    method = make(backbone, layers=[2])
+    width = backbone.info.grid(SIZE)[1]
+    found, ctx = planted(method, backbone, 2 * width + 3)
+    text = ctx.text["bottle"]
+    state = text.n_normal + 2
+    shift = found[method.entry][0, 1 + 2 * width + 3, : backbone.info.embed] - text.pair[1]
+    found[method.entry][0, 1 + 2 * width + 3, : backbone.info.embed] = (
+        10 * (text.embeddings[state] - text.embeddings[: text.n_normal].mean(0)).clamp_min(0)
+        + shift
+    )
+    with torch.no_grad():
+        scores = method.score(found, ctx)
+        built = maps.build_maps(scores, method.map_spec(), SIZE)
+        (reasons,) = method.explain(found, scores, built, ctx, k=12)
+        unit = F.normalize(method.adapted(found, ctx).seg[0][0, 2 * width + 3], dim=-1)
+    cosines = dict(zip(text.phrases, (text.embeddings @ unit).tolist()))
+    assert [r.text for r in reasons] == sorted(cosines, key=lambda p: -cosines[p])
+    assert all(r.similarity == pytest.approx(cosines[r.text], abs=1e-5) for r in reasons)
+    assert {r.label for r in reasons} == {"normal", "anomalous"}
+    height = backbone.info.grid(SIZE)[0]
+    assert reasons[0].region == pytest.approx((3 / width, 2 / height, 4 / width, 3 / height))
+
+
 @pytest.mark.parametrize("image", ["bce", "released"])
 def test_training_lowers_the_loss_through_the_encoder(
     backbone: Backbone, recipe: ModuleType, image: str

@@ -18,6 +18,8 @@ class Odd(Plain):
 
     def score(self, features: ImageFeatures, context: ScoreContext) -> Scores:
         assert context.population is not None
+        assert len(set(context.population_uids)) == context.population.batch_size
+        assert set(context.uids) <= set(context.population_uids)
         scores = super().score(features, context)
         centre = context.population[Tap("cls")].mean(0)
         scores.image = (features[Tap("cls")] - centre).norm(dim=-1)
