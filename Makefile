@@ -15,8 +15,9 @@ DEMO_METHODS ?= clip,winclip,alfa
 DEMO_LIMIT ?= 64
 DEMO_RESULTS ?= results/demo
 PYTEST_ARGS ?= -n 2
+SUDO ?= $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: setup demo test fault lint format bench tables speed clean
+.PHONY: setup demo test fault browser readme lint format bench tables speed clean
 
 setup: $(STAMP)  ## virtual environment with zsad in editable mode
 
@@ -36,6 +37,12 @@ test: setup  ## the whole suite, offline
 
 fault: setup  ## only the tests that kill processes and fill disks
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m fault
+
+browser:  ## Debian's Chromium, with which the tests look at the report
+	command -v chromium || $(SUDO) apt-get install -y --no-install-recommends chromium
+
+readme: demo browser  ## what README shows of the demo: table, heat maps, picture of the report
+	$(BIN)/python -m docs.regenerate --results $(DEMO_RESULTS)
 
 lint: setup
 	$(BIN)/ruff check .

@@ -10,7 +10,7 @@ the page says                            what is run
 no ``--backbone``, or another than       ``--backbone file`` with a small CLIP in OpenAI's naming
 ``zsad-tiny``
 ``bench``, ``train``                     and ``--limit 2 --offline --device cpu``
-``make TARGET``                          ``make -n TARGET``: the target exists
+``make TARGET``                          the commands of zsad among those of ``make -n TARGET``
 ``pip install zsad[EXTRA]``              the extra exists
 ``python -m MODULE``, ``python FILE``    the module or file exists; a file of the page is run
 =======================================  ======================================================
@@ -168,8 +168,14 @@ class Workspace:
         return [*argv, f"backbone.weights={self.clip}", f"backbone.image_size={SIZE}"]
 
     def _make(self, block: Block, words: list[str]) -> None:
-        done = subprocess.run(["make", "-n", *words[1:]], cwd=ROOT, capture_output=True, text=True)
+        """Ask make what it would do, and do what of that is zsad's."""
+        command = ["make", "-n", *words[1:]]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
         assert done.returncode == 0, f"{block.place}: {shlex.join(words)}: {done.stderr}"
+        for line in done.stdout.replace("\\\n", " ").splitlines():
+            program, *rest = shlex.split(line, comments=True) or [""]
+            if program.endswith("bin/zsad") and block.mode == "run":
+                self._zsad(block, ["zsad", *rest], 0)
 
     def _pytest(self, block: Block, words: list[str]) -> None:
         """Call the test functions of a package as pytest would, without a second process."""
