@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import sys
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 from zsad.cli import options
 from zsad.cli.output import is_terminal, percent, print_json, print_table, stdout_to_stderr
 
 SHOWN = ("image_auroc", "image_ap", "pixel_auroc", "pixel_aupro")
+STAGES = ("train", "text", "decode", "encode", "boxes", "head", "map", "metrics")
 MOST_FAILURES = 20  # printed; all of them are in the results folder
 
 
@@ -105,8 +107,25 @@ def print_summary(document: dict[str, Any]) -> None:
         print_table(["method", "dataset", *heads], rows, right=range(2, 7))
     for banner in sorted({c.get("banner") or "" for c in document["cells"]} - {""}):
         print(f"Note: {banner}.")
+    if document["counters"].get("images"):
+        print(spent(document["seconds"], document["counters"]))
     print(f"Results: {document['results_dir']}  (`zsad tables` makes tables of them)")
     print_failures(document["failed"])
+
+
+def spent(seconds: Mapping[str, float], counters: Mapping[str, Any]) -> str:
+    """Where the time of this run went, how fast it was and how much memory it took."""
+    stages = [f"{name} {seconds[name]:.1f} s" for name in STAGES if seconds.get(name, 0) >= 0.05]
+    heads = {k[5:]: v for k, v in seconds.items() if k.startswith("head:")}
+    if len(heads) > 1:
+        costly = max(heads, key=lambda name: heads[name])
+        stages.append(f"costliest head {costly} {heads[costly]:.1f} s")
+    facts = [f"{counters['images']} images"]
+    if "images_per_second" in counters:
+        facts.append(f"{counters['images_per_second']:.1f} images/s")
+    memory = counters.get("peak_memory_mib", {})
+    facts += [f"{mib} MiB {where} memory at most" for where, mib in memory.items()]
+    return f"Time: {', '.join(stages)} ({', '.join(facts)})"
 
 
 def print_failures(failed: list[dict[str, Any]]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import platform
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -25,7 +26,7 @@ from zsad.runner.collect import ExampleCollector
 from zsad.runner.heads import Head, build_method, prepare_text
 from zsad.runner.plan import DatasetPlan, Plan, auxiliary_of
 from zsad.runner.request import Column, Request
-from zsad.runner.timing import StageTimer
+from zsad.runner.timing import StageTimer, peak_memory
 from zsad.runner.trained import Checkpoints, provide, trained_method
 from zsad.store import ResultStore
 from zsad.types import METRICS, Category, CellRecord, Sample
@@ -91,6 +92,7 @@ class Sweep:
     batch_sizes: set[int] = field(default_factory=set)
     images: int = 0
     done: int = 0
+    wall: float = 0.0  # seconds of the whole sweep
 
     @property
     def request(self) -> Request:
@@ -99,6 +101,7 @@ class Sweep:
     # ----------------------------------------------------------------------------- sweep
     def run(self) -> None:
         """Run every cell that is not stored.  Nothing that a dataset does ends the sweep."""
+        start = time.perf_counter()
         for key, stored in self.plan.cells():
             if stored:
                 self.store.promote(key)
@@ -109,6 +112,14 @@ class Sweep:
                 except Exception as error:  # the device may fail anywhere
                     log.debug("dataset %s failed", dataset.name, exc_info=True)
                     self._fail_rest(dataset, error)
+        self.wall += time.perf_counter() - start
+
+    def account(self) -> dict[str, Any]:
+        """Images a second over the whole sweep, and the peak memory of its process."""
+        found: dict[str, Any] = {"peak_memory_mib": peak_memory(self.device)}
+        if self.images:
+            found["images_per_second"] = round(self.images / self.wall, 3)
+        return found
 
     def _run_dataset(self, dataset: DatasetPlan) -> None:
         timer = StageTimer(self.device)

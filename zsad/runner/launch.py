@@ -76,6 +76,7 @@ def _run_here(request: Request, store: ResultStore, progress: bool) -> Finished:
         **backbone.counters.as_dict(),
         "cells_run": sweep.done,
         "batch_sizes": sorted(sweep.batch_sizes),
+        **sweep.account(),
     }
     return Finished(plan, backbone.info, device_account(device), counters, sweep.seconds)
 

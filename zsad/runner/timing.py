@@ -1,7 +1,8 @@
-"""Where the seconds of a run go."""
+"""Where the seconds of a run go, and how much memory it took."""
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -53,3 +54,21 @@ class StageTimer:
     def since(self, before: dict[str, float]) -> dict[str, float]:
         """Seconds added after ``before`` (a copy of :attr:`seconds`)."""
         return {k: v - before.get(k, 0.0) for k, v in self.seconds.items()}
+
+
+def peak_memory(device: torch.device) -> dict[str, int]:
+    """Peak memory in MiB: of this process (``host``) and, on a GPU, of its tensors (``device``).
+
+    ``host`` is left out where the system does not tell (Windows).
+    """
+    found: dict[str, int] = {}
+    try:
+        import resource
+    except ImportError:
+        pass
+    else:
+        used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        found["host"] = round(used / (1 << 20 if sys.platform == "darwin" else 1 << 10))
+    if device.type == "cuda":
+        found["device"] = round(torch.cuda.max_memory_allocated(device) / (1 << 20))
+    return found
