@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -25,6 +26,8 @@ from omegaconf.errors import OmegaConfBaseException
 from zsad.errors import RequestError, nearest
 
 T = TypeVar("T")
+MOST_NODES = 100_000  # of a YAML document with aliases
+DEEPEST = 100  # brackets inside of each other
 
 
 # ------------------------------------------------------------------------------- layers
@@ -48,9 +51,10 @@ def read_yaml(path: Path | str) -> dict[str, Any]:
     """Read a YAML mapping.  Raises :class:`RequestError` that names the file."""
     path = Path(path)
     try:
-        loaded = OmegaConf.to_container(
-            OmegaConf.create(path.read_text(encoding="utf-8")), resolve=True
-        )
+        text = path.read_text(encoding="utf-8")
+        _check_depth(text)
+        _check_aliases(text)
+        loaded = OmegaConf.to_container(OmegaConf.create(text), resolve=True)
     except FileNotFoundError:
         raise RequestError(f"{path}: no such file; give the path of a YAML file") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -60,6 +64,40 @@ def read_yaml(path: Path | str) -> dict[str, Any]:
     if not isinstance(loaded, dict):
         raise RequestError(f"{path}: must hold a mapping of keys, not a {type(loaded).__name__}")
     return typing.cast("dict[str, Any]", loaded)
+
+
+def _check_depth(text: str) -> None:
+    """Raise ``ValueError`` for brackets that open and open: the parser would need minutes."""
+    depth = deepest = 0
+    for bracket in re.findall(r"[][{}]", text):
+        depth += 1 if bracket in "[{" else -1
+        deepest = max(deepest, depth)
+    if deepest > DEEPEST:
+        raise ValueError(f"more than {DEEPEST} brackets inside of each other")
+
+
+def _check_aliases(text: str) -> None:
+    """Raise ``ValueError`` for a document that aliases blow up: each is copied where it stands."""
+    if "*" not in text or "&" not in text:
+        return
+    sizes: dict[int, int] = {}
+
+    def size(node: yaml.Node) -> int:
+        if id(node) in sizes:
+            if not sizes[id(node)]:
+                raise ValueError("an alias inside of what it stands for")
+            return sizes[id(node)]
+        sizes[id(node)] = 0  # not known yet
+        inner: list[Any] = node.value if isinstance(node, yaml.CollectionNode) else []
+        total = 1
+        for item in inner:
+            total += sum(map(size, item)) if isinstance(item, tuple) else size(item)
+        sizes[id(node)] = total
+        return total
+
+    root = yaml.compose(text, Loader=yaml.SafeLoader)
+    if root is not None and size(root) > MOST_NODES:
+        raise ValueError(f"aliases that expand to more than {MOST_NODES:,} values")
 
 
 def first_line(error: BaseException) -> str:

@@ -7,9 +7,22 @@ from collections.abc import Iterable
 
 
 class ZsadError(Exception):
-    """Base of all errors that the command line prints without a traceback."""
+    """Base of all errors that the command line prints without a traceback.
+
+    A message is one line, whatever the names and values in it hold.
+    """
 
     exit_code = 2
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*(one_line(a) if isinstance(a, str) else a for a in args))
+
+
+def one_line(text: str) -> str:
+    """Return ``text`` with what does not print (line ends, control characters) written out."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 class RequestError(ZsadError):

@@ -177,7 +177,7 @@ def _umask() -> int:
 def read_json(path: Path | str) -> Any:
     """Read a JSON file.  Raises :class:`DataError` that names the file and the line."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return json.loads(Path(path).read_text(encoding="utf-8"), parse_constant=_no_number)
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -186,6 +186,10 @@ def read_json(path: Path | str) -> Any:
         raise DataError(f"{path}, line {error.lineno}: not valid JSON ({error.msg})") from None
     except (ValueError, RecursionError) as error:  # a number without end, brackets without end
         raise DataError(f"{path}: not JSON that can be read ({error})") from None
+
+
+def _no_number(name: str) -> float:
+    raise ValueError(f"{name} is no number")
 
 
 def sha256_file(path: Path | str) -> str:

@@ -33,6 +33,10 @@ _ENTRY_KEYS = (
     *("config", "presets", "transductive", "backbones", "notes"),
 )
 LAUNCHERS = ("local", "ray")
+_ENTRY_KINDS: dict[str, type] = {
+    **{"trained": bool, "transductive": bool, "config": dict, "presets": dict},
+    **{"backbones": list, "notes": list},
+}  # others are text
 _PLUGIN_DIRS: list[Path] = []
 
 
@@ -165,6 +169,12 @@ def _read_entry(path: Any) -> MethodEntry:
             raise RequestError(
                 f"{path}: unknown key '{key}'{nearest(str(key), _ENTRY_KEYS)}; "
                 f"valid: {', '.join(_ENTRY_KEYS)}"
+            )
+    for key, value in raw.items():
+        wanted = _ENTRY_KINDS.get(key, str)
+        if value is not None and not isinstance(value, wanted):
+            raise RequestError(
+                f"{path}: key '{key}' must be of type {wanted.__name__}, not {type(value).__name__}"
             )
     if raw.get("group", "papers") not in GROUPS[:2]:
         raise RequestError(f"{path}: group '{raw['group']}' must be one of: papers, baselines")

@@ -149,9 +149,12 @@ class ResultStore:
         import pandas as pd
 
         try:
-            return pd.read_parquet(path)
-        except (OSError, ValueError) as error:
+            frame = pd.read_parquet(path)
+        except Exception as error:  # arrow raises many types
             raise DataError(f"{path}: cannot be read ({error}); run the cell again") from None
+        if not set(SCORE_COLUMNS) <= set(frame.columns):
+            raise DataError(f"{path}: not the image scores of a cell; run the cell again")
+        return frame
 
     def cells(self) -> Iterator[StoredCell]:
         """Yield every whole record with its place, sorted by path; broken files are logged."""
@@ -199,7 +202,10 @@ class ResultStore:
         found = []
         for path in self._files("failures"):
             try:
-                found.append(Failure(**{f.name: read_json(path)[f.name] for f in fields(Failure)}))
+                raw = read_json(path)
+                failure = Failure(**{f.name: raw[f.name] for f in fields(Failure)})
+                _check_plain(failure)
+                found.append(failure)
             except (ZsadError, KeyError, TypeError):
                 log.warning("skipped: %s is not a whole failure record", path)
         return found
@@ -219,8 +225,8 @@ class ResultStore:
             return {"format": 1, "runs": []}
         try:
             found = read_json(path)
-            return {"format": 1, "runs": [dict(r, id=r["id"]) for r in found["runs"]]}
-        except (DataError, KeyError, TypeError) as error:
+            return {"format": 1, "runs": [dict(r, id=str(r["id"])) for r in found["runs"]]}
+        except (DataError, KeyError, TypeError, ValueError) as error:
             log.warning("%s: not a whole manifest (%s); a new one is begun", path, error)
             return {"format": 1, "runs": []}
 
@@ -278,15 +284,51 @@ def _plain(record: CellRecord) -> dict[str, Any]:
     return content
 
 
+_TEXT = ("method", "dataset", "category", "fingerprint", "error", "kind")
+_WHOLE = ("seed", "n_normal", "n_anomalous")
+_INFO_TEXT = (
+    *("title", "method", "group", "preset", "protocol", "variant", "dataset_fingerprint"),
+    *("backbone", "weights_source", "weights_sha256", "banner", "precision", "mask_resize"),
+)
+_INFO_WHOLE = ("shots", "limit", "image_size")
+_INFO_GROUPS = ("trained_on", "config", "metrics", "method_info", "boxes", "metric_bounds")
+
+
+def _check_plain(held: CellRecord | Failure) -> None:
+    """Raise ``TypeError`` for text that is none, or a number that is none."""
+    for f in fields(held):
+        value = getattr(held, f.name)
+        if f.name in _TEXT and not isinstance(value, str):
+            raise TypeError(f"{f.name} is no text")
+        if f.name in _WHOLE and (not isinstance(value, int) or isinstance(value, bool)):
+            raise TypeError(f"{f.name} is no whole number")
+
+
+def _check_record(record: CellRecord) -> None:
+    """Raise ``TypeError`` unless everything that others rely on is of its type."""
+    _check_plain(record)
+    info = record.info
+    for name in ("metrics", "undefined", "seconds", "info"):
+        if not isinstance(getattr(record, name), dict):
+            raise TypeError(f"{name} is no mapping")
+    numbers = [v for v in record.metrics.values() if v is not None] + [*record.seconds.values()]
+    if not all(isinstance(v, (int, float)) and math.isfinite(v) for v in numbers):
+        raise TypeError("a metric or a time is no finite number")
+    if not all(isinstance(v, str) for v in record.undefined.values()):
+        raise TypeError("a reason is no text")
+    for names, kind in ((_INFO_TEXT, str), (_INFO_WHOLE, int), (_INFO_GROUPS, dict)):
+        for name in names:
+            if info.get(name) is not None and not isinstance(info[name], kind):
+                raise TypeError(f"info.{name} is no {kind.__name__}")
+
+
 def _read_record(path: Path) -> tuple[CellRecord, float]:
     raw = read_json(path)
     try:
         record = CellRecord(**{f.name: raw[f.name] for f in fields(CellRecord)})
-        metrics, seed = record.metrics, record.seed
-        if not isinstance(metrics, dict) or not isinstance(seed, int):
-            raise TypeError("metrics or seed of a wrong type")
+        _check_record(record)
         return record, float(raw.get("written", 0.0))
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise DataError(f"{path}: not a whole record ({error}); run the cell again") from None
 
 

@@ -240,11 +240,21 @@ class Boxes:
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> Boxes:
-        return cls(
+        """Take boxes from JSON.  Raises ``KeyError``, ``TypeError`` or ``ValueError``."""
+        found = cls(
             [[float(x) for x in b] for b in value["boxes"]],
             [float(s) for s in value["scores"]],
             [str(p) for p in value["phrases"]],
         )
+        if not len(found.boxes) == len(found.scores) == len(found.phrases):
+            raise ValueError(
+                f"{len(found.boxes)} boxes, {len(found.scores)} scores and {len(found.phrases)} "
+                f"phrases; give one of each per box"
+            )
+        for box in found.boxes:
+            if len(box) != 4 or not all(-1 <= x <= 2 for x in box):
+                raise ValueError(f"{box} is not [cx, cy, w, h] in fractions of the image")
+        return found
 
 
 # ------------------------------------------------------------------------------ scoring

@@ -49,19 +49,10 @@ class BoxFile:
 
 def _boxes(path: Path, name: str, value: Any) -> Boxes:
     try:
-        found = Boxes.from_dict(value)
-    except (KeyError, TypeError, ValueError) as error:
+        return Boxes.from_dict(value)
+    except ValueError as error:
+        raise DataError(f"{path}: '{name}': {error}") from None
+    except (KeyError, TypeError) as error:
         raise DataError(
             f"{path}: '{name}' needs lists boxes, scores and phrases ({error!r})"
         ) from None
-    if not len(found.boxes) == len(found.scores) == len(found.phrases):
-        raise DataError(
-            f"{path}: '{name}' has {len(found.boxes)} boxes, {len(found.scores)} scores and "
-            f"{len(found.phrases)} phrases; give one of each per box"
-        )
-    wrong = [b for b in found.boxes if len(b) != 4 or not all(-1 <= x <= 2 for x in b)]
-    if wrong:
-        raise DataError(
-            f"{path}: '{name}': {wrong[0]} is not [cx, cy, w, h] in fractions of the image"
-        )
-    return found

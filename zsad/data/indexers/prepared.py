@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from zsad.data.indexers.base import Indexing, NotThisLayout, indexer, mask_key, stem
+from zsad.errors import DataError
+from zsad.io import read_json
 from zsad.types import Sample
 
 
@@ -24,10 +25,12 @@ def meta_json(at: Indexing, *, file: str = "meta.json") -> list[Sample]:
     if not path.is_file():
         raise NotThisLayout(f"{path} is missing")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        splits = {str(k).lower(): v for k, v in content.items()}
+        splits = {str(k).lower(): v for k, v in read_json(path).items()}
         parts = {s: dict(splits.get(s) or {}) for s in ("train", "test")}
-    except (OSError, ValueError, AttributeError, TypeError) as error:
+    except DataError as error:
+        at.problems.append(str(error))
+        return []
+    except (ValueError, AttributeError, TypeError) as error:
         at.problems.append(f"{path}: not a meta.json ({error})")
         return []
     known = {_plain(key): key for key in at.spec.categories}
