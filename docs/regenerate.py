@@ -104,8 +104,9 @@ def conditions(store: ResultStore, board: Board) -> str:
     if runs:
         seconds = sum(v for k, v in runs[-1]["seconds"].items() if ":" not in k)
         device = runs[-1]["device"]
-        threads = f" with {device['threads']} threads" if device.get("kind") == "cpu" else ""
-        text += f", {seconds:.0f} s of computing on {device['name']}{threads}"
+        text += f", {seconds:.0f} s of computing on {device['name']}"
+        if device.get("kind") == "cpu":
+            text += f" ({device['threads']} thread{'s' * (device['threads'] > 1)})"
     return f"{text}."
 
 

@@ -14,6 +14,7 @@ from PIL import Image
 
 from tests.data.miniatures import WRITERS, write_miniature
 from tests.docs.workspace import Workspace, clean_environment, forget, forget_modules
+from zsad import registry
 
 
 @pytest.fixture(scope="session")
@@ -64,6 +65,9 @@ def workspace(
     clean_environment(monkeypatch)
     folder = tmp_path / "reader"
     shutil.copytree(brought, folder, ignore=shutil.ignore_patterns("clip.pt"))
+    known = registry.plugin_dirs()
     yield Workspace(folder, miniatures, brought / "clip.pt", monkeypatch)
     forget()
     forget_modules(folder)
+    for plugins in known:  # of other tests in this process
+        registry.add_plugins(plugins)

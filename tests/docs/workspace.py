@@ -226,6 +226,7 @@ def without(argv: Sequence[str], option: str) -> list[str]:
 
 def forget_modules(folder: Path) -> None:
     """Drop what was imported from a page's folder, and the layouts that it registered."""
+    sys.path[:] = [place for place in sys.path if not place.startswith(str(folder))]
     for name, module in list(sys.modules.items()):
         if str(getattr(module, "__file__", None) or "").startswith(str(folder)):
             del sys.modules[name]
