@@ -17,7 +17,10 @@ DEMO_RESULTS ?= results/demo
 PYTEST_ARGS ?= -n 2
 SUDO ?= $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: setup demo test fault browser readme lint format bench tables speed clean
+SPEED := end_to_end pipeline scaling text filo windows maps metrics training loading
+SPEED_BATCH ?= 8
+
+.PHONY: setup demo test fault browser readme lint format bench tables speed speed-full speed-gpu clean
 
 setup: $(STAMP)  ## virtual environment with zsad in editable mode
 
@@ -60,8 +63,19 @@ bench: setup  ## make bench METHODS=winclip,filo DATASETS=industrial DATA_ROOT=/
 tables: setup
 	$(BIN)/zsad tables --results $(RESULTS)
 
-speed: setup  ## speed benchmarks; each prints its conditions and its figures
-	set -e; for file in benchmarks/speed/[a-z]*.py; do $(BIN)/python $$file; done
+speed: setup  ## quick speed benchmarks; each prints its conditions and its figures
+	set -e; for name in $(SPEED); do echo "== $$name"; \
+		$(BIN)/python -m zsad.benchmarks.speed.$$name --quick; done
+
+speed-full: setup  ## the same at real size; an hour on two cores
+	set -e; for name in $(SPEED); do echo "== $$name"; \
+		$(BIN)/python -m zsad.benchmarks.speed.$$name; done
+
+speed-gpu: setup  ## all methods at ViT-L/14@336, 518 pixels, bf16
+	$(BIN)/python -m zsad.benchmarks.speed.end_to_end --device cuda --precision bf16 \
+		--batch $(SPEED_BATCH) --repeats 9
+	$(BIN)/python -m zsad.benchmarks.speed.scaling --device cuda --precision bf16 \
+		--backbone vit-l-14-336 --sizes 336,518 --repeats 9
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

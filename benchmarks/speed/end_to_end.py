@@ -36,7 +36,7 @@ from zsad.benchmarks.speed import measure
 from zsad.method import Method
 from zsad.metrics import CategoryMetrics
 from zsad.runner.timing import StageTimer
-from zsad.types import Category, FeatureRequest, ScoreContext
+from zsad.types import Category, FeatureRequest, ScoreContext, Tap
 
 PLAIN = "open_clip encode_image"
 CATEGORY = Category("mvtec", "metal_nut", "metal nut")  # nine descriptions: 126 abnormal prompts
@@ -193,11 +193,19 @@ def measure_ways(options: argparse.Namespace) -> dict[str, Any]:
         },
         "text_once_seconds": pipeline.text_seconds,
         "largest_difference_of_maps": differences,
+        "class_token_difference": _against_plain(backbone, images, plain()),
     }
     if "+".join(pair) in seconds and pair[0] in seconds:
         added = measure.ratio(seconds["+".join(pair)], seconds[pair[0]])
         document["added_by_the_second"] = {k: v - 1 for k, v in added.items()}
     return document
+
+
+@torch.no_grad()
+def _against_plain(backbone: Backbone, images: Tensor, expected: Tensor) -> float:
+    """How far our class embedding is from open_clip's, relative to its size."""
+    found = backbone.encode_image(images, FeatureRequest.of(Tap("cls")))[Tap("cls")]
+    return float((found - expected).norm() / expected.norm())
 
 
 def _warm_up(
@@ -246,6 +254,7 @@ def show(document: Mapping[str, Any]) -> None:
         print(f"the pair's second adds {measure.shown(document['added_by_the_second'], 100, 1)} %")
     worst = max(document["largest_difference_of_maps"].values(), default=0.0)
     print(f"maps together - maps alone: {worst:.1e} at most")
+    print(f"class token, relative to open_clip's: {document['class_token_difference']:.1e}")
 
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:

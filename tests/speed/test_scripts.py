@@ -1,0 +1,103 @@
+"""Every speed benchmark runs with small settings, and what it compares gives the same results.
+
+Counted work is asserted, never seconds: a loaded machine must not fail a test.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from zsad.benchmarks.speed import end_to_end, filo, maps, pipeline, scaling
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def printed(capsys: pytest.CaptureFixture[str]) -> str:
+    out = capsys.readouterr().out
+    for part in ("threads", "torch", "repeats"):  # conditions
+        assert part in out
+    assert re.search(r"\d \(\d+\.\d+-\d+\.\d+\)", out)  # a median with its spread
+    return out
+
+
+def test_make_runs_every_script() -> None:
+    text = (ROOT / "Makefile").read_text()
+    named = set(re.search(r"^SPEED := (.+)$", text, re.MULTILINE).group(1).split())  # type: ignore[union-attr]
+    scripts = {p.stem for p in (ROOT / "benchmarks" / "speed").glob("*.py")} - {"measure"}
+    assert named == scripts
+    for name in scripts:
+        source = (ROOT / "benchmarks" / "speed" / f"{name}.py").read_text()
+        assert f"python -m zsad.benchmarks.speed.{name}" in source
+        assert '"--quick"' in source
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_all_methods_cost_one_pass_and_their_heads(
+    capsys: pytest.CaptureFixture[str], precision: str
+) -> None:
+    options = ["--quick", "--image-size", "112", "--batch", "2", "--repeats", "1"]
+    document = end_to_end.main([*options, "--precision", precision])
+    rows: dict[str, dict[str, Any]] = {row["way"]: row for row in document["ways"]}
+    names = ["filo", "faprompt", "kanoclip", "anomalyclip"]
+    assert list(rows) == [end_to_end.PLAIN, "all together", *names, "faprompt+anomalyclip"]
+    work = {name: row["gmac_per_image"] for name, row in rows.items()}
+    alone = [work[name] for name in names]
+    # every method alone pays for a pass of its own
+    assert max(alone) < work["all together"] < sum(alone) - 2 * work[end_to_end.PLAIN]
+    assert work["faprompt+anomalyclip"] < 1.01 * work["faprompt"]
+    tolerance = 1e-4 if precision == "fp32" else 1e-2
+    assert set(document["largest_difference_of_maps"]) == set(names)
+    assert max(document["largest_difference_of_maps"].values()) <= tolerance
+    assert document["class_token_difference"] < (1e-4 if precision == "fp32" else 0.05)
+    assert {"encode", "head", "map", "metrics", "head filo"} <= set(document["stages_per_image"])
+    assert "all together" in printed(capsys)
+
+
+def test_maps_of_both_ways_agree(capsys: pytest.CaptureFixture[str]) -> None:
+    document = maps.main(["--quick", "--repeats", "1"])
+    assert [row["spec"] for row in document["specs"]] == list(maps.SPECS)
+    assert max(row["largest_difference"] for row in document["specs"]) < 1e-5
+    printed(capsys)
+
+
+def test_map_specifications_are_the_methods_own() -> None:
+    """The benchmark measures what the methods ask for."""
+    from zsad import backbones
+
+    own = end_to_end.Pipeline(backbones.load("zsad-tiny"), list(maps.SPECS))
+    for name, (_, spec) in maps.SPECS.items():
+        asked = own.methods[name].map_spec()
+        for key in ("order", "align_corners", "blur", "sigma", "norm", "fuse"):
+            assert getattr(asked, key) == getattr(spec, key), (name, key)
+
+
+def test_every_axis_is_measured(capsys: pytest.CaptureFixture[str]) -> None:
+    document = scaling.main(["--quick"])
+    points = {axis: [r["point"] for r in rows] for axis, rows in document["axes"].items()}
+    assert points == {"images": [2, 6], "methods": [1, 2], "size": [112, 224], "batch": [1, 2]}
+    printed(capsys)
+
+
+def test_the_pipeline_encodes_once_for_all_methods(capsys: pytest.CaptureFixture[str]) -> None:
+    document = pipeline.main(["--quick", "--sets", "clip,anomalyclip;clip", "--threads", "1"])
+    pair, one = document["sets"]
+    assert (pair["methods"], one["methods"]) == (2, 1)
+    assert pair["encoder_forwards"] == one["encoder_forwards"] > 0
+    assert 0 < pair["metrics_share"]["median"] < 1
+    printed(capsys)
+
+
+def test_filos_parts_agree(capsys: pytest.CaptureFixture[str]) -> None:
+    document = filo.main(["--quick", "--repeats", "1"])
+    text, mmci = document["text"], document["mmci"]
+    assert text["largest_difference"] < 1e-5
+    assert mmci["largest_difference"] < 1e-5
+    naive, nine, one = text["positions"].values()
+    assert naive == 77 * text["prompts"]
+    assert nine < naive / 15
+    assert one < nine / 2
+    printed(capsys)
