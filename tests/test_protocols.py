@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from zsad import registry
+from zsad.backbones.specs import spec
 from zsad.data.catalog import GROUPS, group_members, load_spec, select_datasets
 from zsad.errors import RequestError
 from zsad.protocols import Row, load_protocol
@@ -49,6 +50,18 @@ def test_faprompt_is_the_whole_of_the_papers_tables():
     assert protocol.auxiliary.of("mvtec") == "visa"
     assert protocol.settings["data"]["train_part"] == protocol.train_part == "all"
     assert protocol.settings["metrics"]["aupro_200"] is True
+
+
+@pytest.mark.parametrize("name", ["default", "faprompt", "filo", "kanoclip", "alfa"])
+def test_masks_and_metrics_are_written_down(name):
+    """Not left to defaults: they decide whether figures can be compared.  The size is the
+    backbone's own, so that a protocol can be run on another backbone."""
+    settings = load_protocol(name).settings
+    assert settings["data"]["mask_resize"] == "bilinear"
+    assert settings["metrics"]["fpr_limit"] == 0.3
+    if name != "default":
+        assert spec(settings["backbone"]["name"]).image_size == (240 if name == "alfa" else 518)
+        assert "image_size" not in settings["backbone"]
 
 
 def test_few_shot_has_five_seeds_and_three_sizes():
