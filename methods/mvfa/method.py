@@ -113,7 +113,8 @@ class MVFA(StageMethod):
         pair = torch.stack([context.text[c.key].pair for c in context.categories])
         stream = self.adapted(features, context)
         image = self.image_probabilities(self.stage_logits(stream.det, pair, features.grid))
-        return Scores(self.stage_logits(stream.seg, pair, features.grid), image.mean(0))
+        maps = self.stage_logits(stream.seg, pair, features.grid)
+        return Scores(maps, image.mean(0), parts=most_anomalous(maps, stream.seg))
 
     # ------------------------------------------------------------------- explanation
     def explain(
@@ -126,12 +127,7 @@ class MVFA(StageMethod):
     ) -> list[list[Explanation]]:
         """Rank the state phrases by their cosine with the adapted features of the image's most
         anomalous patches; the region is the first of them."""
-        probability = torch.stack([dense.pair_probability(m) for m in scores.maps]).mean(0)
-        flat = probability.flatten(1)  # [B, L]
-        top = flat.topk(max(1, round(TOP_SHARE * flat.shape[1])), dim=1).indices
-        rows = torch.arange(len(top), device=top.device)[:, None]
-        stages = [F.normalize(s, dim=-1)[rows, top] for s in self.adapted(features, context).seg]
-        units = F.normalize(torch.stack(stages).mean((0, 2)), dim=-1)  # [B, E]
+        top, units = scores.parts["top"], scores.parts["units"]
         note = f"adapted features of the {top.shape[1]} most anomalous patches; mean over "
         note += f"{len(TEMPLATES)} templates"
         found = [
@@ -181,3 +177,13 @@ class MVFA(StageMethod):
         """Translate a released file; see :mod:`zsad.methods.mvfa.convert`."""
         stages = len(chosen_blocks(cls.name, config.layers, backbone))
         return convert.import_official(state, stages, backbone)
+
+
+def most_anomalous(maps: Sequence[Tensor], patches: Sequence[Tensor]) -> dict[str, Tensor]:
+    """Return ``top`` [B, n], the most anomalous patches of every image by the mean of the stages'
+    ``maps`` [B, 2, h, w], and ``units`` [B, E], the unit mean of the stages' features there."""
+    flat = torch.stack([dense.pair_probability(m) for m in maps]).mean(0).flatten(1)  # [B, L]
+    top = flat.topk(max(1, round(TOP_SHARE * flat.shape[1])), dim=1).indices
+    rows = torch.arange(len(top), device=top.device)[:, None]
+    chosen = [F.normalize(stage[rows, top], dim=-1) for stage in patches]
+    return {"top": top, "units": F.normalize(torch.stack(chosen).mean((0, 2)), dim=-1)}

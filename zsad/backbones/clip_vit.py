@@ -207,6 +207,7 @@ class ImageEncoder:
         """
         if not 1 <= first_block <= self.depth + 1:
             raise ValueError(f"first_block={first_block} must be in 1..{self.depth + 1}")
+        self.counters.resumed += len(tokens)
         x = tokens.to(self.dtype)
         for layer in range(first_block, (last_block or self.depth) + 1):
             x = self.blocks[layer - 1](x)

@@ -10,12 +10,14 @@ class Counters:
     """Work done since the last :meth:`reset`.
 
     ``image_forwards``: calls of the image encoder on a batch; ``images``: images in them;
+    ``resumed``: images whose upper blocks were run again on a changed stream;
     ``windows``: window passes; ``text_calls``: runs of the text tower; ``text_prompts``:
     prompts in them; ``text_tokens``: sequence positions that went through the tower.
     """
 
     image_forwards: int = 0
     images: int = 0
+    resumed: int = 0
     windows: int = 0
     text_calls: int = 0
     text_prompts: int = 0

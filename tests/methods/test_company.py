@@ -12,9 +12,11 @@ import pytest
 from PIL import Image
 
 import zsad
-from zsad import registry
+from zsad import registry, tables
+from zsad.store import ResultStore
 
-ALONE = ("aprilgan", "maskclip", "coop", "anovl", "cocoop", "musc", "mvfa")  # no references
+OWN = [e for e in registry.select_methods("all") if e.target.startswith("zsad.methods.")]
+EVERY = sorted(e.name for e in OWN)
 PARTS = {"train/good": 3, "test/good": 2, "test/spot": 2}
 DEFINITION = """
 name: {name}
@@ -73,20 +75,47 @@ def run(methods: str, place: dict[str, Any], results: Path, *overrides: str) -> 
 
 
 @pytest.fixture(scope="module")
-def document(place: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    return run(",".join(ALONE), place, tmp_path_factory.mktemp("results"))
+def everything(
+    place: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[dict[str, Any], Path]:
+    """The document of one run of all methods, and its results folder."""
+    results = tmp_path_factory.mktemp("results")
+    return run(",".join(EVERY), place, results), results
 
 
-def test_seven_methods_cost_one_forward(document: dict[str, Any]) -> None:
+def test_all_methods_cost_one_forward_and_the_references(
+    everything: tuple[dict[str, Any], Path],
+) -> None:
+    """One pass over the four test images and one over PatchCore's reference; MVFA runs its upper
+    blocks once for each image."""
+    document, results = everything
     assert not document["failed"]
-    assert {c["method"] for c in document["cells"]} == set(ALONE)
-    assert document["counters"]["image_forwards"] == 1
-    assert document["counters"]["images"] == 4
+    assert {c["method"] for c in document["cells"]} == set(EVERY)
+    (ran,) = ResultStore(results).manifest()["runs"]
+    counters = ran["counters"]
+    assert counters["image_forwards"] == 1 + 1
+    assert counters["images"] == 4 + 1
+    assert counters["resumed"] == 4
+
+
+def test_the_overview_shows_all_methods_grouped(everything: tuple[dict[str, Any], Path]) -> None:
+    page = next(p for p in tables.pages(everything[1]) if p.name.endswith("overview"))
+    papers = sum(e.group == "papers" for e in OWN)
+    for table in page.tables:
+        assert table.groups == (("baselines", len(OWN) - papers), ("papers", papers))
+        plain = {head.rstrip("†‡§").partition(",")[0]: head for head in table.heads}
+        assert set(plain) == {e.title for e in OWN}
+        assert {e.title for e in OWN if "‡" in plain[e.title]} == {"MuSc"}  # transductive
+        assert plain["PatchCore"].endswith(", 1-shot§")
+    text = tables.markdown(page)
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    assert [c.strip() for c in lines[0].split("|") if c.strip()] == ["baselines", "papers"]
 
 
 def test_patchcore_adds_its_references_and_nothing_else(
-    document: dict[str, Any], place: dict[str, Any], tmp_path: Path
+    everything: tuple[dict[str, Any], Path], place: dict[str, Any], tmp_path: Path
 ) -> None:
+    document, _ = everything
     found = run("patchcore,maskclip", place, tmp_path, "patchcore.shots=2")
     assert not found["failed"]
     assert found["counters"]["images"] == 4 + 2
@@ -112,7 +141,8 @@ def test_one_image_is_too_few_for_musc(place: dict[str, Any], tmp_path: Path) ->
 
 
 def test_groups() -> None:
-    entries = {name: registry.method(name) for name in (*ALONE, "patchcore")}
+    names = ("aprilgan", "maskclip", "coop", "anovl", "cocoop", "musc", "mvfa", "patchcore")
+    entries = {name: registry.method(name) for name in names}
     assert {e.group for e in entries.values()} == {"baselines"}
     trained = {name for name, e in entries.items() if e.trained}
     assert trained == {"aprilgan", "coop", "cocoop", "mvfa"}
