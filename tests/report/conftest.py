@@ -60,6 +60,7 @@ def put(
     *,
     dataset: str = "folder",
     text: str = "a broken thing",
+    seed: int = 0,
     **info: object,
 ) -> CellKey:
     """Store a cell with scores, curves and four example pictures."""
@@ -69,7 +70,7 @@ def put(
         method=method,
         dataset=dataset,
         category=category,
-        seed=0,
+        seed=seed,
         fingerprint=FINGERPRINT,
         metrics=metrics,
         undefined=reasons | {"pixel_auroc": "the images have no masks"},
@@ -92,7 +93,7 @@ def put(
         "path": list("abcde"),
     }
     store.put(record, scores)
-    key = CellKey(method, dataset, category, 0, FINGERPRINT)
+    key = CellKey(method, dataset, category, seed, FINGERPRINT)
     shown = [
         example("detected", 0.9, f"{category}/{text}.png", text),
         example("missed", 0.25, f"{category}/d.png"),

@@ -140,6 +140,15 @@ def test_ablations_are_ranked_and_drawn_apart(browser: Browser, tmp_path: Path) 
     assert count(browser, "#bars rect") == 2
 
 
+def test_seeds_have_a_mean_and_its_deviation(browser: Browser, tmp_path: Path) -> None:
+    store = ResultStore(tmp_path)
+    for seed, value in ((0, 0.6), (1, 0.8)):
+        put(store, "clip", "plain", value, seed=seed)
+    browser.open(report.write(store.root))
+    assert column(browser, "#ranking", 1) == ["70.0 ± 14.1"]  # sample deviation
+    assert browser.value("document.getElementById('seed').options.length") == 2
+
+
 def test_heat_map_and_outline_lie_on_the_picture(opened: Browser, sweep: ResultStore) -> None:
     boxes: list[dict[str, Any]] = opened.value(
         "[...document.querySelector('.stack').children]"

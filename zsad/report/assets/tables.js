@@ -65,7 +65,9 @@ function ranking(b, methods, title) {
       const figure = found.find((f) => f.method === m.label && f.metric === key);
       const text = printed(figure);
       const rank = m.comparable && figure ? places[key].indexOf(text) : -1;
-      const note = figure && figure.count !== figure.of ? ` [${figure.count} of ${figure.of}]` : "";
+      const spread = figure && figure.deviation !== null ? ` ± ${figure.deviation.toFixed(1)}` : "";
+      const count = figure && figure.count !== figure.of ? ` [${figure.count} of ${figure.of}]` : "";
+      const note = spread + count;
       return el("td", {}, rank === 0 ? el("b", {}, text) : rank === 1 ? el("u", {}, text) : text, note);
     };
     const rows = methods.filter((m) => found.some((f) => f.method === m.label)).map((m) =>
