@@ -212,11 +212,19 @@ class ResultStore:
 
     # ------------------------------------------------------------------------ manifest
     def write_manifest(self, run: Mapping[str, Any]) -> Path:
-        """Add a run (a mapping with a key ``id``) to the manifest, or replace it by its id."""
-        with self._lock():
-            runs = {r["id"]: r for r in self.manifest()["runs"]}
-            runs[str(run["id"])] = {**run, "id": str(run["id"])}
-            return write_json(self.root / "manifest.json", {"format": 1, "runs": [*runs.values()]})
+        """Add a run (a mapping with a key ``id``) to the manifest, or replace it by its id.
+
+        Raises :class:`CellError` if the disk refuses; the earlier manifest stays.
+        """
+        path = self.root / "manifest.json"
+        try:
+            with self._lock():
+                runs = {r["id"]: r for r in self.manifest()["runs"]}
+                runs[str(run["id"])] = {**run, "id": str(run["id"])}
+                return write_json(path, {"format": 1, "runs": [*runs.values()]})
+        except OSError as error:
+            reason = error.strerror or error
+            raise CellError(f"{path}: cannot be written ({reason}); check the disk") from error
 
     def manifest(self) -> dict[str, Any]:
         """Return ``{"format": 1, "runs": [...]}``, oldest run first."""

@@ -12,9 +12,11 @@ import resource
 import signal
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 from typing import Any
@@ -62,9 +64,19 @@ class Process:
         setup: Callable[[], None] | None = None,
     ) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="zsad-fault-")
-        arguments = (list(argv), self._folder.name, str(watch or ""), kill_at, setup)
+        self._out: list[bytes] = []
+        reader, writer = server().Pipe(duplex=False)
+        arguments = (list(argv), self._folder.name, writer, str(watch or ""), kill_at, setup)
         self._process: ForkServerProcess = server().Process(target=_call, args=arguments)
         self._process.start()
+        writer.close()
+        self._reader = threading.Thread(target=self._read, args=(reader,))
+        self._reader.start()
+
+    def _read(self, pipe: Connection) -> None:
+        with pipe:
+            while block := os.read(pipe.fileno(), 1 << 16):
+                self._out.append(block)
 
     def kill(self) -> None:
         self._process.kill()
@@ -85,11 +97,12 @@ class Process:
         folder = Path(self._folder.name)
         texts = [
             p.read_text(errors="replace") if (p := folder / n).exists() else ""
-            for n in ("out", "err", "writes")
+            for n in ("err", "writes")
         ]
         self._folder.cleanup()
-        assert not hung, f"hung after {timeout} s: {texts[1]}"
-        return Done(code, texts[0], texts[1], int(texts[2] or 0))
+        self._reader.join()
+        assert not hung, f"hung after {timeout} s: {texts[0]}"
+        return Done(code, b"".join(self._out).decode(), texts[0], int(texts[1] or 0))
 
 
 def zsad(*argv: str, **options: Any) -> Done:
@@ -105,10 +118,16 @@ def server() -> ForkServerContext:
 
 
 def _call(
-    argv: list[str], folder: str, watch: str, kill_at: int, setup: Callable[[], None] | None
+    argv: list[str],
+    folder: str,
+    out: Connection,
+    watch: str,
+    kill_at: int,
+    setup: Callable[[], None] | None,
 ) -> None:
-    for number, name in ((1, "out"), (2, "err")):
-        os.dup2(os.open(f"{folder}/{name}", os.O_WRONLY | os.O_CREAT), number)
+    os.dup2(out.fileno(), 1)
+    os.dup2(os.open(f"{folder}/err", os.O_WRONLY | os.O_CREAT), 2)
+    out.close()
     sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
     if setup is not None:
         setup()

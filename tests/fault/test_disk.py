@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from tests.fault.process import Done, FileSizeLimit, obey_permissions, zsad
 
 pytestmark = pytest.mark.fault
 
+ROOT = Path(__file__).resolve().parents[2]
+
 
 def complaints(done: Done) -> list[str]:
     return [line for line in done.err.splitlines() if line.startswith("zsad: error:")]
@@ -22,15 +25,33 @@ def complaints(done: Done) -> list[str]:
 def test_a_sweep_on_a_full_disk_goes_on_when_there_is_room(
     place: Place, whole: Done, tmp_path: Path
 ) -> None:
-    full = zsad(*place.bench(tmp_path), setup=FileSizeLimit(3000))
+    full = zsad(*place.bench(tmp_path), setup=FileSizeLimit(1500))
     assert full.code == 3
     failed = document(full)["failed"]
-    assert failed
     assert all("cannot be written (File too large)" in f["error"] for f in failed)
+    assert {"file": "manifest.json"} in [f["cell"] for f in failed]
+    assert len(failed) > 1
     assert leftovers(tmp_path) == []
     again = zsad(*place.bench(tmp_path))
     assert again.code == 0
     assert_same(numbers(again), numbers(whole))
+
+
+def test_output_that_cannot_be_written_is_one_line() -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "zsad", "list", "methods", "--json"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+            check=False,
+        )
+    assert done.returncode == 2
+    assert done.stderr == (
+        "zsad: error: standard output: No space left on device; "
+        "mend that, then run the same command again\n"
+    )
 
 
 def test_a_training_on_a_full_disk_goes_on_when_there_is_room(place: Place, tmp_path: Path) -> None:

@@ -118,19 +118,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         code = 130
     except BrokenPipeError:
-        # The reader has seen enough.  Python would complain again when it flushes at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()  # the reader has seen enough
     except OSError as error:
         # A full disk, a folder that may not be written: the world's fault, not ours.
         known = error.errno in ENVIRONMENT
         code = 2 if known else 1
-        place = f"{error.filename}: " if error.filename else ""
-        advice = f"{place}{error.strerror}; mend that, then run the same command again"
+        if not error.filename:
+            _drop_output()
+        place = error.filename or "standard output"
+        advice = f"{place}: {error.strerror}; mend that, then run the same command again"
         _complain(advice if known else _internal(error), debug)
     except Exception as error:
         code = 1
         _complain(_internal(error), debug)
     return code
+
+
+def _drop_output() -> None:
+    """Let what is still buffered go nowhere: Python would complain when it flushes at its end."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _internal(error: BaseException) -> str:

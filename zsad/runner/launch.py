@@ -10,6 +10,7 @@ from typing import Any
 
 from zsad import __version__
 from zsad import config as cfg
+from zsad.errors import CellError
 from zsad.runner.document import document
 from zsad.runner.logs import logged
 from zsad.runner.plan import Plan, build_plan
@@ -36,9 +37,9 @@ def launch(
     """Run ``request`` and return its JSON document (of the plan alone for ``dry_run``)."""
     store = ResultStore(request.results)
     if launcher == "ray":
-        from zsad.runner import launch_ray
+        from zsad.runner import launch_ray, ray_cluster
 
-        launch_ray.require_ray()
+        ray_cluster.require_ray()
     if dry_run:
         from zsad.backbones.specs import identify
 
@@ -54,7 +55,10 @@ def launch(
         else:
             finished = _run_here(request, store, progress)
     result = document(finished.plan, store, finished.counters, finished.seconds)
-    store.write_manifest(manifest(finished, launcher))
+    try:
+        store.write_manifest(manifest(finished, launcher))
+    except CellError as error:  # the cells are stored; that their origin is not must be said
+        result["failed"].append({"cell": {"file": "manifest.json"}, "error": str(error)})
     return result
 
 
