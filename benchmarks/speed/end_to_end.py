@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import functools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -156,9 +157,13 @@ def measure_ways(options: argparse.Namespace) -> dict[str, Any]:
 
     ways: dict[str, Callable[[], Any]] = {PLAIN: plain, "all together": together}
     if not options.only_together:
-        ways |= {n: lambda n=n: pipeline.run([n], images, masks) for n in names}
+        chosen = {name: [name] for name in names}
         if len(pair) == 2:
-            ways["+".join(pair)] = lambda: pipeline.run(pair, images, masks)
+            chosen["+".join(pair)] = pair
+        ways |= {
+            way: functools.partial(pipeline.run, members, images, masks)
+            for way, members in chosen.items()
+        }
     work, differences, memory = _warm_up(ways, names, device)
     stages.clear()
     seconds = measure.interleaved(ways, options.repeats, device, options.clock)

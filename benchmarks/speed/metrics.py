@@ -77,6 +77,7 @@ def streaming(images: int, size: int, side: int) -> dict[str, Any]:
     result = metrics.compute()
     compute = time.perf_counter() - start
     state = metrics.pixel.metric_state["histogram"]
+    assert isinstance(state, Tensor)
     return {
         "metrics": result.metrics,
         "bounds": result.bounds,

@@ -110,16 +110,20 @@ def measure_axis(points: Mapping[str, Point], options: argparse.Namespace) -> li
     return rows
 
 
+def numbers(text: str) -> list[int]:
+    """Read "1,2,4"."""
+    return [int(n) for n in text.split(",")]
+
+
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     """Measure, print and return the document."""
-    numbers = {"type": lambda text: [int(n) for n in text.split(",")]}
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--backbone", default="zsad-tiny")
     parser.add_argument("--methods", default="anomalyclip,faprompt,kanoclip,filo")
     parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--batches", default=[1, 2, 4, 8, 16, 32], **numbers)
-    parser.add_argument("--sizes", default=[112, 224, 336, 448], **numbers)
-    parser.add_argument("--passes", default=[1, 4, 16], **numbers)
+    parser.add_argument("--batches", default=[1, 2, 4, 8, 16, 32], type=numbers)
+    parser.add_argument("--sizes", default=[112, 224, 336, 448], type=numbers)
+    parser.add_argument("--passes", default=[1, 4, 16], type=numbers)
     parser.add_argument("--axes", default="images,methods,size,batch")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--device", default="cpu")

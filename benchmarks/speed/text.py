@@ -17,6 +17,7 @@ beside them.  Weights are random: only time is measured.  ``--quick`` takes a sm
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 from collections.abc import Callable
 from typing import Any
@@ -82,7 +83,7 @@ def run(encoder: TextEncoder, context: Tensor, tree: bool) -> tuple[Tensor, Tens
 
 def compare(model: Any, tokenize: Any, options: argparse.Namespace) -> list[dict[str, Any]]:
     """One row per way."""
-    switches = {
+    switches: dict[str, dict[str, Any]] = {
         "naive": {"truncate": False, "reuse": False},
         "truncated": {"truncate": True, "reuse": False},
         "prefix reuse": {},
@@ -97,7 +98,7 @@ def compare(model: Any, tokenize: Any, options: argparse.Namespace) -> list[dict
     positions: dict[str, int] = {}
     for name, given in switches.items():
         encoder = TextEncoder(model, tokenize, **given)
-        ways[name] = lambda e=encoder, tree=name == "tree": run(e, context, tree)
+        ways[name] = functools.partial(run, encoder, context, name == "tree")
         found[name] = [t for t in ways[name]() if t is not None]  # warms up, too
         positions[name] = encoder.counters.text_tokens
     seconds = measure.interleaved(ways, options.repeats, options.device, options.clock)
