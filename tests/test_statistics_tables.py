@@ -12,6 +12,7 @@ import pytest
 from zsad import tables
 from zsad.metrics.stats import bootstrap_ci
 from zsad.protocols import load_protocol
+from zsad.published import Published
 from zsad.registry import list_protocols
 from zsad.store import ResultStore, key_of
 from zsad.tables.board import boards
@@ -62,7 +63,8 @@ def test_the_published_figure_stands_beside_with_its_difference(tmp_path: Path) 
     mean = found["mean of 1", "image_auroc"]
     assert (mean["published"], mean["difference"], mean["value"]) == ("91.8", "0.0", "91.8")
     assert "published only" in tables.render(store.root, published=True).lower()
-    assert "published" not in tables.render(store.root).lower()
+    assert "published only" not in tables.render(store.root).lower()
+    assert rows_of(store, "mvtec", "published-image") == []
 
 
 @pytest.mark.parametrize(
@@ -177,6 +179,27 @@ def test_shots_stand_as_rows_with_the_deviation_over_seeds(tmp_path: Path) -> No
     assert lines["4-shot", "WinCLIP"][0] == "95.0"
     assert lines["1-shot", "WinCLIP (published)"][0] == "93.1 ± 2.0"  # ALFA, table 4
     assert [line.rule for line in table.lines] == [False, False, True, False]
+
+
+def test_systems_that_are_not_hosted_are_listed_with_the_reason(tmp_path: Path) -> None:
+    store = ResultStore(tmp_path)
+    put(store, "winclip", title="WinCLIP")
+    hosted_nowhere = Published.load().not_hosted
+    assert {"AnomalyGPT", "SAA+", "RD4AD", "UniAD", "PaDiM", "JNLD", "Trans-MM"} <= {
+        *hosted_nowhere
+    }
+    plain = next(p for p in tables.pages(store.root) if p.name.endswith("overview"))
+    note = next(n for n in plain.notes if n.startswith("Not hosted"))
+    assert all(name in note for name in hosted_nowhere)
+    page = next(p for p in tables.pages(store.root, published=True) if p.name.endswith("overview"))
+    table = next(t for t in page.tables if t.name == "published-only")
+    listed = {line.label.split(", ")[0]: line for line in table.lines}
+    assert set(listed) == set(hosted_nowhere)
+    for name, reason in hosted_nowhere.items():
+        assert reason in listed[name].cells[-1][0].text
+    figures = [cell[0].text for cell in listed["AnomalyGPT"].cells[:-1]]
+    assert any(f != "–" for f in figures)
+    assert not any(n.startswith("Not hosted") for n in page.notes)
 
 
 def test_ablation_rows_stand_in_the_protocols_order(tmp_path: Path) -> None:

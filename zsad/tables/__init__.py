@@ -11,7 +11,7 @@ from zsad.io import atomic_write_text
 from zsad.store import ResultStore
 from zsad.tables.board import Board, Row, boards, parted
 from zsad.tables.build import KINDS, dataset_page, overview
-from zsad.tables.compare import comparison, published_only
+from zsad.tables.compare import comparison, elsewhere, published_only
 from zsad.tables.formats import FORMATS, markdown
 from zsad.tables.model import Page
 from zsad.tables.shots import ablation_pages, few_shot_page
@@ -104,9 +104,11 @@ def _extended(
     tables, notes = list(page.tables), list(page.notes)
     if with_published:
         found, remarks = comparison(board, KINDS, row)
-        only = published_only(board.rows if row is None else [row])
+        only = published_only(board.rows, every=True) if row is None else published_only([row])
         tables += [*found, *([only] if only else [])]
         notes += remarks
+    elif row is None:
+        notes.append(elsewhere())
     if row is not None:
         for make, note in [(intervals, CI_NOTE)] * with_ci + [(tests, TEST_NOTE)] * with_tests:
             made = [t for metric in METRICS if (t := make(store, board, row, metric)) is not None]

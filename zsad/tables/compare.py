@@ -117,8 +117,17 @@ def comparison(
     return tables, notes
 
 
-def published_only(rows: Sequence[Row]) -> Table | None:
-    """What the papers print of systems that are not hosted here, or None."""
+def elsewhere() -> str:
+    """A note that names the systems that are not hosted here."""
+    names = ", ".join(_published().not_hosted)
+    return f"Not hosted, shown from the papers' figures with the option --published: {names}."
+
+
+def published_only(rows: Sequence[Row], every: bool = False) -> Table | None:
+    """What the papers print of systems that are not hosted here, and why they are not, or None.
+
+    ``every``: systems without a figure on these datasets are listed, too.
+    """
     titles = {row.name: row.title for row in rows}
     lines, data = [], []
     blocks: dict[tuple[str, str, str], dict[str, Reference]] = {}
@@ -142,9 +151,16 @@ def published_only(rows: Sequence[Row]) -> Table | None:
                     "source": source,
                 }
             )
+    if every:
+        shown = {name for name, _, _ in blocks}
+        empty = [(Span("–"),)] * len(metrics)
+        for name, reason in _published().not_hosted.items():
+            if name not in shown:
+                where = f"no figure on these datasets; {reason}"
+                lines.append(Line(name, (*empty, (Span(where),))))
     if not lines:
         return None
-    heads = ("image AUROC", "image AP", "pixel AUROC", "pixel AUPRO", "source")
+    heads = ("image AUROC", "image AP", "pixel AUROC", "pixel AUPRO", "source; why not hosted")
     title = "Published only: systems that are not hosted here"
     return Table("published-only", title, "system, dataset", heads, tuple(lines), (), tuple(data))
 
