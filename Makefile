@@ -38,8 +38,8 @@ demo: setup  ## methods on real ELPV images and on generated ones, with the bund
 test: setup  ## the whole suite, offline
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS)
 
-fault: setup  ## only the tests that kill processes and fill disks
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m fault
+fault: setup  ## all kills, full disks and odd files: the long version, half an hour
+	OMP_NUM_THREADS=1 ZSAD_FAULT_LONG=1 $(BIN)/python -m pytest -m fault $(PYTEST_ARGS)
 
 browser:  ## Debian's Chromium, with which the tests look at the report
 	command -v chromium || $(SUDO) apt-get install -y --no-install-recommends chromium

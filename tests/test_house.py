@@ -33,8 +33,9 @@ RANKS: dict[str, int] = {
         ),
         4,
     ),
-    **dict.fromkeys(("runner", "training", "api", "predictor", "doctor"), 5),
-    **dict.fromkeys(("cli", "__main__"), 6),
+    "training": 5,
+    **dict.fromkeys(("runner", "api", "predictor", "doctor"), 6),
+    **dict.fromkeys(("cli", "__main__"), 7),
 }
 # The registry lists what a data file of the backbones' room says.
 ALLOWED = {("registry", "backbones")}

@@ -13,6 +13,7 @@ import dataclasses
 import hashlib
 import json
 import re
+import reprlib
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -210,7 +211,8 @@ def _convert(value: Any, hint: Any, key: str, origin: str) -> Any:
 
 
 def _wrong(key: str, value: Any, wanted: str, origin: str) -> RequestError:
-    return RequestError(f"{key}={value!r} ({origin}) must be {wanted}, not {type(value).__name__}")
+    shown = reprlib.repr(value)
+    return RequestError(f"{key}={shown} ({origin}) must be {wanted}, not {type(value).__name__}")
 
 
 def to_dict(config: Any) -> dict[str, Any]:

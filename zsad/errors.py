@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+LONGEST = 3000  # characters of a message
+
 
 class ZsadError(Exception):
     """Base of all errors that the command line prints without a traceback.
@@ -19,10 +21,13 @@ class ZsadError(Exception):
 
 
 def one_line(text: str) -> str:
-    """Return ``text`` with what does not print (line ends, control characters) written out."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+    """Return ``text`` with what does not print (line ends, control characters) written out.
+
+    A very long text loses its middle.
+    """
+    if not text.isprintable():
+        text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 500]} ... {text[-500:]}"
 
 
 class RequestError(ZsadError):

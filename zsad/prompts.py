@@ -130,7 +130,8 @@ def read_entries(path: Any, kind: str | None = None) -> list[BankEntry]:
     for key in ("kind", "dataset", "provenance", "categories"):
         if key not in raw:
             raise DataError(f"{path}: key '{key}' is missing")
-    if raw["kind"] not in KINDS or (kind is not None and raw["kind"] != kind):
+    known = isinstance(raw["kind"], str) and raw["kind"] in KINDS
+    if not known or (kind is not None and raw["kind"] != kind):
         raise DataError(f"{path}: kind is {raw['kind']!r}, expected {kind or ', '.join(KINDS)}")
     if not isinstance(raw["provenance"], Mapping) or not raw["provenance"]:
         raise DataError(f"{path}: 'provenance' must say where the texts come from")

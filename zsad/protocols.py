@@ -113,8 +113,10 @@ def _build(values: Mapping[str, Any], origin: str) -> Protocol:
     for key in ("methods", "datasets"):
         if isinstance(listed.get(key), str):
             listed[key] = registry.expand(listed[key])
-    settings = dict(listed.get("settings") or {})
-    if "train_part" in (settings.get("data") or {}):
+    settings = listed.get("settings") or {}
+    if not isinstance(settings, Mapping):
+        raise RequestError(f"{origin}: settings must be a group of keys")
+    if isinstance(data := settings.get("data"), Mapping) and "train_part" in data:
         raise RequestError(f"{origin}: write train_part at the top, not in settings.data")
     cfg.build(cfg.Settings, settings, origin=origin, prefix="settings.")
     part = {"data": {"train_part": listed.get("train_part", "test")}}

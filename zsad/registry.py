@@ -70,7 +70,7 @@ class MethodEntry:
             # Check each layer alone first, so that an error names where its key came from.
             cfg.build(_partial(schema), values, origin=origin, prefix=f"{self.name}.")
             chosen = values.get("preset", chosen)
-        if chosen != "default" and chosen not in self.presets:
+        if chosen != "default" and (not isinstance(chosen, str) or chosen not in self.presets):
             raise unknown(f"preset of method {self.name}", str(chosen), ["default", *self.presets])
         merged = cfg.merge(
             self.defaults, self.presets.get(chosen, {}), *(v for _, v in layers), {"preset": chosen}

@@ -293,6 +293,7 @@ def _plain(record: CellRecord) -> dict[str, Any]:
 
 
 _TEXT = ("method", "dataset", "category", "fingerprint", "error", "kind")
+_NAMES = ("method", "dataset", "category")
 _WHOLE = ("seed", "n_normal", "n_anomalous")
 _INFO_TEXT = (
     *("title", "method", "group", "preset", "protocol", "variant", "dataset_fingerprint"),
@@ -308,6 +309,8 @@ def _check_plain(held: CellRecord | Failure) -> None:
         value = getattr(held, f.name)
         if f.name in _TEXT and not isinstance(value, str):
             raise TypeError(f"{f.name} is no text")
+        if f.name in _NAMES and not value:
+            raise TypeError(f"{f.name} is empty")
         if f.name in _WHOLE and (not isinstance(value, int) or isinstance(value, bool)):
             raise TypeError(f"{f.name} is no whole number")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from importlib.resources import files
@@ -36,6 +37,8 @@ from zsad.training.state import TrainState, load_state, save_state
 from zsad.types import Boxes
 
 __all__ = ["store"]  # a fixture
+
+pytestmark = pytest.mark.fault
 
 LIMIT = 20.0  # seconds for one document
 EACH = 300 if LONG else 15  # mutants of every kind
@@ -315,6 +318,29 @@ def test_states_of_trainings(tmp_path: Path) -> None:
         assert again is None or isinstance(again.epoch, int)
 
     binaries(path, load, count=60)
+
+
+class Malice:
+    """Unpickling it makes a folder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.path),)
+
+
+def test_a_state_of_training_that_runs_code_is_ignored(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "resume.pt"
+    torch.save({"version": 1, "identity": "me", "sums": Malice(tmp_path / "was-run")}, path)
+    assert load_state(path, "me") is None
+    assert "training starts over" in caplog.text
+    assert not (tmp_path / "was-run").exists()
+    torch.load(path, weights_only=False)
+    assert (tmp_path / "was-run").exists()  # so it would have gone
+    (tmp_path / "was-run").rmdir()
 
 
 # ------------------------------------------------------------------------- by the command line

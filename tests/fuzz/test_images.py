@@ -18,6 +18,8 @@ from tests.fuzz.pictures import Case, cases
 from zsad.data.images import image_size, mask_values, read_image
 from zsad.errors import DataError
 
+pytestmark = pytest.mark.fault
+
 LIMIT = 20.0  # seconds for one file; a hang is minutes
 
 

@@ -43,6 +43,9 @@ def meta_json(at: Indexing, *, file: str = "meta.json") -> list[Sample]:
             if category is None:
                 at.problems.append(f"{path}: class '{name}' is no category of {at.spec.name}")
                 continue
+            if not isinstance(entries, list):
+                at.problems.append(f"{path}: '{name}' of {split} is no list of entries")
+                continue
             samples += _entries(at, path, split, category, entries)
     _check_masks(at, path, samples)
     return samples
