@@ -71,10 +71,3 @@ def test_published_figures_are_those_of_the_papers() -> None:
                 found = published.lookup(name, dataset, metric=HEADS[head], protocol=name)
                 expected = f"{found[0].value:.1f}" if found else "–"
                 assert shown == expected, f"{name}, {dataset}, {head}"
-
-
-def test_tests_that_pages_name_exist() -> None:
-    for page in sorted(DOCS.glob("*.md")):
-        for path, name in re.findall(r"`(?:tests/)?([\w/]+\.py)::(\w+)", page.read_text("utf-8")):
-            source = (ROOT / "tests" / path).read_text(encoding="utf-8")
-            assert f"def {name}(" in source, f"{page.name}: {path}::{name}"
