@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
+import random
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +17,7 @@ from typing import Any
 import pytest
 
 import zsad
+from tests.fault.process import LONG
 from tests.runner.conftest import DEFINITION, SIZE, write_dataset
 from zsad.config import RaySettings
 from zsad.errors import RequestError, ZsadError
@@ -27,7 +32,7 @@ Sweep = Callable[..., dict[str, Any]]
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
     """Two workers on this machine, started as the launcher starts its own cluster."""
-    from zsad.runner.launch_ray import cluster as start
+    from zsad.runner.ray_cluster import cluster as start
 
     before = dict(os.environ)
     os.environ["RAY_AUTH_MODE"] = "disabled"  # or it writes a token into the home folder
@@ -145,6 +150,57 @@ def test_trained_methods_learn_once_for_all_workers(
     assert numbers(spread) == numbers(local)
 
 
+@pytest.mark.slow
+@pytest.mark.fault
+@pytest.mark.skipif(not LONG, reason="runs with `make fault`")
+def test_kills_from_outside_at_any_moment(cluster: None, sweep: Sweep, tmp_path: Path) -> None:
+    """Workers die at random moments while the sweep runs; the numbers stay the same."""
+    done = threading.Event()
+    kills: list[int] = []
+
+    def kill_now_and_then() -> None:
+        rng = random.Random(5)
+        while len(kills) < 5 and not done.wait(rng.uniform(0.2, 3)):
+            if found := busy_workers():
+                kills.append(rng.choice(found))
+                os.kill(kills[-1], signal.SIGKILL)
+
+    killer = threading.Thread(target=kill_now_and_then)
+    killer.start()
+    try:
+        options = {"launcher": "ray", "overrides": ["ray.retries=20", "run.batch_size=1"]}
+        spread = sweep("clip,winclip", tmp_path / "ray", **options)
+    finally:
+        done.set()
+        killer.join()
+    assert kills
+    assert spread["failed"] == []
+    assert spread["counters"]["tasks_retried"] <= len(kills)
+    local = sweep("clip,winclip", tmp_path / "local", overrides=["run.batch_size=1"])
+    # A shard that is tried again merges fewer requests for features.
+    assert numbers(spread).keys() == numbers(local).keys()
+    for cell, metrics in numbers(local).items():
+        assert numbers(spread)[cell] == pytest.approx(metrics, abs=1e-5), cell
+
+
+def busy_workers() -> list[int]:
+    """Processes below this one that run a shard; Ray names them by their task."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            name = (folder / "cmdline").read_bytes()
+            if name.startswith(b"ray::evaluate") and os.getpid() in ancestors(int(folder.name)):
+                found.append(int(folder.name))
+    return sorted(found)
+
+
+def ancestors(process: int) -> Iterator[int]:
+    while process > 1:
+        status = Path(f"/proc/{process}/status").read_text()
+        process = int(next(x for x in status.splitlines() if x.startswith("PPid")).split()[1])
+        yield process
+
+
 # ----------------------------------------------------------------------------- refusals
 def test_where_ray_is_missing_one_line_says_so(
     sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -184,6 +240,40 @@ def test_a_need_that_no_node_meets_is_refused(
     with pytest.raises(RequestError, match=message):
         sweep("clip", tmp_path, launcher="ray", overrides=overrides)
     assert not list(tmp_path.glob(".ray-*"))
+
+
+@pytest.mark.parametrize(
+    ("device", "settings", "expected", "slots"),
+    [
+        ("auto", {}, 1.0, 3),  # one task per GPU
+        ("auto", {"gpus": 0.5}, 0.5, 6),
+        ("auto", {"cpus": 4.0}, 1.0, 2),  # the first node's processors end before its GPUs
+        ("cuda", {"gpus": 2.0}, 2.0, 1),
+        ("cpu", {}, 0.0, 14),
+        ("auto", {"gpus": 0.0, "cpus": 2.0}, 0.0, 7),
+    ],
+)
+def test_tasks_fit_into_nodes_as_wholes(
+    device: str,
+    settings: dict[str, float],
+    expected: float,
+    slots: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import ray
+
+    from zsad.runner.ray_cluster import needs
+
+    nodes = [{"CPU": 4.0, "GPU": 2.0}, {"CPU": 6.0, "GPU": 1.0}, {"CPU": 4.0}, {"memory": 9.0}]
+    alive = [{"Alive": True, "Resources": n} for n in nodes]
+    monkeypatch.setattr(
+        ray, "nodes", lambda: [*alive, {"Alive": False, "Resources": {"CPU": 64.0, "GPU": 8.0}}]
+    )
+    overrides = [f"ray.{k}={v}" for k, v in settings.items()]
+    request = build_request(methods="clip", datasets="elpv", device=device, overrides=overrides)
+    asked, found = needs(request)
+    assert asked == {"num_cpus": settings.get("cpus", 1.0), "num_gpus": expected}
+    assert found == slots
 
 
 def test_an_error_of_the_first_worker_ends_the_request(
@@ -242,7 +332,7 @@ def test_a_worker_with_other_weights_stores_nothing(
 
 
 def test_an_address_without_a_cluster_is_refused_at_once() -> None:
-    from zsad.runner.launch_ray import cluster as start
+    from zsad.runner.ray_cluster import cluster as start
 
     ray = pytest.importorskip("ray")
     if ray.is_initialized():

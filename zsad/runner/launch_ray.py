@@ -8,12 +8,9 @@ what stays lost.  Training tasks go first; the shards that read their checkpoint
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import logging
-import math
 import os
 import pickle
-import socket
 import uuid
 from collections import Counter
 from collections.abc import Iterator
@@ -22,8 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zsad import registry
-from zsad.config import RaySettings
 from zsad.errors import CellError, RequestError, ZsadError
+from zsad.runner import ray_cluster
 from zsad.runner.plan import DatasetPlan, Plan, auxiliary_of, build_plan
 from zsad.runner.progress import Progress
 from zsad.runner.request import Request
@@ -38,14 +35,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 Training = tuple[str, int]  # auxiliary dataset, seed
-KNOCK_SECONDS = 10.0
-OBJECT_STORE = 128 * 2**20  # bytes, of a cluster that we start: only plans and counts go through it
-
-
-def require_ray() -> None:
-    """Raise :class:`RequestError` where Ray is not installed."""
-    if importlib.util.find_spec("ray") is None:
-        raise RequestError("--launcher ray: Ray is not installed; `pip install zsad[ray]` adds it")
 
 
 def run(request: Request, store: ResultStore, *, progress: bool = False) -> Finished:
@@ -53,9 +42,9 @@ def run(request: Request, store: ResultStore, *, progress: bool = False) -> Fini
     when no node of it has what a task needs."""
     from zsad.runner.launch import Finished
 
-    require_ray()
-    with cluster(request.settings.ray), _sign(store) as sign:
-        needs, slots = _needs(request)
+    ray_cluster.require_ray()
+    with ray_cluster.cluster(request.settings.ray), _sign(store) as sign:
+        needs, slots = ray_cluster.needs(request)
         setup = _setup(request, sign)
         tasks = _Tasks(setup, needs, request.settings.ray.retries)
         known = tasks.describe()
@@ -67,49 +56,6 @@ def run(request: Request, store: ResultStore, *, progress: bool = False) -> Fini
         return Finished(plan, known.info, known.device, driver.counters(), driver.seconds)
 
 
-# ------------------------------------------------------------------------------- cluster
-@contextlib.contextmanager
-def cluster(settings: RaySettings) -> Iterator[None]:
-    """Connect to a cluster, or start one here that ends with the run.  A connection that the
-    caller has made is used and left open."""
-    import ray
-
-    if ray.is_initialized():
-        yield
-        return
-    address = settings.address or os.environ.get("RAY_ADDRESS")
-    options: dict[str, Any] = {
-        "log_to_driver": bool(os.environ.get("ZSAD_DEBUG")),
-        "logging_level": logging.ERROR,
-    }
-    if address is None or address == "local":
-        address = "local"
-        options |= {"include_dashboard": False, "object_store_memory": OBJECT_STORE}
-        if settings.workers:
-            options["num_cpus"] = math.ceil(settings.workers * settings.cpus)
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere
-    try:
-        _knock(address)
-        ray.init(address=address, **options)
-    except Exception as error:  # of many types, none of them its own
-        first = next(iter(str(error).splitlines()), type(error).__name__)
-        raise RequestError(
-            f"--ray-address {address}: no Ray cluster there ({first.rstrip('.')}); start one with "
-            f"`ray start --head`, or leave the address out"
-        ) from None
-    try:
-        yield
-    finally:
-        ray.shutdown()
-
-
-def _knock(address: str) -> None:
-    """Raise ``OSError`` if nobody listens at HOST:PORT: Ray itself would wait for many minutes."""
-    host, _, port = address.rpartition("://")[2].rpartition(":")
-    if host and port.isdigit():
-        socket.create_connection((host.strip("[]"), int(port)), KNOCK_SECONDS).close()
-
-
 @contextlib.contextmanager
 def _sign(store: ResultStore) -> Iterator[str]:
     """A file in the results folder by which workers know that they share it."""
@@ -119,30 +65,6 @@ def _sign(store: ResultStore) -> Iterator[str]:
         yield path.name
     finally:
         path.unlink(missing_ok=True)
-
-
-def _needs(request: Request) -> tuple[dict[str, float], int]:
-    """What a task asks of its node, and how many of them the cluster runs at a time."""
-    import ray
-
-    settings = request.settings.ray
-    nodes = [n["Resources"] for n in ray.nodes() if n["Alive"]]
-    gpus = settings.gpus
-    if gpus is None:
-        gpus = float(request.device != "cpu" and any(n.get("GPU", 0) >= 1 for n in nodes))
-    slots = 0
-    for node in nodes:
-        fits = node.get("CPU", 0) / settings.cpus
-        if gpus:
-            fits = min(fits, node.get("GPU", 0) / gpus)
-        slots += int(fits + 1e-9)
-    if not slots:
-        largest = [max((n.get(kind, 0) for n in nodes), default=0) for kind in ("CPU", "GPU")]
-        raise RequestError(
-            f"ray.cpus={settings.cpus:g} ray.gpus={gpus:g}: no node has that much (the largest has "
-            f"{largest[0]:g} processors and {largest[1]:g} GPUs); ask for less"
-        )
-    return {"num_cpus": settings.cpus, "num_gpus": gpus}, slots
 
 
 def _portable(request: Request) -> Request:
