@@ -11,8 +11,8 @@ import pytest
 import torch
 
 import zsad
+from tests.parity.golden_metrics import assert_golden_metrics
 from zsad import backbones, checkpoints, maps, registry
-from zsad.metrics import CategoryMetrics
 from zsad.types import Category, ScoreContext, TrainBatch
 
 UNIT = {"rtol": 1e-4, "atol": 5e-6}
@@ -116,20 +116,16 @@ def test_prompts_are_tokenised_as_released(infer: Case) -> None:
 
 @torch.no_grad()
 def test_metrics_of_the_maps(infer: Case) -> None:
-    """All four golden metrics; AUPRO as the papers approximate it, by 200 thresholds."""
     features, context = infer.inputs()
     scores = infer.method.score(features, context)
     built = maps.build_maps(scores, infer.method.map_spec(), infer.spec["image_size"])
-    metric = CategoryMetrics("exact", aupro_200=True)
-    metric.update(
-        built.final, infer.masks[:, 0] > 0.5, infer.method.image_score(scores, built), infer.labels
+    assert_golden_metrics(
+        infer.arrays,
+        built.final,
+        infer.masks,
+        infer.method.image_score(scores, built),
+        infer.labels,
     )
-    found = metric.compute().metrics
-    wanted = dict(zip(infer.arrays["metric_names"].tolist(), infer.arrays["metric_values"]))
-    assert sorted(wanted) == ["image_ap", "image_auroc", "pixel_aupro", "pixel_auroc"]
-    for name, value in wanted.items():
-        ours = found["pixel_aupro_200" if name == "pixel_aupro" else name]
-        assert ours == pytest.approx(value, abs=2e-2), name
 
 
 def test_two_training_steps_equal_the_released_code(train: Case) -> None:

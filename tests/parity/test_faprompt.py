@@ -16,8 +16,8 @@ import pytest
 import torch
 
 import zsad
+from tests.parity.golden_metrics import assert_golden_metrics
 from zsad import backbones, checkpoints, maps, registry
-from zsad.metrics import CategoryMetrics
 from zsad.types import Category, ScoreContext, TrainBatch
 
 UNIT = {"rtol": 1e-4, "atol": 5e-6}
@@ -152,18 +152,10 @@ def test_prompts_are_tokenised_as_released(infer: Case) -> None:
 
 @torch.no_grad()
 def test_metrics_of_the_maps(infer: Case) -> None:
-    """All four golden metrics; AUPRO as the papers approximate it, by 200 thresholds."""
     method = infer.method()
     scores = method.score(infer.features(method), infer.context(method))
     built = maps.build_maps(scores, method.map_spec(), infer.spec["image_size"])
-    metric = CategoryMetrics("exact", aupro_200=True)
-    metric.update(built.final, infer.masks[:, 0] > 0.5, scores.image, infer.labels)
-    found = metric.compute().metrics
-    wanted = dict(zip(infer.arrays["metric_names"].tolist(), infer.arrays["metric_values"]))
-    assert sorted(wanted) == ["image_ap", "image_auroc", "pixel_aupro", "pixel_auroc"]
-    for name, value in wanted.items():
-        ours = found["pixel_aupro_200" if name == "pixel_aupro" else name]
-        assert ours == pytest.approx(value, abs=2e-2), name
+    assert_golden_metrics(infer.arrays, built.final, infer.masks, scores.image, infer.labels)
 
 
 def test_batch_of_one_equals_a_batch(infer: Case) -> None:
