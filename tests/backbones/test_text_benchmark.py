@@ -11,9 +11,17 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_quick_text_benchmark() -> None:
-    script = ROOT / "benchmarks" / "speed" / "text.py"
     done = subprocess.run(
-        [sys.executable, str(script), "--quick", "--repeats", "1", "--gradients", "--json"],
+        [
+            sys.executable,
+            "-m",
+            "zsad.benchmarks.speed.text",
+            "--quick",
+            "--repeats",
+            "1",
+            "--gradients",
+            "--json",
+        ],
         capture_output=True,
         text=True,
         cwd=ROOT,

@@ -16,10 +16,12 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_quick_loading_benchmark() -> None:
-    script = ROOT / "benchmarks" / "speed" / "loading.py"
     options = ["--images", "4", "--size", "56", "--workers", "0,1", "--repeats", "3", "--json"]
     done = subprocess.run(
-        [sys.executable, str(script), *options], capture_output=True, text=True, cwd=ROOT
+        [sys.executable, "-m", "zsad.benchmarks.speed.loading", *options],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
     )
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)

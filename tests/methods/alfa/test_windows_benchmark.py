@@ -11,9 +11,16 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 def test_quick_window_benchmark() -> None:
-    script = ROOT / "benchmarks" / "speed" / "windows.py"
     done = subprocess.run(
-        [sys.executable, str(script), "--quick", "--backbone", "zsad-tiny", "--json"],
+        [
+            sys.executable,
+            "-m",
+            "zsad.benchmarks.speed.windows",
+            "--quick",
+            "--backbone",
+            "zsad-tiny",
+            "--json",
+        ],
         capture_output=True,
         text=True,
         cwd=ROOT,
