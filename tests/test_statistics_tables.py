@@ -155,6 +155,7 @@ def test_shots_stand_as_rows_with_the_deviation_over_seeds(tmp_path: Path) -> No
     for shots, values in ((1, (0.80, 0.90)), (4, (0.95, 0.95))):
         for seed, value in enumerate(values):
             info = {"backbone": "vit-b-16-plus-240", "title": "WinCLIP", "shots": shots}
+            info |= {"limit": 9, "banner": "bundled demonstration backbone"}
             store.put(
                 CellRecord(
                     "winclip", "mvtec", "bottle", seed, f"{shots}{seed}",
@@ -174,11 +175,13 @@ def test_shots_stand_as_rows_with_the_deviation_over_seeds(tmp_path: Path) -> No
         ("4-shot", "WinCLIP (published)"),
     ]
     assert (table.corner, table.heads) == ("setup", ("method", "AUROC", "AP", "F1-max"))
-    assert table.groups == (("", 1), ("MVTec AD", 3))
+    assert table.groups == (("", 1), ("MVTec AD (1)", 3))
     assert lines["1-shot", "WinCLIP"][0] == "85.0 ± 7.1"
     assert lines["4-shot", "WinCLIP"][0] == "95.0"
     assert lines["1-shot", "WinCLIP (published)"][0] == "93.1 ± 2.0"  # ALFA, table 4
     assert [line.rule for line in table.lines] == [False, False, True, False]
+    assert "At most 9 images per category." in page.notes
+    assert page.notes[0] == "Bundled demonstration backbone."
 
 
 def test_systems_that_are_not_hosted_are_listed_with_the_reason(tmp_path: Path) -> None:

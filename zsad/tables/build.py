@@ -180,17 +180,14 @@ def _data(
 # --------------------------------------------------------------------------------- notes
 def notes(board: Board, dataset: str | None = None) -> tuple[str, ...]:
     """Footnotes: how to read the figures, and everything that limits comparing them."""
-    out = []
-    if board.banner:
-        out.append(f"{board.banner[0].upper()}{board.banner[1:]}.")
-    out.append(
+    out = [
+        *banner(board),
         "Figures in percent; best bold, second underlined, among zero-shot columns with the "
-        "same count behind them; – undefined; [n of m] where a mean lacks categories or datasets."
-    )
+        "same count behind them; – undefined; [n of m] where a mean lacks categories or datasets.",
+    ]
     signs = "".join(c.markers for c in board.columns)
     out += [f"{text}." for sign, text in LEGEND.items() if sign in signs]
-    out += _setting_notes(board)
-    out += _training_notes(board)
+    out += conditions(board)
     seeds = {seed for cells in board.cells.values() for _, seed in cells}
     if len(seeds) > 1:
         out.append(f"Seeds {', '.join(map(str, sorted(seeds)))}: mean ± standard deviation.")
@@ -198,6 +195,16 @@ def notes(board: Board, dataset: str | None = None) -> tuple[str, ...]:
         if dataset is None or what.endswith(f" on {dataset}"):
             out.append(f"Left out: {count} records of {what} with other settings than the newest.")
     return tuple(out)
+
+
+def banner(board: Board) -> list[str]:
+    """The sentence about a backbone that no paper used, if it is one."""
+    return [f"{board.banner[0].upper()}{board.banner[1:]}."] if board.banner else []
+
+
+def conditions(board: Board) -> list[str]:
+    """Settings and training data of the board's columns, one sentence each."""
+    return [*_setting_notes(board), *_training_notes(board)]
 
 
 def _setting_notes(board: Board) -> list[str]:

@@ -11,6 +11,7 @@ from zsad.protocols import load_protocol
 from zsad.published import MEAN, Published
 from zsad.store import StoredCell, safe_name
 from zsad.tables.board import GROUP_ORDER, Board, Cells, Row, backbone_of, setting_of
+from zsad.tables.build import banner, conditions
 from zsad.tables.figures import Figure, over_categories, ranks
 from zsad.tables.model import Cell, Line, Page, Span, Table
 
@@ -65,9 +66,13 @@ def few_shot_page(
         ]
     title = f"Few-shot anomaly detection, backbone {board.name}"
     seeds = sorted({c.record.seed for members in groups.values() for c in members})
+    labels = {cell.record.method for members in groups.values() for cell in members}
+    used = replace(board, columns=[c for c in board.columns if c.label in labels])
     notes = [
+        *banner(board),
         f"Figures in percent; mean ± standard deviation over the seeds {', '.join(map(str, seeds))}"
-        "; best bold, second underlined, for each number of shots; – undefined."
+        "; best bold, second underlined, for each number of shots; – undefined.",
+        *conditions(used),
     ]
     notes += ["Lines marked (published) are printed in the papers."] if published else []
     tables = _tables(board, "few-shot", ("setup", "method"), entries)
@@ -94,7 +99,9 @@ def ablation_pages(board: Board, published: bool = False) -> list[Page]:
         tables = _tables(board, "ablation", ("row",), entries)
         title = f"Ablation {protocol}, backbone {board.name}"
         name = f"{safe_name(board.name)}/ablation-{safe_name(protocol)}"
-        notes = ("Figures in percent, in the order of the protocol; – undefined.",)
+        used = replace(board, columns=[c for c in board.columns if c.label in titles])
+        how = "Figures in percent, in the order of the protocol; – undefined."
+        notes = (*banner(board), how, *conditions(used))
         pages.append(Page(name, title, tuple(tables), notes))
     return pages
 
@@ -129,7 +136,7 @@ def _tables(
     chosen = [i for i in range(len(board.rows)) if any(cells[i] for cells in entries.values())]
     rows = [board.rows[i] for i in chosen]
     tables = []
-    for level, title, metrics in LEVELS:
+    for level, heading, metrics in LEVELS:
         where = [(i, board.rows[i], metric) for i in chosen for metric in metrics]
         figures = {
             entry: [over_categories(cells[i], m, row.categories) for i, row, m in where]
@@ -148,9 +155,10 @@ def _tables(
             if entry.printed and (printed := _printed(entry.printed, rows, metrics)):
                 lines.append(_line(entry, printed, " (published)"))
         heads = (*corners[1:], *(HEADS[m.partition("_")[2]] for _, _, m in where))
-        groups = (*(("", 1) for _ in corners[1:]), *((row.title, len(metrics)) for row in rows))
+        titles = (f"{row.title} ({len(row.categories)})" for row in rows)
+        groups = (*(("", 1) for _ in corners[1:]), *((title, len(metrics)) for title in titles))
         tables.append(
-            Table(f"{name}-{level}", title, corners[0], heads, tuple(lines), groups, tuple(data))
+            Table(f"{name}-{level}", heading, corners[0], heads, tuple(lines), groups, tuple(data))
         )
     return tables
 
