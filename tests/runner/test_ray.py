@@ -108,24 +108,6 @@ def test_a_killed_worker_loses_nothing(cluster: None, sweep: Sweep, tmp_path: Pa
     assert not list((tmp_path / "ray").glob(".ray-*"))
 
 
-@pytest.mark.fault
-def test_what_always_kills_costs_only_its_own_cell(
-    cluster: None, sweep: Sweep, tmp_path: Path
-) -> None:
-    """The shard is tried in pieces at last, and the report says what died."""
-    options = {"launcher": "ray", "overrides": ["ray.retries=0"]}
-    found = sweep("clip,mortal", tmp_path / "ray", **options)
-    expected = {(m, c) for m in ("clip", "mortal") for c in CATEGORIES} - {("mortal", "cloth")}
-    assert set(numbers(found)) == expected
-    (failure,) = found["failed"]
-    assert failure["cell"]["method"] == "mortal"
-    assert failure["cell"]["category"] == "cloth"
-    assert failure["error"] == (
-        "ray-things: cloth (mortal): given up after 2 attempts: "
-        "its worker process died (killed, or out of memory)"
-    )
-
-
 def test_trained_methods_learn_once_for_all_workers(
     cluster: None, sweep: Sweep, tmp_path: Path
 ) -> None:
@@ -329,6 +311,25 @@ def test_a_worker_with_other_weights_stores_nothing(
     with pytest.raises(RequestError, match="loads other weights of file"):
         ray_worker.evaluate(setup, "other", shard, Checkpoints())
     assert list(store.records()) == []
+
+
+# The last one on the cluster: its dead workers need no successors.
+@pytest.mark.fault
+def test_what_always_kills_costs_only_its_own_cell(
+    cluster: None, sweep: Sweep, tmp_path: Path
+) -> None:
+    """The shard is tried in pieces at last, and the report says what died."""
+    options = {"launcher": "ray", "overrides": ["ray.retries=0"]}
+    found = sweep("clip,mortal", tmp_path / "ray", **options)
+    expected = {(m, c) for m in ("clip", "mortal") for c in CATEGORIES} - {("mortal", "cloth")}
+    assert set(numbers(found)) == expected
+    (failure,) = found["failed"]
+    assert failure["cell"]["method"] == "mortal"
+    assert failure["cell"]["category"] == "cloth"
+    assert failure["error"] == (
+        "ray-things: cloth (mortal): given up after 2 attempts: "
+        "its worker process died (killed, or out of memory)"
+    )
 
 
 def test_an_address_without_a_cluster_is_refused_at_once() -> None:
