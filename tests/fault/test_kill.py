@@ -35,7 +35,7 @@ def test_a_sweep_killed_anywhere_ends_with_the_same_numbers(
     place: Place, whole: Done, tmp_path: Path
 ) -> None:
     assert whole.writes > 50
-    for moment in moments(whole.writes, few=3):
+    for moment in moments(whole.writes, few=2):
         results = tmp_path / str(moment)
         killed = Process(place.bench(results), watch=results, kill_at=moment).wait()
         assert killed.code == -signal.SIGKILL, moment
@@ -55,7 +55,7 @@ def test_a_sweep_killed_again_and_again_comes_to_its_end(
     rng = random.Random(5)
     kept: dict[Path, int] = {}
     for _ in range(40):
-        moment = rng.randint(20, 40) if LONG else rng.randint(50, 70)
+        moment = rng.randint(20, 40) if LONG else rng.randint(60, 90)
         done = Process(place.bench(tmp_path), watch=tmp_path, kill_at=moment).wait()
         after = written(tmp_path, CELLS)
         assert {p: after[p] for p in kept} == kept

@@ -41,7 +41,7 @@ __all__ = ["store"]  # a fixture
 pytestmark = pytest.mark.fault
 
 LIMIT = 20.0  # seconds for one document
-EACH = 300 if LONG else 15  # mutants of every kind
+EACH = 300 if LONG else 10  # mutants of every kind
 SOME = ("empty", "word", "brackets", "endless number, quoted", "not a number", "cut", "binary")
 
 
