@@ -7,12 +7,10 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from zsad.cli.main import VERBS, main, parse
@@ -20,17 +18,6 @@ from zsad.errors import RequestError
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ["--device", "cpu", "backbone.image_size=56"]
-
-
-@pytest.fixture(scope="session")
-def weights(recipe: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small CLIP in OpenAI's naming."""
-    dims = recipe.ClipDims(
-        vision_width=64, vision_layers=12, embed=64, text_width=64, text_layers=3
-    )
-    path = tmp_path_factory.mktemp("backbone") / "clip.pt"
-    torch.save(dict(recipe.clip_state(dims, 7)), path)
-    return path
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import io
 import json
 import shutil
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -20,17 +19,6 @@ from zsad import calibration
 from zsad.cli.main import main
 from zsad.errors import RequestError
 from zsad.io import sha256_file
-
-
-@pytest.fixture(scope="module")
-def weights(recipe: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small CLIP in OpenAI's naming."""
-    dims = recipe.ClipDims(
-        vision_width=64, vision_layers=12, embed=64, text_width=64, text_layers=3
-    )
-    path = tmp_path_factory.mktemp("backbone") / "clip.pt"
-    torch.save(dict(recipe.clip_state(dims, 7)), path)
-    return path
 
 
 @pytest.fixture
