@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from tests.methods.small import hand_info
 from zsad import maps, registry
 from zsad.errors import RequestError
-from zsad.memory import MemoryBank
+from zsad.memory import MemoryBank, bank_of
 from zsad.methods.patchcore.method import PatchCore, neighbourhood_mean
 from zsad.types import Category, ImageFeatures, ScoreContext, Tap
 
@@ -129,6 +129,15 @@ def test_a_memory_belongs_to_its_references() -> None:
     assert method.memory("bottle", context(second)) is not kept
     with pytest.raises(RequestError, match="normal reference images of 'bottle'"):
         method.memory("bottle", ScoreContext([BOTTLE], {}))
+
+
+def test_the_preset_penultimate_reads_the_bank_of_others() -> None:
+    method = make(preset="penultimate")
+    references = random_features(method, 2, 0)
+    bank = bank_of(references, method.taps[0], patches=True)  # as ALFA and WinCLIP ask for it
+    assert method.memory("bottle", context(references)) is bank
+    other = make(preset="penultimate", neighbourhood=3)
+    assert other.memory("bottle", context(references)) is not bank
 
 
 def test_coreset_of_full_size_keeps_all_and_a_small_one_covers_the_clusters() -> None:
