@@ -11,38 +11,37 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-LINES = {
-    "seen_image": (150, 180, 230),
-    "heldout_image": (30, 80, 170),
-    "seen_pixel last": (235, 190, 140),
-    "heldout_pixel last": (200, 100, 20),
+LINES = {  # column: (what it shows, colour)
+    "seen_image": ("seen: image", (150, 180, 230)),
+    "heldout_image": ("held out: image", (30, 80, 170)),
+    "seen_pixel probe": ("seen: patches", (235, 190, 140)),
+    "heldout_pixel probe": ("held out: patches", (200, 100, 20)),
+    "heldout_pixel text": ("held out: patches\nread with a prompt", (150, 150, 150)),
 }
 WIDTH, HEIGHT, EDGE = 720, 420, 50
 
 
 def plot(rows: list[dict[str, str]]) -> Image.Image:
-    """AUROC (0.4 to 1) over minutes of training."""
+    """AUROC (0.3 to 1) over minutes of training."""
     picture = Image.new("RGB", (WIDTH, HEIGHT), "white")
     draw = ImageDraw.Draw(picture)
     end = max(float(r["minutes"]) for r in rows)
 
     def at(minutes: float, value: float) -> tuple[float, float]:
         x = EDGE + minutes / end * (WIDTH - EDGE - 160)
-        return x, HEIGHT - EDGE - (value - 0.4) / 0.6 * (HEIGHT - 2 * EDGE)
+        return x, HEIGHT - EDGE - (value - 0.3) / 0.7 * (HEIGHT - 2 * EDGE)
 
-    for tenth in range(4, 11):
+    for tenth in range(3, 11):
         draw.line([at(0, tenth / 10), at(end, tenth / 10)], fill=(225, 225, 225))
         draw.text((EDGE - 30, at(0, tenth / 10)[1] - 6), f"{tenth / 10:.1f}", fill=(60, 60, 60))
     for minute in range(0, int(end) + 1, 10):
-        draw.text((at(minute, 0.4)[0] - 6, HEIGHT - EDGE + 6), str(minute), fill=(60, 60, 60))
+        draw.text((at(minute, 0.3)[0] - 6, HEIGHT - EDGE + 6), str(minute), fill=(60, 60, 60))
     draw.text((EDGE, HEIGHT - 22), "minutes of training", fill=(60, 60, 60))
-    draw.text((EDGE, 14), "AUROC, two prompts, validation pictures (seed 900)", fill=(30, 30, 30))
-    for k, (name, colour) in enumerate(LINES.items()):
+    draw.text((EDGE, 14), "AUROC on validation pictures (seed 900)", fill=(30, 30, 30))
+    for k, (name, (label, colour)) in enumerate(LINES.items()):
         points = [at(float(r["minutes"]), float(r[name])) for r in rows]
         draw.line(points, fill=colour, width=3)
-        draw.text(
-            (WIDTH - 150, EDGE + 18 * k), name.replace("_", ": ").replace(" last", ""), fill=colour
-        )
+        draw.text((WIDTH - 150, EDGE + 18 * k), label, fill=colour)
     return picture
 
 

@@ -21,7 +21,7 @@ from zsad.benchmarks.tiny.model import TinyClip, read_config
 from zsad.data.synthetic.generator import CATEGORIES, draw
 
 WEIGHTS = files("zsad.backbones.tiny") / "weights.safetensors"
-IMAGE_FLOOR, PIXEL_FLOOR = 0.6, 0.8  # measured on three seeds: 0.69 and 0.88 (MODEL_CARD.md)
+IMAGE_FLOOR, PIXEL_FLOOR = 0.65, 0.75  # image AUROC measured on three seeds: 0.735 (MODEL_CARD.md)
 
 
 def test_the_file_is_small_and_half_precision() -> None:
@@ -136,7 +136,8 @@ def test_it_tells_held_out_defects_from_flawless_pictures() -> None:
             cls, dense = model.visual(model.visual.embed((images - mean) / std), (8,))
         direction = text[1] - text[0]
         image_areas.append(roc_auc_score(masks.any((1, 2)), F.normalize(cls, dim=-1) @ direction))
-        maps = (F.normalize(dense["last"], dim=-1) @ direction).view(-1, 1, 14, 14)
+        # The v-v path: the ordinary patch tokens are not tied to prompts, as in CLIP itself.
+        maps = (F.normalize(dense["v-v"], dim=-1) @ direction).view(-1, 1, 14, 14)
         maps = F.interpolate(maps, (224, 224), mode="bilinear")[:, 0]
         pixel_areas.append(
             roc_auc_score(masks[:, ::4, ::4].ravel(), maps[:, ::4, ::4].numpy().ravel())
