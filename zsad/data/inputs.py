@@ -25,13 +25,14 @@ from urllib.parse import quote
 from zsad import config as cfg
 from zsad.data.index import DatasetIndex
 from zsad.errors import DataError
-from zsad.io import file_lock, read_json, sha256_file, write_json
+from zsad.io import file_lock, read_json, remove_leftover, sha256_file, write_json
 from zsad.types import Sample
 
 log = logging.getLogger(__name__)
 
 Entry = tuple[int, int, str, str]  # size, time of change in ns, SHA-256 at first and now
 READERS = 4  # threads
+LOCK = ".lock"  # of the whole results folder
 
 
 def checked(results: Path, index: DatasetIndex) -> DatasetIndex:
@@ -81,6 +82,8 @@ def note(results: Path, index: DatasetIndex, category: str, samples: Iterable[Sa
     try:
         if fresh:
             _merge(results, path, fresh)
+        else:
+            remove_leftover(results / LOCK)  # of a process that was killed while it noted this
     except OSError as error:
         log.warning("%s: cannot be written (%s)", path, error.strerror or error)
 
@@ -131,5 +134,5 @@ def _entry(size: int, time: int, first: str, now: str) -> Entry:
 
 
 def _merge(results: Path, path: Path, fresh: Mapping[str, Entry]) -> None:
-    with file_lock(results / ".lock"):
+    with file_lock(results / LOCK):
         write_json(path, {**_read(path), **fresh})
