@@ -313,3 +313,9 @@ def test_cuda_agrees_with_the_cpu(make_backbone: Callable[..., Backbone]) -> Non
     expected = backbone.text_encoder().encode_texts(TEXTS)
     got = backbone.to("cuda").text_encoder().encode_texts(TEXTS)
     torch.testing.assert_close(got.cpu(), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_the_nearest_words_of_embeddings_are_the_words(backbone: Backbone) -> None:
+    encoder = backbone.text_encoder()
+    words = encoder.embed_tokens(encoder.tokenize(["metal nut with scratch"]))[0, 1:5]
+    assert encoder.nearest_words(words + 1e-4) == ["metal", "nut", "with", "scratch"]
