@@ -48,7 +48,7 @@ def run(methods: str, options: argparse.Namespace) -> dict[str, Any]:
             results=folder,
             untrained=True,
             offline=True,
-            limit=options.limit,
+            limit=options.limit or None,
             device=options.device,
             overrides=overrides,
         )
@@ -121,7 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--sets", default="four;no windows;all", help="names or methods, by ';'")
     parser.add_argument("--dataset", default="synthetic")
-    parser.add_argument("--limit", type=int, default=32, help="images per category")
+    parser.add_argument("--limit", type=int, default=32, help="images per category; 0: all")
     parser.add_argument("--batch", type=int, default=0, help="images per forward; 0: estimated")
     parser.add_argument("--workers", type=int, default=1, help="decoding threads")
     parser.add_argument("--repeats", type=int, default=3)
@@ -140,7 +140,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
             backbone="zsad-tiny",
             dataset=options.dataset,
             precision=options.precision,
-            limit=options.limit,
+            limit=options.limit or None,
             workers=options.workers,
             repeats=options.repeats,
         ),
