@@ -63,8 +63,8 @@ def test_readme_has_the_marks() -> None:
 
 def test_heat_maps_lie_below_their_pictures(store: ResultStore) -> None:
     for i, category in enumerate(("wood", "tile")):
-        put(store, "clip", category, 0.5)
-        path = store.root / "cells" / "clip" / "folder" / "0" / f"{category}.json"
+        put(store, regenerate.METHOD, category, 0.5)
+        path = store.root / "cells" / regenerate.METHOD / "folder" / "0" / f"{category}.json"
         text = path.read_text(encoding="utf-8")
         path.write_text(
             text.replace('"pixel_aupro": null', f'"pixel_aupro": 0.{i + 1}'), encoding="utf-8"
