@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from zsad import backbones, maps, registry
+from zsad import maps, registry
 from zsad.backbones import Backbone
 from zsad.config import BackboneSettings, DataSettings, RunSettings, Settings
 from zsad.data import roles
@@ -305,9 +305,8 @@ def test_training_pulls_normal_priors_to_zero_and_spreads_the_prompts(
 
 
 def test_training_on_synthetic_lowers_the_orthogonality_loss(
-    tmp_path: Path,
+    backbone: Backbone, tmp_path: Path
 ) -> None:
-    tiny = backbones.load("zsad-tiny")
     index = load_index("synthetic")
     samples = [s for s in roles.auxiliary(index, "test", 4) if s.category in ("screw", "carpet")]
     settings = Settings(
@@ -315,12 +314,12 @@ def test_training_on_synthetic_lowers_the_orthogonality_loss(
         data=DataSettings(workers=0),
         run=RunSettings(feature_cache_gb=0.05),
     )
-    method = make(tiny, train={"epochs": 20, "batch_size": 2})
+    method = make(backbone, train={"epochs": 20, "batch_size": 2})
     options = FitOptions(logger="none")
     (result,) = fit(
         [method],
         index,
-        tiny,
+        backbone,
         settings=settings,
         seed=0,
         out_dir=tmp_path,
@@ -328,7 +327,7 @@ def test_training_on_synthetic_lowers_the_orthogonality_loss(
         options=options,
     )
     first, last = result.history[0], result.history[-1]
-    assert last["loss_ab"] < 0.9 * first["loss_ab"]
+    assert last["loss_ab"] < 0.5 * first["loss_ab"]
     assert last["loss"] < first["loss"]
 
 
