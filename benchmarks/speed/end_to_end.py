@@ -264,21 +264,16 @@ def show(document: Mapping[str, Any]) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     """Measure, print and return the document."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser = measure.options(__doc__)
     parser.add_argument("--backbone", default="vit-l-14-336")
     parser.add_argument("--image-size", type=int, default=0, help="pixels; 0: the backbone's own")
     parser.add_argument("--methods", default="filo,faprompt,kanoclip,anomalyclip")
     parser.add_argument("--pair", default="faprompt+anomalyclip")
     parser.add_argument("--batch", type=int, default=1)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", choices=sorted(PRECISIONS), default="fp32")
     parser.add_argument("--compile", action="store_true", help="compile the encoder's MLPs")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
     parser.add_argument("--only-together", action="store_true", help="no method alone")
     parser.add_argument("--quick", action="store_true", help="zsad-tiny")
-    parser.add_argument("--json", action="store_true")
     options = parser.parse_args(arguments)
     if options.quick:
         options.backbone = "zsad-tiny"

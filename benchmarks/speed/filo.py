@@ -110,13 +110,8 @@ def _compare(ways: dict[str, measure.Way], options: argparse.Namespace) -> dict[
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     """Measure, print and return both parts."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser = measure.options(__doc__)
     parser.add_argument("--quick", action="store_true", help="small sizes")
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
-    parser.add_argument("--json", action="store_true")
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     document = {

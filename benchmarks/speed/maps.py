@@ -91,15 +91,10 @@ def measure_specs(options: argparse.Namespace) -> list[dict[str, Any]]:
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     """Measure, print and return the document."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser = measure.options(__doc__, repeats=7)
     parser.add_argument("--size", type=int, default=518, help="pixels")
     parser.add_argument("--batch", type=int, default=4)
-    parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
     parser.add_argument("--quick", action="store_true", help="112 pixels, 3 repeats")
-    parser.add_argument("--json", action="store_true")
     options = parser.parse_args(arguments)
     if options.quick:
         options.size, options.repeats = 112, 3

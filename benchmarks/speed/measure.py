@@ -6,6 +6,7 @@ ratios are taken within a turn.  Figures are medians with the smallest and large
 
 from __future__ import annotations
 
+import argparse
 import platform
 import resource
 import statistics
@@ -17,6 +18,18 @@ from typing import Any
 import torch
 
 Way = Callable[[], Any]
+
+
+def options(doc: str | None, *, repeats: int = 3, threads: int = 1) -> argparse.ArgumentParser:
+    """The options that the benchmarks share; ``doc``: the script's docstring.  A script adds its
+    own, and ``--quick`` with what it means there."""
+    parser = argparse.ArgumentParser(description=(doc or "").split("\n")[0])
+    parser.add_argument("--repeats", type=int, default=repeats)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=threads)
+    parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
+    parser.add_argument("--json", action="store_true")
+    return parser
 
 
 def now(device: str, clock: str = "wall") -> float:

@@ -117,7 +117,7 @@ def numbers(text: str) -> list[int]:
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     """Measure, print and return the document."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser = measure.options(__doc__)
     parser.add_argument("--backbone", default="zsad-tiny")
     parser.add_argument("--methods", default="anomalyclip,faprompt,kanoclip,filo")
     parser.add_argument("--batch", type=int, default=8)
@@ -125,13 +125,8 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--sizes", default=[112, 224, 336, 448], type=numbers)
     parser.add_argument("--passes", default=[1, 4, 16], type=numbers)
     parser.add_argument("--axes", default="images,methods,size,batch")
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", choices=sorted(PRECISIONS), default="fp32")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
     parser.add_argument("--quick", action="store_true", help="two points on every axis, once")
-    parser.add_argument("--json", action="store_true")
     options = parser.parse_args(arguments)
     if options.quick:
         options.repeats, options.batch, options.batches = 1, 2, [1, 2]

@@ -91,17 +91,12 @@ def difference(method: Method, ways: dict[str, Callable[[], None]]) -> float:
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     """Measure, print and return the document."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser = measure.options(__doc__, repeats=7)
     parser.add_argument("--backbone", default="zsad-tiny")
     parser.add_argument("--weights", help="file, for --backbone file")
     parser.add_argument("--size", type=int, default=0, help="pixels; 0: the backbone's own")
     parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
     parser.add_argument("--quick", action="store_true", help="batch 2, 2 repeats")
-    parser.add_argument("--json", action="store_true")
     options = parser.parse_args(arguments)
     if options.quick:
         options.batch, options.repeats = 2, 2

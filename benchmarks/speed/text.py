@@ -130,16 +130,11 @@ def small_tower() -> Any:
 def main() -> None:
     import open_clip
 
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = measure.options(__doc__)
     parser.add_argument("--backbone", default="vit-l-14-336")
     parser.add_argument("--rows", type=int, default=1, help="images, each with its own context")
     parser.add_argument("--gradients", action="store_true", help="also back to the context")
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
     parser.add_argument("--quick", action="store_true", help="a small tower")
-    parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     model = small_tower() if options.quick else load(options.backbone, weights="random").model

@@ -90,16 +90,11 @@ def request(tap: Tap) -> FeatureRequest:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = measure.options(__doc__)
     parser.add_argument("--backbone", default="vit-b-16-plus-240")
     parser.add_argument("--scales", default="2,3")
     parser.add_argument("--windows", type=int, default=16, help="timed windows of the slow ways")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
     parser.add_argument("--quick", action="store_true", help="scale 2 only, 4 windows")
-    parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     scales = [2] if options.quick else [int(k) for k in options.scales.split(",")]
     torch.set_num_threads(options.threads)
