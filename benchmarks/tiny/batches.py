@@ -39,21 +39,26 @@ class Pool:
     """The pool of :mod:`zsad.benchmarks.tiny.pool`, as far as it is filled."""
 
     def __init__(self, folder: Path) -> None:
-        self.facts = [
-            json.loads(line) for line in (folder / "facts.jsonl").read_text("utf-8").splitlines()
-        ]
+        self.folder = folder
         pairs = (folder / "pictures.u8").stat().st_size // (2 * SIZE * SIZE * 3)
-        shares = np.array([SHARE.get(f["class"], 1.0) for f in self.facts])
-        self.shares = shares / shares.sum()
         self.pictures, self.masks = open_pool(folder, pairs, "r")
+        self.reload()
+
+    def reload(self) -> None:
+        """Take in the pairs that were drawn since."""
+        text = (self.folder / "facts.jsonl").read_text("utf-8")
+        facts = [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+        shares = np.array([SHARE.get(f["class"], 1.0) for f in facts])
+        self.drawn = facts, shares / shares.sum()  # in one go: batches are cut in another thread
 
     def draw(self, rng: np.random.Generator, pairs: int, side: int) -> Batch:
         """``pairs`` pairs of pictures at ``side`` pixels; both of a pair are cut the same way."""
         # Mostly cut at the scale at which pictures are evaluated, sometimes from further away.
+        facts, shares = self.drawn
         window = side
         if side < SIZE and rng.random() < 0.35:
             window = int(rng.integers(side, min(SIZE, side + 64) + 1))
-        chosen = np.sort(rng.choice(len(self.facts), pairs, replace=False, p=self.shares))
+        chosen = np.sort(rng.choice(len(facts), pairs, replace=False, p=shares))
         pictures = np.empty((pairs, 2, window, window, 3), np.uint8)
         masks = np.empty((pairs, window, window), np.uint8)
         for i, k in enumerate(chosen):
@@ -84,8 +89,8 @@ class Pool:
         x = (bits.sum((1, 2)) * axis).sum(1) / area.clamp(min=1)
         y = (bits.sum((1, 3)) * axis).sum(1) / area.clamp(min=1)
         positions = [p for i in range(pairs) for p in (None, (float(x[i]), float(y[i])))]
-        facts = [self.facts[k] for k in chosen for _ in range(2)]
-        return Batch(images, cover, defective, certain, facts, positions)
+        said = [facts[k] for k in chosen for _ in range(2)]
+        return Batch(images, cover, defective, certain, said, positions)
 
 
 def place_window(rng: np.random.Generator, mask: np.ndarray, window: int) -> tuple[int, int]:

@@ -166,6 +166,14 @@ DEFECT_WORDS: dict[str, tuple[str, ...]] = {
         "part out of place",
         "shifted part",
     ),
+    "mismatched": (
+        "mismatched part",
+        "wrong part",
+        "odd part",
+        "part of another kind",
+        "wrong size",
+        "wrong color",
+    ),
     "any": (
         "defect",
         "anomaly",

@@ -34,7 +34,9 @@ def row(kind: Kind, seed: int, normals: int, anomalies: int) -> list[Image.Image
         )
         for i in range(normals)
     ]
-    names = [ANY_DEFECT] * anomalies if kind.key in FAMILIES else list(kind.defects)
+    names = list(kind.defects)
+    if kind.key in FAMILIES:  # the free defect, and what their makers build in
+        names = [ANY_DEFECT, *(kind.structural or (ANY_DEFECT,))] * anomalies
     for i in range(anomalies):
         made = draw(kind, seed=seed, split="sheet", index=i, label=1, defect=names[i % len(names)])
         cells.append(cell(made.image, made.defect))

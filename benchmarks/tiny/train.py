@@ -36,8 +36,11 @@ from zsad.data.synthetic.generator import CATEGORIES
 log = logging.getLogger("zsad.tiny")
 
 # share of the time up to which a picture size is used, and pairs of pictures per step
-STAGES = ((0.36, 112, 20), (0.56, 160, 14), (1.01, 224, 12))
+STAGES = ((0.18, 112, 20), (0.4, 160, 14), (1.01, 224, 12))
 PEAK, FLOOR, WARM_UP = 1e-3, 2e-5, 0.02
+# Weight of the losses of the class token by picture size: first patches, then what they add up to.
+IMAGE_LEVEL = {112: 1.0, 160: 1.5, 224: 2.0}
+MUON = 2.0  # learning rate of the blocks' matrices, in units of the others'
 DENSE_WEIGHTS = {
     "last": 1.0,
     "v-v": 0.7,
@@ -99,7 +102,9 @@ class Probe(nn.Module):
         self.bias = nn.Parameter(torch.tensor((0.0, -2.0)))
 
     def forward(self, which: int, features: Tensor, projection: Tensor) -> Tensor:
-        return 10 * features @ (self.direction[which] @ projection) + self.bias[which]
+        """Logits [...] of features [..., E] of any length: only their direction counts."""
+        length = features.norm(dim=-1).clamp(min=1e-6)
+        return 10 * (features @ (self.direction[which] @ projection)) / length + self.bias[which]
 
 
 class SparseEmbedding(nn.Module):
@@ -119,12 +124,35 @@ class SparseEmbedding(nn.Module):
         return torch.where((at >= 0)[..., None], self.rows[at.clamp(min=0)], self.table[ids])  # type: ignore[index]
 
 
+def cosines(shape: torch.Size) -> Tensor:
+    """First patch filters [D, 3, P, P]: the lowest cosines of the block transform, three in four
+    of brightness, the rest of two colour differences.  High frequencies, which pictures have less
+    of, are given more weight, so that detail counts from the first step."""
+    width, _, side, _ = shape
+    at = np.arange(side)
+    waves = np.cos(np.pi * np.outer(at, at + 0.5) / side) * np.sqrt(2 / side)
+    waves[0] /= np.sqrt(2)
+    order = sorted(np.ndindex(side, side), key=lambda k: k[0] ** 2 + k[1] ** 2)
+    colours = np.array([[1, 1, 1], [1, 0, -1], [1, -2, 1]]) / np.sqrt([[3], [2], [6]])
+    counts = (width - 2 * (width // 8), width // 8, width // 8)
+    filters = [
+        0.06
+        * (1 + np.hypot(*k)) ** 0.7
+        * colour[:, None, None]
+        * np.outer(waves[k[0]], waves[k[1]])
+        for colour, count in zip(colours, counts, strict=True)
+        for k in order[:count]
+    ]
+    return torch.from_numpy(np.stack(filters)).float()
+
+
 def build(tokens: Tokens) -> TinyClip:
     config = read_config()
     model = TinyClip(config)
     model.token_embedding = SparseEmbedding(config["text_cfg"]["width"], tokens.trained)  # type: ignore[assignment]
     model.probe = Probe(config["text_cfg"]["width"])
     with torch.no_grad():
+        model.visual.conv1.weight.copy_(cosines(model.visual.conv1.weight.shape))
         model.logit_scale.fill_(float(np.log(30)))
     return model
 
@@ -189,9 +217,12 @@ def losses(
     out["order"] = 0.5 * order.sum() / (shown.sum() * len(direction)).clamp(min=1)
     projection = model.text_projection
     probed = F.binary_cross_entropy_with_logits(
-        model.probe(0, cls, projection), label[:, 0], reduction="none"
+        model.probe(0, cls, projection).float(), label[:, 0], reduction="none"
     )
     out["image probe"] = 0.5 * (probed * certain[:, 0]).sum() / certain.sum()
+
+    level = IMAGE_LEVEL[batch.images.shape[-1]]
+    out = {name: level * value for name, value in out.items()}
 
     target = batch.cover.flatten(1)  # [B, L]
     attention = dense.pop("attention")[:, :, 0].float()  # one head of the last two layers
@@ -200,9 +231,8 @@ def losses(
     out["attention"] = -0.1 * (found * seen).sum() / seen.sum().clamp(min=1)
     weight = 1 + 3 * target
     for name, patches in dense.items():
-        unit = F.normalize(patches.float(), dim=-1)
         probed = F.binary_cross_entropy_with_logits(
-            model.probe(1, unit, projection), target, weight, reduction="sum"
+            model.probe(1, patches, projection).float(), target, weight, reduction="sum"
         )
         out[name] = 2 * DENSE_WEIGHTS[name] * probed / weight.sum()
     if batch.images.shape[-1] == 224:
@@ -217,6 +247,23 @@ def losses(
 
 
 # ------------------------------------------------------------------------------ training
+def optimizers(model: TinyClip) -> list[torch.optim.Optimizer]:
+    """Muon for the blocks' matrices, AdamW for all else."""
+    named = list(model.named_parameters())
+    inner = [p for k, p in named if p.ndim == 2 and "resblocks" in k]
+    known = {id(p) for p in inner}
+    rest = [p for _, p in named if id(p) not in known]
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in rest if p.ndim >= 2], "weight_decay": 0.05, "times": 1.0},
+        {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0, "times": 1.0},
+    ]
+    blocks: list[dict[str, Any]] = [{"params": inner, "times": MUON}]
+    return [
+        torch.optim.AdamW(groups, lr=PEAK, betas=(0.9, 0.98), fused=True),
+        torch.optim.Muon(blocks, lr=PEAK, weight_decay=0.05, adjust_lr_fn="match_rms_adamw"),
+    ]
+
+
 class Run:
     """A training run in a folder: model, optimiser, weight average, clock, curve."""
 
@@ -226,19 +273,14 @@ class Run:
         self.tokens = Tokens()
         self.model = build(self.tokens)
         self.average = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
-        flat = [p for p in self.model.parameters() if p.ndim < 2]
-        wide = [p for p in self.model.parameters() if p.ndim >= 2]
-        groups: list[dict[str, Any]] = [
-            {"params": wide, "weight_decay": 0.05},
-            {"params": flat, "weight_decay": 0.0},
-        ]
-        self.optimizer = torch.optim.AdamW(groups, lr=PEAK, betas=(0.9, 0.98), fused=True)
+        self.optimizers = optimizers(self.model)
         self.step, self.seen, self.seconds = 0, 0, 0.0
         folder.mkdir(parents=True, exist_ok=True)
         if (folder / "checkpoint.pt").exists():
             saved = torch.load(folder / "checkpoint.pt", weights_only=True)
             self.model.load_state_dict(saved["model"])
-            self.optimizer.load_state_dict(saved["optimizer"])
+            for optimizer, state in zip(self.optimizers, saved["optimizers"], strict=True):
+                optimizer.load_state_dict(state)
             self.average = saved["average"]
             self.step, self.seen, self.seconds = saved["step"], saved["seen"], saved["seconds"]
             log.info("going on from step %d, %.1f minutes", self.step, self.seconds / 60)
@@ -251,7 +293,7 @@ class Run:
     def save(self) -> None:
         saved = {
             "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizers": [o.state_dict() for o in self.optimizers],
             "average": self.average,
             "step": self.step,
             "seen": self.seen,
@@ -303,15 +345,18 @@ def train(run: Run, pool: Pool, minutes: float, every: float) -> None:
             else pool.draw(np.random.default_rng((8, run.step)), pairs, side)
         )
         coming = ahead.submit(pool.draw, np.random.default_rng((8, run.step + 1)), pairs, side)
-        for group in run.optimizer.param_groups:
-            group["lr"] = rate(spent)
+        for optimizer in run.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate(spent) * group["times"]
         with torch.autocast("cpu", torch.bfloat16):
             parts = losses(run.model, batch, run.tokens, words, rng)
             total = torch.stack(list(parts.values())).sum()
-        run.optimizer.zero_grad(set_to_none=True)
+        for optimizer in run.optimizers:
+            optimizer.zero_grad(set_to_none=True)
         total.backward()
         nn.utils.clip_grad_norm_(run.model.parameters(), 1.0)
-        run.optimizer.step()
+        for optimizer in run.optimizers:
+            optimizer.step()
         run.step, run.seen = run.step + 1, run.seen + len(batch.images)
         run.update_average()
         now = {k: v.item() for k, v in parts.items()}
@@ -328,6 +373,7 @@ def train(run: Run, pool: Pool, minutes: float, every: float) -> None:
             )
         if run.seconds - mark >= every * 60:
             mark = run.seconds
+            pool.reload()
             run.save()
             run.record(terms)
     ahead.shutdown()

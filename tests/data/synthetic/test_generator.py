@@ -70,13 +70,14 @@ def test_there_are_enough_surfaces() -> None:
 
 
 def pairs() -> list[tuple[str, str]]:
-    return [(k.key, d) for k in CATEGORIES.values() for d in k.defects]
+    named = [(k.key, d) for k in CATEGORIES.values() for d in k.defects]
+    return named + [(k.key, d) for k in FAMILIES.values() for d in k.structural]
 
 
 @pytest.mark.parametrize(("key", "defect"), pairs())
 def test_the_mask_is_exactly_where_the_defect_changed_the_picture(key: str, defect: str) -> None:
     made = draw(
-        CATEGORIES[key],
+        EVERY[key],
         seed=3,
         split="test",
         index=2,

@@ -51,7 +51,7 @@ LAWS = (
 )
 
 
-def _motif(name: str, u: Array, v: Array, r: float) -> Array:
+def motif(name: str, u: Array, v: Array, r: float) -> Array:
     """Signed distance of a motif of size ``r`` in a unit cell."""
     if name == "diamond":
         return (np.abs(u) + np.abs(v)) * F32(0.8) - F32(r)
@@ -70,7 +70,7 @@ def _motif(name: str, u: Array, v: Array, r: float) -> Array:
     return np.hypot(u, v) - F32(r)
 
 
-def _law(rng: Rng, n: int) -> tuple[Array, Array]:
+def law(rng: Rng, n: int) -> tuple[Array, Array]:
     """A pattern t in about 0..1 and a height field, by a random law."""
     name = LAWS[int(rng.integers(len(LAWS)))]
     freq = float(np.exp(rng.uniform(np.log(2.5), np.log(16))))
@@ -100,7 +100,7 @@ def _law(rng: Rng, n: int) -> tuple[Array, Array]:
             gap = rng.uniform(0.03, 0.12)
             d = box(lu, lv / aspect, 0.5 - gap, 0.5 / float(aspect) - gap, 0.03)
         else:
-            d = _motif(MOTIFS[int(rng.integers(len(MOTIFS)))], lu, lv, rng.uniform(0.18, 0.36))
+            d = motif(MOTIFS[int(rng.integers(len(MOTIFS)))], lu, lv, rng.uniform(0.18, 0.36))
         lookup = rng.random((64, 64), dtype=F32)
         value = lookup[row.astype(int) % 64, col.astype(int) % 64]
         t = cover(d, max(0.03, 4 * freq / n)) * (1 - F32(rng.uniform(0, 0.4)) * value)
@@ -130,9 +130,9 @@ def _law(rng: Rng, n: int) -> tuple[Array, Array]:
 
 def any_texture(rng: Rng, n: int, flaw: Flaw | None = None) -> Scene:
     """A texture by a random law, often two laws over each other."""
-    t, height = _law(rng, n)
+    t, height = law(rng, n)
     if rng.random() < 0.5:
-        second, _ = _law(rng, n)
+        second, _ = law(rng, n)
         weight = F32(rng.uniform(0.1, 0.5))
         t = t * (1 - weight) + second * weight
     dark, light = pick(rng, _ALL[int(rng.integers(len(_ALL)))])
@@ -148,7 +148,7 @@ def any_texture(rng: Rng, n: int, flaw: Flaw | None = None) -> Scene:
     return Scene(picture, whole(n), (dark + light) / 2)
 
 
-def _outline(rng: Rng, u: Array, v: Array) -> Array:
+def outline(rng: Rng, u: Array, v: Array) -> Array:
     """Signed distance of a random outline of size about 1 (no hexagons: a held-out outline)."""
     kind = rng.integers(6)
     if kind == 0:
@@ -178,12 +178,12 @@ def _outline(rng: Rng, u: Array, v: Array) -> Array:
     )
 
 
-def _fill(rng: Rng, n: int, d: Array) -> Array:
+def fill(rng: Rng, n: int, d: Array) -> Array:
     """Paint for a part: plain, textured or rounded."""
     dark, light = pick(rng, _ALL[int(rng.integers(len(_ALL)))])
     kind = rng.random()
     if kind < 0.3:
-        t, _ = _law(rng, n)
+        t, _ = law(rng, n)
         t = 0.2 + F32(rng.uniform(0.3, 0.8)) * t
     else:
         t = 0.5 + 0.15 * smooth(rng, n, 3)
@@ -200,9 +200,9 @@ def any_object(rng: Rng, n: int, flaw: Flaw | None = None) -> Scene:
     scale = rng.uniform(0.55, 0.95)
     u, v = pose(n, rng.uniform(-np.pi, np.pi), scale, *rng.uniform(-0.1, 0.1, 2))
     px = 2 / n / scale
-    d = _outline(rng, u, v)
+    d = outline(rng, u, v)
     alpha = cover(d, 2 * px)
-    body = _fill(rng, n, d)
+    body = fill(rng, n, d)
     if rng.random() < 0.5:
         rim = np.exp(-(((d + F32(rng.uniform(0.05, 0.15))) / F32(rng.uniform(0.01, 0.05))) ** 2))
         body = body * (1 + F32(rng.uniform(-0.35, 0.35)) * rim)[..., None]
@@ -213,7 +213,7 @@ def any_object(rng: Rng, n: int, flaw: Flaw | None = None) -> Scene:
         centres = _arrangement(rng, count, size)
         moved = int(flaw.rng.integers(count)) if flaw is not None and g == 0 else -1
         name = MOTIFS[int(rng.integers(len(MOTIFS)))]
-        paint = _fill(rng, n, np.zeros((n, n), F32))
+        paint = fill(rng, n, np.zeros((n, n), F32))
         turn = rng.uniform(0, 6.3)
         for k, (cx, cy) in enumerate(centres):
             a = turn
@@ -224,7 +224,7 @@ def any_object(rng: Rng, n: int, flaw: Flaw | None = None) -> Scene:
                 a += flaw.rng.uniform(0.4, 1.2)
             c, s = F32(np.cos(a)), F32(np.sin(a))
             lu, lv = c * (u - F32(cx)) + s * (v - F32(cy)), c * (v - F32(cy)) - s * (u - F32(cx))
-            part = _motif(name, lu, lv, size)
+            part = motif(name, lu, lv, size)
             body = over(
                 body,
                 cover(part, 2 * px),
@@ -264,9 +264,9 @@ def many_parts(rng: Rng, n: int, flaw: Flaw | None = None) -> Scene:
     a = rng.uniform(0, 6.3)
     lu, lv = u - col, v - row
     c, s = F32(np.cos(a) / 0.4), F32(np.sin(a) / 0.4)
-    d = _outline(rng, c * lu + s * lv, c * lv - s * lu) * F32(0.4)
+    d = outline(rng, c * lu + s * lv, c * lv - s * lu) * F32(0.4)
     alpha = cover(d, 4 / n / pitch)
-    body = _fill(rng, n, d / F32(0.4))
+    body = fill(rng, n, d / F32(0.4))
     ground = drop_shadow(rng, scene_ground, alpha)
     return Scene(over(ground, alpha, body), alpha, body[n // 2, n // 2])
 
@@ -307,7 +307,7 @@ def _defect_outline(rng: Rng, n: int, at: tuple[float, float]) -> Array:
         return line
     if kind == 2:  # polygonal patch
         u, v = pose(n, rng.uniform(0, 6.3), size_of(rng, 0.06, 0.3), *at)
-        return cover(_outline(rng, u, v), rng.uniform(0.08, 0.4))
+        return cover(outline(rng, u, v), rng.uniform(0.08, 0.4))
     if kind == 3:  # a cluster of specks
         near = cover(radial(rng, n, at, size_of(rng, 0.12, 0.5), 0.2) - 1, 0.5)
         return smoothstep(smooth(rng, n, int(rng.integers(14, 80))) + 1.5 * near - 2.2, 0, 0.4)

@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from zsad.data.synthetic import defects, families, finish, objects, textures
+from zsad.data.synthetic import built, defects, families, finish, objects, textures
 from zsad.data.synthetic.fields import F32, Array, Rng
 from zsad.data.synthetic.palette import colour_name
 from zsad.data.synthetic.scene import Flaw, Maker
@@ -74,6 +74,7 @@ _TABLE: tuple[Kind, ...] = (
 )
 CATEGORIES: dict[str, Kind] = {k.key: k for k in _TABLE}
 
+ODD = ("misplaced", "mismatched")  # structural defects of things that are built of equal parts
 # Open families of the train group: only the training script of zsad-tiny draws from them.
 FAMILIES: dict[str, Kind] = {
     "any_texture": Kind("any_texture", "surface", "texture", "train", families.any_texture),
@@ -82,6 +83,17 @@ FAMILIES: dict[str, Kind] = {
     ),
     "many_parts": Kind("many_parts", "parts", "object", "train", families.many_parts, (), True),
     "wire_bundle": Kind("wire_bundle", "wires", "texture", "train", objects.wire_bundle),
+    "patterned_sheet": Kind(
+        "patterned_sheet", "sheet", "texture", "train", built.patterned_sheet, ODD
+    ),
+    "strip": Kind("strip", "strip", "object", "train", built.strip, ODD),
+    "turned_part": Kind(
+        "turned_part", "workpiece", "object", "train", built.turned_part, ODD, True
+    ),
+    "rod": Kind("rod", "component", "object", "train", built.rod, (), True),
+    "printed_thing": Kind(
+        "printed_thing", "product", "object", "train", built.printed_thing, (), True
+    ),
 }
 ANY_DEFECT = "any"  # families.any_defect; training script only
 
