@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from PIL import Image
 
 from tests.data.miniatures import write_miniature
 from zsad.data.index import load_index
-from zsad.data.loader import ImageBatch, batches
+from zsad.data.loader import BatchLoader, DecodeThreads, ImageBatch, batches
 from zsad.data.transforms import MaskPolicy, Preprocess
 from zsad.types import Sample
 
@@ -180,3 +181,50 @@ def test_a_method_that_stops_early_ends_the_threads(samples: list[Sample]) -> No
     next(stream)
     stream.close()  # type: ignore[attr-defined]
     assert not [t for t in threading.enumerate() if t.name.startswith("zsad-decode")]
+
+
+def test_the_next_loader_is_begun_while_the_first_is_read(samples: list[Sample]) -> None:
+    """It is begun once, when the first one's last sample is with the threads; it then holds two
+    batches at most, begins no third loader by itself, and gives the same batches."""
+    taken = 0
+
+    def counted() -> Iterator[Sample]:
+        nonlocal taken
+        for sample in samples:
+            taken += 1
+            yield sample
+
+    begun: list[int] = []
+    with DecodeThreads(2) as threads:
+        third = BatchLoader(samples, PREPROCESS, None, 2, threads)
+        second = BatchLoader(counted(), PREPROCESS, None, 2, threads, then=third.start)
+
+        def begin() -> None:
+            begun.append(len(found))
+            second.start()
+
+        first = BatchLoader(samples, PREPROCESS, None, 2, threads, then=begin)
+        found: list[ImageBatch] = []
+        for batch in first:
+            found.append(batch)
+        assert len(begun) == 1
+        assert begun[0] < len(found)
+        assert taken == 4
+        assert not third._started
+        again = list(second)
+        assert third._started
+        third.close()
+    expected = list(batches(samples, PREPROCESS, None, 2))
+    for got in (found, again):
+        assert [len(b) for b in got] == [len(b) for b in expected]
+        assert all(torch.equal(a.images, b.images) for a, b in zip(got, expected, strict=True))
+
+
+def test_without_threads_nothing_is_begun_ahead(samples: list[Sample]) -> None:
+    def loop_is_over() -> None:
+        raise AssertionError("there is no thread that could begin")
+
+    with DecodeThreads(0) as threads:
+        loader = BatchLoader(samples, PREPROCESS, None, 2, threads, then=loop_is_over)
+        loader.start()
+        assert sum(len(b) for b in loader) == len(samples)

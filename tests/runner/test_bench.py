@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,10 @@ import pandas as pd
 import pytest
 
 import zsad
+from zsad.data import loader
 from zsad.errors import RequestError
-from zsad.types import METRICS
+from zsad.runner.category import CategoryRun
+from zsad.types import METRICS, Sample
 
 Bench = Callable[..., dict[str, Any]]
 
@@ -57,6 +60,35 @@ def test_together_equals_alone_and_batch_size_does_not_matter(bench: Bench, tmp_
         one = bench(method, overrides=["run.batch_size=3"], results=tmp_path / "other")
         apart.update(numbers(one))
     close(together, apart)
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_the_next_category_is_decoded_while_this_one_is_scored(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    """The last image of the first category is not done with before one of the second is being
+    decoded; the figures are those of a run that decodes in turn."""
+    asked: dict[str, threading.Event] = {"bolt": threading.Event(), "cloth": threading.Event()}
+    attempt, update = loader._attempt, CategoryRun._update
+    in_time: list[bool] = []
+
+    def noting(sample: Sample, *rest: Any) -> Any:
+        asked[sample.category].set()
+        return attempt(sample, *rest)
+
+    def waiting(run: CategoryRun, *rest: Any) -> None:
+        if run.category.key == "bolt":
+            in_time.append(asked["cloth"].wait(20 if workers else 0))
+        update(run, *rest)
+
+    monkeypatch.setattr(loader, "_attempt", noting)
+    monkeypatch.setattr(CategoryRun, "_update", waiting)
+    settings = ["run.batch_size=8", f"data.workers={workers}"]
+    document = bench("clip", overrides=settings)
+    assert not document["failed"]
+    assert in_time == [workers > 0]
+    monkeypatch.undo()
+    close(numbers(document), numbers(bench("clip", overrides=settings, fresh=True)), 0)
 
 
 def test_a_second_run_computes_nothing(bench: Bench) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -51,6 +51,111 @@ class _Decoded(NamedTuple):
     mask: np.ndarray | None
 
 
+class DecodeThreads:
+    """``workers`` threads that decode for one loader after the other; 0: none, the caller's."""
+
+    def __init__(self, workers: int) -> None:
+        self.workers = workers
+        self.pool = (
+            ThreadPoolExecutor(workers, thread_name_prefix="zsad-decode") if workers > 0 else None
+        )
+
+    def close(self) -> None:
+        """Drop what was not begun and wait for the rest."""
+        if self.pool:
+            self.pool.shutdown(wait=True, cancel_futures=True)
+
+    def __enter__(self) -> DecodeThreads:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+class BatchLoader:
+    """Iterates over samples as batches, decoded ahead by ``threads``, at most two batches.
+
+    :meth:`start` begins to decode before the first batch is asked for.  ``then`` is called once,
+    in the consumer's thread, when the last sample has been handed to the threads and they will
+    soon have nothing to do: the moment to start the loader that comes next.
+    """
+
+    def __init__(
+        self,
+        samples: Iterable[Sample],
+        preprocess: Preprocess,
+        mask_policy: MaskPolicy | None,
+        batch_size: int,
+        threads: DecodeThreads,
+        *,
+        masks: bool = True,
+        then: Callable[[], None] | None = None,
+    ) -> None:
+        if batch_size < 1:
+            raise ValueError(f"batch_size {batch_size} must be at least 1")
+        self.preprocess, self.policy = preprocess, mask_policy or MaskPolicy()
+        self.batch_size, self.masks = batch_size, masks
+        self.then = then
+        self._threads = threads
+        self._source = iter(samples)
+        self._queue: deque[tuple[Sample, Future[_Decoded | DataError]]] = deque()
+        self._started = False
+
+    def start(self) -> None:
+        """Hand the first two batches to the threads, if that has not been done."""
+        if not self._started and self._threads.pool:
+            self._started = True
+            self._submit(max(2 * self.batch_size, self._threads.workers + 1))
+
+    def close(self) -> None:
+        """Forget what is being decoded."""
+        for _, future in self._queue:
+            future.cancel()
+        self._queue.clear()
+
+    def __iter__(self) -> Iterator[ImageBatch]:
+        pending: list[tuple[Sample, _Decoded]] = []
+        failures: list[DataError] = []
+        try:
+            for sample, decoded in self._decoded():
+                if isinstance(decoded, DataError):
+                    failures.append(decoded)
+                    continue
+                pending.append((sample, decoded))
+                if len(pending) == self.batch_size:
+                    yield _batch(pending, failures, self.preprocess.size, self.policy)
+                    pending, failures = [], []
+            if pending or failures:
+                yield _batch(pending, failures, self.preprocess.size, self.policy)
+        finally:
+            self.close()
+
+    def _submit(self, count: int) -> int:
+        """Hand up to ``count`` further samples to the threads; return how many there were."""
+        assert self._threads.pool
+        chosen = list(islice(self._source, count))
+        for sample in chosen:
+            task = self._threads.pool.submit(
+                _attempt, sample, self.preprocess, self.policy, self.masks
+            )
+            self._queue.append((sample, task))
+        return len(chosen)
+
+    def _decoded(self) -> Iterator[tuple[Sample, _Decoded | DataError]]:
+        """Samples in order with what became of them; bounded look-ahead."""
+        if not self._threads.pool:
+            for sample in self._source:
+                yield sample, _attempt(sample, self.preprocess, self.policy, self.masks)
+            return
+        self.start()
+        while self._queue:
+            sample, future = self._queue.popleft()
+            if not self._submit(1) and self.then:
+                then, self.then = self.then, None
+                then()
+            yield sample, future.result()
+
+
 def batches(
     samples: Iterable[Sample],
     preprocess: Preprocess,
@@ -66,21 +171,8 @@ def batches(
     The result does not depend on ``workers``.  A file that cannot be read is left out and
     listed in ``failures``.  ``masks=False`` reads no mask (they come out as zeros).
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size {batch_size} must be at least 1")
-    policy = mask_policy or MaskPolicy()
-    pending: list[tuple[Sample, _Decoded]] = []
-    failures: list[DataError] = []
-    for sample, decoded in _decoded(samples, preprocess, policy, batch_size, workers, masks):
-        if isinstance(decoded, DataError):
-            failures.append(decoded)
-            continue
-        pending.append((sample, decoded))
-        if len(pending) == batch_size:
-            yield _batch(pending, failures, preprocess.size, policy)
-            pending, failures = [], []
-    if pending or failures:
-        yield _batch(pending, failures, preprocess.size, policy)
+    with DecodeThreads(workers) as threads:
+        yield from BatchLoader(samples, preprocess, mask_policy, batch_size, threads, masks=masks)
 
 
 def _decode(sample: Sample, preprocess: Preprocess, policy: MaskPolicy, masks: bool) -> _Decoded:
@@ -102,37 +194,6 @@ def _attempt(
     except (Exception, SystemExit) as error:  # readers may be foreign code; a thread must not die
         reason = next(iter(str(error).splitlines()), "no message")
         return DataError(f"{sample.image}: decoding ended with {type(error).__name__}: {reason}")
-
-
-def _decoded(
-    samples: Iterable[Sample],
-    preprocess: Preprocess,
-    policy: MaskPolicy,
-    batch_size: int,
-    workers: int,
-    masks: bool,
-) -> Iterator[tuple[Sample, _Decoded | DataError]]:
-    """Samples in order with what became of them; bounded look-ahead."""
-    if workers < 1:
-        for sample in samples:
-            yield sample, _attempt(sample, preprocess, policy, masks)
-        return
-    source = iter(samples)
-    queue: deque[tuple[Sample, Future[_Decoded | DataError]]] = deque()
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="zsad-decode")
-    try:
-        ahead = max(2 * batch_size, workers + 1)
-        for sample in islice(source, ahead):
-            queue.append((sample, pool.submit(_attempt, sample, preprocess, policy, masks)))
-        while queue:
-            sample, future = queue.popleft()
-            result = future.result()
-            for following in islice(source, 1):
-                task = pool.submit(_attempt, following, preprocess, policy, masks)
-                queue.append((following, task))
-            yield sample, result
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _batch(

@@ -21,7 +21,7 @@ from zsad import maps as dense
 from zsad.backbones import Backbone
 from zsad.backbones.memory import estimate_batch, halving
 from zsad.config import Settings
-from zsad.data.loader import ImageBatch, MaskPolicy, batches
+from zsad.data.loader import BatchLoader, DecodeThreads, ImageBatch, MaskPolicy
 from zsad.data.transforms import Preprocess
 from zsad.errors import CellError
 from zsad.metrics import CategoryMetrics, MetricResult
@@ -77,7 +77,8 @@ class CategoryRun:
     """Runs the heads of one category over its samples.
 
     ``on_scored(head, batch, features, scores, maps, image_scores)`` may look at every result
-    before it is dropped (explanations, pictures).
+    before it is dropped (explanations, pictures).  ``threads`` decode; ``then`` is called when
+    they have been handed this category's last image, see :class:`BatchLoader`.
     """
 
     backbone: Backbone
@@ -87,12 +88,33 @@ class CategoryRun:
     heads: Sequence[Head]
     timer: StageTimer
     device: torch.device
+    threads: DecodeThreads
+    then: Callable[[], None] | None = None
     references: dict[tuple[str, int], Sequence[Sample]] = field(default_factory=dict)
     on_scored: Callable[..., None] | None = None
     on_images: Callable[[int], None] | None = None
     batch_sizes: set[int] = field(default_factory=set)
+    _begun: BatchLoader | None = None
 
     # --------------------------------------------------------------------------- the run
+    def start_decoding(self) -> None:
+        """Begin to decode the first images, ahead of :meth:`run`."""
+        if self._begun is None and self.heads:
+            size = self._sizes()[0]
+            self._begun = self._loader(self.samples, size, self._of_size(size))
+            self._begun.start()
+
+    def cancel(self) -> None:
+        """Forget what :meth:`start_decoding` began, if it is not run."""
+        if self._begun is not None:
+            self._begun.close()
+
+    def _sizes(self) -> list[int]:
+        return sorted({h.request.variant.image_size for h in self.heads})
+
+    def _of_size(self, size: int) -> list[Head]:
+        return [h for h in self.heads if h.request.variant.image_size == size]
+
     def run(self) -> list[Outcome]:
         """Score every sample with every head and return one outcome per head."""
         metrics = self.settings.metrics
@@ -100,8 +122,7 @@ class CategoryRun:
             Outcome(h, CategoryMetrics(metrics.mode, metrics.fpr_limit, metrics.aupro_200))
             for h in self.heads
         ]
-        sizes = sorted({h.request.variant.image_size for h in self.heads})
-        for size in sizes:
+        for size in self._sizes():
             self._run_size(size, [o for o in outcomes if o.head.request.variant.image_size == size])
         for outcome in outcomes:
             if outcome.error is None:
@@ -114,19 +135,26 @@ class CategoryRun:
 
     def _run_size(self, size: int, outcomes: list[Outcome]) -> None:
         """All heads whose working size is ``size`` pixels: one pass over the files."""
+        loader = self._begun or self._loader(self.samples, size, [o.head for o in outcomes])
+        self._begun = None
         try:
             reference_features = self._references(size, outcomes)
-            for batch in self.timer.waiting(self._batches(self.samples, size, outcomes), "decode"):
+            if size == self._sizes()[-1]:
+                loader.then = self.then
+            self.batch_sizes.add(min(loader.batch_size, max(1, len(self.samples))))
+            for batch in self.timer.waiting(loader, "decode"):
                 if batch.failures:
                     raise batch.failures[0]
                 active = [o for o in outcomes if o.error is None]
                 if not active:
+                    loader.close()
                     return
                 for variant, group in _by_variant(active).items():
                     self._score_batch(batch, variant, group, reference_features)
                 if self.on_images:
                     self.on_images(len(batch.samples))
         except Exception as error:  # a decoder, the encoder, the device: whatever it was
+            loader.close()
             log.debug("category %s failed", self.category.key, exc_info=True)
             for outcome in outcomes:
                 outcome.error = outcome.error or error
@@ -135,19 +163,15 @@ class CategoryRun:
             if outcome.head.method.transductive and outcome.error is None:
                 self._score_population(outcome, reference_features)
 
-    def _batches(
-        self, samples: Sequence[Sample], size: int, outcomes: list[Outcome]
-    ) -> Iterable[ImageBatch]:
+    def _loader(self, samples: Sequence[Sample], size: int, heads: Sequence[Head]) -> BatchLoader:
         data, info = self.settings.data, self.backbone.info
-        n_taps = max(len(o.head.request.taps) for o in outcomes)
-        batch_size = self.settings.run.batch_size or estimate_batch(info, size, n_taps, self.device)
-        self.batch_sizes.add(min(batch_size, max(1, len(samples))))
-        return batches(
+        n_taps = max(len(h.request.taps) for h in heads)
+        return BatchLoader(
             samples,
             Preprocess.for_backbone(info, size),
             MaskPolicy(data.mask_resize),
-            batch_size=batch_size,
-            workers=data.workers,
+            self.settings.run.batch_size or estimate_batch(info, size, n_taps, self.device),
+            self.threads,
         )
 
     # -------------------------------------------------------------------------- encoding
@@ -180,9 +204,9 @@ class CategoryRun:
             request = FeatureRequest.merge([o.head.request for o in needy])
             rows: dict[str, int] = {}
             parts = []
-            for batch in self.timer.waiting(
-                self._batches(list(wanted.values()), size, needy), "decode"
-            ):
+            loader = self._loader(list(wanted.values()), size, [o.head for o in needy])
+            self.batch_sizes.add(min(loader.batch_size, len(wanted)))
+            for batch in self.timer.waiting(loader, "decode"):
                 if batch.failures:
                     raise batch.failures[0]
                 for sample in batch.samples:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from zsad import backbones, examples
 from zsad import config as cfg
 from zsad.backbones import Backbone
 from zsad.data import inputs, roles
+from zsad.data.loader import DecodeThreads
 from zsad.errors import RequestError, ZsadError, reason
 from zsad.examples import CellExamples
 from zsad.method import feature_request
@@ -73,6 +75,18 @@ def load_backbone(request: Request, device: torch.device) -> Backbone:
 
 
 @dataclass
+class Prepared:
+    """A category that can be run.  ``heads``: all that were asked for; ``unfit``: those among
+    them that cannot be run, with the error, or None where a data set has no references."""
+
+    category: Category
+    heads: list[Head]
+    unfit: list[tuple[Head, ZsadError | None]]
+    run: CategoryRun
+    collector: ExampleCollector
+
+
+@dataclass
 class Sweep:
     """The state of one run of a plan.
 
@@ -124,16 +138,38 @@ class Sweep:
     def _run_dataset(self, dataset: DatasetPlan) -> None:
         timer = StageTimer(self.device)
         heads = self._heads(dataset, timer)
-        for name, samples in dataset.samples.items():
-            wanted = [h for h in heads if self._is_open(dataset, h, name)]
-            if not wanted:
-                continue
-            category = dataset.index.categories[name]
+        names = list(dataset.samples)
+        ahead: list[Prepared] = []  # the category whose images are being decoded already
+
+        def wanted(name: str) -> list[Head]:
+            return [h for h in heads if self._is_open(dataset, h, name)]
+
+        def decode_next(place: int) -> None:
+            """Give the threads the images of the next category with something to do."""
             try:
-                self._run_category(dataset, category, samples, wanted, timer)
-            except Exception as error:  # the other categories go on
-                log.debug("category %s failed", name, exc_info=True)
-                self._fail_rest(dataset, error, only=name)
+                later = next(((n, w) for n in names[place + 1 :] if (w := wanted(n))), None)
+                if later:
+                    ahead[:] = [self._prepare(dataset, *later, timer, threads)]
+                    ahead[0].run.start_decoding()
+            except Exception:  # whatever it is, it is met again, and told, in its own turn
+                log.debug("decoding ahead failed", exc_info=True)
+
+        with DecodeThreads(self.request.settings.data.workers) as threads:
+            for place, name in enumerate(names):
+                todo = wanted(name)
+                if not todo:
+                    continue
+                try:
+                    ready = ahead.pop() if ahead else None
+                    if ready is None or ready.category.key != name or ready.heads != todo:
+                        if ready is not None:
+                            ready.run.cancel()
+                        ready = self._prepare(dataset, name, todo, timer, threads)
+                    ready.run.then = partial(decode_next, place)
+                    self._run_category(dataset, ready, timer)
+                except Exception as error:  # the other categories go on
+                    log.debug("category %s failed", name, exc_info=True)
+                    self._fail_rest(dataset, error, only=name)
         for stage, spent in timer.seconds.items():
             self.seconds[stage] = self.seconds.get(stage, 0.0) + spent
 
@@ -142,48 +178,59 @@ class Sweep:
         keys = [dataset.todo.get((head.label, seed, category)) for seed in head.seeds]
         return any(k and (self.request.fresh or not self.store.has(k)) for k in keys)
 
-    def _run_category(
+    def _prepare(
         self,
         dataset: DatasetPlan,
-        category: Category,
-        samples: list[Sample],
+        name: str,
         heads: list[Head],
         timer: StageTimer,
-    ) -> None:
+        threads: DecodeThreads,
+    ) -> Prepared:
+        """Choose the references of the few-shot heads and set up the run; compute nothing."""
+        category = dataset.index.categories[name]
         ready: list[Head] = []
+        unfit: list[tuple[Head, ZsadError | None]] = []
         references: dict[tuple[str, int], Sequence[Sample]] = {}
         for head in heads:
             try:
                 if head.method.shots:
-                    drawn = roles.references(
-                        dataset.index, category.key, head.method.shots, head.seed
-                    )
+                    drawn = roles.references(dataset.index, name, head.method.shots, head.seed)
                     if not drawn:
-                        self._put_undefined(dataset, head, category.key, samples)
+                        unfit.append((head, None))
                         continue
                     references[head.label, head.seed] = drawn
                 ready.append(head)
             except ZsadError as error:
-                self._fail(dataset, head, category.key, error)
-        before = dict(timer.seconds)
-        images_before = self.backbone.counters.images
+                unfit.append((head, error))
         collector = ExampleCollector()
         run = CategoryRun(
             backbone=self.backbone,
             settings=self.request.settings,
             category=category,
-            samples=samples,
+            samples=dataset.samples[name],
             heads=ready,
             timer=timer,
             device=self.device,
+            threads=threads,
             references=references,
             on_scored=collector,
             on_images=lambda n: self.on_progress(dataset.name, category.key, n),
         )
-        seen = [*samples, *itertools.chain.from_iterable(references.values())]
+        return Prepared(category, heads, unfit, run, collector)
+
+    def _run_category(self, dataset: DatasetPlan, ready: Prepared, timer: StageTimer) -> None:
+        category, run = ready.category, ready.run
+        for head, error in ready.unfit:
+            if error is None:
+                self._put_undefined(dataset, head, category.key, list(run.samples))
+            else:
+                self._fail(dataset, head, category.key, error)
+        before = dict(timer.seconds)
+        images_before = self.backbone.counters.images
+        seen = [*run.samples, *itertools.chain.from_iterable(run.references.values())]
         with ThreadPoolExecutor(1) as aside:  # beside the encoder, and before any record
             aside.submit(inputs.note, self.store.root, dataset.index, category.key, seen)
-            outcomes = run.run() if ready else []
+            outcomes = run.run() if run.heads else []
         self.batch_sizes |= run.batch_sizes
         self.images += self.backbone.counters.images - images_before
         spent = timer.since(before)
@@ -191,7 +238,7 @@ class Sweep:
             if outcome.error is not None:
                 self._fail(dataset, outcome.head, category.key, outcome.error)
             else:
-                pictures = CellExamples(collector.examples(outcome.head), outcome.curves())
+                pictures = CellExamples(ready.collector.examples(outcome.head), outcome.curves())
                 self._put(dataset, outcome, category.key, pictures, spent)
 
     # ----------------------------------------------------------------------------- heads
