@@ -6,7 +6,7 @@ import importlib.util
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -65,3 +65,14 @@ def _own_datasets_of_other_modules_are_forgotten() -> None:
 
     catalog._USER_SPECS.clear()
     catalog._ORIGINS.clear()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _plug_ins_of_a_module_are_forgotten_after_it() -> Iterator[None]:
+    """`--methods all` means the methods of zsad, whatever tests ran before in this process."""
+    from zsad import registry
+
+    before = registry.plugin_dirs()
+    yield
+    registry._PLUGIN_DIRS[:] = before
+    registry.methods.cache_clear()

@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 
 Key = tuple[str, str, str]  # space, image digest, part
 GIB = 1 << 30
+SCRATCH = "zsad-features-"  # folders of the disk tier begin like this
 
 
 def space_of(info: BackboneInfo, variant: EncoderVariant, precision: str = "fp32") -> str:
@@ -207,7 +208,7 @@ class FeatureStore:
         self._open = contextlib.ExitStack()
         if disk_bytes > 0:
             parent = folder or Path(tempfile.gettempdir())
-            self._scratch = self._open.enter_context(scratch_folder(parent, "zsad-features-"))
+            self._scratch = self._open.enter_context(scratch_folder(parent, SCRATCH))
         self.tiers: list[Tier] = [
             MemoryTier("device", device_bytes, device),
             MemoryTier("host", host_bytes),

@@ -113,6 +113,14 @@ def _temporary(path: Path) -> tuple[int, str]:
         os.close(handle)
 
 
+def remove_scratch(parent: Path | str, prefix: str) -> None:
+    """Remove the scratch folders ``<parent>/<prefix>...`` that killed processes left."""
+    for left in Path(parent).glob(f"{glob.escape(prefix)}*"):
+        with _abandoned(left) as mine:
+            if mine and left.is_dir():
+                shutil.rmtree(left, ignore_errors=True)
+
+
 @contextlib.contextmanager
 def scratch_folder(parent: Path | str, prefix: str) -> Iterator[Path]:
     """Make a folder ``<parent>/<prefix>...`` for as long as the context lasts.
@@ -122,10 +130,7 @@ def scratch_folder(parent: Path | str, prefix: str) -> Iterator[Path]:
     """
     parent = Path(parent)
     parent.mkdir(parents=True, exist_ok=True)
-    for left in parent.glob(f"{glob.escape(prefix)}*"):
-        with _abandoned(left) as mine:
-            if mine and left.is_dir():
-                shutil.rmtree(left, ignore_errors=True)
+    remove_scratch(parent, prefix)
     while True:
         folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
         try:

@@ -55,7 +55,8 @@ def test_a_sweep_killed_again_and_again_comes_to_its_end(
     rng = random.Random(5)
     kept: dict[Path, int] = {}
     for _ in range(40):
-        moment = rng.randint(20, 40) if LONG else rng.randint(60, 90)
+        # The first record is written at the 75th operation, at the 50th once all folders are there.
+        moment = rng.randint(45, 75) if LONG else rng.randint(60, 90)
         done = Process(place.bench(tmp_path), watch=tmp_path, kill_at=moment).wait()
         after = written(tmp_path, CELLS)
         assert {p: after[p] for p in kept} == kept

@@ -97,7 +97,7 @@ def bench(definition: Path, weights: Path, tmp_path: Path) -> Callable[..., dict
     return run
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def plugins() -> None:
-    """Make the odd methods of ``plugins/`` known for the session."""
+    """Make the odd methods of ``plugins/`` known to the module."""
     registry.add_plugins(PLUGINS)

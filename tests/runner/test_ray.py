@@ -142,7 +142,7 @@ def test_kills_from_outside_at_any_moment(cluster: None, sweep: Sweep, tmp_path:
 
     def kill_now_and_then() -> None:
         rng = random.Random(5)
-        while len(kills) < 5 and not done.wait(rng.uniform(0.2, 3)):
+        while len(kills) < 5 and not done.wait(rng.uniform(0.05, 0.8)):
             if found := busy_workers():
                 kills.append(rng.choice(found))
                 os.kill(kills[-1], signal.SIGKILL)

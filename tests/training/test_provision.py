@@ -12,7 +12,10 @@ from zsad.backbones import Backbone
 from zsad.config import Settings
 from zsad.data.index import DatasetIndex
 from zsad.errors import RequestError
+from zsad.features import SCRATCH
+from zsad.io import scratch_folder
 from zsad.training import ensure_trained, guard
+from zsad.training.engine import CACHE
 
 QUICK = {"train": {"epochs": 1}, "deep": {"depth": 2}}
 
@@ -44,6 +47,23 @@ def test_it_trains_what_is_missing_and_finds_what_is_there(arguments: dict[str, 
     assert [r.reused for r in both] == [True, False]
     assert both[0].checkpoint == first.checkpoint
     assert first.checkpoint.parent == arguments["root"] / "checkpoints" / "anomalyclip"
+
+
+def test_features_that_a_killed_training_left_go_though_nothing_is_trained(
+    arguments: dict[str, Any],
+) -> None:
+    """It may have been killed between its last checkpoint and tidying up."""
+    ensure_trained(wanted("anomalyclip"), **arguments)
+    cache = arguments["root"] / "checkpoints" / CACHE
+    assert not cache.exists()
+    (cache / f"{SCRATCH}dead").mkdir(parents=True)
+    (cache / f"{SCRATCH}dead" / "features").write_bytes(b"much")
+    with scratch_folder(cache, SCRATCH) as used:  # a living process' own
+        (cache / f"{SCRATCH}dead").mkdir()
+        ensure_trained(wanted("anomalyclip"), **arguments)
+        assert list(cache.iterdir()) == [used]
+    ensure_trained(wanted("anomalyclip"), **arguments)
+    assert not cache.exists()
 
 
 def test_keys_that_only_inference_reads_share_a_checkpoint(arguments: dict[str, Any]) -> None:

@@ -59,6 +59,14 @@ class Outcome:
     result: MetricResult | None = None
     stored: list[tuple[ImageFeatures, ImageBatch]] = field(default_factory=list)
 
+    def conclude(self) -> None:
+        """Compute the metrics of what was scored; nothing, where scoring ended with an error."""
+        if self.error is None:
+            try:
+                self.result = self.metrics.compute()
+            except Exception as error:
+                self.error = error
+
     def curves(self) -> dict[str, dict[str, Any]]:
         """ROC, precision-recall and PRO curves that are defined, ready for JSON."""
         return {
@@ -116,7 +124,7 @@ class CategoryRun:
         return [h for h in self.heads if h.request.variant.image_size == size]
 
     def run(self) -> list[Outcome]:
-        """Score every sample with every head and return one outcome per head."""
+        """Score every sample with every head and return one outcome per head, to be concluded."""
         metrics = self.settings.metrics
         outcomes = [
             Outcome(h, CategoryMetrics(metrics.mode, metrics.fpr_limit, metrics.aupro_200))
@@ -124,13 +132,6 @@ class CategoryRun:
         ]
         for size in self._sizes():
             self._run_size(size, [o for o in outcomes if o.head.request.variant.image_size == size])
-        for outcome in outcomes:
-            if outcome.error is None:
-                with self.timer.stage("metrics"):
-                    try:
-                        outcome.result = outcome.metrics.compute()
-                    except Exception as error:
-                        outcome.error = error
         return outcomes
 
     def _run_size(self, size: int, outcomes: list[Outcome]) -> None:

@@ -7,31 +7,30 @@ import logging
 import platform
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import torch
 
-from zsad import backbones, examples
-from zsad import config as cfg
+from zsad import backbones
 from zsad.backbones import Backbone
 from zsad.data import inputs, roles
 from zsad.data.loader import DecodeThreads
-from zsad.errors import RequestError, ZsadError, reason
+from zsad.errors import RequestError, ZsadError
 from zsad.examples import CellExamples
 from zsad.method import feature_request
-from zsad.metrics import CategoryMetrics, MetricResult
 from zsad.runner.category import CategoryRun, Outcome
 from zsad.runner.collect import ExampleCollector
 from zsad.runner.heads import Head, build_method, prepare_text
 from zsad.runner.plan import DatasetPlan, Plan, auxiliary_of
+from zsad.runner.recorder import Recorder
 from zsad.runner.request import Column, Request
 from zsad.runner.timing import StageTimer, peak_memory
 from zsad.runner.trained import Checkpoints, provide, trained_method
 from zsad.store import ResultStore
-from zsad.types import METRICS, Category, CellRecord, Sample
+from zsad.types import Category, Sample
 
 log = logging.getLogger(__name__)
 
@@ -105,8 +104,16 @@ class Sweep:
     seconds: dict[str, float] = field(default_factory=dict)
     batch_sizes: set[int] = field(default_factory=set)
     images: int = 0
-    done: int = 0
     wall: float = 0.0  # seconds of the whole sweep
+    _concluding: Future[None] | None = None
+
+    def __post_init__(self) -> None:
+        self.recorder = Recorder(self.store, self.request, self.backbone.info)
+
+    @property
+    def done(self) -> int:
+        """Cells that were computed and stored."""
+        return self.recorder.done
 
     @property
     def request(self) -> Request:
@@ -125,7 +132,7 @@ class Sweep:
                     self._run_dataset(dataset)
                 except Exception as error:  # the device may fail anywhere
                     log.debug("dataset %s failed", dataset.name, exc_info=True)
-                    self._fail_rest(dataset, error)
+                    self.recorder.fail_rest(dataset, error)
         self.wall += time.perf_counter() - start
 
     def account(self) -> dict[str, Any]:
@@ -154,7 +161,8 @@ class Sweep:
             except Exception:  # whatever it is, it is met again, and told, in its own turn
                 log.debug("decoding ahead failed", exc_info=True)
 
-        with DecodeThreads(self.request.settings.data.workers) as threads:
+        workers = self.request.settings.data.workers
+        with DecodeThreads(workers) as threads, ThreadPoolExecutor(1) as beside:
             for place, name in enumerate(names):
                 todo = wanted(name)
                 if not todo:
@@ -166,12 +174,11 @@ class Sweep:
                             ready.run.cancel()
                         ready = self._prepare(dataset, name, todo, timer, threads)
                     ready.run.then = partial(decode_next, place)
-                    self._run_category(dataset, ready, timer)
+                    self._run_category(dataset, ready, timer, beside)
                 except Exception as error:  # the other categories go on
                     log.debug("category %s failed", name, exc_info=True)
-                    self._fail_rest(dataset, error, only=name)
-        for stage, spent in timer.seconds.items():
-            self.seconds[stage] = self.seconds.get(stage, 0.0) + spent
+                    self.recorder.fail_rest(dataset, error, only=name)
+        self._add_seconds(timer)
 
     def _is_open(self, dataset: DatasetPlan, head: Head, category: str) -> bool:
         """Whether the head has a cell to do that no other process has stored meanwhile."""
@@ -218,13 +225,11 @@ class Sweep:
         )
         return Prepared(category, heads, unfit, run, collector)
 
-    def _run_category(self, dataset: DatasetPlan, ready: Prepared, timer: StageTimer) -> None:
+    def _run_category(
+        self, dataset: DatasetPlan, ready: Prepared, timer: StageTimer, beside: ThreadPoolExecutor
+    ) -> None:
+        """Score a category; leave its figures and records to ``beside``."""
         category, run = ready.category, ready.run
-        for head, error in ready.unfit:
-            if error is None:
-                self._put_undefined(dataset, head, category.key, list(run.samples))
-            else:
-                self._fail(dataset, head, category.key, error)
         before = dict(timer.seconds)
         images_before = self.backbone.counters.images
         seen = [*run.samples, *itertools.chain.from_iterable(run.references.values())]
@@ -233,13 +238,47 @@ class Sweep:
             outcomes = run.run() if run.heads else []
         self.batch_sizes |= run.batch_sizes
         self.images += self.backbone.counters.images - images_before
+        infos = [self.recorder.info(dataset, o.head) for o in outcomes]
         spent = timer.since(before)
-        for outcome in outcomes:
-            if outcome.error is not None:
-                self._fail(dataset, outcome.head, category.key, outcome.error)
-            else:
+        if self._concluding:
+            self._concluding.result()  # no more than one category waits for its figures
+        self._concluding = beside.submit(self._conclude, dataset, ready, outcomes, infos, spent)
+
+    def _conclude(
+        self,
+        dataset: DatasetPlan,
+        ready: Prepared,
+        outcomes: list[Outcome],
+        infos: list[dict[str, Any]],
+        spent: dict[str, float],
+    ) -> None:
+        """Compute the metrics of a category and write its cells, while the next one is encoded."""
+        name, recorder = ready.category.key, self.recorder
+        timer = StageTimer(torch.device("cpu"))
+        try:
+            for head, error in ready.unfit:
+                if error is None:
+                    recorder.put_undefined(dataset, head, name, list(ready.run.samples))
+                else:
+                    recorder.fail(dataset, head, name, error)
+            for outcome, info in zip(outcomes, infos, strict=True):
+                stage = f"metrics:{outcome.head.label}"
+                with timer.stage("metrics", stage):
+                    outcome.conclude()
+                if outcome.error is not None:
+                    recorder.fail(dataset, outcome.head, name, outcome.error)
+                    continue
+                own = spent | {stage: spent.get(stage, 0.0) + timer.seconds[stage]}
                 pictures = CellExamples(ready.collector.examples(outcome.head), outcome.curves())
-                self._put(dataset, outcome, category.key, pictures, spent)
+                recorder.put(dataset, outcome, name, pictures, own, info)
+        except Exception as error:  # the other categories go on
+            log.debug("concluding category %s failed", name, exc_info=True)
+            recorder.fail_rest(dataset, error, only=name)
+        self._add_seconds(timer)
+
+    def _add_seconds(self, timer: StageTimer) -> None:
+        for stage, spent in timer.seconds.items():
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + spent
 
     # ----------------------------------------------------------------------------- heads
     def _heads(self, dataset: DatasetPlan, timer: StageTimer) -> list[Head]:
@@ -269,7 +308,7 @@ class Sweep:
                 log.debug("building %s failed", column.label, exc_info=True)
                 for seed in seeds:
                     for category in dataset.samples:
-                        self._fail_cell(dataset, column.label, seed, category, error)
+                        self.recorder.fail_cell(dataset, column.label, seed, category, error)
         return heads
 
     def _head(
@@ -303,120 +342,3 @@ class Sweep:
         from zsad import grounding
 
         return grounding.provider(wanted, device=str(self.device))
-
-    # ----------------------------------------------------------------------------- store
-    def _put(
-        self,
-        dataset: DatasetPlan,
-        outcome: Outcome,
-        category: str,
-        pictures: CellExamples,
-        spent: dict[str, float],
-    ) -> None:
-        head, result = outcome.head, outcome.result
-        assert result is not None
-        scores: dict[str, Sequence[Any]] = {
-            "uid": outcome.uids,
-            "label": outcome.labels,
-            "defect": outcome.defects,
-            "score": outcome.scores,
-            "path": outcome.uids,
-        }
-        shared = {k: v for k, v in spent.items() if ":" not in k and k in ("decode", "encode")}
-        own = {k.split(":")[0]: v for k, v in spent.items() if k.endswith(f":{head.label}")}
-        own["text"] = head.text_seconds
-        for seed in head.seeds:
-            key = dataset.todo.get((head.label, seed, category))
-            if key is None:
-                continue
-            record = CellRecord(
-                method=key.method,
-                dataset=key.dataset,
-                category=key.category,
-                seed=key.seed,
-                fingerprint=key.fingerprint,
-                metrics=dict(result.metrics),
-                undefined=dict(result.undefined),
-                n_normal=result.n_normal,
-                n_anomalous=result.n_anomalous,
-                seconds={k: round(v, 4) for k, v in {**shared, **own}.items()},
-                info={**self._info(dataset, head), "metric_bounds": dict(result.bounds)},
-            )
-            try:
-                # The record comes last: what has a record has everything that belongs to it.
-                examples.save(self.store.root, key, pictures)
-                self.store.put(record, scores)
-                self.done += 1
-            except ZsadError as error:
-                self._fail_cell(dataset, head.label, seed, category, error)
-
-    def _put_undefined(
-        self, dataset: DatasetPlan, head: Head, category: str, samples: Sequence[Sample]
-    ) -> None:
-        """A few-shot method on a dataset without a training part: nothing failed, and there is
-        nothing to measure."""
-        settings = self.request.settings.metrics
-        metrics = CategoryMetrics(settings.mode, settings.fpr_limit, settings.aupro_200)
-        names = [*METRICS, *(["pixel_aupro_200"] if settings.aupro_200 else [])]
-        anomalous = sum(s.label for s in samples)
-        outcome = Outcome(head, metrics)
-        outcome.result = MetricResult(
-            dict.fromkeys(names),
-            dict.fromkeys(names, "the dataset has no normal training images to refer to"),
-            len(samples) - anomalous,
-            anomalous,
-        )
-        self._put(dataset, outcome, category, CellExamples([]), {})
-
-    def _info(self, dataset: DatasetPlan, head: Head) -> dict[str, Any]:
-        entry, backbone = head.column.entry, self.backbone.info
-        return {
-            "title": head.column.title,
-            "method": entry.name,
-            "group": entry.group,
-            "trained": entry.trained,
-            "transductive": entry.transductive,
-            "untrained": entry.trained and self.request.untrained,
-            "trained_on": head.trained_on,
-            "preset": getattr(head.column.config, "preset", "default"),
-            "config": cfg.to_dict(head.column.config),
-            "shots": head.method.shots,
-            "backbone": backbone.name,
-            "weights_source": backbone.weights_source,
-            "weights_sha256": backbone.weights_sha256,
-            "banner": backbone.banner,
-            "image_size": head.request.variant.image_size,
-            "pos_interp": head.request.variant.pos_interp,
-            "activation": head.request.variant.activation,
-            "precision": self.request.settings.backbone.precision,
-            "protocol": self.request.protocol.name,
-            "limit": self.request.limit,
-            "variant": dataset.index.variant,
-            "dataset_fingerprint": dataset.index.fingerprint,
-            "mask_resize": self.request.settings.data.mask_resize,
-            "metrics": cfg.to_dict(self.request.settings.metrics),
-            "method_info": head.method.run_info(),
-            "boxes": dict(head.boxes.info) if head.boxes else {},
-        }
-
-    # --------------------------------------------------------------------------- failure
-    def _fail_rest(self, dataset: DatasetPlan, error: Exception, only: str | None = None) -> None:
-        """Fail what is not stored yet, of the category ``only`` if given."""
-        for (label, seed, category), key in dataset.todo.items():
-            if only in (None, category) and not self.store.has(key):
-                self._fail_cell(dataset, label, seed, category, error)
-
-    def _fail(self, dataset: DatasetPlan, head: Head, category: str, error: Exception) -> None:
-        for seed in head.seeds:
-            self._fail_cell(dataset, head.label, seed, category, error)
-
-    def _fail_cell(
-        self, dataset: DatasetPlan, label: str, seed: int, category: str, error: Exception
-    ) -> None:
-        key = dataset.todo.get((label, seed, category))
-        if key is None:
-            return
-        text = reason(error)
-        if not isinstance(error, ZsadError):
-            text = f"{label}: {text}"
-        self.store.fail(key, text, type(error).__name__)

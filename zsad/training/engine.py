@@ -22,12 +22,15 @@ from zsad.config import Settings
 from zsad.data import roles
 from zsad.data.index import DatasetIndex
 from zsad.errors import RequestError
-from zsad.features import FeatureStore
+from zsad.features import SCRATCH, FeatureStore
+from zsad.io import remove_scratch
 from zsad.method import Method, feature_request
 from zsad.training.identity import trained_on, training_identity
 from zsad.training.images import TrainingImages, default_store
 from zsad.training.run import Captions, FitOptions, MethodRun, TrainResult
 from zsad.types import FeatureRequest, Sample
+
+CACHE = "cache"  # folder of features beside the checkpoints, while something is trained
 
 
 def fit(
@@ -96,7 +99,7 @@ def fit(
             open_runs.append((i, run))
     own_store = store is None
     if open_runs and store is None:
-        store = default_store(settings, backbone.device, out / "cache")
+        store = default_store(settings, backbone.device, out / CACHE)
     try:
         # Methods of one variant follow each other: they share what the store holds.
         for i, run in sorted(open_runs, key=lambda pair: (pair[1].request.variant, pair[0])):
@@ -108,7 +111,7 @@ def fit(
     finally:
         if own_store and store is not None:
             store.close()
-            _remove_if_empty(out / "cache")
+            tidy_cache(out)
     return [results[i] for i in range(len(runs))]
 
 
@@ -135,6 +138,8 @@ def _quiet(deterministic: bool) -> Iterator[None]:
         torch.use_deterministic_algorithms(before, warn_only=warned)
 
 
-def _remove_if_empty(folder: Path) -> None:
-    with contextlib.suppress(OSError):  # not empty, or another process was faster
-        folder.rmdir()
+def tidy_cache(out: Path) -> None:
+    """Remove the feature cache below ``out`` as far as no living process uses it."""
+    remove_scratch(out / CACHE, SCRATCH)
+    with contextlib.suppress(OSError):  # absent, not empty, or another process was faster
+        (out / CACHE).rmdir()

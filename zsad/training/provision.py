@@ -17,7 +17,7 @@ from zsad.features import FeatureStore
 from zsad.io import file_lock, remove_leftover
 from zsad.method import new_method
 from zsad.registry import MethodEntry
-from zsad.training.engine import fit
+from zsad.training.engine import fit, tidy_cache
 from zsad.training.identity import trained_on, training_identity
 from zsad.training.run import RESUME, Captions, FitOptions, TrainResult
 from zsad.types import Sample
@@ -91,6 +91,8 @@ def ensure_trained(
                 options=options,
             )
             results = dict(zip(missing, trained))
+        else:  # the last training may have been killed just before it tidied up
+            tidy_cache(Path(root) / FOLDER)
     return [
         results.get(path) or TrainResult(entry.name, path, reused=True)
         for path, (entry, _) in zip(paths, wanted)

@@ -1,0 +1,150 @@
+"""Writes what became of cells: records with their pictures, or failures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from zsad import config as cfg
+from zsad import examples
+from zsad.errors import ZsadError, reason
+from zsad.examples import CellExamples
+from zsad.metrics import CategoryMetrics, MetricResult
+from zsad.runner.category import Outcome
+from zsad.runner.heads import Head
+from zsad.runner.plan import DatasetPlan
+from zsad.runner.request import Request
+from zsad.store import ResultStore
+from zsad.types import METRICS, BackboneInfo, CellRecord, Sample
+
+
+class Recorder:
+    """Writes the cells of one sweep.  ``done`` counts those that are stored."""
+
+    def __init__(self, store: ResultStore, request: Request, backbone: BackboneInfo) -> None:
+        self.store, self.request, self.backbone = store, request, backbone
+        self.done = 0
+
+    def put(
+        self,
+        dataset: DatasetPlan,
+        outcome: Outcome,
+        category: str,
+        pictures: CellExamples,
+        spent: Mapping[str, float],
+        info: Mapping[str, Any],
+    ) -> None:
+        """Store one head's result of a category, for every seed that it stands for.
+
+        ``spent``: seconds by stage, the stages of a head as ``stage:label``; ``info``: see
+        :meth:`info`."""
+        head, result = outcome.head, outcome.result
+        assert result is not None
+        scores: dict[str, Sequence[Any]] = {
+            "uid": outcome.uids,
+            "label": outcome.labels,
+            "defect": outcome.defects,
+            "score": outcome.scores,
+            "path": outcome.uids,
+        }
+        shared = {k: v for k, v in spent.items() if ":" not in k and k in ("decode", "encode")}
+        own = {k.split(":")[0]: v for k, v in spent.items() if k.endswith(f":{head.label}")}
+        own["text"] = head.text_seconds
+        for seed in head.seeds:
+            key = dataset.todo.get((head.label, seed, category))
+            if key is None:
+                continue
+            record = CellRecord(
+                method=key.method,
+                dataset=key.dataset,
+                category=key.category,
+                seed=key.seed,
+                fingerprint=key.fingerprint,
+                metrics=dict(result.metrics),
+                undefined=dict(result.undefined),
+                n_normal=result.n_normal,
+                n_anomalous=result.n_anomalous,
+                seconds={k: round(v, 4) for k, v in {**shared, **own}.items()},
+                info={**info, "metric_bounds": dict(result.bounds)},
+            )
+            try:
+                # The record comes last: what has a record has everything that belongs to it.
+                examples.save(self.store.root, key, pictures)
+                self.store.put(record, scores)
+                self.done += 1
+            except ZsadError as error:
+                self.fail_cell(dataset, head.label, seed, category, error)
+
+    def put_undefined(
+        self, dataset: DatasetPlan, head: Head, category: str, samples: Sequence[Sample]
+    ) -> None:
+        """A few-shot method on a dataset without a training part: nothing failed, and there is
+        nothing to measure."""
+        settings = self.request.settings.metrics
+        metrics = CategoryMetrics(settings.mode, settings.fpr_limit, settings.aupro_200)
+        names = [*METRICS, *(["pixel_aupro_200"] if settings.aupro_200 else [])]
+        anomalous = sum(s.label for s in samples)
+        outcome = Outcome(head, metrics)
+        outcome.result = MetricResult(
+            dict.fromkeys(names),
+            dict.fromkeys(names, "the dataset has no normal training images to refer to"),
+            len(samples) - anomalous,
+            anomalous,
+        )
+        self.put(dataset, outcome, category, CellExamples([]), {}, self.info(dataset, head))
+
+    def info(self, dataset: DatasetPlan, head: Head) -> dict[str, Any]:
+        """What a record says of how its figures came about."""
+        entry, backbone = head.column.entry, self.backbone
+        return {
+            "title": head.column.title,
+            "method": entry.name,
+            "group": entry.group,
+            "trained": entry.trained,
+            "transductive": entry.transductive,
+            "untrained": entry.trained and self.request.untrained,
+            "trained_on": head.trained_on,
+            "preset": getattr(head.column.config, "preset", "default"),
+            "config": cfg.to_dict(head.column.config),
+            "shots": head.method.shots,
+            "backbone": backbone.name,
+            "weights_source": backbone.weights_source,
+            "weights_sha256": backbone.weights_sha256,
+            "banner": backbone.banner,
+            "image_size": head.request.variant.image_size,
+            "pos_interp": head.request.variant.pos_interp,
+            "activation": head.request.variant.activation,
+            "precision": self.request.settings.backbone.precision,
+            "protocol": self.request.protocol.name,
+            "limit": self.request.limit,
+            "variant": dataset.index.variant,
+            "dataset_fingerprint": dataset.index.fingerprint,
+            "mask_resize": self.request.settings.data.mask_resize,
+            "metrics": cfg.to_dict(self.request.settings.metrics),
+            "method_info": head.method.run_info(),
+            "boxes": dict(head.boxes.info) if head.boxes else {},
+        }
+
+    # --------------------------------------------------------------------------- failure
+    def fail_rest(self, dataset: DatasetPlan, error: Exception, only: str | None = None) -> None:
+        """Fail what is not stored yet, of the category ``only`` if given."""
+        for (label, seed, category), key in dataset.todo.items():
+            if only in (None, category) and not self.store.has(key):
+                self.fail_cell(dataset, label, seed, category, error)
+
+    def fail(self, dataset: DatasetPlan, head: Head, category: str, error: Exception) -> None:
+        """Fail one head on one category."""
+        for seed in head.seeds:
+            self.fail_cell(dataset, head.label, seed, category, error)
+
+    def fail_cell(
+        self, dataset: DatasetPlan, label: str, seed: int, category: str, error: Exception
+    ) -> None:
+        """Fail one cell, if it is one to do."""
+        key = dataset.todo.get((label, seed, category))
+        if key is None:
+            return
+        text = reason(error)
+        if not isinstance(error, ZsadError):
+            text = f"{label}: {text}"
+        self.store.fail(key, text, type(error).__name__)
