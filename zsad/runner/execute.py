@@ -5,9 +5,10 @@ from __future__ import annotations
 import itertools
 import logging
 import platform
+import threading
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -21,6 +22,7 @@ from zsad.data.loader import DecodeThreads
 from zsad.errors import RequestError, ZsadError
 from zsad.examples import CellExamples
 from zsad.method import feature_request
+from zsad.runner.beside import Beside
 from zsad.runner.category import CategoryRun, Outcome
 from zsad.runner.collect import ExampleCollector
 from zsad.runner.heads import Head, build_method, prepare_text
@@ -105,10 +107,10 @@ class Sweep:
     batch_sizes: set[int] = field(default_factory=set)
     images: int = 0
     wall: float = 0.0  # seconds of the whole sweep
-    _concluding: Future[None] | None = None
 
     def __post_init__(self) -> None:
         self.recorder = Recorder(self.store, self.request, self.backbone.info)
+        self._adding = threading.Lock()
 
     @property
     def done(self) -> int:
@@ -156,13 +158,13 @@ class Sweep:
             try:
                 later = next(((n, w) for n in names[place + 1 :] if (w := wanted(n))), None)
                 if later:
-                    ahead[:] = [self._prepare(dataset, *later, timer, threads)]
+                    ahead[:] = [self._prepare(dataset, *later, timer, threads, beside)]
                     ahead[0].run.start_decoding()
             except Exception:  # whatever it is, it is met again, and told, in its own turn
                 log.debug("decoding ahead failed", exc_info=True)
 
         workers = self.request.settings.data.workers
-        with DecodeThreads(workers) as threads, ThreadPoolExecutor(1) as beside:
+        with DecodeThreads(workers) as threads, Beside() as beside:
             for place, name in enumerate(names):
                 todo = wanted(name)
                 if not todo:
@@ -172,13 +174,13 @@ class Sweep:
                     if ready is None or ready.category.key != name or ready.heads != todo:
                         if ready is not None:
                             ready.run.cancel()
-                        ready = self._prepare(dataset, name, todo, timer, threads)
+                        ready = self._prepare(dataset, name, todo, timer, threads, beside)
                     ready.run.then = partial(decode_next, place)
                     self._run_category(dataset, ready, timer, beside)
                 except Exception as error:  # the other categories go on
                     log.debug("category %s failed", name, exc_info=True)
                     self.recorder.fail_rest(dataset, error, only=name)
-        self._add_seconds(timer)
+        self._add(timer.seconds)
 
     def _is_open(self, dataset: DatasetPlan, head: Head, category: str) -> bool:
         """Whether the head has a cell to do that no other process has stored meanwhile."""
@@ -192,6 +194,7 @@ class Sweep:
         heads: list[Head],
         timer: StageTimer,
         threads: DecodeThreads,
+        beside: Beside,
     ) -> Prepared:
         """Choose the references of the few-shot heads and set up the run; compute nothing."""
         category = dataset.index.categories[name]
@@ -219,6 +222,7 @@ class Sweep:
             timer=timer,
             device=self.device,
             threads=threads,
+            beside=beside,
             references=references,
             on_scored=collector,
             on_images=lambda n: self.on_progress(dataset.name, category.key, n),
@@ -226,7 +230,7 @@ class Sweep:
         return Prepared(category, heads, unfit, run, collector)
 
     def _run_category(
-        self, dataset: DatasetPlan, ready: Prepared, timer: StageTimer, beside: ThreadPoolExecutor
+        self, dataset: DatasetPlan, ready: Prepared, timer: StageTimer, beside: Beside
     ) -> None:
         """Score a category; leave its figures and records to ``beside``."""
         category, run = ready.category, ready.run
@@ -240,9 +244,7 @@ class Sweep:
         self.images += self.backbone.counters.images - images_before
         infos = [self.recorder.info(dataset, o.head) for o in outcomes]
         spent = timer.since(before)
-        if self._concluding:
-            self._concluding.result()  # no more than one category waits for its figures
-        self._concluding = beside.submit(self._conclude, dataset, ready, outcomes, infos, spent)
+        beside.submit(partial(self._conclude, dataset, ready, outcomes, infos, spent))
 
     def _conclude(
         self,
@@ -254,7 +256,7 @@ class Sweep:
     ) -> None:
         """Compute the metrics of a category and write its cells, while the next one is encoded."""
         name, recorder = ready.category.key, self.recorder
-        timer = StageTimer(torch.device("cpu"))
+        seconds: dict[str, float] = {}
         try:
             for head, error in ready.unfit:
                 if error is None:
@@ -262,23 +264,24 @@ class Sweep:
                 else:
                     recorder.fail(dataset, head, name, error)
             for outcome, info in zip(outcomes, infos, strict=True):
-                stage = f"metrics:{outcome.head.label}"
-                with timer.stage("metrics", stage):
-                    outcome.conclude()
+                outcome.conclude()
+                for stage in ("metrics", f"metrics:{outcome.head.label}"):
+                    seconds[stage] = seconds.get(stage, 0.0) + outcome.metric_seconds
                 if outcome.error is not None:
                     recorder.fail(dataset, outcome.head, name, outcome.error)
                     continue
-                own = spent | {stage: spent.get(stage, 0.0) + timer.seconds[stage]}
+                own = spent | {stage: spent.get(stage, 0.0) + seconds[stage]}
                 pictures = CellExamples(ready.collector.examples(outcome.head), outcome.curves())
                 recorder.put(dataset, outcome, name, pictures, own, info)
         except Exception as error:  # the other categories go on
             log.debug("concluding category %s failed", name, exc_info=True)
             recorder.fail_rest(dataset, error, only=name)
-        self._add_seconds(timer)
+        self._add(seconds)
 
-    def _add_seconds(self, timer: StageTimer) -> None:
-        for stage, spent in timer.seconds.items():
-            self.seconds[stage] = self.seconds.get(stage, 0.0) + spent
+    def _add(self, seconds: Mapping[str, float]) -> None:
+        with self._adding:
+            for stage, spent in seconds.items():
+                self.seconds[stage] = self.seconds.get(stage, 0.0) + spent
 
     # ----------------------------------------------------------------------------- heads
     def _heads(self, dataset: DatasetPlan, timer: StageTimer) -> list[Head]:
