@@ -23,7 +23,7 @@ class Beside:
         # each other's.  The number holds for its thread, and for those that start after it was
         # set: therefore it is set again for the caller.
         threads = torch.get_num_threads()
-        self._pool.submit(torch.set_num_threads, 1).result()
+        self._pool.submit(_take_one_core).result()
         torch.set_num_threads(threads)
 
     def submit(self, job: Callable[[], None]) -> None:
@@ -40,3 +40,8 @@ class Beside:
         self._pool.shutdown(wait=True)
         for job in self._jobs:
             job.result()
+
+
+def _take_one_core() -> None:
+    torch.get_num_threads()  # a thread takes over the process' number when it first asks for it
+    torch.set_num_threads(1)
