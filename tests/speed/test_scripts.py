@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from zsad.benchmarks.speed import end_to_end, filo, maps, pipeline, scaling
+from zsad.benchmarks.speed import end_to_end, filo, generator, maps, pipeline, scaling
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -33,6 +33,15 @@ def test_make_runs_every_script() -> None:
         source = (ROOT / "benchmarks" / "speed" / f"{name}.py").read_text()
         assert f"python -m zsad.benchmarks.speed.{name}" in source
         assert '"--quick"' in source
+
+
+def test_pictures_are_drawn_of_both_groups(capsys: pytest.CaptureFixture[str]) -> None:
+    document = generator.main(["--quick"])
+    assert set(document["pictures_per_second"]) == set(generator.GROUPS)
+    groups = [k.group for k in generator.CATEGORIES.values()]
+    for group in generator.GROUPS.values():
+        assert generator.draw_all(group, 1, turn=0) == groups.count(group)
+    assert "pictures a second" in printed(capsys)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
