@@ -38,7 +38,7 @@ demo: setup  ## methods on real ELPV images and on generated ones, with the bund
 test: setup  ## the whole suite, offline
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS)
 
-fault: setup  ## all kills, full disks and odd files: the long version, half an hour
+fault: setup  ## all kills, full disks and odd files: the long version, a quarter of an hour
 	OMP_NUM_THREADS=1 ZSAD_FAULT_LONG=1 $(BIN)/python -m pytest -m fault $(PYTEST_ARGS)
 
 browser:  ## Debian's Chromium, with which the tests look at the report

@@ -1,6 +1,6 @@
 """Fills the training pool of zsad-tiny: pairs of pictures, with and without a defect.
 
-    python -m zsad.benchmarks.tiny.pool --folder DIR [--pairs 32000] [--seed 1000]
+    python -m zsad.benchmarks.tiny.pool --folder DIR [--pairs 36000] [--seed 1000]
 
 Both pictures of a pair show the same scene, light and nuisances; only the defect differs.  All
 are of the train group.  The pool is a memory-mapped file that the trainer may read while it is
@@ -116,7 +116,7 @@ def fill(folder: Path, pairs: int, seed: int, workers: int = 1) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, required=True)
-    parser.add_argument("--pairs", type=int, default=32000)
+    parser.add_argument("--pairs", type=int, default=36000)
     parser.add_argument("--seed", type=int, default=1000)
     parser.add_argument("--workers", type=int, default=1, help="processes that draw")
     args = parser.parse_args()
