@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 import zsad
 from zsad.data import loader
 from zsad.errors import RequestError
+from zsad.runner import execute
 from zsad.runner.category import CategoryRun
 from zsad.types import METRICS, Sample
 
@@ -62,12 +64,15 @@ def test_together_equals_alone_and_batch_size_does_not_matter(bench: Bench, tmp_
     close(together, apart)
 
 
-@pytest.mark.parametrize("workers", [0, 1, 3])
+@pytest.mark.parametrize(("workers", "cores"), [(0, 2), (1, 2), (3, 2), (3, 1)])
 def test_the_next_category_is_decoded_while_this_one_is_scored(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, workers: int
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, workers: int, cores: int
 ) -> None:
     """The last image of the first category is not done with before one of the second is being
-    decoded; the figures are those of a run that decodes in turn."""
+    decoded, unless there is no thread or no core for that; the figures are those of a run that
+    decodes in turn."""
+    monkeypatch.setattr(execute, "usable_cores", lambda: cores * torch.get_num_threads())
+    ahead = workers > 0 and cores > 1
     asked: dict[str, threading.Event] = {"bolt": threading.Event(), "cloth": threading.Event()}
     attempt, update = loader._attempt, CategoryRun._update
     in_time: list[bool] = []
@@ -78,7 +83,7 @@ def test_the_next_category_is_decoded_while_this_one_is_scored(
 
     def waiting(run: CategoryRun, *rest: Any) -> None:
         if run.category.key == "bolt":
-            in_time.append(asked["cloth"].wait(20 if workers else 0))
+            in_time.append(asked["cloth"].wait(20 if ahead else 0))
         update(run, *rest)
 
     monkeypatch.setattr(loader, "_attempt", noting)
@@ -86,7 +91,7 @@ def test_the_next_category_is_decoded_while_this_one_is_scored(
     settings = ["run.batch_size=8", f"data.workers={workers}"]
     document = bench("clip", overrides=settings)
     assert not document["failed"]
-    assert in_time == [workers > 0]
+    assert in_time == [ahead]
     monkeypatch.undo()
     close(numbers(document), numbers(bench("clip", overrides=settings, fresh=True)), 0)
 

@@ -8,7 +8,6 @@ figure over fewer images would silently be another one.
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,7 +25,6 @@ from zsad.data.transforms import Preprocess
 from zsad.errors import CellError
 from zsad.metrics import CategoryMetrics, MetricResult
 from zsad.metrics.curves import category_curves
-from zsad.runner.beside import Beside
 from zsad.runner.heads import Head
 from zsad.runner.timing import StageTimer
 from zsad.types import (
@@ -51,7 +49,6 @@ class Outcome:
 
     head: Head
     metrics: CategoryMetrics
-    metric_seconds: float = 0.0  # beside the encoder
     uids: list[str] = field(default_factory=list)
     scores: list[float] = field(default_factory=list)
     labels: list[int] = field(default_factory=list)
@@ -62,13 +59,11 @@ class Outcome:
 
     def conclude(self) -> None:
         """Compute the metrics of what was scored; nothing, where scoring ended with an error."""
-        start = time.perf_counter()
         if self.error is None:
             try:
                 self.result = self.metrics.compute()
             except Exception as error:
                 self.error = error
-        self.metric_seconds += time.perf_counter() - start
 
     def curves(self) -> dict[str, dict[str, Any]]:
         """ROC, precision-recall and PRO curves that are defined, ready for JSON."""
@@ -88,9 +83,8 @@ class CategoryRun:
     """Runs the heads of one category over its samples.
 
     ``on_scored(head, batch, features, scores, maps, image_scores)`` may look at every result
-    before it is dropped (explanations, pictures).  ``beside`` takes the pixels of maps on the host
-    into the metrics, so what :meth:`run` returns is complete when its jobs are done.  ``threads``
-    decode; ``then`` is called when they have been handed this category's last image, see
+    before it is dropped (explanations, pictures).  ``threads`` decode;
+    ``then`` is called when they have been handed this category's last image, see
     :class:`BatchLoader`.
     """
 
@@ -102,7 +96,6 @@ class CategoryRun:
     timer: StageTimer
     device: torch.device
     threads: DecodeThreads
-    beside: Beside
     then: Callable[[], None] | None = None
     references: dict[tuple[str, int], Sequence[Sample]] = field(default_factory=dict)
     on_scored: Callable[..., None] | None = None
@@ -321,33 +314,14 @@ class CategoryRun:
             built: BuiltMaps = dense.build_maps(scores, head.method.map_spec(), size, context.boxes)
             image_scores = head.method.image_score(scores, built).float()
         _check_finite(head, built.final, image_scores, samples)
-        self._measure(outcome, batch, rows, built.final, image_scores)
+        with timer.stage("metrics", f"metrics:{head.label}"):
+            self._update(outcome, batch, rows, built.final, image_scores)
         if self.on_scored:
             self.on_scored(head, samples, part, scores, built, image_scores, context)
         outcome.uids += [s.uid for s in samples]
         outcome.defects += [s.defect for s in samples]
         outcome.scores += image_scores.cpu().tolist()
         outcome.labels += [s.label for s in samples]
-
-    def _measure(
-        self, outcome: Outcome, batch: ImageBatch, rows: Sequence[int], maps: Tensor, scores: Tensor
-    ) -> None:
-        """Take maps and scores into the metrics; those on a device at once, where they are."""
-        if maps.device.type != "cpu":
-            with self.timer.stage("metrics", f"metrics:{outcome.head.label}"):
-                self._update(outcome, batch, rows, maps, scores)
-            return
-
-        def job() -> None:
-            if outcome.error is None:
-                start = time.perf_counter()
-                try:
-                    self._update(outcome, batch, rows, maps, scores)
-                except Exception as error:
-                    outcome.error = error
-                outcome.metric_seconds += time.perf_counter() - start
-
-        self.beside.submit(job)
 
     def _update(
         self, outcome: Outcome, batch: ImageBatch, rows: Sequence[int], maps: Tensor, scores: Tensor

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import itertools
 import logging
+import os
 import platform
-import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -22,8 +22,7 @@ from zsad.data.loader import DecodeThreads
 from zsad.errors import RequestError, ZsadError
 from zsad.examples import CellExamples
 from zsad.method import feature_request
-from zsad.runner.beside import Beside
-from zsad.runner.category import CategoryRun, Outcome
+from zsad.runner.category import CategoryRun
 from zsad.runner.collect import ExampleCollector
 from zsad.runner.heads import Head, build_method, prepare_text
 from zsad.runner.plan import DatasetPlan, Plan, auxiliary_of
@@ -75,6 +74,22 @@ def load_backbone(request: Request, device: torch.device) -> Backbone:
     )
 
 
+def core_to_spare(device: torch.device) -> bool:
+    """Whether a thread can decode while the encoder runs without taking a core from it.
+
+    Where torch computes on all cores, each of its operators waits for the slowest of them: a
+    thread beside it then costs more than the waiting that it saves."""
+    return device.type != "cpu" or torch.get_num_threads() < usable_cores()
+
+
+def usable_cores() -> int:
+    """The cores that this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on this system
+        return os.cpu_count() or 1
+
+
 @dataclass
 class Prepared:
     """A category that can be run.  ``heads``: all that were asked for; ``unfit``: those among
@@ -110,7 +125,6 @@ class Sweep:
 
     def __post_init__(self) -> None:
         self.recorder = Recorder(self.store, self.request, self.backbone.info)
-        self._adding = threading.Lock()
 
     @property
     def done(self) -> int:
@@ -158,13 +172,13 @@ class Sweep:
             try:
                 later = next(((n, w) for n in names[place + 1 :] if (w := wanted(n))), None)
                 if later:
-                    ahead[:] = [self._prepare(dataset, *later, timer, threads, beside)]
+                    ahead[:] = [self._prepare(dataset, *later, timer, threads)]
                     ahead[0].run.start_decoding()
             except Exception:  # whatever it is, it is met again, and told, in its own turn
                 log.debug("decoding ahead failed", exc_info=True)
 
         workers = self.request.settings.data.workers
-        with DecodeThreads(workers) as threads, Beside() as beside:
+        with DecodeThreads(workers) as threads:
             for place, name in enumerate(names):
                 todo = wanted(name)
                 if not todo:
@@ -174,13 +188,15 @@ class Sweep:
                     if ready is None or ready.category.key != name or ready.heads != todo:
                         if ready is not None:
                             ready.run.cancel()
-                        ready = self._prepare(dataset, name, todo, timer, threads, beside)
-                    ready.run.then = partial(decode_next, place)
-                    self._run_category(dataset, ready, timer, beside)
+                        ready = self._prepare(dataset, name, todo, timer, threads)
+                    if core_to_spare(self.device):
+                        ready.run.then = partial(decode_next, place)
+                    self._run_category(dataset, ready, timer)
                 except Exception as error:  # the other categories go on
                     log.debug("category %s failed", name, exc_info=True)
                     self.recorder.fail_rest(dataset, error, only=name)
-        self._add(timer.seconds)
+        for stage, spent in timer.seconds.items():
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + spent
 
     def _is_open(self, dataset: DatasetPlan, head: Head, category: str) -> bool:
         """Whether the head has a cell to do that no other process has stored meanwhile."""
@@ -194,7 +210,6 @@ class Sweep:
         heads: list[Head],
         timer: StageTimer,
         threads: DecodeThreads,
-        beside: Beside,
     ) -> Prepared:
         """Choose the references of the few-shot heads and set up the run; compute nothing."""
         category = dataset.index.categories[name]
@@ -222,17 +237,14 @@ class Sweep:
             timer=timer,
             device=self.device,
             threads=threads,
-            beside=beside,
             references=references,
             on_scored=collector,
             on_images=lambda n: self.on_progress(dataset.name, category.key, n),
         )
         return Prepared(category, heads, unfit, run, collector)
 
-    def _run_category(
-        self, dataset: DatasetPlan, ready: Prepared, timer: StageTimer, beside: Beside
-    ) -> None:
-        """Score a category; leave its figures and records to ``beside``."""
+    def _run_category(self, dataset: DatasetPlan, ready: Prepared, timer: StageTimer) -> None:
+        """Score a category, compute its metrics and write its cells."""
         category, run = ready.category, ready.run
         before = dict(timer.seconds)
         images_before = self.backbone.counters.images
@@ -242,46 +254,22 @@ class Sweep:
             outcomes = run.run() if run.heads else []
         self.batch_sizes |= run.batch_sizes
         self.images += self.backbone.counters.images - images_before
-        infos = [self.recorder.info(dataset, o.head) for o in outcomes]
-        spent = timer.since(before)
-        beside.submit(partial(self._conclude, dataset, ready, outcomes, infos, spent))
-
-    def _conclude(
-        self,
-        dataset: DatasetPlan,
-        ready: Prepared,
-        outcomes: list[Outcome],
-        infos: list[dict[str, Any]],
-        spent: dict[str, float],
-    ) -> None:
-        """Compute the metrics of a category and write its cells, while the next one is encoded."""
-        name, recorder = ready.category.key, self.recorder
-        seconds: dict[str, float] = {}
-        try:
-            for head, error in ready.unfit:
-                if error is None:
-                    recorder.put_undefined(dataset, head, name, list(ready.run.samples))
-                else:
-                    recorder.fail(dataset, head, name, error)
-            for outcome, info in zip(outcomes, infos, strict=True):
+        name, recorder = category.key, self.recorder
+        for head, error in ready.unfit:
+            if error is None:
+                recorder.put_undefined(dataset, head, name, list(run.samples))
+            else:
+                recorder.fail(dataset, head, name, error)
+        for outcome in outcomes:
+            with timer.stage("metrics", f"metrics:{outcome.head.label}"):
                 outcome.conclude()
-                for stage in ("metrics", f"metrics:{outcome.head.label}"):
-                    seconds[stage] = seconds.get(stage, 0.0) + outcome.metric_seconds
-                if outcome.error is not None:
-                    recorder.fail(dataset, outcome.head, name, outcome.error)
-                    continue
-                own = spent | {stage: spent.get(stage, 0.0) + seconds[stage]}
-                pictures = CellExamples(ready.collector.examples(outcome.head), outcome.curves())
-                recorder.put(dataset, outcome, name, pictures, own, info)
-        except Exception as error:  # the other categories go on
-            log.debug("concluding category %s failed", name, exc_info=True)
-            recorder.fail_rest(dataset, error, only=name)
-        self._add(seconds)
-
-    def _add(self, seconds: Mapping[str, float]) -> None:
-        with self._adding:
-            for stage, spent in seconds.items():
-                self.seconds[stage] = self.seconds.get(stage, 0.0) + spent
+        spent = timer.since(before)
+        for outcome in outcomes:
+            if outcome.error is not None:
+                recorder.fail(dataset, outcome.head, name, outcome.error)
+                continue
+            pictures = CellExamples(ready.collector.examples(outcome.head), outcome.curves())
+            recorder.put(dataset, outcome, name, pictures, spent)
 
     # ----------------------------------------------------------------------------- heads
     def _heads(self, dataset: DatasetPlan, timer: StageTimer) -> list[Head]:

@@ -32,12 +32,10 @@ class Recorder:
         category: str,
         pictures: CellExamples,
         spent: Mapping[str, float],
-        info: Mapping[str, Any],
     ) -> None:
         """Store one head's result of a category, for every seed that it stands for.
 
-        ``spent``: seconds by stage, the stages of a head as ``stage:label``; ``info``: see
-        :meth:`info`."""
+        ``spent``: seconds by stage, the stages of a head as ``stage:label``."""
         head, result = outcome.head, outcome.result
         assert result is not None
         scores: dict[str, Sequence[Any]] = {
@@ -65,7 +63,7 @@ class Recorder:
                 n_normal=result.n_normal,
                 n_anomalous=result.n_anomalous,
                 seconds={k: round(v, 4) for k, v in {**shared, **own}.items()},
-                info={**info, "metric_bounds": dict(result.bounds)},
+                info={**self.info(dataset, head), "metric_bounds": dict(result.bounds)},
             )
             try:
                 # The record comes last: what has a record has everything that belongs to it.
@@ -91,7 +89,7 @@ class Recorder:
             len(samples) - anomalous,
             anomalous,
         )
-        self.put(dataset, outcome, category, CellExamples([]), {}, self.info(dataset, head))
+        self.put(dataset, outcome, category, CellExamples([]), {})
 
     def info(self, dataset: DatasetPlan, head: Head) -> dict[str, Any]:
         """What a record says of how its figures came about."""
