@@ -22,20 +22,22 @@ WIDTH, HEIGHT, EDGE = 720, 420, 50
 
 
 def plot(rows: list[dict[str, str]]) -> Image.Image:
-    """AUROC (0.3 to 1) over minutes of training."""
+    """AUROC, from the tenth below the lowest value to 1, over minutes of training."""
     picture = Image.new("RGB", (WIDTH, HEIGHT), "white")
     draw = ImageDraw.Draw(picture)
     end = max(float(r["minutes"]) for r in rows)
+    tenths = int(10 * min(float(r[name]) for r in rows for name in LINES))
+    low = tenths / 10
 
     def at(minutes: float, value: float) -> tuple[float, float]:
         x = EDGE + minutes / end * (WIDTH - EDGE - 160)
-        return x, HEIGHT - EDGE - (value - 0.3) / 0.7 * (HEIGHT - 2 * EDGE)
+        return x, HEIGHT - EDGE - (value - low) / (1 - low) * (HEIGHT - 2 * EDGE)
 
-    for tenth in range(3, 11):
+    for tenth in range(tenths, 11):
         draw.line([at(0, tenth / 10), at(end, tenth / 10)], fill=(225, 225, 225))
         draw.text((EDGE - 30, at(0, tenth / 10)[1] - 6), f"{tenth / 10:.1f}", fill=(60, 60, 60))
     for minute in range(0, int(end) + 1, 10):
-        draw.text((at(minute, 0.3)[0] - 6, HEIGHT - EDGE + 6), str(minute), fill=(60, 60, 60))
+        draw.text((at(minute, low)[0] - 6, HEIGHT - EDGE + 6), str(minute), fill=(60, 60, 60))
     draw.text((EDGE, HEIGHT - 22), "minutes of training", fill=(60, 60, 60))
     draw.text((EDGE, 14), "AUROC on validation pictures (seed 900)", fill=(30, 30, 30))
     for k, (name, (label, colour)) in enumerate(LINES.items()):
