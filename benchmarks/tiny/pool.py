@@ -67,11 +67,18 @@ def choose(seed: int, index: int) -> tuple[Kind, str]:
     return kind, defect
 
 
-def make(seed: int, index: int) -> tuple[str, Picture]:
-    """Pair ``index``: the class's name, and the picture with its flawless twin."""
+def make(seed: int, index: int) -> tuple[dict[str, str], Picture]:
+    """Pair ``index``: the facts that its captions can state, and the picture with its flawless
+    twin."""
     kind, defect = choose(seed, index)
     made = draw(kind, seed=seed, split="pool", index=index, label=1, defect=defect, with_clean=True)
-    return kind.key, made
+    facts = {
+        "class": kind.class_name,
+        "kind": kind.kind,
+        "defect": made.defect,
+        "colour": made.colour,
+    }
+    return facts, made
 
 
 def open_pool(folder: Path, pairs: int, mode: str) -> tuple[np.memmap, np.memmap]:
@@ -95,17 +102,10 @@ def fill(folder: Path, pairs: int, seed: int, workers: int = 1) -> None:
             rows = range(start, min(start + BLOCK, pairs))
             drawn = drawers.map(partial(make, seed), rows, chunksize=8)
             lines = []
-            for i, (key, made) in zip(rows, drawn, strict=True):
+            for i, (row, made) in zip(rows, drawn, strict=True):
                 assert made.clean is not None
                 pictures[i, 0], pictures[i, 1] = made.clean, made.image
                 masks[i] = np.packbits(made.mask)
-                kind = {**CATEGORIES, **FAMILIES}[key]
-                row = {
-                    "class": kind.class_name,
-                    "kind": kind.kind,
-                    "defect": made.defect,
-                    "colour": made.colour,
-                }
                 lines.append(json.dumps(row) + "\n")
             out.write("".join(lines))
             out.flush()

@@ -249,10 +249,10 @@ def losses(
 # ------------------------------------------------------------------------------ training
 def optimizers(model: TinyClip) -> list[torch.optim.Optimizer]:
     """Muon for the blocks' matrices, AdamW for all else."""
-    named = list(model.named_parameters())
-    inner = [p for k, p in named if p.ndim == 2 and "resblocks" in k]
-    known = {id(p) for p in inner}
-    rest = [p for _, p in named if id(p) not in known]
+    inner: list[nn.Parameter] = []
+    rest: list[nn.Parameter] = []
+    for name, p in model.named_parameters():
+        (inner if p.ndim == 2 and "resblocks" in name else rest).append(p)
     groups: list[dict[str, Any]] = [
         {"params": [p for p in rest if p.ndim >= 2], "weight_decay": 0.05, "times": 1.0},
         {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0, "times": 1.0},
@@ -284,6 +284,25 @@ class Run:
             self.average = saved["average"]
             self.step, self.seen, self.seconds = saved["step"], saved["seen"], saved["seconds"]
             log.info("going on from step %d, %.1f minutes", self.step, self.seconds / 60)
+
+    def learn(
+        self, batch: Batch, words: captions.Words, rng: np.random.Generator, lr: float
+    ) -> dict[str, float]:
+        """Take one step at learning rate ``lr``; return the loss terms."""
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = lr * group["times"]
+            optimizer.zero_grad(set_to_none=True)
+        with torch.autocast("cpu", torch.bfloat16):
+            parts = losses(self.model, batch, self.tokens, words, rng)
+            total = torch.stack(list(parts.values())).sum()
+        total.backward()
+        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        for optimizer in self.optimizers:
+            optimizer.step()
+        self.step, self.seen = self.step + 1, self.seen + len(batch.images)
+        self.update_average()
+        return {k: v.item() for k, v in parts.items()}
 
     def update_average(self) -> None:
         decay = min(0.999, (1 + self.step) / (20 + self.step))
@@ -345,21 +364,7 @@ def train(run: Run, pool: Pool, minutes: float, every: float) -> None:
             else pool.draw(np.random.default_rng((8, run.step)), pairs, side)
         )
         coming = ahead.submit(pool.draw, np.random.default_rng((8, run.step + 1)), pairs, side)
-        for optimizer in run.optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = rate(spent) * group["times"]
-        with torch.autocast("cpu", torch.bfloat16):
-            parts = losses(run.model, batch, run.tokens, words, rng)
-            total = torch.stack(list(parts.values())).sum()
-        for optimizer in run.optimizers:
-            optimizer.zero_grad(set_to_none=True)
-        total.backward()
-        nn.utils.clip_grad_norm_(run.model.parameters(), 1.0)
-        for optimizer in run.optimizers:
-            optimizer.step()
-        run.step, run.seen = run.step + 1, run.seen + len(batch.images)
-        run.update_average()
-        now = {k: v.item() for k, v in parts.items()}
+        now = run.learn(batch, words, rng, rate(spent))
         terms = {k: 0.95 * terms.get(k, v) + 0.05 * v for k, v in now.items()}
         run.seconds += time.monotonic() - began
         if run.step % 50 == 0:

@@ -11,7 +11,7 @@ import torch
 from zsad.benchmarks.tiny import captions
 from zsad.benchmarks.tiny.batches import Pool
 from zsad.benchmarks.tiny.pool import choose, fill, kinds
-from zsad.benchmarks.tiny.train import Run, Tokens, build, cosines, losses
+from zsad.benchmarks.tiny.train import PEAK, Run, Tokens, build, cosines
 from zsad.data.synthetic.generator import ANY_DEFECT
 
 PAIRS = 24
@@ -86,22 +86,10 @@ def test_the_helper_looks_at_directions_only() -> None:
 
 
 def step(run: Run, pool: Pool, index: int) -> float:
-    """One step as the trainer does it; returns the loss."""
+    """One step of the trainer; returns the loss."""
     words = captions.Words(run.tokens.strangers)
     batch = pool.draw(np.random.default_rng((8, index)), 2, 112)
-    total = torch.stack(
-        list(
-            losses(run.model, batch, run.tokens, words, np.random.default_rng((7, index))).values()
-        )
-    ).sum()
-    for optimizer in run.optimizers:
-        optimizer.zero_grad()
-    total.backward()
-    for optimizer in run.optimizers:
-        optimizer.step()
-    run.step += 1
-    run.update_average()
-    return float(total.detach())
+    return sum(run.learn(batch, words, np.random.default_rng((7, index)), PEAK).values())
 
 
 def test_a_run_that_is_stopped_goes_on_as_if_it_had_not_been(pool: Path, tmp_path: Path) -> None:

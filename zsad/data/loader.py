@@ -60,16 +60,13 @@ class DecodeThreads:
             ThreadPoolExecutor(workers, thread_name_prefix="zsad-decode") if workers > 0 else None
         )
 
-    def close(self) -> None:
-        """Drop what was not begun and wait for the rest."""
-        if self.pool:
-            self.pool.shutdown(wait=True, cancel_futures=True)
-
     def __enter__(self) -> DecodeThreads:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self.close()
+        """Drop what was not begun and wait for the rest."""
+        if self.pool:
+            self.pool.shutdown(wait=True, cancel_futures=True)
 
 
 class BatchLoader:

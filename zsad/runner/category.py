@@ -147,18 +147,18 @@ class CategoryRun:
                     raise batch.failures[0]
                 active = [o for o in outcomes if o.error is None]
                 if not active:
-                    loader.close()
                     return
                 for variant, group in _by_variant(active).items():
                     self._score_batch(batch, variant, group, reference_features)
                 if self.on_images:
                     self.on_images(len(batch.samples))
         except Exception as error:  # a decoder, the encoder, the device: whatever it was
-            loader.close()
             log.debug("category %s failed", self.category.key, exc_info=True)
             for outcome in outcomes:
                 outcome.error = outcome.error or error
             return
+        finally:
+            loader.close()
         for outcome in outcomes:
             if outcome.head.method.transductive and outcome.error is None:
                 self._score_population(outcome, reference_features)

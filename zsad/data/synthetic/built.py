@@ -27,15 +27,10 @@ from zsad.data.synthetic.fields import (
     smoothstep,
     table,
 )
-from zsad.data.synthetic.palette import PALETTES, pick, tone
+from zsad.data.synthetic.palette import ALL, pick, tone
 from zsad.data.synthetic.scene import Flaw, Scene, background, drop_shadow, surface, whole
 
-_ALL = tuple(PALETTES)
 TURN = F32(2 * np.pi)
-
-
-def _any(rng: Rng) -> str:
-    return _ALL[int(rng.integers(len(_ALL)))]
 
 
 def _odd(
@@ -83,7 +78,7 @@ def patterned_sheet(rng: Rng, n: int, flaw: Flaw | None = None) -> Scene:
     alpha = cover(d, 2.5 * px)
     pattern, _ = law(rng, n)
     t = 0.5 + F32(rng.uniform(0, 0.25)) * (pattern - 0.5) + 0.1 * smooth(rng, n, 3)
-    dark, light = pick(rng, _any(rng))
+    dark, light = pick(rng, *ALL)
     picture = surface(rng, n, dark, light, t, rng.uniform(0.004, 0.02))
     style, angle, depth = rng.integers(3), rng.uniform(0, 6.3), rng.uniform(0.5, 2.5)
     paint = fill(rng, n, np.zeros((n, n), F32))
@@ -95,7 +90,7 @@ def patterned_sheet(rng: Rng, n: int, flaw: Flaw | None = None) -> Scene:
     else:  # printed or laid on
         picture = over(picture, alpha, paint)
     if flaw is not None:
-        picture = over(picture, alpha * wrong, tone(flaw.rng, _any(flaw.rng)))
+        picture = over(picture, alpha * wrong, tone(flaw.rng, *ALL))
     return Scene(picture, whole(n), (dark + light) / 2)
 
 
@@ -132,7 +127,7 @@ def strip(rng: Rng, n: int, flaw: Flaw | None = None) -> Scene:
         face = paint * relief(cover(part, 8 * px), lit, depth)[..., None]
         picture = over(picture, on, face)
         if flaw is not None and k == bad:
-            picture = over(picture, on * wrong, tone(flaw.rng, _any(flaw.rng)))
+            picture = over(picture, on * wrong, tone(flaw.rng, *ALL))
     return Scene(picture, alpha, picture[n // 2, n // 2])
 
 
@@ -145,7 +140,7 @@ def turned_part(rng: Rng, n: int, flaw: Flaw | None = None) -> Scene:
     r, theta = np.hypot(u, v), np.arctan2(v, u)
     d = r - 1 if rng.random() < 0.7 else outline(rng, u, v)
     alpha = cover(d, 2 * px)
-    dark, light = pick(rng, _any(rng))
+    dark, light = pick(rng, *ALL)
     steps = int(rng.integers(2, 8))
     edges = np.sort(rng.uniform(0.12, 1.0, steps))
     height = np.zeros((n, n), F32)
@@ -199,7 +194,7 @@ def _circle_of_parts(
     else:
         paint = paint * relief(cover(part, 8 * px), rng.uniform(0, 6.3), 1.0)[..., None]
     body = over(body, on, paint)
-    return body if flaw is None else over(body, on * wrong, tone(flaw.rng, _any(flaw.rng)))
+    return body if flaw is None else over(body, on * wrong, tone(flaw.rng, *ALL))
 
 
 def rod(rng: Rng, n: int, flaw: Flaw | None = None) -> Scene:
@@ -212,7 +207,7 @@ def rod(rng: Rng, n: int, flaw: Flaw | None = None) -> Scene:
     base = rng.uniform(0.1, 0.34)
     half = np.zeros((n, n), F32)
     picture = np.zeros((n, n, 3), F32)
-    main = pick(rng, _any(rng))
+    main = pick(rng, *ALL)
     gloss_at, gloss = F32(rng.uniform(-0.5, 0.5)), F32(rng.uniform(0.02, 0.35))
     for k in range(pieces):
         low, high = edges[k], edges[k + 1]
@@ -226,7 +221,7 @@ def rod(rng: Rng, n: int, flaw: Flaw | None = None) -> Scene:
             ridge = np.sin(u * F32(2 * np.pi / rng.uniform(0.04, 0.12)))
             piece = piece + F32(0.012) * ridge
         half = np.where(inside, piece, half)
-        dark, light = main if rng.random() < 0.6 else pick(rng, _any(rng))
+        dark, light = main if rng.random() < 0.6 else pick(rng, *ALL)
         across = np.clip(v / np.maximum(piece, F32(0.02)), -1, 1)
         round_ = np.sqrt(1 - across**2)
         t = 0.1 + 0.85 * round_ + 0.15 * ridge + F32(0.05) * smooth(rng, n, 4)
@@ -241,7 +236,7 @@ def rod(rng: Rng, n: int, flaw: Flaw | None = None) -> Scene:
     d = np.maximum(np.abs(v) - half, np.abs(u) - F32(0.95))
     alpha = cover(d, 2 * px)
     if rng.random() < 0.4:
-        picture = over(picture, _print(rng, n, u, v, base) * F32(0.8), tone(rng, _any(rng)))
+        picture = over(picture, _print(rng, n, u, v, base) * F32(0.8), tone(rng, *ALL))
     picture = picture + F32(rng.uniform(0.004, 0.015)) * rng.standard_normal((n, n, 1), dtype=F32)
     ground = drop_shadow(rng, background(rng, n), alpha)
     return Scene(over(ground, alpha, picture), alpha, (main[0] + main[1]) / 2)
@@ -280,21 +275,21 @@ def printed_thing(rng: Rng, n: int, flaw: Flaw | None = None) -> Scene:
     u, v = pose(n, rng.uniform(-np.pi, np.pi), scale, *rng.uniform(-0.1, 0.1, 2))
     d = outline(rng, u, v)
     alpha = cover(d, 4 / n / scale)
-    dark, light = pick(rng, _any(rng))
+    dark, light = pick(rng, *ALL)
     dome = smoothstep(-d, 0, rng.uniform(0.2, 0.8))
     t = 0.35 + 0.35 * dome + 0.1 * smooth(rng, n, 3)
     body = surface(rng, n, dark, light, t, rng.uniform(0.004, 0.015))
     if rng.random() < 0.5:  # a second colour
-        a, b = pick(rng, _any(rng))
+        a, b = pick(rng, *ALL)
         edge = u - F32(rng.uniform(-0.4, 0.4)) + F32(rng.choice([0, 0.1])) * smooth(rng, n, 3)
         body = over(body, cover(edge, 4 / n / scale), surface(rng, n, a, b, t, 0.008))
     if rng.random() < 0.4:  # a label
         label = cover(box(u, v, rng.uniform(0.3, 0.6), rng.uniform(0.2, 0.4), 0.04), 4 / n)
-        body = over(body, label, tone(rng, _any(rng)))
+        body = over(body, label, tone(rng, *ALL))
     for _ in range(int(rng.integers(1, 3))):
         turned = bool(rng.integers(2))
         mark = _print(rng, n, v if turned else u, u if turned else v, rng.uniform(0.2, 0.5))
-        body = over(body, mark * F32(rng.uniform(0.5, 1)), tone(rng, _any(rng)))
+        body = over(body, mark * F32(rng.uniform(0.5, 1)), tone(rng, *ALL))
     body = body * relief(dome, rng.uniform(0, 6.3), rng.uniform(0.3, 2.0))[..., None]
     if rng.random() < 0.5:
         spot = np.hypot(u - F32(rng.uniform(-0.5, 0.5)), v - F32(rng.uniform(-0.5, 0.5)))

@@ -32,10 +32,9 @@ from zsad.data.synthetic.fields import (
     stroke,
     table,
 )
-from zsad.data.synthetic.palette import PALETTES, pick, tone
+from zsad.data.synthetic.palette import ALL, pick, tone
 from zsad.data.synthetic.scene import Flaw, Scene, background, drop_shadow, surface, whole
 
-_ALL = tuple(PALETTES)
 MOTIFS = ("diamond", "square", "cross", "star", "ring", "bar", "stud", "leaf")
 LAWS = (
     "stripes",
@@ -135,9 +134,9 @@ def any_texture(rng: Rng, n: int, flaw: Flaw | None = None) -> Scene:
         second, _ = law(rng, n)
         weight = F32(rng.uniform(0.1, 0.5))
         t = t * (1 - weight) + second * weight
-    dark, light = pick(rng, _ALL[int(rng.integers(len(_ALL)))])
+    dark, light = pick(rng, *ALL)
     if rng.random() < 0.35:
-        light = tone(rng, _ALL[int(rng.integers(len(_ALL)))])
+        light = tone(rng, *ALL)
     low, high = sorted(rng.uniform(-0.1, 1.1, 2))
     if high - low < 0.3:
         low, high = low - 0.2, high + 0.2
@@ -180,7 +179,7 @@ def outline(rng: Rng, u: Array, v: Array) -> Array:
 
 def fill(rng: Rng, n: int, d: Array) -> Array:
     """Paint for a part: plain, textured or rounded."""
-    dark, light = pick(rng, _ALL[int(rng.integers(len(_ALL)))])
+    dark, light = pick(rng, *ALL)
     kind = rng.random()
     if kind < 0.3:
         t, _ = law(rng, n)
@@ -331,7 +330,7 @@ def _defect_fill(rng: Rng, picture: Array, alpha: Array) -> Array:
         return surface(
             rng,
             n,
-            *pick(rng, _ALL[int(rng.integers(len(_ALL)))]),
+            *pick(rng, *ALL),
             0.5 + 0.2 * fractal(rng, n, 10, 3),
             0.03,
         )
@@ -375,7 +374,7 @@ def _defect_fill(rng: Rng, picture: Array, alpha: Array) -> Array:
         return any_texture(rng, n).picture
     return mix(
         picture,
-        tone(rng, _ALL[int(rng.integers(len(_ALL)))]),
+        tone(rng, *ALL),
         np.full((n, n), rng.uniform(0.35, 1), F32),
     )
 

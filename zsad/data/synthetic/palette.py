@@ -108,6 +108,9 @@ PALETTES: dict[str, list[tuple[_RGB, _RGB]]] = {
 }
 
 
+ALL = tuple(PALETTES)  # names, for things of any material
+
+
 def pick(rng: Rng, *names: str) -> tuple[Array, Array]:
     """A (dark, light) pair of colours [3] in 0..1 from the named palettes, slightly jittered."""
     pairs = PALETTES[names[int(rng.integers(len(names)))]]
