@@ -26,12 +26,13 @@ presets: {{paper: {{rate: 0.5}}}}
 """
 CODE = """
 from dataclasses import dataclass
+from zsad.method_config import MethodConfig
 @dataclass(frozen=True)
 class Inner:
     depth: int = 1
     width: int = 8
 @dataclass(frozen=True)
-class Config:
+class Config(MethodConfig):
     preset: str = "default"
     rate: float = 0.0
     inner: Inner = Inner()

@@ -275,8 +275,8 @@ def _load_imported(
     config = entry.resolve(*layers, (str(path), implied))
     method = new_method(entry, config, info)
     _load_state(method, imported.state, path)
-    preset = getattr(config, "preset", "default")
-    return method, [f"official {entry.title} checkpoint, preset {preset}", *imported.report]
+    notes = [f"official {entry.title} checkpoint, preset {config.preset}", *imported.report]
+    return method, notes
 
 
 def _stored_config(

@@ -220,6 +220,81 @@ def to_dict(config: Any) -> dict[str, Any]:
     return typing.cast("dict[str, Any]", json.loads(json.dumps(dataclasses.asdict(config))))
 
 
+# ------------------------------------------------------------------------------ identity
+_ADDED = "zsad.added"
+
+
+def added(default: Any = dataclasses.MISSING, *, default_factory: Any = dataclasses.MISSING) -> Any:
+    """Declare a key of a schema that came after results were stored.
+
+    It enters an identity (:func:`identity`) only where it differs from its default, so that
+    what was stored without it is still found.  The default stays what it is for ever.
+    """
+    if default is dataclasses.MISSING and default_factory is dataclasses.MISSING:
+        raise TypeError("a key that is added later needs a default")
+    found: Any = dataclasses.field(
+        default=default, default_factory=default_factory, metadata={_ADDED: True}
+    )
+    return found
+
+
+def is_added(field: dataclasses.Field[Any]) -> bool:
+    """Whether a field was declared with :func:`added`."""
+    return _ADDED in field.metadata
+
+
+def default_of(field: dataclasses.Field[Any]) -> Any:
+    """The default of a field that has one."""
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return field.default
+
+
+def identity(config: Any) -> dict[str, Any]:
+    """Return :func:`to_dict` of a config without later keys (:func:`added`) at their default.
+
+    This is what fingerprints and training identities hash, and what records hold.
+    """
+    return typing.cast("dict[str, Any]", plain(_identity(config)))
+
+
+def set_later(config: Any) -> dict[str, Any]:
+    """Return, nested as in :func:`to_dict`, the later keys alone that are not at their default."""
+    found: dict[str, Any] = {}
+    for f in dataclasses.fields(config):
+        value = getattr(config, f.name)
+        if is_added(f):
+            if value != default_of(f):
+                found[f.name] = plain(_identity(value))
+        elif _is_instance(value) and (inner := set_later(value)):
+            found[f.name] = inner
+    return found
+
+
+def plain(value: Any) -> Any:
+    """Return a value as JSON gives it back: mappings for dataclasses, lists for tuples."""
+    return json.loads(json.dumps(dataclasses.asdict(value) if _is_instance(value) else value))
+
+
+def _identity(value: Any) -> Any:
+    if _is_instance(value):
+        return {
+            f.name: _identity(held)
+            for f in dataclasses.fields(value)
+            for held in [getattr(value, f.name)]
+            if not (is_added(f) and held == default_of(f))
+        }
+    if isinstance(value, (list, tuple)):
+        return [_identity(v) for v in value]
+    if isinstance(value, Mapping):
+        return {k: _identity(v) for k, v in value.items()}
+    return value
+
+
+def _is_instance(value: Any) -> bool:
+    return dataclasses.is_dataclass(value) and not isinstance(value, type)
+
+
 def digest(value: Any, length: int = 12) -> str:
     """Return a stable hex digest of a JSON-ready value."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)

@@ -161,6 +161,7 @@ class Method(lightning.LightningModule):
         super().__init__()
         self.config = config
         self.backbone = backbone
+        self.revision = 1  # of what the method computes; see zsad.registry.MethodEntry
         self.phase: str = ""  # name of the training phase that runs, set by the engine
 
     # -------------------------------------------------------------------- every method
@@ -202,7 +203,7 @@ class Method(lightning.LightningModule):
     @property
     def shots(self) -> int:
         """Normal reference images per category (few-shot); 0 = zero-shot."""
-        return int(getattr(self.config, "shots", 0))
+        return self.config.shots
 
     @property
     def transductive(self) -> bool:
@@ -238,20 +239,6 @@ class Method(lightning.LightningModule):
         """
         return None
 
-    @property
-    def caption_source(self) -> str:
-        """Which sentences about training images :meth:`begin_training` wants.
-
-        ``off`` none; ``mask`` written from the training annotation; ``endpoint`` cached answers
-        of a vision model; ``auto`` the answers where cached, else from the annotation.
-        """
-        return "off"
-
-    @property
-    def caption_all(self) -> bool:
-        """Whether normal training images are described, too."""
-        return False
-
     def begin_training(
         self,
         categories: Sequence[Category],
@@ -259,7 +246,8 @@ class Method(lightning.LightningModule):
         text: TextEncoder,
     ) -> None:
         """Prepare what depends on the training set as a whole; called before the first phase
-        and again after a resume.  ``captions``: sentences by ``Category.key``."""
+        and again after a resume.  ``captions``: sentences by ``Category.key``, as the config's
+        :attr:`~zsad.method_config.MethodConfig.caption_source` asks for."""
 
     def trained_state(self) -> dict[str, Tensor]:
         """Everything that a checkpoint must hold: all parameters and persistent buffers."""
@@ -310,7 +298,9 @@ def new_method(entry: MethodEntry, config: Any, info: BackboneInfo, seed: int = 
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return entry.load()(config, info)
+        method = entry.load()(config, info)
+    method.revision = entry.revision
+    return method
 
 
 def feature_request(method: Method, image_size: int) -> FeatureRequest:

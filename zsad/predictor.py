@@ -155,12 +155,14 @@ class LoadedMethod:
         """What thresholds depend on besides the normal pictures."""
         made_for: dict[str, Any] = {
             "method": self.method.name,
-            "config": cfg.digest(cfg.to_dict(self.method.config), 16),
+            "config": cfg.digest(cfg.identity(self.method.config), 16),
             "backbone": self.backbone.info.name,
             "weights": self.backbone.info.weights_sha256,
             "image_size": self.image_size,
             "class_name": category_of(class_name).class_name,
         }
+        if self.method.revision > 1:
+            made_for["revision"] = self.method.revision
         if self.method.phases():
             digest = hashlib.sha256()
             for name, value in sorted(self.method.trained_state().items()):

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from zsad import config as cfg
 from zsad.errors import RequestError, nearest, unknown
+from zsad.method_config import MethodConfig, check_schema
 
 if TYPE_CHECKING:
     from zsad.method import Method
@@ -30,19 +31,23 @@ if TYPE_CHECKING:
 GROUPS = ("papers", "baselines", "training-free", "trained")
 _ENTRY_KEYS = (
     *("name", "title", "summary", "paper", "group", "trained", "class", "schema"),
-    *("config", "presets", "transductive", "backbones", "notes"),
+    *("config", "presets", "transductive", "backbones", "notes", "revision"),
 )
 LAUNCHERS = ("local", "ray")
 _ENTRY_KINDS: dict[str, type] = {
     **{"trained": bool, "transductive": bool, "config": dict, "presets": dict},
-    **{"backbones": list, "notes": list},
+    **{"backbones": list, "notes": list, "revision": int},
 }  # others are text
 _PLUGIN_DIRS: list[Path] = []
 
 
 @dataclass(frozen=True)
 class MethodEntry:
-    """A method as its ``config.yaml`` describes it; the class is imported on demand."""
+    """A method as its ``config.yaml`` describes it; the class is imported on demand.
+
+    ``revision``: raised by whoever changes what the method computes under equal settings; above
+    1 it enters the fingerprint of cells and the identity of trained states.
+    """
 
     name: str
     title: str
@@ -51,20 +56,33 @@ class MethodEntry:
     group: str  # "papers" | "baselines"
     trained: bool
     target: str  # "module:Class"
-    schema: str  # "module:Dataclass", torch-free
+    schema: str  # "module:Config", a MethodConfig, torch-free
     defaults: Mapping[str, Any]
     presets: Mapping[str, Mapping[str, Any]]
     origin: str  # the config.yaml
     transductive: bool = False
     backbones: tuple[str, ...] = ()  # empty: any
     notes: tuple[str, ...] = field(default=())
+    revision: int = 1
 
-    def resolve(self, *layers: tuple[str, Mapping[str, Any]]) -> Any:
+    def config_class(self) -> type[MethodConfig]:
+        """Import the method's config class, without torch.
+
+        Raises :class:`RequestError` that says what to write where the framework cannot ask it
+        what it needs.
+        """
+        what = f"schema of method '{self.name}'"
+        try:
+            return check_schema(load_object(self.schema, what), self.defaults)
+        except (TypeError, ValueError, NameError) as error:  # refused by the base, or not a schema
+            raise RequestError(f"{self.origin}: {what}, {self.schema}, {error}") from None
+
+    def resolve(self, *layers: tuple[str, Mapping[str, Any]]) -> MethodConfig:
         """Return the checked config dataclass.  ``layers``: (origin, values), later ones win.
 
         ``preset`` chooses one of ``presets``; it lies above the defaults and below all layers.
         """
-        schema = load_object(self.schema, f"schema of method '{self.name}'")
+        schema = self.config_class()
         chosen = self.defaults.get("preset", "default")
         for origin, values in layers:
             # Check each layer alone first, so that an error names where its key came from.
@@ -78,10 +96,10 @@ class MethodEntry:
         origin = ", ".join([self.origin, *(o for o, values in layers if values)])
         return cfg.build(schema, merged, origin=origin, prefix=f"{self.name}.")
 
-    def load(self) -> type[Method]:
+    def load(self) -> type[Method[Any, Any]]:
         """Import the method's class (imports torch)."""
         return typing.cast(
-            "type[Method]", load_object(self.target, f"class of method '{self.name}'")
+            "type[Method[Any, Any]]", load_object(self.target, f"class of method '{self.name}'")
         )
 
 
@@ -172,12 +190,15 @@ def _read_entry(path: Any) -> MethodEntry:
             )
     for key, value in raw.items():
         wanted = _ENTRY_KINDS.get(key, str)
-        if value is not None and not isinstance(value, wanted):
+        whole = wanted is not int or not isinstance(value, bool)  # True is an int, too
+        if value is not None and not (isinstance(value, wanted) and whole):
             raise RequestError(
                 f"{path}: key '{key}' must be of type {wanted.__name__}, not {type(value).__name__}"
             )
     if raw.get("group", "papers") not in GROUPS[:2]:
         raise RequestError(f"{path}: group '{raw['group']}' must be one of: papers, baselines")
+    if raw.get("revision", 1) is None or raw.get("revision", 1) < 1:
+        raise RequestError(f"{path}: revision {raw['revision']} must be a whole number from 1 up")
     try:
         return MethodEntry(
             name=raw["name"],
@@ -194,6 +215,7 @@ def _read_entry(path: Any) -> MethodEntry:
             transductive=bool(raw.get("transductive", False)),
             backbones=tuple(raw.get("backbones") or ()),
             notes=tuple(raw.get("notes") or ()),
+            revision=raw.get("revision", 1),
         )
     except KeyError as error:
         raise RequestError(f"{path}: key {error} is missing") from None

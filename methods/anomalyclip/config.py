@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
+from zsad.method_config import MethodConfig
+
 
 @dataclass(frozen=True)
 class Deep:
@@ -46,7 +48,7 @@ class Train:
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(MethodConfig):
     """AnomalyCLIP's open points; see the README for what each one changes."""
 
     # Keys below these prefixes change only inference: a checkpoint serves all their values.

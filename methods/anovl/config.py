@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from zsad.method_config import MethodConfig
+
 
 @dataclass(frozen=True)
 class Adapter:
@@ -31,7 +33,7 @@ class Adapter:
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(MethodConfig):
     """Keys of ``anovl.*``.
 
     ``domain``: which domain words the templates use; ``auto`` follows the category's domain,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from zsad.data.mosaic import Mosaic
+from zsad.method_config import MethodConfig
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Train:
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(MethodConfig):
     """Keys of ``aprilgan.*``.
 
     ``scale`` multiplies cosines.  ``layers``: ``stages`` = the backbone's four feature layers, or

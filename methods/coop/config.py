@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
+from zsad.method_config import MethodConfig
+
 
 @dataclass(frozen=True)
 class Loss:
@@ -47,7 +49,7 @@ class Train:
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(MethodConfig):
     """Keys of ``coop.*`` and ``cocoop.*``.
 
     ``n_ctx``: learned words, shared by both labels.  ``normal_word`` / ``anomalous_word``: the

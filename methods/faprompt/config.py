@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
+from zsad.method_config import MethodConfig
 from zsad.methods.anomalyclip.config import Deep
 
 
@@ -82,7 +83,7 @@ class Train:
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(MethodConfig):
     """FAPrompt's open points; see the README for what each one changes."""
 
     # Keys below these prefixes change only inference: a checkpoint serves all their values.

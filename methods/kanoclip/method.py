@@ -127,14 +127,6 @@ class KAnoCLIP(Method):
             out.append(F.normalize(units.mean(1), dim=-1))
         return torch.stack(out, dim=1)
 
-    @property
-    def caption_source(self) -> str:
-        return self.config.caption_source
-
-    @property
-    def caption_all(self) -> bool:
-        return self.config.knpl.kb.vqa_images == "all"
-
     @torch.no_grad()
     def begin_training(
         self,

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from zsad.method_config import MethodConfig
+
 
 @dataclass(frozen=True)
-class Config:
+class Config(MethodConfig):
     """Keys of ``musc.*``.
 
     ``layers``: ``stages`` = the backbone's four feature layers, or 1-based block numbers.

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
+from zsad.method_config import MethodConfig
+
 
 @dataclass(frozen=True)
 class Loss:
@@ -29,7 +31,7 @@ class Train:
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(MethodConfig):
     """Keys of ``mvfa.*``.
 
     ``layers``: ``stages`` = the backbone's four feature layers, or 1-based block numbers.

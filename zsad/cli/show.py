@@ -178,6 +178,7 @@ def _describe_method(name: str, overrides: list[str]) -> dict[str, Any]:
         "group": entry.group,
         "trained": entry.trained,
         "transductive": entry.transductive,
+        "revision": entry.revision,
         "backbones": list(entry.backbones) or "any",
         "presets": ["default", *(p for p in entry.presets if p != "default")],
         "notes": list(entry.notes),

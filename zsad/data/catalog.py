@@ -106,7 +106,9 @@ class DatasetSpec:
     ``folders``: usual names of its folder below ``--data-root``.  ``training_split``: the part
     that others are trained on ("test" is the published practice).  ``root``: a fixed folder, for
     a user's own dataset.  ``module``: a Python module that registers the indexer and reader that
-    the layouts name.
+    the layouts name.  ``revision``: raised whenever the rules change by which images are decoded
+    or masks are read while the files stay as they are; above 1 it enters the fingerprint, and
+    everything that depends on the dataset is computed again.
     """
 
     name: str
@@ -130,8 +132,11 @@ class DatasetSpec:
     citation: str = ""
     archive: Archive | None = None
     notes: tuple[str, ...] = ()
+    revision: int = 1
 
     def __post_init__(self) -> None:
+        if self.revision < 1:
+            raise ValueError(f"revision={self.revision} must be a whole number from 1 up")
         if self.default_variant not in self.variants:
             raise ValueError(
                 f"default_variant '{self.default_variant}' is not one of its variants: "

@@ -29,7 +29,10 @@ Answers = Callable[[Sample, Category], Sequence[str] | None]
 
 
 class WantsCaptions(Protocol):
-    """The part of a method that says which sentences it wants (see :class:`zsad.method.Method`)."""
+    """The part of a config that says which sentences its method wants.
+
+    See :class:`zsad.method_config.MethodConfig`.
+    """
 
     @property
     def caption_source(self) -> str: ...
@@ -38,7 +41,7 @@ class WantsCaptions(Protocol):
 
 
 def captions_for(
-    method: WantsCaptions,
+    config: WantsCaptions,
     samples: Sequence[Sample],
     categories: Mapping[str, Category],
     answers: Answers | None = None,
@@ -49,18 +52,18 @@ def captions_for(
     :func:`zsad.knowledge.vision.cached_answers`.  Raises :class:`DataError` naming the command
     that makes missing answers when the source is ``endpoint``.
     """
-    source = method.caption_source
+    source = config.caption_source
     if source == "off":
         return {}
     if source == "mask":
-        return mask_captions(samples, categories, method.caption_all)
+        return mask_captions(samples, categories, config.caption_all)
     if answers is None:
         from zsad.knowledge.vision import cached_answers
 
         answers = cached_answers()
     captions: dict[str, list[str]] = {}
     missing = 0
-    for sample in wanted(samples, method.caption_all):
+    for sample in wanted(samples, config.caption_all):
         category = categories[sample.category]
         found = answers(sample, category)
         if found is None and source == "endpoint":

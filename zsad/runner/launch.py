@@ -116,9 +116,7 @@ def manifest(run: Finished, launcher: str = "local") -> dict[str, Any]:
         "configs": {c.label: cfg.to_dict(c.config) for c in request.columns},
         # where a paper leaves something open: what was chosen, by methods that mark it
         "own_readings": {
-            c.label: c.config.own_readings()
-            for c in request.columns
-            if hasattr(c.config, "own_readings")
+            c.label: readings for c in request.columns if (readings := c.config.own_readings())
         },
         "backbone": {
             "name": info.name,

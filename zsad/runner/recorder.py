@@ -102,8 +102,11 @@ class Recorder:
             "transductive": entry.transductive,
             "untrained": entry.trained and self.request.untrained,
             "trained_on": head.trained_on,
-            "preset": getattr(head.column.config, "preset", "default"),
-            "config": cfg.to_dict(head.column.config),
+            "preset": head.column.config.preset,
+            "revision": entry.revision,
+            # What the fingerprint covers: a later key at its default is left out here as well, or
+            # tables would part what was stored before and after the key came.
+            "config": cfg.identity(head.column.config),
             "shots": head.method.shots,
             "backbone": backbone.name,
             "weights_source": backbone.weights_source,
@@ -118,7 +121,7 @@ class Recorder:
             "variant": dataset.index.variant,
             "dataset_fingerprint": dataset.index.fingerprint,
             "mask_resize": self.request.settings.data.mask_resize,
-            "metrics": cfg.to_dict(self.request.settings.metrics),
+            "metrics": cfg.identity(self.request.settings.metrics),
             "method_info": head.method.run_info(),
             "boxes": dict(head.boxes.info) if head.boxes else {},
         }

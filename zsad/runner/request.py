@@ -13,6 +13,7 @@ from zsad import config as cfg
 from zsad import registry
 from zsad.config import Settings
 from zsad.errors import RequestError, nearest
+from zsad.method_config import MethodConfig
 from zsad.protocols import Protocol, load_protocol
 from zsad.registry import MethodEntry
 
@@ -32,13 +33,13 @@ class Column:
     label: str
     title: str
     entry: MethodEntry
-    config: Any
+    config: MethodConfig
     checkpoint: str | None = None
     given: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def shots(self) -> int:
-        return int(getattr(self.config, "shots", 0))
+        return self.config.shots
 
     @property
     def seeded(self) -> bool:

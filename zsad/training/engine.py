@@ -85,7 +85,9 @@ def fit(
             seed=seed,
             trained_on=data,
             captions=captions,
-            identity=training_identity(method.name, method.config, backbone, settings, data, seed),
+            identity=training_identity(
+                method.name, method.config, backbone, settings, data, seed, method.revision
+            ),
         )
         for method, path in zip(methods, targets)
     ]

@@ -36,7 +36,8 @@ from zsad.types import Category, FeatureRequest, ImageFeatures, Sample, ScoreCon
 log = logging.getLogger(__name__)
 RESUME = "resume.pt"  # the state of an unfinished training, in a folder named like its checkpoint
 Batch = tuple[ImageFeatures, TrainBatch, ScoreContext]
-# (training samples, source, normal images too) -> sentences by category; see Method.caption_source
+# (training samples, source, normal images too) -> sentences by category; the source is one of
+# MethodConfig.caption_source
 Captions = Callable[[Sequence[Sample], str, bool], Mapping[str, Sequence[str]]]
 
 
@@ -135,14 +136,15 @@ class MethodRun:
 
     def _begin(self) -> None:
         """Let the method prepare what depends on the training set as a whole."""
-        method, source = self.method, self.method.caption_source
+        method, config = self.method, self.method.config
+        source = config.caption_source
         method.to(self.backbone.device)
         sentences: Mapping[str, Sequence[str]] = {}
         if source != "off":
             if self.captions is not None:
-                sentences = self.captions(self.samples, source, method.caption_all)
+                sentences = self.captions(self.samples, source, config.caption_all)
             else:
-                sentences = captions_for(method, self.samples, self.categories)
+                sentences = captions_for(config, self.samples, self.categories)
         method.begin_training(
             [self.categories[c] for c in self.trained_on.categories],
             sentences,

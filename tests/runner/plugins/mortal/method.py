@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from zsad.method import Method
+from zsad.method_config import MethodConfig
 from zsad.types import Category, FeatureRequest, ImageFeatures, MapSpec, ScoreContext, Scores, Tap
 
 CLS = Tap("cls")
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(MethodConfig):
     """``once``: a file that the first death leaves, and that prevents others; '': die always.
     ``meet``: a folder in which every process that scores signs, and waits for a second one."""
 

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from zsad.method import Method
+from zsad.method_config import MethodConfig
 from zsad.types import Category, FeatureRequest, ImageFeatures, MapSpec, ScoreContext, Scores, Tap
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(MethodConfig):
     preset: str = "default"
 
 
