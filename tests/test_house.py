@@ -16,7 +16,8 @@ LONGEST = 450  # lines
 
 # A room imports only rooms of its own rank or of a lower one.
 RANKS: dict[str, int] = {
-    **dict.fromkeys(("errors", "types", "io", "config", "registry", "torchvision_compat"), 0),
+    **dict.fromkeys(("errors", "types", "io", "config", "method_config"), 0),
+    **dict.fromkeys(("registry", "torchvision_compat"), 0),
     **dict.fromkeys(("backbones", "data", "prompts", "memory", "windows"), 1),
     **dict.fromkeys(("method", "maps", "losses", "ensemble", "grounding", "knowledge"), 2),
     **dict.fromkeys(("metrics", "checkpoints", "features", "overlay"), 3),
@@ -141,6 +142,28 @@ def test_every_method_folder_is_complete(folder: Path) -> None:
         assert (folder / name).is_file(), f"{folder.name}/{name} is missing"
     tests = ROOT / "tests" / "methods" / folder.name
     assert list(tests.glob("test_*.py")), f"no tests of {folder.name}"
+
+
+def test_nobody_guesses_what_a_config_has() -> None:
+    """What the framework asks of a config is written down in MethodConfig."""
+    for path in python_files("zsad"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in ("getattr", "hasattr"):
+                words = {w for n in ast.walk(node.args[0]) for w in names_in(n)}
+                asked = f"{path.relative_to(ROOT)}, line {node.lineno}: {ast.unparse(node)}"
+                assert "config" not in words, asked
+
+
+def names_in(node: ast.AST) -> list[str]:
+    """The name that a node of an expression spells, if it spells one."""
+    if isinstance(node, ast.Name):
+        return [node.id]
+    return [node.attr] if isinstance(node, ast.Attribute) else []
+
+
+def test_every_method_says_its_revision() -> None:
+    for path in sorted((ROOT / "methods").glob("*/config.yaml")):
+        assert "\nrevision: " in path.read_text(encoding="utf-8"), f"{path}: add `revision: 1`"
 
 
 def test_no_file_holds_a_placeholder() -> None:

@@ -193,6 +193,17 @@ def test_the_newest_settings_win_and_the_others_are_counted(store: ResultStore) 
     assert "Left out" not in tables.render(store.root)  # the earlier ones are only set aside
 
 
+def test_records_of_another_revision_of_the_method_do_not_mix(store: ResultStore) -> None:
+    """A record that names no revision was made by the first."""
+    for category, revision in (("a", {}), ("b", {"revision": 1}), ("c", {"revision": 1})):
+        store.put(record(category=category, auroc=0.9, **revision))
+    assert md_rows(tables.render(store.root))["mine (3)"] == ["(90.0, 25.0)"]
+    store.put(record(category="a", auroc=0.6, revision=2))
+    text = tables.render(store.root)
+    assert md_rows(text)["mine (1)"] == ["(60.0, 25.0)"]
+    assert "Left out: 2 records of clip on mine with other settings" in text
+
+
 def test_markers_limits_and_training_sets_are_noted(store: ResultStore) -> None:
     store.put(record("filo", untrained=True, group="papers", limit=16))
     store.put(record("musc", transductive=True, limit=16))

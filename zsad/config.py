@@ -258,11 +258,11 @@ def identity(config: Any) -> dict[str, Any]:
     return typing.cast("dict[str, Any]", plain(_identity(config)))
 
 
-def set_later(config: Any) -> dict[str, Any]:
+def set_later(group: Any) -> dict[str, Any]:
     """Return, nested as in :func:`to_dict`, the later keys alone that are not at their default."""
     found: dict[str, Any] = {}
-    for f in dataclasses.fields(config):
-        value = getattr(config, f.name)
+    for f in dataclasses.fields(group):
+        value = getattr(group, f.name)
         if is_added(f):
             if value != default_of(f):
                 found[f.name] = plain(_identity(value))
