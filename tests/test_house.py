@@ -20,6 +20,7 @@ RANKS: dict[str, int] = {
     **dict.fromkeys(("registry", "torchvision_compat"), 0),
     **dict.fromkeys(("backbones", "data", "prompts", "memory", "windows"), 1),
     **dict.fromkeys(("method", "maps", "losses", "ensemble", "grounding", "knowledge"), 2),
+    "components": 3,
     **dict.fromkeys(("metrics", "checkpoints", "features", "overlay"), 3),
     **dict.fromkeys(
         (
@@ -107,6 +108,43 @@ def test_methods_import_no_run_time_rooms() -> None:
             assert room(module) not in ("runner", "store", "metrics", "cli", "api", "tables"), (
                 f"{path.relative_to(ROOT)} imports {module}"
             )
+
+
+def parents(method: str) -> set[str]:
+    """Methods whose class the class of ``method`` extends; the class of each, by its import."""
+    tree = ast.parse((ROOT / "methods" / method / "method.py").read_text(encoding="utf-8"))
+    bases = {
+        word
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ClassDef)
+        for base in node.bases
+        for word in names_in(base.value if isinstance(base, ast.Subscript) else base)
+    }
+    return {
+        f"{node.module}.{alias.name}"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("zsad.methods.")
+        for alias in node.names
+        if alias.name in bases and (node.module or "").split(".")[2] != method
+    }
+
+
+def test_methods_import_one_another_only_to_extend() -> None:
+    """What two methods share lies in zsad.components; a method that *is* another one plus a line
+    takes that one's class, and its config class with it."""
+    known = {p.parent.name for p in (ROOT / "methods").glob("*/method.py")}
+    assert parents("maskclip") == {"zsad.methods.clip.method.Clip"}
+    assert parents("cocoop") == {"zsad.methods.coop.method.CoOp"}
+    for method in sorted(known):
+        allowed = parents(method)
+        allowed |= {f"zsad.methods.{name.split('.')[2]}.config.Config" for name in allowed}
+        for path in sorted((ROOT / "methods" / method).rglob("*.py")):
+            for module in imports(path):
+                other = module.split(".")[2] if module.startswith("zsad.methods.") else method
+                assert other == method or module in allowed, (
+                    f"{path.relative_to(ROOT)} imports {module}; move what both use to "
+                    f"zsad/components"
+                )
 
 
 def test_no_drawer_and_no_shadowing_names() -> None:

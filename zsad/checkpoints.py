@@ -23,7 +23,8 @@ import zsad
 from zsad import config as cfg
 from zsad.errors import CellError, RequestError, WeightsError
 from zsad.io import atomic_write_bytes
-from zsad.method import Method, new_method
+from zsad.method import AnyMethod, new_method
+from zsad.method_config import MethodConfig
 from zsad.types import BackboneInfo
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ class LoadedCheckpoint:
 
 # -------------------------------------------------------------------------------- writing
 def describe(
-    method: Method,
+    method: AnyMethod,
     *,
     seed: int = 0,
     epochs: int = 0,
@@ -199,7 +200,7 @@ def _read_meta(path: Path, text: str) -> CheckpointMeta:
 # ------------------------------------------------------------------------------ into methods
 def load_into(
     entry: MethodEntry, path: Path | str, info: BackboneInfo, layers: Layers = ()
-) -> tuple[Method, list[str]]:
+) -> tuple[AnyMethod, list[str]]:
     """Build the method of ``entry`` with the state in ``path``; return it and notes.
 
     ``layers`` are config layers of the caller.  They win over what the checkpoint stores, but
@@ -262,7 +263,7 @@ def import_file(
 
 def _load_imported(
     entry: MethodEntry, path: Path, state: Any, info: BackboneInfo, layers: Layers
-) -> tuple[Method, list[str]]:
+) -> tuple[AnyMethod, list[str]]:
     try:
         imported = entry.load().import_official(state, entry.resolve(*layers), info)
     except TypeError as error:
@@ -281,7 +282,7 @@ def _load_imported(
 
 def _stored_config(
     entry: MethodEntry, path: Path, found: LoadedCheckpoint, info: BackboneInfo, layers: Layers
-) -> tuple[Any, list[str]]:
+) -> tuple[MethodConfig, list[str]]:
     """Return the stored config with the caller's layers on it, except where they do not fit."""
     assert found.meta is not None
     stored = (str(path), found.meta.config)
@@ -319,12 +320,12 @@ def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield f"{prefix}{key}", {key: value}
 
 
-def _fits(method: Method, state: Mapping[str, Tensor]) -> bool:
+def _fits(method: AnyMethod, state: Mapping[str, Tensor]) -> bool:
     own = {k: v.shape for k, v in method.state_dict().items()}
     return own == {k: v.shape for k, v in state.items()}
 
 
-def _load_state(method: Method, state: Mapping[str, Tensor], path: Path) -> None:
+def _load_state(method: AnyMethod, state: Mapping[str, Tensor], path: Path) -> None:
     own = method.state_dict()
     missing = sorted(set(own) - set(state))
     unexpected = sorted(set(state) - set(own))

@@ -13,7 +13,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from zsad import torchvision_compat
 
@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from zsad.errors import RequestError, WeightsError
+from zsad.method_config import MethodConfig
 from zsad.types import (
     BackboneInfo,
     BuiltMaps,
@@ -36,12 +37,16 @@ from zsad.types import (
     Sample,
     ScoreContext,
     Scores,
+    TextT,
     TrainBatch,
 )
 
 if TYPE_CHECKING:
     from zsad.backbones.text import TextEncoder
     from zsad.registry import MethodEntry
+
+ConfigT = TypeVar("ConfigT", bound=MethodConfig)
+TrainingInput = tuple[ImageFeatures, TrainBatch, ScoreContext[Any]]
 
 
 @dataclass(frozen=True)
@@ -152,14 +157,18 @@ def take_released(
     )
 
 
-class Method(lightning.LightningModule):
-    """Base of all methods.  Sub-classes set :attr:`name` and take ``(config, backbone)``."""
+class Method(lightning.LightningModule, Generic[ConfigT, TextT]):
+    """Base of all methods: ``class Mine(Method[Config, Text])`` with its config class and what
+    it prepares per category (None for a method that reads no text).
+
+    Sub-classes set :attr:`name` and take ``(config, backbone)``.
+    """
 
     name: ClassVar[str] = ""
 
-    def __init__(self, config: Any, backbone: BackboneInfo) -> None:
+    def __init__(self, config: ConfigT, backbone: BackboneInfo) -> None:
         super().__init__()
-        self.config = config
+        self.config: ConfigT = config
         self.backbone = backbone
         self.revision = 1  # of what the method computes; see zsad.registry.MethodEntry
         self.phase: str = ""  # name of the training phase that runs, set by the engine
@@ -170,14 +179,14 @@ class Method(lightning.LightningModule):
         """Say which taps of which encoder variant :meth:`score` and :meth:`losses` read."""
 
     @abstractmethod
-    def prepare_text(self, categories: Sequence[Category], text: TextEncoder) -> dict[str, Any]:
+    def prepare_text(self, categories: Sequence[Category], text: TextEncoder) -> dict[str, TextT]:
         """Encode everything that does not depend on the image, by ``Category.key``.
 
         Called once per run and dataset, without gradients, after training.
         """
 
     @abstractmethod
-    def score(self, features: ImageFeatures, context: ScoreContext) -> Scores:
+    def score(self, features: ImageFeatures, context: ScoreContext[TextT]) -> Scores:
         """Score a batch of features."""
 
     @abstractmethod
@@ -193,7 +202,7 @@ class Method(lightning.LightningModule):
         features: ImageFeatures,
         scores: Scores,
         maps: BuiltMaps,
-        context: ScoreContext,
+        context: ScoreContext[TextT],
         k: int = 5,
     ) -> list[list[Explanation]]:
         """Return up to ``k`` reasons per image, best first; the default has none."""
@@ -224,7 +233,7 @@ class Method(lightning.LightningModule):
         return []
 
     def losses(
-        self, features: ImageFeatures, batch: TrainBatch, context: ScoreContext
+        self, features: ImageFeatures, batch: TrainBatch, context: ScoreContext[TextT]
     ) -> dict[str, Tensor]:
         """Return named scalar losses of one batch; the key ``total`` is minimised."""
         raise TypeError(f"method '{self.name}' is training-free")
@@ -254,8 +263,10 @@ class Method(lightning.LightningModule):
         return {k: v.detach().cpu() for k, v in self.state_dict().items()}
 
     @classmethod
-    def import_official(cls, state: Any, config: Any, backbone: BackboneInfo) -> ImportedCheckpoint:
-        """Translate a released checkpoint (already loaded safely).
+    def import_official(
+        cls, state: object, config: ConfigT, backbone: BackboneInfo
+    ) -> ImportedCheckpoint:
+        """Translate a released checkpoint (already loaded safely: tensors and plain containers).
 
         Raises :class:`zsad.errors.WeightsError` with missing and unexpected keys.
         """
@@ -277,8 +288,8 @@ class Method(lightning.LightningModule):
         phase = self.current_phase()
         return phase.optimizer(self.parameters_of_phase(phase))
 
-    def training_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
-        """``batch`` is ``(features, TrainBatch, ScoreContext)``, made by the training engine."""
+    def training_step(self, batch: TrainingInput, batch_idx: int) -> dict[str, Any]:
+        """``batch`` is made by the training engine."""
         features, targets, context = batch
         losses = self.losses(features, targets, context)
         return {"loss": losses["total"], "terms": {k: v.detach() for k, v in losses.items()}}
@@ -290,7 +301,12 @@ class Method(lightning.LightningModule):
             parameter.requires_grad_(name in wanted)
 
 
-def new_method(entry: MethodEntry, config: Any, info: BackboneInfo, seed: int = 0) -> Method:
+AnyMethod = Method[Any, Any]  # for code that serves all methods
+
+
+def new_method(
+    entry: MethodEntry, config: MethodConfig, info: BackboneInfo, seed: int = 0
+) -> AnyMethod:
     """Build the method of ``entry``.
 
     Its initial parameters are a function of the seed alone; the caller's random numbers stay as
@@ -303,7 +319,7 @@ def new_method(entry: MethodEntry, config: Any, info: BackboneInfo, seed: int = 
     return method
 
 
-def feature_request(method: Method, image_size: int) -> FeatureRequest:
+def feature_request(method: AnyMethod, image_size: int) -> FeatureRequest:
     """Return the method's request with the run's image size filled in where it names none.
 
     Raises :class:`WeightsError` if the size is no multiple of the patch.

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from zsad import calibration, overlay
@@ -189,7 +190,7 @@ def record(found: Prediction) -> dict[str, Any]:
         "image_score": found.image_score,
         "anomalous": found.anomalous,
         "marked": None if found.mask is None else float(found.mask.mean()),
-        "map_max": float(found.anomaly_map.max()),
+        "map_max": float(_map(found).max()),
         "thresholds": asdict(limits) if limits else None,
         "explanations": [asdict(e) for e in found.explanations],
         "files": dict(found.files),
@@ -204,7 +205,7 @@ def save(
     ``scale``: the values of the coldest and the hottest colour.  Raises :class:`RequestError`
     where ``out`` cannot be written, and :class:`DataError` if the picture is gone by now.
     """
-    values = found.anomaly_map
+    values = _map(found)
     limit = found.thresholds.pixel if found.thresholds else None
     low, high = scale or overlay.span(values, limit)
     heat = overlay.overlay(read_image(photo.path), values, low, high)
@@ -217,6 +218,13 @@ def save(
     text = base.with_name(f"{base.name}.json")
     found.files["record"] = str(text)
     _write(text, (dump_json(record(found)) + "\n").encode())
+
+
+def _map(found: Prediction) -> NDArray[np.float32]:
+    """The map of a picture that could be scored.  Raises :class:`DataError` for another."""
+    if found.anomaly_map is None:
+        raise DataError(f"{found.path}: has no anomaly map; {found.error}")
+    return found.anomaly_map
 
 
 def save_calibration(out: Path | str, thresholds: Thresholds, made_for: Mapping[str, Any]) -> Path:

@@ -120,9 +120,11 @@ class LoadedMethod:
             found = self._score(batch.features.to(self.device), context, explanations)
             for prediction, path, (height, width) in zip(found, batch.paths, batch.sizes):
                 prediction.path = path
-                prediction.anomaly_map = _resize(prediction.anomaly_map, height, width)
+                assert prediction.anomaly_map is not None
+                whole = _resize(prediction.anomaly_map, height, width)
+                prediction.anomaly_map = whole
                 prediction.thresholds = thresholds or calibration.uncalibrated(
-                    prediction.anomaly_map, bool(self._text)
+                    whole, bool(self._text)
                 )
             return found
 
@@ -148,6 +150,7 @@ class LoadedMethod:
         found = [
             (p.image_score, float(p.anomaly_map.max()))
             for p in self.stream(list(normal), class_name, None, references, explanations=0)
+            if p.anomaly_map is not None  # without keep_errors there is one
         ]
         return calibration.calibrated([f[0] for f in found], [f[1] for f in found], false_alarms)
 

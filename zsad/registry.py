@@ -82,7 +82,7 @@ class MethodEntry:
 
         ``preset`` chooses one of ``presets``; it lies above the defaults and below all layers.
         """
-        schema = self.config_class()
+        schema: type = self.config_class()
         chosen = self.defaults.get("preset", "default")
         for origin, values in layers:
             # Check each layer alone first, so that an error names where its key came from.
@@ -94,7 +94,8 @@ class MethodEntry:
             self.defaults, self.presets.get(chosen, {}), *(v for _, v in layers), {"preset": chosen}
         )
         origin = ", ".join([self.origin, *(o for o, values in layers if values)])
-        return cfg.build(schema, merged, origin=origin, prefix=f"{self.name}.")
+        built = cfg.build(schema, merged, origin=origin, prefix=f"{self.name}.")
+        return typing.cast("MethodConfig", built)
 
     def load(self) -> type[Method[Any, Any]]:
         """Import the method's class (imports torch)."""

@@ -11,10 +11,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
+
+    from zsad.backbones import ImageEncoder, TextEncoder
+
+TextT = TypeVar("TextT")  # what a method prepares per category
 
 METRICS = (
     "image_auroc",
@@ -348,7 +354,7 @@ class Prediction:
     """
 
     image_score: float
-    anomaly_map: Any
+    anomaly_map: NDArray[np.float32] | None
     explanations: list[Explanation] = field(default_factory=list)
     path: str | None = None
     thresholds: Thresholds | None = None
@@ -362,10 +368,12 @@ class Prediction:
         return None if limit is None or self.error else bool(self.image_score >= limit)
 
     @property
-    def mask(self) -> Any:
+    def mask(self) -> NDArray[np.bool_] | None:
         """Where the map reaches its threshold, bool array [H, W]; None without one."""
         limit = self.thresholds.pixel if self.thresholds else None
-        return None if limit is None or self.error else self.anomaly_map >= limit
+        if limit is None or self.error or self.anomaly_map is None:
+            return None
+        return self.anomaly_map >= limit
 
     def set_by_hand(self, image: float | None = None, pixel: float | None = None) -> None:
         """Put thresholds of one's own in place of the others; None leaves one as it is."""
@@ -378,7 +386,7 @@ class Prediction:
 
 
 @dataclass
-class ScoreContext:
+class ScoreContext(Generic[TextT]):
     """What a method's head may look at besides features.  Labels and masks are not in it.
 
     ``categories``: one per image of the batch.  ``text``: what the method's ``prepare_text``
@@ -386,12 +394,14 @@ class ScoreContext:
     by ``Category.key``.  ``population``: features of all test images of the category, for
     transductive methods only, and ``population_uids`` their names (empty: unknown).  ``boxes``:
     detector answers, or None where none was asked for.  ``uids``: stable names of the images.
+    ``text_encoder`` and ``image_encoder`` (for methods that resume a pass) are those of the
+    method's encoder variant; the framework always gives both.
     """
 
     categories: Sequence[Category]
-    text: Mapping[str, Any]
-    text_encoder: Any = None  # zsad.backbones.text.TextEncoder
-    image_encoder: Any = None  # zsad.backbones.clip_vit.ImageEncoder, for methods that resume
+    text: Mapping[str, TextT]
+    text_encoder: TextEncoder = None  # type: ignore[assignment]  # tests of heads leave them out
+    image_encoder: ImageEncoder = None  # type: ignore[assignment]
     references: Mapping[str, ImageFeatures] = field(default_factory=dict)
     population: ImageFeatures | None = None
     boxes: Sequence[Boxes | None] | None = None

@@ -102,7 +102,7 @@ class Pipeline:
                 features = self.backbone.encode_image(images, request)
             for name in members:
                 method = self.methods[name]
-                context = ScoreContext(
+                context: ScoreContext[Any] = ScoreContext(
                     categories=[CATEGORY] * len(images),
                     text=self.text[name],
                     text_encoder=self.backbone.text_encoder(request.variant),

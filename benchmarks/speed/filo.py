@@ -23,9 +23,10 @@ from torch.nn import functional as F
 from zsad import backbones
 from zsad.backbones.text import TextEncoder
 from zsad.benchmarks.speed import measure
+from zsad.components.prompt_learning import PromptLearner
 from zsad.methods.filo import prompts, texts
 from zsad.methods.filo.config import Mmci, Prompt
-from zsad.methods.filo.modules import MmciStage, PromptLearner
+from zsad.methods.filo.modules import MmciStage
 from zsad.types import Category
 
 

@@ -56,7 +56,7 @@ def steps(name: str, options: argparse.Namespace) -> tuple[Method, dict[str, Cal
     batch = TrainBatch(masks.to(options.device), torch.arange(options.batch) % 2)
     categories = [Category("any", "nut", "metal nut")] * options.batch
     encoder = backbone.text_encoder(request.variant)
-    context = ScoreContext(
+    context: ScoreContext[Any] = ScoreContext(
         categories,
         {},
         text_encoder=encoder,

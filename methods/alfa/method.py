@@ -25,6 +25,7 @@ from zsad.methods.alfa.explain import explain_image
 from zsad.methods.alfa.local import LocalScorer, anomaly_probability
 from zsad.methods.alfa.prompts import LABELS, PromptSet, build_prompts
 from zsad.types import (
+    BackboneInfo,
     BuiltMaps,
     Category,
     Explanation,
@@ -79,13 +80,12 @@ class Tally:
         }
 
 
-class Alfa(Method):
+class Alfa(Method[Config, PromptFeatures]):
     """Adaptive prompts and text-to-window alignment, training-free."""
 
     name: ClassVar[str] = "alfa"
-    config: Config
 
-    def __init__(self, config: Config, backbone: Any) -> None:
+    def __init__(self, config: Config, backbone: BackboneInfo) -> None:
         super().__init__(config, backbone)
         self.local = LocalScorer(config, backbone.depth)
         self.one_class = config.prompts.labels == "normal_only"
@@ -143,7 +143,7 @@ class Alfa(Method):
             }
         return prepared
 
-    def score(self, features: ImageFeatures, context: ScoreContext) -> Scores:
+    def score(self, features: ImageFeatures, context: ScoreContext[PromptFeatures]) -> Scores:
         """Image score [B] (Eq. 12) and map [B, h, w] (Eq. 11), probabilities in [0, 1]."""
         keys = [c.key for c in context.categories]
         image = torch.empty(len(keys), device=features[CLS].device)
@@ -159,7 +159,7 @@ class Alfa(Method):
         return Scores([maps], image, "values", parts)
 
     def _score_category(
-        self, key: str, features: ImageFeatures, context: ScoreContext
+        self, key: str, features: ImageFeatures, context: ScoreContext[PromptFeatures]
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Score images of one category: S [b], map [b, h, w], weights and scores [b, T]."""
         text: PromptFeatures = context.text[key]
@@ -210,7 +210,7 @@ class Alfa(Method):
         features: ImageFeatures,
         scores: Scores,
         maps: BuiltMaps,
-        context: ScoreContext,
+        context: ScoreContext[PromptFeatures],
         k: int = 5,
     ) -> list[list[Explanation]]:
         """Rank the kept abnormal prompts and the descriptors by cosine with the image."""

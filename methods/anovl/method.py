@@ -44,11 +44,10 @@ class DomainText:
     prompts: Tensor | None = None
 
 
-class AnoVL(Method):
+class AnoVL(Method[Config, DomainText]):
     """V-v patch features compared with a domain-aware prompt ensemble."""
 
     name: ClassVar[str] = "anovl"
-    config: Config
 
     def __init__(self, config: Config, backbone: BackboneInfo) -> None:
         super().__init__(config, backbone)
@@ -78,7 +77,7 @@ class AnoVL(Method):
         return prepared
 
     # -------------------------------------------------------------------------- scoring
-    def score(self, features: ImageFeatures, context: ScoreContext) -> Scores:
+    def score(self, features: ImageFeatures, context: ScoreContext[DomainText]) -> Scores:
         """Image: probability [B] from the class token; map: probabilities [B, h, w]."""
         text: list[DomainText] = [context.text[c.key] for c in context.categories]
         pair = torch.stack([t.states.pair for t in text])
@@ -101,7 +100,7 @@ class AnoVL(Method):
         features: ImageFeatures,
         scores: Scores,
         maps: BuiltMaps,
-        context: ScoreContext,
+        context: ScoreContext[DomainText],
         k: int = 5,
     ) -> list[list[Explanation]]:
         """Rank the state phrases by their cosine with the class token."""

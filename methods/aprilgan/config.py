@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
+from zsad.components.schemas import StageConfig
 from zsad.data.mosaic import Mosaic
-from zsad.method_config import MethodConfig
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Train:
 
 
 @dataclass(frozen=True)
-class Config(MethodConfig):
+class Config(StageConfig):
     """Keys of ``aprilgan.*``.
 
     ``scale`` multiplies cosines.  ``layers``: ``stages`` = the backbone's four feature layers, or

@@ -8,19 +8,19 @@ from the class token alone.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from zsad.components.stage_method import StageMethod
 from zsad.data import mosaic
-from zsad.ensemble import rank_phrases
+from zsad.ensemble import EnsembleFeatures, rank_phrases
 from zsad.method import ImportedCheckpoint, TrainPhase, chosen_blocks
 from zsad.methods.aprilgan import convert
 from zsad.methods.aprilgan.config import Config
 from zsad.methods.aprilgan.prompts import TEMPLATES
-from zsad.methods.aprilgan.stages import StageMethod
 from zsad.types import (
     BackboneInfo,
     BuiltMaps,
@@ -41,12 +41,11 @@ if TYPE_CHECKING:
 CLS = Tap("cls")
 
 
-class AprilGAN(StageMethod):
+class AprilGAN(StageMethod[Config]):
     """Linear layers on patch tokens, compared with a state prompt ensemble."""
 
     name: ClassVar[str] = "aprilgan"
     templates: ClassVar[Sequence[str]] = TEMPLATES
-    config: Config
 
     def __init__(self, config: Config, backbone: BackboneInfo) -> None:
         super().__init__(config, backbone)
@@ -64,7 +63,7 @@ class AprilGAN(StageMethod):
         patches = [fc(features.patches(tap).float()) for tap, fc in zip(self.taps, self.fc)]
         return self.stage_logits(patches, pair, features.grid)
 
-    def score(self, features: ImageFeatures, context: ScoreContext) -> Scores:
+    def score(self, features: ImageFeatures, context: ScoreContext[EnsembleFeatures]) -> Scores:
         """Image: probability [B] from the class token; maps: pair logits per layer."""
         pair = torch.stack([context.text[c.key].pair for c in context.categories])
         cls = F.normalize(features[CLS].float(), dim=-1)
@@ -77,7 +76,7 @@ class AprilGAN(StageMethod):
         features: ImageFeatures,
         scores: Scores,
         maps: BuiltMaps,
-        context: ScoreContext,
+        context: ScoreContext[EnsembleFeatures],
         k: int = 5,
     ) -> list[list[Explanation]]:
         """Rank the state phrases by their cosine with the class token."""
@@ -100,7 +99,7 @@ class AprilGAN(StageMethod):
         self._auxiliary = tuple(sorted({c.dataset for c in categories}))
 
     def losses(
-        self, features: ImageFeatures, batch: TrainBatch, context: ScoreContext
+        self, features: ImageFeatures, batch: TrainBatch, context: ScoreContext[EnsembleFeatures]
     ) -> dict[str, Tensor]:
         """Return ``focal`` and ``dice`` (of the anomalous map), summed over the layers."""
         pair = self.training_pair(context).to(batch.masks.device)
@@ -133,7 +132,7 @@ class AprilGAN(StageMethod):
 
     @classmethod
     def import_official(
-        cls, state: Any, config: Config, backbone: BackboneInfo
+        cls, state: object, config: Config, backbone: BackboneInfo
     ) -> ImportedCheckpoint:
         """Translate a released file; see :mod:`zsad.methods.aprilgan.convert`."""
         layers = len(chosen_blocks(cls.name, config.layers, backbone))

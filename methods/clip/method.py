@@ -37,11 +37,10 @@ if TYPE_CHECKING:
 CLS = Tap("cls")
 
 
-class Clip(Method):
+class Clip(Method[Config, EnsembleFeatures]):
     """Two-prompt CLIP and the CLIP-AC ensembles."""
 
     name: ClassVar[str] = "clip"
-    config: Config
 
     @property
     def dense(self) -> Tap:
@@ -60,7 +59,7 @@ class Clip(Method):
             for c in categories
         }
 
-    def score(self, features: ImageFeatures, context: ScoreContext) -> Scores:
+    def score(self, features: ImageFeatures, context: ScoreContext[EnsembleFeatures]) -> Scores:
         """Image: probability [B]; map: pair logits [B, 2, h, w] (cosines / temperature)."""
         text = torch.stack([context.text[c.key].pair for c in context.categories])  # [B, 2, E]
         scale = 1.0 / self.config.temperature
@@ -85,7 +84,7 @@ class Clip(Method):
         features: ImageFeatures,
         scores: Scores,
         maps: BuiltMaps,
-        context: ScoreContext,
+        context: ScoreContext[EnsembleFeatures],
         k: int = 5,
     ) -> list[list[Explanation]]:
         """Rank the prompts of both labels by their cosine with the class token."""

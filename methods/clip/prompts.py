@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 from open_clip import OPENAI_IMAGENET_TEMPLATES
 
+from zsad.components.templates import STATES
 from zsad.methods.clip.config import Config
-from zsad.methods.winclip.prompts import STATES
 from zsad.prompts import article
 
 TEMPLATES = OPENAI_IMAGENET_TEMPLATES  # the 80 that CLIP's authors recommend for ImageNet

@@ -17,10 +17,9 @@ from torch import Tensor, nn
 
 from zsad import losses as zl
 from zsad import maps as dense
+from zsad.components.prompt_learning import PromptLearner, encode
 from zsad.method import CosineRate, Method, TrainPhase
 from zsad.methods.coop.config import Config
-from zsad.methods.filo.modules import PromptLearner
-from zsad.methods.filo.texts import encode
 from zsad.types import (
     BackboneInfo,
     BuiltMaps,
@@ -51,12 +50,11 @@ class PromptPair:
     pair: Tensor | None = None
 
 
-class CoOp(Method):
+class CoOp(Method[Config, PromptPair]):
     """A learned context shared by the normal and the anomalous template."""
 
     name: ClassVar[str] = "coop"
     conditional: ClassVar[bool] = False  # CoCoOp: the image shifts the context
-    config: Config
 
     def __init__(self, config: Config, backbone: BackboneInfo) -> None:
         super().__init__(config, backbone)
@@ -95,7 +93,7 @@ class CoOp(Method):
             prepared[category.key] = PromptPair(tokens, pair)
         return prepared
 
-    def pairs(self, unit_image: Tensor, context: ScoreContext) -> Tensor:
+    def pairs(self, unit_image: Tensor, context: ScoreContext[PromptPair]) -> Tensor:
         """Return the label embeddings [B, 2, E] of images with unit vectors ``unit_image`` [B, E].
 
         Images of one category are encoded together, without a meta-net only once.
@@ -116,7 +114,9 @@ class CoOp(Method):
         return torch.stack(out)
 
     # -------------------------------------------------------------------------- scoring
-    def embeddings(self, features: ImageFeatures, context: ScoreContext) -> tuple[Tensor, Tensor]:
+    def embeddings(
+        self, features: ImageFeatures, context: ScoreContext[PromptPair]
+    ) -> tuple[Tensor, Tensor]:
         """Return the unit class embeddings [B, E] and the label embeddings [B, 2, E]."""
         cls = F.normalize(features[CLS].float(), dim=-1)
         return cls, self.pairs(cls, context)
@@ -128,7 +128,7 @@ class CoOp(Method):
         patches = features.patches(self.dense).float()
         return image, dense.similarity(patches, pair, features.grid, scale)
 
-    def score(self, features: ImageFeatures, context: ScoreContext) -> Scores:
+    def score(self, features: ImageFeatures, context: ScoreContext[PromptPair]) -> Scores:
         """Image: probability [B] from the class token; map: pair logits."""
         cls, pair = self.embeddings(features, context)
         image, patches = self.logits(features, cls, pair)
@@ -145,7 +145,7 @@ class CoOp(Method):
         features: ImageFeatures,
         scores: Scores,
         maps: BuiltMaps,
-        context: ScoreContext,
+        context: ScoreContext[PromptPair],
         k: int = 5,
     ) -> list[list[Explanation]]:
         """Return the two learned sentences, the one more like the image first.
@@ -184,7 +184,7 @@ class CoOp(Method):
 
     # ------------------------------------------------------------------------- training
     def losses(
-        self, features: ImageFeatures, batch: TrainBatch, context: ScoreContext
+        self, features: ImageFeatures, batch: TrainBatch, context: ScoreContext[PromptPair]
     ) -> dict[str, Tensor]:
         """Return ``image``, the cross-entropy of the labels; on request also ``pixel``, focal and
         Dice terms of the map."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
+from zsad.components.schemas import Deep
 from zsad.method_config import MethodConfig
-from zsad.methods.anomalyclip.config import Deep
 
 
 @dataclass(frozen=True)

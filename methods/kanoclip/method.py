@@ -51,11 +51,10 @@ class TextState:
     source: str
 
 
-class KAnoCLIP(Method):
+class KAnoCLIP(Method[Config, TextState]):
     """Learned prompts pulled by knowledge, fused with v-v patch features at four stages."""
 
     name: ClassVar[str] = "kanoclip"
-    config: Config
 
     def __init__(self, config: Config, backbone: BackboneInfo) -> None:
         super().__init__(config, backbone)
@@ -206,7 +205,7 @@ class KAnoCLIP(Method):
             out[category.key] = TextState(pair, texts, units, "bank" if entry else "generic")
         return out
 
-    def score(self, features: ImageFeatures, context: ScoreContext) -> Scores:
+    def score(self, features: ImageFeatures, context: ScoreContext[TextState]) -> Scores:
         pairs = torch.stack([context.text[c.key].pair for c in context.categories])
         logits, visuals = self.stage_logits(features, pairs)
         return Scores(
@@ -219,7 +218,7 @@ class KAnoCLIP(Method):
 
     # ---------------------------------------------------------- Sec. 2.5: training
     def losses(
-        self, features: ImageFeatures, batch: TrainBatch, context: ScoreContext
+        self, features: ImageFeatures, batch: TrainBatch, context: ScoreContext[TextState]
     ) -> dict[str, Tensor]:
         """Eq. 13.  Terms: ``knowledge`` (Eq. 2), ``image`` (Eq. 14), ``local`` (Eq. 15)."""
         weights = self.config.loss
@@ -275,7 +274,7 @@ class KAnoCLIP(Method):
         features: ImageFeatures,
         scores: Scores,
         maps: BuiltMaps,
-        context: ScoreContext,
+        context: ScoreContext[TextState],
         k: int = 5,
     ) -> list[list[Explanation]]:
         """Rank known descriptions by their cosine with the most anomalous 1 % of the patches."""

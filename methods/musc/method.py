@@ -48,11 +48,10 @@ class PopulationScores:
     image: Tensor
 
 
-class MuSc(Method):
+class MuSc(Method[Config, None]):
     """Mutual scoring: a patch is anomalous if it has no like in most other images."""
 
     name: ClassVar[str] = "musc"
-    config: Config
 
     def __init__(self, config: Config, backbone: BackboneInfo) -> None:
         super().__init__(config, backbone)
@@ -67,12 +66,12 @@ class MuSc(Method):
     def feature_request(self) -> FeatureRequest:
         return FeatureRequest.of(CLS, *self.taps)
 
-    def prepare_text(self, categories: Sequence[Category], text: TextEncoder) -> dict[str, Any]:
+    def prepare_text(self, categories: Sequence[Category], text: TextEncoder) -> dict[str, None]:
         """Return nothing: no text is read."""
         return {}
 
     # -------------------------------------------------------------------------- scoring
-    def score(self, features: ImageFeatures, context: ScoreContext) -> Scores:
+    def score(self, features: ImageFeatures, context: ScoreContext[None]) -> Scores:
         """Half the Euclidean distances of unit patches, [B, h, w] in [0, 1]; image [B].
 
         Raises :class:`RequestError` for a population of one image, or one without this batch.
@@ -111,7 +110,7 @@ class MuSc(Method):
         features: ImageFeatures,
         scores: Scores,
         maps: BuiltMaps,
-        context: ScoreContext,
+        context: ScoreContext[None],
         k: int = 5,
     ) -> list[list[Explanation]]:
         """Return the most anomalous patches, each with the image that holds its nearest like.
@@ -207,7 +206,7 @@ def rescore(scores: Tensor, cls: Tensor, neighbours: Sequence[int]) -> Tensor:
     return torch.stack(rounds).mean(0)
 
 
-def _name(context: ScoreContext, row: int) -> str:
+def _name(context: ScoreContext[None], row: int) -> str:
     """An image of the population by its name, else by its number."""
     uids = context.population_uids
     return uids[row] if uids else f"image {row + 1}"

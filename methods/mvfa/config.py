@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-from zsad.method_config import MethodConfig
+from zsad.components.schemas import StageConfig
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Train:
 
 
 @dataclass(frozen=True)
-class Config(MethodConfig):
+class Config(StageConfig):
     """Keys of ``mvfa.*``.
 
     ``layers``: ``stages`` = the backbone's four feature layers, or 1-based block numbers.

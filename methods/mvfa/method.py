@@ -10,19 +10,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zsad import maps as dense
-from zsad.ensemble import rank_phrases
+from zsad.components.stage_method import StageMethod
+from zsad.components.templates import TEMPLATES
+from zsad.ensemble import EnsembleFeatures, rank_phrases
 from zsad.method import ImportedCheckpoint, TrainPhase, chosen_blocks
-from zsad.methods.aprilgan.stages import StageMethod
 from zsad.methods.mvfa import convert
 from zsad.methods.mvfa.config import Config
-from zsad.methods.winclip.prompts import TEMPLATES
 from zsad.types import (
     BackboneInfo,
     BuiltMaps,
@@ -56,12 +56,11 @@ class Adapted:
     det: list[Tensor]
 
 
-class MVFA(StageMethod):
+class MVFA(StageMethod[Config]):
     """Multi-level adapters inside the image encoder."""
 
     name: ClassVar[str] = "mvfa"
     templates: ClassVar[Sequence[str]] = TEMPLATES
-    config: Config
 
     def __init__(self, config: Config, backbone: BackboneInfo) -> None:
         super().__init__(config, backbone)
@@ -78,7 +77,7 @@ class MVFA(StageMethod):
         return FeatureRequest.of(self.entry)
 
     # ------------------------------------------------------------- the adapted stream
-    def adapted(self, features: ImageFeatures, context: ScoreContext) -> Adapted:
+    def adapted(self, features: ImageFeatures, context: ScoreContext[EnsembleFeatures]) -> Adapted:
         """Run the blocks above the first stage with the adapters in between.
 
         After stage i: x <- (1 - 2 mix) x + mix seg_i(x) + mix det_i(x).  Nothing reads the stream
@@ -108,7 +107,7 @@ class MVFA(StageMethod):
         """Return per stage the mean anomaly probability of the patches: [K, B]."""
         return torch.stack([dense.pair_probability(x).mean((-2, -1)) for x in logits])
 
-    def score(self, features: ImageFeatures, context: ScoreContext) -> Scores:
+    def score(self, features: ImageFeatures, context: ScoreContext[EnsembleFeatures]) -> Scores:
         """Image: probability [B], mean over patches and stages; maps: pair logits per stage."""
         pair = torch.stack([context.text[c.key].pair for c in context.categories])
         stream = self.adapted(features, context)
@@ -122,7 +121,7 @@ class MVFA(StageMethod):
         features: ImageFeatures,
         scores: Scores,
         maps: BuiltMaps,
-        context: ScoreContext,
+        context: ScoreContext[EnsembleFeatures],
         k: int = 5,
     ) -> list[list[Explanation]]:
         """Rank the state phrases by their cosine with the adapted features of the image's most
@@ -141,7 +140,7 @@ class MVFA(StageMethod):
 
     # ------------------------------------------------------------------------- training
     def losses(
-        self, features: ImageFeatures, batch: TrainBatch, context: ScoreContext
+        self, features: ImageFeatures, batch: TrainBatch, context: ScoreContext[EnsembleFeatures]
     ) -> dict[str, Tensor]:
         """Return ``focal``, ``dice`` (of the anomalous map) and ``image``, summed over stages."""
         pair = self.training_pair(context).to(batch.masks.device)
@@ -172,7 +171,7 @@ class MVFA(StageMethod):
 
     @classmethod
     def import_official(
-        cls, state: Any, config: Config, backbone: BackboneInfo
+        cls, state: object, config: Config, backbone: BackboneInfo
     ) -> ImportedCheckpoint:
         """Translate a released file; see :mod:`zsad.methods.mvfa.convert`."""
         stages = len(chosen_blocks(cls.name, config.layers, backbone))

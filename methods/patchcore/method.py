@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -35,11 +35,10 @@ if TYPE_CHECKING:
     from zsad.backbones.text import TextEncoder
 
 
-class PatchCore(Method):
+class PatchCore(Method[Config, None]):
     """Nearest-neighbour distance of patches to a coreset of normal patches."""
 
     name: ClassVar[str] = "patchcore"
-    config: Config
 
     def __init__(self, config: Config, backbone: BackboneInfo) -> None:
         super().__init__(config, backbone)
@@ -50,7 +49,7 @@ class PatchCore(Method):
     def feature_request(self) -> FeatureRequest:
         return FeatureRequest.of(*self.taps)
 
-    def prepare_text(self, categories: Sequence[Category], text: TextEncoder) -> dict[str, Any]:
+    def prepare_text(self, categories: Sequence[Category], text: TextEncoder) -> dict[str, None]:
         """Return nothing: no text is read."""
         return {}
 
@@ -66,7 +65,7 @@ class PatchCore(Method):
         return F.normalize(torch.cat(layers, dim=-1), dim=-1)
 
     # ------------------------------------------------------------------ Sec. 3.2: memory
-    def memory(self, key: str, context: ScoreContext) -> MemoryBank:
+    def memory(self, key: str, context: ScoreContext[None]) -> MemoryBank:
         """Return the memory of a category; built once per set of references.
 
         Raises :class:`RequestError` where no references were given.
@@ -90,7 +89,7 @@ class PatchCore(Method):
         return bank
 
     # ------------------------------------------------------------------ Sec. 3.3: scores
-    def score(self, features: ImageFeatures, context: ScoreContext) -> Scores:
+    def score(self, features: ImageFeatures, context: ScoreContext[None]) -> Scores:
         """Distances ½(1 - cosine) to the memory, [B, h, w] in [0, 1]; image: Eq. 6 and 7."""
         query = self.patches(features)
         keys = [c.key for c in context.categories]
@@ -133,7 +132,7 @@ class PatchCore(Method):
         features: ImageFeatures,
         scores: Scores,
         maps: BuiltMaps,
-        context: ScoreContext,
+        context: ScoreContext[None],
         k: int = 5,
     ) -> list[list[Explanation]]:
         """Return the patches that are farthest from the memory."""

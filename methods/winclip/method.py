@@ -13,11 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from zsad.components.templates import STATES, TEMPLATES
 from zsad.ensemble import EnsembleFeatures, encode_ensemble, fill, rank_phrases
 from zsad.memory import association
 from zsad.method import Method
 from zsad.methods.winclip.config import Config
-from zsad.methods.winclip.prompts import STATES, TEMPLATES
 from zsad.types import (
     BuiltMaps,
     Category,
@@ -37,11 +37,10 @@ if TYPE_CHECKING:
 CLS = Tap("cls")
 
 
-class WinClip(Method):
+class WinClip(Method[Config, EnsembleFeatures]):
     """Windows of patches compared with a compositional prompt ensemble."""
 
     name: ClassVar[str] = "winclip"
-    config: Config
 
     @property
     def memory_tap(self) -> Tap:
@@ -71,7 +70,7 @@ class WinClip(Method):
         return ((cosine[..., 1] - cosine[..., 0]) / self.config.temperature).sigmoid()
 
     # -------------------------------------------------------------- Sec. 4.2: windows
-    def score(self, features: ImageFeatures, context: ScoreContext) -> Scores:
+    def score(self, features: ImageFeatures, context: ScoreContext[EnsembleFeatures]) -> Scores:
         """Anomaly probabilities: image [B], map [B, h, w]; with references both are mixed."""
         text = torch.stack([context.text[c.key].pair for c in context.categories])
         grid = features.grid
@@ -92,7 +91,9 @@ class WinClip(Method):
         return Scores([(zero_shot + distance) / 2], image, "values", parts)
 
     # ------------------------------------------------------------ Sec. 4.3: references
-    def association(self, features: ImageFeatures, context: ScoreContext) -> Tensor:
+    def association(
+        self, features: ImageFeatures, context: ScoreContext[EnsembleFeatures]
+    ) -> Tensor:
         """Eq. 4 and its mean over patches and window scales of the distance to the references.
 
         [B, h, w] in [0, 1]: ½(1 - highest cosine).
@@ -117,7 +118,7 @@ class WinClip(Method):
         features: ImageFeatures,
         scores: Scores,
         maps: BuiltMaps,
-        context: ScoreContext,
+        context: ScoreContext[EnsembleFeatures],
         k: int = 5,
     ) -> list[list[Explanation]]:
         """Rank the state phrases by their cosine with the image; show each one's best window."""

@@ -22,6 +22,7 @@ from zsad.data.index import DatasetIndex
 from zsad.errors import CellError, DataError, RequestError
 from zsad.features import FeatureStore
 from zsad.method import Method, TrainPhase
+from zsad.method_config import MethodConfig
 from zsad.training import FitOptions, fit
 from zsad.training.callback import Progress
 from zsad.training.provision import new_method
@@ -295,7 +296,7 @@ def test_checkpoint_says_what_it_is(
     assert len(meta.trained_on.uids) == 20
 
 
-class Diverging(Method):
+class Diverging(Method[MethodConfig, None]):
     """A method whose loss stops being a number."""
 
     name = "diverging"
@@ -309,7 +310,7 @@ class Diverging(Method):
 
         return FeatureRequest.of(Tap("cls"))
 
-    def prepare_text(self, categories: Any, text: Any) -> dict[str, Any]:
+    def prepare_text(self, categories: Any, text: Any) -> dict[str, None]:
         return {}
 
     def score(self, features: Any, context: Any) -> Any:

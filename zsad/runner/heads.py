@@ -10,7 +10,7 @@ import torch
 
 from zsad.backbones import Backbone
 from zsad.grounding import BoxProvider
-from zsad.method import Method, new_method
+from zsad.method import AnyMethod, new_method
 from zsad.runner.request import Column
 from zsad.types import Category, FeatureRequest
 
@@ -22,7 +22,7 @@ class Head:
 
     column: Column
     seeds: tuple[int, ...]
-    method: Method
+    method: AnyMethod
     request: FeatureRequest
     trained_on: dict[str, Any] = field(default_factory=dict)
     text: dict[str, Any] = field(default_factory=dict)
@@ -38,7 +38,7 @@ class Head:
         return self.seeds[0]
 
 
-def build_method(column: Column, backbone: Backbone, seed: int, device: torch.device) -> Method:
+def build_method(column: Column, backbone: Backbone, seed: int, device: torch.device) -> AnyMethod:
     """Build a column's method in its initial state, ready to score."""
     return new_method(column.entry, column.config, backbone.info, seed).to(device).eval()
 

@@ -12,7 +12,7 @@ from zsad import checkpoints
 from zsad.backbones import Backbone
 from zsad.data.index import DatasetIndex
 from zsad.features import FeatureStore
-from zsad.method import Method
+from zsad.method import AnyMethod
 from zsad.runner.heads import build_method
 from zsad.runner.plan import Auxiliary
 from zsad.runner.request import COMMAND_LINE, Column, Request
@@ -135,7 +135,7 @@ def trained_method(
     device: Any,
     target: DatasetIndex,
     evaluated: Sequence[Sample],
-) -> tuple[Method, dict[str, Any]]:
+) -> tuple[AnyMethod, dict[str, Any]]:
     """Load a column's state; return it and what it was trained on, for the record.
 
     Raises :class:`zsad.errors.RequestError` if it was trained on what it would be evaluated on.

@@ -26,16 +26,15 @@ from zsad.backbones import Backbone
 from zsad.backbones.memory import is_out_of_memory
 from zsad.errors import CellError, RequestError
 from zsad.knowledge.captions import captions_for
-from zsad.method import Method, TrainPhase
+from zsad.method import AnyMethod, TrainingInput, TrainPhase
 from zsad.training.callback import Bookkeeping, Progress, log_row
 from zsad.training.images import TrainingImages
 from zsad.training.schedule import cut, derive, share, shuffled
 from zsad.training.state import TrainState, load_state
-from zsad.types import Category, FeatureRequest, ImageFeatures, Sample, ScoreContext, TrainBatch
+from zsad.types import Category, FeatureRequest, Sample, ScoreContext
 
 log = logging.getLogger(__name__)
 RESUME = "resume.pt"  # the state of an unfinished training, in a folder named like its checkpoint
-Batch = tuple[ImageFeatures, TrainBatch, ScoreContext]
 # (training samples, source, normal images too) -> sentences by category; the source is one of
 # MethodConfig.caption_source
 Captions = Callable[[Sequence[Sample], str, bool], Mapping[str, Sequence[str]]]
@@ -74,7 +73,7 @@ class TrainResult:
 class MethodRun:
     """Everything that the training of one method needs."""
 
-    method: Method
+    method: AnyMethod
     path: Path
     request: FeatureRequest
     categories: Mapping[str, Category]
@@ -212,7 +211,7 @@ class MethodRun:
             raise KeyboardInterrupt  # nothing unfinished may pass for a trained state
 
 
-def _fit(trainer: lightning.Trainer, method: Method, data: PhaseData) -> None:
+def _fit(trainer: lightning.Trainer, method: AnyMethod, data: PhaseData) -> None:
     """Run Lightning; Ctrl-C comes out as what it is, not as an exit with SIGINT ignored."""
     before = signal.getsignal(signal.SIGINT)
     try:
@@ -293,11 +292,11 @@ class PhaseData(lightning.LightningDataModule):
         trainer = self._trainer
         return share(batches, trainer.global_rank, trainer.world_size)
 
-    def assemble(self, samples: Sequence[Sample]) -> Batch:
+    def assemble(self, samples: Sequence[Sample]) -> TrainingInput:
         """Return features, targets and context of some samples."""
         run = self.run
         features, targets = self.images.batch(samples, self.company, run.request.taps)
-        context = ScoreContext(
+        context: ScoreContext[Any] = ScoreContext(
             categories=[run.categories[s.category] for s in samples],
             text={},
             text_encoder=run.backbone.text_encoder(run.request.variant),
@@ -326,7 +325,7 @@ class EpochBatches:
     def __len__(self) -> int:
         return len(self.batches)
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[TrainingInput]:
         return (self.data.assemble(samples) for samples in self.batches)
 
 

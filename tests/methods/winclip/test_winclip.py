@@ -11,10 +11,10 @@ import torch.nn.functional as F
 
 from tests.methods.small import hand_info
 from zsad import maps, registry
+from zsad.components.templates import STATES, TEMPLATES
 from zsad.ensemble import EnsembleFeatures, fill
 from zsad.errors import RequestError
 from zsad.methods.winclip.method import CLS, WinClip
-from zsad.methods.winclip.prompts import STATES, TEMPLATES
 from zsad.types import Category, ImageFeatures, ScoreContext, Tap
 from zsad.windows import coverage, window_region
 

@@ -1,4 +1,5 @@
-"""The compositional prompt ensemble: every state phrase in every template (154 and 88 prompts)."""
+"""WinCLIP's compositional prompt ensemble: every state phrase in every template (154 and 88
+prompts).  Others take its states, its templates or both.  Torch-free."""
 
 from __future__ import annotations
 
