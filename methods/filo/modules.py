@@ -37,7 +37,8 @@ class PromptLearner(nn.Module):
         """Return contexts [B, K, W] for unit image vectors [B, E]; [1, K, W] without a meta-net."""
         if self.meta_net is None or unit_image is None:
             return self.ctx[None]
-        return self.ctx + self.meta_net(unit_image)[:, None]
+        shift: Tensor = self.meta_net(unit_image)[:, None]
+        return self.ctx + shift
 
 
 class LinearStage(nn.Module):
@@ -113,7 +114,7 @@ class MmciStage(nn.Module):
 
     def _fold(self) -> tuple[Tensor, Tensor]:
         convolutions = cast("list[nn.Conv2d]", list(self.kernels.values()))
-        weight = cast(Tensor, PaddedSum.apply(self.sides, *(c.weight for c in convolutions)))
+        weight: Tensor = PaddedSum.apply(self.sides, *(c.weight for c in convolutions))  # type: ignore[no-untyped-call]
         return weight, torch.stack([cast(Tensor, c.bias) for c in convolutions]).sum(0)
 
     def __getstate__(self) -> dict[str, object]:
@@ -169,7 +170,7 @@ class ImageAdapter(nn.Module):
             )
 
     def forward(self, image: Tensor) -> Tensor:
-        out = self.fc(image)
+        out: Tensor = self.fc(image)
         return out + image if self.residual else out
 
 
