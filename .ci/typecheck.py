@@ -32,7 +32,10 @@ PLACE = re.compile(r"[^:\n]+\.pyi?(?=:)")
 def layout(root: Path) -> dict[str, str]:
     """Place in the wheel -> file of the checkout, for all Python that git does not ignore."""
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--"]
-    listed = subprocess.run([*command, *WHEEL], cwd=root, stdout=subprocess.PIPE, check=True)
+    try:
+        listed = subprocess.run([*command, *WHEEL], cwd=root, capture_output=True, check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise SystemExit(f"{root}: git cannot list its files; run this in a clone") from error
     found = {}
     for name in sorted(set(os.fsdecode(listed.stdout).split("\0"))):
         path = PurePosixPath(name)
