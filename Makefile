@@ -47,10 +47,10 @@ browser:  ## Debian's Chromium, with which the tests look at the report
 readme: demo browser  ## what README shows of the demo: table, heat maps, picture of the report
 	$(BIN)/python -m docs.regenerate --results $(DEMO_RESULTS)
 
-lint: setup
+lint: setup  ## ruff, and mypy on zsad, methods and benchmarks as laid out in the wheel
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	$(BIN)/python .ci/typecheck.py
 
 format: setup
 	$(BIN)/ruff check --fix .

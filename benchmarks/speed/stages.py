@@ -101,7 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     if options.quick:
         options.batch, options.repeats = 2, 2
     torch.set_num_threads(options.threads)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name in METHODS:
         method, ways = steps(name, options)
         largest = difference(method, ways)
@@ -114,7 +114,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
                 "relative_difference": largest,
             }
         )
-    document = {
+    document: dict[str, Any] = {
         "conditions": measure.conditions(
             options.device,
             backbone=options.backbone,

@@ -139,7 +139,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     model = small_tower() if options.quick else load(options.backbone, weights="random").model
     model.to(options.device)
-    document = {
+    document: dict[str, Any] = {
         "conditions": measure.conditions(
             options.device,
             tower="small" if options.quick else options.backbone,

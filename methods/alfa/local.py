@@ -120,4 +120,5 @@ class LocalScorer:
     @staticmethod
     def projection(context: ScoreContext[Any]) -> Tensor:
         """The visual projection P [D, E] in float32."""
-        return context.image_encoder.visual.proj.detach().float()
+        projection: Tensor = context.image_encoder.visual.proj
+        return projection.detach().float()

@@ -33,7 +33,7 @@ def adapt(patches: Tensor, prompts: Tensor, pair: Tensor, config: Adapter) -> Te
             entropy = -(clean * clean.log()).sum(-1).mean(1)
             hard = -(noisy[..., 1].log() + clean[..., 0].log()).mean(1)
             optimizer.zero_grad()
-            (entropy + config.hard_weight * hard).sum().backward()  # type: ignore[no-untyped-call]
+            (entropy + config.hard_weight * hard).sum().backward()
             optimizer.step()
     return _mixed(patches, weights.detach(), prompts, config.mix)
 

@@ -85,7 +85,7 @@ class MmciStage(nn.Module):
 
     def _fold(self) -> tuple[Tensor, Tensor]:
         convolutions = cast("list[nn.Conv2d]", list(self.kernels.values()))
-        weight = cast(Tensor, PaddedSum.apply(self.sides, *(c.weight for c in convolutions)))
+        weight: Tensor = PaddedSum.apply(self.sides, *(c.weight for c in convolutions))  # type: ignore[no-untyped-call]
         return weight, torch.stack([cast(Tensor, c.bias) for c in convolutions]).sum(0)
 
     def __getstate__(self) -> dict[str, object]:
@@ -141,7 +141,7 @@ class ImageAdapter(nn.Module):
             )
 
     def forward(self, image: Tensor) -> Tensor:
-        out = self.fc(image)
+        out: Tensor = self.fc(image)
         return out + image if self.residual else out
 
 

@@ -112,7 +112,9 @@ class KAnoCLIP(Method[Config, TextState]):
             prompts = [
                 f"a photo of {a} {s[0]} {n}" for n in names for a, s in zip(("a", "an"), STATES)
             ]
-            return F.normalize(text.encode_texts(prompts).float(), dim=-1).unflatten(0, (-1, 2))
+            features = F.normalize(text.encode_texts(prompts).float(), dim=-1)
+            pairs: Tensor = features.unflatten(0, (-1, 2))
+            return pairs
         n = self.config.knpl.n_ctx
         out = []
         for context, words in zip(self.context_tokens, STATES):

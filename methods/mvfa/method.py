@@ -89,14 +89,16 @@ class MVFA(StageMethod[Config]):
             if layer not in self.layers:
                 return x
             stage, share = self.layers.index(layer), self.config.mix
-            adapters = self.seg_adapters[stage], self.det_adapters[stage]
-            inner = [adapter.fc1(x.float()) for adapter in adapters]
+            seg, det = self.seg_adapters[stage], self.det_adapters[stage]
+            assert isinstance(seg, Adapter)
+            assert isinstance(det, Adapter)
+            inner = [adapter.fc1(x.float()) for adapter in (seg, det)]
             for kept, bottleneck in zip((out.seg, out.det), inner):
                 kept.append(bottleneck[:, 1:])
             if layer == self.layers[-1]:
                 return x
-            seg, det = (adapter.fc2(b) for adapter, b in zip(adapters, inner))
-            return (1 - 2 * share) * x + (share * (seg + det)).to(x.dtype)
+            added: Tensor = seg.fc2(inner[0]) + det.fc2(inner[1])
+            return (1 - 2 * share) * x + (share * added).to(x.dtype)
 
         x = mix(self.layers[0], features[self.entry])
         context.image_encoder.resume(x, self.layers[0] + 1, mix, last_block=self.layers[-1])

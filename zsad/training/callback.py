@@ -134,7 +134,7 @@ class Bookkeeping(lightning.Callback):
         steps = max(1, state.steps)
         means = torch.tensor([v / steps for v in state.sums.values()], dtype=torch.float64)
         if trainer.world_size > 1:
-            means = trainer.strategy.reduce(means.to(module.device), reduce_op="mean").cpu()  # type: ignore[union-attr]
+            means = trainer.strategy.reduce(means.to(module.device), reduce_op="mean").cpu()
         row = {
             "phase": self.phase.name,
             "epoch": state.epoch + 1,
