@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 GROUPS = ("papers", "baselines", "training-free", "trained")
 _ENTRY_KEYS = (
     *("name", "title", "summary", "paper", "group", "trained", "class", "schema"),
-    *("config", "presets", "transductive", "backbones", "notes"),
+    *("config", "presets", "transductive", "backbones", "notes", "prompt_kind"),
 )
 LAUNCHERS = ("local", "ray")
 _ENTRY_KINDS: dict[str, type] = {
@@ -58,6 +58,7 @@ class MethodEntry:
     transductive: bool = False
     backbones: tuple[str, ...] = ()  # empty: any
     notes: tuple[str, ...] = field(default=())
+    prompt_kind: str = ""  # "module:object", torch-free; see zsad.prompt_kinds
 
     def resolve(self, *layers: tuple[str, Mapping[str, Any]]) -> Any:
         """Return the checked config dataclass.  ``layers``: (origin, values), later ones win.
@@ -194,6 +195,7 @@ def _read_entry(path: Any) -> MethodEntry:
             transductive=bool(raw.get("transductive", False)),
             backbones=tuple(raw.get("backbones") or ()),
             notes=tuple(raw.get("notes") or ()),
+            prompt_kind=raw.get("prompt_kind") or "",
         )
     except KeyError as error:
         raise RequestError(f"{path}: key {error} is missing") from None

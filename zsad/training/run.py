@@ -142,7 +142,8 @@ class MethodRun:
             if self.captions is not None:
                 sentences = self.captions(self.samples, source, method.caption_all)
             else:
-                sentences = captions_for(method, self.samples, self.categories)
+                kind = getattr(method.config, "bank_kind", "")
+                sentences = captions_for(method, self.samples, self.categories, kind)
         method.begin_training(
             [self.categories[c] for c in self.trained_on.categories],
             sentences,
