@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ LONGEST = 450  # lines
 RANKS: dict[str, int] = {
     **dict.fromkeys(("errors", "types", "io", "config", "method_config"), 0),
     **dict.fromkeys(("registry", "torchvision_compat"), 0),
-    **dict.fromkeys(("backbones", "data", "prompts", "memory", "windows"), 1),
+    **dict.fromkeys(("backbones", "data", "prompts", "prompt_kinds", "memory", "windows"), 1),
     **dict.fromkeys(("method", "maps", "losses", "ensemble", "grounding", "knowledge"), 2),
     "components": 3,
     **dict.fromkeys(("metrics", "checkpoints", "features", "overlay"), 3),
@@ -78,6 +79,89 @@ def test_the_core_never_imports_a_method() -> None:
     for path in python_files("zsad"):
         for module in imports(path):
             assert not module.startswith(("zsad.methods.", "methods")), f"{path}: {module}"
+
+
+# ------------------------------------------------------------- the core names no method
+METHODS = sorted(p.parent.name for p in (ROOT / "methods").glob("*/config.yaml"))
+# Words that mean something else, too: CLIP is the architecture that everything rests on and part of
+# the name of its libraries, and values and gradients are clipped.  Such a word counts only as a
+# whole text, or as a module (`methods.clip`).
+ORDINARY = {"clip"}
+# Who first tested on a group of datasets is a citation ("the datasets of the FAPrompt paper").
+CITATION = re.compile(r"\bthe \w+ paper\b")
+
+
+def named_methods(text: str, identifier: bool = False) -> list[str]:
+    """Methods that a text names as words, or that an identifier contains, whatever the case."""
+    plain = text.lower() if identifier else CITATION.sub("", text).lower()
+    found = []
+    for name in METHODS:
+        if name not in plain:
+            continue
+        word = rf"(?<![a-z0-9]){name}(?![a-z0-9])"
+        if name in ORDINARY:
+            hit = not identifier and (plain == name or re.search(rf"methods\.{word}", plain))
+        else:
+            hit = identifier or re.search(word, plain.replace("_", " "))
+        if hit:
+            found.append(name)
+    return found
+
+
+def words_of(tree: ast.AST) -> Iterator[tuple[int, str, bool]]:
+    """(line, text, whether it is an identifier) of all texts but docstrings, and of all names."""
+    told = {  # a text that stands alone as a statement is documentation
+        id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)
+    }
+    for node in ast.walk(tree):
+        line = getattr(node, "lineno", 0)
+        if isinstance(node, ast.Constant):
+            if isinstance(node.value, str) and id(node) not in told:
+                yield line, node.value, False
+            continue
+        for field in ("id", "attr", "arg", "name", "asname", "module"):
+            value = getattr(node, field, None)
+            if isinstance(value, str):
+                yield line, value, True
+        if isinstance(node, (ast.Global, ast.Nonlocal)):
+            yield from ((line, name, True) for name in node.names)
+
+
+def test_the_core_names_no_method() -> None:
+    found = [
+        f"{path.relative_to(ROOT)}, line {line}: {name}"
+        for path in python_files("zsad")
+        for line, text, identifier in words_of(ast.parse(path.read_text(encoding="utf-8")))
+        for name in named_methods(text, identifier)
+    ]
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    ("code", "named"),
+    [
+        ('KINDS = {"filo": 1}', ["filo"]),
+        ("if kind == 'alfa': pass", ["alfa"]),
+        ('print(f"zsad prompts generate --kind kanoclip {name}")', ["kanoclip"]),
+        ("def _alfa_queries(name): return name", ["alfa"]),
+        ("class FiLoRules: pass", ["filo"]),
+        ("run(winclip=1)", ["winclip"]),
+        ("import zsad.methods.musc.method", ["musc"]),
+        ("from zsad.methods.coop import method", ["coop"]),
+        ("m = 'zsad.methods.clip.method:Clip'", ["clip"]),
+        ("default = 'clip'", ["clip"]),
+        ('"A docstring may quote FiLo."\nX = 1\n"So may that of a constant: ALFA."', []),
+        ("GROUP = 'the 19 datasets of the FAPrompt paper'", []),
+        ("GROUP = 'as FAPrompt does'", ["faprompt"]),
+        ("import open_clip\nx = torch.clip(x)\ny = 'a CLIP vision transformer'", []),
+        ("note = 'cooperation, muscle and profile'", []),
+    ],
+)
+def test_what_counts_as_naming_a_method(code: str, named: list[str]) -> None:
+    found = [
+        n for _, text, is_name in words_of(ast.parse(code)) for n in named_methods(text, is_name)
+    ]
+    assert sorted(set(found)) == named
 
 
 def test_every_room_has_a_rank() -> None:
@@ -225,7 +309,7 @@ def test_torch_is_loaded_safely() -> None:
 
 def test_import_zsad_is_light() -> None:
     code = (
-        "import sys, zsad; zsad.list_methods(); "
+        "import sys, zsad, zsad.prompt_kinds; zsad.list_methods(); zsad.prompt_kinds.kinds(); "
         "heavy = {'torch', 'pandas', 'open_clip', 'lightning'} & set(sys.modules); "
         "assert not heavy, heavy"
     )

@@ -181,7 +181,8 @@ def caches() -> Iterator[Finding]:
     from zsad.backbones.locate import cache_folders
     from zsad.grounding.cache import default_folder as boxes
     from zsad.knowledge.answers import AnswerStore, answers_root
-    from zsad.prompts import KINDS, bank
+    from zsad.prompt_kinds import kinds
+    from zsad.prompts import bank
 
     for folder in cache_folders():
         yield _folder("weights", folder, written=False)
@@ -190,7 +191,7 @@ def caches() -> Iterator[Finding]:
     yield _folder("answers", answers.folder)
     for path in answers.broken():
         yield Finding("cache", path.name, "broken", f"{path}: not a whole answer; delete it")
-    for kind in KINDS:
+    for kind in kinds():
         try:
             count = len(bank().entries(kind))
         except ZsadError as error:

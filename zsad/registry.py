@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 GROUPS = ("papers", "baselines", "training-free", "trained")
 _ENTRY_KEYS = (
     *("name", "title", "summary", "paper", "group", "trained", "class", "schema"),
-    *("config", "presets", "transductive", "backbones", "notes", "revision"),
+    *("config", "presets", "transductive", "backbones", "notes", "revision", "prompt_kind"),
 )
 LAUNCHERS = ("local", "ray")
 _ENTRY_KINDS: dict[str, type] = {
@@ -64,6 +64,7 @@ class MethodEntry:
     backbones: tuple[str, ...] = ()  # empty: any
     notes: tuple[str, ...] = field(default=())
     revision: int = 1
+    prompt_kind: str = ""  # "module:object", torch-free; see zsad.prompt_kinds
 
     def config_class(self) -> type[MethodConfig]:
         """Import the method's config class, without torch.
@@ -217,6 +218,7 @@ def _read_entry(path: Any) -> MethodEntry:
             backbones=tuple(raw.get("backbones") or ()),
             notes=tuple(raw.get("notes") or ()),
             revision=raw.get("revision", 1),
+            prompt_kind=raw.get("prompt_kind") or "",
         )
     except KeyError as error:
         raise RequestError(f"{path}: key {error} is missing") from None

@@ -58,7 +58,7 @@ categories:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["check", "--kind", "fillo"], "--kind fillo: known are filo, alfa, kanoclip"),
+        (["check", "--kind", "fillo"], "--kind fillo: known are alfa, filo, kanoclip"),
         (["generate", "--kind", "filo"], "needs --kind and --datasets"),
         (
             ["generate", "--kind", "filo", "--datasets", "elpv", "--images"],

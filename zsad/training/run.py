@@ -143,7 +143,9 @@ class MethodRun:
             if self.captions is not None:
                 sentences = self.captions(self.samples, source, config.caption_all)
             else:
-                sentences = captions_for(config, self.samples, self.categories)
+                sentences = captions_for(
+                    config, self.samples, self.categories, config.prompt_kind
+                )
         method.begin_training(
             [self.categories[c] for c in self.trained_on.categories],
             sentences,
