@@ -169,3 +169,15 @@ def test_import_zsad_is_light() -> None:
         "assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+def test_libraries_that_import_torchvision_come_from_one_place() -> None:
+    """They fail beside a torch that torchvision was not built for, unless that place mends it."""
+    wrapped = ("lightning", "open_clip", "transformers")
+    for path in python_files("zsad", "methods", "benchmarks"):
+        if path == CORE / "torchvision_compat.py":
+            continue
+        text = path.read_text(encoding="utf-8")
+        assert "# ruff: noqa" not in text, path
+        for module in imports(path):
+            assert module.split(".")[0] not in wrapped, f"{path}: {module}"

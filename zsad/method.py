@@ -15,16 +15,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from zsad import torchvision_compat
-
-torchvision_compat.ensure()  # lightning imports torchvision
-
-# ruff: noqa: E402
-import lightning
 import torch
 from torch import Tensor
 
 from zsad.errors import RequestError, WeightsError
+from zsad.torchvision_compat import lightning
 from zsad.types import (
     BackboneInfo,
     BuiltMaps,

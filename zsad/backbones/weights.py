@@ -59,7 +59,7 @@ def resolve(
 
 def pretrained_tag(spec: BackboneSpec) -> str:
     """Return the weight tag: the spec's, else open_clip's "openai" tag, else its first one."""
-    import open_clip
+    from zsad.torchvision_compat import open_clip
 
     tags = open_clip.list_pretrained_tags_by_model(spec.open_clip_model)
     if spec.pretrained in tags:
@@ -73,7 +73,7 @@ def pretrained_tag(spec: BackboneSpec) -> str:
 
 
 def _from_hub(spec: BackboneSpec, tag: str, offline: bool) -> Path:
-    import open_clip
+    from zsad.torchvision_compat import open_clip
 
     url, repo = _addresses(spec, tag)
     name = spec.weights_file or Path(url).name or f"{repo}/open_clip_model.safetensors"
@@ -99,7 +99,7 @@ def _from_hub(spec: BackboneSpec, tag: str, offline: bool) -> Path:
 
 def _addresses(spec: BackboneSpec, tag: str) -> tuple[str, str]:
     """Return the download address and the hub repository of a tag, '' where there is none."""
-    import open_clip
+    from zsad.torchvision_compat import open_clip
 
     entry = open_clip.get_pretrained_cfg(spec.open_clip_model, tag)
     return str(entry.get("url", "")), str(entry.get("hf_hub", "")).rstrip("/")
