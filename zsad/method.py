@@ -311,13 +311,13 @@ def new_method(entry: MethodEntry, config: Any, info: BackboneInfo, seed: int = 
 def feature_request(method: Method, image_size: int) -> FeatureRequest:
     """Return the method's request with the run's image size filled in where it names none.
 
-    Raises :class:`WeightsError` if the size is no multiple of the patch.
+    Raises :class:`WeightsError` unless the size is a multiple of the patch.
     """
     request = method.feature_request()
     size = request.variant.image_size or image_size or method.backbone.image_size
     if size % method.backbone.patch:
         raise WeightsError(
-            f"image size {size} is no multiple of the patch size {method.backbone.patch} of "
+            f"image size {size} is not a multiple of the patch size {method.backbone.patch} of "
             f"{method.backbone.name}; choose another backbone.image_size"
         )
     return FeatureRequest(request.taps, replace(request.variant, image_size=size))

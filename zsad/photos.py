@@ -43,7 +43,7 @@ def find(
 
     ``listed``: words of a list, where a missing file is an error only when it is read.
     The files of a picture go below ``out`` by its path inside the folder that is common to all.
-    What lies below ``out`` itself is no input.  Raises :class:`DataError` for a word without a
+    What lies below ``out`` itself is not an input.  Raises :class:`DataError` for a word without a
     picture, and :class:`RequestError` where ``out`` is the folder of the pictures.
     """
     own = Path(out).absolute() if out is not None else None

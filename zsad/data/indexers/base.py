@@ -93,7 +93,7 @@ def indexer(name: str) -> Callable[[Indexer], Indexer]:
 def listed(folder: Path | str) -> list[str]:
     """Full paths of the image files of a folder, sorted naturally; other files are left out.
 
-    ``Thumbs.db``, hidden files and the like are no images.  Endings are compared without case;
+    ``Thumbs.db``, hidden files and the like are not images.  Endings are compared without case;
     what a file really holds is found out when it is opened.
     """
     with os.scandir(folder) as entries:
