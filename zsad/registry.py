@@ -32,7 +32,6 @@ _ENTRY_KEYS = (
     *("name", "title", "summary", "paper", "group", "trained", "class", "schema"),
     *("config", "presets", "transductive", "backbones", "notes"),
 )
-LAUNCHERS = ("local", "ray")
 _ENTRY_KINDS: dict[str, type] = {
     **{"trained": bool, "transductive": bool, "config": dict, "presets": dict},
     **{"backbones": list, "notes": list},

@@ -435,6 +435,3 @@ class CellRecord:
     n_anomalous: int
     seconds: dict[str, float]
     info: dict[str, Any] = field(default_factory=dict)
-
-
-Device = "str | torch.device"

@@ -26,7 +26,7 @@ from zsad.backbones.locate import (
     default_folder,
     find_cached,
     locate,
-    sha256_file,
+    weights_digest,
 )
 from zsad.backbones.specs import BackboneSpec
 from zsad.errors import WeightsError
@@ -54,7 +54,7 @@ def resolve(
     url, repo = _addresses(spec, tag)
     names = [n for n in (spec.weights_file, Path(url).name) if n]
     path = find_cached(names, repo) or _from_hub(spec, tag, offline)
-    return FoundWeights(path, f"hub:{tag}", sha256_file(path))
+    return FoundWeights(path, f"hub:{tag}", weights_digest(path))
 
 
 def pretrained_tag(spec: BackboneSpec) -> str:
