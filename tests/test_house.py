@@ -314,3 +314,32 @@ def test_import_zsad_is_light() -> None:
         "assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+def test_libraries_that_import_torchvision_come_from_one_place() -> None:
+    """They fail beside a torch that torchvision was not built for, unless that place mends it."""
+    wrapped = ("lightning", "open_clip", "transformers")
+    for path in python_files("zsad", "methods", "benchmarks"):
+        if path == CORE / "torchvision_compat.py":
+            continue
+        text = path.read_text(encoding="utf-8")
+        assert "# ruff: noqa" not in text, path
+        for module in imports(path):
+            assert module.split(".")[0] not in wrapped, f"{path}: {module}"
+
+
+# "x is no number" is German word order; "there is no x" and "no longer" are English.
+GERMAN = re.compile(r"(?<!there )\b(?:is|are) no (?!longer\b|more\b|less\b|\w+er than\b)\w+", re.I)
+
+
+def test_messages_and_docstrings_are_plain_english() -> None:
+    wrong = []
+    for path in python_files("zsad", "methods", "benchmarks"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                text = " ".join(node.value.split())
+                wrong += [
+                    f"{path.relative_to(ROOT)}, line {node.lineno}: '{found}'; write 'is not a ...'"
+                    for found in GERMAN.findall(text)
+                ]
+    assert wrong == []

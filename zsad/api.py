@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from zsad import registry
 from zsad.config import merge, parse_dotlist
 from zsad.errors import RequestError, WeightsError
-from zsad.runner.request import build_request, make_column
+from zsad.runner.request import LAUNCHERS, build_request, make_column
 
 if TYPE_CHECKING:
     from zsad.predictor import LoadedMethod
@@ -51,10 +51,8 @@ def bench(
     """
     if plugins:
         registry.add_plugins(plugins)
-    if launcher not in registry.LAUNCHERS:
-        raise RequestError(
-            f"--launcher {launcher}: known launchers are {', '.join(registry.LAUNCHERS)}"
-        )
+    if launcher not in LAUNCHERS:
+        raise RequestError(f"--launcher {launcher}: known launchers are {', '.join(LAUNCHERS)}")
     if ray_address and launcher != "ray":
         raise RequestError(f"--ray-address {ray_address}: needs --launcher ray")
     request = build_request(

@@ -194,7 +194,7 @@ def read_json(path: Path | str) -> Any:
 
 
 def _no_number(name: str) -> float:
-    raise ValueError(f"{name} is no number")
+    raise ValueError(f"{name} is not a number")
 
 
 def sha256_file(path: Path | str) -> str:

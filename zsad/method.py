@@ -15,17 +15,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
-from zsad import torchvision_compat
-
-torchvision_compat.ensure()  # lightning imports torchvision
-
-# ruff: noqa: E402
-import lightning
 import torch
 from torch import Tensor
 
 from zsad.errors import RequestError, WeightsError
 from zsad.method_config import MethodConfig
+from zsad.torchvision_compat import lightning
 from zsad.types import (
     BackboneInfo,
     BuiltMaps,
@@ -322,13 +317,13 @@ def new_method(
 def feature_request(method: AnyMethod, image_size: int) -> FeatureRequest:
     """Return the method's request with the run's image size filled in where it names none.
 
-    Raises :class:`WeightsError` if the size is no multiple of the patch.
+    Raises :class:`WeightsError` unless the size is a multiple of the patch.
     """
     request = method.feature_request()
     size = request.variant.image_size or image_size or method.backbone.image_size
     if size % method.backbone.patch:
         raise WeightsError(
-            f"image size {size} is no multiple of the patch size {method.backbone.patch} of "
+            f"image size {size} is not a multiple of the patch size {method.backbone.patch} of "
             f"{method.backbone.name}; choose another backbone.image_size"
         )
     return FeatureRequest(request.taps, replace(request.variant, image_size=size))

@@ -46,8 +46,8 @@ def find(
 
     ``listed``: words of a list, where a missing file is an error only when it is read.
     The files of a picture go below ``out`` by its path inside the folder that is common to all.
-    What lies below ``out`` itself is no input.  Other files of a folder that are no pictures (see
-    :func:`zsad.data.images.is_picture`) are passed over, and a warning says which.
+    What lies below ``out`` itself is not an input.  Other files of a folder that are not pictures
+    (see :func:`zsad.data.images.is_picture`) are passed over, and a warning says which.
     Raises :class:`DataError` for a word without a picture, and :class:`RequestError` where
     ``out`` is the folder of the pictures.
     """

@@ -236,7 +236,7 @@ def read_table(text: str, origin: str, names: Mapping[str, Any]) -> Iterable[Ref
                 note=row["note"],
             )
         except (KeyError, ValueError, TypeError) as error:
-            raise DataError(f"{origin}, line {number}: {error!r} is no valid entry") from None
+            raise DataError(f"{origin}, line {number}: {error!r} is not a valid entry") from None
 
 
 def _ours(protocol: str, name: str, shots: int | None, names: Mapping[str, Any]) -> tuple[str, ...]:

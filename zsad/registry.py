@@ -33,7 +33,6 @@ _ENTRY_KEYS = (
     *("name", "title", "summary", "paper", "group", "trained", "class", "schema"),
     *("config", "presets", "transductive", "backbones", "notes", "revision", "prompt_kind"),
 )
-LAUNCHERS = ("local", "ray")
 _ENTRY_KINDS: dict[str, type] = {
     **{"trained": bool, "transductive": bool, "config": dict, "presets": dict},
     **{"backbones": list, "notes": list, "revision": int},

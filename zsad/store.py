@@ -308,11 +308,11 @@ def _check_plain(held: CellRecord | Failure) -> None:
     for f in fields(held):
         value = getattr(held, f.name)
         if f.name in _TEXT and not isinstance(value, str):
-            raise TypeError(f"{f.name} is no text")
+            raise TypeError(f"{f.name} is not text")
         if f.name in _NAMES and not value:
             raise TypeError(f"{f.name} is empty")
         if f.name in _WHOLE and (not isinstance(value, int) or isinstance(value, bool)):
-            raise TypeError(f"{f.name} is no whole number")
+            raise TypeError(f"{f.name} is not a whole number")
 
 
 def _check_record(record: CellRecord) -> None:
@@ -321,16 +321,16 @@ def _check_record(record: CellRecord) -> None:
     info = record.info
     for name in ("metrics", "undefined", "seconds", "info"):
         if not isinstance(getattr(record, name), dict):
-            raise TypeError(f"{name} is no mapping")
+            raise TypeError(f"{name} is not a mapping")
     numbers = [v for v in record.metrics.values() if v is not None] + [*record.seconds.values()]
     if not all(isinstance(v, (int, float)) and math.isfinite(v) for v in numbers):
-        raise TypeError("a metric or a time is no finite number")
+        raise TypeError("a metric or a time is not a finite number")
     if not all(isinstance(v, str) for v in record.undefined.values()):
-        raise TypeError("a reason is no text")
+        raise TypeError("a reason is not text")
     for names, kind in ((_INFO_TEXT, str), (_INFO_WHOLE, int), (_INFO_GROUPS, dict)):
         for name in names:
             if info.get(name) is not None and not isinstance(info[name], kind):
-                raise TypeError(f"info.{name} is no {kind.__name__}")
+                raise TypeError(f"info.{name} is not of type {kind.__name__}")
 
 
 def _read_record(path: Path) -> tuple[CellRecord, float]:

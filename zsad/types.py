@@ -291,7 +291,7 @@ class MapSpec:
     ``fuse``: ``mean`` or ``sum`` over stages (``weights`` optional, one per stage).
     ``norm``: ``none`` or per-image ``minmax`` (ablation only).  ``blur``: ``none``,
     ``gaussian`` (scipy's, reflect, truncate 4) or ``kernel3`` (3x3); ``sigma`` in output
-    pixels.  ``blur_stage``: blur each stage before fusing (equal by linearity) or after.
+    pixels, applied to the fused map.
     ``box_factor``: factor applied outside the union of detected boxes, 1 = no suppression;
     ``box_arithmetic``: ``exact`` or ``released`` (FiLo's integer rectangles).
     """
@@ -445,6 +445,3 @@ class CellRecord:
     n_anomalous: int
     seconds: dict[str, float]
     info: dict[str, Any] = field(default_factory=dict)
-
-
-Device = "str | torch.device"

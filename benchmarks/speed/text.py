@@ -128,7 +128,7 @@ def small_tower() -> Any:
 
 
 def main() -> None:
-    import open_clip
+    from zsad.torchvision_compat import open_clip
 
     parser = measure.options(__doc__)
     parser.add_argument("--backbone", default="vit-l-14-336")

@@ -56,10 +56,7 @@ class Tokens:
     """CLIP's tokenizer, cut to the longest text, and which of its tokens are trained."""
 
     def __init__(self) -> None:
-        from zsad import torchvision_compat
-
-        torchvision_compat.ensure()
-        import open_clip
+        from zsad.torchvision_compat import open_clip
 
         self.tokenizer = open_clip.SimpleTokenizer()
         known = [k.class_name for k in CATEGORIES.values() if k.group == "train"]

@@ -14,10 +14,9 @@ from zsad import backbones, checkpoints, registry
 from zsad.backbones import Backbone
 from zsad.config import BackboneSettings, DataSettings, RunSettings, Settings
 from zsad.data.index import load_index
-from zsad.method import Method
+from zsad.method import Method, new_method
 from zsad.training import FitOptions, fit
 from zsad.training.callback import Progress
-from zsad.training.provision import new_method
 
 
 @pytest.fixture

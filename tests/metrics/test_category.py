@@ -296,6 +296,7 @@ def test_copies_are_independent():
     assert_equal(metrics.compute(), run(stack(seed=1)))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="torch has no distributed part")
 def test_processes_together_equal_one(tmp_path: Path):
     """Two processes, both with data, then one without; each of them returns the whole."""

@@ -12,16 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zsad import torchvision_compat
 from zsad.backbones.specs import BackboneSpec
 from zsad.errors import RequestError, WeightsError
+from zsad.torchvision_compat import open_clip
 
-torchvision_compat.ensure()  # open_clip imports torchvision
-
-# ruff: noqa: E402
-import open_clip
-from open_clip.transformer import QuickGELU, ResidualAttentionBlock, VisionTransformer
-
+QuickGELU = open_clip.transformer.QuickGELU
+ResidualAttentionBlock = open_clip.transformer.ResidualAttentionBlock
+VisionTransformer = open_clip.transformer.VisionTransformer
 HEAD_WIDTH = 64  # of every CLIP that OpenAI released, in both towers
 Config = dict[str, Any]
 

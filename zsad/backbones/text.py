@@ -105,11 +105,11 @@ class TextEncoder:
     def nearest_words(self, vectors: Tensor) -> list[str]:
         """Return for each of the vectors [K, W] the word (or piece of one) of the vocabulary whose
         embedding has the smallest Euclidean distance."""
-        from open_clip.tokenizer import decode
+        from zsad.torchvision_compat import open_clip
 
         table = self.tower.token_embedding.weight.float()
         found = torch.cdist(vectors.to(table), table).argmin(1)
-        return [str(decode(i)).strip() for i in found[:, None]]
+        return [str(open_clip.tokenizer.decode(i)).strip() for i in found[:, None]]
 
     # ------------------------------------------------------------------------ encoding
     @torch.no_grad()

@@ -154,6 +154,4 @@ def print_plan(document: dict[str, Any]) -> None:
     images = sum(document.get("images", {}).values())
     line = f"{document['to_run']} of {len(cells)} cells to run, {images} images, backbone "
     print(f"{line}{document['backbone']}, results in {document['results_dir']}")
-    if (seconds := document.get("seconds_estimate")) is not None:
-        print(f"about {seconds:.0f} s on this device")
     print_failures(document["failed"])

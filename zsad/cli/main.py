@@ -126,7 +126,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not error.filename:
             _drop_output()
         place = error.filename or "standard output"
-        advice = f"{place}: {error.strerror}; mend that, then run the same command again"
+        advice = f"{place}: {error.strerror}; fix this, then run the same command again"
         _complain(advice if known else _internal(error), debug)
     except Exception as error:
         code = 1

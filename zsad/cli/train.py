@@ -39,7 +39,7 @@ def add(verbs: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Train; 3 if a method failed."""
     from zsad.api import train
-    from zsad.training import follower
+    from zsad.training.provision import follower
 
     devices = int(args.devices) if args.devices.isdigit() else args.devices
     with stdout_to_stderr():

@@ -1,4 +1,4 @@
-"""What the files of a dataset held when results were computed from them.  No torch.
+"""Remembers the content of the files that results were computed from.  No torch.
 
 The fingerprint of an index hashes names, labels and sizes.  That is cheap, and blind to a file
 that changes and keeps its size.  A results folder therefore remembers every file that was read::

@@ -76,7 +76,7 @@ class AnswerStore:
         return found
 
     def broken(self) -> list[Path]:
-        """The files that are no whole answers, sorted; each counts as missing."""
+        """The files that are not whole answers, sorted; each counts as missing."""
         found = []
         for path in sorted(self.folder.glob("*/*.json")):
             try:

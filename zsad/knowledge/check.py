@@ -131,10 +131,7 @@ def wording_problems(text: str, target: TextList, kind: PromptKind, class_name: 
 
 def clip_tokens() -> Callable[[str], int]:
     """Return the length in CLIP tokens of a text, start and end included (imports open_clip)."""
-    from zsad import torchvision_compat
+    from zsad.torchvision_compat import open_clip
 
-    torchvision_compat.ensure()  # open_clip imports torchvision
-    from open_clip.tokenizer import SimpleTokenizer
-
-    tokenizer = SimpleTokenizer()
+    tokenizer = open_clip.tokenizer.SimpleTokenizer()
     return lambda text: len(tokenizer.encode(text)) + 2

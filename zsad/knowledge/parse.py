@@ -1,4 +1,4 @@
-"""Turns a model's answer into descriptions, strictly: what is no description is dropped."""
+"""Turns a model's answer into descriptions, strictly: everything else is dropped."""
 
 from __future__ import annotations
 

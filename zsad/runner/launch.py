@@ -88,8 +88,9 @@ def _run_here(request: Request, store: ResultStore, progress: bool) -> Finished:
 def manifest(run: Finished, launcher: str = "local") -> dict[str, Any]:
     """Everything needed to say where the numbers of this run come from."""
     import numpy
-    import open_clip
     import torch
+
+    from zsad.torchvision_compat import open_clip
 
     plan, request, info = run.plan, run.plan.request, run.backbone
     return {

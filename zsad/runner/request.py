@@ -19,6 +19,7 @@ from zsad.registry import MethodEntry
 
 SECTIONS = ("backbone", "data", "metrics", "run", "ray")
 DEFAULT_BACKBONE = "vit-l-14-336"
+LAUNCHERS = ("local", "ray")
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,7 @@ def parse_seeds(value: str | int | Sequence[int] | None, default: Sequence[int])
 
 
 def parse_limit(value: int | str | None) -> int:
-    """A positive number of images per category; None is no limit (0)."""
+    """A positive number of images per category; None (0) means without limit."""
     if value is None:
         return 0
     try:

@@ -142,7 +142,7 @@ def trained_method(
     """
     if path is None:
         return build_method(column, backbone, seed, device), {"dataset": "", "part": "nothing"}
-    from zsad.training import guard
+    from zsad.training.provision import guard
 
     given = [(COMMAND_LINE, column.given)] if column.checkpoint else []
     meta = checkpoints.read_meta(path)

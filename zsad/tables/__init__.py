@@ -26,7 +26,7 @@ def pages(
 ) -> list[Page]:
     """All pages: per backbone the overview, one page per dataset, few-shot and ablation pages.
 
-    The rows of an ablation have a page of their own and are no columns of the others.
+    The rows of an ablation have a page of their own and are not columns of the others.
     ``published``: with tables of measured, published and difference; ``ci``: with bootstrap
     intervals, ``significance``: with paired tests, both on the pages of datasets.
     """

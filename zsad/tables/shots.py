@@ -24,8 +24,11 @@ HEADS = {"auroc": "AUROC", "ap": "AP", "f1max": "F1-max", "aupro": "AUPRO"}
 
 @dataclass(frozen=True)
 class Entry:
-    """A line to come: ``label`` and ``method`` (empty: no such column) as printed, ``block``: the
-    lines that compete for best and second, ``printed``: its name among published figures."""
+    """One line of a table, before its figures are filled in.
+
+    ``label`` and ``method`` (empty: no such column) as printed; ``block``: the lines that compete
+    for best and second; ``printed``: its name among published figures.
+    """
 
     label: str
     method: str = ""

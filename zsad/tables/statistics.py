@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from zsad.metrics.stats import ImageMetric, Interval
 
-# The room of metrics imports torch, and a command line that only lists things must not:
-# it is imported where figures are computed.
+# zsad.metrics imports torch, which a command that only lists things must not do: it is imported
+# inside the functions that compute figures.
 
 # Of image scores, which are all that the store keeps of single images.
 METRICS: dict[ImageMetric, str] = {"image_auroc": "image AUROC", "image_ap": "image AP"}

@@ -9,17 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from zsad import torchvision_compat
-
-torchvision_compat.ensure()  # lightning imports torchvision
-
-# ruff: noqa: E402
-import lightning
 import torch
-from lightning.pytorch.loggers import Logger
 
 from zsad.errors import CellError
 from zsad.method import Method, TrainPhase
+from zsad.torchvision_compat import lightning
 from zsad.training.state import TrainState, random_state, restore_random, save_state
 
 log = logging.getLogger(__name__)
@@ -170,7 +164,9 @@ class Bookkeeping(lightning.Callback):
         self._saved = self._tick = time.monotonic()
 
 
-def log_row(loggers: Sequence[Logger], row: Mapping[str, Any], step: int) -> None:
+def log_row(
+    loggers: Sequence[lightning.pytorch.loggers.Logger], row: Mapping[str, Any], step: int
+) -> None:
     """Hand one epoch's means to the loggers; ``step`` counts epochs over all phases."""
     values = {f"{row['phase']}/{k}": float(v) for k, v in row.items() if k != "phase"}
     for logger in loggers:

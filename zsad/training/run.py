@@ -11,15 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from zsad import torchvision_compat
-
-torchvision_compat.ensure()  # lightning imports torchvision
-
-# ruff: noqa: E402
-import lightning
 import torch
-from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
-from lightning.pytorch.utilities import rank_zero_only
 
 from zsad import checkpoints
 from zsad.backbones import Backbone
@@ -27,6 +19,7 @@ from zsad.backbones.memory import is_out_of_memory
 from zsad.errors import CellError, RequestError
 from zsad.knowledge.captions import captions_for
 from zsad.method import AnyMethod, TrainingInput, TrainPhase
+from zsad.torchvision_compat import lightning
 from zsad.training.callback import Bookkeeping, Progress, log_row
 from zsad.training.images import TrainingImages
 from zsad.training.schedule import cut, derive, share, shuffled
@@ -121,7 +114,7 @@ class MethodRun:
             state.epoch, state.steps, state.optimizer, state.random = 0, 0, None, []
         method.phase = ""
         method.to(self.backbone.device).eval()
-        if getattr(rank_zero_only, "rank", 0) == 0:
+        if getattr(lightning.pytorch.utilities.rank_zero_only, "rank", 0) == 0:
             meta = checkpoints.describe(
                 method,
                 seed=self.seed,
@@ -143,9 +136,7 @@ class MethodRun:
             if self.captions is not None:
                 sentences = self.captions(self.samples, source, config.caption_all)
             else:
-                sentences = captions_for(
-                    config, self.samples, self.categories, config.prompt_kind
-                )
+                sentences = captions_for(config, self.samples, self.categories, config.prompt_kind)
         method.begin_training(
             [self.categories[c] for c in self.trained_on.categories],
             sentences,
@@ -158,7 +149,7 @@ class MethodRun:
         state: TrainState,
         images: TrainingImages,
         company: FeatureRequest,
-        loggers: list[Logger],
+        loggers: list[lightning.pytorch.loggers.Logger],
         options: FitOptions,
         resume_file: Path,
     ) -> None:
@@ -331,14 +322,14 @@ class EpochBatches:
         return (self.data.assemble(samples) for samples in self.batches)
 
 
-def make_loggers(kind: str, folder: Path) -> list[Logger]:
+def make_loggers(kind: str, folder: Path) -> list[lightning.pytorch.loggers.Logger]:
     """Return Lightning loggers that write below ``folder``."""
-    loggers: list[Logger] = []
+    loggers: list[lightning.pytorch.loggers.Logger] = []
     if kind in ("auto", "csv"):
-        loggers.append(CSVLogger(folder, name="", version=""))
+        loggers.append(lightning.pytorch.loggers.CSVLogger(folder, name="", version=""))
     board = any(importlib.util.find_spec(m) for m in ("tensorboard", "tensorboardX"))
     if kind == "tensorboard" or (kind == "auto" and board):
-        loggers.append(TensorBoardLogger(folder, name="", version=""))
+        loggers.append(lightning.pytorch.loggers.TensorBoardLogger(folder, name="", version=""))
     return loggers
 
 

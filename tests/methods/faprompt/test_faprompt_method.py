@@ -17,11 +17,10 @@ from zsad.config import BackboneSettings, DataSettings, RunSettings, Settings
 from zsad.data import roles
 from zsad.data.index import load_index
 from zsad.errors import RequestError
-from zsad.method import Method
+from zsad.method import Method, new_method
 from zsad.methods.faprompt.method import prior_loss
 from zsad.methods.faprompt.prompts import orthogonality
 from zsad.training import FitOptions, fit
-from zsad.training.provision import new_method
 from zsad.types import BackboneInfo, Category, ImageFeatures, ScoreContext, TrainBatch
 
 OBJECT = Category("d", "object", "object")
