@@ -131,7 +131,7 @@ def test_a_method_defined_twice_names_both_places(plugins: Path, tmp_path: Path)
         ("name: [", "not valid YAML"),
         ("name: broken", "key 'title' is missing"),
         (GOOD.format(name="broken", trained="false") + "prests: {}", "did you mean 'presets'"),
-        (GOOD.format(name="broken", trained="false").replace("baselines", "mine"), "group 'mine'"),
+        (GOOD.format(name="broken", trained="false").replace("baselines", "mine"), "group='mine'"),
     ],
 )
 def test_a_broken_definition_is_one_line_that_names_the_file(
