@@ -36,7 +36,7 @@ RANKS: dict[str, int] = {
         4,
     ),
     "training": 5,
-    **dict.fromkeys(("runner", "api", "predictor", "doctor"), 6),
+    **dict.fromkeys(("runner", "api", "predictor", "predict_run", "doctor"), 6),
     **dict.fromkeys(("cli", "__main__"), 7),
 }
 # The registry lists what a data file of the backbones' room says.

@@ -212,11 +212,16 @@ def _defaults(schema: type[Any]) -> dict[str, Any]:
     """The defaults of a schema as nested mappings."""
     found: dict[str, Any] = {}
     for f in dataclasses.fields(schema):
-        made = f.default_factory is not dataclasses.MISSING
-        value = f.default_factory() if made else f.default  # type: ignore[misc]
-        if value is not dataclasses.MISSING and f.init:
-            found[f.name] = dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value  # type: ignore[arg-type]
-    return found
+        if f.default_factory is not dataclasses.MISSING:
+            found[f.name] = f.default_factory()
+        elif f.default is not dataclasses.MISSING:
+            found[f.name] = f.default
+    return {k: _plain(v) for k, v in found.items()}
+
+
+def _plain(value: Any) -> Any:
+    """A dataclass as a mapping; everything else as it is."""
+    return dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value  # type: ignore[arg-type]
 
 
 def _note(set_by: dict[str, str], values: Mapping[str, Any], origin: str, prefix: str = "") -> None:

@@ -167,7 +167,7 @@ class _Reader:
         hint = arguments[0] if arguments else Any
         return [self.value(v, hint, f"{key}[{i}]") for i, v in enumerate(value)]
 
-    def tuple(self, value: Any, arguments: tuple[Any, ...], key: str) -> Any:
+    def sequence(self, value: Any, arguments: tuple[Any, ...], key: str) -> Any:
         """A tuple of any length, or of the one that the type says."""
         if len(arguments) == 2 and arguments[1] is Ellipsis:
             return tuple(self.items(value, arguments[:1], key))
@@ -213,7 +213,7 @@ _KINDS: dict[Any, Callable[[_Reader, Any, tuple[Any, ...], str], Any]] = {
     Literal: _Reader.literal,
     list: _Reader.items,
     Sequence: _Reader.items,
-    tuple: _Reader.tuple,
+    tuple: _Reader.sequence,
     dict: _Reader.mapping,
     Mapping: _Reader.mapping,
 }
