@@ -32,6 +32,11 @@ class Option:
     metavar: str | None = None
     python: bool = False
 
+    @property
+    def is_path(self) -> bool:
+        """Whether the value is a place on this machine."""
+        return self.metavar in ("FILE", "DIR")
+
 
 def option(help: str, metavar: str | None = None, *, python: bool = False) -> dict[str, Option]:
     """The metadata of a field."""
@@ -75,8 +80,11 @@ class RunOptions:
     progress: bool = field(default=False, metadata=option("show a progress bar", python=True))
 
     def record(self) -> dict[str, Any]:
-        """JSON-ready: every option by its name."""
+        """JSON-ready: every option by its name; of a place on this machine its last part."""
         found: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self), default=str))
+        for name, (_, said) in described(type(self)).items():
+            if said.is_path and found[name] is not None:
+                found[name] = Path(found[name]).name
         return found
 
 
