@@ -17,7 +17,7 @@ LONGEST = 450  # lines
 
 # A room imports only rooms of its own rank or of a lower one.
 RANKS: dict[str, int] = {
-    **dict.fromkeys(("errors", "types", "io", "config", "method_config"), 0),
+    **dict.fromkeys(("errors", "types", "io", "schema", "config", "method_config"), 0),
     **dict.fromkeys(("registry", "torchvision_compat"), 0),
     **dict.fromkeys(("backbones", "data", "prompts", "prompt_kinds", "memory", "windows"), 1),
     **dict.fromkeys(("method", "maps", "losses", "ensemble", "grounding", "knowledge"), 2),
@@ -37,7 +37,7 @@ RANKS: dict[str, int] = {
         4,
     ),
     "training": 5,
-    **dict.fromkeys(("runner", "api", "predictor", "doctor"), 6),
+    **dict.fromkeys(("runner", "api", "predictor", "predict_run", "doctor"), 6),
     **dict.fromkeys(("cli", "__main__"), 7),
 }
 # The registry lists what a data file of the backbones' room says.

@@ -25,6 +25,7 @@ from zsad.errors import CellError, RequestError, WeightsError
 from zsad.io import atomic_write_bytes
 from zsad.method import AnyMethod, new_method
 from zsad.method_config import MethodConfig
+from zsad.schema import read
 from zsad.types import BackboneInfo
 
 if TYPE_CHECKING:
@@ -183,15 +184,8 @@ def _load_safetensors(path: Path) -> LoadedCheckpoint:
 
 def _read_meta(path: Path, text: str) -> CheckpointMeta:
     try:
-        raw = json.loads(text)
-        if raw.get("trained_on"):
-            on = raw["trained_on"]
-            raw["trained_on"] = TrainedOn(
-                **{**on, "categories": tuple(on["categories"]), "uids": tuple(on["uids"])}
-            )
-        raw["taps"] = tuple((str(k), int(n), int(s)) for k, n, s in raw["taps"])
-        return CheckpointMeta(**raw)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        return read(CheckpointMeta, json.loads(text))
+    except ValueError as error:  # not JSON, or not what the schema says
         raise WeightsError(
             f"checkpoint {path}: its account of itself cannot be read ({error}); train again"
         ) from None

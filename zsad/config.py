@@ -1,10 +1,9 @@
-"""Typed configuration: plain dataclasses as schemas, OmegaConf as the layering.
+"""Configuration in layers: OmegaConf reads and merges them, :mod:`zsad.schema` checks them.
 
-A schema is a (possibly nested) dataclass.  :func:`build` checks a mapping against it and
-returns an instance; an unknown key or a wrong type is a :class:`RequestError` that names the
-key, where it came from and the nearest valid key.  Supported field types: ``bool``, ``int``,
-``float``, ``str``, ``Literal``, ``X | None``, unions, ``list[X]``, ``tuple[X, ...]``,
-``dict[str, X]`` and nested dataclasses.  Nothing here imports torch.
+:func:`resolve` merges layers (defaults, preset, protocol, file, command line) over the defaults of
+a schema, a plain dataclass, and keeps for every key which layer set it.  :func:`build` checks one
+mapping.  An unknown key or a wrong type is a :class:`RequestError` that names the key, where it
+came from and the nearest valid key.  Nothing here imports torch.
 """
 
 from __future__ import annotations
@@ -13,20 +12,21 @@ import dataclasses
 import hashlib
 import json
 import re
-import reprlib
-import types
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 import yaml
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from zsad.errors import RequestError, nearest
+from zsad.errors import RequestError
+from zsad.schema import SchemaError, check, read
 
 T = TypeVar("T")
+Layer = tuple[str, Mapping[str, Any]]  # where it comes from, and what it sets
+DEFAULTS = "schema"  # the origin of what no layer sets
 MOST_NODES = 100_000  # of a YAML document with aliases
 DEEPEST = 100  # brackets inside of each other
 
@@ -108,14 +108,40 @@ def first_line(error: BaseException) -> str:
 
 def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
     """Merge nested mappings; later layers win, lists are replaced whole."""
-    out: dict[str, Any] = {}
-    for layer in layers:
-        for key, value in layer.items():
-            if isinstance(value, Mapping) and isinstance(out.get(key), Mapping):
-                out[key] = merge(out[key], value)
-            else:
-                out[key] = merge(value) if isinstance(value, Mapping) else value
-    return out
+    return _merged(*(OmegaConf.create(_coded(layer), flags=_ANY) for layer in layers))
+
+
+_ANY = {"allow_objects": True}
+
+
+def _merged(*nodes: DictConfig) -> dict[str, Any]:
+    """The plain content of merged nodes, without the keys that none of them sets."""
+    merged = OmegaConf.to_container(OmegaConf.merge(*nodes)) if nodes else {}
+    return typing.cast("dict[str, Any]", _decoded(merged))
+
+
+def _coded(value: Any) -> Any:
+    """``value`` so that OmegaConf takes all text in it for text: interpolations were resolved
+    where they were written, and ``???`` is what somebody wrote."""
+    if isinstance(value, Mapping):
+        return {k: _coded(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_coded(v) for v in value]
+    if isinstance(value, str):
+        text = value.replace("\0", "\0\0").replace("${", "$\0{")
+        return "\0!???" if text == "???" else text
+    return value
+
+
+def _decoded(value: Any) -> Any:
+    """What :func:`_coded` was given; keys without a value (``???``) are left out."""
+    if isinstance(value, dict):
+        return {k: _decoded(v) for k, v in value.items() if v != "???"}
+    if isinstance(value, list):
+        return [_decoded(v) for v in value]
+    if isinstance(value, str) and "\0" in value:
+        return re.sub("\0([\0!]?)", lambda m: "\0" if m[1] == "\0" else "", value)
+    return value
 
 
 # ------------------------------------------------------------------------------- schemas
@@ -124,95 +150,108 @@ def build(schema: type[T], values: Mapping[str, Any], *, origin: str, prefix: st
 
     ``origin`` (a file or "the command line") and ``prefix`` ("winclip.") appear in errors.
     """
-    hints = typing.get_type_hints(schema)
-    fields = {f.name: f for f in dataclasses.fields(typing.cast("Any", schema)) if f.init}
-    kwargs: dict[str, Any] = {}
-    for key, value in values.items():
-        if key not in fields:
-            raise RequestError(
-                f"unknown key '{prefix}{key}' ({origin}){nearest(str(key), fields)}; "
-                f"valid: {', '.join(sorted(fields))}"
-            )
-        kwargs[key] = _convert(value, hints[key], f"{prefix}{key}", origin)
-    for name, f in fields.items():
-        missing = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
-        if name not in kwargs and missing:
-            raise RequestError(f"key '{prefix}{name}' is missing ({origin}); add it")
     try:
-        return schema(**kwargs)
-    except ValueError as error:  # a schema's own __post_init__ check
-        raise RequestError(f"{prefix.rstrip('.')}: {error} ({origin})") from None
+        return read(schema, values, origin=origin, prefix=prefix)
+    except SchemaError as error:
+        raise RequestError(str(error)) from None
 
 
-_BARE_WORDS = (
-    *(("off", False), ("no", False), ("on", True), ("yes", True)),
-    *(("none", None), ("null", None)),
-)
+@dataclasses.dataclass(frozen=True)
+class Resolved(Generic[T]):
+    """A checked config.  ``origins``: the layer that set each key (dotted), or "schema"."""
+
+    value: T
+    origins: Mapping[str, str]
+
+    def origin(self, key: str) -> str:
+        """Where a key, or the keys of a group, were set.  Raises ``KeyError``."""
+        found = _origins_of(self.origins, key)
+        if not found:
+            raise KeyError(key)
+        return ", ".join(found)
 
 
-def _convert(value: Any, hint: Any, key: str, origin: str) -> Any:
-    """Return ``value`` as the type ``hint`` or raise a :class:`RequestError`."""
-    kind = typing.get_origin(hint)
-    args = typing.get_args(hint)
-    if hint is Any:
-        return value
-    if kind in (typing.Union, types.UnionType):
-        if value is None and type(None) in args:
-            return None
-        for option in args:
-            if option is type(None):
-                continue
-            try:
-                return _convert(value, option, key, origin)
-            except RequestError as error:
-                last = error
-        raise last
-    if kind is Literal:
-        for word, read in _BARE_WORDS:  # YAML reads a bare `off` as a boolean
-            if value is read and word in args:
-                value = word
-        for option in args:
-            if value == option and type(value) is type(option):  # 1, 1.0 and True are equal
-                return option
-        options = [str(a) for a in args]
-        raise RequestError(
-            f"{key}={value!r} ({origin}) is not one of: {', '.join(options)}"
-            f"{nearest(str(value), options)}"
-        )
-    if dataclasses.is_dataclass(hint):
-        if not isinstance(value, Mapping):
-            raise _wrong(key, value, "a group of keys", origin)
-        return build(typing.cast("type[Any]", hint), value, origin=origin, prefix=f"{key}.")
-    if kind in (list, tuple, Sequence):
-        if not isinstance(value, (list, tuple)):
-            raise _wrong(key, value, "a list", origin)
-        if kind is tuple and not (len(args) == 2 and args[1] is Ellipsis):
-            if len(value) != len(args):
-                raise _wrong(key, value, f"a list of {len(args)} values", origin)
-            return tuple(
-                _convert(v, a, f"{key}[{i}]", origin) for i, (v, a) in enumerate(zip(value, args))
-            )
-        items = [_convert(v, args[0], f"{key}[{i}]", origin) for i, v in enumerate(value)]
-        return tuple(items) if kind is tuple else items
-    if kind is dict:
-        if not isinstance(value, Mapping):
-            raise _wrong(key, value, "a mapping", origin)
-        return {str(k): _convert(v, args[1], f"{key}.{k}", origin) for k, v in value.items()}
-    if hint is bool and isinstance(value, bool):
-        return value
-    if hint is int and isinstance(value, int) and not isinstance(value, bool):
-        return value
-    if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
-        return float(value)
-    if hint is str and isinstance(value, str):
-        return value
-    names = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
-    raise _wrong(key, value, names.get(hint, str(hint)), origin)
+def resolve(schema: type[T], layers: Sequence[Layer], *, prefix: str = "") -> Resolved[T]:
+    """Merge ``layers`` over the schema's defaults, later ones over earlier ones.
+
+    Each layer is checked by itself first, so that an error names where its key came from even
+    if a later layer would hide it.  Raises :class:`RequestError`.
+    """
+    set_by: dict[str, str] = {}
+
+    def origin(key: str, message: str) -> str:
+        """Of the keys that a message names; else of the whole group."""
+        inner = key.removeprefix(prefix.rstrip(".")).lstrip(".")
+        words = [w.strip(".") for w in re.findall(r"[\w.]+", message)]
+        named = [k for w in words for k in (w, f"{inner}.{w}") if k in set_by]
+        places = [o for k in named or [inner] for o in _origins_of(set_by, k)]
+        return ", ".join(dict.fromkeys(places))
+
+    try:
+        checked = [(o, check(schema, values, origin=o, prefix=prefix)) for o, values in layers]
+        for name, values in checked:
+            _note(set_by, values, name)
+        nodes = [OmegaConf.create(_coded(values), flags=_ANY) for _, values in checked]
+        merged = _merged(_structure(schema), *nodes)
+        value = read(schema, merged, origin=origin, prefix=prefix)
+    except (SchemaError, OmegaConfBaseException) as error:
+        raise RequestError(first_line(error)) from None
+    keys = flat(dataclasses.asdict(typing.cast("Any", value)))
+    return Resolved(value, {key: set_by.get(key, DEFAULTS) for key in keys})
 
 
-def _wrong(key: str, value: Any, wanted: str, origin: str) -> RequestError:
-    shown = reprlib.repr(value)
-    return RequestError(f"{key}={shown} ({origin}) must be {wanted}, not {type(value).__name__}")
+def _structure(schema: type[Any]) -> DictConfig:
+    """The defaults of a schema as a node with its types, as far as OmegaConf can express them."""
+    try:
+        return OmegaConf.structured(schema)
+    except OmegaConfBaseException:  # a tuple of several types, a union of lists
+        return OmegaConf.create(_coded(_defaults(schema)), flags=_ANY)
+
+
+def _defaults(schema: type[Any]) -> dict[str, Any]:
+    """The defaults of a schema as nested mappings."""
+    found: dict[str, Any] = {}
+    for f in dataclasses.fields(schema):
+        if f.default_factory is not dataclasses.MISSING:
+            found[f.name] = f.default_factory()
+        elif f.default is not dataclasses.MISSING:
+            found[f.name] = f.default
+    return {k: _plain(v) for k, v in found.items()}
+
+
+def _plain(value: Any) -> Any:
+    """A dataclass as a mapping; everything else as it is."""
+    return dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value  # type: ignore[arg-type]
+
+
+def _note(set_by: dict[str, str], values: Mapping[str, Any], origin: str, prefix: str = "") -> None:
+    """Remember ``origin`` for every key of a layer; what it replaces is forgotten."""
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping) and value:
+            set_by.pop(name, None)
+            _note(set_by, value, origin, f"{name}.")
+        elif not isinstance(value, Mapping) or not _origins_of(set_by, name):
+            for inner in [k for k in set_by if k.startswith(f"{name}.")]:
+                del set_by[inner]
+            set_by[name] = origin
+
+
+def _origins_of(origins: Mapping[str, str], key: str) -> list[str]:
+    """The distinct origins of a key and of all below it; of everything for an empty key."""
+    inside = (o for k, o in origins.items() if not key or k == key or k.startswith(f"{key}."))
+    return list(dict.fromkeys(inside))
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested keys joined with dots; lists and empty mappings are values."""
+    out: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            out.update(flat(value, f"{prefix}{key}."))
+        else:
+            out[f"{prefix}{key}"] = value
+    return out
 
 
 def to_dict(config: Any) -> dict[str, Any]:

@@ -13,6 +13,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeVar
 
+from zsad.schema import read
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -246,12 +248,10 @@ class Boxes:
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> Boxes:
-        """Take boxes from JSON.  Raises ``KeyError``, ``TypeError`` or ``ValueError``."""
-        found = cls(
-            [[float(x) for x in b] for b in value["boxes"]],
-            [float(s) for s in value["scores"]],
-            [str(p) for p in value["phrases"]],
-        )
+        """Take boxes from JSON or from arrays.  Raises ``ValueError``."""
+        if isinstance(value, Mapping):
+            value = {name: _listed(part) for name, part in value.items()}
+        found = read(cls, value, others=True)
         if not len(found.boxes) == len(found.scores) == len(found.phrases):
             raise ValueError(
                 f"{len(found.boxes)} boxes, {len(found.scores)} scores and {len(found.phrases)} "
@@ -261,6 +261,13 @@ class Boxes:
             if len(box) != 4 or not all(-1 <= x <= 2 for x in box):
                 raise ValueError(f"{box} is not [cx, cy, w, h] in fractions of the image")
         return found
+
+
+def _listed(value: Any) -> Any:
+    """Arrays, tensors and their scalars as plain lists and numbers, wherever they lie."""
+    if isinstance(value, (list, tuple)):
+        return [_listed(v) for v in value]
+    return value.tolist() if hasattr(value, "tolist") else value
 
 
 # ------------------------------------------------------------------------------ scoring

@@ -127,7 +127,7 @@ def request(**options: Any) -> None:
 
 def test_settings(tmp_path: Path) -> None:
     def load(path: Path) -> None:
-        request(config_file=path)
+        request(config=path)
 
     sound = copy.deepcopy(SETTINGS)
     del sound["clip"]["templates"], sound["data"]["variants"]

@@ -14,9 +14,9 @@ import pytest
 import torch
 
 import zsad
+from zsad.backbones import devices
 from zsad.data import loader
 from zsad.errors import RequestError
-from zsad.runner import execute
 from zsad.runner.category import CategoryRun
 from zsad.types import METRICS, Sample
 
@@ -71,7 +71,7 @@ def test_the_next_category_is_decoded_while_this_one_is_scored(
     """The last image of the first category is not done with before one of the second is being
     decoded, unless there is no thread or no core for that; the figures are those of a run that
     decodes in turn."""
-    monkeypatch.setattr(execute, "usable_cores", lambda: cores * torch.get_num_threads())
+    monkeypatch.setattr(devices, "usable_cores", lambda: cores * torch.get_num_threads())
     ahead = workers > 0 and cores > 1
     asked: dict[str, threading.Event] = {"bolt": threading.Event(), "cloth": threading.Event()}
     attempt, update = loader._attempt, CategoryRun._update

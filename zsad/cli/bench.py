@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from zsad.cli import options
-from zsad.cli.output import is_terminal, percent, print_json, print_table, stdout_to_stderr
+from zsad.cli.output import percent, print_json, print_table, stdout_to_stderr
+from zsad.runner.options import BenchOptions
 
 SHOWN = ("image_auroc", "image_ap", "pixel_auroc", "pixel_aupro")
 STAGES = ("train", "text", "decode", "encode", "boxes", "head", "map", "metrics")
@@ -26,32 +27,7 @@ def add(verbs: Any) -> None:
         takes="overrides",
     )
     parser.epilog = "KEY=VALUE words change settings: clip.temperature=0.1 run.batch_size=4"
-    parser.add_argument("--methods", metavar="NAMES", help="all, papers, baselines, NAME,...")
-    parser.add_argument(
-        "--datasets", metavar="NAMES", help="all, industrial, medical, NAME,..., folder:PATH"
-    )
-    parser.add_argument("--protocol", metavar="NAME", help="see `zsad list protocols`")
-    parser.add_argument("--backbone", metavar="NAME", help="see `zsad list backbones`")
-    parser.add_argument("--config", metavar="FILE", help="YAML file of settings")
-    options.data_root(parser)
-    options.results(parser)
-    parser.add_argument("--seeds", metavar="N,...", help="seeds of trained and few-shot methods")
-    parser.add_argument("--limit", metavar="N", help="at most N images per category, balanced")
-    parser.add_argument(
-        "--launcher", default="local", metavar="NAME", help="local or ray (several machines)"
-    )
-    parser.add_argument(
-        "--ray-address",
-        metavar="ADDRESS",
-        help="of a running Ray cluster: auto, HOST:PORT (default: $RAY_ADDRESS, or one of its own)",
-    )
-    options.device(parser)
-    parser.add_argument("--fresh", action="store_true", help="compute stored cells again")
-    parser.add_argument("--dry-run", action="store_true", help="print the cells, run nothing")
-    parser.add_argument(
-        "--untrained", action="store_true", help="evaluate trained methods in their initial state"
-    )
-    options.plugins(parser)
+    options.of(parser, BenchOptions)
     options.as_json(parser)
     options.done(parser)
 
@@ -61,27 +37,7 @@ def run(args: argparse.Namespace) -> int:
     from zsad.api import bench
 
     with stdout_to_stderr():
-        document = bench(
-            args.methods,
-            args.datasets,
-            protocol=args.protocol,
-            backbone=args.backbone,
-            data_root=args.data_root,
-            results=args.results,
-            seeds=args.seeds,
-            limit=args.limit,
-            launcher=args.launcher,
-            ray_address=args.ray_address,
-            device=args.device,
-            fresh=args.fresh,
-            dry_run=args.dry_run,
-            offline=args.offline,
-            untrained=args.untrained,
-            plugins=args.plugins,
-            config=args.config,
-            overrides=args.overrides,
-            progress=is_terminal(),
-        )
+        document = bench(**options.given(BenchOptions, args))
     if args.json:
         print_json(document)
     elif args.dry_run:

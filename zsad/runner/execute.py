@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import itertools
 import logging
-import os
-import platform
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,9 +15,10 @@ import torch
 
 from zsad import backbones
 from zsad.backbones import Backbone
+from zsad.backbones.devices import core_to_spare
 from zsad.data import inputs, roles
 from zsad.data.loader import DecodeThreads
-from zsad.errors import RequestError, ZsadError
+from zsad.errors import ZsadError
 from zsad.examples import CellExamples
 from zsad.method import feature_request
 from zsad.runner.category import CategoryRun
@@ -29,35 +28,11 @@ from zsad.runner.plan import DatasetPlan, Plan, auxiliary_of
 from zsad.runner.recorder import Recorder
 from zsad.runner.request import Column, Request
 from zsad.runner.timing import StageTimer, peak_memory
-from zsad.runner.trained import Checkpoints, provide, trained_method
+from zsad.runner.training import Checkpoints, provide, trained_method
 from zsad.store import ResultStore
 from zsad.types import Category, Sample
 
 log = logging.getLogger(__name__)
-
-
-def choose_device(name: str) -> torch.device:
-    """``auto``: CUDA, then Apple's, then the processor.  Raises :class:`RequestError`."""
-    if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, ValueError):
-        raise RequestError(f"--device {name}: not available here; use auto or cpu") from None
-    return device
-
-
-def device_account(device: torch.device) -> dict[str, Any]:
-    """The device as a manifest names it."""
-    on_gpu = device.type == "cuda"
-    return {
-        "kind": device.type,
-        "name": torch.cuda.get_device_name(device) if on_gpu else platform.machine(),
-        "threads": torch.get_num_threads(),
-    }
 
 
 def load_backbone(request: Request, device: torch.device) -> Backbone:
@@ -72,22 +47,6 @@ def load_backbone(request: Request, device: torch.device) -> Backbone:
         offline=request.offline,
         compile=chosen.compile,
     )
-
-
-def core_to_spare(device: torch.device) -> bool:
-    """Whether a thread can decode while the encoder runs without taking a core from it.
-
-    Where torch computes on all cores, each of its operators waits for the slowest of them: a
-    thread beside it then costs more than the waiting that it saves."""
-    return device.type != "cpu" or torch.get_num_threads() < usable_cores()
-
-
-def usable_cores() -> int:
-    """The cores that this process may use."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # not on this system
-        return os.cpu_count() or 1
 
 
 @dataclass
