@@ -56,7 +56,7 @@ def test_every_query_has_a_list_and_every_list_a_query() -> None:
 
 def test_a_config_reads_the_kind_that_its_method_brings() -> None:
     for entry in registry.methods().values():
-        kind = getattr(entry.resolve(), "bank_kind", "")
+        kind = entry.resolve().prompt_kind
         brought = registry.load_object(entry.prompt_kind, "kind").name if entry.prompt_kind else ""
         assert kind == brought, entry.name
 

@@ -16,12 +16,13 @@ from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
-from zsad import registry
 from zsad.errors import RequestError, nearest
 
 P = ParamSpec("P")
 R = TypeVar("R")
 Names = str | Sequence[str]
+
+LAUNCHERS = ("local", "ray")
 
 
 @dataclass(frozen=True)
@@ -116,8 +117,8 @@ class BenchOptions(RunOptions):
     )
 
     def __post_init__(self) -> None:
-        if self.launcher not in registry.LAUNCHERS:
-            known = ", ".join(registry.LAUNCHERS)
+        if self.launcher not in LAUNCHERS:
+            known = ", ".join(LAUNCHERS)
             raise RequestError(f"--launcher {self.launcher}: known launchers are {known}")
         if self.ray_address and self.launcher != "ray":
             raise RequestError(f"--ray-address {self.ray_address}: needs --launcher ray")

@@ -20,7 +20,6 @@ from zsad.runner.options import BenchOptions, Names, RunOptions, takes
 
 SECTIONS = ("backbone", "data", "metrics", "run", "ray")
 DEFAULT_BACKBONE = "vit-l-14-336"
-LAUNCHERS = ("local", "ray")
 
 
 @dataclass(frozen=True)

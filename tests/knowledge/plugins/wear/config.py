@@ -12,4 +12,4 @@ from zsad.methods.clip.config import Config as ClipConfig
 class Config(ClipConfig):
     """Keys of ``wear.*``."""
 
-    bank_kind: ClassVar[str] = "wear"
+    prompt_kind: ClassVar[str] = "wear"
