@@ -83,6 +83,11 @@ def test_requests_that_cannot_be_met(
     assert message in capsys.readouterr().err
 
 
+def test_the_help_names_the_kinds(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["prompts", "--help"]) == 0
+    assert "alfa, filo, kanoclip (check: all)" in " ".join(capsys.readouterr().out.split())
+
+
 def test_generated_texts_are_used(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
