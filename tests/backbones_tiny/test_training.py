@@ -80,8 +80,8 @@ def test_the_first_filters_are_orthogonal_and_cover_brightness_and_colour() -> N
 def test_the_helper_looks_at_directions_only() -> None:
     model = build(Tokens())
     features = torch.randn(3, 5, 256)
-    once = model.probe(1, features, model.text_projection)  # type: ignore[operator]
-    again = model.probe(1, 7.5 * features, model.text_projection)  # type: ignore[operator]
+    once = model.probe(1, features, model.text_projection)
+    again = model.probe(1, 7.5 * features, model.text_projection)
     assert torch.allclose(once, again, atol=1e-5)
 
 
