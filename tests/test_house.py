@@ -343,3 +343,49 @@ def test_messages_and_docstrings_are_plain_english() -> None:
                     for found in GERMAN.findall(text)
                 ]
     assert wrong == []
+
+
+# What tests reach for inside of modules, since no public way leads there: to make a fault happen
+# at one place, or to compare a step that is not public with an independent reference.
+PRIVATE = {
+    "captions._shrunk",
+    "CategoryRun._update",
+    "features._Records",
+    "images._open",
+    "loader._attempt",
+    "registry._read_entry",
+    "stats._of_scores",
+}
+
+
+def private_uses(path: Path) -> Iterator[str]:
+    """``module._name`` of zsad that a test file reads, imports or replaces."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    ours: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "zsad":
+            ours |= {alias.asname or alias.name for alias in node.names}
+            for alias in node.names:
+                if alias.name.startswith("_") and not alias.name.startswith("__"):
+                    yield f"{(node.module or '').rpartition('.')[2]}.{alias.name}"
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value) in ours:
+            owner, name = ast.unparse(node.value), node.attr
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("setattr"):
+            owner, name = (ast.unparse(a).strip("'") for a in [*node.args, node, node][:2])
+            if owner not in ours:
+                continue
+        else:
+            continue
+        if name.startswith("_") and not name.startswith("__"):
+            yield f"{owner}.{name}"
+
+
+def test_tests_use_what_is_public() -> None:
+    wrong = {
+        f"{path.relative_to(ROOT)}: {name}"
+        for path in python_files("tests")
+        for name in private_uses(path)
+        if name not in PRIVATE
+    }
+    assert wrong == set()

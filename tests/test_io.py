@@ -209,10 +209,12 @@ def test_the_lock_of_a_killed_process_is_free(
 
 
 def _die_while_writing(path: str, ready: Any) -> None:
-    handle, _ = io._temporary(Path(path))
-    os.write(handle, b"half of i")
-    ready.set()
-    time.sleep(60)
+    def never_done(_: int) -> None:
+        ready.set()
+        time.sleep(60)
+
+    os.fsync = never_done  # in this process alone
+    io.atomic_write_text(path, "never in its place")
 
 
 def test_what_a_killed_writer_left_goes_and_what_a_living_one_writes_stays(tmp_path: Path) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import email
 import os
+import re
 import subprocess
 import sys
 import zipfile
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -103,6 +106,42 @@ def test_the_installed_wheel_imports_every_method(installed: Path, tmp_path: Pat
         "from zsad import registry\nfor e in registry.methods().values(): e.load(); print(e.name)"
     )
     assert "clip" in run(installed, tmp_path, "-c", code).stdout.split()
+
+
+# Read by other libraries, as plug-ins: pandas writes Parquet with pyarrow, tifffile decodes with
+# imagecodecs.
+PLUG_INS = {"pyarrow", "imagecodecs"}
+
+
+def names(requirements: list[str]) -> set[str]:
+    """The distributions of requirements, in their normalised spelling."""
+    words = (re.split(r"[<>=!~\[; ]", requirement)[0] for requirement in requirements)
+    return {re.sub(r"[-_.]+", "-", word).lower() for word in words} - {"zsad"}
+
+
+def test_what_is_imported_is_what_is_required() -> None:
+    """No hard dependency that only tests use, and none that comes along by chance."""
+    import tomllib
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    required = names(project["dependencies"])
+    extras = {k: v for k, v in project["optional-dependencies"].items() if k != "dev"}
+    optional = set().union(*(names(listed) for listed in extras.values()))
+    providers = packages_distributions()
+    imported: set[str] = set()
+    for folder in ("zsad", "methods", "benchmarks"):
+        for path in (ROOT / folder).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Import):
+                    imported |= {alias.name.split(".")[0] for alias in node.names}
+                elif isinstance(node, ast.ImportFrom):
+                    imported.add((node.module or "").split(".")[0])
+    imported -= {*sys.stdlib_module_names, "zsad"}
+    used = names(
+        [distribution for name in imported for distribution in providers.get(name, [name])]
+    )
+    assert used - required - optional == set()
+    assert required - used - PLUG_INS == set()
 
 
 def test_constraints_pin_every_dependency_exactly() -> None:

@@ -48,12 +48,10 @@ class Method:
 @pytest.fixture
 def plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A plug-in folder with one working method, ``greyness``; the registry is as before after."""
-    monkeypatch.setattr(registry, "_PLUGIN_DIRS", [])
     monkeypatch.setattr(sys, "path", list(sys.path))
-    registry.methods.cache_clear()
     add(tmp_path, "greyness")
-    yield tmp_path
-    registry.methods.cache_clear()
+    with registry.plugins_forgotten():
+        yield tmp_path
     sys.modules.pop("greyness_impl", None)
 
 

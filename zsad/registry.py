@@ -7,13 +7,14 @@ package that holds a ``config.yaml``).  A name that two places claim is an error
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import fnmatch
 import importlib
 import importlib.util
 import sys
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import entry_points
@@ -128,6 +129,24 @@ def add_plugins(folder: Path | str) -> None:
 def plugin_dirs() -> tuple[Path, ...]:
     """The folders of :func:`add_plugins`, for another process to know the same methods."""
     return tuple(_PLUGIN_DIRS)
+
+
+def forget_plugins() -> None:
+    """Know the methods of zsad and of entry points alone, as a new process does."""
+    _PLUGIN_DIRS.clear()
+    methods.cache_clear()
+
+
+@contextlib.contextmanager
+def plugins_forgotten() -> Iterator[None]:
+    """Know no folder of :func:`add_plugins` inside the block, and those known before after it."""
+    before = plugin_dirs()
+    forget_plugins()
+    try:
+        yield
+    finally:
+        forget_plugins()
+        _PLUGIN_DIRS.extend(before)
 
 
 @cache

@@ -6,9 +6,10 @@ same schema (``--datasets my.yaml``) or a plain folder (``--datasets folder:PATH
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -195,6 +196,26 @@ def register_spec(spec: DatasetSpec, origin: str = "") -> str:
     _USER_SPECS[spec.name] = spec
     _ORIGINS[spec.name] = origin
     return spec.name
+
+
+def forget_own() -> None:
+    """Know the bundled definitions alone, as a new process does."""
+    _USER_SPECS.clear()
+    _ORIGINS.clear()
+
+
+@contextlib.contextmanager
+def own_forgotten() -> Iterator[None]:
+    """Know no definition of :func:`register_spec` inside the block, and those known before after
+    it."""
+    specs, origins = dict(_USER_SPECS), dict(_ORIGINS)
+    forget_own()
+    try:
+        yield
+    finally:
+        forget_own()
+        _USER_SPECS.update(specs)
+        _ORIGINS.update(origins)
 
 
 def _taken(name: str, by: str) -> RequestError:
