@@ -94,8 +94,8 @@ class MethodEntry:
             self.defaults, self.presets.get(chosen, {}), *(v for _, v in layers), {"preset": chosen}
         )
         origin = ", ".join([self.origin, *(o for o, values in layers if values)])
-        built = cfg.build(schema, merged, origin=origin, prefix=f"{self.name}.")
-        return typing.cast("MethodConfig", built)
+        built: MethodConfig = cfg.build(schema, merged, origin=origin, prefix=f"{self.name}.")
+        return built
 
     def load(self) -> type[Method[Any, Any]]:
         """Import the method's class (imports torch)."""
