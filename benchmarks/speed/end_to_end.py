@@ -34,7 +34,7 @@ from zsad.backbones import Backbone
 from zsad.backbones.backbone import PRECISIONS
 from zsad.backbones.clip_vit import resize_positions
 from zsad.benchmarks.speed import measure
-from zsad.method import Method
+from zsad.method import AnyMethod
 from zsad.metrics import CategoryMetrics
 from zsad.runner.timing import StageTimer
 from zsad.types import Category, FeatureRequest, ScoreContext, Tap
@@ -69,7 +69,7 @@ class Pipeline:
 
     def __init__(self, backbone: Backbone, names: Sequence[str]) -> None:
         self.backbone = backbone
-        self.methods: dict[str, Method] = {}
+        self.methods: dict[str, AnyMethod] = {}
         self.requests: dict[str, FeatureRequest] = {}
         self.metrics = {name: CategoryMetrics() for name in names}
         self.text: dict[str, dict[str, Any]] = {}

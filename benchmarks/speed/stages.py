@@ -23,7 +23,7 @@ from torch import Tensor
 
 from zsad import backbones, losses, maps, registry
 from zsad.benchmarks.speed import measure
-from zsad.method import Method, feature_request
+from zsad.method import AnyMethod, feature_request
 from zsad.types import Category, ScoreContext, TrainBatch
 
 METHODS = ("aprilgan", "mvfa")
@@ -39,7 +39,9 @@ def two_channels(logits: Sequence[Tensor], masks: Tensor) -> dict[str, Tensor]:
     return {"focal": focal, "dice": dice}
 
 
-def steps(name: str, options: argparse.Namespace) -> tuple[Method, dict[str, Callable[[], None]]]:
+def steps(
+    name: str, options: argparse.Namespace
+) -> tuple[AnyMethod, dict[str, Callable[[], None]]]:
     """Build a method and its ways of one step: forward and backward pass."""
     weights = options.weights or (None if options.backbone == "zsad-tiny" else "random")
     backbone = backbones.load(
@@ -79,7 +81,7 @@ def steps(name: str, options: argparse.Namespace) -> tuple[Method, dict[str, Cal
     }
 
 
-def difference(method: Method, ways: dict[str, Callable[[], None]]) -> float:
+def difference(method: AnyMethod, ways: dict[str, Callable[[], None]]) -> float:
     """The largest difference of two ways' gradients, relative to the largest entry of each."""
     found = []
     for way in ("ours", "obvious"):

@@ -1,4 +1,4 @@
-"""Fingerprints, training identities and config digests of many requests, by readable name.
+"""Fingerprints, training identities, configs and names of trained tensors of many requests.
 
 ``identities_c8305d8.json`` holds what commit c8305d8 answers.  Results and checkpoints made with it
 are found only as long as the same request gives the same answer.  The weights are named, not
@@ -18,8 +18,9 @@ from zsad import registry
 from zsad.backbones import Backbone, load
 from zsad.data import roles
 from zsad.data.index import load_index
+from zsad.method import new_method
 from zsad.runner.plan import build_plan
-from zsad.runner.request import Request, build_request
+from zsad.runner.request import Column, Request, build_request
 from zsad.store import ResultStore
 from zsad.training.identity import trained_on, training_config, training_identity
 
@@ -77,6 +78,12 @@ def identity(asked: Request, **more: Any) -> str:
     )
 
 
+def state_of(column: Column) -> list[tuple[str, list[int]]]:
+    """Names and shapes of what a checkpoint of a column holds, in order."""
+    method = new_method(column.entry, column.config, tiny().info)
+    return [(name, list(value.shape)) for name, value in method.trained_state().items()]
+
+
 def everything(results: Path) -> dict[str, dict[str, str]]:
     """Everything that the file holds, computed by the code as it is."""
     found: dict[str, dict[str, str]] = {}
@@ -90,5 +97,6 @@ def everything(results: Path) -> dict[str, dict[str, str]]:
         }
         if column.entry.trained:
             entry["training"] = identity(asked)
+            entry["state"] = cfg.digest(state_of(column))
         found[name] = entry
     return found

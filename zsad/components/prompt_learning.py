@@ -66,7 +66,8 @@ class PromptLearner(nn.Module):
         """Return contexts [B, K, W] for unit image vectors [B, E]; [1, K, W] without a meta-net."""
         if self.meta_net is None or unit_image is None:
             return self.ctx[None]
-        return self.ctx + self.meta_net(unit_image)[:, None]
+        shift: Tensor = self.meta_net(unit_image)
+        return self.ctx + shift[:, None]
 
 
 def encode(
