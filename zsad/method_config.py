@@ -84,7 +84,7 @@ class MethodConfig:
         fields = {n for n, hint in hints.items() if not _is_class_variable(hint)}
         for name in sorted(fields & {*CLASS_VARIABLES, *QUESTIONS}):
             how = f"{name}: ClassVar[...]" if name in CLASS_VARIABLES else f"def {name}(self)"
-            raise TypeError(f"'{name}' is no key of a config; write it as `{how}`")
+            raise TypeError(f"'{name}' is not a key of a config; write it as `{how}`")
         for name, value in vars(cls).items():
             if name.startswith("_") or name in fields or isinstance(value, type):
                 continue

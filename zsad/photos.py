@@ -103,14 +103,14 @@ def _expanded(word: str, strict: bool) -> Iterator[tuple[Path, Path, bool]]:
 
 
 def _tell_passed_over(paths: Sequence[Path]) -> None:
-    """Say in one line how many files of the folders are no pictures, and name the first three."""
+    """Say in one line how many files of the folders are not pictures, and name the first three."""
     if not paths:
         return
     # A name may hold a line break.
     names = [text if text.isprintable() else ascii(text) for text in map(str, paths[:3])]
     log.warning(
         "passed over %s: %s%s; give a file by its name to have it read",
-        "a file that is no picture" if len(paths) == 1 else f"{len(paths)} files, no pictures",
+        "a file that is not a picture" if len(paths) == 1 else f"{len(paths)} files that are not pictures",
         ", ".join(names),
         f" and {len(paths) - 3} more" if len(paths) > 3 else "",
     )

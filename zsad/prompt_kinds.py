@@ -88,7 +88,7 @@ def kinds() -> dict[str, PromptKind]:
     """All kinds by name, in the order of their methods.
 
     Several methods may name the same object.  Raises :class:`RequestError` for a target that
-    cannot be imported or is no kind, and for two kinds of one name.
+    cannot be imported or is not a kind, and for two kinds of one name.
     """
     found: dict[str, PromptKind] = {}
     owners: dict[str, str] = {}
