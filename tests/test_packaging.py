@@ -178,3 +178,16 @@ def test_make_and_ci_and_readme_agree() -> None:
     assert "make test" in readme
     assert "make test" in script
     assert os.access(ROOT / ".ci" / "run", os.X_OK)
+
+
+def test_the_changelog_has_this_version_and_what_comes_next() -> None:
+    import tomllib
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    heads = re.findall(r"^## \[(.+?)\](?: - (\d{4}-\d\d-\d\d))?$", text, re.M)
+    assert heads[0] == ("Unreleased", "")
+    assert project["version"] in [version for version, date in heads[1:] if date]
+    assert all(date for _, date in heads[1:])
+    kinds = {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security", "Moved"}
+    assert set(re.findall(r"^### (.+)$", text, re.M)) <= kinds
