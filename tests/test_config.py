@@ -111,6 +111,7 @@ def test_later_layers_win_and_lists_are_replaced_whole() -> None:
     merged = cfg.merge(first, {"a": {"y": [3]}, "b": {"c": 2}})
     assert merged == {"a": {"x": 1, "y": [3]}, "b": {"c": 2}}
     assert first == {"a": {"x": 1, "y": [1, 2]}, "b": 1}
+    assert cfg.merge() == {}
 
 
 _trees = st.recursive(

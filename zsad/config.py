@@ -29,6 +29,8 @@ Layer = tuple[str, Mapping[str, Any]]  # where it comes from, and what it sets
 DEFAULTS = "schema"  # the origin of what no layer sets
 MOST_NODES = 100_000  # of a YAML document with aliases
 DEEPEST = 100  # brackets inside of each other
+MOST_KEPT = 128  # merged layers in memory
+_NODES: dict[tuple[type[Any], str], DictConfig] = {}
 
 
 # ------------------------------------------------------------------------------- layers
@@ -108,16 +110,16 @@ def first_line(error: BaseException) -> str:
 
 def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
     """Merge nested mappings; later layers win, lists are replaced whole."""
-    return _merged(*(OmegaConf.create(_coded(layer), flags=_ANY) for layer in layers))
+    return _plain(OmegaConf.merge({}, *(_created(_coded(layer)) for layer in layers)))
 
 
-_ANY = {"allow_objects": True}
+def _created(values: Mapping[str, Any]) -> DictConfig:
+    return OmegaConf.create(dict(values), flags={"allow_objects": True})
 
 
-def _merged(*nodes: DictConfig) -> dict[str, Any]:
-    """The plain content of merged nodes, without the keys that none of them sets."""
-    merged = OmegaConf.to_container(OmegaConf.merge(*nodes)) if nodes else {}
-    return typing.cast("dict[str, Any]", _decoded(merged))
+def _plain(node: Any) -> dict[str, Any]:
+    """The content of a node, without the keys that nobody sets."""
+    return typing.cast("dict[str, Any]", _decoded(OmegaConf.to_container(node)))
 
 
 def _coded(value: Any) -> Any:
@@ -191,8 +193,7 @@ def resolve(schema: type[T], layers: Sequence[Layer], *, prefix: str = "") -> Re
         checked = [(o, check(schema, values, origin=o, prefix=prefix)) for o, values in layers]
         for name, values in checked:
             _note(set_by, values, name)
-        nodes = [OmegaConf.create(_coded(values), flags=_ANY) for _, values in checked]
-        merged = _merged(_structure(schema), *nodes)
+        merged = _plain(_node(schema, [_coded(values) for _, values in checked if values]))
         value = read(schema, merged, origin=origin, prefix=prefix)
     except (SchemaError, OmegaConfBaseException) as error:
         raise RequestError(first_line(error)) from None
@@ -200,12 +201,26 @@ def resolve(schema: type[T], layers: Sequence[Layer], *, prefix: str = "") -> Re
     return Resolved(value, {key: set_by.get(key, DEFAULTS) for key in keys})
 
 
-def _structure(schema: type[Any]) -> DictConfig:
-    """The defaults of a schema as a node with its types, as far as OmegaConf can express them."""
-    try:
-        return OmegaConf.structured(schema)
-    except OmegaConfBaseException:  # a tuple of several types, a union of lists
-        return OmegaConf.create(_coded(_defaults(schema)), flags=_ANY)
+def _node(schema: type[Any], layers: Sequence[Mapping[str, Any]]) -> DictConfig:
+    """``layers`` over the defaults of ``schema``, typed as far as OmegaConf can express that.
+
+    Making a node takes milliseconds, and the lower layers are nearly always the same ones.
+    """
+    key = (schema, repr(layers))
+    if (known := _NODES.get(key)) is not None:
+        return known
+    if layers:
+        merged = OmegaConf.merge(_node(schema, layers[:-1]), _created(layers[-1]))
+        found = typing.cast("DictConfig", merged)
+    else:
+        try:
+            found = OmegaConf.structured(schema)
+        except OmegaConfBaseException:  # a tuple of several types, a union of lists
+            found = _created(_coded(_defaults(schema)))
+    if len(_NODES) >= MOST_KEPT:
+        _NODES.clear()
+    _NODES[key] = found
+    return found
 
 
 def _defaults(schema: type[Any]) -> dict[str, Any]:
@@ -216,12 +231,8 @@ def _defaults(schema: type[Any]) -> dict[str, Any]:
             found[f.name] = f.default_factory()
         elif f.default is not dataclasses.MISSING:
             found[f.name] = f.default
-    return {k: _plain(v) for k, v in found.items()}
-
-
-def _plain(value: Any) -> Any:
-    """A dataclass as a mapping; everything else as it is."""
-    return dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value  # type: ignore[arg-type]
+    groups = {k: v for k, v in found.items() if dataclasses.is_dataclass(v)}
+    return found | {k: dataclasses.asdict(v) for k, v in groups.items()}  # type: ignore[arg-type]
 
 
 def _note(set_by: dict[str, str], values: Mapping[str, Any], origin: str, prefix: str = "") -> None:
