@@ -299,7 +299,7 @@ _INFO_TEXT = (
     *("title", "method", "group", "preset", "protocol", "variant", "dataset_fingerprint"),
     *("backbone", "weights_source", "weights_sha256", "banner", "precision", "mask_resize"),
 )
-_INFO_WHOLE = ("shots", "limit", "image_size")
+_INFO_WHOLE = ("shots", "limit", "image_size", "revision")
 _INFO_GROUPS = ("trained_on", "config", "metrics", "method_info", "boxes", "metric_bounds")
 
 
