@@ -105,9 +105,18 @@ def made(**names: Any) -> type:
         (Inner, "is not a MethodConfig; write `from zsad.method_config import MethodConfig`"),
         (print, "is not a MethodConfig"),
         (type("Bare", (MethodConfig,), {}), "is not a dataclass; write @dataclass"),
-        (dataclass(type("Empty", (MethodConfig,), {})), "has no key 'preset'; write `preset: str`"),
         (
-            dataclass(type("Odd", (MethodConfig,), {"__annotations__": {"preset": int}})),
+            dataclass(type("Loose", (MethodConfig,), {"__annotations__": {"preset": str}})),
+            "is not frozen; write @dataclass",
+        ),
+        (
+            dataclass(frozen=True)(type("Empty", (MethodConfig,), {})),
+            "has no key 'preset'; write `preset: str`",
+        ),
+        (
+            dataclass(frozen=True)(
+                type("Odd", (MethodConfig,), {"__annotations__": {"preset": int}})
+            ),
             "key 'preset' must be of type str",
         ),
         (made(inference_only=("presett",)), r"no such key \(did you mean 'preset'\?\)"),

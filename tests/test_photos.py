@@ -91,7 +91,7 @@ def test_what_a_folder_holds_besides_is_told_in_one_line(
 ) -> None:
     found = shown(photos.find(["photos"]))
     assert [r.getMessage() for r in caplog.records] == [
-        "passed over a file that is no picture: photos/notes.txt; give a file by its name to have "
+        "passed over a file that is not a picture: photos/notes.txt; give a file by its name to have "
         "it read"
     ]
     caplog.clear()
@@ -105,7 +105,7 @@ def test_what_a_folder_holds_besides_is_told_in_one_line(
     (line,) = (r.getMessage() for r in caplog.records)
     assert "\n" not in line
     assert line.startswith(
-        "passed over 4 files, no pictures: photos/._a.jpg, photos/.cache/a.png, photos/a.heic and "
+        "passed over 4 files that are not pictures: photos/._a.jpg, photos/.cache/a.png, photos/a.heic and "
         "1 more;"
     )
     caplog.clear()

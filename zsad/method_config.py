@@ -124,6 +124,8 @@ def check_schema(schema: object, defaults: Mapping[str, Any]) -> type[MethodConf
         )
     if not dataclasses.is_dataclass(schema) or "__dataclass_fields__" not in vars(schema):
         raise ValueError("is not a dataclass; write @dataclass(frozen=True) above it")
+    if not schema.__dataclass_params__.frozen:  # what is hashed must not change afterwards
+        raise ValueError("is not frozen; write @dataclass(frozen=True) above it")
     hints = typing.get_type_hints(schema)
     for name, kind in (("preset", str), ("shots", int)):
         if name in schema.__dataclass_fields__ and hints[name] is not kind:

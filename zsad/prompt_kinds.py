@@ -57,8 +57,8 @@ class PromptKind:
     """One kind of texts, from the question to the check.
 
     ``name``: that of its folder in the bank.  ``queries(category)``: what a model is asked.
-    ``read(answer, target, category)``: the usable texts of one answer, in order; what is no
-    description is dropped (see :mod:`zsad.knowledge.parse`).  ``problems(text, target,
+    ``read(answer, target, category)``: the usable texts of one answer, in order; what is not
+    a description is dropped (see :mod:`zsad.knowledge.parse`).  ``problems(text, target,
     class_name)``: what is wrong with a generated text, besides what is wrong for every kind.
     ``image_query(category)``: the question that goes with a training image, if the method learns
     from such answers; they are read as sentences.

@@ -311,6 +311,7 @@ class _Info:
     shots: int | None = None
     limit: int | None = None
     image_size: int | None = None
+    revision: int | None = None
     trained_on: dict[str, Any] | None = None
     config: dict[str, Any] | None = None
     metrics: dict[str, Any] | None = None
