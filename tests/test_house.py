@@ -16,10 +16,12 @@ LONGEST = 450  # lines
 
 # A room imports only rooms of its own rank or of a lower one.
 RANKS: dict[str, int] = {
-    **dict.fromkeys(("errors", "types", "io", "config", "registry", "torchvision_compat"), 0),
-    **dict.fromkeys(("backbones", "data", "prompts", "memory", "windows"), 1),
+    **dict.fromkeys(
+        ("errors", "types", "io", "config", "registry", "torchvision_compat", "metrics"), 0
+    ),
+    **dict.fromkeys(("backbones", "data", "prompts", "memory", "windows", "results"), 1),
     **dict.fromkeys(("method", "maps", "losses", "ensemble", "grounding", "knowledge"), 2),
-    **dict.fromkeys(("metrics", "checkpoints", "features", "overlay"), 3),
+    **dict.fromkeys(("checkpoints", "features", "overlay"), 3),
     **dict.fromkeys(
         (
             "store",

@@ -25,6 +25,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from zsad.errors import RequestError, nearest
+from zsad.metrics.spec import Mode, check_extra
 
 T = TypeVar("T")
 MOST_NODES = 100_000  # of a YAML document with aliases
@@ -250,11 +251,36 @@ class DataSettings:
 
 @dataclasses.dataclass(frozen=True)
 class MetricSettings:
-    """``metrics.*``: exact or binned, FPR limit of AUPRO, the papers' 200-step AUPRO."""
+    """``metrics.*``: exact or binned, FPR limit of AUPRO, and what is computed on request: the
+    papers' 200-step AUPRO, AUPIMO, and further metrics by name."""
 
-    mode: Literal["binned", "exact"] = "binned"
+    mode: Mode = "binned"
     fpr_limit: float = 0.3
     aupro_200: bool = False
+    aupimo: bool = False
+    extra: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_extra(self.extra)
+
+
+# Settings of metrics that were added after records had been stored without them.
+LATER_METRIC_SETTINGS = ("aupimo", "extra")
+
+
+def metric_identity(settings: MetricSettings) -> dict[str, Any]:
+    """What of ``metrics.*`` enters the identity of a cell and the conditions of a record.
+
+    A later setting is left out where it has its default: records that were stored before it
+    existed are found again and stand in one table with newer ones.  ``extra`` is a set.
+    """
+    values, defaults = to_dict(settings), to_dict(MetricSettings())
+    values["extra"] = sorted(set(values["extra"]))
+    return {
+        key: value
+        for key, value in values.items()
+        if key not in LATER_METRIC_SETTINGS or value != defaults[key]
+    }
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,11 +17,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zsad.errors import CellError, RequestError
-from zsad.metrics import CategoryMetrics, MetricResult
-from zsad.types import METRICS
+from zsad.metrics import CategoryMetrics, MetricResult, spec
 
-PIXEL = [m for m in METRICS if m.startswith("pixel")]
-IMAGE = [m for m in METRICS if m.startswith("image")]
+METRICS = spec.names()
+PIXEL = list(spec.names("pixel"))
+IMAGE = list(spec.names("image"))
 MODES = ["binned", "exact"]
 
 

@@ -236,7 +236,7 @@ def fingerprint(
         "backbone": backbone,
         "weights": weights_id,
         "data": data,
-        "metrics": settings["metrics"],
+        "metrics": cfg.metric_identity(request.settings.metrics),
         "dataset": [index.spec.name, index.variant, index.fingerprint, category],
         "samples": [s.uid for s in samples],
         "seed": seed if column.seeded else 0,

@@ -63,7 +63,7 @@ function ranking(b, methods, title) {
     const places = Object.fromEntries(names.map(([key]) => [key, best(found, key)]));
     const cell = (m, key) => {
       const figure = found.find((f) => f.method === m.label && f.metric === key);
-      const text = printed(figure);
+      const text = figure || !m.without.includes(key) ? printed(figure) : "not computed";
       const rank = m.comparable && figure ? places[key].indexOf(text) : -1;
       const spread = figure && figure.deviation !== null ? ` ± ${figure.deviation.toFixed(1)}` : "";
       const count = figure && figure.count !== figure.of ? ` [${figure.count} of ${figure.of}]` : "";
