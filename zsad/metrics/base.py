@@ -127,8 +127,13 @@ class RankingMetric(Metric):
 
     # ----------------------------------------------------------------------------- merging
     def merge_state(self, incoming_state: dict[str, Any] | Metric) -> None:
-        """Add everything that another metric of the same kind has seen."""
+        """Add everything that another metric of the same kind has seen, after what is here."""
+        mine = {name: getattr(self, name) for name in self._list_types}
         super().merge_state(incoming_state)
+        for name, own in mine.items():  # torchmetrics puts what comes in first
+            merged = getattr(self, name)
+            if isinstance(own, list) and isinstance(merged, list):
+                setattr(self, name, [*own, *merged[: len(merged) - len(own)]])
         self.merged = True
 
     @property

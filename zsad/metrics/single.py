@@ -23,7 +23,7 @@ def single_metric(
     is NaN and ``report()`` says why.  Raises :class:`RequestError` for an unknown name.
 
     >>> from torchmetrics import MetricCollection
-    >>> metrics = MetricCollection({n: single_metric(n) for n in ("image_ap", "pixel_aupro")})
+    >>> metrics = MetricCollection({name: single_metric(name) for name in spec.names()})
     """
     if name not in spec.METRICS:
         raise unknown("metric", name, spec.METRICS)

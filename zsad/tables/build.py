@@ -196,7 +196,13 @@ def notes(board: Board, dataset: str | None = None) -> tuple[str, ...]:
 
 def not_computed(board: Board) -> list[str]:
     """The sentence about records without a metric that others of the board hold, if there are."""
-    held = {frozenset(r.metrics) for cells in board.cells.values() for r in cells.values()}
+    labels = {column.label for column in board.columns}
+    held = {
+        frozenset(record.metrics)
+        for (label, _), cells in board.cells.items()
+        for record in cells.values()
+        if label in labels
+    }
     shown = {m for table in spec.tables(set().union(*held)) for m in table.metrics}
     if all(shown <= names for names in held):
         return []

@@ -13,7 +13,7 @@ from zsad.published import MEAN, Published
 from zsad.results.aggregate import Figure, over_categories, ranks
 from zsad.store import StoredCell, safe_name
 from zsad.tables.board import GROUP_ORDER, Board, Cells, Row, backbone_of, setting_of
-from zsad.tables.build import banner, conditions
+from zsad.tables.build import banner, conditions, not_computed
 from zsad.tables.model import Cell, Line, Page, Span, Table
 
 LEVELS: tuple[tuple[spec.Level, str], ...] = (("image", "Image level"), ("pixel", "Pixel level"))
@@ -69,6 +69,7 @@ def few_shot_page(
         *banner(board),
         f"Figures in percent; mean ± standard deviation over the seeds {', '.join(map(str, seeds))}"
         "; best bold, second underlined, for each number of shots; – undefined.",
+        *not_computed(used),
         *conditions(used),
     ]
     notes += ["Lines marked (published) are printed in the papers."] if published else []
@@ -98,7 +99,7 @@ def ablation_pages(board: Board, published: bool = False) -> list[Page]:
         name = f"{safe_name(board.name)}/ablation-{safe_name(protocol)}"
         used = replace(board, columns=[c for c in board.columns if c.label in titles])
         how = "Figures in percent, in the order of the protocol; – undefined."
-        notes = (*banner(board), how, *conditions(used))
+        notes = (*banner(board), how, *not_computed(used), *conditions(used))
         pages.append(Page(name, title, tuple(tables), notes))
     return pages
 
