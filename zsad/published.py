@@ -21,7 +21,7 @@ from zsad.backbones.specs import spec
 from zsad.data.catalog import list_specs, load_spec
 from zsad.data.index import PREPARED_VARIANT
 from zsad.errors import DataError
-from zsad.metrics import spec as spec_of_metrics
+from zsad.metrics.spec import METRICS, of_printed, same_quantity
 from zsad.protocols import Row, load_protocol
 from zsad.registry import list_protocols
 
@@ -63,7 +63,7 @@ class Reference:
     @property
     def compare_with(self) -> str:
         """The metric of ours that is the same quantity."""
-        return spec_of_metrics.same_quantity(self.metric)
+        return same_quantity(self.metric)
 
     @property
     def source(self) -> str:
@@ -173,7 +173,7 @@ class Published:
         ``metric``: our name; that of the papers' own approximation of AUPRO finds what AUPRO
         finds.  Full-shot and few-shot numbers are listed under their own labels only.
         """
-        known = spec_of_metrics.METRICS.get(metric or "")
+        known = METRICS.get(metric or "")
         names = {metric, known.stands_for if known else ""}
         return [
             r
@@ -191,7 +191,7 @@ class Published:
         Among equals a paper's own figure for its own method comes first, then table order.
         """
         found = self.lookup(method, dataset, category, metric)
-        compared = spec_of_metrics.same_quantity(metric)
+        compared = same_quantity(metric)
         return min(
             found,
             key=lambda r: (len(r.differences(info, compared)), r.name != r.paper),
@@ -218,7 +218,7 @@ def read_table(text: str, origin: str, names: Mapping[str, Any]) -> Iterable[Ref
         raise DataError(f"{origin}, line 1: columns must be {','.join(_COLUMNS)}")
     for number, row in enumerate(reader, start=2):
         try:
-            metric = spec_of_metrics.of_printed(row["level"], row["metric"])
+            metric = of_printed(row["level"], row["metric"])
             shots = int(row["shots"]) if row["shots"] else None
             yield Reference(
                 paper=row["paper"],

@@ -76,7 +76,7 @@ function drawBars() {
 }
 
 // A record without the metric is another thing than one where it is undefined.
-const figureOf = (cell, metric) => (cell && !(metric in cell.metrics) ? "not computed" : percent(cell?.metrics[metric]));
+const figureOf = (cell, metric) => (cell && !(metric in cell.metrics) ? NOT_COMPUTED : percent(cell?.metrics[metric]));
 
 function whyUndefined(cells, metric) {
   if (cells.length && cells.every((c) => !(metric in c.metrics))) return `${data.metrics[metric]} was not computed here.`;
