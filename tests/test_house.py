@@ -18,11 +18,13 @@ LONGEST = 450  # lines
 # A room imports only rooms of its own rank or of a lower one.
 RANKS: dict[str, int] = {
     **dict.fromkeys(("errors", "types", "io", "schema", "config", "method_config"), 0),
-    **dict.fromkeys(("registry", "torchvision_compat"), 0),
-    **dict.fromkeys(("backbones", "data", "prompts", "prompt_kinds", "memory", "windows"), 1),
+    **dict.fromkeys(("registry", "torchvision_compat", "metrics"), 0),
+    **dict.fromkeys(
+        ("backbones", "data", "prompts", "prompt_kinds", "memory", "windows", "results"), 1
+    ),
     **dict.fromkeys(("method", "maps", "losses", "ensemble", "grounding", "knowledge"), 2),
     "components": 3,
-    **dict.fromkeys(("metrics", "checkpoints", "features", "overlay"), 3),
+    **dict.fromkeys(("checkpoints", "features", "overlay"), 3),
     **dict.fromkeys(
         (
             "store",
@@ -237,6 +239,38 @@ def test_no_drawer_and_no_shadowing_names() -> None:
     for name in ("methods", "benchmarks", "prompts_cache"):
         assert not (CORE / name).exists()
         assert not (CORE / f"{name}.py").exists()
+
+
+def test_only_the_list_of_metrics_spells_their_names() -> None:
+    """In identifiers, strings and the report's scripts, not in docstrings."""
+    from zsad.metrics.spec import METRICS
+
+    wrong = []
+    for path in [*python_files("zsad"), *sorted((CORE / "report" / "assets").iterdir())]:
+        if path == CORE / "metrics" / "spec.py":
+            continue
+        text = path.read_text(encoding="utf-8")
+        if path.suffix == ".py":
+            text = "\n".join(words(ast.parse(text)))
+        found = METRICS.keys() & set(re.findall(r"\w+", text))
+        wrong += [f"{path.relative_to(ROOT)} spells {name}" for name in sorted(found)]
+    assert wrong == []
+
+
+def words(tree: ast.Module) -> Iterator[str]:
+    """Identifiers and strings of a module, docstrings apart."""
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    docs = {
+        id(node.body[0].value)
+        for node in ast.walk(tree)
+        if isinstance(node, documented) and node.body and isinstance(node.body[0], ast.Expr)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docs:
+            yield node.value
+        for name in ("id", "attr", "arg", "name"):
+            if isinstance(found := getattr(node, name, None), str):
+                yield found
 
 
 def test_files_stay_readable() -> None:

@@ -91,8 +91,8 @@ def test_what_a_folder_holds_besides_is_told_in_one_line(
 ) -> None:
     found = shown(photos.find(["photos"]))
     assert [r.getMessage() for r in caplog.records] == [
-        "passed over a file that is not a picture: photos/notes.txt; give a file by its name to have "
-        "it read"
+        "passed over a file that is not a picture: photos/notes.txt; give a file by its name "
+        "to have it read"
     ]
     caplog.clear()
     for name in ("a.heic", "._a.jpg", ".cache/a.png", "new\nline", "found/a.map.npy"):
@@ -105,8 +105,8 @@ def test_what_a_folder_holds_besides_is_told_in_one_line(
     (line,) = (r.getMessage() for r in caplog.records)
     assert "\n" not in line
     assert line.startswith(
-        "passed over 4 files that are not pictures: photos/._a.jpg, photos/.cache/a.png, photos/a.heic and "
-        "1 more;"
+        "passed over 4 files that are not pictures: photos/._a.jpg, photos/.cache/a.png, "
+        "photos/a.heic and 1 more;"
     )
     caplog.clear()
     photos.find(["c.png", "photos/*.png"])

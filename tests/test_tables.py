@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zsad import tables
+from zsad.results.aggregate import Figure, of_category, over_categories, over_datasets, ranks
 from zsad.store import ResultStore
-from zsad.tables.figures import Figure, of_category, over_categories, over_datasets, ranks
 from zsad.tables.formats import FORMATS
 from zsad.tables.model import Line, Page, Span, Table
 from zsad.types import CellRecord
@@ -150,7 +150,7 @@ def test_a_mean_that_lacks_categories_says_so_and_does_not_compete(store: Result
         for category in "ab":
             store.put(record(method, category=category, metrics={"image_auroc": 0.6}))
     rows = md_rows(tables.render(store.root))
-    assert rows["mine (2)"][1] == "(90.0, –) [1, 0 of 2]"
+    assert rows["mine (2)"][1] == "(90.0, not computed) [1, 0 of 2]"
     assert rows["mine (2)"][2].startswith("(**60.0**")
 
 

@@ -22,6 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from zsad.errors import RequestError
+from zsad.metrics.spec import Mode, check_extra
 from zsad.schema import SchemaError, check, read
 
 T = TypeVar("T")
@@ -375,11 +376,19 @@ class DataSettings:
 
 @dataclasses.dataclass(frozen=True)
 class MetricSettings:
-    """``metrics.*``: exact or binned, FPR limit of AUPRO, the papers' 200-step AUPRO."""
+    """``metrics.*``: exact or binned, FPR limit of AUPRO, and what is computed on request: the
+    papers' 200-step AUPRO, AUPIMO, and further metrics by name."""
 
-    mode: Literal["binned", "exact"] = "binned"
+    mode: Mode = "binned"
     fpr_limit: float = 0.3
     aupro_200: bool = False
+    aupimo: bool = added(False)
+    extra: tuple[str, ...] = added(())
+
+    def __post_init__(self) -> None:
+        check_extra(self.extra)
+        # A set: neither order nor repetition changes what is computed.
+        object.__setattr__(self, "extra", tuple(sorted(set(self.extra))))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -110,7 +110,9 @@ def _tell_passed_over(paths: Sequence[Path]) -> None:
     names = [text if text.isprintable() else ascii(text) for text in map(str, paths[:3])]
     log.warning(
         "passed over %s: %s%s; give a file by its name to have it read",
-        "a file that is not a picture" if len(paths) == 1 else f"{len(paths)} files that are not pictures",
+        "a file that is not a picture"
+        if len(paths) == 1
+        else f"{len(paths)} files that are not pictures",
         ", ".join(names),
         f" and {len(paths) - 3} more" if len(paths) > 3 else "",
     )

@@ -24,16 +24,6 @@ if TYPE_CHECKING:
 
 TextT = TypeVar("TextT")  # what a method prepares per category
 
-METRICS = (
-    "image_auroc",
-    "image_ap",
-    "image_f1max",
-    "pixel_auroc",
-    "pixel_ap",
-    "pixel_f1max",
-    "pixel_aupro",
-)
-
 
 # ---------------------------------------------------------------------------- backbone
 class Tap(NamedTuple):

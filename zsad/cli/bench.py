@@ -10,9 +10,10 @@ from typing import Any
 
 from zsad.cli import options
 from zsad.cli.output import percent, print_json, print_table, stdout_to_stderr
+from zsad.metrics.spec import headline
+from zsad.results.aggregate import NOT_COMPUTED
 from zsad.runner.options import BenchOptions
 
-SHOWN = ("image_auroc", "image_ap", "pixel_auroc", "pixel_aupro")
 STAGES = ("train", "text", "decode", "encode", "boxes", "head", "map", "metrics")
 MOST_FAILURES = 20  # printed; all of them are in the results folder
 
@@ -49,24 +50,34 @@ def run(args: argparse.Namespace) -> int:
 
 def print_summary(document: dict[str, Any]) -> None:
     """Print the means, what failed, and where everything lies."""
+    shown = headline()
     rows = [
         [
             line["method"],
             line["dataset"],
-            *(percent(line["metrics"].get(m)) for m in SHOWN),
+            *(figure(line, m.name) for m in shown),
             line["categories"],
         ]
         for line in document["summary"]
     ]
-    heads = ["image AUROC", "image AP", "pixel AUROC", "pixel AUPRO", "categories"]
+    heads = ["method", "dataset", *(m.full_title for m in shown), "categories"]
     if rows:
-        print_table(["method", "dataset", *heads], rows, right=range(2, 7))
+        print_table(heads, rows, right=range(2, len(heads)))
     for banner in sorted({c.get("banner") or "" for c in document["cells"]} - {""}):
         print(f"Note: {banner}.")
     if document["counters"].get("images"):
         print(spent(document["seconds"], document["counters"]))
     print(f"Results: {document['results_dir']}  (`zsad tables` makes tables of them)")
     print_failures(document["failed"])
+
+
+def figure(line: Mapping[str, Any], metric: str) -> str:
+    """A mean of the summary as the tables print it, with its count where categories are missing."""
+    if metric not in line["metrics"]:
+        return NOT_COMPUTED
+    count, of = line["counts"][metric], line["categories"]
+    missing = f" [{count} of {of}]" if count != of and of > 1 else ""
+    return f"{percent(line['metrics'][metric])}{missing}"
 
 
 def spent(seconds: Mapping[str, float], counters: Mapping[str, Any]) -> str:

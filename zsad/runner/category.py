@@ -125,10 +125,7 @@ class CategoryRun:
     def run(self) -> list[Outcome]:
         """Score every sample with every head and return one outcome per head, to be concluded."""
         metrics = self.settings.metrics
-        outcomes = [
-            Outcome(h, CategoryMetrics(metrics.mode, metrics.fpr_limit, metrics.aupro_200))
-            for h in self.heads
-        ]
+        outcomes = [Outcome(h, CategoryMetrics.of(metrics)) for h in self.heads]
         for size in self._sizes():
             self._run_size(size, [o for o in outcomes if o.head.request.variant.image_size == size])
         return outcomes

@@ -15,7 +15,7 @@ from zsad.runner.heads import Head
 from zsad.runner.plan import DatasetPlan
 from zsad.runner.request import Request
 from zsad.store import ResultStore
-from zsad.types import METRICS, BackboneInfo, CellRecord, Sample
+from zsad.types import BackboneInfo, CellRecord, Sample
 
 
 class Recorder:
@@ -63,7 +63,7 @@ class Recorder:
                 n_normal=result.n_normal,
                 n_anomalous=result.n_anomalous,
                 seconds={k: round(v, 4) for k, v in {**shared, **own}.items()},
-                info={**self.info(dataset, head), "metric_bounds": dict(result.bounds)},
+                info={**self.info(dataset, head), **_details(result)},
             )
             try:
                 # The record comes last: what has a record has everything that belongs to it.
@@ -78,14 +78,12 @@ class Recorder:
     ) -> None:
         """A few-shot method on a dataset without a training part: nothing failed, and there is
         nothing to measure."""
-        settings = self.request.settings.metrics
-        metrics = CategoryMetrics(settings.mode, settings.fpr_limit, settings.aupro_200)
-        names = [*METRICS, *(["pixel_aupro_200"] if settings.aupro_200 else [])]
+        metrics = CategoryMetrics.of(self.request.settings.metrics)
         anomalous = sum(s.label for s in samples)
         outcome = Outcome(head, metrics)
         outcome.result = MetricResult(
-            dict.fromkeys(names),
-            dict.fromkeys(names, "the dataset has no normal training images to refer to"),
+            dict.fromkeys(metrics.names),
+            dict.fromkeys(metrics.names, "the dataset has no normal training images to refer to"),
             len(samples) - anomalous,
             anomalous,
         )
@@ -149,3 +147,10 @@ class Recorder:
         if not isinstance(error, ZsadError):
             text = f"{label}: {text}"
         self.store.fail(key, text, type(error).__name__)
+
+
+def _details(result: MetricResult) -> dict[str, Any]:
+    """What a record's ``info`` says of single metrics: error bounds, and values per image in the
+    order of its scores (of metrics that have them)."""
+    per_image = {"metric_per_image": result.per_image} if result.per_image else {}
+    return {"metric_bounds": dict(result.bounds), **per_image}
