@@ -16,7 +16,9 @@ LONGEST = 450  # lines
 
 # A room imports only rooms of its own rank or of a lower one.
 RANKS: dict[str, int] = {
-    **dict.fromkeys(("errors", "types", "io", "config", "registry", "torchvision_compat"), 0),
+    **dict.fromkeys(
+        ("errors", "types", "io", "config", "registry", "prediction", "torchvision_compat"), 0
+    ),
     **dict.fromkeys(("backbones", "data", "prompts", "memory", "windows"), 1),
     **dict.fromkeys(("method", "maps", "losses", "ensemble", "grounding", "knowledge"), 2),
     **dict.fromkeys(("metrics", "checkpoints", "features", "overlay"), 3),
@@ -33,7 +35,7 @@ RANKS: dict[str, int] = {
         ),
         4,
     ),
-    "training": 5,
+    **dict.fromkeys(("scoring", "training"), 5),
     **dict.fromkeys(("runner", "api", "predictor", "doctor"), 6),
     **dict.fromkeys(("cli", "__main__"), 7),
 }

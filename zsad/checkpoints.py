@@ -52,6 +52,7 @@ class CheckpointMeta:
     ``identity`` hashes everything that a training depends on (see :mod:`zsad.training`).
     ``backbone_sha256`` is empty for imported official checkpoints: their authors' files do not
     name one.  ``taps``: the features that the state was trained on, as [kind, layer, start].
+    ``facts``: figures of the training (:meth:`Method.training_facts`), if any.
     """
 
     method: str
@@ -66,6 +67,7 @@ class CheckpointMeta:
     trained_on: TrainedOn | None = None
     identity: str = ""
     version: str = field(default_factory=lambda: zsad.__version__)
+    facts: dict[str, Any] = field(default_factory=dict)
 
     @property
     def preset(self) -> str:
@@ -91,6 +93,7 @@ def describe(
     trained_on: TrainedOn | None = None,
     source: Literal["trained", "official"] = "trained",
     identity: str = "",
+    facts: Mapping[str, Any] | None = None,
 ) -> CheckpointMeta:
     """Return the account of a method as it is configured, on the backbone it was built for."""
     request = method.feature_request()
@@ -106,6 +109,7 @@ def describe(
         source=source,
         trained_on=trained_on,
         identity=identity,
+        facts=dict(facts or {}),
     )
 
 
@@ -117,7 +121,10 @@ def save(path: Path | str, state: Mapping[str, Tensor], meta: CheckpointMeta) ->
     from safetensors.torch import save as to_bytes
 
     tensors = {k: v.detach().cpu().contiguous().clone() for k, v in state.items()}
-    account = json.dumps(dataclasses.asdict(meta), sort_keys=True)
+    fields = dataclasses.asdict(meta)
+    if not meta.facts:  # a file without any stays readable for earlier versions
+        del fields["facts"]
+    account = json.dumps(fields, sort_keys=True)
     try:
         return atomic_write_bytes(path, to_bytes(tensors, {"format": FORMAT, "zsad": account}))
     except OSError as error:
@@ -189,6 +196,7 @@ def _read_meta(path: Path, text: str) -> CheckpointMeta:
                 **{**on, "categories": tuple(on["categories"]), "uids": tuple(on["uids"])}
             )
         raw["taps"] = tuple((str(k), int(n), int(s)) for k, n, s in raw["taps"])
+        raw["facts"] = dict(raw.get("facts", {}))
         return CheckpointMeta(**raw)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise WeightsError(
@@ -221,6 +229,7 @@ def load_into(
     config, notes = _stored_config(entry, path, found, info, layers)
     method = new_method(entry, config, info)
     _load_state(method, found.state, path)
+    method.facts = dict(meta.facts)
     return method, notes
 
 

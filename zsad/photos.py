@@ -20,7 +20,8 @@ from zsad import calibration, overlay
 from zsad.data.images import read_image
 from zsad.errors import DataError, RequestError
 from zsad.io import atomic_write_bytes, dump_json
-from zsad.types import ImageFeatures, Prediction, Thresholds
+from zsad.prediction import Prediction, Thresholds
+from zsad.types import ImageFeatures
 
 ENDINGS = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".jp2", ".ppm"}
 BATCH = 8  # pictures that are scored together

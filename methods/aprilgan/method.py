@@ -23,13 +23,13 @@ from zsad.methods.aprilgan.prompts import TEMPLATES
 from zsad.methods.aprilgan.stages import StageMethod
 from zsad.types import (
     BackboneInfo,
-    BuiltMaps,
     Category,
     Explanation,
     FeatureRequest,
     ImageFeatures,
     Sample,
     ScoreContext,
+    Scored,
     Scores,
     Tap,
     TrainBatch,
@@ -72,15 +72,9 @@ class AprilGAN(StageMethod):
         image = (self.config.scale * cosine).softmax(-1)[:, 1]
         return Scores(self.logits(features, pair), image)
 
-    def explain(
-        self,
-        features: ImageFeatures,
-        scores: Scores,
-        maps: BuiltMaps,
-        context: ScoreContext,
-        k: int = 5,
-    ) -> list[list[Explanation]]:
+    def explain(self, scored: Scored, k: int = 5) -> list[list[Explanation]]:
         """Rank the state phrases by their cosine with the class token."""
+        features, context = scored.features, scored.context
         cls = F.normalize(features[CLS].float(), dim=-1)
         note = f"mean over {len(TEMPLATES)} templates"
         return [

@@ -23,13 +23,13 @@ from zsad.methods.filo.modules import PromptLearner
 from zsad.methods.filo.texts import encode
 from zsad.types import (
     BackboneInfo,
-    BuiltMaps,
     Category,
     Explanation,
     FeatureRequest,
     ImageFeatures,
     MapSpec,
     ScoreContext,
+    Scored,
     Scores,
     Tap,
     TrainBatch,
@@ -140,19 +140,13 @@ class CoOp(Method):
         return MapSpec(blur="gaussian" if sigma else "none", sigma=sigma)
 
     # ---------------------------------------------------------------------- explanation
-    def explain(
-        self,
-        features: ImageFeatures,
-        scores: Scores,
-        maps: BuiltMaps,
-        context: ScoreContext,
-        k: int = 5,
-    ) -> list[list[Explanation]]:
+    def explain(self, scored: Scored, k: int = 5) -> list[list[Explanation]]:
         """Return the two learned sentences, the one more like the image first.
 
         The region is the patch that speaks most for it; the note lists the words of the
         vocabulary that lie nearest to the learned ones (the original's Table 4).
         """
+        features, scores, context = scored.features, scored.scores, scored.context
         cls, pair = scores.parts["cls"], scores.parts["pair"]
         margin = dense.pair_difference(scores.maps[0]).flatten(1)  # [B, L]
         contexts = self.prompts(cls if self.conditional else None)

@@ -19,13 +19,13 @@ from zsad.method import Method
 from zsad.methods.winclip.config import Config
 from zsad.methods.winclip.prompts import STATES, TEMPLATES
 from zsad.types import (
-    BuiltMaps,
     Category,
     Explanation,
     FeatureRequest,
     ImageFeatures,
     MapSpec,
     ScoreContext,
+    Scored,
     Scores,
     Tap,
 )
@@ -112,15 +112,9 @@ class WinClip(Method):
         return MapSpec(blur="gaussian" if sigma else "none", sigma=sigma)
 
     # ------------------------------------------------------------------- explanation
-    def explain(
-        self,
-        features: ImageFeatures,
-        scores: Scores,
-        maps: BuiltMaps,
-        context: ScoreContext,
-        k: int = 5,
-    ) -> list[list[Explanation]]:
+    def explain(self, scored: Scored, k: int = 5) -> list[list[Explanation]]:
         """Rank the state phrases by their cosine with the image; show each one's best window."""
+        features, context = scored.features, scored.context
         cls = F.normalize(features[CLS].float(), dim=-1)
         return [
             self._explain_one(
