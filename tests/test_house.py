@@ -18,7 +18,7 @@ LONGEST = 450  # lines
 # A room imports only rooms of its own rank or of a lower one.
 RANKS: dict[str, int] = {
     **dict.fromkeys(("errors", "types", "io", "schema", "config", "method_config"), 0),
-    **dict.fromkeys(("registry", "torchvision_compat", "metrics"), 0),
+    **dict.fromkeys(("registry", "torchvision_compat", "metrics", "prediction"), 0),
     **dict.fromkeys(
         ("backbones", "data", "prompts", "prompt_kinds", "memory", "windows", "results"), 1
     ),
@@ -38,7 +38,7 @@ RANKS: dict[str, int] = {
         ),
         4,
     ),
-    "training": 5,
+    **dict.fromkeys(("scoring", "training"), 5),
     **dict.fromkeys(("runner", "api", "predictor", "predict_run", "doctor"), 6),
     **dict.fromkeys(("cli", "__main__"), 7),
 }

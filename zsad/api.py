@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from zsad.runner.options import BenchOptions, TrainOptions, takes
 
 if TYPE_CHECKING:
+    from zsad.prediction import Prediction
     from zsad.predictor import LoadedMethod
-    from zsad.types import Prediction
 
 
 @takes(BenchOptions)
@@ -110,7 +110,7 @@ def predict(
     its ``out``; ``false_alarms``: the highest share of them that is wished for (0.05).
     ``threshold`` and ``image_threshold`` set the thresholds by hand.  With ``out`` the map, heat
     map, mask and description of every picture are written there.  ``loading``: further keywords
-    of :func:`load_method`.  What a prediction holds: :class:`zsad.types.Prediction`; that of a
+    of :func:`load_method`.  What a prediction holds: :class:`zsad.prediction.Prediction`; that of a
     picture that cannot be read or scored has an ``error``, and the others go on.
     Raises :class:`zsad.errors.ZsadError` when the request is wrong: nothing was scored then.
     """

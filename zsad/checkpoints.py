@@ -54,6 +54,7 @@ class CheckpointMeta:
     ``identity`` hashes everything that a training depends on (see :mod:`zsad.training`).
     ``backbone_sha256`` is empty for imported official checkpoints: their authors' files do not
     name one.  ``taps``: the features that the state was trained on, as [kind, layer, start].
+    ``facts``: figures of the training (:meth:`Method.training_facts`), if any.
     """
 
     method: str
@@ -68,6 +69,7 @@ class CheckpointMeta:
     trained_on: TrainedOn | None = None
     identity: str = ""
     version: str = field(default_factory=lambda: zsad.__version__)
+    facts: dict[str, Any] = field(default_factory=dict)
 
     @property
     def preset(self) -> str:
@@ -93,6 +95,7 @@ def describe(
     trained_on: TrainedOn | None = None,
     source: Literal["trained", "official"] = "trained",
     identity: str = "",
+    facts: Mapping[str, Any] | None = None,
 ) -> CheckpointMeta:
     """Return the account of a method as it is configured, on the backbone it was built for."""
     request = method.feature_request()
@@ -108,6 +111,7 @@ def describe(
         source=source,
         trained_on=trained_on,
         identity=identity,
+        facts=dict(facts or {}),
     )
 
 
@@ -119,7 +123,10 @@ def save(path: Path | str, state: Mapping[str, Tensor], meta: CheckpointMeta) ->
     from safetensors.torch import save as to_bytes
 
     tensors = {k: v.detach().cpu().contiguous().clone() for k, v in state.items()}
-    account = json.dumps(dataclasses.asdict(meta), sort_keys=True)
+    fields = dataclasses.asdict(meta)
+    if not meta.facts:  # a file without any stays readable for earlier versions
+        del fields["facts"]
+    account = json.dumps(fields, sort_keys=True)
     try:
         return atomic_write_bytes(path, to_bytes(tensors, {"format": FORMAT, "zsad": account}))
     except OSError as error:
@@ -216,6 +223,7 @@ def load_into(
     config, notes = _stored_config(entry, path, found, info, layers)
     method = new_method(entry, config, info)
     _load_state(method, found.state, path)
+    method.facts = dict(meta.facts)
     return method, notes
 
 

@@ -31,6 +31,7 @@ from zsad.types import (
     MapSpec,
     Sample,
     ScoreContext,
+    Scored,
     Scores,
     TextT,
     TrainBatch,
@@ -167,6 +168,7 @@ class Method(lightning.LightningModule, Generic[ConfigT, TextT]):
         self.backbone = backbone
         self.revision = 1  # of what the method computes; see zsad.registry.MethodEntry
         self.phase: str = ""  # name of the training phase that runs, set by the engine
+        self.facts: dict[str, Any] = {}  # of the training that made the loaded state
 
     # -------------------------------------------------------------------- every method
     @abstractmethod
@@ -182,7 +184,12 @@ class Method(lightning.LightningModule, Generic[ConfigT, TextT]):
 
     @abstractmethod
     def score(self, features: ImageFeatures, context: ScoreContext[TextT]) -> Scores:
-        """Score a batch of features."""
+        """Score a batch of features.
+
+        It is a pure function: nothing of the method changes, equal arguments give equal scores,
+        and an image's scores depend on no other image of the batch (but see :attr:`transductive`
+        and :attr:`carries`).  So it may be called again, with fewer images, when memory runs out.
+        """
 
     @abstractmethod
     def map_spec(self) -> MapSpec:
@@ -192,16 +199,9 @@ class Method(lightning.LightningModule, Generic[ConfigT, TextT]):
         """Return the final image score [B]; the default is ``scores.image``."""
         return scores.image
 
-    def explain(
-        self,
-        features: ImageFeatures,
-        scores: Scores,
-        maps: BuiltMaps,
-        context: ScoreContext[TextT],
-        k: int = 5,
-    ) -> list[list[Explanation]]:
+    def explain(self, scored: Scored[TextT], k: int = 5) -> list[list[Explanation]]:
         """Return up to ``k`` reasons per image, best first; the default has none."""
-        return [[] for _ in range(features.batch_size)]
+        return [[] for _ in range(scored.batch_size)]
 
     # ------------------------------------------------------------------- optional needs
     @property
@@ -214,12 +214,30 @@ class Method(lightning.LightningModule, Generic[ConfigT, TextT]):
         """True if :meth:`score` needs ``context.population`` (all test images at once)."""
         return False
 
+    @property
+    def carries(self) -> bool:
+        """True if an image is scored with what the image before it left.
+
+        :meth:`score` then takes the images in order, starts from ``context.carry`` and returns in
+        ``Scores.carry`` what the next image needs, by ``Category.key``; neither is changed in
+        place, and where a batch ends makes no difference.  Every category begins anew.  Such a
+        method sees a category in the order of its index and never in portions, and a category
+        that was interrupted is scored again from its first image.
+        """
+        return False
+
     def box_request(self, categories: Sequence[Category]) -> BoxRequest | None:
         """Say what to ask a detector; None: no boxes wanted."""
         return None
 
-    def run_info(self) -> dict[str, Any]:
-        """Figures worth a place in the record (prompt counts, kept shares, own readings)."""
+    def run_info(
+        self, text: Any = None, means: Mapping[str, float] | None = None
+    ) -> dict[str, Any]:
+        """Figures worth a place in the record (prompt counts, kept shares, own readings).
+
+        ``text``: what :meth:`prepare_text` returned for the category.  ``means``: the means over
+        its images of what :attr:`Scores.info` said of each, and ``images``, how many there were.
+        """
         return {}
 
     # ------------------------------------------------------------------ trained methods
@@ -252,6 +270,15 @@ class Method(lightning.LightningModule, Generic[ConfigT, TextT]):
         """Prepare what depends on the training set as a whole; called before the first phase
         and again after a resume.  ``captions``: sentences by ``Category.key``, as the config's
         :attr:`~zsad.method_config.MethodConfig.caption_source` asks for."""
+
+    def training_facts(self, history: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Figures of a finished training that belong into the checkpoint and every record made
+        with it; they come back as :attr:`facts`.
+
+        ``history``: one row per epoch with ``phase``, ``epoch``, ``steps`` and the mean of every
+        term of :meth:`losses`.  The values are ready for JSON.
+        """
+        return {}
 
     def trained_state(self) -> dict[str, Tensor]:
         """Everything that a checkpoint must hold: all parameters and persistent buffers."""

@@ -22,7 +22,8 @@ from zsad import calibration, overlay
 from zsad.data.images import endings, is_picture, read_image
 from zsad.errors import DataError, RequestError
 from zsad.io import atomic_write_bytes, dump_json
-from zsad.types import ImageFeatures, Prediction, Thresholds
+from zsad.prediction import Prediction, Thresholds
+from zsad.types import ImageFeatures
 
 log = logging.getLogger(__name__)
 

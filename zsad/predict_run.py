@@ -18,7 +18,7 @@ from zsad.runner.request import make_column
 if TYPE_CHECKING:
     from zsad.photos import Photo
     from zsad.predictor import LoadedMethod
-    from zsad.types import Prediction, Thresholds
+    from zsad.prediction import Prediction, Thresholds
 
 Paths = str | Path | Sequence[str | Path]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,21 +14,20 @@ from torch import Tensor
 
 from zsad import calibration
 from zsad import config as cfg
-from zsad import maps as dense
 from zsad.backbones import Backbone
+from zsad.backbones.memory import Portions
 from zsad.data.transforms import Preprocess
-from zsad.errors import CellError, RequestError, WeightsError, ZsadError
-from zsad.method import Method, feature_request
-from zsad.photos import PictureBatch, failed, open_picture, read_ahead
+from zsad.errors import RequestError, WeightsError, ZsadError
+from zsad.method import Method
+from zsad.photos import BATCH, PictureBatch, failed, open_picture, read_ahead
+from zsad.prediction import Prediction, Thresholds
+from zsad.scoring import Scorer, encode
 from zsad.types import (
     Boxes,
-    BuiltMaps,
     Category,
     ImageFeatures,
-    Prediction,
     ScoreContext,
-    Scores,
-    Thresholds,
+    Scored,
     TrainBatch,
 )
 
@@ -50,10 +50,11 @@ class LoadedMethod:
         self.backbone = backbone
         self.device = device
         self.report = list(report)
-        self.request = feature_request(method, image_size)
-        self.image_size = self.request.variant.image_size
+        self.scorer = Scorer(self.method, backbone, image_size)
+        self.request = self.scorer.request
+        self.image_size = self.scorer.image_size
         self._preprocess = Preprocess.for_backbone(backbone.info, self.image_size)
-        self._text: dict[str, Any] = {}
+        self._portions = Portions()  # of the encoder
 
     # ------------------------------------------------------------------------ prediction
     def predict(
@@ -96,44 +97,21 @@ class LoadedMethod:
         _one_per_picture("class names", names, images)
         if boxes is not None:
             _one_per_picture("box entries", boxes, images)
-        near = self._reference_features(references)
-
-        def score(
-            batch: PictureBatch,
-            population: ImageFeatures | None = None,
-            uids: Sequence[str] = (),
-        ) -> list[Prediction]:
-            rows = batch.rows
-            context = self._context(
-                [names[i] for i in rows],
-                len(rows),
-                None if boxes is None else [boxes[i] for i in rows],
-            )
-            if boxes is None and batch.pictures:
-                paths = ["" if p is None else p for p in batch.paths]
-                self._detect(context, batch.pictures, paths)
-            context.population, context.population_uids = population, uids
-            if near is not None:
-                context.references = {c.key: near for c in context.categories}
-            if batch.features is None:
-                batch.features = self._encode(batch.pictures)
-            found = self._score(batch.features.to(self.device), context, explanations)
-            for prediction, path, (height, width) in zip(found, batch.paths, batch.sizes):
-                prediction.path = path
-                assert prediction.anomaly_map is not None
-                whole = _resize(prediction.anomaly_map, height, width)
-                prediction.anomaly_map = whole
-                prediction.thresholds = thresholds or calibration.uncalibrated(
-                    whole, bool(self._text)
-                )
-            return found
-
-        read = read_ahead(images, keep_errors)
+        run = _Run(
+            self,
+            [category_of(name) for name in names],
+            None if boxes is None else [_boxes(b) for b in boxes],
+            self._reference_features(references),
+            explanations,
+            thresholds,
+        )
+        # One by one, where an image is scored with what the one before it left.
+        read = read_ahead(images, keep_errors, 1 if self.method.carries else BATCH)
         if self.method.transductive:
-            yield from self._together(read, score)
+            yield from self._together(read, run)
             return
         for batch in read:
-            yield from batch.in_order(_attempt(score, batch, keep_errors))
+            yield from batch.in_order(_attempt(run.score, batch, keep_errors))
 
     def calibrate(
         self,
@@ -200,66 +178,55 @@ class LoadedMethod:
                 f"images have shape {tuple(images.shape)}, expected [B, 3, {size}, {size}]; "
                 f"give another image_size to load_method, or use predict for pictures"
             )
-        context = self._context(class_names, len(images), boxes)
         near = self._reference_features(references)
-        if near is not None:
-            context.references = {c.key: near for c in context.categories}
-        features = self.backbone.encode_image(images.to(self.device), self.request)
+        context = self._context(class_names, len(images), boxes, near)
+        parts = self._encode(images)
         if self.method.transductive:
-            context.population = features
-        return self._score(features, context, explanations)
+            whole = _joined([features for _, features in parts])
+            context.population = whole
+            parts = iter([(slice(0, len(images)), whole)])
+        carry: dict[str, Any] = {}
+        found: list[Prediction] = []
+        for rows, features in parts:
+            context.carry = dict(carry)
+            for _, scored in self.scorer.score(features, context.select(rows)):
+                carry |= scored.scores.carry
+                found += self._predictions(scored, explanations)
+        return found
 
-    @torch.no_grad()
-    def _score(
-        self, features: ImageFeatures, context: ScoreContext, explanations: int
-    ) -> list[Prediction]:
-        """Score encoded images; maps at the model's input size.  Raises :class:`CellError` for
-        a score that is not a number."""
-        self.method.eval()
-        scores: Scores = self.method.score(features, context)
-        built: BuiltMaps = dense.build_maps(
-            scores, self.method.map_spec(), self.image_size, context.boxes
-        )
-        image_scores = self.method.image_score(scores, built).float()
-        finite = torch.isfinite(image_scores) & torch.isfinite(built.final).flatten(1).all(1)
-        if not bool(finite.all()):
-            raise CellError(
-                f"{self.method.name}: not-a-number in the map or the score; try precision fp32"
-            )
-        reasons = (
-            self.method.explain(features, scores, built, context, explanations)
-            if explanations
-            else None
-        )
-        maps = built.final.float().cpu().numpy()
+    def _predictions(self, scored: Scored, explanations: int) -> list[Prediction]:
+        """One for each image, with a map of the model's input size."""
+        reasons = self.scorer.explain(scored, explanations) if explanations else None
+        maps = scored.maps.final.float().cpu().numpy()
         return [
             Prediction(score, maps[i], list(reasons[i]) if reasons else [])
-            for i, score in enumerate(image_scores.cpu().tolist())
+            for i, score in enumerate(scored.image_scores.cpu().tolist())
         ]
 
-    @torch.no_grad()
-    def _encode(self, pictures: Sequence[Image.Image]) -> ImageFeatures:
-        tensor = torch.stack([self._preprocess(p) for p in pictures])
-        return self.backbone.encode_image(tensor.to(self.device), self.request)
+    def _encode(self, images: Tensor) -> Iterator[tuple[slice, ImageFeatures]]:
+        return encode(self.backbone, images, self.request, self._portions)
 
-    def _together(
-        self,
-        read: Iterator[PictureBatch],
-        score: Callable[[PictureBatch, ImageFeatures | None, Sequence[str]], list[Prediction]],
-    ) -> Iterator[Prediction]:
+    def _encode_pictures(
+        self, pictures: Sequence[Image.Image]
+    ) -> Iterator[tuple[slice, ImageFeatures]]:
+        return self._encode(torch.stack([self._preprocess(p) for p in pictures]))
+
+    def _together(self, read: Iterator[PictureBatch], run: _Run) -> Iterator[Prediction]:
         """Score with a method that compares all pictures: encode all of them first."""
         batches: list[PictureBatch] = []
         for batch in read:
             if batch.rows:
-                batch.features = self._encode(batch.pictures).to("cpu")
+                parts = self._encode_pictures(batch.pictures)
+                batch.features = _joined([f.to("cpu") for _, f in parts])
             if self.method.box_request([]) is None:
                 batch.pictures = []  # only a detector looks at them again
             batches.append(batch)
         encoded = [b.features for b in batches if b.features is not None]
-        population = ImageFeatures.concat(encoded).to(self.device) if encoded else None
-        uids = [p or f"picture {i + 1}" for b in batches for i, p in zip(b.rows, b.paths)]
+        if encoded:
+            run.population = _joined(encoded).to(self.device)
+        run.population_uids = [name for b in batches for name in _names(b.rows, b.paths)]
         for batch in batches:
-            found = score(batch, population, uids) if batch.rows else []
+            found = run.score(batch) if batch.rows else []
             yield from batch.in_order(dict(zip(batch.rows, found)))
 
     # -------------------------------------------------------------------------- training
@@ -290,7 +257,13 @@ class LoadedMethod:
         masks = torch.as_tensor(masks, dtype=torch.float32).to(self.device)
         masks = masks[:, None] if masks.ndim == 3 else masks
         targets = TrainBatch(masks, torch.as_tensor(labels).long().to(self.device))
-        context = self._context(class_names, len(images), None, text=False)
+        context = ScoreContext(
+            _categories(class_names, len(images)),
+            self.scorer.text,
+            text_encoder=self.backbone.text_encoder(self.request.variant),
+            image_encoder=self.backbone.image_encoder(self.request.variant),
+            uids=[str(i) for i in range(len(images))],
+        )
         features = self.backbone.encode_image(images, self.request)
         self.method.train()
         self.method.phase = name
@@ -303,41 +276,19 @@ class LoadedMethod:
         class_names: str | Sequence[str],
         count: int,
         boxes: Sequence[Any] | None,
-        text: bool = True,
+        references: ImageFeatures | None = None,
     ) -> ScoreContext:
-        names = [class_names] * count if isinstance(class_names, str) else list(class_names)
-        if len(names) != count:
-            raise RequestError(
-                f"{len(names)} class names for {count} images; give one, or one per image"
-            )
+        categories = _categories(class_names, count)
         if boxes is not None and len(boxes) != count:
             raise RequestError(
                 f"{len(boxes)} box entries for {count} images; give one per image (None for none)"
             )
-        categories = [category_of(n) for n in names]
-        encoder = self.backbone.text_encoder(self.request.variant)
-        missing = {c.key: c for c in categories if c.key not in self._text}
-        if text and missing:
-            with torch.no_grad():
-                self._text.update(self.method.prepare_text(list(missing.values()), encoder))
-        return ScoreContext(
-            categories=categories,
-            text=self._text,
-            text_encoder=encoder,
-            image_encoder=self.backbone.image_encoder(self.request.variant),
-            boxes=[_boxes(b) for b in boxes] if boxes is not None else None,
+        return self.scorer.context(
+            categories,
+            boxes=None if boxes is None else [_boxes(b) for b in boxes],
             uids=[str(i) for i in range(count)],
+            references={} if references is None else {c.key: references for c in categories},
         )
-
-    def _detect(
-        self, context: ScoreContext, pictures: Sequence[Image.Image], paths: Sequence[str]
-    ) -> None:
-        wanted = self.method.box_request(context.categories)
-        if wanted is not None:
-            from zsad import grounding
-
-            provider = grounding.provider(wanted, device=str(self.device))
-            context.boxes = provider.boxes_of_pictures(pictures, context.categories, paths)
 
     def _reference_features(self, references: Sequence[Any]) -> ImageFeatures | None:
         """The features of a few-shot method's references, encoded once; None for zero shots."""
@@ -348,7 +299,88 @@ class LoadedMethod:
                 f"method '{self.method.name}' needs {self.method.shots} normal reference pictures, "
                 f"got {len(references)}; pass references=[...]"
             )
-        return self._encode([open_picture(r) for r in references[: self.method.shots]])
+        pictures = [open_picture(r) for r in references[: self.method.shots]]
+        return _joined([features for _, features in self._encode_pictures(pictures)])
+
+
+@dataclass
+class _Run:
+    """One call of :meth:`LoadedMethod.stream`: everything but the pictures.
+
+    ``categories`` and ``boxes``: by row in the list of all pictures.  ``carry``: what the last
+    picture of every category left.
+    """
+
+    loaded: LoadedMethod
+    categories: Sequence[Category]
+    boxes: Sequence[Boxes | None] | None
+    references: ImageFeatures | None
+    explanations: int
+    thresholds: Thresholds | None
+    population: ImageFeatures | None = None
+    population_uids: Sequence[str] = ()
+    carry: dict[str, Any] = field(default_factory=dict)
+
+    def score(self, batch: PictureBatch) -> list[Prediction]:
+        """Score pictures together; maps have each picture's own size."""
+        context = self._context(batch)
+        if batch.features is not None:
+            parts = iter([(slice(0, len(batch.rows)), batch.features)])
+        else:
+            parts = self.loaded._encode_pictures(batch.pictures)
+        found: list[Prediction] = []
+        carry = dict(self.carry)
+        for rows, features in parts:
+            context.carry = dict(carry)
+            on_device = features.to(self.loaded.device)
+            for _, scored in self.loaded.scorer.score(on_device, context.select(rows)):
+                carry |= scored.scores.carry
+                found += self.loaded._predictions(scored, self.explanations)
+        self.carry = carry  # a batch that fails leaves what was there before
+        for prediction, path, size in zip(found, batch.paths, batch.sizes):
+            prediction.path = path
+            prediction.anomaly_map = _resize(prediction.anomaly_map, *size)
+            prediction.thresholds = self.thresholds or calibration.uncalibrated(
+                prediction.anomaly_map, bool(self.loaded.scorer.text)
+            )
+        return found
+
+    def _context(self, batch: PictureBatch) -> ScoreContext:
+        scorer, near = self.loaded.scorer, self.references
+        categories = [self.categories[row] for row in batch.rows]
+        if self.boxes is not None:
+            boxes: list[Boxes | None] | None = [self.boxes[row] for row in batch.rows]
+        elif batch.pictures:
+            paths = ["" if p is None else p for p in batch.paths]
+            boxes = scorer.boxes_of(categories, pictures=batch.pictures, names=paths)
+        else:
+            boxes = None
+        return scorer.context(
+            categories,
+            boxes=boxes,
+            uids=_names(batch.rows, batch.paths),
+            references={} if near is None else {c.key: near for c in categories},
+            population=self.population,
+            population_uids=self.population_uids,
+        )
+
+
+def _joined(parts: Sequence[ImageFeatures]) -> ImageFeatures:
+    return parts[0] if len(parts) == 1 else ImageFeatures.concat(parts)
+
+
+def _names(rows: Sequence[int], paths: Sequence[str | None]) -> list[str]:
+    """What pictures are called: their path, or their place in the list."""
+    return [path or f"picture {row + 1}" for row, path in zip(rows, paths)]
+
+
+def _categories(class_names: str | Sequence[str], count: int) -> list[Category]:
+    names = [class_names] * count if isinstance(class_names, str) else list(class_names)
+    if len(names) != count:
+        raise RequestError(
+            f"{len(names)} class names for {count} images; give one, or one per image"
+        )
+    return [category_of(n) for n in names]
 
 
 def _one_per_picture(what: str, values: Sequence[Any], images: Sequence[Any]) -> None:

@@ -10,18 +10,17 @@ This module imports torch for type checkers only: planning a run must not need i
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeVar
 
 from zsad.schema import read
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
     from torch import Tensor
 
     from zsad.backbones import ImageEncoder, TextEncoder
 
+Rows = slice | list[int]  # which images of a batch
 TextT = TypeVar("TextT")  # what a method prepares per category
 
 
@@ -268,9 +267,12 @@ class Scores:
     ``maps``: one entry per stage, on the patch grid.  Either all are pair *logits*
     [B, 2, h, w] (a softmax over dim 1 gives probabilities) or all are anomaly *values*
     [B, h, w] in [0, 1]; ``kind`` says which.  ``image``: [B], the image score before the
-    method's :meth:`image_score` mixes in map maxima.  ``parts``: anything that
-    :meth:`image_score` or :meth:`explain` needs again.  ``boxes``: the detections that protect
-    the map, one entry per image, where the method chose among the detector's; None: all of them.
+    method's :meth:`image_score` mixes in map maxima.  ``parts``: what :meth:`image_score` or
+    :meth:`explain` needs again, one entry per image: tensors [B, ...], lists of B, or None.
+    ``boxes``: the detections that protect the map, one entry per image, where the method chose
+    among the detector's; None: all of them.  ``info``: figures [B] about the images by name
+    (prompts kept, say); their means over a category reach :meth:`Method.run_info`.  ``carry``: by
+    ``Category.key``, what its next image is scored with (:attr:`ScoreContext.carry`).
     """
 
     maps: list[Tensor]
@@ -278,6 +280,8 @@ class Scores:
     kind: Literal["logits", "values"] = "logits"
     parts: dict[str, Any] = field(default_factory=dict)
     boxes: Sequence[Boxes | None] | None = None
+    info: dict[str, Tensor] = field(default_factory=dict)
+    carry: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -327,61 +331,6 @@ class Explanation:
     note: str = ""
 
 
-@dataclass(frozen=True)
-class Thresholds:
-    """From where on a picture (``image``) and a pixel (``pixel``) count as anomalous; both
-    inclusive; None: no rule says.  :mod:`zsad.calibration` has the rules.
-
-    ``normal_pictures`` and ``false_alarms`` (the highest expected share of normal pictures that
-    are called anomalous) are those of a calibration.
-    """
-
-    image: float | None
-    pixel: float | None
-    rule: Literal["uncalibrated", "calibrated", "given"] = "uncalibrated"
-    normal_pictures: int = 0
-    false_alarms: float | None = None
-
-
-@dataclass
-class Prediction:
-    """``image_score``: anomaly score; ``anomaly_map``: float32 array [H, W].
-
-    ``files``: what was written, by kind.  ``error``: why there is no score (NaN) and no map (None).
-    """
-
-    image_score: float
-    anomaly_map: NDArray[np.float32] | None
-    explanations: list[Explanation] = field(default_factory=list)
-    path: str | None = None
-    thresholds: Thresholds | None = None
-    files: dict[str, str] = field(default_factory=dict)
-    error: str = ""
-
-    @property
-    def anomalous(self) -> bool | None:
-        """Whether the score reaches its threshold; None without one."""
-        limit = self.thresholds.image if self.thresholds else None
-        return None if limit is None or self.error else bool(self.image_score >= limit)
-
-    @property
-    def mask(self) -> NDArray[np.bool_] | None:
-        """Where the map reaches its threshold, bool array [H, W]; None without one."""
-        limit = self.thresholds.pixel if self.thresholds else None
-        if limit is None or self.error or self.anomaly_map is None:
-            return None
-        return self.anomaly_map >= limit
-
-    def set_by_hand(self, image: float | None = None, pixel: float | None = None) -> None:
-        """Put thresholds of one's own in place of the others; None leaves one as it is."""
-        if image is None and pixel is None:
-            return
-        held = self.thresholds or Thresholds(None, None)
-        self.thresholds = Thresholds(
-            held.image if image is None else image, held.pixel if pixel is None else pixel, "given"
-        )
-
-
 @dataclass
 class ScoreContext(Generic[TextT]):
     """What a method's head may look at besides features.  Labels and masks are not in it.
@@ -392,7 +341,9 @@ class ScoreContext(Generic[TextT]):
     transductive methods only, and ``population_uids`` their names (empty: unknown).  ``boxes``:
     detector answers, or None where none was asked for.  ``uids``: stable names of the images.
     ``text_encoder`` and ``image_encoder`` (for methods that resume a pass) are those of the
-    method's encoder variant; the framework always gives both.
+    method's encoder variant; the framework always gives both.  ``carry``: by ``Category.key``,
+    what a method that carries state from image to image left with the image before
+    (:attr:`Scores.carry`); a category's first image finds no entry.
     """
 
     categories: Sequence[Category]
@@ -404,6 +355,63 @@ class ScoreContext(Generic[TextT]):
     boxes: Sequence[Boxes | None] | None = None
     uids: Sequence[str] = ()
     population_uids: Sequence[str] = ()
+    carry: Mapping[str, Any] = field(default_factory=dict)
+
+    def select(self, rows: Rows) -> ScoreContext:
+        """That of some images of the batch: a slice or a list of indices."""
+        count, boxes, uids = len(self.categories), self.boxes, self.uids or None
+        return replace(
+            self,
+            categories=_rows_of(self.categories, rows, count),
+            boxes=_rows_of(boxes, rows, count),
+            uids=_rows_of(uids, rows, count) or (),
+        )
+
+
+@dataclass
+class Scored(Generic[TextT]):
+    """One scored batch: all that is known about its B images, with the same rows throughout.
+
+    ``features``: what was read.  ``scores``: what the method returned, maps on the patch grid.
+    ``maps``: the anomaly maps [B, H, W] at the model's input size.  ``image_scores``: [B] float32,
+    those of :meth:`Method.image_score`.
+    """
+
+    features: ImageFeatures
+    context: ScoreContext[TextT]
+    scores: Scores
+    maps: BuiltMaps
+    image_scores: Tensor
+
+    @property
+    def batch_size(self) -> int:
+        return len(self.image_scores)
+
+    def select(self, rows: Rows) -> Scored[TextT]:
+        """Some of the images, in that order; ``ValueError`` if ``parts`` lacks rows of them."""
+        scores, count = self.scores, self.batch_size
+        chosen = replace(
+            scores,
+            maps=[stage[rows] for stage in scores.maps],
+            image=scores.image[rows],
+            parts={name: _rows_of(part, rows, count) for name, part in scores.parts.items()},
+            boxes=_rows_of(scores.boxes, rows, count),
+            info={name: values[rows] for name, values in scores.info.items()},
+        )
+        maps = BuiltMaps(self.maps.final[rows], self.maps.unsuppressed[rows])
+        context, features = self.context.select(rows), self.features.select(rows)
+        return Scored(features, context, chosen, maps, self.image_scores[rows])
+
+
+def _rows_of(values: Any, rows: Rows, count: int) -> Any:
+    """Rows of a tensor or a sequence of ``count`` entries; None stays None."""
+    if values is None:
+        return None
+    if len(values) != count:
+        raise ValueError(f"{len(values)} entries for {count} images; give one for each")
+    if isinstance(values, (list, tuple)) and not isinstance(rows, slice):
+        return [values[i] for i in rows]
+    return values[rows]
 
 
 @dataclass

@@ -96,7 +96,7 @@ class AnomalyCLIP(Method[Config, Tensor]):
     def score(self, features: ImageFeatures, context: ScoreContext[Tensor]) -> Scores:
         pair = next(iter(context.text.values()))  # the same for every category
         image = self.image_logits(features, pair).softmax(dim=1)[:, 1]
-        return Scores(self.patch_logits(features, pair), image, parts={"pair": pair})
+        return Scores(self.patch_logits(features, pair), image)
 
     def map_spec(self) -> MapSpec:
         """Probabilities per layer, enlarged, then their mean (or sum), then smoothed."""

@@ -18,13 +18,13 @@ from zsad.methods.anovl.config import Config
 from zsad.methods.anovl.prompts import STATES, templates
 from zsad.types import (
     BackboneInfo,
-    BuiltMaps,
     Category,
     Explanation,
     FeatureRequest,
     ImageFeatures,
     MapSpec,
     ScoreContext,
+    Scored,
     Scores,
     Tap,
 )
@@ -95,15 +95,9 @@ class AnoVL(Method[Config, DomainText]):
         sigma = self.config.sigma
         return MapSpec(align_corners=True, blur="gaussian" if sigma else "none", sigma=sigma)
 
-    def explain(
-        self,
-        features: ImageFeatures,
-        scores: Scores,
-        maps: BuiltMaps,
-        context: ScoreContext[DomainText],
-        k: int = 5,
-    ) -> list[list[Explanation]]:
+    def explain(self, scored: Scored[DomainText], k: int = 5) -> list[list[Explanation]]:
         """Rank the state phrases by their cosine with the class token."""
+        features, context = scored.features, scored.context
         cls = F.normalize(features[CLS].float(), dim=-1)
         return [
             rank_phrases(unit, context.text[c.key].states, k, "mean over 66 templates")

@@ -23,13 +23,13 @@ from zsad.methods.aprilgan.config import Config
 from zsad.methods.aprilgan.prompts import TEMPLATES
 from zsad.types import (
     BackboneInfo,
-    BuiltMaps,
     Category,
     Explanation,
     FeatureRequest,
     ImageFeatures,
     Sample,
     ScoreContext,
+    Scored,
     Scores,
     Tap,
     TrainBatch,
@@ -71,15 +71,9 @@ class AprilGAN(StageMethod[Config]):
         image = (self.config.scale * cosine).softmax(-1)[:, 1]
         return Scores(self.logits(features, pair), image)
 
-    def explain(
-        self,
-        features: ImageFeatures,
-        scores: Scores,
-        maps: BuiltMaps,
-        context: ScoreContext[EnsembleFeatures],
-        k: int = 5,
-    ) -> list[list[Explanation]]:
+    def explain(self, scored: Scored[EnsembleFeatures], k: int = 5) -> list[list[Explanation]]:
         """Rank the state phrases by their cosine with the class token."""
+        features, context = scored.features, scored.context
         cls = F.normalize(features[CLS].float(), dim=-1)
         note = f"mean over {len(TEMPLATES)} templates"
         return [

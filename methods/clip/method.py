@@ -27,6 +27,7 @@ from zsad.types import (
     ImageFeatures,
     MapSpec,
     ScoreContext,
+    Scored,
     Scores,
     Tap,
 )
@@ -79,15 +80,9 @@ class Clip(Method[Config, EnsembleFeatures]):
             return scores.image
         return (1 - weight) * scores.image + weight * maps.final.amax(dim=(-2, -1))
 
-    def explain(
-        self,
-        features: ImageFeatures,
-        scores: Scores,
-        maps: BuiltMaps,
-        context: ScoreContext[EnsembleFeatures],
-        k: int = 5,
-    ) -> list[list[Explanation]]:
+    def explain(self, scored: Scored[EnsembleFeatures], k: int = 5) -> list[list[Explanation]]:
         """Rank the prompts of both labels by their cosine with the class token."""
+        features, context = scored.features, scored.context
         cls = F.normalize(features[CLS].float(), dim=-1)
         return [
             rank_phrases(unit, context.text[c.key], k) for unit, c in zip(cls, context.categories)

@@ -22,13 +22,13 @@ from zsad.method import CosineRate, Method, TrainPhase
 from zsad.methods.coop.config import Config
 from zsad.types import (
     BackboneInfo,
-    BuiltMaps,
     Category,
     Explanation,
     FeatureRequest,
     ImageFeatures,
     MapSpec,
     ScoreContext,
+    Scored,
     Scores,
     Tap,
     TrainBatch,
@@ -140,19 +140,13 @@ class CoOp(Method[Config, PromptPair]):
         return MapSpec(blur="gaussian" if sigma else "none", sigma=sigma)
 
     # ---------------------------------------------------------------------- explanation
-    def explain(
-        self,
-        features: ImageFeatures,
-        scores: Scores,
-        maps: BuiltMaps,
-        context: ScoreContext[PromptPair],
-        k: int = 5,
-    ) -> list[list[Explanation]]:
+    def explain(self, scored: Scored[PromptPair], k: int = 5) -> list[list[Explanation]]:
         """Return the two learned sentences, the one more like the image first.
 
         The region is the patch that speaks most for it; the note lists the words of the
         vocabulary that lie nearest to the learned ones (the original's Table 4).
         """
+        features, scores, context = scored.features, scored.scores, scored.context
         cls, pair = scores.parts["cls"], scores.parts["pair"]
         margin = dense.pair_difference(scores.maps[0]).flatten(1)  # [B, L]
         contexts = self.prompts(cls if self.conditional else None)

@@ -25,7 +25,6 @@ from zsad.methods.faprompt.explain import explain
 from zsad.methods.faprompt.prompts import CompoundPrompts, FirstPass, orthogonality, prototype
 from zsad.types import (
     BackboneInfo,
-    BuiltMaps,
     Category,
     EncoderVariant,
     Explanation,
@@ -33,6 +32,7 @@ from zsad.types import (
     ImageFeatures,
     MapSpec,
     ScoreContext,
+    Scored,
     Scores,
     Tap,
     TrainBatch,
@@ -139,7 +139,6 @@ class FAPrompt(Method[Config, FirstPass]):
                 "top_index": passes.top_index,
                 "prior": passes.prior,
                 "prompts": passes.prompts,
-                "pair": torch.stack([first.normal, first.abnormal]),
             },
         )
 
@@ -154,16 +153,10 @@ class FAPrompt(Method[Config, FirstPass]):
             sigma=sigma,
         )
 
-    def explain(
-        self,
-        features: ImageFeatures,
-        scores: Scores,
-        maps: BuiltMaps,
-        context: ScoreContext[FirstPass],
-        k: int = 5,
-    ) -> list[list[Explanation]]:
-        patches = unit(features.patches(self.patch_tap))
-        return explain(patches, scores, features.grid, context, k)
+    def explain(self, scored: Scored[FirstPass], k: int = 5) -> list[list[Explanation]]:
+        """Name the prompts that answer most to the selected patches; see ``explain.py``."""
+        patches = unit(scored.features.patches(self.patch_tap))
+        return explain(patches, scored, k)
 
     # ------------------------------------------------------------------------ training
     def losses(

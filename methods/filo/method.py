@@ -35,6 +35,7 @@ from zsad.types import (
     MapSpec,
     Sample,
     ScoreContext,
+    Scored,
     Scores,
     Tap,
     TrainBatch,
@@ -240,23 +241,17 @@ class FiLo(Method[Config, texts.Table]):
         chosen = maps.final if self._score.max_from == "filtered" else maps.unsuppressed
         return (scores.image + chosen.amax(dim=(-2, -1))) / 2
 
-    def explain(
-        self,
-        features: ImageFeatures,
-        scores: Scores,
-        maps: BuiltMaps,
-        context: ScoreContext[texts.Table],
-        k: int = 5,
-    ) -> list[list[Explanation]]:
+    def explain(self, scored: Scored[texts.Table], k: int = 5) -> list[list[Explanation]]:
         """The ``k`` most similar descriptions of each image, then its boxes with their phrases."""
+        context, parts = scored.context, scored.scores.parts
         return [
             explain_image(self._table(c, context, trained=True).wording, values, place, k)
-            for c, values, place in zip(
-                context.categories, scores.parts["similarities"], scores.parts["located"]
-            )
+            for c, values, place in zip(context.categories, parts["similarities"], parts["located"])
         ]
 
-    def run_info(self) -> dict[str, Any]:
+    def run_info(
+        self, text: texts.Table | None = None, means: Mapping[str, float] | None = None
+    ) -> dict[str, Any]:
         """How many prompts each category has and where its descriptions come from."""
         return {
             "descriptions": {

@@ -6,27 +6,27 @@ In the order of the paper: local neighbourhood aggregation (Sec. 3.1, LNAMD), mu
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.weak import WeakIdKeyDictionary
 
 from zsad.errors import RequestError
 from zsad.method import Method, chosen_blocks
 from zsad.methods.musc.config import Config
 from zsad.types import (
     BackboneInfo,
-    BuiltMaps,
     Category,
     Explanation,
     FeatureRequest,
     ImageFeatures,
     MapSpec,
     ScoreContext,
+    Scored,
     Scores,
     Tap,
 )
@@ -43,9 +43,12 @@ ELEMENTS = 1 << 25  # numbers in the largest table of similarities
 class PopulationScores:
     """Scores of a whole population: ``maps`` [N, L] and ``image`` [N], both in [0, 1]."""
 
-    population: weakref.ref[ImageFeatures]
     maps: Tensor
     image: Tensor
+
+
+# By population, for as long as it lives, and by what the scores depend on besides.
+_KNOWN: WeakIdKeyDictionary = WeakIdKeyDictionary()
 
 
 class MuSc(Method[Config, None]):
@@ -56,7 +59,6 @@ class MuSc(Method[Config, None]):
     def __init__(self, config: Config, backbone: BackboneInfo) -> None:
         super().__init__(config, backbone)
         self.taps = [Tap("tokens", n) for n in chosen_blocks(self.name, config.layers, backbone)]
-        self._known: PopulationScores | None = None
 
     @property
     def transductive(self) -> bool:
@@ -82,11 +84,21 @@ class MuSc(Method[Config, None]):
                 "musc compares the test images with each other and needs at least two of them; "
                 "give more images at once"
             )
-        if self._known is None or self._known.population() is not population:
-            self._known = self._score_population(population)
         rows = _rows_of(features, population)
-        maps = self._known.maps[rows].unflatten(1, features.grid)
-        return Scores([maps], self._known.image[rows], "values")
+        found = self.population_scores(population)
+        image = found.image[rows]
+        size = torch.full_like(image, population.batch_size)
+        maps = found.maps[rows].unflatten(1, features.grid)
+        return Scores([maps], image, "values", info={"population": size})
+
+    def population_scores(self, population: ImageFeatures) -> PopulationScores:
+        """Scores of all images; computed once for as long as the population lives."""
+        known: dict[Hashable, PopulationScores] = _KNOWN.setdefault(population, {})
+        config = self.config
+        key = (*self.taps, *config.degrees, config.nearest, *config.image_neighbours)
+        if key not in known:
+            known[key] = self._score_population(population)
+        return known[key]
 
     def _score_population(self, population: ImageFeatures) -> PopulationScores:
         """Score every image against all others: mean over layers and degrees."""
@@ -99,24 +111,18 @@ class MuSc(Method[Config, None]):
                 maps += mutual_scores(patches, self.config.nearest)
         maps /= len(self.taps) * len(self.config.degrees)
         image = rescore(maps.amax(1), population[CLS].float(), self.config.image_neighbours)
-        return PopulationScores(weakref.ref(population), maps, image)
+        return PopulationScores(maps, image)
 
     def map_spec(self) -> MapSpec:
         sigma = self.config.sigma
         return MapSpec(align_corners=True, blur="gaussian" if sigma else "none", sigma=sigma)
 
-    def explain(
-        self,
-        features: ImageFeatures,
-        scores: Scores,
-        maps: BuiltMaps,
-        context: ScoreContext[None],
-        k: int = 5,
-    ) -> list[list[Explanation]]:
+    def explain(self, scored: Scored[None], k: int = 5) -> list[list[Explanation]]:
         """Return the most anomalous patches, each with the image that holds its nearest like.
 
         ``similarity`` is the cosine of the two, mean over the layers, without neighbourhoods.
         """
+        features, scores, context = scored.features, scored.scores, scored.context
         population = context.population
         if population is None:
             return [[] for _ in range(features.batch_size)]
@@ -150,9 +156,11 @@ class MuSc(Method[Config, None]):
             )
         return found
 
-    def run_info(self) -> dict[str, Any]:
-        """The number of images that scored each other, of the last category."""
-        return {"population": 0 if self._known is None else len(self._known.image)}
+    def run_info(
+        self, text: Any = None, means: Mapping[str, float] | None = None
+    ) -> dict[str, Any]:
+        """The number of images that scored each other."""
+        return {"population": round(means["population"]) if means else 0}
 
 
 # -------------------------------------------------------------------------- Sec. 3.1: LNAMD

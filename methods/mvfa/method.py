@@ -25,11 +25,11 @@ from zsad.methods.mvfa import convert
 from zsad.methods.mvfa.config import Config
 from zsad.types import (
     BackboneInfo,
-    BuiltMaps,
     Explanation,
     FeatureRequest,
     ImageFeatures,
     ScoreContext,
+    Scored,
     Scores,
     Tap,
     TrainBatch,
@@ -118,16 +118,10 @@ class MVFA(StageMethod[Config]):
         return Scores(maps, image.mean(0), parts=most_anomalous(maps, stream.seg))
 
     # ------------------------------------------------------------------- explanation
-    def explain(
-        self,
-        features: ImageFeatures,
-        scores: Scores,
-        maps: BuiltMaps,
-        context: ScoreContext[EnsembleFeatures],
-        k: int = 5,
-    ) -> list[list[Explanation]]:
+    def explain(self, scored: Scored[EnsembleFeatures], k: int = 5) -> list[list[Explanation]]:
         """Rank the state phrases by their cosine with the adapted features of the image's most
         anomalous patches; the region is the first of them."""
+        features, scores, context = scored.features, scored.scores, scored.context
         top, units = scores.parts["top"], scores.parts["units"]
         note = f"adapted features of the {top.shape[1]} most anomalous patches; mean over "
         note += f"{len(TEMPLATES)} templates"

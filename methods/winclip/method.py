@@ -19,13 +19,13 @@ from zsad.memory import association
 from zsad.method import Method
 from zsad.methods.winclip.config import Config
 from zsad.types import (
-    BuiltMaps,
     Category,
     Explanation,
     FeatureRequest,
     ImageFeatures,
     MapSpec,
     ScoreContext,
+    Scored,
     Scores,
     Tap,
 )
@@ -113,15 +113,9 @@ class WinClip(Method[Config, EnsembleFeatures]):
         return MapSpec(blur="gaussian" if sigma else "none", sigma=sigma)
 
     # ------------------------------------------------------------------- explanation
-    def explain(
-        self,
-        features: ImageFeatures,
-        scores: Scores,
-        maps: BuiltMaps,
-        context: ScoreContext[EnsembleFeatures],
-        k: int = 5,
-    ) -> list[list[Explanation]]:
+    def explain(self, scored: Scored[EnsembleFeatures], k: int = 5) -> list[list[Explanation]]:
         """Rank the state phrases by their cosine with the image; show each one's best window."""
+        features, context = scored.features, scored.context
         cls = F.normalize(features[CLS].float(), dim=-1)
         return [
             self._explain_one(

@@ -14,12 +14,11 @@ import pytest
 import torch
 
 import zsad
+from zsad import registry
 from zsad.backbones import devices
 from zsad.data import loader
 from zsad.errors import RequestError
 from zsad.metrics import spec
-from zsad.runner.category import CategoryRun
-from zsad.types import Sample
 
 Bench = Callable[..., dict[str, Any]]
 
@@ -74,27 +73,27 @@ def test_the_next_category_is_decoded_while_this_one_is_scored(
     decodes in turn."""
     monkeypatch.setattr(devices, "usable_cores", lambda: cores * torch.get_num_threads())
     ahead = workers > 0 and cores > 1
-    asked: dict[str, threading.Event] = {"bolt": threading.Event(), "cloth": threading.Event()}
-    attempt, update = loader._attempt, CategoryRun._update
+    decoding = threading.Event()  # an image of the second category
+    read = loader.read_image
     in_time: list[bool] = []
 
-    def noting(sample: Sample, *rest: Any) -> Any:
-        asked[sample.category].set()
-        return attempt(sample, *rest)
+    def noting(path: str, *rest: Any) -> Any:
+        if "/cloth/" in path:
+            decoding.set()
+        return read(path, *rest)
 
-    def waiting(run: CategoryRun, *rest: Any) -> None:
-        if run.category.key == "bolt":
-            in_time.append(asked["cloth"].wait(20 if ahead else 0))
-        update(run, *rest)
+    def waiting(category: str) -> None:
+        if category == "bolt":
+            in_time.append(decoding.wait(20 if ahead else 0))
 
-    monkeypatch.setattr(loader, "_attempt", noting)
-    monkeypatch.setattr(CategoryRun, "_update", waiting)
+    monkeypatch.setattr(loader, "read_image", noting)
+    monkeypatch.setattr(registry.method("patient").load(), "meanwhile", waiting)
     settings = ["run.batch_size=8", f"data.workers={workers}"]
-    document = bench("clip", overrides=settings)
+    document = bench("patient", overrides=settings)
     assert not document["failed"]
     assert in_time == [ahead]
     monkeypatch.undo()
-    close(numbers(document), numbers(bench("clip", overrides=settings, fresh=True)), 0)
+    close(numbers(document), numbers(bench("patient", overrides=settings, fresh=True)), 0)
 
 
 def test_a_second_run_computes_nothing(bench: Bench) -> None:

@@ -14,6 +14,7 @@ from zsad.runner.category import Outcome
 from zsad.runner.heads import Head
 from zsad.runner.plan import DatasetPlan
 from zsad.runner.request import Request
+from zsad.scoring import Means
 from zsad.store import ResultStore
 from zsad.types import BackboneInfo, CellRecord, Sample
 
@@ -63,7 +64,11 @@ class Recorder:
                 n_normal=result.n_normal,
                 n_anomalous=result.n_anomalous,
                 seconds={k: round(v, 4) for k, v in {**shared, **own}.items()},
-                info={**self.info(dataset, head), **_details(result)},
+                info={
+                    **self.info(dataset, head),
+                    "method_info": self.method_info(head, category, outcome.means),
+                    **_details(result),
+                },
             )
             try:
                 # The record comes last: what has a record has everything that belongs to it.
@@ -120,9 +125,13 @@ class Recorder:
             "dataset_fingerprint": dataset.index.fingerprint,
             "mask_resize": self.request.settings.data.mask_resize,
             "metrics": cfg.identity(self.request.settings.metrics),
-            "method_info": head.method.run_info(),
-            "boxes": dict(head.boxes.info) if head.boxes else {},
+            "boxes": dict(head.scorer.boxes.info) if head.scorer.boxes else {},
         }
+
+    def method_info(self, head: Head, category: str, means: Means) -> dict[str, Any]:
+        """What the method says of itself: of its training, and of this category."""
+        text = head.scorer.text.get(category)
+        return {**head.method.facts, **head.method.run_info(text, means.figures())}
 
     # --------------------------------------------------------------------------- failure
     def fail_rest(self, dataset: DatasetPlan, error: Exception, only: str | None = None) -> None:

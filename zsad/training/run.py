@@ -85,6 +85,7 @@ class MethodRun:
         if found.meta is None or found.meta.identity != self.identity:
             return None
         self.method.load_state_dict(found.state)
+        self.method.facts = dict(found.meta.facts)
         self.method.to(self.backbone.device).eval()
         return TrainResult(self.method.name, self.path, reused=True)
 
@@ -113,6 +114,7 @@ class MethodRun:
             self._run_phase(phases[number], state, images, company, loggers, options, resume_file)
             state.epoch, state.steps, state.optimizer, state.random = 0, 0, None, []
         method.phase = ""
+        method.facts = method.training_facts(state.history)
         method.to(self.backbone.device).eval()
         if getattr(lightning.pytorch.utilities.rank_zero_only, "rank", 0) == 0:
             meta = checkpoints.describe(
@@ -121,6 +123,7 @@ class MethodRun:
                 epochs=sum(p.epochs for p in phases),
                 trained_on=self.trained_on,
                 identity=self.identity,
+                facts=method.facts,
             )
             checkpoints.save(self.path, method.trained_state(), meta)
             resume_file.unlink(missing_ok=True)
