@@ -196,8 +196,10 @@ def resolve(schema: type[T], layers: Sequence[Layer], *, prefix: str = "") -> Re
             _note(set_by, values, name)
         merged = _plain(_node(schema, [_coded(values) for _, values in checked if values]))
         value = read(schema, merged, origin=origin, prefix=prefix)
-    except (SchemaError, OmegaConfBaseException) as error:
-        raise RequestError(first_line(error)) from None
+    except SchemaError as error:
+        raise RequestError(str(error)) from None
+    except OmegaConfBaseException as error:
+        raise RequestError(f"{prefix.rstrip('.')}: {first_line(error)}") from None
     keys = flat(dataclasses.asdict(typing.cast("Any", value)))
     return Resolved(value, {key: set_by.get(key, DEFAULTS) for key in keys})
 
