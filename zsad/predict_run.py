@@ -17,8 +17,8 @@ from zsad.runner.request import make_column
 
 if TYPE_CHECKING:
     from zsad.photos import Photo
-    from zsad.predictor import LoadedMethod
     from zsad.prediction import Prediction, Thresholds
+    from zsad.predictor import LoadedMethod
 
 Paths = str | Path | Sequence[str | Path]
 

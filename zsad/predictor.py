@@ -18,7 +18,7 @@ from zsad.backbones import Backbone
 from zsad.backbones.memory import Portions
 from zsad.data.transforms import Preprocess
 from zsad.errors import RequestError, WeightsError, ZsadError
-from zsad.method import Method
+from zsad.method import AnyMethod
 from zsad.photos import BATCH, PictureBatch, failed, open_picture, read_ahead
 from zsad.prediction import Prediction, Thresholds
 from zsad.scoring import Scorer, encode
@@ -40,7 +40,7 @@ class LoadedMethod:
 
     def __init__(
         self,
-        method: Method,
+        method: AnyMethod,
         backbone: Backbone,
         device: torch.device,
         image_size: int = 0,
@@ -194,7 +194,7 @@ class LoadedMethod:
                 found += self._predictions(scored, explanations)
         return found
 
-    def _predictions(self, scored: Scored, explanations: int) -> list[Prediction]:
+    def _predictions(self, scored: Scored[Any], explanations: int) -> list[Prediction]:
         """One for each image, with a map of the model's input size."""
         reasons = self.scorer.explain(scored, explanations) if explanations else None
         maps = scored.maps.final.float().cpu().numpy()
@@ -277,7 +277,7 @@ class LoadedMethod:
         count: int,
         boxes: Sequence[Any] | None,
         references: ImageFeatures | None = None,
-    ) -> ScoreContext:
+    ) -> ScoreContext[Any]:
         categories = _categories(class_names, count)
         if boxes is not None and len(boxes) != count:
             raise RequestError(
@@ -339,13 +339,15 @@ class _Run:
         self.carry = carry  # a batch that fails leaves what was there before
         for prediction, path, size in zip(found, batch.paths, batch.sizes):
             prediction.path = path
-            prediction.anomaly_map = _resize(prediction.anomaly_map, *size)
+            assert prediction.anomaly_map is not None
+            whole = _resize(prediction.anomaly_map, *size)
+            prediction.anomaly_map = whole
             prediction.thresholds = self.thresholds or calibration.uncalibrated(
-                prediction.anomaly_map, bool(self.loaded.scorer.text)
+                whole, bool(self.loaded.scorer.text)
             )
         return found
 
-    def _context(self, batch: PictureBatch) -> ScoreContext:
+    def _context(self, batch: PictureBatch) -> ScoreContext[Any]:
         scorer, near = self.loaded.scorer, self.references
         categories = [self.categories[row] for row in batch.rows]
         if self.boxes is not None:

@@ -20,7 +20,7 @@ from zsad.backbones import Backbone
 from zsad.backbones.memory import Portions, is_out_of_memory
 from zsad.errors import CellError
 from zsad.grounding import BoxProvider, provider
-from zsad.method import Method, feature_request
+from zsad.method import AnyMethod, feature_request
 from zsad.types import (
     Boxes,
     Category,
@@ -70,7 +70,7 @@ class Scorer:
 
     def __init__(
         self,
-        method: Method,
+        method: AnyMethod,
         backbone: Backbone,
         image_size: int = 0,
         label: str = "",
@@ -135,7 +135,7 @@ class Scorer:
                 return source.boxes(samples, categories)
             return source.boxes_of_pictures(pictures, categories, names)
 
-    def context(self, categories: Sequence[Category], **rest: Any) -> ScoreContext:
+    def context(self, categories: Sequence[Category], **rest: Any) -> ScoreContext[Any]:
         """What the method may look at for images of ``categories``, which are prepared if need
         be.  ``rest``: further fields of :class:`ScoreContext`."""
         self.prepare(categories)
@@ -149,8 +149,8 @@ class Scorer:
         )
 
     def score(
-        self, features: ImageFeatures, context: ScoreContext
-    ) -> Iterator[tuple[slice, Scored]]:
+        self, features: ImageFeatures, context: ScoreContext[Any]
+    ) -> Iterator[tuple[slice, Scored[Any]]]:
         """Yield the batch as scored, with its rows: in one piece unless memory runs out.
 
         A method that carries state from image to image is never given less than the batch.
@@ -163,14 +163,14 @@ class Scorer:
             yield slice(0, count), self._score_whole(features, context)
             return
 
-        def work(rows: slice) -> Scored:
+        def work(rows: slice) -> Scored[Any]:
             if rows == slice(0, count):
                 return self._score(features, context)
             return self._score(features.select(rows), context.select(rows))
 
         yield from self.portions.run(work, count)
 
-    def _score_whole(self, features: ImageFeatures, context: ScoreContext) -> Scored:
+    def _score_whole(self, features: ImageFeatures, context: ScoreContext[Any]) -> Scored[Any]:
         """Score at once or not at all."""
         try:
             return self._score(features, context)
@@ -184,7 +184,7 @@ class Scorer:
             ) from error
 
     @torch.no_grad()
-    def _score(self, features: ImageFeatures, context: ScoreContext) -> Scored:
+    def _score(self, features: ImageFeatures, context: ScoreContext[Any]) -> Scored[Any]:
         """Scores, maps and image scores; without effects."""
         method = self.method
         with self.stage("head"):
@@ -203,7 +203,7 @@ class Scorer:
         return Scored(features, context, scores, built, image_scores)
 
     @torch.no_grad()
-    def explain(self, scored: Scored, k: int = 5) -> list[list[Explanation]]:
+    def explain(self, scored: Scored[Any], k: int = 5) -> list[list[Explanation]]:
         """Up to ``k`` reasons per image, best first."""
         count = scored.batch_size
 
@@ -222,7 +222,7 @@ class Means:
     images: int = 0
     sums: dict[str, float] = field(default_factory=dict)
 
-    def add(self, scored: Scored) -> None:
+    def add(self, scored: Scored[Any]) -> None:
         """Add a batch."""
         self.images += scored.batch_size
         for name, values in scored.scores.info.items():

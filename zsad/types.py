@@ -357,7 +357,7 @@ class ScoreContext(Generic[TextT]):
     population_uids: Sequence[str] = ()
     carry: Mapping[str, Any] = field(default_factory=dict)
 
-    def select(self, rows: Rows) -> ScoreContext:
+    def select(self, rows: Rows) -> ScoreContext[TextT]:
         """That of some images of the batch: a slice or a list of indices."""
         count, boxes, uids = len(self.categories), self.boxes, self.uids or None
         return replace(

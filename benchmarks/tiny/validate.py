@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -24,7 +25,7 @@ COUNT = {"train": 8, "test": 12}  # normal and anomalous pictures per category
 PROMPTS = ("a photo of a normal {}", "a photo of a damaged {}")
 
 
-def separation(labels: np.ndarray, scores: np.ndarray) -> float:
+def separation(labels: ArrayLike, scores: ArrayLike) -> float:
     """The exact AUROC of scores; ``labels``: true where anomalous."""
     anomalous = np.asarray(labels, bool)
     return auroc(Curve.from_scores(np.asarray(scores)[~anomalous], np.asarray(scores)[anomalous]))

@@ -93,4 +93,4 @@ class AnswerStore:
             raise DataError(f"{path}: not a cached answer; delete it, it is asked for again")
         if hashlib.sha256(str(record["answer"]).encode()).hexdigest() != record["sha256"]:
             raise DataError(f"{path}: the answer does not match its hash; delete the file")
-        return record
+        return dict(record)

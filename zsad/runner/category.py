@@ -21,8 +21,8 @@ from torch import Tensor
 from zsad.backbones import Backbone
 from zsad.backbones.memory import Portions, estimate_batch, is_out_of_memory
 from zsad.config import Settings
-from zsad.data.loader import BatchLoader, DecodeThreads, ImageBatch, MaskPolicy
-from zsad.data.transforms import Preprocess
+from zsad.data.loader import BatchLoader, DecodeThreads, ImageBatch
+from zsad.data.transforms import MaskPolicy, Preprocess
 from zsad.errors import CellError
 from zsad.metrics import CategoryMetrics, MetricResult
 from zsad.metrics.curves import category_curves
@@ -92,7 +92,7 @@ class CategoryRun:
     timer: StageTimer
     threads: DecodeThreads
     references: dict[tuple[str, int], Sequence[Sample]] = field(default_factory=dict)
-    on_scored: Callable[[Head, Sequence[Sample], Scored], None] | None = None
+    on_scored: Callable[[Head, Sequence[Sample], Scored[Any]], None] | None = None
     on_images: Callable[[int], None] | None = None
     followed_by: CategoryRun | None = None
     batch_sizes: set[int] = field(default_factory=set)
@@ -284,7 +284,7 @@ class CategoryRun:
                     f"cannot be tried again without counting twice; lower run.batch_size"
                 ) from error
 
-    def _take(self, outcome: Outcome, batch: ImageBatch, scored: Scored) -> None:
+    def _take(self, outcome: Outcome, batch: ImageBatch, scored: Scored[Any]) -> None:
         """Add scored images to metrics, examples and lists.  Any error is the outcome's end."""
         values = scored.image_scores.cpu().tolist()
         with self.timer.stage("metrics", f"metrics:{outcome.head.label}"):
@@ -299,7 +299,7 @@ class CategoryRun:
         outcome.labels += [s.label for s in batch.samples]
 
 
-def _update(metrics: CategoryMetrics, batch: ImageBatch, scored: Scored) -> None:
+def _update(metrics: CategoryMetrics, batch: ImageBatch, scored: Scored[Any]) -> None:
     """Add to the streaming metrics; masks of native size meet maps enlarged to that size."""
     maps, scores = scored.maps.final, scored.image_scores
     labels, has_mask = batch.labels.to(maps.device), batch.has_mask.to(maps.device)

@@ -6,6 +6,7 @@ import io
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch.nn.functional as F
@@ -42,7 +43,7 @@ class ExampleCollector:
     per_kind: int = 1
     _kept: dict[int, dict[str, list[_Candidate]]] = field(default_factory=dict)
 
-    def __call__(self, head: Head, samples: Sequence[Sample], scored: Scored) -> None:
+    def __call__(self, head: Head, samples: Sequence[Sample], scored: Scored[Any]) -> None:
         """Look at one batch of a head; only the images that enter are explained."""
         kept = self._kept.setdefault(id(head), {})
         new = [
@@ -84,7 +85,7 @@ def _best(kind: str, candidates: list[_Candidate]) -> list[_Candidate]:
     return sorted(candidates, key=lambda c: (-c.score if high else c.score, c.sample.uid))
 
 
-def _explain(head: Head, scored: Scored, rows: list[int]) -> list[list[Explanation]]:
+def _explain(head: Head, scored: Scored[Any], rows: list[int]) -> list[list[Explanation]]:
     """A method whose explanation fails still has its numbers; the failure is logged."""
     try:
         return head.scorer.explain(scored.select(rows))
