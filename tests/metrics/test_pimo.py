@@ -90,7 +90,7 @@ def test_equals_anomalib() -> None:
             assert value == pytest.approx(other, abs=0.02)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(st.integers(0, 1000), st.sampled_from([0, 100]))
 def test_the_binned_form_stays_within_its_bound(seed: int, ties: int) -> None:
     maps, masks = stack(seed, ties)
@@ -100,7 +100,7 @@ def test_the_binned_form_stays_within_its_bound(seed: int, ties: int) -> None:
     assert binned.bounds[NAME] == pytest.approx(1 / 4096)  # every defect has over 2,048 pixels
     for a, b in zip(exact.per_image[NAME], binned.per_image[NAME]):
         assert (a is None) == (b is None)
-        assert a is None or abs(a - b) <= 1 / 4096
+        assert a is None or abs(a - b) <= 1 / 4096 + 1e-12
     small = masks.clone()
     small[:, 40:] = False  # defects of at most 2,048 pixels are kept whole
     small[:, :, 85:] = False

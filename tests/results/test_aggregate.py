@@ -109,7 +109,7 @@ CELLS = st.dictionaries(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.dictionaries(st.sampled_from(["alfa", "clip"]), CELLS, min_size=1))
 def test_all_four_places_agree_for_every_pattern(methods: dict[str, Cells]) -> None:
     with tempfile.TemporaryDirectory() as folder:
