@@ -55,16 +55,20 @@ def _image(
     """Yield the records of one image: responses [T, L], prompts [T, E], top [M]."""
     texts, embedded = words
     best, place = responses[:, top].max(dim=1)  # over the selected patches
-    nearest = (unit(prompts) @ embedded.T).max(dim=1) if texts else None
-    for rank, prompt in enumerate(best.argsort(descending=True)[:k].tolist(), start=1):
-        patch = int(top[place[prompt]])
+    chosen = best.argsort(descending=True)[:k]
+    strongest = zip(chosen.tolist(), best[chosen].tolist(), top[place[chosen]].tolist())
+    nearest = []  # of the chosen prompts: cosine and text
+    if texts:
+        found = (unit(prompts[chosen]) @ embedded.T).max(dim=1)
+        nearest = list(zip(found.values.tolist(), found.indices.tolist()))
+    for rank, (prompt, cosine, patch) in enumerate(strongest, start=1):
         note = f"answers most at patch {patch} of {len(top)} selected"
-        if nearest is not None:
-            close = int(nearest.indices[prompt])
-            note += f"; {NOTE}: '{texts[close]}' (cosine {float(nearest.values[prompt]):.2f})"
+        if nearest:
+            value, close = nearest[rank - 1]
+            note += f"; {NOTE}: '{texts[close]}' (cosine {value:.2f})"
         yield Explanation(
             text=f"abnormality prompt {prompt + 1} of {len(prompts)}",
-            similarity=float(best[prompt]),
+            similarity=cosine,
             label="prompt",
             source="learned",
             rank=rank,

@@ -45,8 +45,9 @@ class Shard:
 def shards(plan: Plan, slots: int) -> list[Shard]:
     """Cut everything that is to do, for ``slots`` tasks at a time; order as in the plan.
 
-    Categories stay whole, because their metrics are made in one pass, and a shard holds all
-    columns, because they share the encoder's pass.
+    Categories stay whole, because their metrics are made in one pass (and some methods carry
+    state from image to image), and a shard holds all columns, because they share the encoder's
+    pass.
     """
     work = [(d, _open_categories(d)) for d in plan.datasets if d.todo]
     total = sum(len(d.samples[c]) for d, categories in work for c in categories)
