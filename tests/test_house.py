@@ -341,6 +341,20 @@ def test_torch_is_loaded_safely() -> None:
                 assert ast.unparse(safe[0].value) == "True"
 
 
+@pytest.mark.parametrize(
+    ("library", "owners"),
+    [("omegaconf", {"config.py"}), ("filelock", {"io.py"}), ("fcntl", set())],
+)
+def test_layers_and_locks_have_one_owner(library: str, owners: set[str]) -> None:
+    users = {
+        str(path.relative_to(CORE))
+        for path in python_files("zsad")
+        for module in imports(path)
+        if module.split(".")[0] == library
+    }
+    assert users == owners
+
+
 def test_import_zsad_is_light() -> None:
     code = (
         "import sys, zsad, zsad.prompt_kinds; zsad.list_methods(); zsad.prompt_kinds.kinds(); "
