@@ -14,7 +14,7 @@ from PIL import Image
 
 from zsad.data.images import read_image, read_mask
 from zsad.errors import ZsadError
-from zsad.examples import KINDS, SIDE, Example
+from zsad.examples import SIDE, Example
 from zsad.runner.heads import Head
 from zsad.types import Explanation, Sample, Scored
 
@@ -52,7 +52,7 @@ class ExampleCollector:
         ]
         best = {
             kind: _best(kind, [*kept.get(kind, []), *(c for c in new if kind in c.kinds)])
-            for kind in KINDS
+            for kind in dict.fromkeys([*kept, *(k for c in new for k in c.kinds)])
         }
         kept |= {kind: candidates[: self.per_kind] for kind, candidates in best.items()}
         held = {id(c) for candidates in kept.values() for c in candidates}
@@ -80,9 +80,12 @@ class ExampleCollector:
 
 
 def _best(kind: str, candidates: list[_Candidate]) -> list[_Candidate]:
-    """In the order in which they are worth showing; ties by name, so that batches do not matter."""
+    """The candidates in the order in which they are worth showing.
+
+    Among equal scores names decide, so that batches do not matter; the last name comes first where
+    scores are to be high, so that the two kinds of a label show two pictures."""
     high = kind in ("detected", "false alarm")
-    return sorted(candidates, key=lambda c: (-c.score if high else c.score, c.sample.uid))
+    return sorted(candidates, key=lambda c: (c.score, c.sample.uid), reverse=high)
 
 
 def _explain(head: Head, scored: Scored[Any], rows: list[int]) -> list[list[Explanation]]:
