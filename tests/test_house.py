@@ -357,7 +357,7 @@ def test_layers_and_locks_have_one_owner(library: str, owners: set[str]) -> None
 
 def test_import_zsad_is_light() -> None:
     code = (
-        "import sys, zsad, zsad.prompt_kinds; zsad.list_methods(); zsad.prompt_kinds.kinds(); "
+        "import sys, zsad; from zsad.prompt_bank.kinds import kinds; zsad.list_methods(); kinds(); "
         "heavy = {'torch', 'pandas', 'open_clip', 'lightning'} & set(sys.modules); "
         "assert not heavy, heavy"
     )

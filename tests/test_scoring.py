@@ -16,11 +16,11 @@ from torch import Tensor, nn
 import zsad
 from zsad import registry
 from zsad.backbones import Backbone
-from zsad.backbones.memory import Portions
+from zsad.backbones.batch_size import Portions
 from zsad.errors import CellError
 from zsad.grounding import file as box_file
+from zsad.inference.loaded_method import LoadedMethod, category_of
 from zsad.method import Method, new_method
-from zsad.predictor import LoadedMethod, category_of
 from zsad.scoring import Means, Scorer, encode
 from zsad.types import BuiltMaps, ImageFeatures, ScoreContext, Scored, Scores
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from zsad import maps as dense
 from zsad.backbones import Backbone
-from zsad.backbones.memory import Portions, is_out_of_memory
+from zsad.backbones.batch_size import Portions, is_out_of_memory
 from zsad.errors import CellError
 from zsad.grounding import BoxProvider, provider
 from zsad.method import AnyMethod, feature_request

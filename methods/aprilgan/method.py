@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from zsad.components.prompt_ensemble import EnsembleFeatures, rank_phrases
 from zsad.components.stage_method import StageMethod
 from zsad.data import mosaic
-from zsad.ensemble import EnsembleFeatures, rank_phrases
 from zsad.method import ImportedCheckpoint, TrainPhase, chosen_blocks
 from zsad.methods.aprilgan import convert
 from zsad.methods.aprilgan.config import Config

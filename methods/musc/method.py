@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
+from zsad.components.windows import window_region
 from zsad.errors import RequestError
 from zsad.method import Method, chosen_blocks
 from zsad.methods.musc.config import Config
@@ -30,7 +31,6 @@ from zsad.types import (
     Scores,
     Tap,
 )
-from zsad.windows import window_region
 
 if TYPE_CHECKING:
     from zsad.backbones.text import TextEncoder

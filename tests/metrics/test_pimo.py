@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from zsad.errors import CellError
 from zsad.metrics import pimo, reference
-from zsad.metrics.base import Report
+from zsad.metrics.base import MetricReport
 from zsad.metrics.evaluate import evaluate
 from zsad.metrics.pimo import PerImageOverlap
 from zsad.metrics.spec import Mode
@@ -37,7 +37,9 @@ def stack(seed: int = 0, ties: int = 0, anomalous: int = 3, normal: int = 4):
     return torch.from_numpy(maps), torch.from_numpy(masks)
 
 
-def found(maps: torch.Tensor, masks: torch.Tensor, mode: Mode = "exact", size: int = 3) -> Report:
+def found(
+    maps: torch.Tensor, masks: torch.Tensor, mode: Mode = "exact", size: int = 3
+) -> MetricReport:
     made = metric(mode)
     for start in range(0, len(maps), size):
         made.update(maps[start : start + size], masks[start : start + size])

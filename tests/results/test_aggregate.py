@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from zsad import tables
 from zsad.cli.bench import print_summary
 from zsad.metrics import spec
-from zsad.report.collect import collect
+from zsad.report.page_data import collect
 from zsad.results.aggregate import NOT_COMPUTED
-from zsad.runner.document import summary
-from zsad.store import ResultStore
-from zsad.types import CellRecord
+from zsad.results.document import summary
+from zsad.results.records import CellRecord
+from zsad.results.store import ResultStore
 
 METRIC = spec.headline()[0]
 DATASET = "mine"

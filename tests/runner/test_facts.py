@@ -12,7 +12,7 @@ from safetensors import safe_open
 from tests.runner.conftest import SIZE
 from zsad import backbones, checkpoints, registry
 from zsad.method import new_method
-from zsad.store import ResultStore
+from zsad.results.store import ResultStore
 
 Bench = Callable[..., dict[str, Any]]
 SHARE = {"knowledge_active_share": 0.25}

@@ -266,7 +266,7 @@ def _build(values: Mapping[str, Any], origin: str, stem: str) -> DatasetSpec:
 def _own_spec(name: str) -> tuple[DatasetSpec, str]:
     """The definition, and the absolute path of what it was made from."""
     if name.startswith("folder:"):
-        from zsad.data.own import folder_spec
+        from zsad.data.folder_dataset import folder_spec
 
         spec = folder_spec(Path(name.removeprefix("folder:")))
         return spec, spec.root

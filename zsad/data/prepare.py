@@ -27,7 +27,7 @@ _BLOCK = 1 << 20
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedDataset:
     """What was done: ``files`` extracted, ``size`` bytes, below ``target``; what is there now."""
 
     dataset: str
@@ -58,7 +58,7 @@ def prepare(
     *,
     max_files: int = MAX_FILES,
     max_bytes: int = MAX_BYTES,
-) -> Prepared:
+) -> PreparedDataset:
     """Extract ``archive`` into ``root/<name>`` and index what is there.
 
     Without ``archive``, one of the usual name that lies in ``root`` is taken; if the dataset is
@@ -68,7 +68,7 @@ def prepare(
     spec = load_spec(name)
     if archive is None:
         with contextlib.suppress(DataError):
-            return Prepared(spec.name, None, 0, 0, load_index(spec, root, strict=False))
+            return PreparedDataset(spec.name, None, 0, 0, load_index(spec, root, strict=False))
     if root is None:
         raise RequestError(
             f"dataset {spec.name}: give --data-root DIR, the folder for datasets; "
@@ -82,7 +82,7 @@ def prepare(
     _check_sum(spec, found)
     target = Path(root) / spec.name
     files, size = extract(found, target, max_files=max_files, max_bytes=max_bytes)
-    return Prepared(spec.name, target, files, size, load_index(spec, root, strict=False))
+    return PreparedDataset(spec.name, target, files, size, load_index(spec, root, strict=False))
 
 
 def where_to_get(spec: DatasetSpec) -> str:

@@ -11,13 +11,13 @@ from typing import Any
 from zsad import __version__
 from zsad import config as cfg
 from zsad.errors import CellError
-from zsad.runner.document import document
+from zsad.results.document import document
+from zsad.results.store import ResultStore
 from zsad.runner.logs import logged
 from zsad.runner.options import BenchOptions
 from zsad.runner.plan import Plan, build_plan
-from zsad.runner.progress import Progress
+from zsad.runner.progress import SweepProgress
 from zsad.runner.request import Request, request_of, require_writable
-from zsad.store import ResultStore
 from zsad.types import BackboneInfo
 
 
@@ -38,9 +38,9 @@ def bench(options: BenchOptions) -> dict[str, Any]:
     launcher, progress = options.launcher, options.progress
     store = ResultStore(request.results)
     if launcher == "ray":
-        from zsad.runner import launch_ray, ray_cluster
+        from zsad.runner.ray import cluster, driver
 
-        ray_cluster.require_ray()
+        cluster.require_ray()
     if options.dry_run:
         from zsad.backbones.specs import identify
 
@@ -52,10 +52,13 @@ def bench(options: BenchOptions) -> dict[str, Any]:
     require_writable(request.results)
     with logged(request.results):
         if launcher == "ray":
-            finished = launch_ray.run(request, store, progress=progress)
+            finished = driver.run(request, store, progress=progress)
         else:
             finished = _run_here(request, store, progress)
-    result = document(finished.plan, store, finished.counters, finished.seconds)
+    keys = (key for key, _ in finished.plan.cells())
+    result = document(
+        keys, finished.plan.unplanned, store, finished.counters, finished.seconds
+    )
     try:
         store.write_manifest(manifest(finished))
     except CellError as error:  # the cells are stored; that their origin is not must be said
@@ -68,14 +71,14 @@ def _run_here(request: Request, store: ResultStore, progress: bool) -> Finished:
     import torch
 
     from zsad.backbones.devices import choose_device, device_account
-    from zsad.runner.execute import Sweep, load_backbone
+    from zsad.runner.sweep import Sweep, load_backbone
 
     device = choose_device(request.device)
     if request.settings.run.deterministic:
         torch.use_deterministic_algorithms(True, warn_only=True)
     backbone = load_backbone(request, device)
     plan = build_plan(request, store, backbone.info.weights_sha256, backbone.info.demo)
-    with Progress(plan, shown=progress) as bar:
+    with SweepProgress(plan, shown=progress) as bar:
         sweep = Sweep(plan, backbone, store, device, on_progress=bar.images, on_event=bar.event)
         sweep.run()
     counters = {
