@@ -65,7 +65,7 @@ class Scorer:
 
     ``image_size``: pixels, 0: the backbone's own.  ``label`` names the method in errors.
     ``stage``: entered around the stages ``boxes``, ``head`` and ``map``, to time them.
-    Raises :class:`zsad.errors.WeightsError` if the size is no multiple of the patch.
+    Raises :class:`zsad.errors.WeightsError` if the size is not a multiple of the patch.
     """
 
     def __init__(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,9 @@ ALL = [(name, ending) for name, known in FORMATS.items() for ending in known]
 
 
 @pytest.fixture(autouse=True)
-def _forget_own_datasets(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(catalog, "_USER_SPECS", {})
+def _forget_own_datasets() -> Iterator[None]:
+    with catalog.own_forgotten():
+        yield
 
 
 def _save(path: Path, kind: str = "PNG", grey: int = 90) -> Path:

@@ -33,11 +33,9 @@ def make(name: str = "k", lists: tuple[TextList, ...] = (LIST,)) -> PromptKind:
 @pytest.fixture
 def forget(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No test leaves its plug-ins or its bank behind."""
-    before = registry.plugin_dirs()
     bank.bank.cache_clear()
-    yield
-    registry._PLUGIN_DIRS[:] = before
-    registry.methods.cache_clear()
+    with registry.plugins_forgotten():
+        yield
     bank.bank.cache_clear()
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zsad.data.catalog import CategorySpec, DatasetSpec, Layout, VariantSpec
+from zsad.data.definition import CategorySpec, DatasetSpec, Layout, VariantSpec
 from zsad.data.index import DatasetIndex
 from zsad.results.records import CellKey
 from zsad.runner.plan import DatasetPlan, Plan

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from zsad import registry
-from zsad.data.catalog import CategorySpec, DatasetSpec, Layout, VariantSpec
+from zsad.data.definition import CategorySpec, DatasetSpec, Layout, VariantSpec
 from zsad.data.indexers.base import find_folder, subfolders
 from zsad.data.indexers.folders import is_plain
 from zsad.errors import RequestError

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, NamedTuple
 
-from zsad.data.catalog import DatasetSpec, list_specs, load_spec
+from zsad.data.catalog import list_specs, load_spec
+from zsad.data.definition import DatasetSpec
 from zsad.data.index import DatasetIndex, load_index
 from zsad.errors import DataError, RequestError
 from zsad.io import scratch_folder, sha256_file

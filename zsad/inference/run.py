@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from zsad import registry
 from zsad.config import merge, parse_dotlist
 from zsad.errors import RequestError, WeightsError
-from zsad.runner.request import make_column
 
 if TYPE_CHECKING:
     from zsad.inference.loaded_method import LoadedMethod
@@ -66,8 +65,7 @@ def load_method(
                 f"(`zsad train --methods {name} ...` makes one), or untrained=True for its "
                 f"initial state"
             )
-        column = make_column(entry, layers)
-        method = new_method(entry, column.config, base.info, seed)
+        method = new_method(entry, entry.resolve(*layers), base.info, seed)
         return LoadedMethod(method, base, place, image_size or 0)
     if not entry.trained:
         raise RequestError(f"method '{name}' is training-free: it takes no checkpoint")

@@ -41,7 +41,7 @@ class CategoryMetrics(WrapperMetric):
     ``binned`` streams pixels into a histogram of fixed size and reports an error bound;
     ``exact`` keeps every pixel.  Image metrics are exact in both.  Scores and maps may have any
     scale: nothing is clamped, squashed or stretched.  States live where the first batch lives.
-    ``aupro_200`` adds the released approximation.  The result is no single number: use
+    ``aupro_200`` adds the released approximation.  The result is not a single number: use
     :func:`zsad.metrics.single_metric` in a ``MetricCollection`` or with Lightning's ``log``.
     """
 

@@ -20,7 +20,8 @@ def document(
     """Return the document that ``zsad bench --json`` prints.
 
     ``cells``: those of the plan, in table order; ``unplanned``: datasets that could not be read,
-    with the error.  ``counters`` and ``seconds`` describe this run only; cells include those stored earlier.
+    with the error.  ``counters`` and ``seconds`` describe this run only; cells include those stored
+    earlier.
     """
     records: list[CellRecord] = []
     failed: list[dict[str, Any]] = []

@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 
-from zsad import backbones
 from zsad.backbones import Backbone
 from zsad.backbones.devices import core_to_spare
 from zsad.data import provenance, splits
@@ -32,20 +31,6 @@ from zsad.scoring import Scorer
 from zsad.types import Category, Sample
 
 log = logging.getLogger(__name__)
-
-
-def load_backbone(request: Request, device: torch.device) -> Backbone:
-    """Load the backbone that the settings name."""
-    chosen = request.settings.backbone
-    return backbones.load(
-        chosen.name,
-        weights=chosen.weights,
-        image_size=chosen.image_size,
-        precision=chosen.precision,
-        device=str(device),
-        offline=request.offline,
-        compile=chosen.compile,
-    )
 
 
 @dataclass

@@ -179,7 +179,7 @@ def train(options: TrainOptions) -> dict[str, Any]:
     is not trained again; what was killed goes on.  Raises :class:`RequestError` for training-free
     methods or more than one dataset.
     """
-    from zsad.runner.sweep import load_backbone
+    from zsad.runner.heads import load_backbone
     from zsad.training import FitOptions
 
     request = request_of(options, options.methods, options.on)

@@ -28,7 +28,7 @@ from zsad.runner.ray.shards import Shard, shards
 from zsad.runner.request import Request
 
 if TYPE_CHECKING:
-    from zsad.runner.launch import Finished
+    from zsad.runner.manifest import Finished
     from zsad.runner.ray.worker import Setup, TaskReport, Worker
     from zsad.runner.training import Checkpoints
 
@@ -40,7 +40,7 @@ Training = tuple[str, int]  # auxiliary dataset, seed
 def run(request: Request, store: ResultStore, *, progress: bool = False) -> Finished:
     """Run ``request`` on a Ray cluster.  Raises :class:`RequestError` when there is none, or
     when no node of it has what a task needs."""
-    from zsad.runner.launch import Finished
+    from zsad.runner.manifest import Finished
 
     cluster.require_ray()
     with cluster.cluster(request.settings.ray), _sign(store) as sign:

@@ -20,10 +20,11 @@ from zsad.backbones import Backbone
 from zsad.backbones.devices import choose_device, device_account
 from zsad.errors import CellError, RequestError, ZsadError
 from zsad.results.store import ResultStore
+from zsad.runner.heads import load_backbone
 from zsad.runner.plan import AuxiliaryData, Plan
 from zsad.runner.ray.shards import Shard
 from zsad.runner.request import Column, Request
-from zsad.runner.sweep import Sweep, load_backbone
+from zsad.runner.sweep import Sweep
 from zsad.runner.training import Checkpoints, provide
 from zsad.types import BackboneInfo
 
