@@ -53,7 +53,7 @@ def print_summary(document: dict[str, Any]) -> None:
     shown = headline()
     rows = [
         [
-            line["method"],
+            named(line),
             line["dataset"],
             *(figure(line, m.name) for m in shown),
             line["categories"],
@@ -69,6 +69,11 @@ def print_summary(document: dict[str, Any]) -> None:
         print(spent(document["seconds"], document["counters"]))
     print(f"Results: {document['results_dir']}  (`zsad tables` makes tables of them)")
     print_failures(document["failed"])
+
+
+def named(line: Mapping[str, Any]) -> str:
+    """The name that a method is asked for by, with its configuration where not the default."""
+    return f"{line['method']}{line['configuration']}"
 
 
 def figure(line: Mapping[str, Any], metric: str) -> str:
