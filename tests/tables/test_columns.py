@@ -136,7 +136,14 @@ def test_a_method_without_its_boxes_is_called_so(
     store.put(record("filo", boxes=boxes, title="FiLo", config=held))
     text = tables.render(store.root)
     assert md_rows(text)["dataset (categories)"] == ["FiLo (no boxes)" if bare else "FiLo"]
-    assert ("No boxes: FiLo (no boxes)" in text) == bare
+    assert ("Without the detector's boxes that the method asks for: FiLo." in text) == bare
+
+
+def test_boxes_that_were_switched_off_are_missing_too(store: ResultStore) -> None:
+    held = config("filo", grounding="none")
+    store.put(record("filo", boxes={}, title="FiLo", config=held))
+    heads = md_rows(tables.render(store.root))["dataset (categories)"]
+    assert heads == ["FiLo (no boxes)"]
 
 
 def test_only_a_row_that_wants_no_boxes_goes_unmarked(store: ResultStore) -> None:

@@ -242,7 +242,8 @@ def test_datasets_stand_in_the_papers_order_with_domain_means(store: ResultStore
         store.put(record(dataset=spec.name))
     labels = list(md_rows(tables.render(store.root)))
     ordered = sorted(specs, key=lambda s: (s.order, s.name))
-    sizes = (f" of {len(s.categories)}" if len(s.categories) > 1 else "" for s in ordered)
+    evaluated = [sum(c.group == "test" for c in s.categories.values()) for s in ordered]
+    sizes = [f" of {count}" if count > 1 else "" for count in evaluated]
     named = [f"{s.title} (1{of})" for s, of in zip(ordered, sizes)]
     assert [x for x in labels if re.search(r"\(1( of \d+)?\)$", x)] == named
     medical = sum(s.domain == "medical" for s in specs)

@@ -101,7 +101,13 @@ def spent(seconds: Mapping[str, float], counters: Mapping[str, Any]) -> str:
 
 
 def print_failures(failed: list[dict[str, Any]]) -> None:
-    """Print failed cells with their causes to standard error, equal causes once."""
+    """Print failed cells with their causes to standard error, equal causes once, then the rows
+    that are stored and say nothing."""
+    idle = [failure for failure in failed if failure.get("stored")]
+    failed = [failure for failure in failed if not failure.get("stored")]
+    for failure in idle:
+        name = "/".join(str(v) for v in failure["cell"].values())
+        print(f"zsad: no effect: {name}: {failure['error']}", file=sys.stderr)
     causes: dict[str, list[str]] = {}
     for failure in failed:
         name = "/".join(str(v) for v in failure["cell"].values())

@@ -90,6 +90,18 @@ def of_record(record: CellRecord) -> Configuration:
     )
 
 
+def row_config(record: CellRecord) -> dict[str, Any]:
+    """The config that a record's preset and its protocol's row resolve to, without what the user
+    changed, by dotted key; the record's own config where the row is not known."""
+    info = record.info
+    protocol, preset = str(info.get("protocol") or ""), str(info.get("preset") or "default")
+    held = info.get("config")
+    own = cfg.flat(held) if isinstance(held, Mapping) else {}
+    if not _row_layers(record.method, protocol):
+        return own
+    return _base(record.method, preset, protocol) or own
+
+
 Files = tuple[str, str, str]  # dataset, variant, fingerprint of its files
 
 
@@ -111,12 +123,14 @@ def backbone_of(record: CellRecord) -> tuple[str, str]:
 
 def without_boxes(record: CellRecord) -> bool:
     """Whether the method asks for boxes and had none, unless its protocol's row wants it so."""
-    boxes = record.info.get("boxes")
-    if not isinstance(boxes, Mapping) or not boxes:
-        return False
-    answered = boxes.get("answered") or not boxes.get("unanswered")
-    if boxes.get("source") != "none" and answered:
-        return False
+    boxes, held = record.info.get("boxes"), record.info.get("config")
+    config = cfg.flat(held) if isinstance(held, Mapping) else {}
+    if config.get("grounding.enabled") is not False:  # not switched off
+        if not isinstance(boxes, Mapping) or not boxes:
+            return False
+        answered = boxes.get("answered") or not boxes.get("unanswered")
+        if boxes.get("source") != "none" and answered:
+            return False
     preset = str(record.info.get("preset") or "default")
     base = _base(record.method, preset, str(record.info.get("protocol") or "")) or {}
     return base.get("grounding.enabled") is not False

@@ -45,7 +45,7 @@ def pages(
             if (defects := defect_page(store, main, row)) is not None:
                 made.append(defects)
         shots = few_shot_page(board, published)
-        made += [*([shots] if shots else []), *ablation_pages(ablations, published)]
+        made += [*([shots] if shots else []), *ablation_pages(store, ablations, published)]
     return made
 
 

@@ -272,10 +272,15 @@ def conditions(board: Board) -> list[str]:
 
 def _configuration_notes(board: Board) -> list[str]:
     """What each column was told beyond its method's preset, and which one lacked its boxes."""
-    out = [f"{c.head}: {c.overrides}." for c in board.columns if c.overrides]
-    bare = [c.title for c in board.columns if not c.configuration.boxes]
+    # A heading that shows all of them needs no footnote.
+    out = [
+        f"{c.head}: {c.overrides}."
+        for c in board.columns
+        if f", {c.overrides}]" not in c.title and f"[{c.overrides}]" not in c.title and c.overrides
+    ]
+    bare = dict.fromkeys(c.plain for c in board.columns if not c.configuration.boxes)
     if bare:
-        out.append(f"No boxes: {', '.join(bare)} asks for a detector's boxes and had none.")
+        out.append(f"Without the detector's boxes that the method asks for: {', '.join(bare)}.")
     return out
 
 

@@ -64,11 +64,12 @@ def _table(
 ) -> Table:
     lines, data = [], []
     for category, defect in kinds:
-        figures = []
+        figures, most = [], 0
         for column in board.columns:
             held = board.of(column.label, row.name)
             images = images_of(r for (name, _), r in held.items() if name == category)
             value, count = _figure(frames[column.label].get(category, []), defect, metric)
+            most = max(most, count)
             figures.append(Figure(value, None, int(value is not None), 1, images=images))
             data.append(
                 {
@@ -86,8 +87,7 @@ def _table(
             (Span(f.text if f.value is not None else UNDEFINED, place),)
             for f, place in zip(figures, places)
         )
-        count = max(int(d["images"]) for d in data[-len(board.columns) :])
-        lines.append(Line(f"{category}, {defect} ({count})", cells))
+        lines.append(Line(f"{category}, {defect} ({most})", cells))
     heads = tuple(c.head for c in board.columns)
     title = f"{METRICS[metric].full_title} by type of defect"
     return Table(

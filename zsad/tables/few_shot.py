@@ -10,8 +10,10 @@ from zsad.errors import ZsadError
 from zsad.metrics import spec
 from zsad.protocols import load_protocol
 from zsad.results.aggregate import Figure, over_categories, ranks
+from zsad.results.effect import Place, without_effect
 from zsad.results.published import MEAN, Published
-from zsad.results.store import safe_name
+from zsad.results.records import CellRecord
+from zsad.results.store import ResultStore, safe_name
 from zsad.tables.by_dataset import banner, conditions, not_computed
 from zsad.tables.model import Line, Page, Span, Spans, Table
 from zsad.tables.results_matrix import GROUP_ORDER, Board, Cells, DatasetRow, MatrixColumn
@@ -92,7 +94,7 @@ def _title(column: MatrixColumn) -> str:
     return f"{column.plain.split(':')[0]}{suffix}"
 
 
-def ablation_pages(board: Board, published: bool = False) -> list[Page]:
+def ablation_pages(store: ResultStore, board: Board, published: bool = False) -> list[Page]:
     """One page per protocol that has rows, its rows in their order by datasets."""
     protocols: dict[str, list[MatrixColumn]] = {}
     for column in board.columns:
@@ -117,9 +119,27 @@ def ablation_pages(board: Board, published: bool = False) -> list[Page]:
         name = f"{safe_name(board.name)}/ablation-{safe_name(protocol)}"
         used = replace(board, columns=columns)
         how = "Figures in percent, in the order of the protocol; – undefined."
-        notes = (*banner(board), how, *not_computed(used), *conditions(used))
+        idle = _idle(store, board, columns)
+        notes = (*banner(board), how, *idle, *not_computed(used), *conditions(used))
         pages.append(Page(name, title, tuple(tables), notes))
     return pages
+
+
+def _idle(store: ResultStore, board: Board, columns: Sequence[MatrixColumn]) -> list[str]:
+    """A sentence per row whose switch changed nothing."""
+    rows: dict[str, dict[Place, CellRecord]] = {}
+    for column in columns:
+        rows[column.label] = {
+            (row.name, category, seed): record
+            for row in board.rows
+            for (category, seed), record in board.of(column.label, row.name).items()
+        }
+    heads = {column.label: column.head for column in columns}
+    return [
+        f"No effect: {heads[label]} changed neither map nor score of any image: equal to "
+        f"{heads[other]}."
+        for label, other in without_effect(store, rows)
+    ]
 
 
 def _printed_name(column: MatrixColumn) -> str:

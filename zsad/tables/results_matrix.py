@@ -284,7 +284,7 @@ def _row(name: str, categories: list[str]) -> DatasetRow:
         return DatasetRow(name, name, "", 10_000, tuple(categories), name)
     order = {c: i for i, c in enumerate(spec.categories)}
     ordered = sorted(categories, key=lambda c: (order.get(c, len(order)), c))
-    own = len(spec.categories)
+    own = sum(c.group == "test" for c in spec.categories.values())  # those that are evaluated
     return DatasetRow(name, spec.title, spec.domain, spec.order, tuple(ordered), name, own)
 
 
