@@ -220,6 +220,24 @@ def to_dict(config: Any) -> dict[str, Any]:
     return typing.cast("dict[str, Any]", json.loads(json.dumps(dataclasses.asdict(config))))
 
 
+# ------------------------------------------------------------------------------ identity
+_ADDED = "zsad.added"
+
+
+def added(default: Any = dataclasses.MISSING, *, default_factory: Any = dataclasses.MISSING) -> Any:
+    """Declare a key of a schema that came after results were stored.
+
+    It enters an identity (:func:`identity`) only where it differs from its default, so that
+    what was stored without it is still found.  The default stays what it is for ever.
+    """
+    if default is dataclasses.MISSING and default_factory is dataclasses.MISSING:
+        raise TypeError("a key that is added later needs a default")
+    found: Any = dataclasses.field(
+        default=default, default_factory=default_factory, metadata={_ADDED: True}
+    )
+    return found
+
+
 def digest(value: Any, length: int = 12) -> str:
     """Return a stable hex digest of a JSON-ready value."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)

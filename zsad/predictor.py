@@ -32,6 +32,10 @@ from zsad.types import (
 )
 
 
+References = Sequence[Any] | Tensor | Mapping[str, "Sequence[Any] | Tensor"]
+"""Normal images: pictures, or a tensor [K, 3, S, S]; for all classes, or by class name."""
+
+
 class LoadedMethod:
     """A method with its backbone.  Not thread-safe.
 
@@ -54,6 +58,7 @@ class LoadedMethod:
         self.image_size = self.request.variant.image_size
         self._preprocess = Preprocess.for_backbone(backbone.info, self.image_size)
         self._text: dict[str, Any] = {}
+        self._prepared: dict[str, Category] = {}  # those whose text is in _text
 
     # ------------------------------------------------------------------------ prediction
     def predict(
@@ -175,10 +180,16 @@ class LoadedMethod:
         images: Tensor,
         class_names: str | Sequence[str] = "object",
         boxes: Sequence[Mapping[str, Any] | None] | None = None,
-        references: Sequence[Image.Image] = (),
+        references: References = (),
         explanations: int = 5,
+        kinds: str | Sequence[str] | None = None,
+        domains: str | Sequence[str] | None = None,
     ) -> list[Prediction]:
-        """Score images [B, 3, S, S] that are already normalised at the model's input size.
+        """Score images [B, 3, S, S] as the encoder takes them: preprocessed, of its input size.
+
+        ``references``: normal images for few-shot methods, pictures or a tensor [K, 3, S, S]; where
+        classes have their own, by class name.  ``kinds``: ``object`` or ``texture``, ``domains``:
+        ``industrial`` or ``medical``, one for all or one each (methods whose prompts depend on it).
 
         ``boxes``: per image ``{"boxes": [[cx, cy, w, h]], "scores": [...], "phrases": [...]}``,
         the detector's raw answer (0..1), or None.  Maps are float32 [S, S].
@@ -195,10 +206,8 @@ class LoadedMethod:
                 f"images have shape {tuple(images.shape)}, expected [B, 3, {size}, {size}]; "
                 f"give another image_size to load_method, or use predict for pictures"
             )
-        context = self._context(class_names, len(images), boxes)
-        near = self._reference_features(references)
-        if near is not None:
-            context.references = {c.key: near for c in context.categories}
+        context = self._context(class_names, len(images), boxes, kinds=kinds, domains=domains)
+        context.references = self._references(references, context.categories)
         features = self.backbone.encode_image(images.to(self.device), self.request)
         if self.method.transductive:
             context.population = features
@@ -299,6 +308,8 @@ class LoadedMethod:
         count: int,
         boxes: Sequence[Any] | None,
         text: bool = True,
+        kinds: str | Sequence[str] | None = None,
+        domains: str | Sequence[str] | None = None,
     ) -> ScoreContext:
         names = [class_names] * count if isinstance(class_names, str) else list(class_names)
         if len(names) != count:
@@ -309,12 +320,20 @@ class LoadedMethod:
             raise RequestError(
                 f"{len(boxes)} box entries for {count} images; give one per image (None for none)"
             )
-        categories = [category_of(n) for n in names]
+        categories = [
+            category_of(*given)
+            for given in zip(
+                names,
+                _one_each("kinds", kinds, "object", count),
+                _one_each("domains", domains, "industrial", count),
+            )
+        ]
         encoder = self.backbone.text_encoder(self.request.variant)
-        missing = {c.key: c for c in categories if c.key not in self._text}
+        missing = {c.key: c for c in categories if self._prepared.get(c.key) != c}
         if text and missing:
             with torch.no_grad():
                 self._text.update(self.method.prepare_text(list(missing.values()), encoder))
+            self._prepared.update(missing)
         return ScoreContext(
             categories=categories,
             text=self._text,
@@ -334,7 +353,30 @@ class LoadedMethod:
             provider = grounding.provider(wanted, device=str(self.device))
             context.boxes = provider.boxes_of_pictures(pictures, context.categories, paths)
 
-    def _reference_features(self, references: Sequence[Any]) -> ImageFeatures | None:
+    def _references(
+        self, references: References, categories: Sequence[Category]
+    ) -> dict[str, ImageFeatures]:
+        """The features of the references by category, encoded once a category; {} for zero shots."""
+        if not self.method.shots:
+            return {}
+        if not isinstance(references, Mapping):
+            near = self._reference_features(references)
+            return {} if near is None else {c.key: near for c in categories}
+        found: dict[str, ImageFeatures] = {}
+        for category in categories:
+            if category.key in found:
+                continue
+            if category.key not in references:
+                raise RequestError(
+                    f"references: there are none of '{category.key}', only of "
+                    f"{', '.join(map(str, references)) or 'no class'}; give each class its own"
+                )
+            near = self._reference_features(references[category.key])
+            if near is not None:
+                found[category.key] = near
+        return found
+
+    def _reference_features(self, references: Any) -> ImageFeatures | None:
         """The features of a few-shot method's references, encoded once; None for zero shots."""
         if not self.method.shots:
             return None
@@ -343,7 +385,10 @@ class LoadedMethod:
                 f"method '{self.method.name}' needs {self.method.shots} normal reference pictures, "
                 f"got {len(references)}; pass references=[...]"
             )
-        return self._encode([open_picture(r) for r in references[: self.method.shots]])
+        chosen = references[: self.method.shots]
+        if isinstance(chosen, Tensor):
+            return self.backbone.encode_image(chosen.float().to(self.device), self.request)
+        return self._encode([open_picture(r) for r in chosen])
 
 
 def _one_per_picture(what: str, values: Sequence[Any], images: Sequence[Any]) -> None:
@@ -375,12 +420,32 @@ def _attempt(
     return found
 
 
-def category_of(class_name: str) -> Category:
-    """The category of a spoken or raw class name: "metal_nut" and "metal nut" are the same."""
+def _one_each(
+    what: str, given: str | Sequence[str] | None, default: str, count: int
+) -> Sequence[str]:
+    if given is None or isinstance(given, str):
+        return [given or default] * count
+    if len(given) != count:
+        raise RequestError(f"{len(given)} {what} for {count} images; give one, or one per image")
+    return given
+
+
+def category_of(class_name: str, kind: str = "object", domain: str = "industrial") -> Category:
+    """The category of a spoken or raw class name: "metal_nut" and "metal nut" are the same, but for
+    methods that say the raw one.
+
+    Raises :class:`RequestError` for an empty name, and for another kind or domain than there are.
+    """
+    for what, value, known in (
+        ("kind", kind, ("object", "texture")),
+        ("domain", domain, ("industrial", "medical")),
+    ):
+        if value not in known:
+            raise RequestError(f"{what} '{value}' is not one of: {', '.join(known)}")
     spoken = " ".join(str(class_name).replace("_", " ").split())
     if not spoken:
         raise RequestError("the class name is empty; say what the picture shows, e.g. 'metal nut'")
-    return Category(dataset="", key=str(class_name), class_name=spoken)
+    return Category("", str(class_name), spoken, domain, kind)  # type: ignore[arg-type]
 
 
 def _boxes(value: Any) -> Boxes | None:

@@ -72,12 +72,18 @@ class EncoderVariant:
     ``pos_interp``: ``bicubic_aa`` (open_clip's own), ``bicubic`` (released FiLo) or ``bilinear``
     (released AnomalyCLIP and FAPrompt).  ``activation``: ``weights`` (the one the weights were
     trained with) or ``gelu`` (released FiLo, both towers).  ``image_size``: pixels, 0 = the
-    backbone's own.
+    backbone's own.  ``input``: ``normalised`` by the weights' mean and deviation, or ``unit`` =
+    values in [0, 1] as they are (released MVFA-AD).  ``resize``: the filter that brings a picture
+    to ``image_size``: that of the ``weights``, or ``bilinear`` (released AnoVL).
+
+    Also a group of config keys: a method that offers another variant has it as ``encoder.*``.
     """
 
     image_size: int = 0
     pos_interp: Literal["bicubic_aa", "bicubic", "bilinear"] = "bicubic_aa"
     activation: Literal["weights", "gelu"] = "weights"
+    input: Literal["normalised", "unit"] = "normalised"
+    resize: Literal["weights", "bilinear"] = "weights"
 
 
 @dataclass(frozen=True)
@@ -196,16 +202,26 @@ class ImageFeatures:
 
 
 # -------------------------------------------------------------------------------- data
+Names = Literal["spoken", "released"]
+"""Which name of a category prompts say: see :class:`Category`."""
+
+
 @dataclass(frozen=True)
 class Category:
     """One evaluation category.  ``key`` is the canonical name ("metal_nut"), ``class_name`` the
-    spoken one that prompts use ("metal nut")."""
+    spoken one that prompts use ("metal nut").  ``released_name``: the one that the authors'
+    scripts put into prompts, the name of the folder; empty: the key."""
 
     dataset: str
     key: str
     class_name: str
     domain: Literal["industrial", "medical"] = "industrial"
     kind: Literal["object", "texture"] = "object"
+    released_name: str = ""
+
+    def said(self, names: Names) -> str:
+        """Return the name that prompts say."""
+        return self.class_name if names == "spoken" else self.released_name or self.key
 
 
 @dataclass(frozen=True)
@@ -268,6 +284,8 @@ class Scores:
     method's :meth:`image_score` mixes in map maxima.  ``parts``: anything that
     :meth:`image_score` or :meth:`explain` needs again.  ``boxes``: the detections that protect
     the map, one entry per image, where the method chose among the detector's; None: all of them.
+    ``added``: further anomaly values [B, h, w], one per stage, that are enlarged as ``maps`` are
+    and added to their probabilities (few-shot distances, say).
     """
 
     maps: list[Tensor]
@@ -275,6 +293,7 @@ class Scores:
     kind: Literal["logits", "values"] = "logits"
     parts: dict[str, Any] = field(default_factory=dict)
     boxes: Sequence[Boxes | None] | None = None
+    added: list[Tensor] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -401,10 +420,14 @@ class ScoreContext:
 
 @dataclass
 class TrainBatch:
-    """Targets of a training batch: ``masks`` [B, 1, H, W] float {0, 1}, ``labels`` [B] int."""
+    """Targets of a training batch: ``masks`` [B, 1, H, W] float {0, 1}, ``labels`` [B] int.
+
+    ``has_mask`` [B] bool: whether a mask is known; None: all are.  An unknown one is all zero.
+    """
 
     masks: Tensor
     labels: Tensor
+    has_mask: Tensor | None = None
 
 
 # ----------------------------------------------------------------------------- the store

@@ -24,3 +24,9 @@ TEMPLATES = (
     *(f"a photo of {the} {size} {{}}." for size in _SIZES for the in ("a", "the")),
     *(f"a photo of {the} {{}} for {task}." for task in _TASKS for the in ("a", "the")),
 )
+
+_DOUBLED = "a jpeg corrupted photo of the {}."
+_MISSING = ("a cropped photo of a {}.", "a jpeg corrupted photo of a {}.")
+REPRODUCTION = (*(t for t in TEMPLATES if t not in _MISSING), _DOUBLED)
+"""The 21 of the re-implementation by AnomalyCLIP's authors (Accurate-WinCLIP, eef4f8c): two of the
+paper's are missing, and one counts twice."""
