@@ -237,7 +237,12 @@ class LoadedMethod:
         )
         maps = built.final.float().cpu().numpy()
         return [
-            Prediction(score, maps[i], list(reasons[i]) if reasons else [])
+            Prediction(
+                score,
+                maps[i],
+                list(reasons[i]) if reasons else [],
+                info={name: float(values[i]) for name, values in scores.info.items()},
+            )
             for i, score in enumerate(image_scores.cpu().tolist())
         ]
 

@@ -284,7 +284,7 @@ class Scores:
     method's :meth:`image_score` mixes in map maxima.  ``parts``: anything that
     :meth:`image_score` or :meth:`explain` needs again.  ``boxes``: the detections that protect
     the map, one entry per image, where the method chose among the detector's; None: all of them.
-    ``added``: further anomaly values [B, h, w], one per stage, that are enlarged as ``maps`` are
+    ``info``: figures [B] about the images by name.  ``added``: further anomaly values [B, h, w], one per stage, that are enlarged as ``maps`` are
     and added to their probabilities (few-shot distances, say).
     """
 
@@ -293,6 +293,7 @@ class Scores:
     kind: Literal["logits", "values"] = "logits"
     parts: dict[str, Any] = field(default_factory=dict)
     boxes: Sequence[Boxes | None] | None = None
+    info: dict[str, Tensor] = field(default_factory=dict)
     added: list[Tensor] = field(default_factory=list)
 
 
@@ -364,6 +365,8 @@ class Prediction:
     """``image_score``: anomaly score; ``anomaly_map``: float32 array [H, W].
 
     ``files``: what was written, by kind.  ``error``: why there is no score (NaN) and no map (None).
+    ``info``: figures about the picture by name; ``raw_score``: the image score before the method
+    stretched it over the pictures of its category.
     """
 
     image_score: float
@@ -373,6 +376,7 @@ class Prediction:
     thresholds: Thresholds | None = None
     files: dict[str, str] = field(default_factory=dict)
     error: str = ""
+    info: dict[str, float] = field(default_factory=dict)
 
     @property
     def anomalous(self) -> bool | None:

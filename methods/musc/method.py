@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from zsad import maps as dense
 from zsad.errors import RequestError
 from zsad.method import Method, chosen_blocks
 from zsad.methods.musc.config import Config
@@ -37,15 +38,18 @@ if TYPE_CHECKING:
 
 CLS = Tap("cls")
 ELEMENTS = 1 << 25  # numbers in the largest table of similarities
+IMAGES_ENLARGED = 8  # at a time
 
 
 @dataclass(frozen=True)
 class PopulationScores:
-    """Scores of a whole population: ``maps`` [N, L] and ``image`` [N], both in [0, 1]."""
+    """Scores of a whole population: ``maps`` [N, L] and ``image`` [N], both in [0, 1] (``maps`` in
+    [0, 2] for whole distances); ``raw`` [N]: ``image`` before it was stretched."""
 
     population: weakref.ref[ImageFeatures]
     maps: Tensor
     image: Tensor
+    raw: Tensor
 
 
 class MuSc(Method):
@@ -65,7 +69,7 @@ class MuSc(Method):
         return True
 
     def feature_request(self) -> FeatureRequest:
-        return FeatureRequest.of(CLS, *self.taps)
+        return FeatureRequest.of(CLS, *self.taps, variant=self.config.encoder)
 
     def prepare_text(self, categories: Sequence[Category], text: TextEncoder) -> dict[str, Any]:
         """Return nothing: no text is read."""
@@ -73,7 +77,9 @@ class MuSc(Method):
 
     # -------------------------------------------------------------------------- scoring
     def score(self, features: ImageFeatures, context: ScoreContext) -> Scores:
-        """Half the Euclidean distances of unit patches, [B, h, w] in [0, 1]; image [B].
+        """Euclidean distances of unit patches, halved or not, [B, h, w]; image [B].
+
+        ``info``: the image's ``raw_score``, before it is stretched over the population.
 
         Raises :class:`RequestError` for a population of one image, or one without this batch.
         """
@@ -84,12 +90,17 @@ class MuSc(Method):
                 "give more images at once"
             )
         if self._known is None or self._known.population() is not population:
-            self._known = self._score_population(population)
+            dataset = context.categories[0].dataset if context.categories else ""
+            counts = self.config.neighbours_on.get(dataset, self.config.image_neighbours)
+            self._known = self._score_population(population, counts)
         rows = _rows_of(features, population)
         maps = self._known.maps[rows].unflatten(1, features.grid)
-        return Scores([maps], self._known.image[rows], "values")
+        image, raw = self._known.image[rows], self._known.raw[rows]
+        return Scores([maps], image, "values", info={"raw_score": raw})
 
-    def _score_population(self, population: ImageFeatures) -> PopulationScores:
+    def _score_population(
+        self, population: ImageFeatures, neighbours: Sequence[int]
+    ) -> PopulationScores:
         """Score every image against all others: mean over layers and degrees."""
         count = population.batch_size
         maps = torch.zeros(count, population.grid[0] * population.grid[1])
@@ -99,8 +110,20 @@ class MuSc(Method):
                 patches = aggregate(population.patches(tap).float(), population.grid, degree)
                 maps += mutual_scores(patches, self.config.nearest)
         maps /= len(self.taps) * len(self.config.degrees)
-        image = rescore(maps.amax(1), population[CLS].float(), self.config.image_neighbours)
-        return PopulationScores(weakref.ref(population), maps, image)
+        if self.config.distance == "euclidean":
+            maps *= 2
+        largest = maps.amax(1)
+        if self.config.image_maximum == "pixels":
+            size = population.grid[0] * self.backbone.patch
+            parts = maps.unflatten(1, population.grid).split(IMAGES_ENLARGED)
+            largest = torch.cat([dense.upsample(p, size, True).amax((1, 2)) for p in parts])
+        cls = population[CLS].float()
+        raw = rescore(largest, cls, neighbours, self.config.negative_cosines)
+        image = raw
+        if self.config.stretch:  # what is linear may come after: the weights of an image add up to 1
+            low, high = largest.amin(), largest.amax()
+            image = (raw - low) / (high - low).clamp_min(torch.finfo(raw.dtype).tiny)
+        return PopulationScores(weakref.ref(population), maps, image, raw)
 
     def map_spec(self) -> MapSpec:
         sigma = self.config.sigma
@@ -191,14 +214,18 @@ def mutual_scores(patches: Tensor, nearest: float) -> Tensor:
 
 
 # -------------------------------------------------------------------------- Sec. 3.3: RsCIN
-def rescore(scores: Tensor, cls: Tensor, neighbours: Sequence[int]) -> Tensor:
+def rescore(
+    scores: Tensor, cls: Tensor, neighbours: Sequence[int], negative: bool = False
+) -> Tensor:
     """Return image scores [N] averaged over each image's nearest ones by class token [N, E].
 
-    Weights are cosines; an image is its own nearest neighbour.  Mean over the numbers of
-    ``neighbours``.  A number above N counts as N.
+    Weights are cosines, ``negative`` ones 0 unless they are asked for; an image is its own nearest
+    neighbour.  Mean over the numbers of ``neighbours``.  A number above N counts as N.
     """
     unit = F.normalize(cls, dim=-1)
-    similarity = (unit @ unit.T).clamp_min(0)
+    similarity = unit @ unit.T
+    if not negative:
+        similarity = similarity.clamp_min(0)
     similarity.fill_diagonal_(1.0)
     rounds = []
     for k in neighbours:
