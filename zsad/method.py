@@ -156,6 +156,7 @@ class Method(lightning.LightningModule):
     """Base of all methods.  Sub-classes set :attr:`name` and take ``(config, backbone)``."""
 
     name: ClassVar[str] = ""
+    needs_masks: ClassVar[bool] = True  # whether training needs the mask of every anomalous image
 
     def __init__(self, config: Any, backbone: BackboneInfo) -> None:
         super().__init__()
@@ -187,6 +188,14 @@ class Method(lightning.LightningModule):
         """Return the final image score [B]; the default is ``scores.image``."""
         return scores.image
 
+    def over_category(self, scores: Tensor, info: Mapping[str, Tensor]) -> Tensor:
+        """Return the final image scores [N] of all images of a category, from what
+        :meth:`image_score` gave each [N] and their figures ``Scores.info`` [N].
+
+        Called where :attr:`stretches` says so, for the test images of one category together.
+        """
+        return scores
+
     def explain(
         self,
         features: ImageFeatures,
@@ -206,7 +215,13 @@ class Method(lightning.LightningModule):
 
     @property
     def transductive(self) -> bool:
-        """True if :meth:`score` needs ``context.population`` (all test images at once)."""
+        """True if a score depends on all test images of its category: :meth:`score` needs
+        ``context.population``, or :meth:`over_category` has the last word."""
+        return self.stretches
+
+    @property
+    def stretches(self) -> bool:
+        """True if image scores are final only when those of the whole category are known."""
         return False
 
     def box_request(self, categories: Sequence[Category]) -> BoxRequest | None:
@@ -300,6 +315,13 @@ class Method(lightning.LightningModule):
         wanted = set(names)
         for name, parameter in self.named_parameters():
             parameter.requires_grad_(name in wanted)
+
+
+def stretched(scores: Tensor, over: Tensor) -> Tensor:
+    """Bring ``scores`` to the scale on which ``over`` [N] runs from 0 to 1; all 0 where it does
+    not vary."""
+    low, high = over.amin(), over.amax()
+    return (scores - low) / (high - low) if high > low else torch.zeros_like(scores)
 
 
 def new_method(entry: MethodEntry, config: Any, info: BackboneInfo, seed: int = 0) -> Method:

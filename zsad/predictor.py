@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,6 @@ from zsad.types import (
     TrainBatch,
 )
 
-
 References = Sequence[Any] | Tensor | Mapping[str, "Sequence[Any] | Tensor"]
 """Normal images: pictures, or a tensor [K, 3, S, S]; for all classes, or by class name."""
 
@@ -56,7 +56,7 @@ class LoadedMethod:
         self.report = list(report)
         self.request = feature_request(method, image_size)
         self.image_size = self.request.variant.image_size
-        self._preprocess = Preprocess.for_backbone(backbone.info, self.image_size)
+        self._preprocess = Preprocess.for_variant(backbone.info, self.request.variant)
         self._text: dict[str, Any] = {}
         self._prepared: dict[str, Category] = {}  # those whose text is in _text
 
@@ -209,9 +209,22 @@ class LoadedMethod:
         context = self._context(class_names, len(images), boxes, kinds=kinds, domains=domains)
         context.references = self._references(references, context.categories)
         features = self.backbone.encode_image(images.to(self.device), self.request)
-        if self.method.transductive:
-            context.population = features
-        return self._score(features, context, explanations)
+        if not self.method.transductive:
+            return self._score(features, context, explanations)
+        found: dict[int, Prediction] = {}
+        for rows in _by_category(context.categories).values():
+            own = features if len(rows) == len(images) else features.select(rows)
+            together = replace(
+                context,
+                categories=[context.categories[i] for i in rows],
+                boxes=None if context.boxes is None else [context.boxes[i] for i in rows],
+                uids=[context.uids[i] for i in rows],
+                population=own,
+            )
+            scored = self._score(own, together, explanations)
+            conclude(self.method, scored)
+            found.update(zip(rows, scored))
+        return [found[i] for i in range(len(images))]
 
     @torch.no_grad()
     def _score(
@@ -275,15 +288,15 @@ class LoadedMethod:
     def losses(
         self,
         images: Tensor,
-        masks: Tensor,
+        masks: Tensor | None,
         labels: Tensor,
         class_names: str | Sequence[str] = "object",
         phase: str | None = None,
     ) -> dict[str, Tensor]:
         """Run one training forward without a step and return the named loss terms.
 
-        ``images`` [B, 3, S, S] normalised, ``masks`` [B, S, S] or [B, 1, S, S] in {0, 1},
-        ``labels`` [B].  The key ``total`` is what training minimises; gradients flow to the
+        ``images`` [B, 3, S, S] as the encoder takes them, ``masks`` [B, S, S] or [B, 1, S, S] in
+        {0, 1}, None: unknown (for methods that train without), ``labels`` [B].  The key ``total`` is what training minimises; gradients flow to the
         method's parameters.  ``phase``: the training phase, by default the first.
         Raises :class:`RequestError` for a training-free method.
         """
@@ -296,9 +309,7 @@ class LoadedMethod:
                 f"method '{self.method.name}' has no phase '{name}'; phases: {', '.join(phases)}"
             )
         images = torch.as_tensor(images, dtype=torch.float32).to(self.device)
-        masks = torch.as_tensor(masks, dtype=torch.float32).to(self.device)
-        masks = masks[:, None] if masks.ndim == 3 else masks
-        targets = TrainBatch(masks, torch.as_tensor(labels).long().to(self.device))
+        targets = self._targets(images, masks, torch.as_tensor(labels).long().to(self.device))
         context = self._context(class_names, len(images), None, text=False)
         features = self.backbone.encode_image(images, self.request)
         self.method.train()
@@ -307,6 +318,16 @@ class LoadedMethod:
         return self.method.losses(features, targets, context)
 
     # --------------------------------------------------------------------------- helpers
+    def _targets(self, images: Tensor, masks: Tensor | None, labels: Tensor) -> TrainBatch:
+        """Raises :class:`RequestError` where masks are unknown and the method needs them."""
+        if masks is None:
+            if self.method.needs_masks:
+                raise RequestError(f"method '{self.method.name}' is trained on masks; give masks")
+            unknown = torch.zeros(len(images), dtype=torch.bool, device=self.device)
+            return TrainBatch(torch.zeros_like(images[:, :1]), labels, unknown)
+        masks = torch.as_tensor(masks, dtype=torch.float32).to(self.device)
+        return TrainBatch(masks[:, None] if masks.ndim == 3 else masks, labels)
+
     def _context(
         self,
         class_names: str | Sequence[str],
@@ -394,6 +415,35 @@ class LoadedMethod:
         if isinstance(chosen, Tensor):
             return self.backbone.encode_image(chosen.float().to(self.device), self.request)
         return self._encode([open_picture(r) for r in chosen])
+
+
+def conclude(method: Method, predictions: Sequence[Prediction]) -> None:
+    """Let the method finish the image scores of one whole category, where it wants to; each
+    prediction keeps what it was before as ``info["raw_score"]``.
+
+    Raises :class:`RequestError` for a single picture.
+    """
+    if not method.stretches:
+        return
+    if len(predictions) < 2:
+        raise RequestError(
+            f"preset '{method.config.preset}' of {method.name} stretches scores over all pictures of "
+            f"a category and needs at least two of them; give more, or {method.name}.stretch=false"
+        )
+    scores = torch.tensor([p.image_score for p in predictions])
+    info = {name: torch.tensor([p.info[name] for p in predictions]) for name in predictions[0].info}
+    final = method.over_category(scores, info).tolist()
+    for prediction, value in zip(predictions, final):
+        prediction.info["raw_score"] = prediction.image_score
+        prediction.image_score = value
+
+
+def _by_category(categories: Sequence[Category]) -> dict[str, list[int]]:
+    """Rows by category, in order of appearance."""
+    rows: dict[str, list[int]] = {}
+    for i, category in enumerate(categories):
+        rows.setdefault(category.key, []).append(i)
+    return rows
 
 
 def _one_per_picture(what: str, values: Sequence[Any], images: Sequence[Any]) -> None:

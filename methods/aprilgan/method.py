@@ -1,8 +1,9 @@
-"""APRIL-GAN (Chen et al. 2023), zero-shot track, in the order of the paper.
+"""APRIL-GAN (Chen et al. 2023), zero-shot and few-shot track, in the order of the paper.
 
 A linear layer per feature stage carries patch tokens of the ordinary path into the joint space;
 they are compared with the label embeddings of a state prompt ensemble.  The image score comes
-from the class token alone.
+from the class token alone.  Few-shot: the distances of the patch tokens, as they are, to those of
+normal images are added to the map, and its maximum to the image score.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from torch import Tensor, nn
 
 from zsad.data import mosaic
 from zsad.ensemble import rank_phrases
-from zsad.method import ImportedCheckpoint, TrainPhase, chosen_blocks
+from zsad.memory import bank_of
+from zsad.method import ImportedCheckpoint, TrainPhase, chosen_blocks, stretched
 from zsad.methods.aprilgan import convert
 from zsad.methods.aprilgan.config import Config
 from zsad.methods.aprilgan.prompts import TEMPLATES
@@ -55,7 +57,11 @@ class AprilGAN(StageMethod):
         self._auxiliary: tuple[str, ...] = ()  # the datasets that it is trained on
 
     def feature_request(self) -> FeatureRequest:
-        return FeatureRequest.of(CLS, *self.taps)
+        return FeatureRequest.of(CLS, *self.taps, variant=self.config.encoder)
+
+    def word(self, category: Category) -> str:
+        """Return the name of a category that the prompts say."""
+        return category.said(self.config.names)
 
     # -------------------------------------------------------------------------- scoring
     def logits(self, features: ImageFeatures, pair: Tensor) -> list[Tensor]:
@@ -65,12 +71,49 @@ class AprilGAN(StageMethod):
         return self.stage_logits(patches, pair, features.grid)
 
     def score(self, features: ImageFeatures, context: ScoreContext) -> Scores:
-        """Image: probability [B] from the class token; maps: pair logits per layer."""
+        """Image: probability [B] from the class token; maps: pair logits per layer, and with
+        ``shots`` the distances to the references, too."""
         pair = torch.stack([context.text[c.key].pair for c in context.categories])
         cls = F.normalize(features[CLS].float(), dim=-1)
         cosine = torch.einsum("be,bce->bc", cls, pair)
         image = (self.config.scale * cosine).softmax(-1)[:, 1]
-        return Scores(self.logits(features, pair), image)
+        if not self.config.shots:
+            return Scores(self.logits(features, pair), image)
+        added = self.distances(features, context)
+        return Scores(
+            self.logits(features, pair), image, added=added, info={"zero_shot_score": image}
+        )
+
+    def distances(self, features: ImageFeatures, context: ScoreContext) -> list[Tensor]:
+        """Return 1 - cosine of every patch and its nearest in the references, per layer:
+        K tensors [B, h, w] in [0, 2]."""
+        keys = [c.key for c in context.categories]
+        found = [
+            torch.empty(len(keys), *features.grid, device=features[t].device) for t in self.taps
+        ]
+        for key in sorted(set(keys)):
+            rows = [i for i, other in enumerate(keys) if other == key]
+            for tap, out in zip(self.taps, found):
+                bank = bank_of(context.references[key], tap, patches=True)
+                distance = 2 * bank.distance(features.patches(tap)[rows])
+                out[rows] = distance.unflatten(1, features.grid)
+        return found
+
+    def image_score(self, scores: Scores, maps: BuiltMaps) -> Tensor:
+        """Return the class token's probability; with ``shots`` its mean with the map's maximum."""
+        if not self.config.shots:
+            return scores.image
+        return (scores.image + maps.final.amax(dim=(-2, -1))) / 2
+
+    @property
+    def stretches(self) -> bool:
+        return bool(self.config.shots) and self.config.stretch
+
+    def over_category(self, scores: Tensor, info: Mapping[str, Tensor]) -> Tensor:
+        """Stretch the map's part of the few-shot score to [0, 1]."""
+        language = info["zero_shot_score"]
+        largest = 2 * scores - language
+        return (language + stretched(largest, largest)) / 2
 
     def explain(
         self,

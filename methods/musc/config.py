@@ -47,8 +47,6 @@ class Config:
             raise ValueError(f"nearest={self.nearest} must be above 0 and at most 1")
         for counts in (self.image_neighbours, *self.neighbours_on.values()):
             if not counts or any(k < 1 for k in counts):
-                raise ValueError(
-                    f"image_neighbours={list(counts)} must be numbers of 1 or more"
-                )
+                raise ValueError(f"image_neighbours={list(counts)} must be numbers of 1 or more")
         if self.sigma < 0:
             raise ValueError(f"sigma={self.sigma} must be 0 or above")

@@ -7,7 +7,7 @@ In the order of the paper: local neighbourhood aggregation (Sec. 3.1, LNAMD), mu
 from __future__ import annotations
 
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from zsad import maps as dense
 from zsad.errors import RequestError
-from zsad.method import Method, chosen_blocks
+from zsad.method import Method, chosen_blocks, stretched
 from zsad.methods.musc.config import Config
 from zsad.types import (
     BackboneInfo,
@@ -43,13 +43,13 @@ IMAGES_ENLARGED = 8  # at a time
 
 @dataclass(frozen=True)
 class PopulationScores:
-    """Scores of a whole population: ``maps`` [N, L] and ``image`` [N], both in [0, 1] (``maps`` in
-    [0, 2] for whole distances); ``raw`` [N]: ``image`` before it was stretched."""
+    """Scores of a whole population: ``maps`` [N, L], ``image`` [N] and the ``largest`` of each map
+    [N], all in [0, 1], or in [0, 2] for whole distances."""
 
     population: weakref.ref[ImageFeatures]
     maps: Tensor
     image: Tensor
-    raw: Tensor
+    largest: Tensor
 
 
 class MuSc(Method):
@@ -79,7 +79,7 @@ class MuSc(Method):
     def score(self, features: ImageFeatures, context: ScoreContext) -> Scores:
         """Euclidean distances of unit patches, halved or not, [B, h, w]; image [B].
 
-        ``info``: the image's ``raw_score``, before it is stretched over the population.
+        ``info``: the ``largest`` value of an image's own map.
 
         Raises :class:`RequestError` for a population of one image, or one without this batch.
         """
@@ -95,8 +95,17 @@ class MuSc(Method):
             self._known = self._score_population(population, counts)
         rows = _rows_of(features, population)
         maps = self._known.maps[rows].unflatten(1, features.grid)
-        image, raw = self._known.image[rows], self._known.raw[rows]
-        return Scores([maps], image, "values", info={"raw_score": raw})
+        image, largest = self._known.image[rows], self._known.largest[rows]
+        return Scores([maps], image, "values", info={"largest": largest})
+
+    @property
+    def stretches(self) -> bool:
+        return self.config.stretch
+
+    def over_category(self, scores: Tensor, info: Mapping[str, Tensor]) -> Tensor:
+        """Stretch as if each image's own maximum had been stretched before it was averaged with
+        its neighbours': the weights of an image add up to 1."""
+        return stretched(scores, info["largest"])
 
     def _score_population(
         self, population: ImageFeatures, neighbours: Sequence[int]
@@ -118,12 +127,8 @@ class MuSc(Method):
             parts = maps.unflatten(1, population.grid).split(IMAGES_ENLARGED)
             largest = torch.cat([dense.upsample(p, size, True).amax((1, 2)) for p in parts])
         cls = population[CLS].float()
-        raw = rescore(largest, cls, neighbours, self.config.negative_cosines)
-        image = raw
-        if self.config.stretch:  # what is linear may come after: the weights of an image add up to 1
-            low, high = largest.amin(), largest.amax()
-            image = (raw - low) / (high - low).clamp_min(torch.finfo(raw.dtype).tiny)
-        return PopulationScores(weakref.ref(population), maps, image, raw)
+        image = rescore(largest, cls, neighbours, self.config.negative_cosines)
+        return PopulationScores(weakref.ref(population), maps, image, largest)
 
     def map_spec(self) -> MapSpec:
         sigma = self.config.sigma
