@@ -36,6 +36,7 @@ from zsad.types import (
     Sample,
     ScoreContext,
     Scores,
+    Tap,
     TrainBatch,
 )
 
@@ -208,6 +209,17 @@ class Method(lightning.LightningModule):
         return [[] for _ in range(features.batch_size)]
 
     # ------------------------------------------------------------------- optional needs
+    def views(self, images: Tensor) -> Iterable[Tensor]:
+        """Return further views of images [B, 3, S, S], as the encoder takes them: each [B, 3, S, S].
+
+        Their :meth:`view_taps` are in ``context.views``, in this order.  Each is a pass of its own.
+        """
+        return ()
+
+    def view_taps(self) -> frozenset[Tap]:
+        """What :meth:`score` reads of further views."""
+        return frozenset()
+
     @property
     def shots(self) -> int:
         """Normal reference images per category (few-shot); 0 = zero-shot."""

@@ -24,6 +24,7 @@ from zsad.types import (
     Boxes,
     BuiltMaps,
     Category,
+    FeatureRequest,
     ImageFeatures,
     Prediction,
     ScoreContext,
@@ -209,6 +210,7 @@ class LoadedMethod:
         context = self._context(class_names, len(images), boxes, kinds=kinds, domains=domains)
         context.references = self._references(references, context.categories)
         features = self.backbone.encode_image(images.to(self.device), self.request)
+        context.views = self._views(images)
         if not self.method.transductive:
             return self._score(features, context, explanations)
         found: dict[int, Prediction] = {}
@@ -258,6 +260,12 @@ class LoadedMethod:
             )
             for i, score in enumerate(image_scores.cpu().tolist())
         ]
+
+    def _views(self, images: Tensor) -> list[ImageFeatures]:
+        """The features of further views that the method asks for."""
+        request = FeatureRequest(self.method.view_taps(), self.request.variant)
+        views = self.method.views(images.to(self.device))
+        return [self.backbone.encode_image(view, request) for view in views]
 
     @torch.no_grad()
     def _encode(self, pictures: Sequence[Image.Image]) -> ImageFeatures:

@@ -284,8 +284,10 @@ class Scores:
     method's :meth:`image_score` mixes in map maxima.  ``parts``: anything that
     :meth:`image_score` or :meth:`explain` needs again.  ``boxes``: the detections that protect
     the map, one entry per image, where the method chose among the detector's; None: all of them.
-    ``info``: figures [B] about the images by name.  ``added``: further anomaly values [B, h, w], one per stage, that are enlarged as ``maps`` are
-    and added to their probabilities (few-shot distances, say).
+    ``info``: figures [B] about the images by name.  ``carry``: by ``Category.key``, what the
+    category's next image is to be scored with (:attr:`ScoreContext.carry`).  ``added``: further
+    anomaly values [B, h, w], one per stage, that are enlarged as ``maps`` are and added to their
+    probabilities (few-shot distances, say).
     """
 
     maps: list[Tensor]
@@ -294,6 +296,7 @@ class Scores:
     parts: dict[str, Any] = field(default_factory=dict)
     boxes: Sequence[Boxes | None] | None = None
     info: dict[str, Tensor] = field(default_factory=dict)
+    carry: dict[str, Any] = field(default_factory=dict)
     added: list[Tensor] = field(default_factory=list)
 
 
@@ -409,6 +412,10 @@ class ScoreContext:
     by ``Category.key``.  ``population``: features of all test images of the category, for
     transductive methods only, and ``population_uids`` their names (empty: unknown).  ``boxes``:
     detector answers, or None where none was asked for.  ``uids``: stable names of the images.
+    ``carry``: by ``Category.key``, what a method that carries state from image to image left with
+    the image before (:attr:`Scores.carry`); a category's first image finds no entry.  ``views``:
+    the features of further views of the images, one entry per view with B rows each
+    (:meth:`zsad.method.Method.views`).
     """
 
     categories: Sequence[Category]
@@ -420,6 +427,8 @@ class ScoreContext:
     boxes: Sequence[Boxes | None] | None = None
     uids: Sequence[str] = ()
     population_uids: Sequence[str] = ()
+    carry: Mapping[str, Any] = field(default_factory=dict)
+    views: Sequence[ImageFeatures] = ()
 
 
 @dataclass
