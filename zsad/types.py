@@ -132,6 +132,7 @@ class BackboneInfo:
     demo: bool = False  # the bundled demonstration backbone
     random: bool = False  # random weights, asked for explicitly
     native_size: int = 0  # pixels that the weights' position table is made for, 0: unknown
+    logit_scale: float = 100.0  # factor of cosines that the weights were trained with
 
     def grid(self, image_size: int = 0) -> tuple[int, int]:
         """Patch grid (h, w) of a square image of ``image_size`` pixels (0: the default)."""

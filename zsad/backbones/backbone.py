@@ -206,4 +206,5 @@ def describe(
         vv_first=spec.vv_first,
         demo=spec.demo,
         native_size=int(config["vision_cfg"]["image_size"]),
+        logit_scale=float(towers.logit_scale.detach().exp()),
     )
