@@ -254,6 +254,8 @@ class BackboneSettings:
     image_size: int = 0  # pixels; 0: the backbone's default
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     compile: bool = False
+    # of the weights of backbone `file`; auto: quick_gelu, as OpenAI's
+    activation: Literal["auto", "quick_gelu", "gelu"] = added("auto")
 
 
 @dataclasses.dataclass(frozen=True)
