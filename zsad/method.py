@@ -157,7 +157,6 @@ class Method(lightning.LightningModule):
     """Base of all methods.  Sub-classes set :attr:`name` and take ``(config, backbone)``."""
 
     name: ClassVar[str] = ""
-    needs_masks: ClassVar[bool] = True  # whether training needs the mask of every anomalous image
 
     def __init__(self, config: Any, backbone: BackboneInfo) -> None:
         super().__init__()
@@ -248,6 +247,12 @@ class Method(lightning.LightningModule):
     def phases(self) -> list[TrainPhase]:
         """Training phases in order; empty for a training-free method."""
         return []
+
+    @property
+    def needs_masks(self) -> bool:
+        """Whether training needs the mask of every anomalous image; if not, :meth:`losses` finds
+        unknown ones in ``TrainBatch.has_mask``."""
+        return True
 
     def losses(
         self, features: ImageFeatures, batch: TrainBatch, context: ScoreContext

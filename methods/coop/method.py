@@ -215,6 +215,11 @@ class CoOp(Method):
         with torch.no_grad():
             self.prompts.ctx.copy_(text.embed_tokens(tokens)[0, 1 : 1 + count])
 
+    @property
+    def needs_masks(self) -> bool:
+        """The classifier learns from labels alone."""
+        return bool(self.config.loss.pixel_weight)
+
     def losses(
         self, features: ImageFeatures, batch: TrainBatch, context: ScoreContext
     ) -> dict[str, Tensor]:

@@ -77,7 +77,6 @@ class MVFA(StageMethod):
 
     name: ClassVar[str] = "mvfa"
     templates: ClassVar[Sequence[str]] = TEMPLATES
-    needs_masks: ClassVar[bool] = False
     config: Config
 
     def __init__(self, config: Config, backbone: BackboneInfo) -> None:
@@ -166,6 +165,11 @@ class MVFA(StageMethod):
         return found
 
     # ------------------------------------------------------------------------- training
+    @property
+    def needs_masks(self) -> bool:
+        """The image term learns without."""
+        return False
+
     def losses(
         self, features: ImageFeatures, batch: TrainBatch, context: ScoreContext
     ) -> dict[str, Tensor]:
