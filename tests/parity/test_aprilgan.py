@@ -74,8 +74,8 @@ def test_distances_to_the_references(infer: Case) -> None:
 
 
 def test_the_public_route_few_shot(infer: Case) -> None:
-    overrides = {"shots": infer.spec["k_shot"]}
-    loaded = load(infer, preset="released-few-shot", overrides=overrides)
+    assert load(infer, preset="released-few-shot").method.shots == 4
+    loaded = load(infer, overrides={"shots": infer.spec["k_shot"]})
     found = loaded.predict_tensor(infer.images, infer.names, references=infer.references())
     close([p.anomaly_map for p in found], infer.arrays["fewshot_map_final"], **MAP)
     close([p.image_score for p in found], infer.arrays["fewshot_image_score"], **MAP)
