@@ -20,7 +20,7 @@ SUDO ?= $(if $(filter 0,$(shell id -u)),,sudo)
 SPEED := end_to_end pipeline scaling text filo windows maps metrics training stages loading generator
 SPEED_BATCH ?= 8
 
-.PHONY: setup demo test fault browser readme lint format bench tables speed speed-full speed-gpu clean
+.PHONY: setup demo test test-all fault browser readme lint format bench tables speed speed-full speed-gpu clean
 
 setup: $(STAMP)  ## virtual environment with zsad in editable mode
 
@@ -35,7 +35,10 @@ demo: setup  ## methods on real ELPV images and on generated ones, with the bund
 	$(BIN)/zsad tables --results $(DEMO_RESULTS)
 	$(BIN)/zsad report --results $(DEMO_RESULTS)
 
-test: setup  ## the whole suite, offline
+test: setup  ## the suite but for what is marked slow, offline
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
+
+test-all: setup  ## the whole suite, offline
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS)
 
 fault: setup  ## all kills, full disks and odd files: the long version, a quarter of an hour
@@ -47,10 +50,10 @@ browser:  ## Debian's Chromium, with which the tests look at the report
 readme: demo browser  ## what README shows of the demo: table, heat maps, picture of the report
 	$(BIN)/python -m docs.regenerate --results $(DEMO_RESULTS)
 
-lint: setup
+lint: setup  ## ruff, and mypy on zsad, methods and benchmarks as laid out in the wheel
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	$(BIN)/python .ci/typecheck.py
 
 format: setup
 	$(BIN)/ruff check --fix .

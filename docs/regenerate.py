@@ -21,6 +21,7 @@ from PIL import Image, ImageDraw, ImageOps
 from tests.report import browser
 from zsad import examples, overlay, report
 from zsad.examples import Example
+from zsad.metrics.spec import headline
 from zsad.report.pictures import colour_range
 from zsad.store import ResultStore, key_of
 from zsad.tables.board import Board, boards
@@ -29,12 +30,8 @@ from zsad.types import CellRecord
 
 DOCS = Path(__file__).resolve().parent
 BEGIN, END = "<!-- measured by `make readme` -->", "<!-- end of measured -->"
-FIGURES = (
-    ("image AUROC", "image_auroc"),
-    ("image AP", "image_ap"),
-    ("pixel AUROC", "pixel_auroc"),
-    ("pixel AUPRO", "pixel_aupro"),
-)
+FIGURES = tuple((m.full_title, m.name) for m in headline())
+BEST_BY = FIGURES[-1][1]  # of the pixel level
 METHOD = "faprompt"  # whose heat maps are shown
 SHOWN = 4  # categories
 SIDE = 168  # pixels of a picture
@@ -131,12 +128,12 @@ def heat_maps(store: ResultStore, board: Board) -> Image.Image:
 
 
 def best_categories(board: Board) -> list[CellRecord]:
-    """Records with masks, by pixel AUPRO, the best first."""
+    """Records with masks, by the last of the headline's metrics, the best first."""
     records = [
         r for (label, _), cells in board.cells.items() if label == METHOD for r in cells.values()
     ]
-    masked = [r for r in records if r.metrics.get("pixel_aupro") is not None]
-    return sorted(masked, key=lambda r: (-(r.metrics["pixel_aupro"] or 0), r.category))[:SHOWN]
+    masked = [r for r in records if r.metrics.get(BEST_BY) is not None]
+    return sorted(masked, key=lambda r: (-(r.metrics[BEST_BY] or 0), r.category))[:SHOWN]
 
 
 def outlined(picture: Image.Image, example: Example) -> Image.Image:

@@ -59,20 +59,18 @@ def golden() -> Callable[[str], tuple[dict[str, np.ndarray], dict[str, Any]]]:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _own_datasets_of_other_modules_are_forgotten() -> None:
+def _own_datasets_of_other_modules_are_forgotten() -> Iterator[None]:
     """Definitions are known by name in a process; test modules use the same short names."""
     from zsad.data import catalog
 
-    catalog._USER_SPECS.clear()
-    catalog._ORIGINS.clear()
+    with catalog.own_forgotten():
+        yield
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _plug_ins_of_a_module_are_forgotten_after_it() -> Iterator[None]:
+def _plug_ins_of_other_modules_are_forgotten() -> Iterator[None]:
     """`--methods all` means the methods of zsad, whatever tests ran before in this process."""
     from zsad import registry
 
-    before = registry.plugin_dirs()
-    yield
-    registry._PLUGIN_DIRS[:] = before
-    registry.methods.cache_clear()
+    with registry.plugins_forgotten():
+        yield

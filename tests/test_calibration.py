@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from zsad import calibration
 from zsad.errors import DataError, RequestError
-from zsad.types import Prediction, Thresholds
+from zsad.prediction import Prediction, Thresholds
 
 
 def above(value: float) -> float:

@@ -111,6 +111,7 @@ def test_later_layers_win_and_lists_are_replaced_whole() -> None:
     merged = cfg.merge(first, {"a": {"y": [3]}, "b": {"c": 2}})
     assert merged == {"a": {"x": 1, "y": [3]}, "b": {"c": 2}}
     assert first == {"a": {"x": 1, "y": [1, 2]}, "b": 1}
+    assert cfg.merge() == {}
 
 
 _trees = st.recursive(
@@ -123,6 +124,108 @@ _mappings = st.dictionaries(st.sampled_from("abc"), _trees)
 def test_merging_again_changes_nothing(a: dict[str, Any], b: dict[str, Any]) -> None:
     assert cfg.merge(cfg.merge(a, b), b) == cfg.merge(a, b)
     assert cfg.merge({}, a) == a
+
+
+@given(st.text(alphabet="$\\{}\0!?ab:. ", max_size=12) | st.just("???"))
+def test_no_text_means_anything_to_the_merge(text: str) -> None:
+    """Interpolations are resolved where they are written, and nowhere else."""
+    assert cfg.merge({"a": {"b": text}}, {"c": [text]}) == {"a": {"b": text}, "c": [text]}
+    found = cfg.resolve(Schema, [("x", {"name": "other"}), ("y", {"name": text})])
+    assert found.value.name == text
+
+
+def test_an_interpolation_is_resolved_within_its_own_layer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ZSAD_TEST_NAME", "from outside")
+    path = tmp_path / "x.yaml"
+    path.write_text("name: ${oc.env:ZSAD_TEST_NAME}\nweights: ${name}\n")
+    assert cfg.read_yaml(path) == {"name": "from outside", "weights": "from outside"}
+    path.write_text("weights: ${name}\n")  # a key of another layer
+    with pytest.raises(RequestError, match=r"x\.yaml: not valid YAML"):
+        cfg.read_yaml(path)
+
+
+# ---------------------------------------------------------------------------------- resolve
+LAYERS = [
+    ("defaults", {"name": "a", "inner": {"depth": 1, "rate": 0.5}, "table": {"k": 1, "l": 2}}),
+    ("preset", {"inner": {"rate": 0.25}, "layers": [1]}),
+    ("file", {"table": {"k": 3}, "weights": "w.pt"}),
+    ("line", {"inner": {"depth": 2}, "weights": None}),
+]
+
+
+def test_every_key_knows_the_layer_that_set_it() -> None:
+    found = cfg.resolve(Schema, LAYERS)
+    assert found.value == Schema(
+        name="a", layers=(1,), table={"k": 3.0, "l": 2.0}, inner=Inner(depth=2, rate=0.25)
+    )
+    assert {k: o for k, o in found.origins.items() if o != "schema"} == {
+        "name": "defaults",
+        "inner.rate": "preset",
+        "layers": "preset",
+        "table.k": "file",
+        "table.l": "defaults",
+        "weights": "line",
+        "inner.depth": "line",
+    }
+    assert found.origin("table") == "file, defaults"
+    assert (found.origin("inner.depth"), found.origin("on")) == ("line", "schema")
+    with pytest.raises(KeyError):
+        found.origin("dept")
+
+
+def test_an_error_names_the_layers_of_the_keys_in_it() -> None:
+    layers = [*LAYERS, ("last", {"inner": {"depth": -1}})]
+    with pytest.raises(RequestError, match=r"^m: inner\.depth must not be negative \(last\)$"):
+        cfg.resolve(Schema, layers, prefix="m.")
+    hidden = [("first", {"name": 3}), ("second", {"name": "x"})]  # a wrong value that is hidden
+    with pytest.raises(RequestError, match=r"m\.name=3 \(first\) must be text"):
+        cfg.resolve(Schema, hidden, prefix="m.")
+
+
+def test_the_defaults_of_a_group_are_a_layer_too() -> None:
+    @dataclass(frozen=True)
+    class Outer:
+        inner: Inner = Inner(depth=3)
+        pair: tuple[int, str] | None = None
+        many: list[int] | dict[str, int] = field(default_factory=list)  # not OmegaConf's
+
+    for kind in (Outer, Schema):
+        found = cfg.resolve(kind, [("x", {"inner": {"rate": 2}})])
+        assert found.value == kind(inner=Inner(depth=kind().inner.depth, rate=2.0))
+        assert found.origin("inner.depth") == "schema"
+
+
+_layer = st.fixed_dictionaries(
+    {},
+    optional={
+        "name": st.text(max_size=3),
+        "table": st.dictionaries(st.sampled_from("kl"), st.floats(-1, 1), max_size=2),
+        "layers": st.lists(st.integers(0, 9), max_size=3),
+        "weights": st.none() | st.text(max_size=3),
+        "inner": st.fixed_dictionaries(
+            {}, optional={"depth": st.integers(0, 9), "rate": st.integers(0, 9)}
+        ),
+    },
+)
+
+
+@given(st.lists(_layer, max_size=4))
+def test_the_value_of_a_key_is_that_of_its_origin(layers: list[dict[str, Any]]) -> None:
+    named = [(f"layer {i}", values) for i, values in enumerate(layers)]
+    found = cfg.resolve(Schema, named)
+    flat = cfg.flat(cfg.to_dict(found.value))
+    plain = cfg.flat(cfg.to_dict(Schema()))
+    for key, origin in found.origins.items():
+        # an empty group is set by nobody in particular
+        if origin == "schema":
+            assert flat[key] == plain.get(key, flat[key])
+        else:
+            last = cfg.flat(dict(named)[origin])
+            assert flat[key] == last[key]
+            later = named[int(origin.split()[1]) + 1 :]
+            assert all(key not in cfg.flat(values) or flat[key] == {} for _, values in later)
 
 
 # ------------------------------------------------------------------------------------ build

@@ -19,7 +19,7 @@ def test_versions_metrics_and_storage_are_fine_here(tmp_path: Path) -> None:
     found = [*doctor.versions(), *doctor.metrics(), *doctor.storage(str(tmp_path))]
     assert [f for f in found if f.state == "broken"] == []
     values = {f.name: f.text.split(" against ") for f in found if f.area == "metric"}
-    assert len(values) == 7
+    assert len(values) == 9
     for got, expected in values.values():
         assert 0 < float(got) < 1  # not a trivial case
         assert float(got) == pytest.approx(float(expected), abs=1e-9)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,10 +17,14 @@ LONGEST = 450  # lines
 
 # A room imports only rooms of its own rank or of a lower one.
 RANKS: dict[str, int] = {
-    **dict.fromkeys(("errors", "types", "io", "config", "registry", "torchvision_compat"), 0),
-    **dict.fromkeys(("backbones", "data", "prompts", "memory", "windows"), 1),
+    **dict.fromkeys(("errors", "types", "io", "schema", "config", "method_config"), 0),
+    **dict.fromkeys(("registry", "torchvision_compat", "metrics", "prediction"), 0),
+    **dict.fromkeys(
+        ("backbones", "data", "prompts", "prompt_kinds", "memory", "windows", "results"), 1
+    ),
     **dict.fromkeys(("method", "maps", "losses", "ensemble", "grounding", "knowledge"), 2),
-    **dict.fromkeys(("metrics", "checkpoints", "features", "overlay"), 3),
+    "components": 3,
+    **dict.fromkeys(("checkpoints", "features", "overlay"), 3),
     **dict.fromkeys(
         (
             "store",
@@ -33,8 +38,10 @@ RANKS: dict[str, int] = {
         ),
         4,
     ),
-    "training": 5,
-    **dict.fromkeys(("runner", "api", "predictor", "doctor"), 6),
+    **dict.fromkeys(("scoring", "training"), 5),
+    **dict.fromkeys(
+        ("runner", "api", "predictor", "predict_run", "picture_run", "picture_request", "doctor"), 6
+    ),
     **dict.fromkeys(("cli", "__main__"), 7),
 }
 # The registry lists what a data file of the backbones' room says.
@@ -78,6 +85,89 @@ def test_the_core_never_imports_a_method() -> None:
             assert not module.startswith(("zsad.methods.", "methods")), f"{path}: {module}"
 
 
+# ------------------------------------------------------------- the core names no method
+METHODS = sorted(p.parent.name for p in (ROOT / "methods").glob("*/config.yaml"))
+# Words that mean something else, too: CLIP is the architecture that everything rests on and part of
+# the name of its libraries, and values and gradients are clipped.  Such a word counts only as a
+# whole text, or as a module (`methods.clip`).
+ORDINARY = {"clip"}
+# Who first tested on a group of datasets is a citation ("the datasets of the FAPrompt paper").
+CITATION = re.compile(r"\bthe \w+ paper\b")
+
+
+def named_methods(text: str, identifier: bool = False) -> list[str]:
+    """Methods that a text names as words, or that an identifier contains, whatever the case."""
+    plain = text.lower() if identifier else CITATION.sub("", text).lower()
+    found = []
+    for name in METHODS:
+        if name not in plain:
+            continue
+        word = rf"(?<![a-z0-9]){name}(?![a-z0-9])"
+        if name in ORDINARY:
+            hit = not identifier and (plain == name or re.search(rf"methods\.{word}", plain))
+        else:
+            hit = identifier or re.search(word, plain.replace("_", " "))
+        if hit:
+            found.append(name)
+    return found
+
+
+def words_of(tree: ast.AST) -> Iterator[tuple[int, str, bool]]:
+    """(line, text, whether it is an identifier) of all texts but docstrings, and of all names."""
+    told = {  # a text that stands alone as a statement is documentation
+        id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)
+    }
+    for node in ast.walk(tree):
+        line = getattr(node, "lineno", 0)
+        if isinstance(node, ast.Constant):
+            if isinstance(node.value, str) and id(node) not in told:
+                yield line, node.value, False
+            continue
+        for field in ("id", "attr", "arg", "name", "asname", "module"):
+            value = getattr(node, field, None)
+            if isinstance(value, str):
+                yield line, value, True
+        if isinstance(node, (ast.Global, ast.Nonlocal)):
+            yield from ((line, name, True) for name in node.names)
+
+
+def test_the_core_names_no_method() -> None:
+    found = [
+        f"{path.relative_to(ROOT)}, line {line}: {name}"
+        for path in python_files("zsad")
+        for line, text, identifier in words_of(ast.parse(path.read_text(encoding="utf-8")))
+        for name in named_methods(text, identifier)
+    ]
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    ("code", "named"),
+    [
+        ('KINDS = {"filo": 1}', ["filo"]),
+        ("if kind == 'alfa': pass", ["alfa"]),
+        ('print(f"zsad prompts generate --kind kanoclip {name}")', ["kanoclip"]),
+        ("def _alfa_queries(name): return name", ["alfa"]),
+        ("class FiLoRules: pass", ["filo"]),
+        ("run(winclip=1)", ["winclip"]),
+        ("import zsad.methods.musc.method", ["musc"]),
+        ("from zsad.methods.coop import method", ["coop"]),
+        ("m = 'zsad.methods.clip.method:Clip'", ["clip"]),
+        ("default = 'clip'", ["clip"]),
+        ('"A docstring may quote FiLo."\nX = 1\n"So may that of a constant: ALFA."', []),
+        ("GROUP = 'the 19 datasets of the FAPrompt paper'", []),
+        ("GROUP = 'as FAPrompt does'", ["faprompt"]),
+        ("import open_clip\nx = torch.clip(x)\ny = 'a CLIP vision transformer'", []),
+        ("note = 'cooperation, muscle and profile'", []),
+    ],
+)
+def test_what_counts_as_naming_a_method(code: str, named: list[str]) -> None:
+    found = [
+        n for _, text, is_name in words_of(ast.parse(code)) for n in named_methods(text, is_name)
+    ]
+    assert sorted(set(found)) == named
+
+
 def test_every_room_has_a_rank() -> None:
     rooms = {p.stem if p.is_file() else p.name for p in CORE.iterdir() if p.name[0].isalpha()}
     rooms -= {"py"}
@@ -108,12 +198,81 @@ def test_methods_import_no_run_time_rooms() -> None:
             )
 
 
+def parents(method: str) -> set[str]:
+    """Methods whose class the class of ``method`` extends; the class of each, by its import."""
+    tree = ast.parse((ROOT / "methods" / method / "method.py").read_text(encoding="utf-8"))
+    bases = {
+        word
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ClassDef)
+        for base in node.bases
+        for word in names_in(base.value if isinstance(base, ast.Subscript) else base)
+    }
+    return {
+        f"{node.module}.{alias.name}"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("zsad.methods.")
+        for alias in node.names
+        if alias.name in bases and (node.module or "").split(".")[2] != method
+    }
+
+
+def test_methods_import_one_another_only_to_extend() -> None:
+    """What two methods share lies in zsad.components; a method that *is* another one plus a line
+    takes that one's class, and its config class with it."""
+    known = {p.parent.name for p in (ROOT / "methods").glob("*/method.py")}
+    assert parents("maskclip") == {"zsad.methods.clip.method.Clip"}
+    assert parents("cocoop") == {"zsad.methods.coop.method.CoOp"}
+    for method in sorted(known):
+        allowed = parents(method)
+        allowed |= {f"zsad.methods.{name.split('.')[2]}.config.Config" for name in allowed}
+        for path in sorted((ROOT / "methods" / method).rglob("*.py")):
+            for module in imports(path):
+                other = module.split(".")[2] if module.startswith("zsad.methods.") else method
+                assert other == method or module in allowed, (
+                    f"{path.relative_to(ROOT)} imports {module}; move what both use to "
+                    f"zsad/components"
+                )
+
+
 def test_no_drawer_and_no_shadowing_names() -> None:
     for path in python_files("zsad", "methods", "benchmarks"):
         assert path.stem not in ("utils", "util", "helpers", "common", "misc"), path
     for name in ("methods", "benchmarks", "prompts_cache"):
         assert not (CORE / name).exists()
         assert not (CORE / f"{name}.py").exists()
+
+
+def test_only_the_list_of_metrics_spells_their_names() -> None:
+    """In identifiers, strings and the report's scripts, not in docstrings."""
+    from zsad.metrics.spec import METRICS
+
+    wrong = []
+    for path in [*python_files("zsad"), *sorted((CORE / "report" / "assets").iterdir())]:
+        if path == CORE / "metrics" / "spec.py":
+            continue
+        text = path.read_text(encoding="utf-8")
+        if path.suffix == ".py":
+            text = "\n".join(words(ast.parse(text)))
+        found = METRICS.keys() & set(re.findall(r"\w+", text))
+        wrong += [f"{path.relative_to(ROOT)} spells {name}" for name in sorted(found)]
+    assert wrong == []
+
+
+def words(tree: ast.Module) -> Iterator[str]:
+    """Identifiers and strings of a module, docstrings apart."""
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    docs = {
+        id(node.body[0].value)
+        for node in ast.walk(tree)
+        if isinstance(node, documented) and node.body and isinstance(node.body[0], ast.Expr)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docs:
+            yield node.value
+        for name in ("id", "attr", "arg", "name"):
+            if isinstance(found := getattr(node, name, None), str):
+                yield found
 
 
 def test_files_stay_readable() -> None:
@@ -143,6 +302,28 @@ def test_every_method_folder_is_complete(folder: Path) -> None:
     assert list(tests.glob("test_*.py")), f"no tests of {folder.name}"
 
 
+def test_nobody_guesses_what_a_config_has() -> None:
+    """What the framework asks of a config is written down in MethodConfig."""
+    for path in python_files("zsad"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in ("getattr", "hasattr"):
+                words = {w for n in ast.walk(node.args[0]) for w in names_in(n)}
+                asked = f"{path.relative_to(ROOT)}, line {node.lineno}: {ast.unparse(node)}"
+                assert "config" not in words, asked
+
+
+def names_in(node: ast.AST) -> list[str]:
+    """The name that a node of an expression spells, if it spells one."""
+    if isinstance(node, ast.Name):
+        return [node.id]
+    return [node.attr] if isinstance(node, ast.Attribute) else []
+
+
+def test_every_method_says_its_revision() -> None:
+    for path in sorted((ROOT / "methods").glob("*/config.yaml")):
+        assert "\nrevision: " in path.read_text(encoding="utf-8"), f"{path}: add `revision: 1`"
+
+
 def test_no_file_holds_a_placeholder() -> None:
     words = ("NotImplementedError", "TO" + "DO", "FIX" + "ME")
     for path in python_files("zsad", "methods", "benchmarks", "tests"):
@@ -164,8 +345,83 @@ def test_torch_is_loaded_safely() -> None:
 
 def test_import_zsad_is_light() -> None:
     code = (
-        "import sys, zsad; zsad.list_methods(); "
+        "import sys, zsad, zsad.prompt_kinds; zsad.list_methods(); zsad.prompt_kinds.kinds(); "
         "heavy = {'torch', 'pandas', 'open_clip', 'lightning'} & set(sys.modules); "
         "assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+def test_libraries_that_import_torchvision_come_from_one_place() -> None:
+    """They fail beside a torch that torchvision was not built for, unless that place mends it."""
+    wrapped = ("lightning", "open_clip", "transformers")
+    for path in python_files("zsad", "methods", "benchmarks"):
+        if path == CORE / "torchvision_compat.py":
+            continue
+        text = path.read_text(encoding="utf-8")
+        assert "# ruff: noqa" not in text, path
+        for module in imports(path):
+            assert module.split(".")[0] not in wrapped, f"{path}: {module}"
+
+
+# "x is no number" is German word order; "there is no x" and "no longer" are English.
+GERMAN = re.compile(r"(?<!there )\b(?:is|are) no (?!longer\b|more\b|less\b|\w+er than\b)\w+", re.I)
+
+
+def test_messages_and_docstrings_are_plain_english() -> None:
+    wrong = []
+    for path in python_files("zsad", "methods", "benchmarks"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                text = " ".join(node.value.split())
+                wrong += [
+                    f"{path.relative_to(ROOT)}, line {node.lineno}: '{found}'; write 'is not a ...'"
+                    for found in GERMAN.findall(text)
+                ]
+    assert wrong == []
+
+
+# What tests reach for inside of modules, since no public way leads there: to make a fault happen
+# at one place, or to compare a step that is not public with an independent reference.
+PRIVATE = {
+    "captions._shrunk",
+    "CategoryRun._update",
+    "features._Records",
+    "images._open",
+    "loader._attempt",
+    "registry._read_entry",
+    "stats._of_scores",
+}
+
+
+def private_uses(path: Path) -> Iterator[str]:
+    """``module._name`` of zsad that a test file reads, imports or replaces."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    ours: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "zsad":
+            ours |= {alias.asname or alias.name for alias in node.names}
+            for alias in node.names:
+                if alias.name.startswith("_") and not alias.name.startswith("__"):
+                    yield f"{(node.module or '').rpartition('.')[2]}.{alias.name}"
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value) in ours:
+            owner, name = ast.unparse(node.value), node.attr
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("setattr"):
+            owner, name = (ast.unparse(a).strip("'") for a in [*node.args, node, node][:2])
+            if owner not in ours:
+                continue
+        else:
+            continue
+        if name.startswith("_") and not name.startswith("__"):
+            yield f"{owner}.{name}"
+
+
+def test_tests_use_what_is_public() -> None:
+    wrong = {
+        f"{path.relative_to(ROOT)}: {name}"
+        for path in python_files("tests")
+        for name in private_uses(path)
+        if name not in PRIVATE
+    }
+    assert wrong == set()

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import filelock
 import numpy as np
 import pytest
 from hypothesis import given
@@ -97,12 +98,11 @@ def _count_up(path: str, times: int) -> None:
             counter.write_text(str(value + 1))
 
 
-@pytest.mark.parametrize("flock", [True, False], ids=["flock", "exclusive file"])
+@pytest.mark.parametrize("kind", [filelock.FileLock, filelock.SoftFileLock])
 def test_lock_excludes_other_processes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flock: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[filelock.BaseFileLock]
 ) -> None:
-    if not flock:
-        monkeypatch.setattr(io, "fcntl", None)
+    monkeypatch.setattr(io, "FileLock", kind)  # soft: where a system has no locks of its own
     (tmp_path / "counter").write_text("0")
     fork = multiprocessing.get_context("fork")
     workers = [fork.Process(target=_count_up, args=(str(tmp_path), 20)) for _ in range(3)]
@@ -112,6 +112,7 @@ def test_lock_excludes_other_processes(
         worker.join(30)
     assert [w.exitcode for w in workers] == [0, 0, 0]
     assert (tmp_path / "counter").read_text() == "60"
+    assert os.listdir(tmp_path) == ["counter"]
 
 
 def test_a_held_lock_is_an_error_after_the_timeout(tmp_path: Path) -> None:
@@ -123,17 +124,97 @@ def test_a_held_lock_is_an_error_after_the_timeout(tmp_path: Path) -> None:
         pass
 
 
-def test_the_file_goes_with_the_lock(tmp_path: Path) -> None:
+@pytest.mark.parametrize("open_files", [True, False], ids=["posix", "windows"])
+def test_the_file_goes_with_the_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, open_files: bool
+) -> None:
+    monkeypatch.setattr(io, "REMOVES_OPEN_FILES", open_files)
+    if not open_files:
+        _refuse_to_remove_open_files(monkeypatch)
     with io.file_lock(tmp_path / "lock"):
         assert (tmp_path / "lock").is_file()
     assert os.listdir(tmp_path) == []
 
 
+def _refuse_to_remove_open_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let ``Path.unlink`` refuse what this process has open, as Windows does."""
+    unlink = Path.unlink
+
+    def refuse(path: Path, missing_ok: bool = False) -> None:
+        handles = (f"/proc/self/fd/{n}" for n in os.listdir("/proc/self/fd"))
+        if path.exists() and any(os.path.exists(h) and path.samefile(h) for h in handles):
+            raise PermissionError(13, "it is open", str(path))
+        unlink(path, missing_ok=missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="needs /proc")
+def test_on_windows_a_leftover_is_closed_before_it_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "left").touch()
+    _refuse_to_remove_open_files(monkeypatch)
+    io.remove_leftover(tmp_path / "left")
+    assert os.listdir(tmp_path) == ["left"]  # nothing but the right order of things removes it
+    monkeypatch.setattr(io, "REMOVES_OPEN_FILES", False)
+    with io.file_lock(tmp_path / "lock"):
+        io.remove_leftover(tmp_path / "lock")
+        assert (tmp_path / "lock").exists()  # it is held
+    io.remove_leftover(tmp_path / "left")
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_scratch_folder_where_folders_cannot_be_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = os.open
+
+    def refuse(path: Any, flags: int, *more: Any, **further: Any) -> int:
+        if os.path.isdir(path) and not further:  # `shutil.rmtree` gives dir_fd
+            raise PermissionError(13, "Permission denied", str(path))
+        return opened(path, flags, *more, **further)
+
+    monkeypatch.setattr(os, "open", refuse)
+    with io.scratch_folder(tmp_path, "scratch-") as first:
+        with io.scratch_folder(tmp_path, "scratch-") as second:
+            assert sorted(tmp_path.iterdir()) == sorted([first, second])
+        assert list(tmp_path.iterdir()) == [first]
+    assert list(tmp_path.iterdir()) == []
+
+
+def _hold(path: str, ready: Any) -> None:
+    with io.file_lock(path):
+        ready.set()
+        time.sleep(60)
+
+
+@pytest.mark.parametrize("kind", [filelock.FileLock, filelock.SoftFileLock])
+def test_the_lock_of_a_killed_process_is_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[filelock.BaseFileLock]
+) -> None:
+    monkeypatch.setattr(io, "FileLock", kind)
+    fork = multiprocessing.get_context("fork")
+    ready = fork.Event()
+    holder = fork.Process(target=_hold, args=(str(tmp_path / "lock"), ready))
+    holder.start()
+    assert ready.wait(30)
+    with pytest.raises(DataError, match="locked by"), io.file_lock(tmp_path / "lock", timeout=0.05):
+        pass
+    holder.kill()
+    holder.join()
+    with io.file_lock(tmp_path / "lock", timeout=10):
+        pass
+    assert os.listdir(tmp_path) == []
+
+
 def _die_while_writing(path: str, ready: Any) -> None:
-    handle, _ = io._temporary(Path(path))
-    os.write(handle, b"half of i")
-    ready.set()
-    time.sleep(60)
+    def never_done(_: int) -> None:
+        ready.set()
+        time.sleep(60)
+
+    os.fsync = never_done  # in this process alone
+    io.atomic_write_text(path, "never in its place")
 
 
 def test_what_a_killed_writer_left_goes_and_what_a_living_one_writes_stays(tmp_path: Path) -> None:

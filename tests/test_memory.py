@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import gc
+import weakref
 
 import pytest
 import torch
 
-from zsad import memory
 from zsad.memory import MemoryBank, association, bank_of
 from zsad.types import ImageFeatures, Tap
 
@@ -89,10 +89,10 @@ def test_a_bank_is_made_once_and_dies_with_its_references() -> None:
     assert bank_of(references, tokens) is not bank  # with the class tokens
     assert len(bank_of(references, tokens)) == 10
     assert bank_of(references.select([0, 1]), tokens, patches=True) is not bank
-    before = len(memory._BANKS[True])
-    del references
+    alive = weakref.ref(bank)
+    del bank, references
     gc.collect()
-    assert len(memory._BANKS[True]) < before
+    assert alive() is None
 
 
 def test_association_by_hand() -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import email
 import os
+import re
 import subprocess
 import sys
 import zipfile
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -105,6 +108,42 @@ def test_the_installed_wheel_imports_every_method(installed: Path, tmp_path: Pat
     assert "clip" in run(installed, tmp_path, "-c", code).stdout.split()
 
 
+# Read by other libraries, as plug-ins: pandas writes Parquet with pyarrow, tifffile decodes with
+# imagecodecs.
+PLUG_INS = {"pyarrow", "imagecodecs"}
+
+
+def names(requirements: list[str]) -> set[str]:
+    """The distributions of requirements, in their normalised spelling."""
+    words = (re.split(r"[<>=!~\[; ]", requirement)[0] for requirement in requirements)
+    return {re.sub(r"[-_.]+", "-", word).lower() for word in words} - {"zsad"}
+
+
+def test_what_is_imported_is_what_is_required() -> None:
+    """No hard dependency that only tests use, and none that comes along by chance."""
+    import tomllib
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    required = names(project["dependencies"])
+    extras = {k: v for k, v in project["optional-dependencies"].items() if k != "dev"}
+    optional = set().union(*(names(listed) for listed in extras.values()))
+    providers = packages_distributions()
+    imported: set[str] = set()
+    for folder in ("zsad", "methods", "benchmarks"):
+        for path in (ROOT / folder).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Import):
+                    imported |= {alias.name.split(".")[0] for alias in node.names}
+                elif isinstance(node, ast.ImportFrom):
+                    imported.add((node.module or "").split(".")[0])
+    imported -= {*sys.stdlib_module_names, "zsad"}
+    used = names(
+        [distribution for name in imported for distribution in providers.get(name, [name])]
+    )
+    assert used - required - optional == set()
+    assert required - used - PLUG_INS == set()
+
+
 def test_constraints_pin_every_dependency_exactly() -> None:
     import tomllib
 
@@ -139,3 +178,16 @@ def test_make_and_ci_and_readme_agree() -> None:
     assert "make test" in readme
     assert "make test" in script
     assert os.access(ROOT / ".ci" / "run", os.X_OK)
+
+
+def test_the_changelog_has_this_version_and_what_comes_next() -> None:
+    import tomllib
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    heads = re.findall(r"^## \[(.+?)\](?: - (\d{4}-\d\d-\d\d))?$", text, re.M)
+    assert heads[0] == ("Unreleased", "")
+    assert project["version"] in [version for version, date in heads[1:] if date]
+    assert all(date for _, date in heads[1:])
+    kinds = {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security", "Moved"}
+    assert set(re.findall(r"^### (.+)$", text, re.M)) <= kinds

@@ -86,6 +86,33 @@ def test_a_word_without_a_picture_is_refused(word: str, message: str, place: Pat
         photos.find([word])
 
 
+def test_what_a_folder_holds_besides_is_told_in_one_line(
+    place: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    found = shown(photos.find(["photos"]))
+    assert [r.getMessage() for r in caplog.records] == [
+        "passed over a file that is not a picture: photos/notes.txt; give a file by its name "
+        "to have it read"
+    ]
+    caplog.clear()
+    for name in ("a.heic", "._a.jpg", ".cache/a.png", "new\nline", "found/a.map.npy"):
+        path = place / "photos" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"-")
+    # Neither what is named besides nor what an earlier run wrote is passed over.
+    again = shown(photos.find(["photos", "photos/notes.txt", "photos"], out="photos/found"))
+    assert again == [*found, ("photos/notes.txt", "notes")]
+    (line,) = (r.getMessage() for r in caplog.records)
+    assert "\n" not in line
+    assert line.startswith(
+        "passed over 4 files that are not pictures: photos/._a.jpg, photos/.cache/a.png, "
+        "photos/a.heic and 1 more;"
+    )
+    caplog.clear()
+    photos.find(["c.png", "photos/*.png"])
+    assert caplog.records == []
+
+
 def test_a_list_may_name_what_is_missing(place: Path) -> None:
     assert shown(photos.find([], listed=["c.png", "absent.png"])) == [
         ("c.png", "c"),

@@ -26,12 +26,14 @@ presets: {{paper: {{rate: 0.5}}}}
 """
 CODE = """
 from dataclasses import dataclass
+from typing import ClassVar
+from zsad.method_config import MethodConfig
 @dataclass(frozen=True)
 class Inner:
     depth: int = 1
     width: int = 8
 @dataclass(frozen=True)
-class Config:
+class Config(MethodConfig):
     preset: str = "default"
     rate: float = 0.0
     inner: Inner = Inner()
@@ -46,12 +48,10 @@ class Method:
 @pytest.fixture
 def plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A plug-in folder with one working method, ``greyness``; the registry is as before after."""
-    monkeypatch.setattr(registry, "_PLUGIN_DIRS", [])
     monkeypatch.setattr(sys, "path", list(sys.path))
-    registry.methods.cache_clear()
     add(tmp_path, "greyness")
-    yield tmp_path
-    registry.methods.cache_clear()
+    with registry.plugins_forgotten():
+        yield tmp_path
     sys.modules.pop("greyness_impl", None)
 
 
@@ -131,7 +131,18 @@ def test_a_method_defined_twice_names_both_places(plugins: Path, tmp_path: Path)
         ("name: [", "not valid YAML"),
         ("name: broken", "key 'title' is missing"),
         (GOOD.format(name="broken", trained="false") + "prests: {}", "did you mean 'presets'"),
-        (GOOD.format(name="broken", trained="false").replace("baselines", "mine"), "group 'mine'"),
+        (GOOD.format(name="broken", trained="false").replace("baselines", "mine"), "group='mine'"),
+        (
+            GOOD.format(name="broken", trained="false") + "revision: 0",
+            "revision 0 must be a whole number from 1 up",
+        ),
+        *(
+            (
+                GOOD.format(name="broken", trained="false") + f"revision: {wrong}",
+                "must be a whole number",
+            )
+            for wrong in ("two", "1.5", "true")
+        ),
     ],
 )
 def test_a_broken_definition_is_one_line_that_names_the_file(
@@ -153,6 +164,38 @@ def test_a_missing_class_is_an_error_when_asked_for(plugins: Path) -> None:
         RequestError, match="class of method 'hollow': cannot import hollow_impl:Methd"
     ):
         registry.method("hollow").load()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("(MethodConfig):\n    preset", ":\n    preset", "is not a MethodConfig; write `from zsad"),
+        ("    preset: str", "    inference_onyl = ()\n    preset: str", "'inference_onyl'"),
+        (
+            "    preset: str",
+            "    inference_only: ClassVar[tuple] = ('rat',)\n    preset: str",
+            r"'rat', and there is no such key \(did you mean 'rate'\?\)",
+        ),
+    ],
+)
+def test_a_config_that_cannot_be_asked_is_one_line_that_names_the_file(
+    plugins: Path, old: str, new: str, message: str
+) -> None:
+    code = (plugins / "greyness_impl.py").read_text()
+    (plugins / "greyness_impl.py").write_text(code.replace(old, new))
+    registry.add_plugins(plugins)
+    with pytest.raises(RequestError, match=message) as caught:
+        registry.method("greyness").resolve()
+    assert str(plugins / "greyness" / "config.yaml") in str(caught.value)
+    assert "greyness_impl:Config" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_revision_is_one_unless_it_was_raised(plugins: Path) -> None:
+    add(plugins, "corrected", GOOD.format(name="corrected", trained="false") + "revision: 2")
+    registry.add_plugins(plugins)
+    assert registry.method("greyness").revision == 1
+    assert registry.method("corrected").revision == 2
 
 
 def test_selection_by_name_group_and_wildcard(plugins: Path) -> None:

@@ -14,10 +14,10 @@ from zsad.metrics.stats import bootstrap_ci
 from zsad.protocols import load_protocol
 from zsad.published import Published
 from zsad.registry import list_protocols
+from zsad.results.aggregate import Figure
 from zsad.store import ResultStore, key_of
 from zsad.tables.board import boards
 from zsad.tables.compare import difference, label_of
-from zsad.tables.figures import Figure
 from zsad.tables.statistics import compare, stouffer
 from zsad.types import CellRecord
 
@@ -131,7 +131,10 @@ def test_pairs_are_tested_with_holms_correction(tmp_path: Path) -> None:
     store = ResultStore(tmp_path)
     scored(store)
     board = boards(store.cells())[0]
-    found = {(t.first.label, t.second.label): t for t in compare(store, board, board.rows[0])}
+    found = {
+        (t.first.label, t.second.label): t
+        for t in compare(store, board, board.rows[0], "image_auroc")
+    }
     assert len(found) == 3
     p = sorted(t.p_value for t in found.values())
     adjusted = sorted(t.adjusted for t in found.values())

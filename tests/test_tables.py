@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zsad import tables
+from zsad.results.aggregate import Figure, of_category, over_categories, over_datasets, ranks
 from zsad.store import ResultStore
-from zsad.tables.figures import Figure, of_category, over_categories, over_datasets, ranks
 from zsad.tables.formats import FORMATS
 from zsad.tables.model import Line, Page, Span, Table
 from zsad.types import CellRecord
@@ -150,7 +150,7 @@ def test_a_mean_that_lacks_categories_says_so_and_does_not_compete(store: Result
         for category in "ab":
             store.put(record(method, category=category, metrics={"image_auroc": 0.6}))
     rows = md_rows(tables.render(store.root))
-    assert rows["mine (2)"][1] == "(90.0, –) [1, 0 of 2]"
+    assert rows["mine (2)"][1] == "(90.0, not computed) [1, 0 of 2]"
     assert rows["mine (2)"][2].startswith("(**60.0**")
 
 
@@ -191,6 +191,17 @@ def test_the_newest_settings_win_and_the_others_are_counted(store: ResultStore) 
     assert "Left out: 1 records of clip on mine with other settings" in text
     store.put(record(category="c", auroc=0.6, limit=0))
     assert "Left out" not in tables.render(store.root)  # the earlier ones are only set aside
+
+
+def test_records_of_another_revision_of_the_method_do_not_mix(store: ResultStore) -> None:
+    """A record that names no revision was made by the first."""
+    for category, revision in (("a", {}), ("b", {"revision": 1}), ("c", {"revision": 1})):
+        store.put(record(category=category, auroc=0.9, **revision))
+    assert md_rows(tables.render(store.root))["mine (3)"] == ["(90.0, 25.0)"]
+    store.put(record(category="a", auroc=0.6, revision=2))
+    text = tables.render(store.root)
+    assert md_rows(text)["mine (1)"] == ["(60.0, 25.0)"]
+    assert "Left out: 2 records of clip on mine with other settings" in text
 
 
 def test_markers_limits_and_training_sets_are_noted(store: ResultStore) -> None:

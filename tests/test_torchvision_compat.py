@@ -75,3 +75,22 @@ def test_a_box_is_kept_at_exactly_the_threshold() -> None:
     boxes = torch.tensor([[0.0, 0.0, 2.0, 2.0], [0.0, 0.0, 1.0, 2.0]])  # overlap of one half
     assert nms(boxes, torch.tensor([1.0, 0.5]), 0.5).tolist() == [0, 1]
     assert nms(boxes, torch.tensor([1.0, 0.5]), 0.49).tolist() == [0]
+
+
+def test_libraries_that_import_torchvision_are_taken_from_here() -> None:
+    """In a new process none of them is imported before it is asked for."""
+    code = """
+import sys
+from zsad import torchvision_compat
+assert not {"torch", "lightning", "open_clip"} & set(sys.modules)
+from zsad.torchvision_compat import lightning, open_clip
+assert torchvision_compat.ensure.cache_info().currsize == 1  # it ran first
+assert issubclass(lightning.LightningModule, sys.modules["torch"].nn.Module)
+assert lightning.pytorch.loggers.CSVLogger and open_clip.tokenizer.SimpleTokenizer
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+def test_other_names_are_refused() -> None:
+    with pytest.raises(ImportError, match="nothing"):
+        from zsad.torchvision_compat import nothing  # noqa: F401

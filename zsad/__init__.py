@@ -6,6 +6,7 @@ The public names below are imported on first use, so that ``import zsad`` (and w
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -28,17 +29,28 @@ _PUBLIC = {
     "list_methods": "zsad.registry",
     "list_datasets": "zsad.registry",
     "list_backbones": "zsad.registry",
-    "Prediction": "zsad.types",
+    "Prediction": "zsad.prediction",
     "ZsadError": "zsad.errors",
 }
 
 __all__ = ["__version__", *_PUBLIC]
 
 
-def __getattr__(name: str) -> Any:
-    if name in _PUBLIC:
-        return getattr(import_module(_PUBLIC[name]), name)
-    raise AttributeError(f"module 'zsad' has no attribute {name!r}")
+def names_on_demand(package: str, places: Mapping[str, str]) -> Callable[[str], Any]:
+    """Return a ``__getattr__`` for ``package`` that imports a name when it is first asked for.
+
+    ``places``: the module of each name.
+    """
+
+    def get(name: str) -> Any:
+        if name not in places:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        return getattr(import_module(places[name]), name)
+
+    return get
+
+
+__getattr__ = names_on_demand(__name__, _PUBLIC)
 
 
 def __dir__() -> list[str]:

@@ -27,7 +27,7 @@ import numpy as np
 
 from zsad.errors import DataError, RequestError
 from zsad.io import read_json, write_json
-from zsad.types import Thresholds
+from zsad.prediction import Thresholds
 
 FALSE_ALARMS = 0.05  # the default wish
 MIDDLE = 0.5

@@ -23,7 +23,9 @@ import zsad
 from zsad import config as cfg
 from zsad.errors import CellError, RequestError, WeightsError
 from zsad.io import atomic_write_bytes
-from zsad.method import Method, new_method
+from zsad.method import AnyMethod, new_method
+from zsad.method_config import MethodConfig
+from zsad.schema import read
 from zsad.types import BackboneInfo
 
 if TYPE_CHECKING:
@@ -52,6 +54,7 @@ class CheckpointMeta:
     ``identity`` hashes everything that a training depends on (see :mod:`zsad.training`).
     ``backbone_sha256`` is empty for imported official checkpoints: their authors' files do not
     name one.  ``taps``: the features that the state was trained on, as [kind, layer, start].
+    ``facts``: figures of the training (:meth:`Method.training_facts`), if any.
     """
 
     method: str
@@ -66,6 +69,7 @@ class CheckpointMeta:
     trained_on: TrainedOn | None = None
     identity: str = ""
     version: str = field(default_factory=lambda: zsad.__version__)
+    facts: dict[str, Any] = field(default_factory=dict)
 
     @property
     def preset(self) -> str:
@@ -84,13 +88,14 @@ class LoadedCheckpoint:
 
 # -------------------------------------------------------------------------------- writing
 def describe(
-    method: Method,
+    method: AnyMethod,
     *,
     seed: int = 0,
     epochs: int = 0,
     trained_on: TrainedOn | None = None,
     source: Literal["trained", "official"] = "trained",
     identity: str = "",
+    facts: Mapping[str, Any] | None = None,
 ) -> CheckpointMeta:
     """Return the account of a method as it is configured, on the backbone it was built for."""
     request = method.feature_request()
@@ -106,6 +111,7 @@ def describe(
         source=source,
         trained_on=trained_on,
         identity=identity,
+        facts=dict(facts or {}),
     )
 
 
@@ -117,7 +123,10 @@ def save(path: Path | str, state: Mapping[str, Tensor], meta: CheckpointMeta) ->
     from safetensors.torch import save as to_bytes
 
     tensors = {k: v.detach().cpu().contiguous().clone() for k, v in state.items()}
-    account = json.dumps(dataclasses.asdict(meta), sort_keys=True)
+    fields = dataclasses.asdict(meta)
+    if not meta.facts:  # a file without any stays readable for earlier versions
+        del fields["facts"]
+    account = json.dumps(fields, sort_keys=True)
     try:
         return atomic_write_bytes(path, to_bytes(tensors, {"format": FORMAT, "zsad": account}))
     except OSError as error:
@@ -182,15 +191,8 @@ def _load_safetensors(path: Path) -> LoadedCheckpoint:
 
 def _read_meta(path: Path, text: str) -> CheckpointMeta:
     try:
-        raw = json.loads(text)
-        if raw.get("trained_on"):
-            on = raw["trained_on"]
-            raw["trained_on"] = TrainedOn(
-                **{**on, "categories": tuple(on["categories"]), "uids": tuple(on["uids"])}
-            )
-        raw["taps"] = tuple((str(k), int(n), int(s)) for k, n, s in raw["taps"])
-        return CheckpointMeta(**raw)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        return read(CheckpointMeta, json.loads(text))
+    except ValueError as error:  # not JSON, or not what the schema says
         raise WeightsError(
             f"checkpoint {path}: its account of itself cannot be read ({error}); train again"
         ) from None
@@ -199,7 +201,7 @@ def _read_meta(path: Path, text: str) -> CheckpointMeta:
 # ------------------------------------------------------------------------------ into methods
 def load_into(
     entry: MethodEntry, path: Path | str, info: BackboneInfo, layers: Layers = ()
-) -> tuple[Method, list[str]]:
+) -> tuple[AnyMethod, list[str]]:
     """Build the method of ``entry`` with the state in ``path``; return it and notes.
 
     ``layers`` are config layers of the caller.  They win over what the checkpoint stores, but
@@ -221,6 +223,7 @@ def load_into(
     config, notes = _stored_config(entry, path, found, info, layers)
     method = new_method(entry, config, info)
     _load_state(method, found.state, path)
+    method.facts = dict(meta.facts)
     return method, notes
 
 
@@ -262,7 +265,7 @@ def import_file(
 
 def _load_imported(
     entry: MethodEntry, path: Path, state: Any, info: BackboneInfo, layers: Layers
-) -> tuple[Method, list[str]]:
+) -> tuple[AnyMethod, list[str]]:
     try:
         imported = entry.load().import_official(state, entry.resolve(*layers), info)
     except TypeError as error:
@@ -275,13 +278,13 @@ def _load_imported(
     config = entry.resolve(*layers, (str(path), implied))
     method = new_method(entry, config, info)
     _load_state(method, imported.state, path)
-    preset = getattr(config, "preset", "default")
-    return method, [f"official {entry.title} checkpoint, preset {preset}", *imported.report]
+    notes = [f"official {entry.title} checkpoint, preset {config.preset}", *imported.report]
+    return method, notes
 
 
 def _stored_config(
     entry: MethodEntry, path: Path, found: LoadedCheckpoint, info: BackboneInfo, layers: Layers
-) -> tuple[Any, list[str]]:
+) -> tuple[MethodConfig, list[str]]:
     """Return the stored config with the caller's layers on it, except where they do not fit."""
     assert found.meta is not None
     values = dict(found.meta.config)
@@ -324,12 +327,12 @@ def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield f"{prefix}{key}", {key: value}
 
 
-def _fits(method: Method, state: Mapping[str, Tensor]) -> bool:
+def _fits(method: AnyMethod, state: Mapping[str, Tensor]) -> bool:
     own = {k: v.shape for k, v in method.state_dict().items()}
     return own == {k: v.shape for k, v in state.items()}
 
 
-def _load_state(method: Method, state: Mapping[str, Tensor], path: Path) -> None:
+def _load_state(method: AnyMethod, state: Mapping[str, Tensor], path: Path) -> None:
     own = method.state_dict()
     missing = sorted(set(own) - set(state))
     unexpected = sorted(set(state) - set(own))

@@ -1,10 +1,9 @@
-"""Typed configuration: plain dataclasses as schemas, OmegaConf as the layering.
+"""Configuration in layers: OmegaConf reads and merges them, :mod:`zsad.schema` checks them.
 
-A schema is a (possibly nested) dataclass.  :func:`build` checks a mapping against it and
-returns an instance; an unknown key or a wrong type is a :class:`RequestError` that names the
-key, where it came from and the nearest valid key.  Supported field types: ``bool``, ``int``,
-``float``, ``str``, ``Literal``, ``X | None``, unions, ``list[X]``, ``tuple[X, ...]``,
-``dict[str, X]`` and nested dataclasses.  Nothing here imports torch.
+:func:`resolve` merges layers (defaults, preset, protocol, file, command line) over the defaults of
+a schema, a plain dataclass, and keeps for every key which layer set it.  :func:`build` checks one
+mapping.  An unknown key or a wrong type is a :class:`RequestError` that names the key, where it
+came from and the nearest valid key.  Nothing here imports torch.
 """
 
 from __future__ import annotations
@@ -13,22 +12,26 @@ import dataclasses
 import hashlib
 import json
 import re
-import reprlib
-import types
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 import yaml
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from zsad.errors import RequestError, nearest
+from zsad.errors import RequestError
+from zsad.metrics.spec import Mode, check_extra
+from zsad.schema import SchemaError, check, read
 
 T = TypeVar("T")
+Layer = tuple[str, Mapping[str, Any]]  # where it comes from, and what it sets
+DEFAULTS = "schema"  # the origin of what no layer sets
 MOST_NODES = 100_000  # of a YAML document with aliases
 DEEPEST = 100  # brackets inside of each other
+MOST_KEPT = 128  # merged layers in memory
+_NODES: dict[tuple[type[Any], str], DictConfig] = {}
 
 
 # ------------------------------------------------------------------------------- layers
@@ -108,14 +111,40 @@ def first_line(error: BaseException) -> str:
 
 def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
     """Merge nested mappings; later layers win, lists are replaced whole."""
-    out: dict[str, Any] = {}
-    for layer in layers:
-        for key, value in layer.items():
-            if isinstance(value, Mapping) and isinstance(out.get(key), Mapping):
-                out[key] = merge(out[key], value)
-            else:
-                out[key] = merge(value) if isinstance(value, Mapping) else value
-    return out
+    return _plain(OmegaConf.merge({}, *(_created(_coded(layer)) for layer in layers)))
+
+
+def _created(values: Mapping[str, Any]) -> DictConfig:
+    return OmegaConf.create(dict(values), flags={"allow_objects": True})
+
+
+def _plain(node: Any) -> dict[str, Any]:
+    """The content of a node, without the keys that nobody sets."""
+    return typing.cast("dict[str, Any]", _decoded(OmegaConf.to_container(node)))
+
+
+def _coded(value: Any) -> Any:
+    """``value`` so that OmegaConf takes all text in it for text: interpolations were resolved
+    where they were written, and ``???`` is what somebody wrote."""
+    if isinstance(value, Mapping):
+        return {k: _coded(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_coded(v) for v in value]
+    if isinstance(value, str):
+        text = value.replace("\0", "\0\0").replace("${", "$\0{")
+        return "\0!???" if text == "???" else text
+    return value
+
+
+def _decoded(value: Any) -> Any:
+    """What :func:`_coded` was given; keys without a value (``???``) are left out."""
+    if isinstance(value, dict):
+        return {k: _decoded(v) for k, v in value.items() if v != "???"}
+    if isinstance(value, list):
+        return [_decoded(v) for v in value]
+    if isinstance(value, str) and "\0" in value:
+        return re.sub("\0([\0!]?)", lambda m: "\0" if m[1] == "\0" else "", value)
+    return value
 
 
 # ------------------------------------------------------------------------------- schemas
@@ -124,95 +153,119 @@ def build(schema: type[T], values: Mapping[str, Any], *, origin: str, prefix: st
 
     ``origin`` (a file or "the command line") and ``prefix`` ("winclip.") appear in errors.
     """
-    hints = typing.get_type_hints(schema)
-    fields = {f.name: f for f in dataclasses.fields(typing.cast("Any", schema)) if f.init}
-    kwargs: dict[str, Any] = {}
-    for key, value in values.items():
-        if key not in fields:
-            raise RequestError(
-                f"unknown key '{prefix}{key}' ({origin}){nearest(str(key), fields)}; "
-                f"valid: {', '.join(sorted(fields))}"
-            )
-        kwargs[key] = _convert(value, hints[key], f"{prefix}{key}", origin)
-    for name, f in fields.items():
-        missing = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
-        if name not in kwargs and missing:
-            raise RequestError(f"key '{prefix}{name}' is missing ({origin}); add it")
     try:
-        return schema(**kwargs)
-    except ValueError as error:  # a schema's own __post_init__ check
-        raise RequestError(f"{prefix.rstrip('.')}: {error} ({origin})") from None
+        return read(schema, values, origin=origin, prefix=prefix)
+    except SchemaError as error:
+        raise RequestError(str(error)) from None
 
 
-_BARE_WORDS = (
-    *(("off", False), ("no", False), ("on", True), ("yes", True)),
-    *(("none", None), ("null", None)),
-)
+@dataclasses.dataclass(frozen=True)
+class Resolved(Generic[T]):
+    """A checked config.  ``origins``: the layer that set each key (dotted), or "schema"."""
+
+    value: T
+    origins: Mapping[str, str]
+
+    def origin(self, key: str) -> str:
+        """Where a key, or the keys of a group, were set.  Raises ``KeyError``."""
+        found = _origins_of(self.origins, key)
+        if not found:
+            raise KeyError(key)
+        return ", ".join(found)
 
 
-def _convert(value: Any, hint: Any, key: str, origin: str) -> Any:
-    """Return ``value`` as the type ``hint`` or raise a :class:`RequestError`."""
-    kind = typing.get_origin(hint)
-    args = typing.get_args(hint)
-    if hint is Any:
-        return value
-    if kind in (typing.Union, types.UnionType):
-        if value is None and type(None) in args:
-            return None
-        for option in args:
-            if option is type(None):
-                continue
-            try:
-                return _convert(value, option, key, origin)
-            except RequestError as error:
-                last = error
-        raise last
-    if kind is Literal:
-        for word, read in _BARE_WORDS:  # YAML reads a bare `off` as a boolean
-            if value is read and word in args:
-                value = word
-        for option in args:
-            if value == option and type(value) is type(option):  # 1, 1.0 and True are equal
-                return option
-        options = [str(a) for a in args]
-        raise RequestError(
-            f"{key}={value!r} ({origin}) is not one of: {', '.join(options)}"
-            f"{nearest(str(value), options)}"
-        )
-    if dataclasses.is_dataclass(hint):
-        if not isinstance(value, Mapping):
-            raise _wrong(key, value, "a group of keys", origin)
-        return build(typing.cast("type[Any]", hint), value, origin=origin, prefix=f"{key}.")
-    if kind in (list, tuple, Sequence):
-        if not isinstance(value, (list, tuple)):
-            raise _wrong(key, value, "a list", origin)
-        if kind is tuple and not (len(args) == 2 and args[1] is Ellipsis):
-            if len(value) != len(args):
-                raise _wrong(key, value, f"a list of {len(args)} values", origin)
-            return tuple(
-                _convert(v, a, f"{key}[{i}]", origin) for i, (v, a) in enumerate(zip(value, args))
-            )
-        items = [_convert(v, args[0], f"{key}[{i}]", origin) for i, v in enumerate(value)]
-        return tuple(items) if kind is tuple else items
-    if kind is dict:
-        if not isinstance(value, Mapping):
-            raise _wrong(key, value, "a mapping", origin)
-        return {str(k): _convert(v, args[1], f"{key}.{k}", origin) for k, v in value.items()}
-    if hint is bool and isinstance(value, bool):
-        return value
-    if hint is int and isinstance(value, int) and not isinstance(value, bool):
-        return value
-    if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
-        return float(value)
-    if hint is str and isinstance(value, str):
-        return value
-    names = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
-    raise _wrong(key, value, names.get(hint, str(hint)), origin)
+def resolve(schema: type[T], layers: Sequence[Layer], *, prefix: str = "") -> Resolved[T]:
+    """Merge ``layers`` over the schema's defaults, later ones over earlier ones.
+
+    Each layer is checked by itself first, so that an error names where its key came from even
+    if a later layer would hide it.  Raises :class:`RequestError`.
+    """
+    set_by: dict[str, str] = {}
+
+    def origin(key: str, message: str) -> str:
+        """Of the keys that a message names; else of the whole group."""
+        inner = key.removeprefix(prefix.rstrip(".")).lstrip(".")
+        words = [w.strip(".") for w in re.findall(r"[\w.]+", message)]
+        named = [k for w in words for k in (w, f"{inner}.{w}") if k in set_by]
+        places = [o for k in named or [inner] for o in _origins_of(set_by, k)]
+        return ", ".join(dict.fromkeys(places))
+
+    try:
+        checked = [(o, check(schema, values, origin=o, prefix=prefix)) for o, values in layers]
+        for name, values in checked:
+            _note(set_by, values, name)
+        merged = _plain(_node(schema, [_coded(values) for _, values in checked if values]))
+        value = read(schema, merged, origin=origin, prefix=prefix)
+    except SchemaError as error:
+        raise RequestError(str(error)) from None
+    except OmegaConfBaseException as error:
+        raise RequestError(f"{prefix.rstrip('.')}: {first_line(error)}") from None
+    keys = flat(dataclasses.asdict(typing.cast("Any", value)))
+    return Resolved(value, {key: set_by.get(key, DEFAULTS) for key in keys})
 
 
-def _wrong(key: str, value: Any, wanted: str, origin: str) -> RequestError:
-    shown = reprlib.repr(value)
-    return RequestError(f"{key}={shown} ({origin}) must be {wanted}, not {type(value).__name__}")
+def _node(schema: type[Any], layers: Sequence[Mapping[str, Any]]) -> DictConfig:
+    """``layers`` over the defaults of ``schema``, typed as far as OmegaConf can express that.
+
+    Making a node takes milliseconds, and the lower layers are nearly always the same ones.
+    """
+    key = (schema, repr(layers))
+    if (known := _NODES.get(key)) is not None:
+        return known
+    if layers:
+        merged = OmegaConf.merge(_node(schema, layers[:-1]), _created(layers[-1]))
+        found = typing.cast("DictConfig", merged)
+    else:
+        try:
+            found = OmegaConf.structured(schema)
+        except OmegaConfBaseException:  # a tuple of several types, a union of lists
+            found = _created(_coded(_defaults(schema)))
+    if len(_NODES) >= MOST_KEPT:
+        _NODES.clear()
+    _NODES[key] = found
+    return found
+
+
+def _defaults(schema: type[Any]) -> dict[str, Any]:
+    """The defaults of a schema as nested mappings."""
+    found: dict[str, Any] = {}
+    for f in dataclasses.fields(schema):
+        if f.default_factory is not dataclasses.MISSING:
+            found[f.name] = f.default_factory()
+        elif f.default is not dataclasses.MISSING:
+            found[f.name] = f.default
+    groups = {k: v for k, v in found.items() if dataclasses.is_dataclass(v)}
+    return found | {k: dataclasses.asdict(v) for k, v in groups.items()}  # type: ignore[arg-type]
+
+
+def _note(set_by: dict[str, str], values: Mapping[str, Any], origin: str, prefix: str = "") -> None:
+    """Remember ``origin`` for every key of a layer; what it replaces is forgotten."""
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping) and value:
+            set_by.pop(name, None)
+            _note(set_by, value, origin, f"{name}.")
+        elif not isinstance(value, Mapping) or not _origins_of(set_by, name):
+            for inner in [k for k in set_by if k.startswith(f"{name}.")]:
+                del set_by[inner]
+            set_by[name] = origin
+
+
+def _origins_of(origins: Mapping[str, str], key: str) -> list[str]:
+    """The distinct origins of a key and of all below it; of everything for an empty key."""
+    inside = (o for k, o in origins.items() if not key or k == key or k.startswith(f"{key}."))
+    return list(dict.fromkeys(inside))
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested keys joined with dots; lists and empty mappings are values."""
+    out: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            out.update(flat(value, f"{prefix}{key}."))
+        else:
+            out[f"{prefix}{key}"] = value
+    return out
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -236,6 +289,63 @@ def added(default: Any = dataclasses.MISSING, *, default_factory: Any = dataclas
         default=default, default_factory=default_factory, metadata={_ADDED: True}
     )
     return found
+
+
+def is_added(field: dataclasses.Field[Any]) -> bool:
+    """Whether a field was declared with :func:`added`."""
+    return _ADDED in field.metadata
+
+
+def default_of(field: dataclasses.Field[Any]) -> Any:
+    """The default of a field that has one."""
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return field.default
+
+
+def identity(config: Any) -> dict[str, Any]:
+    """Return :func:`to_dict` of a config without later keys (:func:`added`) at their default.
+
+    This is what fingerprints and training identities hash, and what records hold.
+    """
+    return typing.cast("dict[str, Any]", plain(_identity(config)))
+
+
+def set_later(group: Any) -> dict[str, Any]:
+    """Return, nested as in :func:`to_dict`, the later keys alone that are not at their default."""
+    found: dict[str, Any] = {}
+    for f in dataclasses.fields(group):
+        value = getattr(group, f.name)
+        if is_added(f):
+            if value != default_of(f):
+                found[f.name] = plain(_identity(value))
+        elif _is_instance(value) and (inner := set_later(value)):
+            found[f.name] = inner
+    return found
+
+
+def plain(value: Any) -> Any:
+    """Return a value as JSON gives it back: mappings for dataclasses, lists for tuples."""
+    return json.loads(json.dumps(dataclasses.asdict(value) if _is_instance(value) else value))
+
+
+def _identity(value: Any) -> Any:
+    if _is_instance(value):
+        return {
+            f.name: _identity(held)
+            for f in dataclasses.fields(value)
+            for held in [getattr(value, f.name)]
+            if not (is_added(f) and held == default_of(f))
+        }
+    if isinstance(value, (list, tuple)):
+        return [_identity(v) for v in value]
+    if isinstance(value, Mapping):
+        return {k: _identity(v) for k, v in value.items()}
+    return value
+
+
+def _is_instance(value: Any) -> bool:
+    return dataclasses.is_dataclass(value) and not isinstance(value, type)
 
 
 def digest(value: Any, length: int = 12) -> str:
@@ -270,11 +380,19 @@ class DataSettings:
 
 @dataclasses.dataclass(frozen=True)
 class MetricSettings:
-    """``metrics.*``: exact or binned, FPR limit of AUPRO, the papers' 200-step AUPRO."""
+    """``metrics.*``: exact or binned, FPR limit of AUPRO, and what is computed on request: the
+    papers' 200-step AUPRO, AUPIMO, and further metrics by name."""
 
-    mode: Literal["binned", "exact"] = "binned"
+    mode: Mode = "binned"
     fpr_limit: float = 0.3
     aupro_200: bool = False
+    aupimo: bool = added(False)
+    extra: tuple[str, ...] = added(())
+
+    def __post_init__(self) -> None:
+        check_extra(self.extra)
+        # A set: neither order nor repetition changes what is computed.
+        object.__setattr__(self, "extra", tuple(sorted(set(self.extra))))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -54,9 +54,12 @@ def reason(error: BaseException) -> str:
     return first if isinstance(error, ZsadError) else f"{type(error).__name__}: {first}"
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
-    """Return ``" (did you mean 'x'?)"`` for the known word closest to ``word``, or ``""``."""
-    match = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+def nearest(word: str, known: Iterable[str], cutoff: float = 0.5) -> str:
+    """Return ``" (did you mean 'x'?)"`` for the known word closest to ``word``, or ``""``.
+
+    ``cutoff``: how alike they must be, 0..1.
+    """
+    match = difflib.get_close_matches(word, list(known), n=1, cutoff=cutoff)
     return f" (did you mean '{match[0]}'?)" if match else ""
 
 

@@ -14,17 +14,18 @@ import math
 import os
 import shutil
 import tempfile
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, SoftFileLock, Timeout, lock_descriptor
+
 from zsad.errors import DataError
 
-try:
-    import fcntl
-except ImportError:  # not a POSIX system
-    fcntl = None  # type: ignore[assignment]
+POLL_SECONDS = 0.01  # between two attempts at a lock
+# Windows removes no file that somebody has open: there it is closed first, and whoever opens it
+# in that moment keeps it.
+REMOVES_OPEN_FILES = os.name != "nt"
 
 
 # ------------------------------------------------------------------------------- writing
@@ -99,8 +100,11 @@ def remove_leftovers(path: Path | str) -> None:
 
 def remove_leftover(path: Path) -> None:
     """Remove a temporary or lock file unless a living process holds it."""
-    with contextlib.suppress(OSError), _abandoned(path) as mine:
-        if mine:
+    with contextlib.suppress(OSError):
+        with _abandoned(path) as mine:
+            if mine and REMOVES_OPEN_FILES:
+                path.unlink(missing_ok=True)
+        if mine and not REMOVES_OPEN_FILES:
             path.unlink(missing_ok=True)
 
 
@@ -137,6 +141,9 @@ def scratch_folder(parent: Path | str, prefix: str) -> Iterator[Path]:
             handle = os.open(folder, os.O_RDONLY)
         except FileNotFoundError:
             continue
+        except PermissionError:  # Windows opens no folders: it is never taken for a leftover
+            handle = -1
+            break
         if _claimed(handle, folder):
             break
         os.close(handle)
@@ -144,14 +151,14 @@ def scratch_folder(parent: Path | str, prefix: str) -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-        os.close(handle)
+        if handle >= 0:
+            os.close(handle)
 
 
 def _claimed(handle: int, path: Path | str) -> bool:
     """Lock what was just made; False if somebody took it for a leftover in that moment."""
-    if fcntl is not None:
-        with contextlib.suppress(OSError):  # without locks nothing is ever taken for a leftover
-            fcntl.flock(handle, fcntl.LOCK_EX)
+    with contextlib.suppress(OSError):  # without locks nothing is ever taken for a leftover
+        lock_descriptor(handle, poll_interval=POLL_SECONDS)
     return os.path.exists(path)
 
 
@@ -160,11 +167,9 @@ def _abandoned(path: Path) -> Iterator[bool]:
     """Whether the process that made ``path`` is gone; if so, it is ours within the context."""
     handle = -1
     mine = False
-    if fcntl is not None:
-        with contextlib.suppress(OSError):
-            handle = os.open(path, os.O_RDONLY)
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            mine = True
+    with contextlib.suppress(OSError):
+        handle = os.open(path, os.O_RDONLY)
+        mine = lock_descriptor(handle, blocking=False)
     try:
         yield mine
     finally:
@@ -194,7 +199,7 @@ def read_json(path: Path | str) -> Any:
 
 
 def _no_number(name: str) -> float:
-    raise ValueError(f"{name} is no number")
+    raise ValueError(f"{name} is not a number")
 
 
 def sha256_file(path: Path | str) -> str:
@@ -216,55 +221,21 @@ def file_lock(path: Path | str, timeout: float = 60.0) -> Iterator[None]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    if fcntl is None:
-        with _exclusive_file(path, timeout):
-            yield
-        return
-    deadline = time.monotonic() + timeout
-    while (handle := _locked(path)) is None:
-        _wait(path, deadline)
+    lock = FileLock(path, timeout=timeout, poll_interval=POLL_SECONDS)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise DataError(
+            f"{path}: locked by another process for too long; end it, then try again"
+        ) from None
+    # Where a file system has no locks, FileLock becomes one whose file is the lock itself.
+    own = not isinstance(lock, SoftFileLock)
     try:
         yield
     finally:
-        path.unlink(missing_ok=True)  # while it is held: whoever waits for it finds it gone
-        os.close(handle)  # gives the lock back
-
-
-def _locked(path: Path) -> int | None:
-    """An open handle that holds the lock file, or None while another process has it."""
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # The lock of a file that its holder has removed excludes nobody who comes later.
-        if os.path.samestat(os.fstat(handle), os.stat(path)):
-            return handle
-    except (BlockingIOError, FileNotFoundError):
-        pass
-    except BaseException:
-        os.close(handle)
-        raise
-    os.close(handle)
-    return None
-
-
-@contextlib.contextmanager
-def _exclusive_file(path: Path, timeout: float) -> Iterator[None]:
-    """The lock where there is no flock: whoever creates ``path.held`` has it."""
-    held = path.with_name(path.name + ".held")
-    deadline = time.monotonic() + timeout
-    while True:
-        try:
-            os.close(os.open(held, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
-            break
-        except FileExistsError:
-            _wait(held, deadline)
-    try:
-        yield
-    finally:
-        held.unlink(missing_ok=True)
-
-
-def _wait(path: Path, deadline: float) -> None:
-    if time.monotonic() > deadline:
-        raise DataError(f"{path}: locked by another process for too long; end it, then try again")
-    time.sleep(0.01)
+        if own and REMOVES_OPEN_FILES:
+            path.unlink(missing_ok=True)  # while it is held: whoever waits for it finds it gone
+        lock.release()
+        if own and not REMOVES_OPEN_FILES:
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)

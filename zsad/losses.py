@@ -82,3 +82,12 @@ def segmentation(
 def _plane(x: Tensor) -> Tensor:
     """Drop a channel axis of one: [B, 1, H, W] or [B, H, W] -> [B, H, W]."""
     return x[:, 0] if x.dim() == 4 else x
+
+
+def pixel_terms(probability: Tensor, masks: Tensor) -> dict[str, Tensor]:
+    """Return focal and the two Dice losses of pair probabilities [B, 2, H, W]."""
+    return {
+        "focal": focal(probability, masks),
+        "dice_abnormal": dice(probability[:, 1], masks),
+        "dice_normal": dice(probability[:, 0], 1 - masks),
+    }

@@ -39,7 +39,8 @@ def similarity(
         patches = F.normalize(patches, dim=-1)
         text = F.normalize(text, dim=-1)
     logits = scale * (text @ patches.transpose(-1, -2))  # [B, T, L]
-    return logits.unflatten(-1, (height, width))
+    planes: Tensor = logits.unflatten(-1, (height, width))
+    return planes
 
 
 def pair_probability(logits: Tensor) -> Tensor:
@@ -211,7 +212,8 @@ def _exact_union(boxes: Tensor, height: int, width: int) -> Tensor:
     half = boxes[:, 2:] / 2
     left, top = (boxes[:, :2] - half).unbind(1)
     right, bottom = (boxes[:, :2] + half).unbind(1)
-    xs, ys = torch.cat([left, right]).unique(), torch.cat([top, bottom]).unique()
+    xs: Tensor = torch.cat([left, right]).unique()
+    ys: Tensor = torch.cat([top, bottom]).unique()
     in_x = (left[:, None] <= xs[:-1]) & (right[:, None] >= xs[1:])  # [N, cells]
     in_y = (top[:, None] <= ys[:-1]) & (bottom[:, None] >= ys[1:])
     inside = (in_y[:, :, None] & in_x[:, None, :]).any(0).to(boxes.dtype)

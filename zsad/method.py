@@ -13,18 +13,14 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
-from zsad import torchvision_compat
-
-torchvision_compat.ensure()  # lightning imports torchvision
-
-# ruff: noqa: E402
-import lightning
 import torch
 from torch import Tensor
 
 from zsad.errors import RequestError, WeightsError
+from zsad.method_config import MethodConfig
+from zsad.torchvision_compat import lightning
 from zsad.types import (
     BackboneInfo,
     BuiltMaps,
@@ -35,14 +31,19 @@ from zsad.types import (
     MapSpec,
     Sample,
     ScoreContext,
+    Scored,
     Scores,
     Tap,
+    TextT,
     TrainBatch,
 )
 
 if TYPE_CHECKING:
     from zsad.backbones.text import TextEncoder
     from zsad.registry import MethodEntry
+
+ConfigT = TypeVar("ConfigT", bound=MethodConfig)
+TrainingInput = tuple[ImageFeatures, TrainBatch, ScoreContext[Any]]
 
 
 @dataclass(frozen=True)
@@ -153,16 +154,22 @@ def take_released(
     )
 
 
-class Method(lightning.LightningModule):
-    """Base of all methods.  Sub-classes set :attr:`name` and take ``(config, backbone)``."""
+class Method(lightning.LightningModule, Generic[ConfigT, TextT]):
+    """Base of all methods: ``class Mine(Method[Config, Text])`` with its config class and what
+    it prepares per category (None for a method that reads no text).
+
+    Sub-classes set :attr:`name` and take ``(config, backbone)``.
+    """
 
     name: ClassVar[str] = ""
 
-    def __init__(self, config: Any, backbone: BackboneInfo) -> None:
+    def __init__(self, config: ConfigT, backbone: BackboneInfo) -> None:
         super().__init__()
-        self.config = config
+        self.config: ConfigT = config
         self.backbone = backbone
+        self.revision = 1  # of what the method computes; see zsad.registry.MethodEntry
         self.phase: str = ""  # name of the training phase that runs, set by the engine
+        self.facts: dict[str, Any] = {}  # of the training that made the loaded state
 
     # -------------------------------------------------------------------- every method
     @abstractmethod
@@ -170,15 +177,20 @@ class Method(lightning.LightningModule):
         """Say which taps of which encoder variant :meth:`score` and :meth:`losses` read."""
 
     @abstractmethod
-    def prepare_text(self, categories: Sequence[Category], text: TextEncoder) -> dict[str, Any]:
+    def prepare_text(self, categories: Sequence[Category], text: TextEncoder) -> dict[str, TextT]:
         """Encode everything that does not depend on the image, by ``Category.key``.
 
         Called once per run and dataset, without gradients, after training.
         """
 
     @abstractmethod
-    def score(self, features: ImageFeatures, context: ScoreContext) -> Scores:
-        """Score a batch of features."""
+    def score(self, features: ImageFeatures, context: ScoreContext[TextT]) -> Scores:
+        """Score a batch of features.
+
+        It is a pure function: nothing of the method changes, equal arguments give equal scores,
+        and an image's scores depend on no other image of the batch (but see :attr:`transductive`
+        and :attr:`carries`).  So it may be called again, with fewer images, when memory runs out.
+        """
 
     @abstractmethod
     def map_spec(self) -> MapSpec:
@@ -196,22 +208,16 @@ class Method(lightning.LightningModule):
         """
         return scores
 
-    def explain(
-        self,
-        features: ImageFeatures,
-        scores: Scores,
-        maps: BuiltMaps,
-        context: ScoreContext,
-        k: int = 5,
-    ) -> list[list[Explanation]]:
+    def explain(self, scored: Scored[TextT], k: int = 5) -> list[list[Explanation]]:
         """Return up to ``k`` reasons per image, best first; the default has none."""
-        return [[] for _ in range(features.batch_size)]
+        return [[] for _ in range(scored.batch_size)]
 
     # ------------------------------------------------------------------- optional needs
     def views(self, images: Tensor) -> Iterable[Tensor]:
-        """Return further views of images [B, 3, S, S], as the encoder takes them: each [B, 3, S, S].
+        """Return further views of images [B, 3, S, S] as the encoder takes them, each as large.
 
         Their :meth:`view_taps` are in ``context.views``, in this order.  Each is a pass of its own.
+        Not for a :attr:`transductive` method.
         """
         return ()
 
@@ -222,7 +228,7 @@ class Method(lightning.LightningModule):
     @property
     def shots(self) -> int:
         """Normal reference images per category (few-shot); 0 = zero-shot."""
-        return int(getattr(self.config, "shots", 0))
+        return self.config.shots
 
     @property
     def transductive(self) -> bool:
@@ -235,12 +241,30 @@ class Method(lightning.LightningModule):
         """True if image scores are final only when those of the whole category are known."""
         return False
 
+    @property
+    def carries(self) -> bool:
+        """True if an image is scored with what the image before it left.
+
+        :meth:`score` then takes the images in order, starts from ``context.carry`` and returns in
+        ``Scores.carry`` what the next image needs, by ``Category.key``; neither is changed in
+        place, and where a batch ends makes no difference.  Every category begins anew.  Such a
+        method sees a category in the order of its index and never in portions, and a category
+        that was interrupted is scored again from its first image.
+        """
+        return False
+
     def box_request(self, categories: Sequence[Category]) -> BoxRequest | None:
         """Say what to ask a detector; None: no boxes wanted."""
         return None
 
-    def run_info(self) -> dict[str, Any]:
-        """Figures worth a place in the record (prompt counts, kept shares, own readings)."""
+    def run_info(
+        self, text: Any = None, means: Mapping[str, float] | None = None
+    ) -> dict[str, Any]:
+        """Figures worth a place in the record (prompt counts, kept shares, own readings).
+
+        ``text``: what :meth:`prepare_text` returned for the category.  ``means``: the means over
+        its images of what :attr:`Scores.info` said of each, and ``images``, how many there were.
+        """
         return {}
 
     # ------------------------------------------------------------------ trained methods
@@ -255,7 +279,7 @@ class Method(lightning.LightningModule):
         return True
 
     def losses(
-        self, features: ImageFeatures, batch: TrainBatch, context: ScoreContext
+        self, features: ImageFeatures, batch: TrainBatch, context: ScoreContext[TextT]
     ) -> dict[str, Tensor]:
         """Return named scalar losses of one batch; the key ``total`` is minimised."""
         raise TypeError(f"method '{self.name}' is training-free")
@@ -270,20 +294,6 @@ class Method(lightning.LightningModule):
         """
         return None
 
-    @property
-    def caption_source(self) -> str:
-        """Which sentences about training images :meth:`begin_training` wants.
-
-        ``off`` none; ``mask`` written from the training annotation; ``endpoint`` cached answers
-        of a vision model; ``auto`` the answers where cached, else from the annotation.
-        """
-        return "off"
-
-    @property
-    def caption_all(self) -> bool:
-        """Whether normal training images are described, too."""
-        return False
-
     def begin_training(
         self,
         categories: Sequence[Category],
@@ -291,15 +301,27 @@ class Method(lightning.LightningModule):
         text: TextEncoder,
     ) -> None:
         """Prepare what depends on the training set as a whole; called before the first phase
-        and again after a resume.  ``captions``: sentences by ``Category.key``."""
+        and again after a resume.  ``captions``: sentences by ``Category.key``, as the config's
+        :attr:`~zsad.method_config.MethodConfig.caption_source` asks for."""
+
+    def training_facts(self, history: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Figures of a finished training that belong into the checkpoint and every record made
+        with it; they come back as :attr:`facts`.
+
+        ``history``: one row per epoch with ``phase``, ``epoch``, ``steps`` and the mean of every
+        term of :meth:`losses`.  The values are ready for JSON.
+        """
+        return {}
 
     def trained_state(self) -> dict[str, Tensor]:
         """Everything that a checkpoint must hold: all parameters and persistent buffers."""
         return {k: v.detach().cpu() for k, v in self.state_dict().items()}
 
     @classmethod
-    def import_official(cls, state: Any, config: Any, backbone: BackboneInfo) -> ImportedCheckpoint:
-        """Translate a released checkpoint (already loaded safely).
+    def import_official(
+        cls, state: object, config: ConfigT, backbone: BackboneInfo
+    ) -> ImportedCheckpoint:
+        """Translate a released checkpoint (already loaded safely: tensors and plain containers).
 
         Raises :class:`zsad.errors.WeightsError` with missing and unexpected keys.
         """
@@ -321,8 +343,8 @@ class Method(lightning.LightningModule):
         phase = self.current_phase()
         return phase.optimizer(self.parameters_of_phase(phase))
 
-    def training_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
-        """``batch`` is ``(features, TrainBatch, ScoreContext)``, made by the training engine."""
+    def training_step(self, batch: TrainingInput, batch_idx: int) -> dict[str, Any]:
+        """``batch`` is made by the training engine."""
         features, targets, context = batch
         losses = self.losses(features, targets, context)
         return {"loss": losses["total"], "terms": {k: v.detach() for k, v in losses.items()}}
@@ -334,6 +356,9 @@ class Method(lightning.LightningModule):
             parameter.requires_grad_(name in wanted)
 
 
+AnyMethod = Method[Any, Any]  # for code that serves all methods
+
+
 def stretched(scores: Tensor, over: Tensor) -> Tensor:
     """Bring ``scores`` to the scale on which ``over`` [N] runs from 0 to 1; all 0 where it does
     not vary."""
@@ -341,7 +366,9 @@ def stretched(scores: Tensor, over: Tensor) -> Tensor:
     return (scores - low) / (high - low) if high > low else torch.zeros_like(scores)
 
 
-def new_method(entry: MethodEntry, config: Any, info: BackboneInfo, seed: int = 0) -> Method:
+def new_method(
+    entry: MethodEntry, config: MethodConfig, info: BackboneInfo, seed: int = 0
+) -> AnyMethod:
     """Build the method of ``entry``.
 
     Its initial parameters are a function of the seed alone; the caller's random numbers stay as
@@ -349,22 +376,24 @@ def new_method(entry: MethodEntry, config: Any, info: BackboneInfo, seed: int = 
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return entry.load()(config, info)
+        method = entry.load()(config, info)
+    method.revision = entry.revision
+    return method
 
 
-def feature_request(method: Method, image_size: int) -> FeatureRequest:
+def feature_request(method: AnyMethod, image_size: int) -> FeatureRequest:
     """Return the method's request with the image size filled in: the run's, else the method's own,
     else the backbone's.
 
-    Raises :class:`WeightsError` if the run's size is no multiple of the patch.  A method's own need
-    not be one: released MVFA-AD sees 17 x 17 patches of 14 of its 240 pixels.
+    Raises :class:`WeightsError` unless the run's size is a multiple of the patch.  A method's own
+    need not be one: released MVFA-AD sees 17 x 17 patches of 14 of its 240 pixels.
     """
     request = method.feature_request()
     own = request.variant.image_size
     size = image_size or own or method.backbone.image_size
     if size % method.backbone.patch and size != own:
         raise WeightsError(
-            f"image size {size} is no multiple of the patch size {method.backbone.patch} of "
+            f"image size {size} is not a multiple of the patch size {method.backbone.patch} of "
             f"{method.backbone.name}; choose another backbone.image_size"
         )
     return FeatureRequest(request.taps, replace(request.variant, image_size=size))

@@ -21,7 +21,8 @@ def heat(anomaly_map: np.ndarray, low: float, high: float) -> np.ndarray:
     at = level * (len(_RAMP) - 1)
     lower = np.minimum(at.astype(int), len(_RAMP) - 2)
     part = (at - lower)[..., None]
-    return np.round(_RAMP[lower] * (1 - part) + _RAMP[lower + 1] * part).astype(np.uint8)
+    colours: np.ndarray = np.round(_RAMP[lower] * (1 - part) + _RAMP[lower + 1] * part)
+    return colours.astype(np.uint8)
 
 
 def span(anomaly_map: np.ndarray, threshold: float | None = None) -> tuple[float, float]:

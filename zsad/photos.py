@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import io
+import logging
 import math
 import os
 from collections import Counter
@@ -14,15 +15,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from zsad import calibration, overlay
-from zsad.data.images import read_image
+from zsad.data.images import endings, is_picture, read_image
 from zsad.errors import DataError, RequestError
 from zsad.io import atomic_write_bytes, dump_json
-from zsad.types import ImageFeatures, Prediction, Thresholds
+from zsad.prediction import Prediction, Thresholds
+from zsad.types import Category, ImageFeatures
 
-ENDINGS = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".jp2", ".ppm"}
+log = logging.getLogger(__name__)
+
 BATCH = 8  # pictures that are scored together
 READERS = 4  # threads
 
@@ -43,22 +47,29 @@ def find(
 
     ``listed``: words of a list, where a missing file is an error only when it is read.
     The files of a picture go below ``out`` by its path inside the folder that is common to all.
-    What lies below ``out`` itself is no input.  Raises :class:`DataError` for a word without a
-    picture, and :class:`RequestError` where ``out`` is the folder of the pictures.
+    What lies below ``out`` itself is not an input.  Other files of a folder that are not pictures
+    (see :func:`zsad.data.images.is_picture`) are passed over, and a warning says which.
+    Raises :class:`DataError` for a word without a picture, and :class:`RequestError` where
+    ``out`` is the folder of the pictures.
     """
     own = Path(out).absolute() if out is not None else None
     tops: list[Path] = []
     files: dict[Path, Path] = {}
+    passed_over: dict[Path, Path] = {}
     for word, strict in [*((w, True) for w in words), *((w, False) for w in listed)]:
-        for path, top in _expanded(word, strict):
+        for path, top, wanted in _expanded(word, strict):
             absolute, folder = path.absolute(), top.absolute()
             if own is not None and path != Path(word):  # found by a search
                 if own == folder:
                     raise RequestError(f"--out {out}: is the folder of the pictures; give another")
                 if own in absolute.parents and folder in own.parents:
                     continue
-            files.setdefault(absolute, path)
-            tops.append(folder)
+            if wanted:
+                files.setdefault(absolute, path)
+                tops.append(folder)
+            else:
+                passed_over.setdefault(absolute, path)
+    _tell_passed_over([path for a, path in passed_over.items() if a not in files])
     if not files:
         return []
     common = Path(os.path.commonpath(tops))
@@ -71,23 +82,41 @@ def find(
     ]
 
 
-def _expanded(word: str, strict: bool) -> Iterator[tuple[Path, Path]]:
-    """Pictures of a word, each with the folder that it was found through."""
+def _expanded(word: str, strict: bool) -> Iterator[tuple[Path, Path, bool]]:
+    """Files of a word, each with the folder that it was found through, and whether it is wanted:
+    all that is named, and of a folder what is a picture."""
     path = Path(word)
     if path.is_dir():
-        found = sorted(p for p in path.rglob("*") if p.suffix.lower() in ENDINGS and p.is_file())
-        if not found and strict:
-            raise DataError(f"{path}: no pictures there ({', '.join(sorted(ENDINGS))})")
-        yield from ((p, path) for p in found)
+        found = sorted(p for p in path.rglob("*") if p.is_file())
+        wanted = [is_picture(p.relative_to(path)) for p in found]
+        if strict and not any(wanted):
+            raise DataError(f"{path}: no pictures there ({', '.join(endings())})")
+        yield from ((p, path, w) for p, w in zip(found, wanted))
     elif path.is_file() or not strict:
-        yield path, path.parent
+        yield path, path.parent, True
     elif glob.has_magic(word):
         matches = [Path(p) for p in sorted(glob.glob(word, recursive=True)) if Path(p).is_file()]
         if not matches:
             raise DataError(f"{word}: no file matches")
-        yield from ((p, p.parent) for p in matches)
+        yield from ((p, p.parent, True) for p in matches)
     else:
         raise DataError(f"{path}: no such file or folder")
+
+
+def _tell_passed_over(paths: Sequence[Path]) -> None:
+    """Say in one line how many files of the folders are not pictures, and name the first three."""
+    if not paths:
+        return
+    # A name may hold a line break.
+    names = [text if text.isprintable() else ascii(text) for text in map(str, paths[:3])]
+    log.warning(
+        "passed over %s: %s%s; give a file by its name to have it read",
+        "a file that is not a picture"
+        if len(paths) == 1
+        else f"{len(paths)} files that are not pictures",
+        ", ".join(names),
+        f" and {len(paths) - 3} more" if len(paths) > 3 else "",
+    )
 
 
 # ------------------------------------------------------------------------------- reading
@@ -110,18 +139,25 @@ class PictureBatch:
 
     def singles(self) -> list[PictureBatch]:
         """Batches of one picture each; errors stay with this one."""
-        return [
-            replace(
-                self,
-                rows=[self.rows[i]],
-                paths=[self.paths[i]],
-                pictures=[self.pictures[i]],
-                sizes=[self.sizes[i]],
-                errors={},
-                features=None,
-            )
-            for i in range(len(self.rows))
-        ]
+        return [replace(self._part([i]), features=None) for i in range(len(self.rows))]
+
+    def parts(self, categories: Sequence[Category]) -> list[PictureBatch]:
+        """Batches of one category each, of ``categories`` by row; errors stay with this one."""
+        places: dict[str, list[int]] = {}
+        for i, row in enumerate(self.rows):
+            places.setdefault(categories[row].key, []).append(i)
+        return [self._part(chosen) for chosen in places.values()]
+
+    def _part(self, places: list[int]) -> PictureBatch:
+        return replace(
+            self,
+            rows=[self.rows[i] for i in places],
+            paths=[self.paths[i] for i in places],
+            pictures=[self.pictures[i] for i in places] if self.pictures else [],
+            sizes=[self.sizes[i] for i in places],
+            errors={},
+            features=None if self.features is None else self.features.select(places),
+        )
 
 
 def read_ahead(
@@ -189,7 +225,7 @@ def record(found: Prediction) -> dict[str, Any]:
         "image_score": found.image_score,
         "anomalous": found.anomalous,
         "marked": None if found.mask is None else float(found.mask.mean()),
-        "map_max": float(found.anomaly_map.max()),
+        "map_max": float(_map(found).max()),
         "thresholds": asdict(limits) if limits else None,
         "explanations": [asdict(e) for e in found.explanations],
         "files": dict(found.files),
@@ -204,7 +240,7 @@ def save(
     ``scale``: the values of the coldest and the hottest colour.  Raises :class:`RequestError`
     where ``out`` cannot be written, and :class:`DataError` if the picture is gone by now.
     """
-    values = found.anomaly_map
+    values = _map(found)
     limit = found.thresholds.pixel if found.thresholds else None
     low, high = scale or overlay.span(values, limit)
     heat = overlay.overlay(read_image(photo.path), values, low, high)
@@ -217,6 +253,13 @@ def save(
     text = base.with_name(f"{base.name}.json")
     found.files["record"] = str(text)
     _write(text, (dump_json(record(found)) + "\n").encode())
+
+
+def _map(found: Prediction) -> NDArray[np.float32]:
+    """The map of a picture that could be scored.  Raises :class:`DataError` for another."""
+    if found.anomaly_map is None:
+        raise DataError(f"{found.path}: has no anomaly map; {found.error}")
+    return found.anomaly_map
 
 
 def save_calibration(out: Path | str, thresholds: Thresholds, made_for: Mapping[str, Any]) -> Path:

@@ -3,38 +3,32 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from zsad import calibration
 from zsad import config as cfg
-from zsad import maps as dense
 from zsad.backbones import Backbone
-from zsad.data.transforms import Preprocess
-from zsad.errors import CellError, RequestError, WeightsError, ZsadError
-from zsad.method import Method, feature_request
-from zsad.photos import PictureBatch, failed, open_picture, read_ahead
-from zsad.types import (
-    Boxes,
-    BuiltMaps,
-    Category,
-    FeatureRequest,
-    ImageFeatures,
-    Prediction,
-    ScoreContext,
-    Scores,
-    Thresholds,
-    TrainBatch,
+from zsad.errors import RequestError
+from zsad.method import AnyMethod
+from zsad.photos import BATCH, PictureBatch, read_ahead
+from zsad.picture_request import (
+    OneOrEach,
+    References,
+    boxes_of,
+    categories_of,
+    category_of,
+    references_of,
+    refuse_singles,
+    rows_by_category,
 )
-
-References = Sequence[Any] | Tensor | Mapping[str, "Sequence[Any] | Tensor"]
-"""Normal images: pictures, or a tensor [K, 3, S, S]; for all classes, or by class name."""
+from zsad.picture_run import PictureRun, Pictures, attempt, conclude, joined
+from zsad.prediction import Prediction, Thresholds
+from zsad.scoring import Scorer
+from zsad.types import Category, ImageFeatures, ScoreContext, TrainBatch
 
 
 class LoadedMethod:
@@ -45,7 +39,7 @@ class LoadedMethod:
 
     def __init__(
         self,
-        method: Method,
+        method: AnyMethod,
         backbone: Backbone,
         device: torch.device,
         image_size: int = 0,
@@ -55,11 +49,10 @@ class LoadedMethod:
         self.backbone = backbone
         self.device = device
         self.report = list(report)
-        self.request = feature_request(method, image_size)
-        self.image_size = self.request.variant.image_size
-        self._preprocess = Preprocess.for_variant(backbone.info, self.request.variant)
-        self._text: dict[str, Any] = {}
-        self._prepared: dict[str, Category] = {}  # those whose text is in _text
+        self.scorer = Scorer(self.method, backbone, image_size)
+        self.request = self.scorer.request
+        self.image_size = self.scorer.image_size
+        self.pictures = Pictures(self.scorer)
 
     # ------------------------------------------------------------------------ prediction
     def predict(
@@ -67,77 +60,63 @@ class LoadedMethod:
         images: Any,
         class_name: str | Sequence[str] = "object",
         boxes: Sequence[Mapping[str, Any] | None] | None = None,
-        references: Sequence[Any] = (),
+        references: References = (),
         explanations: int = 5,
         thresholds: Thresholds | None = None,
+        kinds: OneOrEach = None,
+        domains: OneOrEach = None,
     ) -> list[Prediction]:
         """Score pictures: paths, PIL images or arrays [H, W, 3] uint8; one or a list of them.
 
         ``class_name``: what the pictures show ("metal nut"), one for all or one each.
-        ``references``: normal pictures of the same thing, for few-shot methods.
+        ``references``: normal pictures of the same thing, for few-shot methods; by class name
+        where there are several.  ``kinds``: ``object`` or ``texture``, ``domains``: ``industrial``
+        or ``medical``, one for all or one each, for methods whose prompts depend on it.
         ``thresholds``: those of :meth:`calibrate`; without them each picture gets the uncalibrated
         ones of :mod:`zsad.calibration`.
         The anomaly map has the size of the picture (float32 [H, W]); a higher value is more
         anomalous.  Raises :class:`zsad.errors.DataError` for a picture that cannot be read.
         """
         items = list(images) if isinstance(images, (list, tuple)) else [images]
-        return list(self.stream(items, class_name, boxes, references, explanations, thresholds))
+        said = {"kinds": kinds, "domains": domains}
+        return list(
+            self.stream(items, class_name, boxes, references, explanations, thresholds, **said)
+        )
 
     def stream(
         self,
         images: Sequence[Any],
         class_name: str | Sequence[str] = "object",
         boxes: Sequence[Mapping[str, Any] | None] | None = None,
-        references: Sequence[Any] = (),
+        references: References = (),
         explanations: int = 5,
         thresholds: Thresholds | None = None,
         keep_errors: bool = False,
+        kinds: OneOrEach = None,
+        domains: OneOrEach = None,
     ) -> Iterator[Prediction]:
         """Score as :meth:`predict` does, one after the other: for more pictures than fit in memory.
 
         With ``keep_errors`` a picture that cannot be read or scored is a prediction with an
         ``error``, and the others go on.
         """
-        names = [class_name] * len(images) if isinstance(class_name, str) else list(class_name)
-        _one_per_picture("class names", names, images)
-        if boxes is not None:
-            _one_per_picture("box entries", boxes, images)
-        near = self._reference_features(references)
-
-        def score(
-            batch: PictureBatch,
-            population: ImageFeatures | None = None,
-            uids: Sequence[str] = (),
-        ) -> list[Prediction]:
-            rows = batch.rows
-            context = self._context(
-                [names[i] for i in rows],
-                len(rows),
-                None if boxes is None else [boxes[i] for i in rows],
-            )
-            if boxes is None and batch.pictures:
-                paths = ["" if p is None else p for p in batch.paths]
-                self._detect(context, batch.pictures, paths)
-            context.population, context.population_uids = population, uids
-            if near is not None:
-                context.references = {c.key: near for c in context.categories}
-            if batch.features is None:
-                batch.features = self._encode(batch.pictures)
-            found = self._score(batch.features.to(self.device), context, explanations)
-            for prediction, path, (height, width) in zip(found, batch.paths, batch.sizes):
-                prediction.path = path
-                prediction.anomaly_map = _resize(prediction.anomaly_map, height, width)
-                prediction.thresholds = thresholds or calibration.uncalibrated(
-                    prediction.anomaly_map, bool(self._text)
-                )
-            return found
-
-        read = read_ahead(images, keep_errors)
+        categories = categories_of(class_name, len(images), kinds, domains)
+        refuse_singles(self.method, categories)
+        run = PictureRun(
+            self.pictures,
+            categories,
+            boxes_of(boxes, len(images)),
+            self._reference_features(references, categories),
+            explanations,
+            thresholds,
+        )
+        # One by one, where an image is scored with what the one before it left.
+        read = read_ahead(images, keep_errors, 1 if self.method.carries else BATCH)
         if self.method.transductive:
-            yield from self._together(read, score)
+            yield from self._together(read, run)
             return
         for batch in read:
-            yield from batch.in_order(_attempt(score, batch, keep_errors))
+            yield from batch.in_order(attempt(run.score, batch, keep_errors))
 
     def calibrate(
         self,
@@ -149,11 +128,19 @@ class LoadedMethod:
         """Thresholds from a few normal pictures; see :mod:`zsad.calibration` for the rule.
 
         ``false_alarms``: the highest share of normal pictures that may be called anomalous.
-        Raises :class:`zsad.errors.DataError` for a picture that cannot be read.
+        Raises :class:`zsad.errors.DataError` for a picture that cannot be read, and
+        :class:`RequestError` for a method whose scores depend on the pictures of the call.
         """
+        if self.method.stretches:
+            raise RequestError(
+                f"preset '{self.method.config.preset}' of {self.method.name} stretches scores over "
+                f"the pictures of a call, so no threshold holds for others; use "
+                f"{self.method.name}.stretch=false"
+            )
         found = [
             (p.image_score, float(p.anomaly_map.max()))
             for p in self.stream(list(normal), class_name, None, references, explanations=0)
+            if p.anomaly_map is not None  # without keep_errors there is one
         ]
         return calibration.calibrated([f[0] for f in found], [f[1] for f in found], false_alarms)
 
@@ -161,12 +148,14 @@ class LoadedMethod:
         """What thresholds depend on besides the normal pictures."""
         made_for: dict[str, Any] = {
             "method": self.method.name,
-            "config": cfg.digest(cfg.to_dict(self.method.config), 16),
+            "config": cfg.digest(cfg.identity(self.method.config), 16),
             "backbone": self.backbone.info.name,
             "weights": self.backbone.info.weights_sha256,
             "image_size": self.image_size,
             "class_name": category_of(class_name).class_name,
         }
+        if self.method.revision > 1:
+            made_for["revision"] = self.method.revision
         if self.method.phases():
             digest = hashlib.sha256()
             for name, value in sorted(self.method.trained_state().items()):
@@ -183,17 +172,16 @@ class LoadedMethod:
         boxes: Sequence[Mapping[str, Any] | None] | None = None,
         references: References = (),
         explanations: int = 5,
-        kinds: str | Sequence[str] | None = None,
-        domains: str | Sequence[str] | None = None,
+        kinds: OneOrEach = None,
+        domains: OneOrEach = None,
     ) -> list[Prediction]:
         """Score images [B, 3, S, S] as the encoder takes them: preprocessed, of its input size.
 
-        ``references``: normal images for few-shot methods, pictures or a tensor [K, 3, S, S]; where
-        classes have their own, by class name.  ``kinds``: ``object`` or ``texture``, ``domains``:
-        ``industrial`` or ``medical``, one for all or one each (methods whose prompts depend on it).
-
-        ``boxes``: per image ``{"boxes": [[cx, cy, w, h]], "scores": [...], "phrases": [...]}``,
-        the detector's raw answer (0..1), or None.  Maps are float32 [S, S].
+        ``references``: as for :meth:`predict`, or tensors [K, 3, S, S]; ``kinds`` and ``domains``
+        likewise.  What a method compares or stretches over a category's images, it does over those
+        of this call that share a class name.  ``boxes``: per image
+        ``{"boxes": [[cx, cy, w, h]], "scores": [...], "phrases": [...]}``, the detector's raw
+        answer (0..1), or None.  Maps are float32 [S, S].
         """
         images = torch.as_tensor(images, dtype=torch.float32)
         size = self.image_size
@@ -207,90 +195,60 @@ class LoadedMethod:
                 f"images have shape {tuple(images.shape)}, expected [B, 3, {size}, {size}]; "
                 f"give another image_size to load_method, or use predict for pictures"
             )
-        context = self._context(class_names, len(images), boxes, kinds=kinds, domains=domains)
-        context.references = self._references(references, context.categories)
-        features = self.backbone.encode_image(images.to(self.device), self.request)
-        context.views = self._views(images)
+        context = self._context(class_names, len(images), boxes, kinds, domains)
+        categories = context.categories
+        refuse_singles(self.method, categories)
+        context.references = self._reference_features(references, categories)
         if not self.method.transductive:
-            return self._score(features, context, explanations)
+            return self._score_tensor(images, context, explanations)
         found: dict[int, Prediction] = {}
-        for rows in _by_category(context.categories).values():
-            own = features if len(rows) == len(images) else features.select(rows)
-            together = replace(
-                context,
-                categories=[context.categories[i] for i in rows],
-                boxes=None if context.boxes is None else [context.boxes[i] for i in rows],
-                uids=[context.uids[i] for i in rows],
-                population=own,
-            )
-            scored = self._score(own, together, explanations)
-            conclude(self.method, scored)
-            found.update(zip(rows, scored))
-        return [found[i] for i in range(len(images))]
+        for rows in rows_by_category(categories).values():
+            part = self._score_tensor(images[rows], context.select(rows), explanations)
+            conclude(self.method, part)
+            found.update(zip(rows, part))
+        return [found[row] for row in range(len(images))]
 
-    @torch.no_grad()
-    def _score(
-        self, features: ImageFeatures, context: ScoreContext, explanations: int
+    def _score_tensor(
+        self, images: Tensor, context: ScoreContext[Any], explanations: int
     ) -> list[Prediction]:
-        """Score encoded images; maps at the model's input size.  Raises :class:`CellError` for
-        a score that is not a number."""
-        self.method.eval()
-        scores: Scores = self.method.score(features, context)
-        built: BuiltMaps = dense.build_maps(
-            scores, self.method.map_spec(), self.image_size, context.boxes
-        )
-        image_scores = self.method.image_score(scores, built).float()
-        finite = torch.isfinite(image_scores) & torch.isfinite(built.final).flatten(1).all(1)
-        if not bool(finite.all()):
-            raise CellError(
-                f"{self.method.name}: not-a-number in the map or the score; try precision fp32"
-            )
-        reasons = (
-            self.method.explain(features, scores, built, context, explanations)
-            if explanations
-            else None
-        )
-        maps = built.final.float().cpu().numpy()
-        return [
-            Prediction(
-                score,
-                maps[i],
-                list(reasons[i]) if reasons else [],
-                info={name: float(values[i]) for name, values in scores.info.items()},
-            )
-            for i, score in enumerate(image_scores.cpu().tolist())
-        ]
+        """Score images together; a method that compares images compares these."""
+        parts = self.pictures.encode(images)
+        if self.method.transductive:
+            context.population = joined([features for _, features in parts])
+            parts = iter([(slice(0, len(images)), context.population)])
+        carry: dict[str, Any] = {}
+        found: list[Prediction] = []
+        for rows, features in parts:
+            part = context.select(rows)
+            part.carry, part.views = dict(carry), self.pictures.views(images[rows])
+            for _, scored in self.scorer.score(features, part):
+                carry |= scored.scores.carry
+                found += self.pictures.predictions(scored, explanations)
+        return found
 
-    def _views(self, images: Tensor) -> list[ImageFeatures]:
-        """The features of further views that the method asks for."""
-        request = FeatureRequest(self.method.view_taps(), self.request.variant)
-        views = self.method.views(images.to(self.device))
-        return [self.backbone.encode_image(view, request) for view in views]
-
-    @torch.no_grad()
-    def _encode(self, pictures: Sequence[Image.Image]) -> ImageFeatures:
-        tensor = torch.stack([self._preprocess(p) for p in pictures])
-        return self.backbone.encode_image(tensor.to(self.device), self.request)
-
-    def _together(
-        self,
-        read: Iterator[PictureBatch],
-        score: Callable[[PictureBatch, ImageFeatures | None, Sequence[str]], list[Prediction]],
-    ) -> Iterator[Prediction]:
-        """Score with a method that compares all pictures: encode all of them first."""
+    def _together(self, read: Iterator[PictureBatch], run: PictureRun) -> Iterator[Prediction]:
+        """Score with a method that compares the pictures of a class: encode all of them first."""
         batches: list[PictureBatch] = []
         for batch in read:
             if batch.rows:
-                batch.features = self._encode(batch.pictures).to("cpu")
+                parts = self.pictures.encode(self.pictures.tensor(batch.pictures))
+                batch.features = joined([f.to("cpu") for _, f in parts])
             if self.method.box_request([]) is None:
                 batch.pictures = []  # only a detector looks at them again
             batches.append(batch)
-        encoded = [b.features for b in batches if b.features is not None]
-        population = ImageFeatures.concat(encoded).to(self.device) if encoded else None
-        uids = [p or f"picture {i + 1}" for b in batches for i, p in zip(b.rows, b.paths)]
+        run.gather(batches)
+        found: dict[int, Prediction] = {}
         for batch in batches:
-            found = score(batch, population, uids) if batch.rows else []
-            yield from batch.in_order(dict(zip(batch.rows, found)))
+            for part in batch.parts(run.categories):
+                found.update(zip(part.rows, run.score(part)))
+            if not self.method.stretches:
+                yield from batch.in_order({row: found.pop(row) for row in batch.rows})
+        if self.method.stretches:
+            read_rows = [row for batch in batches for row in batch.rows]
+            for rows in rows_by_category([run.categories[row] for row in read_rows]).values():
+                conclude(self.method, [found[read_rows[i]] for i in rows])
+            for batch in batches:
+                yield from batch.in_order({row: found[row] for row in batch.rows})
 
     # -------------------------------------------------------------------------- training
     def losses(
@@ -304,9 +262,10 @@ class LoadedMethod:
         """Run one training forward without a step and return the named loss terms.
 
         ``images`` [B, 3, S, S] as the encoder takes them, ``masks`` [B, S, S] or [B, 1, S, S] in
-        {0, 1}, None: unknown (for methods that train without), ``labels`` [B].  The key ``total`` is what training minimises; gradients flow to the
-        method's parameters.  ``phase``: the training phase, by default the first.
-        Raises :class:`RequestError` for a training-free method.
+        {0, 1}, None: unknown (for methods that learn without), ``labels`` [B].  The key ``total``
+        is what training minimises; gradients flow to the method's parameters.  ``phase``: the
+        training phase, by default the first.
+        Raises :class:`RequestError` for a training-free method, and for missing masks.
         """
         phases = {p.name: p for p in self.method.phases()}
         if not phases:
@@ -318,7 +277,13 @@ class LoadedMethod:
             )
         images = torch.as_tensor(images, dtype=torch.float32).to(self.device)
         targets = self._targets(images, masks, torch.as_tensor(labels).long().to(self.device))
-        context = self._context(class_names, len(images), None, text=False)
+        context = ScoreContext(
+            categories_of(class_names, len(images)),
+            self.scorer.text,
+            text_encoder=self.backbone.text_encoder(self.request.variant),
+            image_encoder=self.backbone.image_encoder(self.request.variant),
+            uids=[str(i) for i in range(len(images))],
+        )
         features = self.backbone.encode_image(images, self.request)
         self.method.train()
         self.method.phase = name
@@ -327,7 +292,6 @@ class LoadedMethod:
 
     # --------------------------------------------------------------------------- helpers
     def _targets(self, images: Tensor, masks: Tensor | None, labels: Tensor) -> TrainBatch:
-        """Raises :class:`RequestError` where masks are unknown and the method needs them."""
         if masks is None:
             if self.method.needs_masks:
                 raise RequestError(f"method '{self.method.name}' is trained on masks; give masks")
@@ -341,190 +305,25 @@ class LoadedMethod:
         class_names: str | Sequence[str],
         count: int,
         boxes: Sequence[Any] | None,
-        text: bool = True,
-        kinds: str | Sequence[str] | None = None,
-        domains: str | Sequence[str] | None = None,
-    ) -> ScoreContext:
-        names = [class_names] * count if isinstance(class_names, str) else list(class_names)
-        if len(names) != count:
-            raise RequestError(
-                f"{len(names)} class names for {count} images; give one, or one per image"
-            )
-        if boxes is not None and len(boxes) != count:
-            raise RequestError(
-                f"{len(boxes)} box entries for {count} images; give one per image (None for none)"
-            )
-        categories = [
-            category_of(*given)
-            for given in zip(
-                names,
-                _one_each("kinds", kinds, "object", count),
-                _one_each("domains", domains, "industrial", count),
-            )
-        ]
-        encoder = self.backbone.text_encoder(self.request.variant)
-        missing = {c.key: c for c in categories if self._prepared.get(c.key) != c}
-        if text and missing:
-            with torch.no_grad():
-                self._text.update(self.method.prepare_text(list(missing.values()), encoder))
-            self._prepared.update(missing)
-        return ScoreContext(
-            categories=categories,
-            text=self._text,
-            text_encoder=encoder,
-            image_encoder=self.backbone.image_encoder(self.request.variant),
-            boxes=[_boxes(b) for b in boxes] if boxes is not None else None,
+        kinds: OneOrEach = None,
+        domains: OneOrEach = None,
+    ) -> ScoreContext[Any]:
+        return self.scorer.context(
+            categories_of(class_names, count, kinds, domains),
+            boxes=boxes_of(boxes, count),
             uids=[str(i) for i in range(count)],
         )
 
-    def _detect(
-        self, context: ScoreContext, pictures: Sequence[Image.Image], paths: Sequence[str]
-    ) -> None:
-        wanted = self.method.box_request(context.categories)
-        if wanted is not None:
-            from zsad import grounding
-
-            provider = grounding.provider(wanted, device=str(self.device))
-            context.boxes = provider.boxes_of_pictures(pictures, context.categories, paths)
-
-    def _references(
+    def _reference_features(
         self, references: References, categories: Sequence[Category]
     ) -> dict[str, ImageFeatures]:
-        """The features of the references by category, encoded once a category; {} for zero shots."""
-        if not self.method.shots:
-            return {}
-        if not isinstance(references, Mapping):
-            near = self._reference_features(references)
-            return {} if near is None else {c.key: near for c in categories}
+        """The features of a few-shot method's references by category, the same ones encoded once;
+        {} for zero shots."""
+        encoded: dict[int, ImageFeatures] = {}
         found: dict[str, ImageFeatures] = {}
-        for category in categories:
-            if category.key in found:
-                continue
-            if category.key not in references:
-                raise RequestError(
-                    f"references: there are none of '{category.key}', only of "
-                    f"{', '.join(map(str, references)) or 'no class'}; give each class its own"
-                )
-            near = self._reference_features(references[category.key])
-            if near is not None:
-                found[category.key] = near
+        for key, pictures in references_of(references, categories, self.method).items():
+            which = id(references[key]) if isinstance(references, Mapping) else 0
+            if which not in encoded:
+                encoded[which] = self.pictures.encode_all(pictures)
+            found[key] = encoded[which]
         return found
-
-    def _reference_features(self, references: Any) -> ImageFeatures | None:
-        """The features of a few-shot method's references, encoded once; None for zero shots."""
-        if not self.method.shots:
-            return None
-        if len(references) < self.method.shots:
-            raise RequestError(
-                f"method '{self.method.name}' needs {self.method.shots} normal reference pictures, "
-                f"got {len(references)}; pass references=[...]"
-            )
-        chosen = references[: self.method.shots]
-        if isinstance(chosen, Tensor):
-            return self.backbone.encode_image(chosen.float().to(self.device), self.request)
-        return self._encode([open_picture(r) for r in chosen])
-
-
-def conclude(method: Method, predictions: Sequence[Prediction]) -> None:
-    """Let the method finish the image scores of one whole category, where it wants to; each
-    prediction keeps what it was before as ``info["raw_score"]``.
-
-    Raises :class:`RequestError` for a single picture.
-    """
-    if not method.stretches:
-        return
-    if len(predictions) < 2:
-        raise RequestError(
-            f"preset '{method.config.preset}' of {method.name} stretches scores over all pictures of "
-            f"a category and needs at least two of them; give more, or {method.name}.stretch=false"
-        )
-    scores = torch.tensor([p.image_score for p in predictions])
-    info = {name: torch.tensor([p.info[name] for p in predictions]) for name in predictions[0].info}
-    final = method.over_category(scores, info).tolist()
-    for prediction, value in zip(predictions, final):
-        prediction.info["raw_score"] = prediction.image_score
-        prediction.image_score = value
-
-
-def _by_category(categories: Sequence[Category]) -> dict[str, list[int]]:
-    """Rows by category, in order of appearance."""
-    rows: dict[str, list[int]] = {}
-    for i, category in enumerate(categories):
-        rows.setdefault(category.key, []).append(i)
-    return rows
-
-
-def _one_per_picture(what: str, values: Sequence[Any], images: Sequence[Any]) -> None:
-    if len(values) != len(images):
-        raise RequestError(f"{len(values)} {what} for {len(images)} images; give one per image")
-
-
-def _attempt(
-    score: Callable[[PictureBatch], list[Prediction]], batch: PictureBatch, keep_errors: bool
-) -> dict[int, Prediction]:
-    """Predictions by row.  Where a batch fails and errors are kept, its pictures are tried one by
-    one, so that each keeps its own error; what is wrong with the request still ends it."""
-    if not batch.rows:
-        return {}
-    try:
-        return dict(zip(batch.rows, score(batch)))
-    except (RequestError, WeightsError):
-        raise
-    except Exception as error:  # a method is foreign code
-        if not keep_errors:
-            raise
-        if len(batch.rows) == 1:
-            known = isinstance(error, ZsadError)
-            text = str(error) if known else f"{type(error).__name__}: {cfg.first_line(error)}"
-            return {batch.rows[0]: failed(batch.paths[0], text)}
-    found: dict[int, Prediction] = {}
-    for part in batch.singles():
-        found |= _attempt(score, part, keep_errors)
-    return found
-
-
-def _one_each(
-    what: str, given: str | Sequence[str] | None, default: str, count: int
-) -> Sequence[str]:
-    if given is None or isinstance(given, str):
-        return [given or default] * count
-    if len(given) != count:
-        raise RequestError(f"{len(given)} {what} for {count} images; give one, or one per image")
-    return given
-
-
-def category_of(class_name: str, kind: str = "object", domain: str = "industrial") -> Category:
-    """The category of a spoken or raw class name: "metal_nut" and "metal nut" are the same, but for
-    methods that say the raw one.
-
-    Raises :class:`RequestError` for an empty name, and for another kind or domain than there are.
-    """
-    for what, value, known in (
-        ("kind", kind, ("object", "texture")),
-        ("domain", domain, ("industrial", "medical")),
-    ):
-        if value not in known:
-            raise RequestError(f"{what} '{value}' is not one of: {', '.join(known)}")
-    spoken = " ".join(str(class_name).replace("_", " ").split())
-    if not spoken:
-        raise RequestError("the class name is empty; say what the picture shows, e.g. 'metal nut'")
-    return Category("", str(class_name), spoken, domain, kind)  # type: ignore[arg-type]
-
-
-def _boxes(value: Any) -> Boxes | None:
-    if value is None or isinstance(value, Boxes):
-        return value
-    try:
-        return Boxes.from_dict(value)
-    except (KeyError, TypeError, ValueError) as error:
-        raise RequestError(
-            f"boxes must be a mapping of 'boxes', 'scores', 'phrases' ({error!r})"
-        ) from None
-
-
-def _resize(values: np.ndarray, height: int, width: int) -> np.ndarray:
-    tensor = torch.from_numpy(values)[None, None]
-    out = torch.nn.functional.interpolate(
-        tensor, size=(height, width), mode="bilinear", align_corners=False
-    )
-    return out[0, 0].numpy()

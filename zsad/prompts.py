@@ -10,8 +10,8 @@ One YAML file per kind and dataset, ``prompts_cache/<kind>/<dataset>.yaml``::
         class_name: bottle                 # the name that goes with these texts
         anomaly_types: [cracked large, ...]
 
-Every key of a category but ``class_name`` is a list of texts.  What each kind must hold stands
-in :data:`KINDS`.
+Every key of a category but ``class_name`` is a list of texts.  What each kind must hold says the
+method that brings it along: :mod:`zsad.prompt_kinds`.
 """
 
 from __future__ import annotations
@@ -25,21 +25,9 @@ from pathlib import Path
 from typing import Any
 
 from zsad import config as cfg
-from zsad.errors import DataError, unknown
+from zsad.errors import DataError
+from zsad.prompt_kinds import PromptKind, find_kind, kinds
 from zsad.types import Category
-
-KINDS: dict[str, tuple[str, ...]] = {
-    "filo": ("anomaly_types",),
-    "alfa": ("normal", "abnormal"),
-    "kanoclip": ("abnormal",),
-}
-"""The text lists that an entry of each kind must have."""
-
-FURTHER: dict[str, tuple[str, ...]] = {
-    "alfa": ("normal_plain", "abnormal_plain", "descriptors"),
-}
-"""The text lists that an entry may have besides: ALFA's descriptions asked for without syntactic
-consistency, and the answers to its interpretability query."""
 
 GENERIC_ANOMALIES: tuple[str, ...] = (
     "scratch",
@@ -95,9 +83,8 @@ class PromptBank:
         return find_entry(self._load(kind).values(), category)
 
     def _load(self, kind: str) -> dict[tuple[str, str], BankEntry]:
-        if kind not in KINDS:
-            raise unknown("kind of prompts", kind, KINDS)
         if kind not in self._kinds:
+            find_kind(kind)  # a misspelt one is an error, not an empty bank
             folders = [r / kind for r in self._roots if (r / kind).is_dir()]
             paths = [p for f in folders for p in sorted(f.iterdir(), key=lambda p: p.name)]
             self._kinds[kind] = {
@@ -130,17 +117,18 @@ def read_entries(path: Any, kind: str | None = None) -> list[BankEntry]:
     for key in ("kind", "dataset", "provenance", "categories"):
         if key not in raw:
             raise DataError(f"{path}: key '{key}' is missing")
-    known = isinstance(raw["kind"], str) and raw["kind"] in KINDS
-    if not known or (kind is not None and raw["kind"] != kind):
-        raise DataError(f"{path}: kind is {raw['kind']!r}, expected {kind or ', '.join(KINDS)}")
+    known = kinds()
+    found = known.get(raw["kind"]) if isinstance(raw["kind"], str) else None
+    if found is None or (kind is not None and found.name != kind):
+        raise DataError(f"{path}: kind is {raw['kind']!r}, expected {kind or ', '.join(known)}")
     if not isinstance(raw["provenance"], Mapping) or not raw["provenance"]:
         raise DataError(f"{path}: 'provenance' must say where the texts come from")
     if not isinstance(raw["categories"], Mapping):
         raise DataError(f"{path}: 'categories' must map names to texts")
-    return [_entry(path, raw, str(name), value) for name, value in raw["categories"].items()]
+    return [_entry(path, found, raw, str(name), value) for name, value in raw["categories"].items()]
 
 
-def _entry(path: Any, raw: Mapping[str, Any], name: str, value: Any) -> BankEntry:
+def _entry(path: Any, kind: PromptKind, raw: Mapping[str, Any], name: str, value: Any) -> BankEntry:
     where = f"{path}: categories.{name}"
     if not isinstance(value, Mapping):
         raise DataError(f"{where} must be a mapping with class_name and lists of texts")
@@ -155,12 +143,12 @@ def _entry(path: Any, raw: Mapping[str, Any], name: str, value: Any) -> BankEntr
         if any(not t.strip() for t in items):
             raise DataError(f"{where}.{key} holds an empty text")
         texts[str(key)] = list(items)
-    missing = [k for k in KINDS[raw["kind"]] if k not in texts]
+    missing = [k for k in kind.required if k not in texts]
     if missing:
         raise DataError(f"{where}: the list '{missing[0]}' is missing")
     class_name = str(value.get("class_name", name.replace("_", " ")))
     return BankEntry(
-        kind=str(raw["kind"]),
+        kind=kind.name,
         dataset=str(raw["dataset"]),
         category=name,
         class_name=class_name,

@@ -21,6 +21,7 @@ from zsad.backbones.specs import spec
 from zsad.data.catalog import list_specs, load_spec
 from zsad.data.index import PREPARED_VARIANT
 from zsad.errors import DataError
+from zsad.metrics.spec import METRICS, of_printed, same_quantity
 from zsad.protocols import Row, load_protocol
 from zsad.registry import list_protocols
 
@@ -29,9 +30,6 @@ _COLUMNS = [
     *("paper", "table", "protocol", "method", "dataset", "category"),
     *("level", "metric", "value", "std", "shots", "note"),
 ]
-_METRICS = {"auroc": "auroc", "ap": "ap", "aupr": "ap", "f1max": "f1max", "aupro": "aupro"}
-# The papers' AUPRO is an approximation by 200 thresholds; it stands beside ours of that name.
-_COMPARED = {"pixel_aupro": "pixel_aupro_200"}
 
 
 @dataclass(frozen=True)
@@ -65,7 +63,7 @@ class Reference:
     @property
     def compare_with(self) -> str:
         """The metric of ours that is the same quantity."""
-        return _COMPARED.get(self.metric, self.metric)
+        return same_quantity(self.metric)
 
     @property
     def source(self) -> str:
@@ -172,10 +170,11 @@ class Published:
     ) -> list[Reference]:
         """Numbers for one of our methods (or rows ``name@row``), in the order of the tables.
 
-        ``metric``: our name; ``pixel_aupro_200`` finds the papers' AUPRO as ``pixel_aupro``
-        does.  Full-shot and few-shot numbers are listed under their own labels only.
+        ``metric``: our name; that of the papers' own approximation of AUPRO finds what AUPRO
+        finds.  Full-shot and few-shot numbers are listed under their own labels only.
         """
-        names = {metric, *(k for k, v in _COMPARED.items() if v == metric)}
+        known = METRICS.get(metric or "")
+        names = {metric, known.stands_for if known else ""}
         return [
             r
             for r in self._index.get((method, dataset, category), ())
@@ -192,7 +191,7 @@ class Published:
         Among equals a paper's own figure for its own method comes first, then table order.
         """
         found = self.lookup(method, dataset, category, metric)
-        compared = _COMPARED.get(metric, metric)
+        compared = same_quantity(metric)
         return min(
             found,
             key=lambda r: (len(r.differences(info, compared)), r.name != r.paper),
@@ -219,7 +218,7 @@ def read_table(text: str, origin: str, names: Mapping[str, Any]) -> Iterable[Ref
         raise DataError(f"{origin}, line 1: columns must be {','.join(_COLUMNS)}")
     for number, row in enumerate(reader, start=2):
         try:
-            metric = _METRICS[row["metric"]]
+            metric = of_printed(row["level"], row["metric"])
             shots = int(row["shots"]) if row["shots"] else None
             yield Reference(
                 paper=row["paper"],
@@ -229,14 +228,14 @@ def read_table(text: str, origin: str, names: Mapping[str, Any]) -> Iterable[Ref
                 methods=_ours(row["protocol"], row["method"], shots, names),
                 dataset=row["dataset"],
                 category=MEAN if row["category"] in ("all", "mean") else row["category"],
-                metric=f"{row['level']}_{metric}",
+                metric=metric,
                 value=float(row["value"]),
                 std=float(row["std"]) if row["std"] else None,
                 shots=shots,
                 note=row["note"],
             )
         except (KeyError, ValueError, TypeError) as error:
-            raise DataError(f"{origin}, line {number}: {error!r} is no valid entry") from None
+            raise DataError(f"{origin}, line {number}: {error!r} is not a valid entry") from None
 
 
 def _ours(protocol: str, name: str, shots: int | None, names: Mapping[str, Any]) -> tuple[str, ...]:

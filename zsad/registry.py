@@ -7,101 +7,101 @@ package that holds a ``config.yaml``).  A name that two places claim is an error
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import fnmatch
 import importlib
 import importlib.util
 import sys
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import entry_points
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from zsad import config as cfg
-from zsad.errors import RequestError, nearest, unknown
+from zsad.errors import RequestError, unknown
+from zsad.method_config import MethodConfig, check_schema
 
 if TYPE_CHECKING:
     from zsad.method import Method
 
 GROUPS = ("papers", "baselines", "training-free", "trained")
-_ENTRY_KEYS = (
-    *("name", "title", "summary", "paper", "group", "trained", "class", "schema"),
-    *("config", "presets", "transductive", "backbones", "notes"),
-)
-LAUNCHERS = ("local", "ray")
-_ENTRY_KINDS: dict[str, type] = {
-    **{"trained": bool, "transductive": bool, "config": dict, "presets": dict},
-    **{"backbones": list, "notes": list},
-}  # others are text
 _PLUGIN_DIRS: list[Path] = []
 
 
 @dataclass(frozen=True)
 class MethodEntry:
-    """A method as its ``config.yaml`` describes it; the class is imported on demand."""
+    """A method as its ``config.yaml`` describes it; the class is imported on demand.
+
+    These fields are the keys of that file (``key``: where the name differs).  ``revision``: raised
+    by whoever changes what the method computes under equal settings; above 1 it enters the
+    fingerprint of cells and the identity of trained states.
+    """
 
     name: str
     title: str
     summary: str
     paper: str
-    group: str  # "papers" | "baselines"
+    group: Literal["papers", "baselines"]
     trained: bool
-    target: str  # "module:Class"
-    schema: str  # "module:Dataclass", torch-free
-    defaults: Mapping[str, Any]
-    presets: Mapping[str, Mapping[str, Any]]
-    origin: str  # the config.yaml
+    target: str = field(metadata={"key": "class"})  # "module:Class"
+    schema: str  # "module:Config", a MethodConfig, torch-free
+    defaults: Mapping[str, Any] = field(default_factory=dict, metadata={"key": "config"})
+    presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    origin: str = field(default="", metadata={"key": ""})  # the config.yaml itself
     transductive: bool = False
     backbones: tuple[str, ...] = ()  # empty: any
     notes: tuple[str, ...] = field(default=())
+    revision: int = 1
+    prompt_kind: str = ""  # "module:object", torch-free; see zsad.prompt_kinds
 
-    def resolve(self, *layers: tuple[str, Mapping[str, Any]]) -> Any:
+    def __post_init__(self) -> None:
+        if self.revision < 1:
+            raise ValueError(f"revision {self.revision} must be a whole number from 1 up")
+
+    def config_class(self) -> type[MethodConfig]:
+        """Import the method's config class, without torch.
+
+        Raises :class:`RequestError` that says what to write where the framework cannot ask it
+        what it needs.
+        """
+        what = f"schema of method '{self.name}'"
+        try:
+            return check_schema(load_object(self.schema, what), self.defaults)
+        except (TypeError, ValueError, NameError) as error:  # refused by the base, or not a schema
+            raise RequestError(f"{self.origin}: {what}, {self.schema}, {error}") from None
+
+    def resolve(self, *layers: cfg.Layer) -> MethodConfig:
         """Return the checked config dataclass.  ``layers``: (origin, values), later ones win.
 
         ``preset`` chooses one of ``presets``; it lies above the defaults and below all layers.
         """
-        schema = load_object(self.schema, f"schema of method '{self.name}'")
-        chosen = self.defaults.get("preset", "default")
-        for origin, values in layers:
-            # Check each layer alone first, so that an error names where its key came from.
-            cfg.build(_partial(schema), values, origin=origin, prefix=f"{self.name}.")
-            chosen = values.get("preset", chosen)
-        if chosen != "default" and (not isinstance(chosen, str) or chosen not in self.presets):
-            raise unknown(f"preset of method {self.name}", str(chosen), ["default", *self.presets])
-        merged = cfg.merge(
-            self.defaults, self.presets.get(chosen, {}), *(v for _, v in layers), {"preset": chosen}
-        )
-        origin = ", ".join([self.origin, *(o for o, values in layers if values)])
-        return cfg.build(schema, merged, origin=origin, prefix=f"{self.name}.")
+        return self.resolved(*layers).value
 
-    def load(self) -> type[Method]:
+    def resolved(self, *layers: cfg.Layer) -> cfg.Resolved[MethodConfig]:
+        """The same, with the layer that set each key."""
+        schema = self.config_class()
+        given = [v["preset"] for _, v in ((self.origin, self.defaults), *layers) if "preset" in v]
+        chosen = given[-1] if given else "default"
+        presets = {"default": {}, **self.presets}
+        if isinstance(chosen, str) and chosen not in presets:
+            raise unknown(f"preset of method {self.name}", chosen, presets)
+        below: list[cfg.Layer] = [
+            (cfg.DEFAULTS, {"preset": "default"}),
+            (self.origin, self.defaults),
+            (f"{self.origin}, preset {chosen}", presets.get(str(chosen), {})),
+        ]
+        return cfg.resolve(schema, [*below, *layers], prefix=f"{self.name}.")
+
+    def load(self) -> type[Method[Any, Any]]:
         """Import the method's class (imports torch)."""
         return typing.cast(
-            "type[Method]", load_object(self.target, f"class of method '{self.name}'")
+            "type[Method[Any, Any]]", load_object(self.target, f"class of method '{self.name}'")
         )
-
-
-@cache
-def _partial(schema: type) -> type:
-    """The same schema with every field optional, recursively."""
-    hints = typing.get_type_hints(schema)
-    made = []
-    for f in dataclasses.fields(schema):
-        hint = hints[f.name]
-        made.append(
-            (
-                f.name,
-                _partial(hint)
-                if isinstance(hint, type) and dataclasses.is_dataclass(hint)
-                else hint,
-                dataclasses.field(default=None),
-            )
-        )
-    return dataclasses.make_dataclass(f"Partial{schema.__name__}", made)
 
 
 def load_object(target: str, what: str) -> Any:
@@ -129,6 +129,24 @@ def add_plugins(folder: Path | str) -> None:
 def plugin_dirs() -> tuple[Path, ...]:
     """The folders of :func:`add_plugins`, for another process to know the same methods."""
     return tuple(_PLUGIN_DIRS)
+
+
+def forget_plugins() -> None:
+    """Know the methods of zsad and of entry points alone, as a new process does."""
+    _PLUGIN_DIRS.clear()
+    methods.cache_clear()
+
+
+@contextlib.contextmanager
+def plugins_forgotten() -> Iterator[None]:
+    """Know no folder of :func:`add_plugins` inside the block, and those known before after it."""
+    before = plugin_dirs()
+    forget_plugins()
+    try:
+        yield
+    finally:
+        forget_plugins()
+        _PLUGIN_DIRS.extend(before)
 
 
 @cache
@@ -163,40 +181,8 @@ def methods() -> dict[str, MethodEntry]:
 
 
 def _read_entry(path: Any) -> MethodEntry:
-    raw = cfg.read_yaml(path)
-    for key in raw:
-        if key not in _ENTRY_KEYS:
-            raise RequestError(
-                f"{path}: unknown key '{key}'{nearest(str(key), _ENTRY_KEYS)}; "
-                f"valid: {', '.join(_ENTRY_KEYS)}"
-            )
-    for key, value in raw.items():
-        wanted = _ENTRY_KINDS.get(key, str)
-        if value is not None and not isinstance(value, wanted):
-            raise RequestError(
-                f"{path}: key '{key}' must be of type {wanted.__name__}, not {type(value).__name__}"
-            )
-    if raw.get("group", "papers") not in GROUPS[:2]:
-        raise RequestError(f"{path}: group '{raw['group']}' must be one of: papers, baselines")
-    try:
-        return MethodEntry(
-            name=raw["name"],
-            title=raw["title"],
-            summary=raw["summary"],
-            paper=raw["paper"],
-            group=raw["group"],
-            trained=bool(raw["trained"]),
-            target=raw["class"],
-            schema=raw["schema"],
-            defaults=raw.get("config") or {},
-            presets=raw.get("presets") or {},
-            origin=str(path),
-            transductive=bool(raw.get("transductive", False)),
-            backbones=tuple(raw.get("backbones") or ()),
-            notes=tuple(raw.get("notes") or ()),
-        )
-    except KeyError as error:
-        raise RequestError(f"{path}: key {error} is missing") from None
+    given = {key: value for key, value in cfg.read_yaml(path).items() if value is not None}
+    return dataclasses.replace(cfg.build(MethodEntry, given, origin=str(path)), origin=str(path))
 
 
 def method(name: str) -> MethodEntry:

@@ -23,17 +23,19 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 from urllib.parse import quote
 
 from zsad.errors import CellError, DataError, ZsadError
 from zsad.io import atomic_write_bytes, file_lock, read_json, write_json
+from zsad.schema import SchemaError, read
 from zsad.types import CellKey, CellRecord
 
 if TYPE_CHECKING:
     import pandas as pd
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 SCORE_COLUMNS = ("uid", "label", "defect", "score", "path")
 _PLAIN = " +,=()[]@"  # besides letters, digits and _.-~; everything else is percent-encoded
@@ -202,11 +204,8 @@ class ResultStore:
         found = []
         for path in self._files("failures"):
             try:
-                raw = read_json(path)
-                failure = Failure(**{f.name: raw[f.name] for f in fields(Failure)})
-                _check_plain(failure)
-                found.append(failure)
-            except (ZsadError, KeyError, TypeError):
+                found.append(_whole(Failure, read_json(path)))
+            except (ZsadError, SchemaError):
                 log.warning("skipped: %s is not a whole failure record", path)
         return found
 
@@ -292,54 +291,64 @@ def _plain(record: CellRecord) -> dict[str, Any]:
     return content
 
 
-_TEXT = ("method", "dataset", "category", "fingerprint", "error", "kind")
-_NAMES = ("method", "dataset", "category")
-_WHOLE = ("seed", "n_normal", "n_anomalous")
-_INFO_TEXT = (
-    *("title", "method", "group", "preset", "protocol", "variant", "dataset_fingerprint"),
-    *("backbone", "weights_source", "weights_sha256", "banner", "precision", "mask_resize"),
-)
-_INFO_WHOLE = ("shots", "limit", "image_size")
-_INFO_GROUPS = ("trained_on", "config", "metrics", "method_info", "boxes", "metric_bounds")
+@dataclass(frozen=True)
+class _Info:
+    """What tables and reports rely on in the ``info`` of a record, where it is there."""
+
+    title: str | None = None
+    method: str | None = None
+    group: str | None = None
+    preset: str | None = None
+    protocol: str | None = None
+    variant: str | None = None
+    dataset_fingerprint: str | None = None
+    backbone: str | None = None
+    weights_source: str | None = None
+    weights_sha256: str | None = None
+    banner: str | None = None
+    precision: str | None = None
+    mask_resize: str | None = None
+    shots: int | None = None
+    limit: int | None = None
+    image_size: int | None = None
+    revision: int | None = None
+    trained_on: dict[str, Any] | None = None
+    config: dict[str, Any] | None = None
+    metrics: dict[str, Any] | None = None
+    method_info: dict[str, Any] | None = None
+    boxes: dict[str, Any] | None = None
+    metric_bounds: dict[str, Any] | None = None
 
 
-def _check_plain(held: CellRecord | Failure) -> None:
-    """Raise ``TypeError`` for text that is none, or a number that is none."""
-    for f in fields(held):
-        value = getattr(held, f.name)
-        if f.name in _TEXT and not isinstance(value, str):
-            raise TypeError(f"{f.name} is no text")
-        if f.name in _NAMES and not value:
-            raise TypeError(f"{f.name} is empty")
-        if f.name in _WHOLE and (not isinstance(value, int) or isinstance(value, bool)):
-            raise TypeError(f"{f.name} is no whole number")
+@dataclass(frozen=True)
+class _Written:
+    """What the file of a record holds besides the record."""
+
+    written: float = 0.0
 
 
-def _check_record(record: CellRecord) -> None:
-    """Raise ``TypeError`` unless everything that others rely on is of its type."""
-    _check_plain(record)
-    info = record.info
-    for name in ("metrics", "undefined", "seconds", "info"):
-        if not isinstance(getattr(record, name), dict):
-            raise TypeError(f"{name} is no mapping")
-    numbers = [v for v in record.metrics.values() if v is not None] + [*record.seconds.values()]
-    if not all(isinstance(v, (int, float)) and math.isfinite(v) for v in numbers):
-        raise TypeError("a metric or a time is no finite number")
-    if not all(isinstance(v, str) for v in record.undefined.values()):
-        raise TypeError("a reason is no text")
-    for names, kind in ((_INFO_TEXT, str), (_INFO_WHOLE, int), (_INFO_GROUPS, dict)):
-        for name in names:
-            if info.get(name) is not None and not isinstance(info[name], kind):
-                raise TypeError(f"info.{name} is no {kind.__name__}")
+def _whole(kind: type[T], raw: Any) -> T:
+    """Read a record or a failure, of which no key may be missing.  Raises ``SchemaError``."""
+    found = read(kind, raw, others=True)
+    for f in fields(cast("Any", kind)):
+        if f.name not in raw:
+            raise SchemaError(f"key '{f.name}' is missing")
+    for name in ("method", "dataset", "category"):
+        if not raw[name]:
+            raise SchemaError(f"{name} is empty")
+    return found
 
 
 def _read_record(path: Path) -> tuple[CellRecord, float]:
     raw = read_json(path)
     try:
-        record = CellRecord(**{f.name: raw[f.name] for f in fields(CellRecord)})
-        _check_record(record)
-        return record, float(raw.get("written", 0.0))
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        record = _whole(CellRecord, raw)
+        read(_Info, record.info, prefix="info.", others=True)
+        numbers = [*record.metrics.values(), *record.seconds.values()]
+        if not all(v is None or math.isfinite(v) for v in numbers):
+            raise SchemaError("a metric or a time is not a finite number")
+        return record, read(_Written, raw, others=True).written
+    except SchemaError as error:
         raise DataError(f"{path}: not a whole record ({error}); run the cell again") from None
 
 

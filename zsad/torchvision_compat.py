@@ -4,23 +4,36 @@ torchvision's Python part describes the operators ``torchvision::nms`` and ``tor
 at import, and fails if its compiled part could not be loaded (a CUDA build of torchvision beside
 a CPU build of torch, for example).  open_clip, torchmetrics and GroundingDINO import torchvision.
 
-Call :func:`ensure` before the first of these imports.  It does nothing where torchvision's own
-operators load; elsewhere it registers the two operators in plain PyTorch.  Call them as
-``torch.ops.torchvision.nms`` then: the wrapper ``torchvision.ops.nms`` insists on the compiled
-part.
+So the libraries that import torchvision are taken from here, and :func:`ensure` runs first::
+
+    from zsad.torchvision_compat import lightning, open_clip
+
+:func:`ensure` does nothing where torchvision's own operators load; elsewhere it registers the two
+operators in plain PyTorch.  Call them as ``torch.ops.torchvision.nms`` then: the wrapper
+``torchvision.ops.nms`` insists on the compiled part.
 """
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import logging
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import lightning
+    import lightning.pytorch.loggers
+    import lightning.pytorch.utilities
+    import open_clip
+    import open_clip.tokenizer
+    import open_clip.transformer
+    import transformers
     from torch import Tensor
     from torch.library import Library
+
+__all__ = ["ensure", "lightning", "nms", "open_clip", "transformers"]
 
 log = logging.getLogger(__name__)
 _SCHEMAS = {
@@ -28,6 +41,15 @@ _SCHEMAS = {
     "qnms": "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
 }
 _libraries: list[Library] = []  # a Library unregisters its operators when it is collected
+_IMPORT_TORCHVISION = ("lightning", "open_clip", "transformers")
+
+
+def __getattr__(name: str) -> Any:
+    """Import one of the libraries that import torchvision, after :func:`ensure`."""
+    if name not in _IMPORT_TORCHVISION:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    ensure()
+    return importlib.import_module(name)
 
 
 @cache

@@ -10,21 +10,18 @@ This module imports torch for type checkers only: planning a run must not need i
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeVar
+
+from zsad.schema import read
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-METRICS = (
-    "image_auroc",
-    "image_ap",
-    "image_f1max",
-    "pixel_auroc",
-    "pixel_ap",
-    "pixel_f1max",
-    "pixel_aupro",
-)
+    from zsad.backbones import ImageEncoder, TextEncoder
+
+Rows = slice | list[int]  # which images of a batch
+TextT = TypeVar("TextT")  # what a method prepares per category
 
 
 # ---------------------------------------------------------------------------- backbone
@@ -257,12 +254,10 @@ class Boxes:
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> Boxes:
-        """Take boxes from JSON.  Raises ``KeyError``, ``TypeError`` or ``ValueError``."""
-        found = cls(
-            [[float(x) for x in b] for b in value["boxes"]],
-            [float(s) for s in value["scores"]],
-            [str(p) for p in value["phrases"]],
-        )
+        """Take boxes from JSON or from arrays.  Raises ``ValueError``."""
+        if isinstance(value, Mapping):
+            value = {name: _listed(part) for name, part in value.items()}
+        found = read(cls, value, others=True)
         if not len(found.boxes) == len(found.scores) == len(found.phrases):
             raise ValueError(
                 f"{len(found.boxes)} boxes, {len(found.scores)} scores and {len(found.phrases)} "
@@ -274,6 +269,13 @@ class Boxes:
         return found
 
 
+def _listed(value: Any) -> Any:
+    """Arrays, tensors and their scalars as plain lists and numbers, wherever they lie."""
+    if isinstance(value, (list, tuple)):
+        return [_listed(v) for v in value]
+    return value.tolist() if hasattr(value, "tolist") else value
+
+
 # ------------------------------------------------------------------------------ scoring
 @dataclass
 class Scores:
@@ -282,13 +284,14 @@ class Scores:
     ``maps``: one entry per stage, on the patch grid.  Either all are pair *logits*
     [B, 2, h, w] (a softmax over dim 1 gives probabilities) or all are anomaly *values*
     [B, h, w] in [0, 1]; ``kind`` says which.  ``image``: [B], the image score before the
-    method's :meth:`image_score` mixes in map maxima.  ``parts``: anything that
-    :meth:`image_score` or :meth:`explain` needs again.  ``boxes``: the detections that protect
-    the map, one entry per image, where the method chose among the detector's; None: all of them.
-    ``info``: figures [B] about the images by name.  ``carry``: by ``Category.key``, what the
-    category's next image is to be scored with (:attr:`ScoreContext.carry`).  ``added``: further
-    anomaly values [B, h, w], one per stage, that are enlarged as ``maps`` are and added to their
-    probabilities (few-shot distances, say).
+    method's :meth:`image_score` mixes in map maxima.  ``parts``: what :meth:`image_score` or
+    :meth:`explain` needs again, one entry per image: tensors [B, ...], lists of B, or None.
+    ``boxes``: the detections that protect the map, one entry per image, where the method chose
+    among the detector's; None: all of them.  ``info``: figures [B] about the images by name
+    (prompts kept, say); their means over a category reach :meth:`Method.run_info`.  ``carry``: by
+    ``Category.key``, what its next image is scored with (:attr:`ScoreContext.carry`).  ``added``:
+    further anomaly values [B, h, w], one per stage, that are enlarged as ``maps`` are and added to
+    their probabilities (few-shot distances, say).
     """
 
     maps: list[Tensor]
@@ -309,7 +312,7 @@ class MapSpec:
     ``fuse``: ``mean`` or ``sum`` over stages (``weights`` optional, one per stage).
     ``norm``: ``none`` or per-image ``minmax`` (ablation only).  ``blur``: ``none``,
     ``gaussian`` (scipy's, reflect, truncate 4) or ``kernel3`` (3x3); ``sigma`` in output
-    pixels.  ``blur_stage``: blur each stage before fusing (equal by linearity) or after.
+    pixels, applied to the fused map.
     ``box_factor``: factor applied outside the union of detected boxes, 1 = no suppression;
     ``box_arithmetic``: ``exact`` or ``released`` (FiLo's integer rectangles).
     """
@@ -348,64 +351,8 @@ class Explanation:
     note: str = ""
 
 
-@dataclass(frozen=True)
-class Thresholds:
-    """From where on a picture (``image``) and a pixel (``pixel``) count as anomalous; both
-    inclusive; None: no rule says.  :mod:`zsad.calibration` has the rules.
-
-    ``normal_pictures`` and ``false_alarms`` (the highest expected share of normal pictures that
-    are called anomalous) are those of a calibration.
-    """
-
-    image: float | None
-    pixel: float | None
-    rule: Literal["uncalibrated", "calibrated", "given"] = "uncalibrated"
-    normal_pictures: int = 0
-    false_alarms: float | None = None
-
-
 @dataclass
-class Prediction:
-    """``image_score``: anomaly score; ``anomaly_map``: float32 array [H, W].
-
-    ``files``: what was written, by kind.  ``error``: why there is no score (NaN) and no map (None).
-    ``info``: figures about the picture by name; ``raw_score``: the image score before the method
-    stretched it over the pictures of its category.
-    """
-
-    image_score: float
-    anomaly_map: Any
-    explanations: list[Explanation] = field(default_factory=list)
-    path: str | None = None
-    thresholds: Thresholds | None = None
-    files: dict[str, str] = field(default_factory=dict)
-    error: str = ""
-    info: dict[str, float] = field(default_factory=dict)
-
-    @property
-    def anomalous(self) -> bool | None:
-        """Whether the score reaches its threshold; None without one."""
-        limit = self.thresholds.image if self.thresholds else None
-        return None if limit is None or self.error else bool(self.image_score >= limit)
-
-    @property
-    def mask(self) -> Any:
-        """Where the map reaches its threshold, bool array [H, W]; None without one."""
-        limit = self.thresholds.pixel if self.thresholds else None
-        return None if limit is None or self.error else self.anomaly_map >= limit
-
-    def set_by_hand(self, image: float | None = None, pixel: float | None = None) -> None:
-        """Put thresholds of one's own in place of the others; None leaves one as it is."""
-        if image is None and pixel is None:
-            return
-        held = self.thresholds or Thresholds(None, None)
-        self.thresholds = Thresholds(
-            held.image if image is None else image, held.pixel if pixel is None else pixel, "given"
-        )
-
-
-@dataclass
-class ScoreContext:
+class ScoreContext(Generic[TextT]):
     """What a method's head may look at besides features.  Labels and masks are not in it.
 
     ``categories``: one per image of the batch.  ``text``: what the method's ``prepare_text``
@@ -413,16 +360,17 @@ class ScoreContext:
     by ``Category.key``.  ``population``: features of all test images of the category, for
     transductive methods only, and ``population_uids`` their names (empty: unknown).  ``boxes``:
     detector answers, or None where none was asked for.  ``uids``: stable names of the images.
-    ``carry``: by ``Category.key``, what a method that carries state from image to image left with
-    the image before (:attr:`Scores.carry`); a category's first image finds no entry.  ``views``:
-    the features of further views of the images, one entry per view with B rows each
-    (:meth:`zsad.method.Method.views`).
+    ``text_encoder`` and ``image_encoder`` (for methods that resume a pass) are those of the
+    method's encoder variant; the framework always gives both.  ``carry``: by ``Category.key``,
+    what a method that carries state from image to image left with the image before
+    (:attr:`Scores.carry`); a category's first image finds no entry.  ``views``: the features of
+    further views of the images, one entry per view with B rows each (:meth:`Method.views`).
     """
 
     categories: Sequence[Category]
-    text: Mapping[str, Any]
-    text_encoder: Any = None  # zsad.backbones.text.TextEncoder
-    image_encoder: Any = None  # zsad.backbones.clip_vit.ImageEncoder, for methods that resume
+    text: Mapping[str, TextT]
+    text_encoder: TextEncoder = None  # type: ignore[assignment]  # tests of heads leave them out
+    image_encoder: ImageEncoder = None  # type: ignore[assignment]
     references: Mapping[str, ImageFeatures] = field(default_factory=dict)
     population: ImageFeatures | None = None
     boxes: Sequence[Boxes | None] | None = None
@@ -430,6 +378,64 @@ class ScoreContext:
     population_uids: Sequence[str] = ()
     carry: Mapping[str, Any] = field(default_factory=dict)
     views: Sequence[ImageFeatures] = ()
+
+    def select(self, rows: Rows) -> ScoreContext[TextT]:
+        """That of some images of the batch: a slice or a list of indices."""
+        count, boxes, uids = len(self.categories), self.boxes, self.uids or None
+        return replace(
+            self,
+            categories=_rows_of(self.categories, rows, count),
+            boxes=_rows_of(boxes, rows, count),
+            uids=_rows_of(uids, rows, count) or (),
+            views=[view.select(rows) for view in self.views],
+        )
+
+
+@dataclass
+class Scored(Generic[TextT]):
+    """One scored batch: all that is known about its B images, with the same rows throughout.
+
+    ``features``: what was read.  ``scores``: what the method returned, maps on the patch grid.
+    ``maps``: the anomaly maps [B, H, W] at the model's input size.  ``image_scores``: [B] float32,
+    those of :meth:`Method.image_score`.
+    """
+
+    features: ImageFeatures
+    context: ScoreContext[TextT]
+    scores: Scores
+    maps: BuiltMaps
+    image_scores: Tensor
+
+    @property
+    def batch_size(self) -> int:
+        return len(self.image_scores)
+
+    def select(self, rows: Rows) -> Scored[TextT]:
+        """Some of the images, in that order; ``ValueError`` if ``parts`` lacks rows of them."""
+        scores, count = self.scores, self.batch_size
+        chosen = replace(
+            scores,
+            maps=[stage[rows] for stage in scores.maps],
+            image=scores.image[rows],
+            parts={name: _rows_of(part, rows, count) for name, part in scores.parts.items()},
+            boxes=_rows_of(scores.boxes, rows, count),
+            info={name: values[rows] for name, values in scores.info.items()},
+            added=[values[rows] for values in scores.added],
+        )
+        maps = BuiltMaps(self.maps.final[rows], self.maps.unsuppressed[rows])
+        context, features = self.context.select(rows), self.features.select(rows)
+        return Scored(features, context, chosen, maps, self.image_scores[rows])
+
+
+def _rows_of(values: Any, rows: Rows, count: int) -> Any:
+    """Rows of a tensor or a sequence of ``count`` entries; None stays None."""
+    if values is None:
+        return None
+    if len(values) != count:
+        raise ValueError(f"{len(values)} entries for {count} images; give one for each")
+    if isinstance(values, (list, tuple)) and not isinstance(rows, slice):
+        return [values[i] for i in rows]
+    return values[rows]
 
 
 @dataclass
@@ -472,6 +478,3 @@ class CellRecord:
     n_anomalous: int
     seconds: dict[str, float]
     info: dict[str, Any] = field(default_factory=dict)
-
-
-Device = "str | torch.device"

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -23,9 +23,10 @@ from torch.nn import functional as F
 from zsad import backbones
 from zsad.backbones.text import TextEncoder
 from zsad.benchmarks.speed import measure
+from zsad.components.prompt_learning import PromptLearner
 from zsad.methods.filo import prompts, texts
 from zsad.methods.filo.config import Mmci, Prompt
-from zsad.methods.filo.modules import MmciStage, PromptLearner
+from zsad.methods.filo.modules import MmciStage
 from zsad.types import Category
 
 
@@ -40,16 +41,15 @@ def measure_text(options: argparse.Namespace) -> dict[str, Any]:
     wording = prompts.word(category, prompts.find_entry(category, "bank"), Prompt())
     info = backbone.info
     torch.manual_seed(0)
-    pair = tuple(
-        PromptLearner(12, info.text_width, info.embed, True).to(options.device) for _ in range(2)
-    )
+    size = (12, info.text_width, info.embed, True)
+    pair = (PromptLearner(*size).to(options.device), PromptLearner(*size).to(options.device))
     image = F.normalize(torch.randn(1, info.embed), dim=-1).to(options.device)
     table = texts.tokenize(wording, ours)
 
     def encode(encoder: TextEncoder, cells: tuple[int, ...] | None) -> texts.TextSide:
         return texts.text_side(pair, [table], [cells], image, encoder)
 
-    ways = {
+    ways: dict[str, Callable[[], texts.TextSide]] = {
         "nine positions, 77 tokens": lambda: encode(naive, None),
         "nine positions": lambda: encode(ours, None),
         "one position": lambda: encode(ours, (4,)),
@@ -58,9 +58,9 @@ def measure_text(options: argparse.Namespace) -> dict[str, Any]:
     results = {}
     for way, work in ways.items():
         counters = (naive if way.endswith("tokens") else ours).counters
-        before = counters.text_tokens
+        earlier = counters.text_tokens
         results[way] = work()  # warm up
-        positions[way] = counters.text_tokens - before
+        positions[way] = counters.text_tokens - earlier
     before, after = (results[w].pair for w in list(ways)[:2])
     found = _compare(ways, options)
     return {

@@ -118,7 +118,7 @@ def measure_decoding(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, default=24)
     parser.add_argument("--size", type=int, default=518)
     parser.add_argument("--workers", default="0,1,2")

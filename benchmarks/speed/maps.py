@@ -99,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     if options.quick:
         options.size, options.repeats = 112, 3
     torch.set_num_threads(options.threads)
-    document = {
+    document: dict[str, Any] = {
         "conditions": measure.conditions(
             options.device,
             size=options.size,

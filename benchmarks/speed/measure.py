@@ -75,11 +75,11 @@ def macs(work: Way) -> float:
 
     # The counter passes shapes for tensors, and knows attention on GPUs only.
     def attention(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
-        return sdpa_flop_count(query, key, value)
+        return int(sdpa_flop_count(query, key, value))
 
     def whole_attention(query: Any, *_: Any, **__: Any) -> int:
         rows, length, width = query  # four projections, then q k^T and its product with v
-        return 2 * rows * length * width * (4 * width + 2 * length)
+        return int(2 * rows * length * width * (4 * width + 2 * length))
 
     aten = torch.ops.aten
     known = {
@@ -88,7 +88,7 @@ def macs(work: Way) -> float:
     }
     with FlopCounterMode(display=False, custom_mapping=known) as counter:
         work()
-    return counter.get_total_flops() / 2
+    return float(counter.get_total_flops() / 2)
 
 
 def peak_macs(device: str, dtype: torch.dtype, repeats: int = 5, clock: str = "wall") -> float:

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from zsad import backbones, losses, maps, registry
 from zsad.benchmarks.speed import measure
-from zsad.method import Method, feature_request
+from zsad.method import AnyMethod, feature_request
 from zsad.types import Category, ScoreContext, TrainBatch
 
 METHODS = ("aprilgan", "mvfa")
@@ -39,7 +39,9 @@ def two_channels(logits: Sequence[Tensor], masks: Tensor) -> dict[str, Tensor]:
     return {"focal": focal, "dice": dice}
 
 
-def steps(name: str, options: argparse.Namespace) -> tuple[Method, dict[str, Callable[[], None]]]:
+def steps(
+    name: str, options: argparse.Namespace
+) -> tuple[AnyMethod, dict[str, Callable[[], None]]]:
     """Build a method and its ways of one step: forward and backward pass."""
     weights = options.weights or (None if options.backbone == "zsad-tiny" else "random")
     backbone = backbones.load(
@@ -56,7 +58,7 @@ def steps(name: str, options: argparse.Namespace) -> tuple[Method, dict[str, Cal
     batch = TrainBatch(masks.to(options.device), torch.arange(options.batch) % 2)
     categories = [Category("any", "nut", "metal nut")] * options.batch
     encoder = backbone.text_encoder(request.variant)
-    context = ScoreContext(
+    context: ScoreContext[Any] = ScoreContext(
         categories,
         {},
         text_encoder=encoder,
@@ -79,7 +81,7 @@ def steps(name: str, options: argparse.Namespace) -> tuple[Method, dict[str, Cal
     }
 
 
-def difference(method: Method, ways: dict[str, Callable[[], None]]) -> float:
+def difference(method: AnyMethod, ways: dict[str, Callable[[], None]]) -> float:
     """The largest difference of two ways' gradients, relative to the largest entry of each."""
     found = []
     for way in ("ours", "obvious"):
@@ -101,7 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     if options.quick:
         options.batch, options.repeats = 2, 2
     torch.set_num_threads(options.threads)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name in METHODS:
         method, ways = steps(name, options)
         largest = difference(method, ways)
@@ -114,7 +116,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
                 "relative_difference": largest,
             }
         )
-    document = {
+    document: dict[str, Any] = {
         "conditions": measure.conditions(
             options.device,
             backbone=options.backbone,

@@ -128,7 +128,7 @@ def small_tower() -> Any:
 
 
 def main() -> None:
-    import open_clip
+    from zsad.torchvision_compat import open_clip
 
     parser = measure.options(__doc__)
     parser.add_argument("--backbone", default="vit-l-14-336")
@@ -139,7 +139,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     model = small_tower() if options.quick else load(options.backbone, weights="random").model
     model.to(options.device)
-    document = {
+    document: dict[str, Any] = {
         "conditions": measure.conditions(
             options.device,
             tower="small" if options.quick else options.backbone,

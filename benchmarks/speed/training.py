@@ -27,8 +27,8 @@ from zsad.config import BackboneSettings, RunSettings, Settings
 from zsad.data import roles
 from zsad.data.index import load_index
 from zsad.features import FeatureStore
+from zsad.method import new_method
 from zsad.training import FitOptions, fit
-from zsad.training.provision import new_method
 
 
 class EpochClock:

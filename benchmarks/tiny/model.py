@@ -8,8 +8,9 @@ A test compares its outputs with open_clip's.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from importlib.resources import files
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +22,8 @@ Config = dict[str, Any]
 def read_config() -> Config:
     """The open_clip model file of zsad-tiny."""
     text = (files("zsad.backbones") / "tiny" / "config.json").read_text("utf-8")
-    return json.loads(text)
+    config: Config = json.loads(text)
+    return config
 
 
 class Attention(nn.Module):
@@ -54,34 +56,40 @@ class Attention(nn.Module):
         return out, attend(v, v)[0] if vv else None, qkv[..., 2 * d :], first
 
 
+class Mlp(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.c_fc = nn.Linear(width, 4 * width)
+        self.c_proj = nn.Linear(4 * width, width)
+
+
 class Block(nn.Module):
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.ln_1 = nn.LayerNorm(width)
         self.attn = Attention(width, heads)
         self.ln_2 = nn.LayerNorm(width)
-        self.mlp = nn.ModuleDict(
-            {"c_fc": nn.Linear(width, 4 * width), "c_proj": nn.Linear(4 * width, width)}
-        )
+        self.mlp = Mlp(width)
 
     def forward(
         self, x: Tensor, mask: Tensor | None = None, vv: bool = False
     ) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
         a, b, v, first = self.attn(self.ln_1(x), mask, vv)
         x = x + a
-        return x + self.mlp["c_proj"](F.gelu(self.mlp["c_fc"](self.ln_2(x)))), b, v, first
+        return x + self.mlp.c_proj(F.gelu(self.mlp.c_fc(self.ln_2(x)))), b, v, first
 
 
 class Tower(nn.Module):
     def __init__(self, width: int, layers: int, heads: int) -> None:
         super().__init__()
-        self.resblocks = nn.ModuleList([Block(width, heads) for _ in range(layers)])
+        blocks = nn.ModuleList([Block(width, heads) for _ in range(layers)])
+        self.resblocks = cast(Sequence[Block], blocks)  # to a type checker a list of any modules
         for block in self.resblocks:
             nn.init.normal_(block.attn.in_proj_weight, std=width**-0.5)
             nn.init.normal_(block.attn.out_proj.weight, std=width**-0.5 * (2 * layers) ** -0.5)
-            nn.init.normal_(block.mlp["c_fc"].weight, std=(2 * width) ** -0.5)
-            nn.init.normal_(block.mlp["c_proj"].weight, std=width**-0.5 * (2 * layers) ** -0.5)
-            for linear in (block.attn.out_proj, block.mlp["c_fc"], block.mlp["c_proj"]):
+            nn.init.normal_(block.mlp.c_fc.weight, std=(2 * width) ** -0.5)
+            nn.init.normal_(block.mlp.c_proj.weight, std=width**-0.5 * (2 * layers) ** -0.5)
+            for linear in (block.attn.out_proj, block.mlp.c_fc, block.mlp.c_proj):
                 nn.init.zeros_(linear.bias)
 
 
@@ -104,7 +112,7 @@ class Visual(nn.Module):
         """[B, 3, H, W] -> tokens with position [B, 1+L, D], before ``ln_pre``."""
         patches = self.conv1(images)
         h = patches.shape[-1]
-        position = self.positional_embedding
+        position: Tensor = self.positional_embedding
         if h != self.side:
             table = position[1:].view(1, self.side, self.side, -1).permute(0, 3, 1, 2)
             table = F.interpolate(
@@ -118,7 +126,8 @@ class Visual(nn.Module):
         )
 
     def project(self, x: Tensor) -> Tensor:
-        return self.ln_post(x) @ self.proj
+        projected: Tensor = self.ln_post(x) @ self.proj
+        return projected
 
     def forward(
         self, tokens: Tensor, dense: tuple[int, ...] = ()
@@ -167,7 +176,7 @@ class TinyClip(nn.Module):
         )
         width = text["width"]
         self.transformer = Tower(width, text["layers"], text["heads"])
-        self.token_embedding = nn.Embedding(text["vocab_size"], width)
+        self.token_embedding: nn.Module = nn.Embedding(text["vocab_size"], width)
         self.positional_embedding = nn.Parameter(0.01 * torch.randn(text["context_length"], width))
         self.ln_final = nn.LayerNorm(width)
         self.text_projection = nn.Parameter(width**-0.5 * torch.randn(width, embed))
@@ -180,4 +189,5 @@ class TinyClip(nn.Module):
         mask = torch.full((length, length), float("-inf")).triu(1)
         for block in self.transformer.resblocks:
             x, *_ = block(x, mask)
-        return self.ln_final(x[torch.arange(len(ids)), ids.argmax(1)]) @ self.text_projection
+        features: Tensor = self.ln_final(x[torch.arange(len(ids)), ids.argmax(1)])
+        return features @ self.text_projection

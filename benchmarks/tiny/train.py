@@ -56,10 +56,7 @@ class Tokens:
     """CLIP's tokenizer, cut to the longest text, and which of its tokens are trained."""
 
     def __init__(self) -> None:
-        from zsad import torchvision_compat
-
-        torchvision_compat.ensure()
-        import open_clip
+        from zsad.torchvision_compat import open_clip
 
         self.tokenizer = open_clip.SimpleTokenizer()
         known = [k.class_name for k in CATEGORIES.values() if k.group == "train"]
@@ -104,11 +101,15 @@ class Probe(nn.Module):
     def forward(self, which: int, features: Tensor, projection: Tensor) -> Tensor:
         """Logits [...] of features [..., E] of any length: only their direction counts."""
         length = features.norm(dim=-1).clamp(min=1e-6)
-        return 10 * (features @ (self.direction[which] @ projection)) / length + self.bias[which]
+        logits: Tensor = 10 * (features @ (self.direction[which] @ projection)) / length
+        return logits + self.bias[which]
 
 
 class SparseEmbedding(nn.Module):
     """Word embeddings of which only the rows ``trained`` are parameters."""
+
+    table: Tensor
+    place: Tensor
 
     def __init__(self, width: int, trained: Tensor) -> None:
         super().__init__()
@@ -120,8 +121,19 @@ class SparseEmbedding(nn.Module):
         self.register_buffer("place", place, persistent=False)
 
     def forward(self, ids: Tensor) -> Tensor:
-        at = self.place[ids]  # type: ignore[index]
-        return torch.where((at >= 0)[..., None], self.rows[at.clamp(min=0)], self.table[ids])  # type: ignore[index]
+        at = self.place[ids]
+        return torch.where((at >= 0)[..., None], self.rows[at.clamp(min=0)], self.table[ids])
+
+
+class Pupil(TinyClip):
+    """The model with what only its training has: the probe, and few trained words."""
+
+    def __init__(self, trained: Tensor) -> None:
+        config = read_config()
+        super().__init__(config)
+        width = config["text_cfg"]["width"]
+        self.token_embedding = SparseEmbedding(width, trained)
+        self.probe = Probe(width)
 
 
 def cosines(shape: torch.Size) -> Tensor:
@@ -146,11 +158,8 @@ def cosines(shape: torch.Size) -> Tensor:
     return torch.from_numpy(np.stack(filters)).float()
 
 
-def build(tokens: Tokens) -> TinyClip:
-    config = read_config()
-    model = TinyClip(config)
-    model.token_embedding = SparseEmbedding(config["text_cfg"]["width"], tokens.trained)  # type: ignore[assignment]
-    model.probe = Probe(config["text_cfg"]["width"])
+def build(tokens: Tokens) -> Pupil:
+    model = Pupil(tokens.trained)
     with torch.no_grad():
         model.visual.conv1.weight.copy_(cosines(model.visual.conv1.weight.shape))
         model.logit_scale.fill_(float(np.log(30)))
@@ -178,7 +187,7 @@ def contrastive(images: Tensor, texts: Tensor, own: Tensor, scale: Tensor) -> Te
 
 
 def losses(
-    model: TinyClip, batch: Batch, tokens: Tokens, words: captions.Words, rng: np.random.Generator
+    model: Pupil, batch: Batch, tokens: Tokens, words: captions.Words, rng: np.random.Generator
 ) -> dict[str, Tensor]:
     """Named loss terms of a batch."""
     texts = [

@@ -43,7 +43,7 @@ def ridge(text: Tensor, g: Tensor, v: Tensor, rho: float, anchor: float = 1.0) -
     gram = g @ g.mT  # [*, n, n]
     right = g @ text.mT  # [*, n, T]
     if rho == 0:
-        weights = torch.linalg.pinv(gram, hermitian=True) @ right
+        weights: Tensor = torch.linalg.pinv(gram, hermitian=True) @ right
     else:
         scale = gram.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None]
         eye = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
@@ -62,4 +62,5 @@ def procrustes(text: Tensor, g: Tensor, v: Tensor, rho: float) -> Tensor:
     cross = (g @ basis).mT @ (v @ basis)  # [*, 2n, 2n]
     eye = torch.eye(cross.shape[-1], dtype=cross.dtype, device=cross.device)
     u, _, vh = torch.linalg.svd(cross + rho * eye)
-    return text + (text @ basis) @ (u @ vh - eye) @ basis.mT
+    turned: Tensor = (text @ basis) @ (u @ vh - eye) @ basis.mT
+    return text + turned

@@ -6,6 +6,8 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+from zsad.method_config import MethodConfig
+
 
 @dataclass(frozen=True)
 class Prompts:
@@ -112,7 +114,7 @@ class Score:
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(MethodConfig):
     """Keys of ``alfa.*``.
 
     ``temperature`` divides cosines.  ``label_embedding``: one unit mean per label, or a sum of
@@ -123,7 +125,7 @@ class Config:
     patch tokens the memory holds.  ``sigma``: smoothing of the map, output pixels.
     """
 
-    bank_kind: ClassVar[str] = "alfa"  # texts of the prompt bank that prompts are made of
+    prompt_kind: ClassVar[str] = "alfa"  # texts of the prompt bank that prompts are made of
 
     preset: str
     prompts: Prompts

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -65,7 +67,7 @@ class LocalScorer:
         weight: Tensor,
         labels: Tensor,
         s_global: Tensor,
-        context: ScoreContext,
+        context: ScoreContext[Any],
     ) -> Tensor:
         """Return the multi-scale anomaly map [B, h, w] in [0, 1].
 
@@ -90,7 +92,7 @@ class LocalScorer:
         text: Tensor,
         weight: Tensor,
         labels: Tensor,
-        context: ScoreContext,
+        context: ScoreContext[Any],
     ) -> Tensor:
         """Anomaly probability of every window: [B, M]."""
         window = F.normalize(features[self.window_tap(k)].float(), dim=-1)  # [B, M, E]
@@ -116,6 +118,7 @@ class LocalScorer:
         return torch.cat(out, dim=1)
 
     @staticmethod
-    def projection(context: ScoreContext) -> Tensor:
+    def projection(context: ScoreContext[Any]) -> Tensor:
         """The visual projection P [D, E] in float32."""
-        return context.image_encoder.visual.proj.detach().float()
+        projection: Tensor = context.image_encoder.visual.proj
+        return projection.detach().float()

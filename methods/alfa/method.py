@@ -9,8 +9,8 @@ No code was released; our readings are listed in the README and stored with ever
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -20,18 +20,19 @@ from torch import Tensor
 from zsad.memory import association
 from zsad.method import Method
 from zsad.methods.alfa.config import Config
-from zsad.methods.alfa.context import adapt
+from zsad.methods.alfa.context import Kept, adapt
 from zsad.methods.alfa.explain import explain_image
 from zsad.methods.alfa.local import LocalScorer, anomaly_probability
 from zsad.methods.alfa.prompts import LABELS, PromptSet, build_prompts
 from zsad.types import (
-    BuiltMaps,
+    BackboneInfo,
     Category,
     Explanation,
     FeatureRequest,
     ImageFeatures,
     MapSpec,
     ScoreContext,
+    Scored,
     Scores,
     Tap,
 )
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 
 CLS = Tap("cls")
 log = logging.getLogger(__name__)
+FIGURES = ("nested_share", "kept_normal", "kept_abnormal")  # of every image, for the record
 
 
 @dataclass(frozen=True)
@@ -60,38 +62,15 @@ class PromptFeatures:
     descriptors: Tensor
 
 
-@dataclass
-class Tally:
-    """What the contextual filter did to the images of one category."""
-
-    images: int = 0
-    nested: int = 0
-    kept_normal: float = 0.0
-    kept_abnormal: float = 0.0
-
-    def figures(self) -> dict[str, Any]:
-        n = max(1, self.images)
-        return {
-            "images": self.images,
-            "nested_share": self.nested / n,
-            "kept_normal": self.kept_normal / n,
-            "kept_abnormal": self.kept_abnormal / n,
-        }
-
-
-class Alfa(Method):
+class Alfa(Method[Config, PromptFeatures]):
     """Adaptive prompts and text-to-window alignment, training-free."""
 
     name: ClassVar[str] = "alfa"
-    config: Config
 
-    def __init__(self, config: Config, backbone: Any) -> None:
+    def __init__(self, config: Config, backbone: BackboneInfo) -> None:
         super().__init__(config, backbone)
         self.local = LocalScorer(config, backbone.depth)
         self.one_class = config.prompts.labels == "normal_only"
-        self._current = ""
-        self._tally: dict[str, Tally] = {}
-        self._prompts: dict[str, dict[str, Any]] = {}
 
     @property
     def memory_tap(self) -> Tap:
@@ -133,45 +112,39 @@ class Alfa(Method):
                 torch.tensor(from_template, device=units.device),
                 units[len(texts) :],
             )
-            self._tally.pop(category.key, None)
-            self._prompts[category.key] = {
-                "normal": by_label[0],
-                "abnormal": by_label[1],
-                "generated": by_label[0] + by_label[1] - sum(from_template),
-                "source": prompts.origin,
-                "bank_digest": prompts.digest,
-            }
         return prepared
 
-    def score(self, features: ImageFeatures, context: ScoreContext) -> Scores:
+    def score(self, features: ImageFeatures, context: ScoreContext[PromptFeatures]) -> Scores:
         """Image score [B] (Eq. 12) and map [B, h, w] (Eq. 11), probabilities in [0, 1]."""
         keys = [c.key for c in context.categories]
         image = torch.empty(len(keys), device=features[CLS].device)
         maps = torch.empty(len(keys), *features.grid, device=image.device)
         parts: dict[str, Any] = {"weight": [None] * len(keys), "context": [None] * len(keys)}
+        info = {name: torch.empty_like(image) for name in FIGURES}
         for key in dict.fromkeys(keys):  # the prompts differ from category to category
             rows = [i for i, other in enumerate(keys) if other == key]
             part = features if len(rows) == len(keys) else features.select(rows)
-            score, local, weight, contextual = self._score_category(key, part, context)
+            score, local, kept = self._score_category(key, part, context)
             image[rows], maps[rows] = score, local
-            for i, w, c in zip(rows, weight, contextual):
+            for i, w, c in zip(rows, kept.weight, kept.score):
                 parts["weight"][i], parts["context"][i] = w, c
-        return Scores([maps], image, "values", parts)
+            for name, values in _figures(kept, context.text[key].labels).items():
+                info[name][rows] = values
+        return Scores([maps], image, "values", parts, info=info)
 
     def _score_category(
-        self, key: str, features: ImageFeatures, context: ScoreContext
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Score images of one category: S [b], map [b, h, w], weights and scores [b, T]."""
+        self, key: str, features: ImageFeatures, context: ScoreContext[PromptFeatures]
+    ) -> tuple[Tensor, Tensor, Kept]:
+        """Score images of one category: S [b], map [b, h, w], and which prompts were kept."""
         text: PromptFeatures = context.text[key]
         f = F.normalize(features[CLS].float(), dim=-1)
         kept = adapt(f @ text.embeddings.T, text.labels, text.template, self.config.context)
-        self._count(key, kept.weight, kept.emptied, text.labels)
         embeddings, weight, labels = self.label_texts(text, kept.weight)
         if self.one_class:  # Table 2, first row: distance to normality, the same everywhere
             normal = F.normalize(embeddings[:, 0], dim=-1)
             score = (1 - (f * normal).sum(-1)) / 2
             field = score[:, None, None].expand(-1, *features.grid)
-            return score, field, kept.weight, kept.score
+            return score, field, kept
         cosine = torch.einsum("be,bte->bt", f, embeddings)
         s_global = anomaly_probability(cosine, weight, labels, self.config.temperature)  # Eq. 10
         s_local = self.local.map(features, embeddings, weight, labels, s_global, context)
@@ -186,7 +159,7 @@ class Alfa(Method):
             (False, True): peak,
         }
         use = self.config.score
-        return both[use.use_global, use.use_local], s_local, kept.weight, kept.score
+        return both[use.use_global, use.use_local], s_local, kept
 
     def label_texts(self, text: PromptFeatures, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return what images are compared with: embeddings [b, T', E], weights [b, T'], labels.
@@ -205,15 +178,9 @@ class Alfa(Method):
         return MapSpec(blur="gaussian" if sigma else "none", sigma=sigma)
 
     # --------------------------------------------------------- Sec. 5.4: interpretability
-    def explain(
-        self,
-        features: ImageFeatures,
-        scores: Scores,
-        maps: BuiltMaps,
-        context: ScoreContext,
-        k: int = 5,
-    ) -> list[list[Explanation]]:
+    def explain(self, scored: Scored[PromptFeatures], k: int = 5) -> list[list[Explanation]]:
         """Rank the kept abnormal prompts and the descriptors by cosine with the image."""
+        features, scores, context = scored.features, scored.scores, scored.context
         if self.one_class:
             return [[] for _ in context.categories]
         windows = self.local.window_tap(max(self.config.scales))
@@ -230,31 +197,37 @@ class Alfa(Method):
         ]
 
     # ------------------------------------------------------------------------ figures
-    def _count(self, key: str, weight: Tensor, emptied: Tensor, labels: Tensor) -> None:
-        self._current, kept = key, weight > 0
-        old = self._tally.get(key, Tally())
-        self._tally[key] = replace(
-            old,
-            images=old.images + len(weight),
-            nested=old.nested + int(emptied.any(1).sum()),
-            kept_normal=old.kept_normal + float(kept[:, labels == 0].sum()),
-            kept_abnormal=old.kept_abnormal + float(kept[:, labels == 1].sum()),
-        )
-
-    def run_info(self) -> dict[str, Any]:
-        """Prompts per label, share of nested images, prompts kept, for the category that was
-        scored last (the runner records category by category); and our readings."""
+    def run_info(
+        self, text: PromptFeatures | None = None, means: Mapping[str, float] | None = None
+    ) -> dict[str, Any]:
+        """Our readings; prompts per label of the category; and, over its images, the share with
+        nested intervals and the prompts kept."""
         info: dict[str, Any] = {"own_readings": self.config.own_readings()}
-        if self._current:
-            info["prompts"] = self._prompts.get(self._current, {})
-            info["context"] = figures = self._tally[self._current].figures()
+        if text is not None and means:
+            info["prompts"] = {
+                "normal": int((text.labels == 0).sum()),
+                "abnormal": int((text.labels == 1).sum()),
+                "generated": int((~text.template).sum()),
+                "source": text.prompts.origin,
+                "bank_digest": text.prompts.digest,
+            }
+            info["context"] = {"images": means["images"], **{k: means[k] for k in FIGURES}}
             log.info(
-                "alfa, %s: intervals nest in %.0f %% of %d images; %.1f normal and %.1f abnormal "
+                "alfa: intervals nest in %.0f %% of %d images; %.1f normal and %.1f abnormal "
                 "prompts kept on average",
-                self._current,
-                100 * figures["nested_share"],
-                figures["images"],
-                figures["kept_normal"],
-                figures["kept_abnormal"],
+                100 * means["nested_share"],
+                means["images"],
+                means["kept_normal"],
+                means["kept_abnormal"],
             )
         return info
+
+
+def _figures(kept: Kept, labels: Tensor) -> dict[str, Tensor]:
+    """What the contextual filter did to each of b images: :data:`FIGURES`, [b] each."""
+    found = kept.weight > 0  # [b, T]
+    return {
+        "nested_share": kept.emptied.any(1).float(),
+        "kept_normal": (found & (labels == 0)).sum(1).float(),
+        "kept_abnormal": (found & (labels == 1)).sum(1).float(),
+    }

@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
+from zsad.knowledge import parse
 from zsad.methods.alfa.config import Llm, Template
+from zsad.prompt_kinds import PromptKind, Query, TextList
 from zsad.prompts import BankEntry, article, bank, find_entry, read_entries
 from zsad.types import Category
 
@@ -152,3 +154,82 @@ def _notice(dataset: str, category: str) -> None:
         dataset,
         category,
     )
+
+
+# ------------------------------------------------------------- what a language model is asked
+ASKED = (
+    "How to identify {thing} in an image?",
+    "What does {thing} look like in an image?",
+    "Which visual signs show {thing} in an image?",
+    "How do color, shape and surface of {thing} appear in an image?",
+    "What does an inspector notice in an image of {thing}?",
+)
+"""Five questions per label (Sec. 4.2)."""
+
+
+def queries(category: Category) -> list[Query]:
+    """Every question with syntactic consistency (Sec. 5.3) and without, and the interpretability
+    query (Sec. 5.4)."""
+    name = category.class_name
+    asked = []
+    for label in LABELS:
+        thing = f"{article(label)} {label} {name}"
+        for question in (q.format(thing=thing) for q in ASKED):
+            ending = f'begin every item with "{stem(label, name)}".'
+            same = f"{question} Answer with a list; {ending}"
+            asked.append(Query(same, label, 3, 0.7))
+            asked.append(Query(f"{question} Answer with a list.", f"{label}_plain", 3, 0.7))
+    reasons = (
+        f"Q: What are useful descriptions for distinguishing an anomaly {name} in a photo?\n"
+        f"A: There are several key descriptions to tell there is an anomaly {name} in a photo:\n-"
+    )
+    return [*asked, Query(reasons, "descriptors", 3, 0.7)]
+
+
+def read_answer(answer: str, target: TextList, category: Category) -> list[str]:
+    """Sentences, with the stem where the list is asked for with it; descriptors are phrases."""
+    if target.name == "descriptors":
+        return parse.anomaly_types(parse.continued(answer), target.most)
+    found = parse.sentences(answer, target.label)
+    return found if target.name != target.label else _stemmed(found, target, category.class_name)
+
+
+def _stemmed(sentences: list[str], target: TextList, class_name: str) -> list[str]:
+    """Sentences about the class, with the stem added where it is missing."""
+    opening = stem(target.label, "").lower()
+    found = [
+        t
+        if t.lower().startswith(opening)
+        else f"{stem(target.label, class_name)}: {t[0].lower()}{t[1:]}"
+        for t in sentences
+    ]
+    return parse.distinct([t for t in found if class_name.lower() in t.lower()])
+
+
+def text_problems(text: str, target: TextList, class_name: str) -> list[str]:
+    """What the bank's check says about a text besides what it says about all."""
+    problems = []
+    opening = stem(target.label, class_name)
+    if target.name == target.label and not text.startswith(opening):
+        problems.append(f"does not begin with '{opening}'")
+    least, most = (1, 10) if target.name == "descriptors" else (4, 40)
+    if not least <= len(text.split()) <= most:
+        problems.append(f"not of {least} to {most} words")
+    return problems
+
+
+KIND = PromptKind(
+    name="alfa",
+    lists=(
+        TextList("normal", 16, 144, "normal"),
+        TextList("abnormal", 16, 144),
+        # Asked for without syntactic consistency, and the answers to the interpretability query.
+        TextList("normal_plain", 16, 144, "normal", required=False),
+        TextList("abnormal_plain", 16, 144, required=False),
+        TextList("descriptors", 5, 20, required=False),
+    ),
+    queries=queries,
+    read=read_answer,
+    problems=text_problems,
+)
+"""Descriptions of both labels (Sec. 4.2)."""

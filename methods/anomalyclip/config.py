@@ -5,20 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-
-@dataclass(frozen=True)
-class Deep:
-    """``deep.*``: learned tokens at the inputs of the first text blocks.
-
-    ``depth`` counts the prompt's own context as layer 1, so ``depth - 1`` sets are learned.
-    """
-
-    depth: int = 9
-    tokens: int = 4
-
-    def __post_init__(self) -> None:
-        if self.depth < 1 or self.tokens < 1:
-            raise ValueError("deep.depth and deep.tokens must be at least 1")
+from zsad.components.schemas import Deep
+from zsad.method_config import MethodConfig
 
 
 @dataclass(frozen=True)
@@ -46,7 +34,7 @@ class Train:
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(MethodConfig):
     """AnomalyCLIP's open points; see the README for what each one changes."""
 
     # Keys below these prefixes change only inference: a checkpoint serves all their values.

@@ -1,92 +1,14 @@
-"""Released ``prompt_learner`` dictionaries (AnomalyCLIP and FAPrompt) in our names.
-
-Both repositories save ``{"prompt_learner": state}``.  Token-embedding buffers follow from the
-backbone and may be present or absent; the ``compound_prompt_projections`` are never used by the
-released forward pass and are skipped.
-"""
+"""Released AnomalyCLIP checkpoints in our names."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping
-from typing import Any
-
-from torch import Tensor
-
+from zsad.components.released_prompts import deep_state, read_prompt_learner
 from zsad.errors import WeightsError
 from zsad.method import ImportedCheckpoint
 from zsad.types import BackboneInfo
 
-BUFFERS = tuple(
-    f"{stem}_{side}"
-    for stem in ("token_prefix", "token_suffix", "tokenized_prompts")
-    for side in ("pos", "neg")
-)
-_DEEP = re.compile(r"compound_prompts_text\.(\d+)$")
-_UNUSED = re.compile(r"compound_prompt_projections\.\d+\.(weight|bias)$")
 
-
-def read_prompt_learner(
-    state: Any, method: str, required: Iterable[str], width: int
-) -> tuple[dict[str, Tensor], list[Tensor], list[str]]:
-    """Return (required tensors, deep token sets in order, notes) of a released checkpoint.
-
-    Raises :class:`WeightsError` with the missing and unexpected keys, or the first tensor whose
-    last dimension is not the text width.
-    """
-    inner = state.get("prompt_learner", state) if isinstance(state, Mapping) else None
-    if not isinstance(inner, Mapping) or not all(isinstance(k, str) for k in inner):
-        raise WeightsError(
-            f"not a released {method} checkpoint: no dictionary 'prompt_learner' in it; "
-            "give the file as its authors released it"
-        )
-    required = list(required)
-    deep = {int(m[1]): k for k in inner if (m := _DEEP.match(k))}
-    wanted = {*required, *(f"compound_prompts_text.{i}" for i in range(max(deep, default=-1) + 1))}
-    unused = [k for k in inner if _UNUSED.match(k)]
-    missing = sorted(wanted - set(inner))
-    unexpected = sorted(set(inner) - wanted - set(unused) - set(BUFFERS))
-    if missing or unexpected:
-        raise WeightsError(
-            f"not a released {method} checkpoint; "
-            f"missing: {', '.join(missing) or 'none'}; "
-            f"unexpected: {', '.join(unexpected) or 'none'}"
-        )
-    used = {k: inner[k] for k in wanted}
-    for key, value in used.items():
-        if not isinstance(value, Tensor) or not value.is_floating_point():
-            raise WeightsError(f"{method} checkpoint: '{key}' is not a float tensor")
-    sets = [used[deep[i]].float() for i in sorted(deep)]
-    if any(s.ndim != 2 or s.shape != sets[0].shape for s in sets):
-        raise WeightsError(f"{method} checkpoint: the compound_prompts_text differ in shape")
-    for key in ("ctx_pos", "ctx_neg", *(deep[i] for i in sorted(deep))):
-        if used[key].shape[-1] != width:
-            raise WeightsError(
-                f"{method} checkpoint: '{key}' has width {used[key].shape[-1]}, the backbone's "
-                f"text width is {width}; use the backbone that it was trained with (vit-l-14-336)"
-            )
-    notes = []
-    if unused:
-        count = sum(inner[k].numel() for k in unused)
-        notes.append(
-            f"skipped {len(unused)} tensors of compound_prompt_projections ({count:,} values): "
-            "the released forward pass never uses them"
-        )
-    present = [k for k in BUFFERS if k in inner]
-    if present:
-        notes.append(f"skipped {len(present)} token buffers: they follow from the backbone")
-    return {k: used[k].float() for k in required}, sets, notes
-
-
-def deep_state(sets: list[Tensor], prefix: str = "") -> tuple[dict[str, Tensor], dict[str, int]]:
-    """Return the state entries of the deep token sets and the ``deep.*`` values they imply."""
-    values = {"depth": len(sets) + 1}
-    if sets:
-        values["tokens"] = sets[0].shape[0]
-    return {f"{prefix}deep_prompts.sets.{i}": s for i, s in enumerate(sets)}, values
-
-
-def import_official(state: Any, backbone: BackboneInfo) -> ImportedCheckpoint:
+def import_official(state: object, backbone: BackboneInfo) -> ImportedCheckpoint:
     """Translate a released AnomalyCLIP checkpoint."""
     used, sets, notes = read_prompt_learner(
         state, "anomalyclip", ("ctx_pos", "ctx_neg"), backbone.text_width

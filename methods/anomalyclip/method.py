@@ -8,18 +8,18 @@ depends on the category, so the text pair is encoded once per run.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from zsad import losses, maps
+from zsad.components.prompt_learning import DeepPrompts, learned_tokens, prompt_text, unit
 from zsad.errors import RequestError
 from zsad.method import ImportedCheckpoint, Method, TrainPhase
 from zsad.methods.anomalyclip import convert
 from zsad.methods.anomalyclip.config import Config
-from zsad.methods.anomalyclip.modules import DeepPrompts, learned_tokens, prompt_text, unit
 from zsad.types import (
     BackboneInfo,
     Category,
@@ -37,11 +37,10 @@ if TYPE_CHECKING:
     from zsad.backbones.text import TextEncoder
 
 
-class AnomalyCLIP(Method):
+class AnomalyCLIP(Method[Config, Tensor]):
     """Object-agnostic prompt pair against v-v patch tokens and the class token."""
 
     name = "anomalyclip"
-    config: Config
 
     def __init__(self, config: Config, backbone: BackboneInfo) -> None:
         super().__init__(config, backbone)
@@ -76,7 +75,7 @@ class AnomalyCLIP(Method):
         prompts = torch.cat([embedded[:, :1], context, embedded[:, 1 + config.n_ctx :]], dim=1)
         return unit(text.encode_embeddings(prompts, tokens.eot, self.deep_prompts()))
 
-    def prepare_text(self, categories: Sequence[Category], text: TextEncoder) -> dict[str, Any]:
+    def prepare_text(self, categories: Sequence[Category], text: TextEncoder) -> dict[str, Tensor]:
         with torch.no_grad():
             pair = self.text_pair(text)
         return {category.key: pair for category in categories}
@@ -94,10 +93,10 @@ class AnomalyCLIP(Method):
         """Return cosines / temperature of the class token: [B, 2]."""
         return unit(features[self.image_tap]) @ pair.T / self.config.temperature
 
-    def score(self, features: ImageFeatures, context: ScoreContext) -> Scores:
+    def score(self, features: ImageFeatures, context: ScoreContext[Tensor]) -> Scores:
         pair = next(iter(context.text.values()))  # the same for every category
         image = self.image_logits(features, pair).softmax(dim=1)[:, 1]
-        return Scores(self.patch_logits(features, pair), image, parts={"pair": pair})
+        return Scores(self.patch_logits(features, pair), image)
 
     def map_spec(self) -> MapSpec:
         """Probabilities per layer, enlarged, then their mean (or sum), then smoothed."""
@@ -112,7 +111,7 @@ class AnomalyCLIP(Method):
 
     # ------------------------------------------------------------------------ training
     def losses(
-        self, features: ImageFeatures, batch: TrainBatch, context: ScoreContext
+        self, features: ImageFeatures, batch: TrainBatch, context: ScoreContext[Tensor]
     ) -> dict[str, Tensor]:
         """Return the loss terms of one batch.
 
@@ -126,7 +125,7 @@ class AnomalyCLIP(Method):
         terms["dice_normal"] = masks.new_zeros(())
         for logits in self.patch_logits(features, pair):
             probability = maps.upsample(logits.softmax(dim=1), masks.shape[-1], False)
-            for name, value in pixel_terms(probability, masks).items():
+            for name, value in losses.pixel_terms(probability, masks).items():
                 terms[name] = terms[name] + value
         local = self.config.loss.pixel_weight * sum(terms.values(), masks.new_zeros(()))
         image = cross_entropy(self.image_logits(features, pair), batch.labels.long())
@@ -148,17 +147,10 @@ class AnomalyCLIP(Method):
 
     # --------------------------------------------------------------- official weights
     @classmethod
-    def import_official(cls, state: Any, config: Any, backbone: BackboneInfo) -> ImportedCheckpoint:
+    def import_official(
+        cls, state: object, config: Config, backbone: BackboneInfo
+    ) -> ImportedCheckpoint:
         return convert.import_official(state, backbone)
-
-
-def pixel_terms(probability: Tensor, masks: Tensor) -> dict[str, Tensor]:
-    """Return focal and the two Dice losses of pair probabilities [B, 2, H, W]."""
-    return {
-        "focal": losses.focal(probability, masks),
-        "dice_abnormal": losses.dice(probability[:, 1], masks),
-        "dice_normal": losses.dice(probability[:, 0], 1 - masks),
-    }
 
 
 def mapped_layers(config: Config, backbone: BackboneInfo, start: int) -> tuple[int, ...]:

@@ -88,7 +88,7 @@ def adapt(
             hard = -(noisy[..., 1].log() + clean[..., 0].log()).mean(1)
             loss = entropy + config.hard_weight * hard
             optimizer.zero_grad()
-            loss.sum().backward()  # type: ignore[no-untyped-call]
+            loss.sum().backward()
             optimizer.step()
             losses.append(loss.detach())
     return Fitted(

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from zsad import config as cfg
+from zsad.method_config import MethodConfig
 from zsad.types import EncoderVariant, Names
 
 
@@ -38,7 +39,7 @@ class Adapter:
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(MethodConfig):
     """Keys of ``anovl.*``.
 
     ``domain``: which domain words the templates use; ``auto`` follows the category's domain,

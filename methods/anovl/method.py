@@ -19,13 +19,13 @@ from zsad.methods.anovl.prompts import STATES, templates, word
 from zsad.methods.anovl.views import further_views
 from zsad.types import (
     BackboneInfo,
-    BuiltMaps,
     Category,
     Explanation,
     FeatureRequest,
     ImageFeatures,
     MapSpec,
     ScoreContext,
+    Scored,
     Scores,
     Tap,
 )
@@ -45,11 +45,10 @@ class DomainText:
     prompts: Tensor | None = None
 
 
-class AnoVL(Method):
+class AnoVL(Method[Config, DomainText]):
     """V-v patch features compared with a domain-aware prompt ensemble."""
 
     name: ClassVar[str] = "anovl"
-    config: Config
 
     def __init__(self, config: Config, backbone: BackboneInfo) -> None:
         super().__init__(config, backbone)
@@ -68,7 +67,7 @@ class AnoVL(Method):
         return further_views(images) if self.config.views > 1 else ()
 
     def view_taps(self) -> frozenset[Tap]:
-        return frozenset([CLS])
+        return frozenset([CLS] if self.config.views > 1 else [])
 
     @property
     def carries(self) -> bool:
@@ -97,11 +96,12 @@ class AnoVL(Method):
         return prepared
 
     # -------------------------------------------------------------------------- scoring
-    def score(self, features: ImageFeatures, context: ScoreContext) -> Scores:
+    def score(self, features: ImageFeatures, context: ScoreContext[DomainText]) -> Scores:
         """Image: probability [B] from the class token, mean over the views; map: probabilities
         [B, h, w].
 
-        ``parts``: with the adapter its ``losses`` [B, steps] and the ``patches`` [B, L, E] it made.
+        ``parts``: the probabilities of the ``views`` [B, V]; with the adapter its ``losses``
+        [B, steps] and the ``patches`` [B, L, E] that it made.
         """
         text: list[DomainText] = [context.text[c.key] for c in context.categories]
         pair = torch.stack([t.states.pair for t in text])
@@ -135,15 +135,9 @@ class AnoVL(Method):
         sigma = self.config.sigma
         return MapSpec(align_corners=True, blur="gaussian" if sigma else "none", sigma=sigma)
 
-    def explain(
-        self,
-        features: ImageFeatures,
-        scores: Scores,
-        maps: BuiltMaps,
-        context: ScoreContext,
-        k: int = 5,
-    ) -> list[list[Explanation]]:
+    def explain(self, scored: Scored[DomainText], k: int = 5) -> list[list[Explanation]]:
         """Rank the state phrases by their cosine with the class token."""
+        features, context = scored.features, scored.context
         cls = F.normalize(features[CLS].float(), dim=-1)
         return [
             rank_phrases(unit, context.text[c.key].states, k, "mean over 66 templates")

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from zsad import config as cfg
+from zsad.components.schemas import StageConfig
 from zsad.data.mosaic import Mosaic
 from zsad.types import EncoderVariant, Names
 
@@ -40,7 +41,7 @@ class Train:
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(StageConfig):
     """Keys of ``aprilgan.*``.
 
     ``scale`` multiplies cosines.  ``layers``: ``stages`` = the backbone's four feature layers, or

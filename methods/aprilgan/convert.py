@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
 
 from zsad.errors import WeightsError
 from zsad.method import ImportedCheckpoint, take_released
@@ -13,7 +12,7 @@ from zsad.types import BackboneInfo
 _KEY = re.compile(r"fc\.(\d+)\.(weight|bias)")
 
 
-def import_official(state: Any, layers: int, backbone: BackboneInfo) -> ImportedCheckpoint:
+def import_official(state: object, layers: int, backbone: BackboneInfo) -> ImportedCheckpoint:
     """Translate a loaded file for ``layers`` linear layers.
 
     Raises :class:`WeightsError` with missing and unexpected keys, or the first tensor of another

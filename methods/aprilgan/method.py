@@ -9,20 +9,20 @@ normal images are added to the map, and its maximum to the image score.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from zsad.components.stage_method import StageMethod
+from zsad.components.templates import SCENE_TEMPLATES
 from zsad.data import mosaic
-from zsad.ensemble import rank_phrases
+from zsad.ensemble import EnsembleFeatures, rank_phrases
 from zsad.memory import bank_of
 from zsad.method import ImportedCheckpoint, TrainPhase, chosen_blocks, stretched
 from zsad.methods.aprilgan import convert
 from zsad.methods.aprilgan.config import Config
-from zsad.methods.aprilgan.prompts import TEMPLATES
-from zsad.methods.aprilgan.stages import StageMethod
 from zsad.types import (
     BackboneInfo,
     BuiltMaps,
@@ -32,6 +32,7 @@ from zsad.types import (
     ImageFeatures,
     Sample,
     ScoreContext,
+    Scored,
     Scores,
     Tap,
     TrainBatch,
@@ -43,12 +44,11 @@ if TYPE_CHECKING:
 CLS = Tap("cls")
 
 
-class AprilGAN(StageMethod):
+class AprilGAN(StageMethod[Config]):
     """Linear layers on patch tokens, compared with a state prompt ensemble."""
 
     name: ClassVar[str] = "aprilgan"
-    templates: ClassVar[Sequence[str]] = TEMPLATES
-    config: Config
+    templates: ClassVar[Sequence[str]] = SCENE_TEMPLATES
 
     def __init__(self, config: Config, backbone: BackboneInfo) -> None:
         super().__init__(config, backbone)
@@ -70,7 +70,7 @@ class AprilGAN(StageMethod):
         patches = [fc(features.patches(tap).float()) for tap, fc in zip(self.taps, self.fc)]
         return self.stage_logits(patches, pair, features.grid)
 
-    def score(self, features: ImageFeatures, context: ScoreContext) -> Scores:
+    def score(self, features: ImageFeatures, context: ScoreContext[EnsembleFeatures]) -> Scores:
         """Image: probability [B] from the class token; maps: pair logits per layer, and with
         ``shots`` the distances to the references, too."""
         pair = torch.stack([context.text[c.key].pair for c in context.categories])
@@ -84,7 +84,9 @@ class AprilGAN(StageMethod):
             self.logits(features, pair), image, added=added, info={"zero_shot_score": image}
         )
 
-    def distances(self, features: ImageFeatures, context: ScoreContext) -> list[Tensor]:
+    def distances(
+        self, features: ImageFeatures, context: ScoreContext[EnsembleFeatures]
+    ) -> list[Tensor]:
         """Return 1 - cosine of every patch and its nearest in the references, per layer:
         K tensors [B, h, w] in [0, 2]."""
         keys = [c.key for c in context.categories]
@@ -115,17 +117,11 @@ class AprilGAN(StageMethod):
         largest = 2 * scores - language
         return (language + stretched(largest, largest)) / 2
 
-    def explain(
-        self,
-        features: ImageFeatures,
-        scores: Scores,
-        maps: BuiltMaps,
-        context: ScoreContext,
-        k: int = 5,
-    ) -> list[list[Explanation]]:
+    def explain(self, scored: Scored[EnsembleFeatures], k: int = 5) -> list[list[Explanation]]:
         """Rank the state phrases by their cosine with the class token."""
+        features, context = scored.features, scored.context
         cls = F.normalize(features[CLS].float(), dim=-1)
-        note = f"mean over {len(TEMPLATES)} templates"
+        note = f"mean over {len(SCENE_TEMPLATES)} templates"
         return [
             rank_phrases(unit, context.text[c.key], k, note)
             for unit, c in zip(cls, context.categories)
@@ -143,7 +139,7 @@ class AprilGAN(StageMethod):
         self._auxiliary = tuple(sorted({c.dataset for c in categories}))
 
     def losses(
-        self, features: ImageFeatures, batch: TrainBatch, context: ScoreContext
+        self, features: ImageFeatures, batch: TrainBatch, context: ScoreContext[EnsembleFeatures]
     ) -> dict[str, Tensor]:
         """Return ``focal`` and ``dice`` (of the anomalous map), summed over the layers."""
         pair = self.training_pair(context).to(batch.masks.device)
@@ -176,7 +172,7 @@ class AprilGAN(StageMethod):
 
     @classmethod
     def import_official(
-        cls, state: Any, config: Config, backbone: BackboneInfo
+        cls, state: object, config: Config, backbone: BackboneInfo
     ) -> ImportedCheckpoint:
         """Translate a released file; see :mod:`zsad.methods.aprilgan.convert`."""
         layers = len(chosen_blocks(cls.name, config.layers, backbone))

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from zsad.method_config import MethodConfig
+
 
 @dataclass(frozen=True)
-class Config:
+class Config(MethodConfig):
     """Keys of ``clip.*``; where the values come from stands in the README.
 
     ``prompts``: ``two`` = one sentence per label; ``ac`` = the ImageNet template ensemble around

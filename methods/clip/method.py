@@ -27,6 +27,7 @@ from zsad.types import (
     ImageFeatures,
     MapSpec,
     ScoreContext,
+    Scored,
     Scores,
     Tap,
 )
@@ -37,11 +38,10 @@ if TYPE_CHECKING:
 CLS = Tap("cls")
 
 
-class Clip(Method):
+class Clip(Method[Config, EnsembleFeatures]):
     """Two-prompt CLIP and the CLIP-AC ensembles."""
 
     name: ClassVar[str] = "clip"
-    config: Config
 
     @property
     def dense(self) -> Tap:
@@ -60,7 +60,7 @@ class Clip(Method):
             for c in categories
         }
 
-    def score(self, features: ImageFeatures, context: ScoreContext) -> Scores:
+    def score(self, features: ImageFeatures, context: ScoreContext[EnsembleFeatures]) -> Scores:
         """Image: probability [B]; map: pair logits [B, 2, h, w] (cosines / temperature)."""
         text = torch.stack([context.text[c.key].pair for c in context.categories])  # [B, 2, E]
         scale = 1.0 / self.config.temperature
@@ -80,15 +80,9 @@ class Clip(Method):
             return scores.image
         return (1 - weight) * scores.image + weight * maps.final.amax(dim=(-2, -1))
 
-    def explain(
-        self,
-        features: ImageFeatures,
-        scores: Scores,
-        maps: BuiltMaps,
-        context: ScoreContext,
-        k: int = 5,
-    ) -> list[list[Explanation]]:
+    def explain(self, scored: Scored[EnsembleFeatures], k: int = 5) -> list[list[Explanation]]:
         """Rank the prompts of both labels by their cosine with the class token."""
+        features, context = scored.features, scored.context
         cls = F.normalize(features[CLS].float(), dim=-1)
         return [
             rank_phrases(unit, context.text[c.key], k) for unit, c in zip(cls, context.categories)

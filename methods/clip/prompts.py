@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from open_clip import OPENAI_IMAGENET_TEMPLATES
-
+from zsad.components.templates import STATES
 from zsad.methods.clip.config import Config
-from zsad.methods.winclip.prompts import STATES
 from zsad.prompts import article
+from zsad.torchvision_compat import open_clip
 
-TEMPLATES = OPENAI_IMAGENET_TEMPLATES  # the 80 that CLIP's authors recommend for ImageNet
+# the 80 that CLIP's authors recommend for ImageNet
+TEMPLATES = open_clip.OPENAI_IMAGENET_TEMPLATES
 
 
 class PromptPair(NamedTuple):

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from zsad import config as cfg
+from zsad.method_config import MethodConfig
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Train:
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(MethodConfig):
     """Keys of ``coop.*`` and ``cocoop.*``.
 
     ``n_ctx``: learned words, shared by both labels.  ``normal_word`` / ``anomalous_word``: the

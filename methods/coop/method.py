@@ -17,21 +17,20 @@ from torch import Tensor, nn
 
 from zsad import losses as zl
 from zsad import maps as dense
+from zsad.components.prompt_learning import PromptLearner, encode
 from zsad.errors import RequestError
 from zsad.method import CosineRate, ImportedCheckpoint, Method, TrainPhase
 from zsad.methods.coop import convert
 from zsad.methods.coop.config import Config
-from zsad.methods.filo.modules import PromptLearner
-from zsad.methods.filo.texts import encode
 from zsad.types import (
     BackboneInfo,
-    BuiltMaps,
     Category,
     Explanation,
     FeatureRequest,
     ImageFeatures,
     MapSpec,
     ScoreContext,
+    Scored,
     Scores,
     Tap,
     TrainBatch,
@@ -53,12 +52,11 @@ class PromptPair:
     pair: Tensor | None = None
 
 
-class CoOp(Method):
+class CoOp(Method[Config, PromptPair]):
     """A learned context shared by the normal and the anomalous template."""
 
     name: ClassVar[str] = "coop"
     conditional: ClassVar[bool] = False  # CoCoOp: the image shifts the context
-    config: Config
 
     def __init__(self, config: Config, backbone: BackboneInfo) -> None:
         super().__init__(config, backbone)
@@ -98,7 +96,7 @@ class CoOp(Method):
             prepared[category.key] = PromptPair(tokens, pair)
         return prepared
 
-    def pairs(self, unit_image: Tensor, context: ScoreContext) -> Tensor:
+    def pairs(self, unit_image: Tensor, context: ScoreContext[PromptPair]) -> Tensor:
         """Return the label embeddings [B, 2, E] of images with unit vectors ``unit_image`` [B, E].
 
         Images of one category are encoded together, without a meta-net only once.
@@ -119,7 +117,9 @@ class CoOp(Method):
         return torch.stack(out)
 
     # -------------------------------------------------------------------------- scoring
-    def embeddings(self, features: ImageFeatures, context: ScoreContext) -> tuple[Tensor, Tensor]:
+    def embeddings(
+        self, features: ImageFeatures, context: ScoreContext[PromptPair]
+    ) -> tuple[Tensor, Tensor]:
         """Return the unit class embeddings [B, E] and the label embeddings [B, 2, E]."""
         cls = F.normalize(features[CLS].float(), dim=-1)
         return cls, self.pairs(cls, context)
@@ -137,7 +137,7 @@ class CoOp(Method):
         patches = features.patches(self.dense).float()
         return image, dense.similarity(patches, pair, features.grid, scale)
 
-    def score(self, features: ImageFeatures, context: ScoreContext) -> Scores:
+    def score(self, features: ImageFeatures, context: ScoreContext[PromptPair]) -> Scores:
         """Image: probability [B] from the class token; map: pair logits."""
         cls, pair = self.embeddings(features, context)
         image, patches = self.logits(features, cls, pair)
@@ -149,19 +149,13 @@ class CoOp(Method):
         return MapSpec(blur="gaussian" if sigma else "none", sigma=sigma)
 
     # ---------------------------------------------------------------------- explanation
-    def explain(
-        self,
-        features: ImageFeatures,
-        scores: Scores,
-        maps: BuiltMaps,
-        context: ScoreContext,
-        k: int = 5,
-    ) -> list[list[Explanation]]:
+    def explain(self, scored: Scored[PromptPair], k: int = 5) -> list[list[Explanation]]:
         """Return the two learned sentences, the one more like the image first.
 
         The region is the patch that speaks most for it; the note lists the words of the
         vocabulary that lie nearest to the learned ones (the original's Table 4).
         """
+        features, scores, context = scored.features, scored.scores, scored.context
         cls, pair = scores.parts["cls"], scores.parts["pair"]
         margin = dense.pair_difference(scores.maps[0]).flatten(1)  # [B, L]
         contexts = self.prompts(cls if self.conditional else None)
@@ -221,7 +215,7 @@ class CoOp(Method):
         return bool(self.config.loss.pixel_weight)
 
     def losses(
-        self, features: ImageFeatures, batch: TrainBatch, context: ScoreContext
+        self, features: ImageFeatures, batch: TrainBatch, context: ScoreContext[PromptPair]
     ) -> dict[str, Tensor]:
         """Return ``image``, the cross-entropy of the labels; on request also ``pixel``, focal and
         Dice terms of the map."""

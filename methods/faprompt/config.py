@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-from zsad.methods.anomalyclip.config import Deep
+from zsad.components.schemas import Deep
+from zsad.method_config import MethodConfig
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ class Train:
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(MethodConfig):
     """FAPrompt's open points; see the README for what each one changes."""
 
     # Keys below these prefixes change only inference: a checkpoint serves all their values.

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from zsad.components.released_prompts import deep_state, read_prompt_learner
 from zsad.errors import WeightsError
 from zsad.method import ImportedCheckpoint
-from zsad.methods.anomalyclip.convert import deep_state, read_prompt_learner
 from zsad.types import BackboneInfo
 
 PRIOR = {
@@ -17,7 +15,7 @@ PRIOR = {
 }
 
 
-def import_official(state: Any, backbone: BackboneInfo) -> ImportedCheckpoint:
+def import_official(state: object, backbone: BackboneInfo) -> ImportedCheckpoint:
     """Translate a released FAPrompt checkpoint; its sizes become config values."""
     width, embed = backbone.text_width, backbone.embed
     used, sets, notes = read_prompt_learner(

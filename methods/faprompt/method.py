@@ -9,24 +9,22 @@ carries an image's prior, is encoded for a whole batch in one call.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from zsad import losses, maps
+from zsad.components.prompt_learning import unit
 from zsad.errors import RequestError
 from zsad.method import ImportedCheckpoint, Method, TrainPhase
-from zsad.methods.anomalyclip.method import pixel_terms
-from zsad.methods.anomalyclip.modules import unit
 from zsad.methods.faprompt import convert
 from zsad.methods.faprompt.config import Config
 from zsad.methods.faprompt.explain import explain
 from zsad.methods.faprompt.prompts import CompoundPrompts, FirstPass, orthogonality, prototype
 from zsad.types import (
     BackboneInfo,
-    BuiltMaps,
     Category,
     EncoderVariant,
     Explanation,
@@ -34,6 +32,7 @@ from zsad.types import (
     ImageFeatures,
     MapSpec,
     ScoreContext,
+    Scored,
     Scores,
     Tap,
     TrainBatch,
@@ -54,11 +53,10 @@ class Passes(NamedTuple):
     prompts: Tensor  # [B, T, E], the abnormal prompts behind ``adapted``, not unit
 
 
-class FAPrompt(Method):
+class FAPrompt(Method[Config, FirstPass]):
     """Compound abnormality prompts with a data-dependent prior."""
 
     name = "faprompt"
-    config: Config
 
     def __init__(self, config: Config, backbone: BackboneInfo) -> None:
         super().__init__(config, backbone)
@@ -73,7 +71,9 @@ class FAPrompt(Method):
         variant = EncoderVariant(pos_interp=self.config.pos_interp)
         return FeatureRequest.of(self.image_tap, self.patch_tap, variant=variant)
 
-    def prepare_text(self, categories: Sequence[Category], text: TextEncoder) -> dict[str, Any]:
+    def prepare_text(
+        self, categories: Sequence[Category], text: TextEncoder
+    ) -> dict[str, FirstPass]:
         with torch.no_grad():
             first = self.prompts.first_pass(text)
         return {category.key: first for category in categories}
@@ -128,7 +128,7 @@ class FAPrompt(Method):
         return 0.5 * (text_probability + plain_weight * first + adapted_weight * second)
 
     # ----------------------------------------------------------------------- inference
-    def score(self, features: ImageFeatures, context: ScoreContext) -> Scores:
+    def score(self, features: ImageFeatures, context: ScoreContext[FirstPass]) -> Scores:
         first = next(iter(context.text.values()))  # the same for every category
         passes = self.run_passes(features, first, context.text_encoder)
         return Scores(
@@ -139,7 +139,6 @@ class FAPrompt(Method):
                 "top_index": passes.top_index,
                 "prior": passes.prior,
                 "prompts": passes.prompts,
-                "pair": torch.stack([first.normal, first.abnormal]),
             },
         )
 
@@ -154,20 +153,14 @@ class FAPrompt(Method):
             sigma=sigma,
         )
 
-    def explain(
-        self,
-        features: ImageFeatures,
-        scores: Scores,
-        maps: BuiltMaps,
-        context: ScoreContext,
-        k: int = 5,
-    ) -> list[list[Explanation]]:
-        patches = unit(features.patches(self.patch_tap))
-        return explain(patches, scores, features.grid, context, k)
+    def explain(self, scored: Scored[FirstPass], k: int = 5) -> list[list[Explanation]]:
+        """Name the prompts that answer most to the selected patches; see ``explain.py``."""
+        patches = unit(scored.features.patches(self.patch_tap))
+        return explain(patches, scored, k)
 
     # ------------------------------------------------------------------------ training
     def losses(
-        self, features: ImageFeatures, batch: TrainBatch, context: ScoreContext
+        self, features: ImageFeatures, batch: TrainBatch, context: ScoreContext[FirstPass]
     ) -> dict[str, Tensor]:
         """Return the loss terms of one batch (Eq. 2, 5, 7, 10, 11).
 
@@ -190,7 +183,7 @@ class FAPrompt(Method):
             del logits["adapted"]  # the same map: it counts once
         for (name, value), weight in zip(logits.items(), config.loss.weights):
             probability = maps_at(value, masks.shape[-1])
-            single = pixel_terms(probability, masks)
+            single = losses.pixel_terms(probability, masks)
             local = local + weight * sum(single.values(), masks.new_zeros(()))
             terms |= {f"{term}_{name}": loss for term, loss in single.items()}
 
@@ -237,7 +230,9 @@ class FAPrompt(Method):
 
     # --------------------------------------------------------------- official weights
     @classmethod
-    def import_official(cls, state: Any, config: Any, backbone: BackboneInfo) -> ImportedCheckpoint:
+    def import_official(
+        cls, state: object, config: Config, backbone: BackboneInfo
+    ) -> ImportedCheckpoint:
         return convert.import_official(state, backbone)
 
 

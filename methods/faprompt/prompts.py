@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from zsad.methods.anomalyclip.modules import DeepPrompts, learned_tokens, prompt_text, unit
+from zsad.components.prompt_learning import DeepPrompts, learned_tokens, prompt_text, unit
 from zsad.methods.faprompt.config import Config
 
 if TYPE_CHECKING:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from zsad.data.mosaic import Mosaic
+from zsad.method_config import MethodConfig
 
 KERNEL = re.compile(r"(\d+)x(\d+)")
 
@@ -185,7 +186,7 @@ class Train:
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(MethodConfig):
     """FiLo's open points; the README says what each one changes."""
 
     # Keys below these prefixes change only inference: a checkpoint serves all their values.
@@ -199,7 +200,7 @@ class Config:
         "prompt.positions",
     )
 
-    bank_kind: ClassVar[str] = "filo"  # texts of the prompt bank that prompts are made of
+    prompt_kind: ClassVar[str] = "filo"  # texts of the prompt bank that prompts are made of
 
     preset: str = "default"
     descriptions: str = "bank"

@@ -37,7 +37,7 @@ def translate(name: str) -> str | None:
     return None
 
 
-def import_official(state: Any, config: Config, backbone: BackboneInfo) -> ImportedCheckpoint:
+def import_official(state: object, config: Config, backbone: BackboneInfo) -> ImportedCheckpoint:
     """Translate a loaded official file.  Raises :class:`WeightsError` that names the keys."""
     if isinstance(state, Mapping) and "filo" in state:
         state = state["filo"]

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from zsad import losses as zl
+from zsad.components.prompt_learning import PromptLearner, encode
 from zsad.data import mosaic
 from zsad.maps import pair_difference, similarity, upsample
 from zsad.method import BoxRequest, ImportedCheckpoint, Method, TrainPhase
@@ -23,7 +24,7 @@ from zsad.methods.filo import boxes as fb
 from zsad.methods.filo import convert, prompts, schedule, taps, texts
 from zsad.methods.filo.config import Config, Grounding, Score
 from zsad.methods.filo.explain import explain_image
-from zsad.methods.filo.modules import ImageAdapter, PromptLearner, stages
+from zsad.methods.filo.modules import ImageAdapter, stages
 from zsad.types import (
     BackboneInfo,
     BuiltMaps,
@@ -34,6 +35,7 @@ from zsad.types import (
     MapSpec,
     Sample,
     ScoreContext,
+    Scored,
     Scores,
     Tap,
     TrainBatch,
@@ -45,11 +47,10 @@ if TYPE_CHECKING:
 CLS = Tap("cls")
 
 
-class FiLo(Method):
+class FiLo(Method[Config, texts.Table]):
     """Fine-grained descriptions and high-quality localisation."""
 
     name: ClassVar[str] = "filo"
-    config: Config
 
     def __init__(self, config: Config, backbone: BackboneInfo) -> None:
         super().__init__(config, backbone)
@@ -86,8 +87,8 @@ class FiLo(Method):
             entry = prompts.find_entry(category, self.config.descriptions)
             table = texts.tokenize(prompts.word(category, entry, self.config.prompt), text)
             if self.config.prompt.learner != "cocoop":
-                normal = texts.encode(self.normal_prompts, table.normal, None, text)
-                abnormal = texts.encode(self.abnormal_prompts, table.abnormal, None, text)
+                normal = encode(self.normal_prompts, table.normal, None, text)
+                abnormal = encode(self.abnormal_prompts, table.abnormal, None, text)
                 table = dataclasses.replace(table, fixed=(normal, abnormal))
             tables[category.key] = table
             spoken[category.key] = entry.class_name
@@ -98,7 +99,9 @@ class FiLo(Method):
         self._tables.update(tables)
         return tables
 
-    def _table(self, category: Category, context: ScoreContext, trained: bool) -> texts.Table:
+    def _table(
+        self, category: Category, context: ScoreContext[texts.Table], trained: bool
+    ) -> texts.Table:
         """The prepared table; while the context is being learned, one without stored features."""
         prepared = context.text.get(category.key)
         if trained and isinstance(prepared, texts.Table):
@@ -113,7 +116,7 @@ class FiLo(Method):
         self,
         unit_image: Tensor,
         positions: Sequence[tuple[int, ...] | None],
-        context: ScoreContext,
+        context: ScoreContext[texts.Table],
         trained: bool = False,
     ) -> texts.TextSide:
         """Label embeddings for what the meta-nets see, ``unit_image`` [B, E]."""
@@ -137,7 +140,9 @@ class FiLo(Method):
         return F.normalize(raw, dim=-1), F.normalize(self.adapter(raw), dim=-1)
 
     # ------------------------------------------------------------- HQ-Loc (section 3.3)
-    def _locate(self, features: ImageFeatures, context: ScoreContext) -> list[fb.Located]:
+    def _locate(
+        self, features: ImageFeatures, context: ScoreContext[texts.Table]
+    ) -> list[fb.Located]:
         """Keep boxes and read positions off them, per image."""
         if context.boxes is None or not self._grounding.enabled:
             return [fb.Located()] * features.batch_size
@@ -185,7 +190,7 @@ class FiLo(Method):
             )
         return found
 
-    def score(self, features: ImageFeatures, context: ScoreContext) -> Scores:
+    def score(self, features: ImageFeatures, context: ScoreContext[texts.Table]) -> Scores:
         """Maps: pair logits per stage; image: probability, or a cosine for ``score: released``."""
         raw, adapted = self._image_vectors(features)
         located = self._locate(features, context)
@@ -236,23 +241,17 @@ class FiLo(Method):
         chosen = maps.final if self._score.max_from == "filtered" else maps.unsuppressed
         return (scores.image + chosen.amax(dim=(-2, -1))) / 2
 
-    def explain(
-        self,
-        features: ImageFeatures,
-        scores: Scores,
-        maps: BuiltMaps,
-        context: ScoreContext,
-        k: int = 5,
-    ) -> list[list[Explanation]]:
+    def explain(self, scored: Scored[texts.Table], k: int = 5) -> list[list[Explanation]]:
         """The ``k`` most similar descriptions of each image, then its boxes with their phrases."""
+        context, parts = scored.context, scored.scores.parts
         return [
             explain_image(self._table(c, context, trained=True).wording, values, place, k)
-            for c, values, place in zip(
-                context.categories, scores.parts["similarities"], scores.parts["located"]
-            )
+            for c, values, place in zip(context.categories, parts["similarities"], parts["located"])
         ]
 
-    def run_info(self) -> dict[str, Any]:
+    def run_info(
+        self, text: texts.Table | None = None, means: Mapping[str, float] | None = None
+    ) -> dict[str, Any]:
         """How many prompts each category has and where its descriptions come from."""
         return {
             "descriptions": {
@@ -267,7 +266,7 @@ class FiLo(Method):
 
     # ------------------------------------------------------------- losses (section 3.5)
     def losses(
-        self, features: ImageFeatures, batch: TrainBatch, context: ScoreContext
+        self, features: ImageFeatures, batch: TrainBatch, context: ScoreContext[texts.Table]
     ) -> dict[str, Tensor]:
         """Named terms; ``local`` sums Eqs. 7 to 9 over the stages, ``global`` is Eq. 6."""
         if self.phase == "adapter":
@@ -305,7 +304,7 @@ class FiLo(Method):
         return maps
 
     def _image_loss(
-        self, features: ImageFeatures, batch: TrainBatch, context: ScoreContext
+        self, features: ImageFeatures, batch: TrainBatch, context: ScoreContext[texts.Table]
     ) -> Tensor:
         """Eq. 6 for the adapter phase: the text side is held fixed."""
         with torch.no_grad():
@@ -331,7 +330,7 @@ class FiLo(Method):
         score = (logits.softmax(-1)[:, 1] + fused.amax(dim=(-2, -1))) / 2
         return F.binary_cross_entropy(score.clamp(1e-6, 1 - 1e-6), batch.labels.to(score))
 
-    def _kept_pairs(self, unit_image: Tensor, context: ScoreContext) -> Tensor:
+    def _kept_pairs(self, unit_image: Tensor, context: ScoreContext[texts.Table]) -> Tensor:
         """Label embeddings [B, 2, E] of the adapter phase, where they depend on the image only:
         computed in its first epoch, then read back."""
         learners = [m for m in (self.normal_prompts, self.abnormal_prompts) if m is not None]
@@ -371,7 +370,7 @@ class FiLo(Method):
 
     @classmethod
     def import_official(
-        cls, state: Any, config: Config, backbone: BackboneInfo
+        cls, state: object, config: Config, backbone: BackboneInfo
     ) -> ImportedCheckpoint:
         """Translate ``{"filo": {...}}`` as released; see :mod:`zsad.methods.filo.convert`."""
         return convert.import_official(state, config, backbone)

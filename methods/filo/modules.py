@@ -1,8 +1,7 @@
-"""FiLo's trainable parts: prompt learners, stage projections (linear, MMCI), adapter."""
+"""FiLo's trainable parts besides its prompts: stage projections (linear, MMCI), adapter."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -11,33 +10,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zsad.methods.filo.config import KERNEL, Adapter, Mmci
-
-
-class PromptLearner(nn.Module):
-    """Learned context vectors, shifted per image by a meta-net (CoCoOp) or not (CoOp).
-
-    The shift is the same for all context positions.
-    """
-
-    def __init__(self, n_ctx: int, text_width: int, embed: int, conditional: bool) -> None:
-        super().__init__()
-        self.ctx = nn.Parameter(torch.empty(n_ctx, text_width).normal_(std=0.02))
-        self.meta_net: nn.Sequential | None = None
-        if conditional:
-            hidden = max(1, embed // 16)
-            self.meta_net = nn.Sequential(
-                OrderedDict(
-                    linear1=nn.Linear(embed, hidden),
-                    relu=nn.ReLU(),
-                    linear2=nn.Linear(hidden, text_width),
-                )
-            )
-
-    def forward(self, unit_image: Tensor | None) -> Tensor:
-        """Return contexts [B, K, W] for unit image vectors [B, E]; [1, K, W] without a meta-net."""
-        if self.meta_net is None or unit_image is None:
-            return self.ctx[None]
-        return self.ctx + self.meta_net(unit_image)[:, None]
 
 
 class LinearStage(nn.Module):
@@ -113,7 +85,7 @@ class MmciStage(nn.Module):
 
     def _fold(self) -> tuple[Tensor, Tensor]:
         convolutions = cast("list[nn.Conv2d]", list(self.kernels.values()))
-        weight = cast(Tensor, PaddedSum.apply(self.sides, *(c.weight for c in convolutions)))
+        weight: Tensor = PaddedSum.apply(self.sides, *(c.weight for c in convolutions))  # type: ignore[no-untyped-call]
         return weight, torch.stack([cast(Tensor, c.bias) for c in convolutions]).sum(0)
 
     def __getstate__(self) -> dict[str, object]:
@@ -169,7 +141,7 @@ class ImageAdapter(nn.Module):
             )
 
     def forward(self, image: Tensor) -> Tensor:
-        out = self.fc(image)
+        out: Tensor = self.fc(image)
         return out + image if self.residual else out
 
 

@@ -13,7 +13,9 @@ from dataclasses import dataclass
 
 from zsad import prompts as bank
 from zsad.errors import RequestError
+from zsad.knowledge import parse
 from zsad.methods.filo.config import Prompt
+from zsad.prompt_kinds import PromptKind, Query, TextList
 from zsad.types import Category
 
 POSITIONS = (
@@ -41,6 +43,30 @@ NORMAL_STATES = (
 ABNORMAL_STATES = ("damaged {}", "broken {}", "{} with flaw", "{} with defect", "{} with damage")
 DETECTOR_WORDS = ("anomaly", "damage", "broken", "defect", "contamination")
 NO_CLASS = "object"  # the noun where prompt.class_name is off, as in AnomalyCLIP
+
+
+def queries(category: Category) -> list[Query]:
+    """The one question about a category's kinds of anomalies."""
+    prompt = (
+        f"Which kinds of visible anomalies can occur on {category.class_name} in "
+        f"{category.domain} images? Answer with a JSON list of 4 to 10 short phrases in English, "
+        "each of at most eight words, and nothing else."
+    )
+    return [Query(prompt, "anomaly_types", 1, 0.0)]
+
+
+def read_answer(answer: str, target: TextList, category: Category) -> list[str]:
+    """Short phrases."""
+    return parse.anomaly_types(answer, target.most)
+
+
+KIND = PromptKind(
+    name="filo",
+    lists=(TextList("anomaly_types", 4, 10),),
+    queries=queries,
+    read=read_answer,
+)
+"""Fine-grained anomaly types of a category (section 3.2; Tables 9 and 10 print some)."""
 
 
 @dataclass(frozen=True)

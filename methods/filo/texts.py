@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from zsad.methods.filo.modules import PromptLearner
+from zsad.components.prompt_learning import PromptLearner, encode
 from zsad.methods.filo.prompts import Wording
 
 if TYPE_CHECKING:
@@ -50,20 +50,6 @@ class TextSide:
 def tokenize(wording: Wording, text: TextEncoder) -> Table:
     """Tokenise the prompts of a category."""
     return Table(wording, text.tokenize(wording.normal), text.tokenize(wording.abnormal))
-
-
-def encode(
-    learner: PromptLearner | None,
-    tokens: PromptTokens,
-    unit_image: Tensor | None,
-    text: TextEncoder,
-) -> Tensor:
-    """Return unit features [B, T, E] of prompts for image vectors [B, E].
-
-    The result has B = 1 where the image plays no part (no learner, or one without a meta-net).
-    """
-    context = learner(unit_image) if learner is not None else None  # [B, K, W]
-    return F.normalize(text.encode_tokens(tokens, context).float(), dim=-1)
 
 
 def text_side(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
+from zsad.method_config import CaptionSource, MethodConfig
+
 
 @dataclass(frozen=True)
 class KnowledgeBase:
@@ -107,13 +109,13 @@ class Train:
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(MethodConfig):
     """KAnoCLIP's open points; see the README for what each one changes."""
 
     # Keys below these prefixes change only inference: a checkpoint serves all their values.
     inference_only: ClassVar[tuple[str, ...]] = ("preset",)
 
-    bank_kind: ClassVar[str] = "kanoclip"  # texts of the prompt bank that training reads
+    prompt_kind: ClassVar[str] = "kanoclip"  # texts of the prompt bank that training reads
 
     preset: str = "default"
     knpl: Prompts = Prompts()
@@ -128,6 +130,11 @@ class Config:
     train: Train = Train()
 
     @property
-    def caption_source(self) -> str:
+    def caption_source(self) -> CaptionSource:
         """Where sentences about training images come from; ``off`` when nothing reads them."""
         return self.knpl.kb.vqa if self.knpl.enabled and self.loss.knowledge else "off"
+
+    @property
+    def caption_all(self) -> bool:
+        """Whether normal training images are described, too."""
+        return self.knpl.kb.vqa_images == "all"

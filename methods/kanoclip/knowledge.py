@@ -32,7 +32,7 @@ def knowledge_loss(
     Zero, with zero gradient, where the abnormal prompts are nearer to the knowledge than the
     normal ones by ``margin``.  ``kgcoop`` is |k - a|^2 without a hinge.
     """
-    near = (knowledge - abnormal).norm(dim=-1)
+    near: Tensor = (knowledge - abnormal).norm(dim=-1)
     if form == "kgcoop":
         return near**2
     return F.relu(near - (knowledge - normal).norm(dim=-1) + margin)

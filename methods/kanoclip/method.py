@@ -29,6 +29,7 @@ from zsad.types import (
     ImageFeatures,
     MapSpec,
     ScoreContext,
+    Scored,
     Scores,
     Tap,
     TrainBatch,
@@ -51,11 +52,10 @@ class TextState:
     source: str
 
 
-class KAnoCLIP(Method):
+class KAnoCLIP(Method[Config, TextState]):
     """Learned prompts pulled by knowledge, fused with v-v patch features at four stages."""
 
     name: ClassVar[str] = "kanoclip"
-    config: Config
 
     def __init__(self, config: Config, backbone: BackboneInfo) -> None:
         super().__init__(config, backbone)
@@ -72,7 +72,6 @@ class KAnoCLIP(Method):
                 backbone.embed, config.conv_adapter, config.conv_adapter_residual
             )
         self.knowledge: dict[str, Tensor] = {}  # category key -> unit mean [E], training only
-        self._active: list[float] = []  # share of categories with an active hinge, per step
 
     # ----------------------------------------------------------------- Sec. 2.3: CLIP-VV
     @property
@@ -113,7 +112,9 @@ class KAnoCLIP(Method):
             prompts = [
                 f"a photo of {a} {s[0]} {n}" for n in names for a, s in zip(("a", "an"), STATES)
             ]
-            return F.normalize(text.encode_texts(prompts).float(), dim=-1).unflatten(0, (-1, 2))
+            features = F.normalize(text.encode_texts(prompts).float(), dim=-1)
+            pairs: Tensor = features.unflatten(0, (-1, 2))
+            return pairs
         n = self.config.knpl.n_ctx
         out = []
         for context, words in zip(self.context_tokens, STATES):
@@ -126,14 +127,6 @@ class KAnoCLIP(Method):
             units = F.normalize(found.float(), dim=-1).unflatten(0, (len(names), len(words)))
             out.append(F.normalize(units.mean(1), dim=-1))
         return torch.stack(out, dim=1)
-
-    @property
-    def caption_source(self) -> str:
-        return self.config.caption_source
-
-    @property
-    def caption_all(self) -> bool:
-        return self.config.knpl.kb.vqa_images == "all"
 
     @torch.no_grad()
     def begin_training(
@@ -156,18 +149,29 @@ class KAnoCLIP(Method):
                     encoded[: len(general)], encoded[len(general) :], self.config.knpl.kb.weighting
                 )
 
-    def knowledge_term(self, categories: Sequence[Category], pairs: Tensor) -> Tensor:
-        """L_KD: the mean of Eq. 2 over the categories that have knowledge; pairs [C, 2, E]."""
+    def knowledge_term(self, categories: Sequence[Category], pairs: Tensor) -> dict[str, Tensor]:
+        """L_KD: the mean of Eq. 2 over the categories that have knowledge; pairs [C, 2, E].
+
+        With knowledge, two more for the log: ``knowledge_known``, 1 if some category of the batch
+        has any, and ``knowledge_active``, the share of those in which the hinge is active.
+        """
+        zero = pairs.new_zeros(())
+        if not self.knowledge:
+            return {"knowledge": zero}
         known = [i for i, c in enumerate(categories) if c.key in self.knowledge]
         if not known:
-            return pairs.new_zeros(())
+            return {"knowledge": zero, "knowledge_known": zero, "knowledge_active": zero}
         target = torch.stack([self.knowledge[categories[i].key] for i in known]).to(pairs)
         knpl = self.config.knpl
         terms = knowledge_loss(
             target, pairs[known, 0], pairs[known, 1], knpl.kd_margin, knpl.kd_form
         )
-        self._active.append(float((terms > 0).float().mean()))
-        return terms.mean()
+        active = (terms > 0).to(terms).mean()
+        return {
+            "knowledge": terms.mean(),
+            "knowledge_known": torch.ones_like(zero),
+            "knowledge_active": active,
+        }
 
     # ------------------------------------------------------------------- Sec. 2.4: maps
     def stage_logits(
@@ -214,7 +218,7 @@ class KAnoCLIP(Method):
             out[category.key] = TextState(pair, texts, units, "bank" if entry else "generic")
         return out
 
-    def score(self, features: ImageFeatures, context: ScoreContext) -> Scores:
+    def score(self, features: ImageFeatures, context: ScoreContext[TextState]) -> Scores:
         pairs = torch.stack([context.text[c.key].pair for c in context.categories])
         logits, visuals = self.stage_logits(features, pairs)
         return Scores(
@@ -227,7 +231,7 @@ class KAnoCLIP(Method):
 
     # ---------------------------------------------------------- Sec. 2.5: training
     def losses(
-        self, features: ImageFeatures, batch: TrainBatch, context: ScoreContext
+        self, features: ImageFeatures, batch: TrainBatch, context: ScoreContext[TextState]
     ) -> dict[str, Tensor]:
         """Eq. 13.  Terms: ``knowledge`` (Eq. 2), ``image`` (Eq. 14), ``local`` (Eq. 15)."""
         weights = self.config.loss
@@ -246,8 +250,9 @@ class KAnoCLIP(Method):
         peak = peak if self.config.score.max_grad else peak.detach()
         total_score = (self.image_probability(features, pairs) + peak) / 2
         image = F.binary_cross_entropy(total_score.clamp(1e-6, 1 - 1e-6), batch.labels.float())
-        total = weights.knowledge * knowledge + weights.image * image + weights.local * local
-        return {"total": total, "knowledge": knowledge, "image": image, "local": local}
+        total = weights.knowledge * knowledge["knowledge"]
+        total = total + weights.image * image + weights.local * local
+        return {"total": total, **knowledge, "image": image, "local": local}
 
     def phases(self) -> list[TrainPhase]:
         """One phase; none when every trained part is switched off."""
@@ -271,22 +276,20 @@ class KAnoCLIP(Method):
             )
         ]
 
-    def run_info(self) -> dict[str, Any]:
-        """Share of training steps' categories in which the hinge of Eq. 2 was active."""
-        if not self._active:
+    def training_facts(self, history: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Share of training steps' categories in which the hinge of Eq. 2 was active, over the
+        steps that had knowledge."""
+        rows = [row for row in history if "knowledge_known" in row]
+        known = sum(row["steps"] * row["knowledge_known"] for row in rows)
+        if not known:
             return {}
-        return {"knowledge_active_share": round(sum(self._active) / len(self._active), 4)}
+        active = sum(row["steps"] * row["knowledge_active"] for row in rows)
+        return {"knowledge_active_share": round(active / known, 4)}
 
     # ------------------------------------------------------------------- explanation
-    def explain(
-        self,
-        features: ImageFeatures,
-        scores: Scores,
-        maps: BuiltMaps,
-        context: ScoreContext,
-        k: int = 5,
-    ) -> list[list[Explanation]]:
+    def explain(self, scored: Scored[TextState], k: int = 5) -> list[list[Explanation]]:
         """Rank known descriptions by their cosine with the most anomalous 1 % of the patches."""
+        features, scores, context = scored.features, scored.scores, scored.context
         height, width = features.grid
         grid_map = torch.stack([x[:, 1] - x[:, 0] for x in scores.maps]).mean(0).flatten(1)
         count = max(1, round(0.01 * height * width))

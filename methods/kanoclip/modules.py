@@ -25,7 +25,9 @@ class Attention(nn.Module):
         q = self.query(queries) if projected is None else projected
         k, v = self.key(context), self.value(context)
         q, k, v = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (q, k, v))
-        return self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        heads = F.scaled_dot_product_attention(q, k, v)
+        out: Tensor = self.out(heads.transpose(1, 2).flatten(2))
+        return out
 
 
 class DeformableAttention(nn.Module):
@@ -75,11 +77,13 @@ class DeformableAttention(nn.Module):
             padding_mode="border",
             align_corners=True,
         )
-        return found.flatten(2).unflatten(0, (batch, self.groups)).flatten(1, 2).transpose(1, 2)
+        grouped: Tensor = found.flatten(2).unflatten(0, (batch, self.groups))
+        return grouped.flatten(1, 2).transpose(1, 2)
 
     def forward(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
         queries = self.attention.query(x)
-        return self.attention(x, self.sample(x, queries, grid), queries)
+        out: Tensor = self.attention(x, self.sample(x, queries, grid), queries)
+        return out
 
 
 class DenseAttention(nn.Module):
@@ -90,7 +94,8 @@ class DenseAttention(nn.Module):
         self.attention = Attention(width, heads)
 
     def forward(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
-        return self.attention(x, x)
+        out: Tensor = self.attention(x, x)
+        return out
 
 
 class BiCMCI(nn.Module):
@@ -165,5 +170,5 @@ class ConvAdapter(nn.Module):
         y = self.norm(x)
         if self.slide is not None:
             y = self.slide(y[:, None])[:, 0]
-        y = self.up(F.relu(self.down(y)))
-        return x + y if self.residual else y
+        out: Tensor = self.up(F.relu(self.down(y)))
+        return x + out if self.residual else out

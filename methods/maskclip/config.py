@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from zsad import config as cfg
-from zsad.methods.clip import config as clip
+from zsad.methods.clip.config import Config as ClipConfig
 from zsad.types import EncoderVariant
 
 
 @dataclass(frozen=True)
-class Config(clip.Config):
+class Config(ClipConfig):
     """Keys of ``maskclip.*``: those of ``clip``, and two more.
 
     ``value_path``: what a patch keeps of its value in the last block.  ``proj``: the value behind

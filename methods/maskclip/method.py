@@ -9,9 +9,10 @@ score are those of ``clip``, so that the two methods differ in their maps alone.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import ClassVar
 
-from zsad.methods.clip.method import CLS, Clip
+from zsad.methods.clip.method import Clip
 from zsad.methods.maskclip.config import Config
 from zsad.types import FeatureRequest, Tap
 
@@ -24,8 +25,8 @@ class MaskClip(Clip):
 
     @property
     def dense(self) -> Tap:
-        """P . ln_post(O(v)) of the last block, or P . ln_post(y + FFN(LN2(y))) with y = x + O(v)."""
+        """P . ln_post of O(v) of the last block, or of y + FFN(LN2(y)) with y = x + O(v)."""
         return Tap(f"values_{self.config.value_path}", self.backbone.depth)
 
     def feature_request(self) -> FeatureRequest:
-        return FeatureRequest.of(CLS, self.dense, variant=self.config.encoder)
+        return replace(super().feature_request(), variant=self.config.encoder)

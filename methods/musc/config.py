@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from zsad import config as cfg
+from zsad.method_config import MethodConfig
 from zsad.types import EncoderVariant
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(MethodConfig):
     """Keys of ``musc.*``.
 
     ``layers``: ``stages`` = the backbone's four feature layers, or 1-based block numbers.
@@ -38,7 +39,7 @@ class Config:
     image_maximum: Literal["patches", "pixels"] = cfg.added("patches")
     negative_cosines: bool = cfg.added(False)
     stretch: bool = cfg.added(False)
-    neighbours_on: dict[str, tuple[int, ...]] = cfg.added(default_factory=dict)
+    neighbours_on: dict[str, list[int]] = cfg.added(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.degrees or any(r < 1 or r % 2 == 0 for r in self.degrees):

@@ -6,14 +6,14 @@ In the order of the paper: local neighbourhood aggregation (Sec. 3.1, LNAMD), mu
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.weak import WeakIdKeyDictionary
 
 from zsad import maps as dense
 from zsad.errors import RequestError
@@ -21,13 +21,13 @@ from zsad.method import Method, chosen_blocks, stretched
 from zsad.methods.musc.config import Config
 from zsad.types import (
     BackboneInfo,
-    BuiltMaps,
     Category,
     Explanation,
     FeatureRequest,
     ImageFeatures,
     MapSpec,
     ScoreContext,
+    Scored,
     Scores,
     Tap,
 )
@@ -46,22 +46,23 @@ class PopulationScores:
     """Scores of a whole population: ``maps`` [N, L], ``image`` [N] and the ``largest`` of each map
     [N], all in [0, 1], or in [0, 2] for whole distances."""
 
-    population: weakref.ref[ImageFeatures]
     maps: Tensor
     image: Tensor
     largest: Tensor
 
 
-class MuSc(Method):
+# By population, for as long as it lives, and by what the scores depend on besides.
+_KNOWN: WeakIdKeyDictionary = WeakIdKeyDictionary()
+
+
+class MuSc(Method[Config, None]):
     """Mutual scoring: a patch is anomalous if it has no like in most other images."""
 
     name: ClassVar[str] = "musc"
-    config: Config
 
     def __init__(self, config: Config, backbone: BackboneInfo) -> None:
         super().__init__(config, backbone)
         self.taps = [Tap("tokens", n) for n in chosen_blocks(self.name, config.layers, backbone)]
-        self._known: PopulationScores | None = None
 
     @property
     def transductive(self) -> bool:
@@ -71,15 +72,15 @@ class MuSc(Method):
     def feature_request(self) -> FeatureRequest:
         return FeatureRequest.of(CLS, *self.taps, variant=self.config.encoder)
 
-    def prepare_text(self, categories: Sequence[Category], text: TextEncoder) -> dict[str, Any]:
+    def prepare_text(self, categories: Sequence[Category], text: TextEncoder) -> dict[str, None]:
         """Return nothing: no text is read."""
         return {}
 
     # -------------------------------------------------------------------------- scoring
-    def score(self, features: ImageFeatures, context: ScoreContext) -> Scores:
+    def score(self, features: ImageFeatures, context: ScoreContext[None]) -> Scores:
         """Euclidean distances of unit patches, halved or not, [B, h, w]; image [B].
 
-        ``info``: the ``largest`` value of an image's own map.
+        ``info``: the ``largest`` value of an image's own map, the size of the ``population``.
 
         Raises :class:`RequestError` for a population of one image, or one without this batch.
         """
@@ -89,14 +90,31 @@ class MuSc(Method):
                 "musc compares the test images with each other and needs at least two of them; "
                 "give more images at once"
             )
-        if self._known is None or self._known.population() is not population:
-            dataset = context.categories[0].dataset if context.categories else ""
-            counts = self.config.neighbours_on.get(dataset, self.config.image_neighbours)
-            self._known = self._score_population(population, counts)
+        dataset = context.categories[0].dataset if context.categories else ""
+        neighbours = self.config.neighbours_on.get(dataset, self.config.image_neighbours)
         rows = _rows_of(features, population)
-        maps = self._known.maps[rows].unflatten(1, features.grid)
-        image, largest = self._known.image[rows], self._known.largest[rows]
-        return Scores([maps], image, "values", info={"largest": largest})
+        found = self.population_scores(population, neighbours)
+        image = found.image[rows]
+        info = {
+            "largest": found.largest[rows],
+            "population": torch.full_like(image, population.batch_size),
+        }
+        maps = found.maps[rows].unflatten(1, features.grid)
+        return Scores([maps], image, "values", info=info)
+
+    def population_scores(
+        self, population: ImageFeatures, neighbours: Sequence[int]
+    ) -> PopulationScores:
+        """Scores of all images; computed once for as long as the population lives."""
+        known: dict[Hashable, PopulationScores] = _KNOWN.setdefault(population, {})
+        config = self.config
+        key = (
+            *(*self.taps, *config.degrees, config.nearest, *neighbours),
+            *(config.distance, config.image_maximum, config.negative_cosines),
+        )
+        if key not in known:
+            known[key] = self._score_population(population, neighbours)
+        return known[key]
 
     @property
     def stretches(self) -> bool:
@@ -128,24 +146,18 @@ class MuSc(Method):
             largest = torch.cat([dense.upsample(p, size, True).amax((1, 2)) for p in parts])
         cls = population[CLS].float()
         image = rescore(largest, cls, neighbours, self.config.negative_cosines)
-        return PopulationScores(weakref.ref(population), maps, image, largest)
+        return PopulationScores(maps, image, largest)
 
     def map_spec(self) -> MapSpec:
         sigma = self.config.sigma
         return MapSpec(align_corners=True, blur="gaussian" if sigma else "none", sigma=sigma)
 
-    def explain(
-        self,
-        features: ImageFeatures,
-        scores: Scores,
-        maps: BuiltMaps,
-        context: ScoreContext,
-        k: int = 5,
-    ) -> list[list[Explanation]]:
+    def explain(self, scored: Scored[None], k: int = 5) -> list[list[Explanation]]:
         """Return the most anomalous patches, each with the image that holds its nearest like.
 
         ``similarity`` is the cosine of the two, mean over the layers, without neighbourhoods.
         """
+        features, scores, context = scored.features, scored.scores, scored.context
         population = context.population
         if population is None:
             return [[] for _ in range(features.batch_size)]
@@ -179,9 +191,11 @@ class MuSc(Method):
             )
         return found
 
-    def run_info(self) -> dict[str, Any]:
-        """The number of images that scored each other, of the last category."""
-        return {"population": 0 if self._known is None else len(self._known.image)}
+    def run_info(
+        self, text: Any = None, means: Mapping[str, float] | None = None
+    ) -> dict[str, Any]:
+        """The number of images that scored each other."""
+        return {"population": round(means["population"]) if means else 0}
 
 
 # -------------------------------------------------------------------------- Sec. 3.1: LNAMD
@@ -239,7 +253,7 @@ def rescore(
     return torch.stack(rounds).mean(0)
 
 
-def _name(context: ScoreContext, row: int) -> str:
+def _name(context: ScoreContext[None], row: int) -> str:
     """An image of the population by its name, else by its number."""
     uids = context.population_uids
     return uids[row] if uids else f"image {row + 1}"

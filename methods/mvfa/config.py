@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from zsad import config as cfg
+from zsad.components.schemas import StageConfig
 from zsad.types import EncoderVariant, Names
 
 
@@ -32,7 +33,7 @@ class Train:
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(StageConfig):
     """Keys of ``mvfa.*``.
 
     ``layers``: ``stages`` = the backbone's four feature layers, or 1-based block numbers.

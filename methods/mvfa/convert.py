@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from zsad.errors import WeightsError
 from zsad.method import ImportedCheckpoint, take_released
@@ -12,7 +11,7 @@ from zsad.types import BackboneInfo
 PARTS = ("seg_adapters", "det_adapters")
 
 
-def import_official(state: Any, stages: int, backbone: BackboneInfo) -> ImportedCheckpoint:
+def import_official(state: object, stages: int, backbone: BackboneInfo) -> ImportedCheckpoint:
     """Translate a loaded file with adapters at ``stages`` stages.
 
     Raises :class:`WeightsError` with missing and unexpected keys, or the first tensor of another

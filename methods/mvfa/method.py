@@ -10,27 +10,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zsad import maps as dense
-from zsad.ensemble import rank_phrases
+from zsad.components.stage_method import StageMethod
+from zsad.components.templates import SCENE_TEMPLATES
+from zsad.ensemble import EnsembleFeatures, rank_phrases
 from zsad.method import ImportedCheckpoint, TrainPhase, chosen_blocks
-from zsad.methods.aprilgan.prompts import TEMPLATES
-from zsad.methods.aprilgan.stages import StageMethod
 from zsad.methods.mvfa import convert, prompts
 from zsad.methods.mvfa.config import Config
 from zsad.types import (
     BackboneInfo,
-    BuiltMaps,
     Category,
     Explanation,
     FeatureRequest,
     ImageFeatures,
     ScoreContext,
+    Scored,
     Scores,
     Tap,
     TrainBatch,
@@ -72,12 +72,11 @@ class Adapted:
     det: list[Tensor]
 
 
-class MVFA(StageMethod):
+class MVFA(StageMethod[Config]):
     """Multi-level adapters inside the image encoder."""
 
     name: ClassVar[str] = "mvfa"
-    templates: ClassVar[Sequence[str]] = TEMPLATES
-    config: Config
+    templates: ClassVar[Sequence[str]] = SCENE_TEMPLATES
 
     def __init__(self, config: Config, backbone: BackboneInfo) -> None:
         super().__init__(config, backbone)
@@ -99,7 +98,10 @@ class MVFA(StageMethod):
 
     # ------------------------------------------------------------- the adapted stream
     def adapted(
-        self, features: ImageFeatures, context: ScoreContext, learn_seg: bool = True
+        self,
+        features: ImageFeatures,
+        context: ScoreContext[EnsembleFeatures],
+        learn_seg: bool = True,
     ) -> Adapted:
         """Run the blocks above the first stage with the adapters in between.
 
@@ -114,6 +116,8 @@ class MVFA(StageMethod):
                 return x
             stage, share = self.layers.index(layer), self.config.mix
             seg, det = self.seg_adapters[stage], self.det_adapters[stage]
+            assert isinstance(seg, Adapter)
+            assert isinstance(det, Adapter)
             inner = [seg.down(x.float(), learn_seg), det.down(x.float())]
             for kept, bottleneck in zip((out.seg, out.det), inner):
                 kept.append(bottleneck[:, 1:])
@@ -131,7 +135,7 @@ class MVFA(StageMethod):
         """Return per stage the mean anomaly probability of the patches: [K, B]."""
         return torch.stack([dense.pair_probability(x).mean((-2, -1)) for x in logits])
 
-    def score(self, features: ImageFeatures, context: ScoreContext) -> Scores:
+    def score(self, features: ImageFeatures, context: ScoreContext[EnsembleFeatures]) -> Scores:
         """Image: probability [B], mean over patches, mean or sum over stages; maps: pair logits per
         stage."""
         pair = torch.stack([context.text[c.key].pair for c in context.categories])
@@ -142,19 +146,13 @@ class MVFA(StageMethod):
         return Scores(maps, joined, parts=most_anomalous(maps, stream.seg))
 
     # ------------------------------------------------------------------- explanation
-    def explain(
-        self,
-        features: ImageFeatures,
-        scores: Scores,
-        maps: BuiltMaps,
-        context: ScoreContext,
-        k: int = 5,
-    ) -> list[list[Explanation]]:
+    def explain(self, scored: Scored[EnsembleFeatures], k: int = 5) -> list[list[Explanation]]:
         """Rank the state phrases by their cosine with the adapted features of the image's most
         anomalous patches; the region is the first of them."""
+        features, scores, context = scored.features, scored.scores, scored.context
         top, units = scores.parts["top"], scores.parts["units"]
         note = f"adapted features of the {top.shape[1]} most anomalous patches; mean over "
-        note += f"{len(TEMPLATES)} templates"
+        note += f"{len(SCENE_TEMPLATES)} templates"
         found = [
             rank_phrases(unit, context.text[c.key], k, note)
             for unit, c in zip(units, context.categories)
@@ -171,7 +169,7 @@ class MVFA(StageMethod):
         return False
 
     def losses(
-        self, features: ImageFeatures, batch: TrainBatch, context: ScoreContext
+        self, features: ImageFeatures, batch: TrainBatch, context: ScoreContext[EnsembleFeatures]
     ) -> dict[str, Tensor]:
         """Return ``focal``, ``dice`` (of the anomalous map) and ``image``, summed over stages.
 
@@ -212,7 +210,7 @@ class MVFA(StageMethod):
 
     @classmethod
     def import_official(
-        cls, state: Any, config: Config, backbone: BackboneInfo
+        cls, state: object, config: Config, backbone: BackboneInfo
     ) -> ImportedCheckpoint:
         """Translate a released file; see :mod:`zsad.methods.mvfa.convert`."""
         stages = len(chosen_blocks(cls.name, config.layers, backbone))

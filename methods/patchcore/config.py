@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from zsad.method_config import MethodConfig
+
 
 @dataclass(frozen=True)
-class Config:
+class Config(MethodConfig):
     """Keys of ``patchcore.*``.
 
     ``shots``: normal reference images per category.  ``layers``: whose patch tokens the memory

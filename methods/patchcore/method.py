@@ -5,13 +5,13 @@ In the order of the paper: locally aware patch features (Sec. 3.1), coreset (3.2
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Hashable, Sequence
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.weak import WeakIdKeyDictionary
 
 from zsad.errors import RequestError
 from zsad.memory import MemoryBank, bank_of
@@ -19,13 +19,13 @@ from zsad.method import Method, chosen_blocks
 from zsad.methods.patchcore.config import Config
 from zsad.types import (
     BackboneInfo,
-    BuiltMaps,
     Category,
     Explanation,
     FeatureRequest,
     ImageFeatures,
     MapSpec,
     ScoreContext,
+    Scored,
     Scores,
     Tap,
 )
@@ -35,22 +35,23 @@ if TYPE_CHECKING:
     from zsad.backbones.text import TextEncoder
 
 
-class PatchCore(Method):
+# Memories by the references that they were made of, for as long as these live.
+_BANKS: WeakIdKeyDictionary = WeakIdKeyDictionary()
+
+
+class PatchCore(Method[Config, None]):
     """Nearest-neighbour distance of patches to a coreset of normal patches."""
 
     name: ClassVar[str] = "patchcore"
-    config: Config
 
     def __init__(self, config: Config, backbone: BackboneInfo) -> None:
         super().__init__(config, backbone)
         self.taps = [Tap("tokens", layer) for layer in chosen_layers(config, backbone)]
-        # one memory per category, for as long as the very same references are in use
-        self._banks: dict[str, tuple[weakref.ref[ImageFeatures], MemoryBank]] = {}
 
     def feature_request(self) -> FeatureRequest:
         return FeatureRequest.of(*self.taps)
 
-    def prepare_text(self, categories: Sequence[Category], text: TextEncoder) -> dict[str, Any]:
+    def prepare_text(self, categories: Sequence[Category], text: TextEncoder) -> dict[str, None]:
         """Return nothing: no text is read."""
         return {}
 
@@ -66,8 +67,8 @@ class PatchCore(Method):
         return F.normalize(torch.cat(layers, dim=-1), dim=-1)
 
     # ------------------------------------------------------------------ Sec. 3.2: memory
-    def memory(self, key: str, context: ScoreContext) -> MemoryBank:
-        """Return the memory of a category; built once per set of references.
+    def memory(self, key: str, context: ScoreContext[None]) -> MemoryBank:
+        """Return the memory of a category; built once for as long as the references live.
 
         Raises :class:`RequestError` where no references were given.
         """
@@ -77,20 +78,23 @@ class PatchCore(Method):
                 f"patchcore needs {self.config.shots} normal reference images of '{key}'; "
                 f"pass references=[...]"
             )
-        known = self._banks.get(key)
-        if known is not None and known[0]() is references:
-            return known[1]
+        known: dict[Hashable, MemoryBank] = _BANKS.setdefault(references, {})
+        config = self.config
+        made_with = (*self.taps, config.neighbourhood, config.coreset, config.seed)
+        if made_with not in known:
+            known[made_with] = self._memory_of(references)
+        return known[made_with]
+
+    def _memory_of(self, references: ImageFeatures) -> MemoryBank:
         if len(self.taps) == self.config.neighbourhood == 1:  # as they are: what others remember
             bank = bank_of(references, self.taps[0], patches=True)
         else:
             bank = MemoryBank(self.patches(references))
         size = max(1, round(self.config.coreset * len(bank)))
-        bank = bank.coreset(size, seed=self.config.seed)
-        self._banks[key] = (weakref.ref(references), bank)
-        return bank
+        return bank.coreset(size, seed=self.config.seed)
 
     # ------------------------------------------------------------------ Sec. 3.3: scores
-    def score(self, features: ImageFeatures, context: ScoreContext) -> Scores:
+    def score(self, features: ImageFeatures, context: ScoreContext[None]) -> Scores:
         """Distances ½(1 - cosine) to the memory, [B, h, w] in [0, 1]; image: Eq. 6 and 7."""
         query = self.patches(features)
         keys = [c.key for c in context.categories]
@@ -128,17 +132,10 @@ class PatchCore(Method):
         sigma = self.config.sigma
         return MapSpec(blur="gaussian" if sigma else "none", sigma=sigma)
 
-    def explain(
-        self,
-        features: ImageFeatures,
-        scores: Scores,
-        maps: BuiltMaps,
-        context: ScoreContext,
-        k: int = 5,
-    ) -> list[list[Explanation]]:
+    def explain(self, scored: Scored[None], k: int = 5) -> list[list[Explanation]]:
         """Return the patches that are farthest from the memory."""
         reasons = []
-        for plane in scores.maps[0].flatten(1):
+        for plane in scored.scores.maps[0].flatten(1):
             best = plane.topk(min(k, plane.numel()))
             found = []
             pairs = zip(best.values.tolist(), best.indices.tolist())
@@ -150,7 +147,7 @@ class PatchCore(Method):
                         label="region",
                         source="reference",
                         rank=rank,
-                        region=window_region(index, features.grid, 1),
+                        region=window_region(index, scored.features.grid, 1),
                         note="cosine with the nearest remembered patch",
                     )
                 )

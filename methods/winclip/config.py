@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from zsad import config as cfg
+from zsad.method_config import MethodConfig
 from zsad.types import Names
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(MethodConfig):
     """Keys of ``winclip.*``; where the values come from stands in the README.
 
     ``temperature`` divides cosines.  ``scales``: window sizes in patches.

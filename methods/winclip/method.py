@@ -13,19 +13,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from zsad.components.templates import STATES, TEMPLATES
 from zsad.ensemble import EnsembleFeatures, encode_ensemble, fill, rank_phrases
 from zsad.memory import association
 from zsad.method import Method
 from zsad.methods.winclip.config import Config
-from zsad.methods.winclip.prompts import REPRODUCTION, STATES, TEMPLATES
+from zsad.methods.winclip.prompts import REPRODUCTION
 from zsad.types import (
-    BuiltMaps,
     Category,
     Explanation,
     FeatureRequest,
     ImageFeatures,
     MapSpec,
     ScoreContext,
+    Scored,
     Scores,
     Tap,
 )
@@ -37,11 +38,10 @@ if TYPE_CHECKING:
 CLS = Tap("cls")
 
 
-class WinClip(Method):
+class WinClip(Method[Config, EnsembleFeatures]):
     """Windows of patches compared with a compositional prompt ensemble."""
 
     name: ClassVar[str] = "winclip"
-    config: Config
 
     @property
     def memory_tap(self) -> Tap:
@@ -82,7 +82,7 @@ class WinClip(Method):
         return ((cosine[..., 1] - cosine[..., 0]) / self.config.temperature).sigmoid()
 
     # -------------------------------------------------------------- Sec. 4.2: windows
-    def score(self, features: ImageFeatures, context: ScoreContext) -> Scores:
+    def score(self, features: ImageFeatures, context: ScoreContext[EnsembleFeatures]) -> Scores:
         """Anomaly probabilities: image [B], map [B, h, w]; with references both are mixed.
 
         With ``fewshot_map: sum`` the map lies in [0, 2].
@@ -108,7 +108,9 @@ class WinClip(Method):
         return Scores([joined], image, "values", parts)
 
     # ------------------------------------------------------------ Sec. 4.3: references
-    def association(self, features: ImageFeatures, context: ScoreContext) -> Tensor:
+    def association(
+        self, features: ImageFeatures, context: ScoreContext[EnsembleFeatures]
+    ) -> Tensor:
         """Eq. 4 and its mean over patches and window scales of the distance to the references.
 
         [B, h, w] in [0, 1]: ½(1 - highest cosine).
@@ -128,15 +130,9 @@ class WinClip(Method):
         return MapSpec(blur="gaussian" if sigma else "none", sigma=sigma)
 
     # ------------------------------------------------------------------- explanation
-    def explain(
-        self,
-        features: ImageFeatures,
-        scores: Scores,
-        maps: BuiltMaps,
-        context: ScoreContext,
-        k: int = 5,
-    ) -> list[list[Explanation]]:
+    def explain(self, scored: Scored[EnsembleFeatures], k: int = 5) -> list[list[Explanation]]:
         """Rank the state phrases by their cosine with the image; show each one's best window."""
+        features, context = scored.features, scored.context
         cls = F.normalize(features[CLS].float(), dim=-1)
         return [
             self._explain_one(

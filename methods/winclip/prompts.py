@@ -1,29 +1,8 @@
-"""The compositional prompt ensemble: every state phrase in every template (154 and 88 prompts)."""
+"""The templates of WinCLIP's re-implementation; the paper's are shared.  Torch-free."""
 
 from __future__ import annotations
 
-NORMAL_STATES = (
-    "{}",
-    "flawless {}",
-    "perfect {}",
-    "unblemished {}",
-    "{} without flaw",
-    "{} without defect",
-    "{} without damage",
-)
-ANOMALOUS_STATES = ("damaged {}", "{} with flaw", "{} with defect", "{} with damage")
-STATES = (NORMAL_STATES, ANOMALOUS_STATES)
-
-_LOOKS = ("cropped", "close-up", "bright", "dark", "jpeg corrupted", "blurry")
-_SIZES = ("small", "large")
-_TASKS = ("visual inspection", "anomaly detection")
-
-TEMPLATES = (
-    *(f"a {look} photo of {the} {{}}." for look in _LOOKS for the in ("a", "the")),
-    *(f"a photo of {the} {{}}." for the in ("a", "the")),
-    *(f"a photo of {the} {size} {{}}." for size in _SIZES for the in ("a", "the")),
-    *(f"a photo of {the} {{}} for {task}." for task in _TASKS for the in ("a", "the")),
-)
+from zsad.components.templates import TEMPLATES
 
 _DOUBLED = "a jpeg corrupted photo of the {}."
 _MISSING = ("a cropped photo of a {}.", "a jpeg corrupted photo of a {}.")

@@ -62,5 +62,5 @@ def test_the_activation_of_a_file_can_be_stated(
 def test_a_named_backbone_knows_its_own_activation() -> None:
     with pytest.raises(RequestError, match="backbone 'zsad-tiny' knows its own"):
         load("zsad-tiny", activation="gelu")
-    with pytest.raises(RequestError, match="backbone.activation=relu: choose one of auto"):
+    with pytest.raises(RequestError, match=r"backbone\.activation=relu: choose one of auto"):
         load("zsad-tiny", activation="relu")

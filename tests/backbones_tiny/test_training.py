@@ -7,11 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import roc_auc_score
 
 from zsad.benchmarks.tiny import captions
 from zsad.benchmarks.tiny.batches import Pool
 from zsad.benchmarks.tiny.pool import choose, fill, kinds
 from zsad.benchmarks.tiny.train import PEAK, Run, Tokens, build, cosines
+from zsad.benchmarks.tiny.validate import separation
 from zsad.data.synthetic.generator import ANY_DEFECT
 
 PAIRS = 24
@@ -80,8 +82,8 @@ def test_the_first_filters_are_orthogonal_and_cover_brightness_and_colour() -> N
 def test_the_helper_looks_at_directions_only() -> None:
     model = build(Tokens())
     features = torch.randn(3, 5, 256)
-    once = model.probe(1, features, model.text_projection)  # type: ignore[operator]
-    again = model.probe(1, 7.5 * features, model.text_projection)  # type: ignore[operator]
+    once = model.probe(1, features, model.text_projection)
+    again = model.probe(1, 7.5 * features, model.text_projection)
     assert torch.allclose(once, again, atol=1e-5)
 
 
@@ -105,3 +107,11 @@ def test_a_run_that_is_stopped_goes_on_as_if_it_had_not_been(pool: Path, tmp_pat
     assert found == pytest.approx(expected, rel=1e-5)
     for name, value in whole.average.items():
         assert torch.allclose(second.average[name], value, atol=1e-5), name
+
+
+def test_the_curve_of_the_training_shows_aurocs() -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.random(500) < 0.3
+    scores = np.round(rng.normal(labels, 1.0), 1)  # with ties
+    assert separation(labels, scores) == pytest.approx(roc_auc_score(labels, scores), abs=1e-12)
+    assert separation(np.array([0, 1]), torch.tensor([0.1, 0.2])) == 1.0

@@ -185,6 +185,7 @@ def test_show_tells_where_each_value_comes_from(capsys: pytest.CaptureFixture[st
     assert code == 0
     assert found["config"]["temperature"] == {"value": 0.5, "origin": "the command line"}
     assert found["config"]["preset"]["origin"] == "config.yaml"
+    assert found["revision"] == 1
     assert "temperature" in call(capsys, "show", "clip")[1]
 
 
@@ -195,6 +196,7 @@ def test_show_knows_datasets_backbones_and_protocols(
     code, out, _ = call(capsys, "show", name, "--json")
     assert code == 0
     assert json.loads(out)["name"] == name
+    assert ("revision" in json.loads(out)) == (name == "elpv")
     assert call(capsys, "show", name)[1].startswith("kind: ")
 
 

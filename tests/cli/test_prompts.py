@@ -58,7 +58,7 @@ categories:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["check", "--kind", "fillo"], "--kind fillo: known are filo, alfa, kanoclip"),
+        (["check", "--kind", "fillo"], "--kind fillo: known are alfa, filo, kanoclip"),
         (["generate", "--kind", "filo"], "needs --kind and --datasets"),
         (
             ["generate", "--kind", "filo", "--datasets", "elpv", "--images"],
@@ -81,6 +81,11 @@ def test_requests_that_cannot_be_met(
     monkeypatch.delenv("ZSAD_LLM_MODEL", raising=False)
     assert main(["prompts", *words]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_the_help_names_the_kinds(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["prompts", "--help"]) == 0
+    assert "alfa, filo, kanoclip (check: all)" in " ".join(capsys.readouterr().out.split())
 
 
 def test_generated_texts_are_used(

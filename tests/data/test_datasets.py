@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -83,6 +84,35 @@ def test_variants_have_names(tmp_path: Path) -> None:
         assert (index.variant, index.counts()) == (variant, expected)
     with pytest.raises(RequestError, match="did you mean 'whole'"):
         load_index("sdd", tmp_path, "wole")
+
+
+def test_a_revision_of_the_rules_above_one_changes_the_fingerprint(tmp_path: Path) -> None:
+    write_miniature("btad", tmp_path)
+    spec = load_spec("btad")
+    assert spec.revision == 1
+    found = {n: load_index(replace(spec, revision=n), tmp_path) for n in (1, 2, 3)}
+    assert found[1].fingerprint == load_index("btad", tmp_path).fingerprint
+    assert len({index.fingerprint for index in found.values()}) == 3
+    assert found[1].samples == found[2].samples
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("0", "revision=0 must be a whole number from 1 up"),
+        ("1.5", r"revision=1\.5 .* must be a whole number"),
+        ("true", "revision=True .* must be a whole number"),
+    ],
+)
+def test_a_revision_is_a_whole_number(value: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        "title: Mine\ncategories: {a: {prompt: a}}\ndefault_variant: v\n"
+        f"variants: {{v: {{title: v, layouts: [{{indexer: mvtec_like}}]}}}}\nrevision: {value}\n"
+    )
+    with pytest.raises(RequestError, match=message) as caught:
+        load_spec(str(path))
+    assert "mine.yaml" in str(caught.value)
 
 
 def test_every_definition_is_complete() -> None:

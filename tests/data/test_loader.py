@@ -197,13 +197,14 @@ def test_the_next_loader_is_begun_while_the_first_is_read(samples: list[Sample])
     begun: list[int] = []
     with DecodeThreads(2) as threads:
         third = BatchLoader(samples, PREPROCESS, None, 2, threads)
-        second = BatchLoader(counted(), PREPROCESS, None, 2, threads, then=third.start)
+        second = BatchLoader(counted(), PREPROCESS, None, 2, threads, followed_by=third)
 
-        def begin() -> None:
-            begun.append(len(found))
-            second.start()
+        class Noting:
+            def start(self) -> None:
+                begun.append(len(found))
+                second.start()
 
-        first = BatchLoader(samples, PREPROCESS, None, 2, threads, then=begin)
+        first = BatchLoader(samples, PREPROCESS, None, 2, threads, followed_by=Noting())
         found: list[ImageBatch] = []
         for batch in first:
             found.append(batch)
@@ -221,10 +222,11 @@ def test_the_next_loader_is_begun_while_the_first_is_read(samples: list[Sample])
 
 
 def test_without_threads_nothing_is_begun_ahead(samples: list[Sample]) -> None:
-    def loop_is_over() -> None:
-        raise AssertionError("there is no thread that could begin")
+    class Never:
+        def start(self) -> None:
+            raise AssertionError("there is no thread that could begin")
 
     with DecodeThreads(0) as threads:
-        loader = BatchLoader(samples, PREPROCESS, None, 2, threads, then=loop_is_over)
+        loader = BatchLoader(samples, PREPROCESS, None, 2, threads, followed_by=Never())
         loader.start()
         assert sum(len(b) for b in loader) == len(samples)

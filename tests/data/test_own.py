@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +17,9 @@ from zsad.errors import DataError, RequestError
 
 
 @pytest.fixture(autouse=True)
-def _forget_own_datasets(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(catalog, "_USER_SPECS", {})
+def _forget_own_datasets() -> Iterator[None]:
+    with catalog.own_forgotten():
+        yield
 
 
 def _picture(path: Path) -> None:

@@ -237,10 +237,8 @@ def forget_modules(folder: Path) -> None:
 
 def forget() -> None:
     """Know no plug-ins and no datasets of the user, as a new process does."""
-    registry._PLUGIN_DIRS.clear()
-    registry.methods.cache_clear()
-    catalog._USER_SPECS.clear()
-    catalog._ORIGINS.clear()
+    registry.forget_plugins()
+    catalog.forget_own()
 
 
 def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:

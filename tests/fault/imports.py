@@ -6,7 +6,7 @@ import pyarrow.parquet
 import zsad.cli.main
 import zsad.cli.predict
 import zsad.runner.launch
-import zsad.runner.train
+import zsad.runner.training
 import zsad.training
 from zsad import backbones, registry
 

@@ -50,7 +50,7 @@ def test_output_that_cannot_be_written_is_one_line() -> None:
     assert done.returncode == 2
     assert done.stderr == (
         "zsad: error: standard output: No space left on device; "
-        "mend that, then run the same command again\n"
+        "fix this, then run the same command again\n"
     )
 
 

@@ -84,8 +84,7 @@ def check(
     refused = 0
     for name, content in contents(sound, dump, seed, texts):
         path.write_bytes(content)
-        catalog._USER_SPECS.clear()
-        catalog._ORIGINS.clear()
+        catalog.forget_own()
         try:
             with seconds(LIMIT, name):
                 load(path)
@@ -127,7 +126,7 @@ def request(**options: Any) -> None:
 
 def test_settings(tmp_path: Path) -> None:
     def load(path: Path) -> None:
-        request(config_file=path)
+        request(config=path)
 
     sound = copy.deepcopy(SETTINGS)
     del sound["clip"]["templates"], sound["data"]["variants"]

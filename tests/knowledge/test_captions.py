@@ -112,7 +112,7 @@ def test_sources(tmp_path: Path) -> None:
         return ["A dark pit.", "It is deep."] if s is made[0] else None
 
     def ask(source: str) -> list[str]:
-        found = captions.captions_for(Wish(source), made, categories, answers)
+        found = captions.captions_for(Wish(source), made, categories, "toy", answers)
         return found.get("metal_nut", [])
 
     assert ask("off") == []
@@ -120,7 +120,7 @@ def test_sources(tmp_path: Path) -> None:
     assert ask("auto") == ["A dark pit.", "It is deep.", *ask("mask")[1:]]
     with pytest.raises(
         DataError,
-        match=r"2 training images .*prompts generate --kind kanoclip "
+        match=r"2 training images .*prompts generate --kind toy "
         r"--datasets toy --images",
     ):
         ask("endpoint")

@@ -13,6 +13,7 @@ from tests.knowledge.server import Fault, completion, serving
 from zsad.errors import RequestError
 from zsad.knowledge.endpoint import EndpointOptions
 from zsad.knowledge.generate import generate, spread
+from zsad.prompt_kinds import find_kind, image_query_of
 from zsad.prompts import read_entries
 
 KEY = "sk-very-secret-key-0123456789"
@@ -205,7 +206,9 @@ def test_a_refused_key_stops_at_once_and_is_not_shown(tmp_path: Path) -> None:
     assert KEY not in repr(options("http://x"))
 
 
-def test_images_are_asked_once_and_found_by_training(tmp_path: Path) -> None:
+def test_images_are_asked_once_and_found_by_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from zsad.data.index import load_index
     from zsad.knowledge.captions import captions_for
     from zsad.knowledge.vision import cached_answers
@@ -228,8 +231,19 @@ def test_images_are_asked_once_and_found_by_training(tmp_path: Path) -> None:
         generate("kanoclip", ["synthetic"], tmp_path, run, images=True, limit=1)
         assert len(server.seen) == count
     asked = sorted((s for s in index.samples if s.category == key and s.label), key=lambda s: s.uid)
-    found = captions_for(Wish(), asked[:1], index.categories, cached_answers(tmp_path))
+    query = image_query_of(find_kind("kanoclip"))
+    answers = cached_answers(query, tmp_path)
+    found = captions_for(Wish(), asked[:1], index.categories, "kanoclip", answers)
     assert found == {key: [text]}
+    # The method's kind says which question is looked up.
+    monkeypatch.setenv("ZSAD_PROMPTS", str(tmp_path))
+    assert captions_for(Wish(), asked[:1], index.categories, "kanoclip") == found
+    with pytest.raises(RequestError, match="the prompt kind 'filo' asks nothing about images"):
+        captions_for(Wish(), asked[:1], index.categories, "filo")
+    with pytest.raises(RequestError, match="which has no prompt kind, asks nothing about images"):
+        captions_for(Wish(), asked[:1], index.categories, "")
+    with pytest.raises(RequestError, match="only the kind kanoclip asks about images"):
+        generate("filo", ["synthetic"], tmp_path, options(""), images=True)
 
 
 def test_spread_keeps_what_differs() -> None:

@@ -14,10 +14,9 @@ from zsad import backbones, checkpoints, registry
 from zsad.backbones import Backbone
 from zsad.config import BackboneSettings, DataSettings, RunSettings, Settings
 from zsad.data.index import load_index
-from zsad.method import Method
+from zsad.method import Method, new_method
 from zsad.training import FitOptions, fit
 from zsad.training.callback import Progress
-from zsad.training.provision import new_method
 
 
 @pytest.fixture
@@ -51,12 +50,20 @@ def test_knowledge_reaches_training_and_survives_a_kill(backbone: Backbone, tmp_
         (result,) = fit(
             [method], index, backbone, settings=settings, seed=1, out_dir=tmp_path / name, **values
         )
-        return dict(checkpoints.load_any(result.checkpoint).state)
+        found = checkpoints.load_any(result.checkpoint)
+        assert found.meta is not None
+        facts[name] = found.meta.facts
+        return dict(found.state)
 
+    facts: dict[str, dict[str, Any]] = {}
     first = make()
     whole = run(first, "whole")
     assert set(first.knowledge) == {"felt", "panel"}
-    assert first.run_info()["knowledge_active_share"] >= 0
+    assert 0 <= facts["whole"]["knowledge_active_share"] <= 1
+    assert first.facts == facts["whole"]
+    (path,) = (tmp_path / "whole").glob("*.safetensors")
+    loaded, _ = checkpoints.load_into(entry, path, backbone.info)
+    assert loaded.facts == facts["whole"]
 
     seen = 0
 
@@ -69,10 +76,12 @@ def test_knowledge_reaches_training_and_survives_a_kill(backbone: Backbone, tmp_
     with pytest.raises(RuntimeError, match="killed"):
         run(make(), "cut", options=FitOptions(save_steps=1, progress=interrupt))
     resumed = run(make(seed=9), "cut")
+    assert facts["cut"] == facts["whole"]
     assert whole.keys() == resumed.keys()
     for key in whole:
         assert torch.equal(whole[key], resumed[key]), key
 
     off = make(knpl={"kb": {"vqa": "off"}})
     run(off, "off")
+    assert facts["off"] == {}
     assert off.knowledge == {}  # neither captions nor a bank entry for these names

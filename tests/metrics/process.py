@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from zsad.metrics import CategoryMetrics
+from zsad.metrics import CategoryMetrics, spec
 
 
 def main(folder: Path, rank: int, world: int) -> None:
@@ -22,11 +22,10 @@ def main(folder: Path, rank: int, world: int) -> None:
     )
     for case, shares in enumerate(torch.load(folder / "shares.pt", weights_only=True)):
         for mode in ("binned", "exact"):
-            metrics = CategoryMetrics(mode, aupro_200=True)
+            metrics = CategoryMetrics(mode, names=list(spec.METRICS))
             if shares[rank] is not None:
                 metrics.update(*shares[rank])
             for _ in range(2):  # the second time from the state that gathering left behind
-                metrics.pixel._computed = metrics.image._computed = None
                 result = metrics.compute()
             (folder / f"{case}-{mode}-{rank}.json").write_text(json.dumps(asdict(result)))
     torch.distributed.destroy_process_group()

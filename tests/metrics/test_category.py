@@ -17,11 +17,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zsad.errors import CellError, RequestError
-from zsad.metrics import CategoryMetrics, MetricResult
-from zsad.types import METRICS
+from zsad.metrics import CategoryMetrics, MetricResult, spec
 
-PIXEL = [m for m in METRICS if m.startswith("pixel")]
-IMAGE = [m for m in METRICS if m.startswith("image")]
+METRICS = spec.names()
+PIXEL = list(spec.names("pixel"))
+IMAGE = list(spec.names("image"))
 MODES = ["binned", "exact"]
 
 
@@ -296,6 +296,7 @@ def test_copies_are_independent():
     assert_equal(metrics.compute(), run(stack(seed=1)))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="torch has no distributed part")
 def test_processes_together_equal_one(tmp_path: Path):
     """Two processes, both with data, then one without; each of them returns the whole."""
@@ -313,7 +314,7 @@ def test_processes_together_equal_one(tmp_path: Path):
     ]
     assert [process.wait(timeout=120) for process in processes] == [0, 0]
     for mode in MODES:
-        expected = run(batch, mode, aupro_200=True)
+        expected = run(batch, mode, names=list(spec.METRICS))
         for case, rank in ((0, 0), (0, 1), (1, 0), (1, 1)):
             found = json.loads((tmp_path / f"{case}-{mode}-{rank}.json").read_text())
             assert_equal(MetricResult(**found), expected)

@@ -12,7 +12,9 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from zsad.errors import CellError, RequestError
 from zsad.metrics import reference
 from zsad.metrics.evaluate import evaluate
-from zsad.types import METRICS
+from zsad.metrics.spec import METRICS as SPECS
+
+METRICS = [m.name for m in SPECS.values() if not m.stands_for]
 
 
 @pytest.fixture
@@ -36,7 +38,8 @@ def test_against_scikit_learn_and_brute_force(data):
     assert result["pixel_f1max"] == pytest.approx(reference.f1_max(maps.ravel(), masks.ravel()))
     assert result["pixel_aupro"] == pytest.approx(reference.aupro(maps, masks))
     assert result["pixel_aupro_200"] == pytest.approx(reference.aupro_200(maps, masks))
-    assert result["undefined"] == {}
+    assert result["pixel_ioumax"] == pytest.approx(reference.iou_max(maps, masks))
+    assert set(result["undefined"]) == {"pixel_aupimo"}  # 640 normal pixels
     assert (result["n_normal"], result["n_anomalous"]) == (2, 3)
 
 
@@ -107,7 +110,7 @@ def test_without_masks_or_maps(data):
 def test_all_normal(data):
     maps, masks, scores, _ = data
     result = evaluate(maps, np.zeros_like(masks), scores, np.zeros(5))
-    assert [result[m] for m in METRICS] == [None] * 7
+    assert {m: result[m] for m in METRICS} == dict.fromkeys(METRICS)
     assert set(result["undefined"]) == set(METRICS)
 
 

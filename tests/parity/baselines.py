@@ -1,4 +1,4 @@
-"""What the parity tests of the baselines share: a case's weights and inputs, as files and tensors."""
+"""What the parity tests of the baselines share: a case's weights and inputs."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from torch import Tensor
 
 import zsad
 from tests.parity import recipe, recipe_baselines
+from zsad.picture_request import categories_of
 from zsad.predictor import LoadedMethod
 
 PARITY = Path(__file__).parent
@@ -92,7 +93,7 @@ class Case:
 @torch.no_grad()
 def scored(loaded: LoadedMethod, case: Case, names: Any = "object", **context: Any) -> Any:
     """Return the features, the context and the scores of the case's images, in one batch."""
-    made = loaded._context(names, len(case.images), None)
+    made = loaded.scorer.context(categories_of(names, len(case.images)))
     features = loaded.backbone.encode_image(case.images, loaded.request)
     for key, value in context.items():
         setattr(made, key, value)

@@ -36,7 +36,7 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
 def plain(case: Case) -> Any:
     """Without the adapter."""
     loaded = case.load("anovl", overrides={"adapter.enabled": False})
-    return (loaded, *scored(loaded, case, case.names, views=loaded._views(case.images)))
+    return (loaded, *scored(loaded, case, case.names, views=loaded.pictures.views(case.images)))
 
 
 def released_order(kind: str, ours: tuple[str, ...]) -> list[int]:

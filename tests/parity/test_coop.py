@@ -41,7 +41,7 @@ def load(case: Any, **keywords: Any) -> Any:
 
 def test_text_logits_and_scores(case: Any) -> None:
     z, loaded, name = case.arrays, load(case), case.spec["name"]
-    features, context, scores = scored(loaded, case, name)
+    features, context, _ = scored(loaded, case, name)
     tokens = loaded.method.tokens(name, context.text_encoder).ids
     lead = 1 + case.spec["n_ctx"]  # the learned words have placeholders
     close(tokens[:, lead:], z["tokens"][:, lead : tokens.shape[1]])

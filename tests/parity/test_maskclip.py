@@ -15,6 +15,7 @@ import torch
 from tests.parity import recipe_baselines
 from tests.parity.baselines import Case, close, scored
 from zsad.ensemble import EnsembleFeatures
+from zsad.picture_request import categories_of
 from zsad.predictor import LoadedMethod
 
 FEATURES = {"rtol": 1e-3, "atol": 1e-4}
@@ -33,8 +34,8 @@ def labels(case: Case) -> torch.Tensor:
 
 def with_labels(loaded: LoadedMethod, labels: torch.Tensor) -> Any:
     """The two label embeddings of the case in the place of encoded prompts."""
-    loaded._context("object", 1, None)
-    loaded._text["object"] = EnsembleFeatures(labels, ["normal", "anomalous"], labels, 1)
+    loaded.scorer.prepare(categories_of("object", 1))
+    loaded.scorer.text["object"] = EnsembleFeatures(labels, ["normal", "anomalous"], labels, 1)
     return loaded
 
 

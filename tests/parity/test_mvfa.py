@@ -74,7 +74,7 @@ def test_its_own_size_is_240_pixels(infer: Case) -> None:
         infer.size = size
     assert loaded.image_size == 240
     assert loaded.request.variant.input == "unit"
-    white = loaded._preprocess(Image.new("RGB", (300, 200), "white"))
+    white = loaded.pictures.preprocess(Image.new("RGB", (300, 200), "white"))
     assert white.shape == (3, 240, 240)
     assert white.min() == white.max() == 1
     found = loaded.predict_tensor(white[None], "liver")

@@ -13,8 +13,9 @@ from PIL import Image
 from tests.report import browser as chromium
 from zsad import examples
 from zsad.examples import CellExamples, Example
+from zsad.metrics import spec
 from zsad.store import ResultStore
-from zsad.types import METRICS, CellKey, CellRecord, Explanation
+from zsad.types import CellKey, CellRecord, Explanation
 
 EVIL = '<script>window.hacked=1</script><img src=x onerror="window.hacked=2">"&'
 SIDE = examples.SIDE
@@ -64,7 +65,7 @@ def put(
     **info: object,
 ) -> CellKey:
     """Store a cell with scores, curves and four example pictures."""
-    metrics = dict.fromkeys(METRICS, None) | {"image_auroc": value, "image_ap": 0.7}
+    metrics = dict.fromkeys(spec.names(), None) | {"image_auroc": value, "image_ap": 0.7}
     reasons = {} if value is not None else {"image_auroc": "no normal images"}
     record = CellRecord(
         method=method,

@@ -149,6 +149,26 @@ def test_seeds_have_a_mean_and_its_deviation(browser: Browser, tmp_path: Path) -
     assert browser.value("document.getElementById('seed').options.length") == 2
 
 
+def test_what_was_not_computed_is_told_apart(browser: Browser, tmp_path: Path) -> None:
+    store = ResultStore(tmp_path)
+    for method, value in (("clip", 0.9), ("winclip", 0.8), ("alfa", None)):
+        put(store, method, "plain", value)
+    for cell in list(store.cells()):
+        if cell.record.method == "clip":  # as a version without the metric would have stored it
+            del cell.record.metrics["image_auroc"]
+            store.put(cell.record)
+    browser.open(report.write(store.root))
+    shown = dict(zip(column(browser, "#ranking", 0), column(browser, "#ranking", 1)))
+    assert shown == {"WINCLIP": "80.0", "ALFA": "–", "CLIP": "not computed"}
+    bars = browser.value("[...document.querySelectorAll('#bars text')].map((t) => t.textContent)")
+    assert {"not computed", "80.0", "–"} <= set(bars)
+    choose(browser, "metric", "pixel_ap")
+    assert "pixel AP is not defined here" in browser.value(
+        "document.getElementById('bars').textContent"
+    )
+    assert browser.errors == []
+
+
 def test_heat_map_and_outline_lie_on_the_picture(opened: Browser, sweep: ResultStore) -> None:
     boxes: list[dict[str, Any]] = opened.value(
         "[...document.querySelector('.stack').children]"

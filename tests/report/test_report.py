@@ -15,12 +15,13 @@ from tests.report.conftest import EVIL, FINGERPRINT, SIDE, example, jpeg, put
 from zsad import examples, overlay, report
 from zsad.cli.main import main
 from zsad.errors import DataError, RequestError
+from zsad.metrics import spec
 from zsad.report import pictures
 from zsad.report.collect import histogram
 from zsad.report.page import embedded
-from zsad.report.words import DEMO, METRIC_WORDS
+from zsad.report.words import DEMO
 from zsad.store import ResultStore
-from zsad.types import METRICS, CellKey
+from zsad.types import CellKey
 
 
 def written(store: ResultStore, **options: int) -> tuple[str, dict[str, Any]]:
@@ -59,9 +60,8 @@ def test_one_file_without_outside_references(store: ResultStore) -> None:
 
 def test_a_stranger_is_told_what_the_figures_mean(store: ResultStore) -> None:
     page, _ = written(store)
-    assert tuple(m.key for m in METRIC_WORDS) == METRICS
-    for words in METRIC_WORDS:
-        assert words.name in page
+    for words in spec.glossary():
+        assert words.full_title in page
         assert words.question in page
     assert "higher is better" in page
     assert "not comparable with published results" in page

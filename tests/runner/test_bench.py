@@ -14,11 +14,11 @@ import pytest
 import torch
 
 import zsad
+from zsad import registry
+from zsad.backbones import devices
 from zsad.data import loader
 from zsad.errors import RequestError
-from zsad.runner import execute
-from zsad.runner.category import CategoryRun
-from zsad.types import METRICS, Sample
+from zsad.metrics import spec
 
 Bench = Callable[..., dict[str, Any]]
 
@@ -49,7 +49,7 @@ def test_one_forward_serves_all_methods(bench: Bench) -> None:
     assert document["counters"]["images"] == 16
     assert len(document["cells"]) == 6
     for cell in document["cells"]:
-        assert set(cell["metrics"]) == set(METRICS)
+        assert set(cell["metrics"]) == set(spec.names())
         assert all(v is not None for v in cell["metrics"].values())
         assert (cell["n_normal"], cell["n_anomalous"]) == (4, 4)
     json.dumps(document)
@@ -71,29 +71,29 @@ def test_the_next_category_is_decoded_while_this_one_is_scored(
     """The last image of the first category is not done with before one of the second is being
     decoded, unless there is no thread or no core for that; the figures are those of a run that
     decodes in turn."""
-    monkeypatch.setattr(execute, "usable_cores", lambda: cores * torch.get_num_threads())
+    monkeypatch.setattr(devices, "usable_cores", lambda: cores * torch.get_num_threads())
     ahead = workers > 0 and cores > 1
-    asked: dict[str, threading.Event] = {"bolt": threading.Event(), "cloth": threading.Event()}
-    attempt, update = loader._attempt, CategoryRun._update
+    decoding = threading.Event()  # an image of the second category
+    read = loader.read_image
     in_time: list[bool] = []
 
-    def noting(sample: Sample, *rest: Any) -> Any:
-        asked[sample.category].set()
-        return attempt(sample, *rest)
+    def noting(path: str, *rest: Any) -> Any:
+        if "/cloth/" in path:
+            decoding.set()
+        return read(path, *rest)
 
-    def waiting(run: CategoryRun, *rest: Any) -> None:
-        if run.category.key == "bolt":
-            in_time.append(asked["cloth"].wait(20 if ahead else 0))
-        update(run, *rest)
+    def waiting(category: str) -> None:
+        if category == "bolt":
+            in_time.append(decoding.wait(20 if ahead else 0))
 
-    monkeypatch.setattr(loader, "_attempt", noting)
-    monkeypatch.setattr(CategoryRun, "_update", waiting)
+    monkeypatch.setattr(loader, "read_image", noting)
+    monkeypatch.setattr(registry.method("patient").load(), "meanwhile", waiting)
     settings = ["run.batch_size=8", f"data.workers={workers}"]
-    document = bench("clip", overrides=settings)
+    document = bench("patient", overrides=settings)
     assert not document["failed"]
     assert in_time == [ahead]
     monkeypatch.undo()
-    close(numbers(document), numbers(bench("clip", overrides=settings, fresh=True)), 0)
+    close(numbers(document), numbers(bench("patient", overrides=settings, fresh=True)), 0)
 
 
 def test_a_second_run_computes_nothing(bench: Bench) -> None:

@@ -35,6 +35,8 @@ def test_alfa_logs_its_filter_and_the_manifest_marks_its_readings(
     readings, config = run["own_readings"]["alfa"], run["configs"]["alfa"]
     assert readings["context.on_empty"] == config["context"]["on_empty"] == "keep_side"
     assert readings["aligner.solver"] == config["aligner"]["solver"] == "ridge"
+    records = [json.loads(p.read_text()) for p in results.glob("cells/*/*/*/*.json")]
+    assert [r["info"]["revision"] for r in records] == [1] * 4
 
 
 def test_handlers_get_what_they_got_before(

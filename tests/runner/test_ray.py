@@ -297,7 +297,7 @@ def test_a_worker_with_other_weights_stores_nothing(
 ) -> None:
     from zsad.runner import ray_worker
     from zsad.runner.shards import shards
-    from zsad.runner.trained import Checkpoints
+    from zsad.runner.training import Checkpoints
 
     monkeypatch.chdir(tmp_path)
     request = build_request(

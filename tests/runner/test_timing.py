@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from zsad.backbones.memory import estimate_batch, halving
+from zsad.backbones.memory import Portions, estimate_batch
 from zsad.cli.bench import spent
 from zsad.errors import CellError
 from zsad.runner import timing
@@ -127,28 +127,48 @@ def test_a_first_batch_size_shrinks_with_what_an_image_needs() -> None:
     assert estimate_batch(info(), 14000, 8, CPU) == 1
 
 
-def test_halving_loses_no_row_and_keeps_their_order() -> None:
-    noted: list[int] = []
+def test_portions_lose_no_row_and_keep_their_order() -> None:
+    portions = Portions()
+    asked: list[int] = []
 
-    def run(rows: Any) -> list[int]:
-        if len(rows) > 3:
+    def run(rows: slice) -> list[int]:
+        found = list(range(11))[rows]
+        asked.append(len(found))
+        if len(found) > 3:
             raise torch.OutOfMemoryError("out of memory")
-        return list(rows)
+        return found
 
-    parts = halving(run, range(11), noted.append)
-    assert [row for part in parts for row in part] == list(range(11))
-    assert max(len(part) for part in parts) == 3
-    assert noted[0] == 6
+    parts = list(portions.run(run, 11))
+    assert [row for _, part in parts for row in part] == list(range(11))
+    assert [rows for rows, _ in parts] == [slice(i, min(i + 3, 11)) for i in (0, 3, 6, 9)]
+    assert portions.used == {2, 3}
+    assert asked == [11, 6, 3, 3, 3, 2]  # a size that failed is not tried again
+    asked.clear()
+    assert [len(part) for _, part in portions.run(run, 4)] == [3, 1]
+    assert asked == [3, 1]
     with pytest.raises(RuntimeError, match="not a memory matter"):
-        halving(_fail, range(4), noted.append)
+        list(Portions().run(_fail, 4))
+
+
+def test_what_was_taken_is_not_worked_on_again() -> None:
+    taken: list[int] = []
+
+    def run(rows: slice) -> slice:
+        if rows.start >= 4 and rows.stop - rows.start > 1:  # memory is short later on
+            raise MemoryError
+        return rows
+
+    for rows, _ in Portions(most=4).run(run, 8):
+        taken += range(8)[rows]
+    assert taken == list(range(8))
 
 
 def test_a_single_row_that_does_not_fit_is_an_error() -> None:
-    def run(rows: Any) -> None:
+    def run(rows: slice) -> None:
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
 
     with pytest.raises(CellError, match="out of memory with a single image; choose"):
-        halving(run, range(4), lambda size: None)
+        list(Portions().run(run, 4))
 
 
 def _fail(rows: Any) -> None:

@@ -15,7 +15,7 @@ import torch
 from zsad import checkpoints, registry
 from zsad.backbones import Backbone
 from zsad.errors import WeightsError
-from zsad.training.provision import new_method
+from zsad.method import new_method
 
 PARITY = Path(__file__).resolve().parents[1] / "parity"
 

@@ -20,8 +20,8 @@ from zsad.config import Settings
 from zsad.data.index import DatasetIndex
 from zsad.errors import RequestError
 from zsad.features import FeatureStore
+from zsad.method import new_method
 from zsad.training.images import TrainingImages
-from zsad.training.provision import new_method
 from zsad.training.run import PhaseData
 from zsad.training.state import TrainState
 

@@ -21,10 +21,10 @@ from zsad.config import Settings
 from zsad.data.index import DatasetIndex
 from zsad.errors import CellError, DataError, RequestError
 from zsad.features import FeatureStore
-from zsad.method import Method, TrainPhase
+from zsad.method import Method, TrainPhase, new_method
+from zsad.method_config import MethodConfig
 from zsad.training import FitOptions, fit
 from zsad.training.callback import Progress
-from zsad.training.provision import new_method
 from zsad.training.schedule import cut, derive, share, shuffled
 
 SMALL = {"train": {"epochs": 2, "batch_size": 6}, "deep": {"depth": 3}, "cap": {"n_prompts": 3}}
@@ -171,7 +171,7 @@ from zsad import backbones, registry
 from zsad.config import BackboneSettings, DataSettings, RunSettings, Settings
 from zsad.data.index import load_index
 from zsad.training import FitOptions, fit
-from zsad.training.provision import new_method
+from zsad.method import new_method
 
 weights, data, out, stop = sys.argv[1:5]
 backbone = backbones.load("file", weights=weights, image_size=48)
@@ -295,7 +295,7 @@ def test_checkpoint_says_what_it_is(
     assert len(meta.trained_on.uids) == 20
 
 
-class Diverging(Method):
+class Diverging(Method[MethodConfig, None]):
     """A method whose loss stops being a number."""
 
     name = "diverging"
@@ -309,7 +309,7 @@ class Diverging(Method):
 
         return FeatureRequest.of(Tap("cls"))
 
-    def prepare_text(self, categories: Any, text: Any) -> dict[str, Any]:
+    def prepare_text(self, categories: Any, text: Any) -> dict[str, None]:
         return {}
 
     def score(self, features: Any, context: Any) -> Any:

@@ -17,9 +17,9 @@ from zsad.data.index import DatasetIndex
 from zsad.data.loader import batches
 from zsad.data.transforms import Preprocess
 from zsad.features import FeatureStore
+from zsad.method import new_method
 from zsad.metrics import CategoryMetrics
 from zsad.training import FitOptions, fit
-from zsad.training.provision import new_method
 from zsad.types import Sample, ScoreContext
 
 STEPS = 30

@@ -14,8 +14,9 @@ from zsad.data.index import DatasetIndex
 from zsad.errors import RequestError
 from zsad.features import SCRATCH
 from zsad.io import scratch_folder
-from zsad.training import ensure_trained, guard
+from zsad.training import ensure_trained
 from zsad.training.engine import CACHE
+from zsad.training.provision import guard
 
 QUICK = {"train": {"epochs": 1}, "deep": {"depth": 2}}
 

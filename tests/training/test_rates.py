@@ -13,10 +13,9 @@ from zsad import checkpoints, registry
 from zsad.backbones import Backbone
 from zsad.config import Settings
 from zsad.data.index import DatasetIndex
-from zsad.method import CosineRate, Method
+from zsad.method import CosineRate, Method, new_method
 from zsad.training import FitOptions, fit
 from zsad.training.callback import Progress
-from zsad.training.provision import new_method
 
 TRAIN = {"epochs": 4, "batch_size": 10, "lr": 0.01, "warmup_epochs": 1, "warmup_lr": 0.0}
 

@@ -79,5 +79,5 @@ def test_a_classifier_needs_none_and_a_segmenter_says_so(
     bare = [replace(s, mask=None) for s in index.samples]
     before, after, _ = train("coop", bare, index, backbone, settings, tmp_path)
     assert not torch.equal(before["prompts.ctx"], after["prompts.ctx"])
-    with pytest.raises(DataError, match="have no mask .*; train on a dataset with pixel masks"):
+    with pytest.raises(DataError, match=r"have no mask .*; train on a dataset with pixel masks"):
         train("aprilgan", bare, index, backbone, settings, tmp_path)

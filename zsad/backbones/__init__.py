@@ -5,8 +5,9 @@ Importing this package imports neither torch nor open_clip; :func:`load` does.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from zsad import names_on_demand
 
 if TYPE_CHECKING:
     from zsad.backbones.backbone import Backbone, load
@@ -25,8 +26,4 @@ _PUBLIC = {
 
 __all__ = ["Backbone", "Counters", "ImageEncoder", "PromptTokens", "TextEncoder", "load"]
 
-
-def __getattr__(name: str) -> Any:
-    if name in _PUBLIC:
-        return getattr(import_module(_PUBLIC[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = names_on_demand(__name__, _PUBLIC)

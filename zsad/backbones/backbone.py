@@ -69,7 +69,7 @@ class Backbone:
         return self._text_encoders[variant.activation]
 
     def _tokenize(self, texts: list[str]) -> Tensor:
-        import open_clip
+        from zsad.torchvision_compat import open_clip
 
         ids: Tensor = open_clip.tokenize(texts, self.info.context_length)
         if int(ids.max()) >= self._vocab:
@@ -178,7 +178,7 @@ def _weights(
 def preprocessing(spec: BackboneSpec, tag: str) -> dict[str, Any]:
     """Return the mean, std and interpolation that the weights were trained with, where open_clip
     knows the weight tag; some of its models use others than OpenAI's."""
-    import open_clip
+    from zsad.torchvision_compat import open_clip
 
     entry = open_clip.get_pretrained_cfg(spec.open_clip_model, tag) if tag else {}
     known = {k: entry[k] for k in ("mean", "std", "interpolation") if k in entry}

@@ -6,12 +6,32 @@ Both towers run on these, with the block's own parameters: nothing is copied or 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 Activation = Callable[[Tensor], Tensor]
+
+
+class FeedForward(Protocol):
+    """The feed-forward part of open_clip's residual block."""
+
+    c_fc: nn.Linear
+    gelu: Activation
+    c_proj: nn.Linear
+
+
+class ResidualBlock(Protocol):
+    """What :class:`Block` reads of open_clip's ``ResidualAttentionBlock``, which has no types."""
+
+    ln_1: nn.Module
+    attn: nn.MultiheadAttention
+    ls_1: nn.Module
+    ln_2: nn.Module
+    mlp: FeedForward
+    ls_2: nn.Module
 
 
 def layer_norm(norm: nn.Module, x: Tensor) -> Tensor:
@@ -28,16 +48,16 @@ class Block:
     ``activation``: of the feed-forward part; None: the block's own module.
     """
 
-    def __init__(self, block: nn.Module, activation: Activation | None = None) -> None:
+    def __init__(self, block: ResidualBlock, activation: Activation | None = None) -> None:
         self.block = block
-        self.attn: nn.MultiheadAttention = block.attn  # type: ignore[assignment]
-        self.activation: Activation = activation or block.mlp.gelu  # type: ignore[union-attr,assignment]
+        self.attn = block.attn
+        self.activation: Activation = activation or block.mlp.gelu
         self.heads = self.attn.num_heads
         self.width = self.attn.embed_dim
 
     def norm(self, x: Tensor) -> Tensor:
         """Return LN1(x)."""
-        return layer_norm(self.block.ln_1, x)  # type: ignore[arg-type]
+        return layer_norm(self.block.ln_1, x)
 
     def project_in(self, y: Tensor, parts: str) -> tuple[Tensor, ...]:
         """Return the wanted of q, k and v of ``y`` [*, N, D], each [*, heads, N, D/heads].
@@ -52,13 +72,15 @@ class Block:
 
     def project_out(self, heads: Tensor) -> Tensor:
         """Join the heads [*, heads, N, d] and project: the attention output [*, N, D]."""
-        return self.block.ls_1(self.attn.out_proj(heads.transpose(-3, -2).flatten(-2)))  # type: ignore[operator]
+        out: Tensor = self.block.ls_1(self.attn.out_proj(heads.transpose(-3, -2).flatten(-2)))
+        return out
 
     def feed_forward(self, x: Tensor) -> Tensor:
         """Return FFN(LN2(x)) [*, N, D]."""
         mlp = self.block.mlp
-        hidden = self.activation(mlp.c_fc(layer_norm(self.block.ln_2, x)))  # type: ignore[operator,union-attr,arg-type]
-        return self.block.ls_2(mlp.c_proj(hidden))  # type: ignore[operator,union-attr]
+        hidden = self.activation(mlp.c_fc(layer_norm(self.block.ln_2, x)))
+        out: Tensor = self.block.ls_2(mlp.c_proj(hidden))
+        return out
 
     def __call__(self, x: Tensor, *, mask: Tensor | None = None, causal: bool = False) -> Tensor:
         """Run the whole block on [*, N, D]."""

@@ -12,16 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zsad import torchvision_compat
 from zsad.backbones.specs import BackboneSpec
 from zsad.errors import RequestError, WeightsError
+from zsad.torchvision_compat import open_clip
 
-torchvision_compat.ensure()  # open_clip imports torchvision
-
-# ruff: noqa: E402
-import open_clip
-from open_clip.transformer import QuickGELU, ResidualAttentionBlock, VisionTransformer
-
+QuickGELU = open_clip.transformer.QuickGELU
+ResidualAttentionBlock = open_clip.transformer.ResidualAttentionBlock
+VisionTransformer = open_clip.transformer.VisionTransformer
 HEAD_WIDTH = 64  # of every CLIP that OpenAI released, in both towers
 Config = dict[str, Any]
 
@@ -118,7 +115,10 @@ def build_model(
 
 def _construct(config: Config, activation: str) -> nn.Module:
     keys = ("embed_dim", "vision_cfg", "text_cfg")
-    return open_clip.CLIP(**{k: config[k] for k in keys}, quick_gelu=activation == "quick_gelu")
+    model: nn.Module = open_clip.CLIP(
+        **{k: config[k] for k in keys}, quick_gelu=activation == "quick_gelu"
+    )
+    return model
 
 
 def _load(model: nn.Module, state: Mapping[str, Tensor], spec: BackboneSpec) -> None:
@@ -161,7 +161,10 @@ def check_architecture(spec: BackboneSpec, model: nn.Module) -> None:
         reason = "its image tower does not read the class token"
     elif not all(isinstance(b, ResidualAttentionBlock) for b in visual.transformer.resblocks):
         reason = "its image blocks are not standard residual attention blocks"
-    elif not all(isinstance(b, ResidualAttentionBlock) for b in model.transformer.resblocks):  # type: ignore[union-attr]
+    elif not all(
+        isinstance(b, ResidualAttentionBlock)
+        for b in model.get_submodule("transformer.resblocks").children()
+    ):
         reason = "its text blocks are not standard residual attention blocks"
     elif model.attn_mask is None or model.text_pool_type not in ("argmax", "eos"):
         reason = "its text tower is not causal with an end-of-text feature"

@@ -57,7 +57,8 @@ class ImageEncoder:
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.visual.conv1.weight.dtype
+        weight: Tensor = self.visual.conv1.weight
+        return weight.dtype
 
     # ------------------------------------------------------------------------- the pass
     @torch.no_grad()
@@ -188,7 +189,8 @@ class ImageEncoder:
 
     def project(self, x: Tensor) -> Tensor:
         """Return P . ln_post(x), [*, D] -> [*, E]; not normalised."""
-        return layer_norm(self.visual.ln_post, x) @ self.visual.proj
+        projected: Tensor = layer_norm(self.visual.ln_post, x) @ self.visual.proj
+        return projected
 
     # -------------------------------------------------------------------------- resuming
     def resume(

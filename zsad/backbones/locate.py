@@ -21,6 +21,7 @@ import platformdirs
 
 from zsad.backbones.specs import BackboneSpec
 from zsad.errors import WeightsError
+from zsad.io import sha256_file
 
 BUNDLED_WEIGHTS = "weights.safetensors"
 
@@ -50,7 +51,7 @@ def locate(spec: BackboneSpec, weights: str | os.PathLike[str] | None) -> FoundW
                 f"backbone.weights={weights}: no such file; give the path of a state dict, an "
                 "open_clip .bin/.safetensors or an OpenAI .pt archive"
             )
-        return FoundWeights(path, f"file:{path.name}", sha256_file(path))
+        return FoundWeights(path, f"file:{path.name}", weights_digest(path))
     if spec.bundled:
         with as_file(files("zsad.backbones") / spec.bundled / BUNDLED_WEIGHTS) as path:
             if not path.is_file():
@@ -58,7 +59,7 @@ def locate(spec: BackboneSpec, weights: str | os.PathLike[str] | None) -> FoundW
                     f"backbone '{spec.name}': {spec.bundled}/{BUNDLED_WEIGHTS} is missing from "
                     "this installation; reinstall zsad"
                 )
-            return FoundWeights(path, "bundled", sha256_file(path))
+            return FoundWeights(path, "bundled", weights_digest(path))
     if not spec.open_clip_model:
         raise WeightsError(
             f"backbone '{spec.name}' has no weights of its own; give backbone.weights=FILE, a CLIP "
@@ -69,7 +70,7 @@ def locate(spec: BackboneSpec, weights: str | os.PathLike[str] | None) -> FoundW
     cached = find_cached([spec.weights_file], spec.hub_repo)
     if cached is None:
         return None
-    return FoundWeights(cached, f"hub:{spec.pretrained}", sha256_file(cached))
+    return FoundWeights(cached, f"hub:{spec.pretrained}", weights_digest(cached))
 
 
 def find_cached(names: Iterable[str], hub_repo: str) -> Path | None:
@@ -105,16 +106,12 @@ def random_digest(config: dict[str, Any]) -> str:
     return hashlib.sha256(f"random/0/{json.dumps(config, sort_keys=True)}".encode()).hexdigest()
 
 
-def sha256_file(path: Path) -> str:
-    """Return the hex sha256 of a file; remembered while the file does not change."""
+def weights_digest(path: Path) -> str:
+    """Return the SHA-256 of a weight file; remembered while its size and time do not change."""
     stat = path.stat()
-    return _sha256(str(path.resolve()), stat.st_size, stat.st_mtime_ns)
+    return _remembered(str(path.resolve()), stat.st_size, stat.st_mtime_ns)
 
 
 @cache
-def _sha256(path: str, size: int, mtime: int) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as f:
-        while block := f.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+def _remembered(path: str, size: int, mtime: int) -> str:
+    return sha256_file(path)

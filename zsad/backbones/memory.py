@@ -1,9 +1,10 @@
-"""Batch size: an estimate to start from, halving when memory runs out."""
+"""Batch size: an estimate to start from, smaller portions when memory runs out."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import torch
@@ -46,27 +47,47 @@ def estimate_batch(info: BackboneInfo, image_size: int, n_taps: int, device: tor
     return int(max(1, min(most, budget // per_image)))
 
 
-def halving(
-    run: Callable[[Sequence[int]], R], rows: Sequence[int], note: Callable[[int], None]
-) -> list[R]:
-    """Call ``run(rows)``; when memory runs out, call it on both halves instead.
+@dataclass
+class Portions:
+    """Works through the images of a batch, in portions that memory has room for.
 
-    ``note`` is told the size that worked out.  ``run`` must have no effect when it raises.
-    Raises :class:`CellError` when a single row does not fit.
+    ``most``: images that are tried at once; None: all.  When memory runs out it is halved, and
+    stays so: no later batch fails in the same way.  ``used``: the sizes that worked out since
+    then.
     """
-    try:
-        return [run(rows)]
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        if len(rows) <= 1:
-            raise CellError(
-                "out of memory with a single image; choose a smaller backbone.image_size, "
-                "backbone.precision=bf16, or a device with more memory"
-            ) from error
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    middle = (len(rows) + 1) // 2
-    note(middle)
-    log.warning("out of memory with %d images, trying %d", len(rows), middle)
-    return halving(run, rows[:middle], note) + halving(run, rows[middle:], note)
+
+    most: int | None = None
+    used: set[int] = field(default_factory=set)
+
+    def run(self, work: Callable[[slice], R], count: int) -> Iterator[tuple[slice, R]]:
+        """Yield ``(rows, work(rows))`` for the portions of ``count`` images, in order.
+
+        What was yielded is not worked on again, whatever comes later; so ``work`` must have no
+        effect when it raises, and effects belong to the caller.  Raises :class:`CellError` when a
+        single image does not fit.
+        """
+        start = 0
+        while start < count:
+            size = min(self.most or count, count - start)
+            rows = slice(start, start + size)
+            try:
+                found = work(rows)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                if size == 1:
+                    raise CellError(
+                        "out of memory with a single image; choose a smaller backbone.image_size, "
+                        "backbone.precision=bf16, or a device with more memory"
+                    ) from error
+            else:
+                if self.most is not None:
+                    self.used.add(size)
+                start += size
+                yield rows, found
+                continue
+            # Here, where the exception and with it the frames that hold tensors are gone.
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            self.most = (size + 1) // 2
+            log.warning("out of memory with %d images, trying %d", size, self.most)

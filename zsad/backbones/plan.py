@@ -59,15 +59,15 @@ def plan(taps: Iterable[Tap], depth: int) -> list[BlockNeed]:
         kind, layer, start = tap
         if kind in ("cls", "cls_raw"):
             layer = depth
-            _raise(needs[layer], output=Rows.CLASS)
+            _require(needs[layer], output=Rows.CLASS)
         elif kind in ("tokens", "tokens_proj"):
-            _raise(needs[layer], output=Rows.ALL)
+            _require(needs[layer], output=Rows.ALL)
         elif kind == "mid":
             layer += 1
-            _raise(needs[layer], attention=Rows.ALL)
+            _require(needs[layer], attention=Rows.ALL)
         elif kind in ("vv", "vv_proj"):
             if layer < start:  # the path has not begun: it is the ordinary state
-                _raise(needs[layer], output=Rows.ALL)
+                _require(needs[layer], output=Rows.ALL)
             for j in range(start, layer + 1):
                 needs[j].vv = True
                 needs[j].starts |= {start}
@@ -79,11 +79,12 @@ def plan(taps: Iterable[Tap], depth: int) -> list[BlockNeed]:
             continue
         last = max(last, layer)
     for need in needs[:last]:
-        _raise(need, output=Rows.ALL)
+        _require(need, output=Rows.ALL)
     return needs[1 : last + 1]
 
 
-def _raise(need: BlockNeed, *, attention: Rows = Rows.NONE, output: Rows = Rows.NONE) -> None:
+def _require(need: BlockNeed, *, attention: Rows = Rows.NONE, output: Rows = Rows.NONE) -> None:
+    """Let a block compute at least these rows; what it outputs needs as many of its attention."""
     need.output = max(need.output, output)
     need.attention = max(need.attention, attention, need.output)
 

@@ -79,11 +79,13 @@ class TextEncoder:
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.tower.token_embedding.weight.dtype  # type: ignore[no-any-return]
+        table: Tensor = self.tower.token_embedding.weight
+        return table.dtype
 
     @property
     def device(self) -> torch.device:
-        return self.tower.token_embedding.weight.device  # type: ignore[no-any-return]
+        table: Tensor = self.tower.token_embedding.weight
+        return table.device
 
     # -------------------------------------------------------------------------- tokens
     def tokenize(self, texts: Sequence[str]) -> PromptTokens:
@@ -96,17 +98,18 @@ class TextEncoder:
         """Return the frozen word embeddings [T, S, W], without positions; S ends at the longest
         end-of-text."""
         with torch.no_grad():
-            return self.tower.token_embedding(tokens.ids[:, : self._length(tokens.eot)])  # type: ignore[no-any-return]
+            embedded: Tensor = self.tower.token_embedding(tokens.ids[:, : self._length(tokens.eot)])
+        return embedded
 
     @torch.no_grad()
     def nearest_words(self, vectors: Tensor) -> list[str]:
         """Return for each of the vectors [K, W] the word (or piece of one) of the vocabulary whose
         embedding has the smallest Euclidean distance."""
-        from open_clip.tokenizer import decode
+        from zsad.torchvision_compat import open_clip
 
         table = self.tower.token_embedding.weight.float()
         found = torch.cdist(vectors.to(table), table).argmin(1)
-        return [str(decode(i)).strip() for i in found[:, None]]
+        return [str(open_clip.tokenizer.decode(i)).strip() for i in found[:, None]]
 
     # ------------------------------------------------------------------------ encoding
     @torch.no_grad()
@@ -158,7 +161,8 @@ class TextEncoder:
                 x = _last_block(block, x, rows, mask[:, None, None])
         if not self.truncate:
             x = x[torch.arange(len(x), device=x.device), rows][:, None]
-        return self._project(x[:, 0]).unflatten(0, lead)
+        features: Tensor = self._project(x[:, 0]).unflatten(0, lead)
+        return features
 
     def encode_prefixed(
         self,
@@ -205,7 +209,8 @@ class TextEncoder:
         if not self.truncate:
             tail = tail.expand(batch, -1, -1, -1).flatten(0, 1)
             tail = tail[torch.arange(len(rows), device=tail.device), rows][:, None]
-        return self._project(tail[:, 0]).unflatten(0, (batch, -1))
+        features: Tensor = self._project(tail[:, 0]).unflatten(0, (batch, -1))
+        return features
 
     def encode_tokens(self, tokens: PromptTokens, context: Tensor | None = None) -> Tensor:
         """Return the features [B, T, E] of tokenised prompts, not normalised.
@@ -267,13 +272,15 @@ class TextEncoder:
         return min(self._length(eot), given)
 
     def _positions(self, first: int, last: int) -> Tensor:
-        return self.tower.positional_embedding[first:last].to(self.dtype)  # type: ignore[no-any-return]
+        table: Tensor = self.tower.positional_embedding
+        return table[first:last].to(self.dtype)
 
     def _project(self, x: Tensor) -> Tensor:
         """Return ln_final, then the projection, [N, W] -> [N, E]."""
         x = layer_norm(self.tower.ln_final, x)
         projection = self.tower.text_projection
-        return projection(x) if isinstance(projection, nn.Linear) else x @ projection
+        out: Tensor = projection(x) if isinstance(projection, nn.Linear) else x @ projection
+        return out
 
     def _count(self, prompts: int, tokens: int) -> None:
         self.counters.text_calls += 1
@@ -331,7 +338,7 @@ def _suffix_block(block: Block, tail: Tensor, keys: tuple[Tensor, Tensor], mask:
         q, k, v = (t.expand(len(keys[0]), *t.shape[1:]) for t in (q, k, v))
     k, v = _with_prefix(keys[0], k), _with_prefix(keys[1], v)
     heads = attend(q.flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1), mask=mask)
-    out = tail + block.project_out(heads).unflatten(0, q.shape[:2])
+    out: Tensor = tail + block.project_out(heads).unflatten(0, q.shape[:2])
     return out + block.feed_forward(out)
 
 

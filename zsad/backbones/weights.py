@@ -26,7 +26,7 @@ from zsad.backbones.locate import (
     default_folder,
     find_cached,
     locate,
-    sha256_file,
+    weights_digest,
 )
 from zsad.backbones.specs import BackboneSpec
 from zsad.errors import WeightsError
@@ -54,12 +54,12 @@ def resolve(
     url, repo = _addresses(spec, tag)
     names = [n for n in (spec.weights_file, Path(url).name) if n]
     path = find_cached(names, repo) or _from_hub(spec, tag, offline)
-    return FoundWeights(path, f"hub:{tag}", sha256_file(path))
+    return FoundWeights(path, f"hub:{tag}", weights_digest(path))
 
 
 def pretrained_tag(spec: BackboneSpec) -> str:
     """Return the weight tag: the spec's, else open_clip's "openai" tag, else its first one."""
-    import open_clip
+    from zsad.torchvision_compat import open_clip
 
     tags = open_clip.list_pretrained_tags_by_model(spec.open_clip_model)
     if spec.pretrained in tags:
@@ -73,7 +73,7 @@ def pretrained_tag(spec: BackboneSpec) -> str:
 
 
 def _from_hub(spec: BackboneSpec, tag: str, offline: bool) -> Path:
-    import open_clip
+    from zsad.torchvision_compat import open_clip
 
     url, repo = _addresses(spec, tag)
     name = spec.weights_file or Path(url).name or f"{repo}/open_clip_model.safetensors"
@@ -99,7 +99,7 @@ def _from_hub(spec: BackboneSpec, tag: str, offline: bool) -> Path:
 
 def _addresses(spec: BackboneSpec, tag: str) -> tuple[str, str]:
     """Return the download address and the hub repository of a tag, '' where there is none."""
-    import open_clip
+    from zsad.torchvision_compat import open_clip
 
     entry = open_clip.get_pretrained_cfg(spec.open_clip_model, tag)
     return str(entry.get("url", "")), str(entry.get("hf_hub", "")).rstrip("/")

@@ -9,9 +9,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from zsad.cli import options
-from zsad.cli.output import is_terminal, percent, print_json, print_table, stdout_to_stderr
+from zsad.cli.output import percent, print_json, print_table, stdout_to_stderr
+from zsad.metrics.spec import headline
+from zsad.results.aggregate import NOT_COMPUTED
+from zsad.runner.options import BenchOptions
 
-SHOWN = ("image_auroc", "image_ap", "pixel_auroc", "pixel_aupro")
 STAGES = ("train", "text", "decode", "encode", "boxes", "head", "map", "metrics")
 MOST_FAILURES = 20  # printed; all of them are in the results folder
 
@@ -26,32 +28,7 @@ def add(verbs: Any) -> None:
         takes="overrides",
     )
     parser.epilog = "KEY=VALUE words change settings: clip.temperature=0.1 run.batch_size=4"
-    parser.add_argument("--methods", metavar="NAMES", help="all, papers, baselines, NAME,...")
-    parser.add_argument(
-        "--datasets", metavar="NAMES", help="all, industrial, medical, NAME,..., folder:PATH"
-    )
-    parser.add_argument("--protocol", metavar="NAME", help="see `zsad list protocols`")
-    parser.add_argument("--backbone", metavar="NAME", help="see `zsad list backbones`")
-    parser.add_argument("--config", metavar="FILE", help="YAML file of settings")
-    options.data_root(parser)
-    options.results(parser)
-    parser.add_argument("--seeds", metavar="N,...", help="seeds of trained and few-shot methods")
-    parser.add_argument("--limit", metavar="N", help="at most N images per category, balanced")
-    parser.add_argument(
-        "--launcher", default="local", metavar="NAME", help="local or ray (several machines)"
-    )
-    parser.add_argument(
-        "--ray-address",
-        metavar="ADDRESS",
-        help="of a running Ray cluster: auto, HOST:PORT (default: $RAY_ADDRESS, or one of its own)",
-    )
-    options.device(parser)
-    parser.add_argument("--fresh", action="store_true", help="compute stored cells again")
-    parser.add_argument("--dry-run", action="store_true", help="print the cells, run nothing")
-    parser.add_argument(
-        "--untrained", action="store_true", help="evaluate trained methods in their initial state"
-    )
-    options.plugins(parser)
+    options.of(parser, BenchOptions)
     options.as_json(parser)
     options.done(parser)
 
@@ -61,27 +38,7 @@ def run(args: argparse.Namespace) -> int:
     from zsad.api import bench
 
     with stdout_to_stderr():
-        document = bench(
-            args.methods,
-            args.datasets,
-            protocol=args.protocol,
-            backbone=args.backbone,
-            data_root=args.data_root,
-            results=args.results,
-            seeds=args.seeds,
-            limit=args.limit,
-            launcher=args.launcher,
-            ray_address=args.ray_address,
-            device=args.device,
-            fresh=args.fresh,
-            dry_run=args.dry_run,
-            offline=args.offline,
-            untrained=args.untrained,
-            plugins=args.plugins,
-            config=args.config,
-            overrides=args.overrides,
-            progress=is_terminal(),
-        )
+        document = bench(**options.given(BenchOptions, args))
     if args.json:
         print_json(document)
     elif args.dry_run:
@@ -93,24 +50,34 @@ def run(args: argparse.Namespace) -> int:
 
 def print_summary(document: dict[str, Any]) -> None:
     """Print the means, what failed, and where everything lies."""
+    shown = headline()
     rows = [
         [
             line["method"],
             line["dataset"],
-            *(percent(line["metrics"].get(m)) for m in SHOWN),
+            *(figure(line, m.name) for m in shown),
             line["categories"],
         ]
         for line in document["summary"]
     ]
-    heads = ["image AUROC", "image AP", "pixel AUROC", "pixel AUPRO", "categories"]
+    heads = ["method", "dataset", *(m.full_title for m in shown), "categories"]
     if rows:
-        print_table(["method", "dataset", *heads], rows, right=range(2, 7))
+        print_table(heads, rows, right=range(2, len(heads)))
     for banner in sorted({c.get("banner") or "" for c in document["cells"]} - {""}):
         print(f"Note: {banner}.")
     if document["counters"].get("images"):
         print(spent(document["seconds"], document["counters"]))
     print(f"Results: {document['results_dir']}  (`zsad tables` makes tables of them)")
     print_failures(document["failed"])
+
+
+def figure(line: Mapping[str, Any], metric: str) -> str:
+    """A mean of the summary as the tables print it, with its count where categories are missing."""
+    if metric not in line["metrics"]:
+        return NOT_COMPUTED
+    count, of = line["counts"][metric], line["categories"]
+    missing = f" [{count} of {of}]" if count != of and of > 1 else ""
+    return f"{percent(line['metrics'][metric])}{missing}"
 
 
 def spent(seconds: Mapping[str, float], counters: Mapping[str, Any]) -> str:
@@ -154,6 +121,4 @@ def print_plan(document: dict[str, Any]) -> None:
     images = sum(document.get("images", {}).values())
     line = f"{document['to_run']} of {len(cells)} cells to run, {images} images, backbone "
     print(f"{line}{document['backbone']}, results in {document['results_dir']}")
-    if (seconds := document.get("seconds_estimate")) is not None:
-        print(f"about {seconds:.0f} s on this device")
     print_failures(document["failed"])

@@ -20,6 +20,7 @@ from typing import NoReturn
 
 from zsad import __version__
 from zsad.errors import RequestError, ZsadError, nearest, reason, unknown
+from zsad.runner.options import others_with
 
 # verb -> module of this package; a module has `add(subparsers)`
 VERBS = {
@@ -81,9 +82,10 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     for word in extras:
         if word.startswith("-") and word != "-":
             flag = word.partition("=")[0]
-            raise RequestError(
-                f"unknown option '{flag}'{nearest(flag, known)}; see `zsad {args.verb} --help`"
-            )
+            name = flag.removeprefix("--").replace("-", "_")
+            others = " and ".join(f"`zsad {v}`" for v in others_with(name, args.verb))
+            hint = f" (it is one of {others})" if others else nearest(flag, known)
+            raise RequestError(f"unknown option '{flag}'{hint}; see `zsad {args.verb} --help`")
     takes = getattr(args, "takes", "")
     args.overrides = [w for w in extras if _is_override(w, takes)]
     args.words = [w for w in extras if not _is_override(w, takes)]
@@ -126,7 +128,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not error.filename:
             _drop_output()
         place = error.filename or "standard output"
-        advice = f"{place}: {error.strerror}; mend that, then run the same command again"
+        advice = f"{place}: {error.strerror}; fix this, then run the same command again"
         _complain(advice if known else _internal(error), debug)
     except Exception as error:
         code = 1

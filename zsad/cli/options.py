@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from zsad.cli.output import is_terminal
 from zsad.errors import RequestError
+from zsad.runner.options import RunOptions, described
 
 
 def verb(
@@ -25,29 +28,46 @@ def done(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(options=tuple(names))
 
 
+def of(parser: argparse.ArgumentParser, kind: type[RunOptions], *names: str) -> None:
+    """The flags of a set of options, or of those ``names`` among them."""
+    for name, (found, option) in described(kind).items():
+        if option.python or (names and name not in names):
+            continue
+        flag = f"--{name.replace('_', '-')}"
+        if isinstance(found.default, bool):
+            parser.add_argument(flag, action="store_true", help=option.help)
+        elif found.default is dataclasses.MISSING:
+            parser.add_argument(flag, required=True, metavar=option.metavar, help=option.help)
+        else:
+            parser.add_argument(
+                flag, default=found.default, metavar=option.metavar, help=option.help
+            )
+
+
+def given(kind: type[RunOptions], args: argparse.Namespace) -> dict[str, Any]:
+    """What the command line says about a set of options, by keyword."""
+    flags = {n: getattr(args, n) for n, (_, option) in described(kind).items() if not option.python}
+    return {**flags, "overrides": args.overrides, "progress": is_terminal()}
+
+
 def results(parser: argparse.ArgumentParser) -> None:
     """``--results``"""
-    parser.add_argument(
-        "--results", metavar="DIR", help="results folder (default: $ZSAD_RESULTS, or ./results)"
-    )
+    of(parser, RunOptions, "results")
 
 
 def data_root(parser: argparse.ArgumentParser) -> None:
     """``--data-root``"""
-    parser.add_argument(
-        "--data-root", metavar="DIR", help="folder that holds the datasets (default: $ZSAD_DATA)"
-    )
+    of(parser, RunOptions, "data_root")
 
 
 def device(parser: argparse.ArgumentParser) -> None:
     """``--device``, ``--offline``"""
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
-    parser.add_argument("--offline", action="store_true", help="never reach for a weight hub")
+    of(parser, RunOptions, "device", "offline")
 
 
 def plugins(parser: argparse.ArgumentParser) -> None:
     """``--plugins``"""
-    parser.add_argument("--plugins", metavar="DIR", help="folder with further methods")
+    of(parser, RunOptions, "plugins")
 
 
 def as_json(parser: argparse.ArgumentParser) -> None:

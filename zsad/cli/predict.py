@@ -11,7 +11,7 @@ from zsad.cli.output import percent, print_json, stdout_to_stderr
 from zsad.errors import RequestError
 
 if TYPE_CHECKING:
-    from zsad.types import Thresholds
+    from zsad.prediction import Thresholds
 
 EPILOG = """\
 PATH is a picture, a folder (all pictures below it), a pattern in quotes ('photos/**/*.png'), or -

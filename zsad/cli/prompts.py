@@ -6,20 +6,29 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from zsad import registry
 from zsad.cli import options
 from zsad.cli.output import print_json, print_table, stdout_to_stderr
 from zsad.errors import RequestError
-from zsad.prompts import KINDS
+from zsad.prompt_kinds import find_kind, image_query_of, kinds
+
+
+class _KindHelp(str):
+    """The help of ``--kind``.  It names the kinds, and asks the methods for them only when it is
+    shown: every command makes all parsers."""
+
+    def __mod__(self, value: Any, /) -> str:
+        return f"{', '.join(kinds())} (check: all)"
 
 
 def add(verbs: Any) -> None:
     """Register the verb."""
     parser = options.verb(verbs, "prompts", run, "Check the prompt bank, or generate prompts.")
     parser.add_argument("action", choices=["check", "generate"], metavar="check|generate")
-    parser.add_argument("--kind", metavar="KIND", help=f"{', '.join(KINDS)} (check: all)")
+    parser.add_argument("--kind", metavar="KIND", help=_KindHelp("kinds"))
     parser.add_argument("--datasets", metavar="NAMES", help="check: all 22 and synthetic")
     parser.add_argument(
-        "--images", action="store_true", help="ask about training images (kanoclip)"
+        "--images", action="store_true", help="ask about training images, if the kind does"
     )
     parser.add_argument("--limit", type=int, default=0, metavar="N", help="images per category")
     parser.add_argument("--max-requests", type=int, default=0, metavar="N", help="budget, 0: none")
@@ -31,6 +40,7 @@ def add(verbs: Any) -> None:
     parser.add_argument("--model", metavar="NAME", help="default: $ZSAD_LLM_MODEL")
     parser.add_argument("--timeout", type=float, default=60.0, metavar="SECONDS")
     parser.add_argument("--out", metavar="DIR", help="folder of the texts (default: $ZSAD_PROMPTS)")
+    options.plugins(parser)
     options.data_root(parser)
     options.as_json(parser)
     options.done(parser)
@@ -38,8 +48,10 @@ def add(verbs: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Check or generate; 3 where something is wrong or missing."""
-    if args.kind is not None and args.kind not in KINDS:
-        raise RequestError(f"--kind {args.kind}: known are {', '.join(KINDS)}")
+    if args.plugins:
+        registry.add_plugins(args.plugins)
+    if args.kind is not None and args.kind not in kinds():
+        raise RequestError(f"--kind {args.kind}: known are {', '.join(kinds())}")
     return check(args) if args.action == "check" else generate(args)
 
 
@@ -52,9 +64,9 @@ def check(args: argparse.Namespace) -> int:
     datasets = select_datasets(args.datasets or "extended")
     if args.datasets is None:
         datasets = [*datasets, "synthetic"]
-    kinds = [args.kind] if args.kind else list(KINDS)
+    wanted = [args.kind] if args.kind else list(kinds())
     with stdout_to_stderr():
-        found = review(bank(args.out), kinds, datasets, clip_tokens())
+        found = review(bank(args.out), wanted, datasets, clip_tokens())
     problems = [f"{r.kind}/{r.dataset}: {p}" for r in found for p in r.problems]
     if args.json:
         print_json({"reviews": [vars(r) for r in found], "problems": problems})
@@ -78,8 +90,8 @@ def generate(args: argparse.Namespace) -> int:
     """Ask the endpoint, keep the answers, write the bank's files."""
     if args.kind is None or args.datasets is None:
         raise RequestError("`zsad prompts generate` needs --kind and --datasets")
-    if args.images and args.kind != "kanoclip":
-        raise RequestError("--images: only the kind kanoclip asks about images")
+    if args.images:
+        image_query_of(find_kind(args.kind))
     from zsad.data.catalog import select_datasets
     from zsad.knowledge.answers import answers_root
     from zsad.knowledge.endpoint import EndpointOptions

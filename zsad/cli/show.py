@@ -162,13 +162,7 @@ def _describe_method(name: str, overrides: list[str]) -> dict[str, Any]:
     line = given.get(name) or {}
     if not isinstance(line, Mapping):
         raise RequestError(f"'{name}={line}' sets no key; write {name}.KEY=VALUE")
-    config = cfg.to_dict(entry.resolve(("the command line", line)))
-    preset = config["preset"]
-    layers = [
-        ("the command line", _flat(line)),
-        (f"preset {preset}", _flat(entry.presets.get(preset, {}))),
-        ("config.yaml", _flat(entry.defaults)),
-    ]
+    found = entry.resolved(("the command line", line))
     return {
         "kind": "method",
         "name": entry.name,
@@ -178,29 +172,21 @@ def _describe_method(name: str, overrides: list[str]) -> dict[str, Any]:
         "group": entry.group,
         "trained": entry.trained,
         "transductive": entry.transductive,
+        "revision": entry.revision,
         "backbones": list(entry.backbones) or "any",
         "presets": ["default", *(p for p in entry.presets if p != "default")],
         "notes": list(entry.notes),
         "defined in": entry.origin,
         "config": {
-            key: {
-                "value": value,
-                "origin": next((o for o, values in layers if key in values), "schema"),
-            }
-            for key, value in _flat(config).items()
+            key: {"value": value, "origin": _origin(entry, found.origins[key])}
+            for key, value in cfg.flat(cfg.to_dict(found.value)).items()
         },
     }
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested keys joined with dots; lists and empty mappings are values."""
-    out: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping) and value:
-            out.update(_flat(value, f"{prefix}{key}."))
-        else:
-            out[f"{prefix}{key}"] = value
-    return out
+def _origin(entry: registry.MethodEntry, name: str) -> str:
+    """The name of a layer, without the path of the method's own file."""
+    return "config.yaml" if name == entry.origin else name.removeprefix(f"{entry.origin}, ")
 
 
 def _plain(value: Any) -> dict[str, Any]:

@@ -6,9 +6,10 @@ same schema (``--datasets my.yaml``) or a plain folder (``--datasets folder:PATH
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -106,7 +107,9 @@ class DatasetSpec:
     ``folders``: usual names of its folder below ``--data-root``.  ``training_split``: the part
     that others are trained on ("test" is the published practice).  ``root``: a fixed folder, for
     a user's own dataset.  ``module``: a Python module that registers the indexer and reader that
-    the layouts name.
+    the layouts name.  ``revision``: raised whenever the rules change by which images are decoded
+    or masks are read while the files stay as they are; above 1 it enters the fingerprint, and
+    everything that depends on the dataset is computed again.
     """
 
     name: str
@@ -130,8 +133,11 @@ class DatasetSpec:
     citation: str = ""
     archive: Archive | None = None
     notes: tuple[str, ...] = ()
+    revision: int = 1
 
     def __post_init__(self) -> None:
+        if self.revision < 1:
+            raise ValueError(f"revision={self.revision} must be a whole number from 1 up")
         if self.default_variant not in self.variants:
             raise ValueError(
                 f"default_variant '{self.default_variant}' is not one of its variants: "
@@ -190,6 +196,26 @@ def register_spec(spec: DatasetSpec, origin: str = "") -> str:
     _USER_SPECS[spec.name] = spec
     _ORIGINS[spec.name] = origin
     return spec.name
+
+
+def forget_own() -> None:
+    """Know the bundled definitions alone, as a new process does."""
+    _USER_SPECS.clear()
+    _ORIGINS.clear()
+
+
+@contextlib.contextmanager
+def own_forgotten() -> Iterator[None]:
+    """Know no definition of :func:`register_spec` inside the block, and those known before after
+    it."""
+    specs, origins = dict(_USER_SPECS), dict(_ORIGINS)
+    forget_own()
+    try:
+        yield
+    finally:
+        forget_own()
+        _USER_SPECS.update(specs)
+        _ORIGINS.update(origins)
 
 
 def _taken(name: str, by: str) -> RequestError:

@@ -11,7 +11,7 @@ import struct
 import threading
 from collections.abc import Callable
 from functools import cache
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -20,12 +20,25 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from zsad.errors import DataError
 from zsad.types import Sample
 
-# Formats of photographs, each known by its first bytes.  Not those whose reading starts another
-# program (PostScript) or that any content passes for (TGA).
-FORMATS = (
-    *("PNG", "JPEG", "MPO", "BMP", "DIB", "GIF", "TIFF", "WEBP", "PPM", "JPEG2000", "AVIF"),
-    *("ICO", "PCX", "SGI"),
-)
+# The one list of what a picture is: Pillow's name of a format, and how its files' names end.  A
+# file is *looked for* by its ending and *read* by its first bytes.  Formats of photographs; not
+# those whose reading starts another program (PostScript) or that any content passes for (TGA).
+FORMATS: dict[str, tuple[str, ...]] = {
+    "PNG": (".png", ".apng"),
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
+    "MPO": (".mpo",),
+    "BMP": (".bmp",),
+    "DIB": (".dib",),
+    "GIF": (".gif",),
+    "TIFF": (".tif", ".tiff"),
+    "WEBP": (".webp",),
+    "PPM": (".ppm", ".pgm", ".pbm", ".pnm", ".pfm"),
+    "JPEG2000": (".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx"),
+    "AVIF": (".avif", ".avifs"),
+    "ICO": (".ico",),
+    "PCX": (".pcx",),
+    "SGI": (".sgi", ".rgb", ".rgba", ".bw"),
+}
 PIXEL_LIMIT = 80_000_000  # width x height; larger files are refused before they are decoded
 ALPHA_BACKGROUND = (0, 0, 0)
 
@@ -63,6 +76,23 @@ _BROKEN = (
 def register_reader(scheme: str, reader: Reader) -> None:
     """Let ``reader`` answer for URIs that start with ``scheme://``."""
     READERS[scheme] = reader
+
+
+def endings() -> list[str]:
+    """How the names of picture files end (lower case, with the dot), sorted."""
+    return sorted(ending for known in FORMATS.values() for ending in known)
+
+
+def is_picture(name: str | Path) -> bool:
+    """Whether a file is taken for a picture where a folder is searched, judged by its name alone.
+
+    ``name``: the file's name, or its path below that folder.  Case makes no difference.  What is
+    hidden (a name or a folder on the way that begins with a dot, as in ``._0.jpg``) is none.
+    """
+    path = PurePath(name)
+    suffix = path.suffix.lower()
+    hidden = any(part.startswith(".") for part in path.parts)
+    return not hidden and any(suffix in known for known in FORMATS.values())
 
 
 def read_image(uri: str | Path, crop: Crop | None = None) -> Image.Image:

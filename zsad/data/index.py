@@ -26,8 +26,9 @@ class DatasetIndex:
     """The samples of a dataset as it was found.
 
     ``variant`` and ``layout`` say what was found; ``root`` is None for generated data.
-    ``fingerprint`` hashes names, labels and file sizes.  ``problems`` is empty unless the index
-    was made with ``strict=False``; ``missing`` are categories that have no samples.
+    ``fingerprint`` hashes names, labels, file sizes and the revision of the rules.  ``problems``
+    is empty unless the index was made with ``strict=False``; ``missing`` are categories that have
+    no samples.
     """
 
     spec: DatasetSpec
@@ -208,10 +209,14 @@ def _finish(
 
 
 def _fingerprint(indexing: Indexing, samples: list[Sample], variant: str) -> str:
-    """Hash what the samples are: names, labels, splits, crops, and the sizes of their files."""
+    """Hash what the samples are: names, labels, splits, crops, the sizes of their files, and a
+    revision of the rules above 1."""
     sizes: dict[str, int] = {}
     absent: list[str] = []
-    digest = hashlib.sha256(f"{indexing.spec.name}/{variant}".encode())
+    head = f"{indexing.spec.name}/{variant}"
+    if indexing.spec.revision > 1:  # results of the first revision were stored without it
+        head += f"/revision {indexing.spec.revision}"
+    digest = hashlib.sha256(head.encode())
     for s in samples:
         files = [s.image, *([s.mask] if s.mask else []), *s.extra_masks]
         for path in files:

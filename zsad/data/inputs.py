@@ -1,4 +1,4 @@
-"""What the files of a dataset held when results were computed from them.  No torch.
+"""Remembers the content of the files that results were computed from.  No torch.
 
 The fingerprint of an index hashes names, labels and sizes.  That is cheap, and blind to a file
 that changes and keeps its size.  A results folder therefore remembers every file that was read::
@@ -20,12 +20,14 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 from urllib.parse import quote
 
 from zsad import config as cfg
 from zsad.data.index import DatasetIndex
 from zsad.errors import DataError
 from zsad.io import file_lock, read_json, remove_leftover, sha256_file, write_json
+from zsad.schema import SchemaError, convert
 from zsad.types import Sample
 
 log = logging.getLogger(__name__)
@@ -119,18 +121,13 @@ def _path(results: Path, index: DatasetIndex, category: str) -> Path:
 def _read(path: Path) -> dict[str, Entry]:
     """The entries of a file; none where it is absent or broken."""
     try:
-        raw = read_json(path)
-        return {str(name): _entry(*value) for name, value in raw.items()}
+        return cast("dict[str, Entry]", convert(read_json(path), dict[str, Entry], key=""))
     except DataError as error:
         if path.exists():
             log.warning("%s; it is begun anew", error)
-    except (AttributeError, TypeError, ValueError):
-        log.warning("%s: not a list of files; it is begun anew", path)
+    except SchemaError as error:
+        log.warning("%s: not a list of files (%s); it is begun anew", path, error)
     return {}
-
-
-def _entry(size: int, time: int, first: str, now: str) -> Entry:
-    return int(size), int(time), str(first), str(now)
 
 
 def _merge(results: Path, path: Path, fresh: Mapping[str, Entry]) -> None:

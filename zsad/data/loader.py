@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -41,6 +41,16 @@ class ImageBatch:
     def __len__(self) -> int:
         return len(self.samples)
 
+    def select(self, rows: slice) -> ImageBatch:
+        """Some of the samples, with no word of failures."""
+        return ImageBatch(
+            self.images[rows],
+            self.masks[rows],
+            self.has_mask[rows],
+            self.labels[rows],
+            self.samples[rows],
+        )
+
     def without_images(self) -> ImageBatch:
         """The same batch without its pixels, to be kept while features are collected."""
         return replace(self, images=self.images[:0])
@@ -69,12 +79,19 @@ class DecodeThreads:
             self.pool.shutdown(wait=True, cancel_futures=True)
 
 
+class Startable(Protocol):
+    """What can begin to decode before it is asked for a batch."""
+
+    def start(self) -> None:
+        """Hand the first images to the threads."""
+
+
 class BatchLoader:
     """Iterates over samples as batches, decoded ahead by ``threads``, at most two batches.
 
-    :meth:`start` begins to decode before the first batch is asked for.  ``then`` is called once,
-    in the consumer's thread, when the last sample has been handed to the threads and they will
-    soon have nothing to do: the moment to start the loader that comes next.
+    :meth:`start` begins to decode before the first batch is asked for.  What is ``followed_by``
+    is started when the last sample has been handed to the threads, which will soon have nothing
+    to do.
     """
 
     def __init__(
@@ -86,13 +103,13 @@ class BatchLoader:
         threads: DecodeThreads,
         *,
         masks: bool = True,
-        then: Callable[[], None] | None = None,
+        followed_by: Startable | None = None,
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size {batch_size} must be at least 1")
         self.preprocess, self.policy = preprocess, mask_policy or MaskPolicy()
         self.batch_size, self.masks = batch_size, masks
-        self.then = then
+        self.followed_by = followed_by
         self._threads = threads
         self._source = iter(samples)
         self._queue: deque[tuple[Sample, Future[_Decoded | DataError]]] = deque()
@@ -147,9 +164,9 @@ class BatchLoader:
         self.start()
         while self._queue:
             sample, future = self._queue.popleft()
-            if not self._submit(1) and self.then:
-                then, self.then = self.then, None
-                then()
+            if not self._submit(1) and self.followed_by:
+                follower, self.followed_by = self.followed_by, None
+                follower.start()
             yield sample, future.result()
 
 

@@ -169,7 +169,7 @@ def _write_members(archive: Path, folder: Path, max_files: int, max_bytes: int) 
         RuntimeError,
     ) as error:
         raise DataError(f"{archive}: broken or unreadable archive ({error})") from None
-    except Exception as error:  # zlib.error and lzma.LZMAError are no common type
+    except Exception as error:  # zlib.error and lzma.LZMAError have no type in common
         if type(error).__module__ not in ("zlib", "lzma", "_lzma", "bz2"):
             raise
         raise DataError(f"{archive}: broken or unreadable archive ({error})") from None

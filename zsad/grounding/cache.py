@@ -41,7 +41,7 @@ class BoxCache:
             return None
         try:
             return Boxes.from_dict(read_json(path))
-        except (DataError, KeyError, TypeError, ValueError):
+        except (DataError, ValueError):
             return None
 
     def put(self, image_digest: str, phrases: Sequence[str], boxes: Boxes) -> None:

@@ -51,8 +51,6 @@ def _boxes(path: Path, name: str, value: Any) -> Boxes:
     try:
         return Boxes.from_dict(value)
     except ValueError as error:
-        raise DataError(f"{path}: '{name}': {error}") from None
-    except (KeyError, TypeError) as error:
         raise DataError(
-            f"{path}: '{name}' needs lists boxes, scores and phrases ({error!r})"
+            f"{path}: '{name}' needs lists boxes, scores and phrases ({error})"
         ) from None

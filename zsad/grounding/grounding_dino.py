@@ -150,12 +150,12 @@ def _bert_by_configuration() -> Iterator[None]:
 
     It would insist on pretrained weights, which the detector's state replaces anyway.
     """
-    from transformers import BertConfig, BertModel
+    from zsad.torchvision_compat import transformers
 
     loader: Any = importlib.import_module("groundingdino.util.get_tokenlizer")
     original = loader.get_pretrained_language_model
-    loader.get_pretrained_language_model = lambda folder: BertModel(
-        BertConfig.from_pretrained(folder)
+    loader.get_pretrained_language_model = lambda folder: transformers.BertModel(
+        transformers.BertConfig.from_pretrained(folder)
     )
     try:
         yield

@@ -96,7 +96,7 @@ def _checked(function: Any, name: str) -> Detector:
             return answer
         try:
             return Boxes.from_dict(answer)
-        except (KeyError, TypeError, ValueError):
+        except ValueError:
             raise RequestError(
                 f"detector {name}: must return Boxes or a mapping of boxes, scores, phrases, "
                 f"not {type(answer).__name__}"

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from zsad import torchvision_compat
 from zsad.errors import WeightsError
 from zsad.grounding import dino
 from zsad.grounding.interface import DetectorOptions, Handle
@@ -55,13 +54,12 @@ class TransformersDino:
     @classmethod
     def load(cls, options: DetectorOptions, folder: Path) -> TransformersDino:
         """Load model and tokenizer from a folder, safetensors only."""
-        torchvision_compat.ensure()
-        from transformers import AutoModelForZeroShotObjectDetection, AutoTokenizer
+        from zsad.torchvision_compat import transformers
 
-        model = AutoModelForZeroShotObjectDetection.from_pretrained(
+        model = transformers.AutoModelForZeroShotObjectDetection.from_pretrained(
             folder, local_files_only=True, use_safetensors=True
         )
-        tokenizer = AutoTokenizer.from_pretrained(
+        tokenizer = transformers.AutoTokenizer.from_pretrained(
             options.text_encoder or folder, local_files_only=True
         )
         return cls(model.to(options.device).eval(), tokenizer, options)

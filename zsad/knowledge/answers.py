@@ -76,7 +76,7 @@ class AnswerStore:
         return found
 
     def broken(self) -> list[Path]:
-        """The files that are no whole answers, sorted; each counts as missing."""
+        """The files that are not whole answers, sorted; each counts as missing."""
         found = []
         for path in sorted(self.folder.glob("*/*.json")):
             try:
@@ -93,4 +93,4 @@ class AnswerStore:
             raise DataError(f"{path}: not a cached answer; delete it, it is asked for again")
         if hashlib.sha256(str(record["answer"]).encode()).hexdigest() != record["sha256"]:
             raise DataError(f"{path}: the answer does not match its hash; delete the file")
-        return record
+        return dict(record)

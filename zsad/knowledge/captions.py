@@ -15,7 +15,8 @@ import numpy as np
 from scipy import ndimage
 
 from zsad.data.images import read_image, read_mask
-from zsad.errors import DataError
+from zsad.errors import DataError, RequestError
+from zsad.prompt_kinds import find_kind
 from zsad.prompts import article
 from zsad.types import Category, Sample
 
@@ -29,7 +30,10 @@ Answers = Callable[[Sample, Category], Sequence[str] | None]
 
 
 class WantsCaptions(Protocol):
-    """The part of a method that says which sentences it wants (see :class:`zsad.method.Method`)."""
+    """The part of a config that says which sentences its method wants.
+
+    See :class:`zsad.method_config.MethodConfig`.
+    """
 
     @property
     def caption_source(self) -> str: ...
@@ -38,29 +42,30 @@ class WantsCaptions(Protocol):
 
 
 def captions_for(
-    method: WantsCaptions,
+    config: WantsCaptions,
     samples: Sequence[Sample],
     categories: Mapping[str, Category],
+    kind: str,
     answers: Answers | None = None,
 ) -> dict[str, list[str]]:
     """Return the sentences that a method's training wants, by category key, in sample order.
 
+    ``kind``: the method's kind of prompts, '' for none; its question is the one that was answered.
     ``answers``: looks up a vision model's cached sentences, None where there are none; default
-    :func:`zsad.knowledge.vision.cached_answers`.  Raises :class:`DataError` naming the command
-    that makes missing answers when the source is ``endpoint``.
+    :func:`zsad.knowledge.vision.cached_answers`.  When the source is ``endpoint``: raises
+    :class:`RequestError` for a kind that asks nothing about images, and :class:`DataError` naming
+    the command that makes missing answers.
     """
-    source = method.caption_source
+    source = config.caption_source
     if source == "off":
         return {}
     if source == "mask":
-        return mask_captions(samples, categories, method.caption_all)
+        return mask_captions(samples, categories, config.caption_all)
     if answers is None:
-        from zsad.knowledge.vision import cached_answers
-
-        answers = cached_answers()
+        answers = _cached(kind, source)
     captions: dict[str, list[str]] = {}
     missing = 0
-    for sample in wanted(samples, method.caption_all):
+    for sample in wanted(samples, config.caption_all):
         category = categories[sample.category]
         found = answers(sample, category)
         if found is None and source == "endpoint":
@@ -72,10 +77,25 @@ def captions_for(
         name = next(iter(categories.values())).dataset
         raise DataError(
             f"{missing} training images have no cached description; make them with "
-            f"`zsad prompts generate --kind kanoclip --datasets {name} --images`, or take the "
+            f"`zsad prompts generate --kind {kind} --datasets {name} --images`, or take the "
             f"annotation instead (caption source 'mask' or 'auto')"
         )
     return captions
+
+
+def _cached(kind: str, source: str) -> Answers:
+    """What was answered to the question that a kind asks about images."""
+    from zsad.knowledge.vision import cached_answers
+
+    query = find_kind(kind).image_query if kind else None
+    if query is not None:
+        return cached_answers(query)
+    if source == "endpoint":
+        why = f"the prompt kind '{kind}'" if kind else "the method, which has no prompt kind,"
+        raise RequestError(
+            f"caption source 'endpoint': {why} asks nothing about images; take 'mask'"
+        )
+    return lambda sample, category: None
 
 
 def mask_captions(

@@ -11,22 +11,10 @@ from dataclasses import dataclass, field
 
 from zsad.data.catalog import load_spec
 from zsad.knowledge.parse import SUSPICIOUS, contradicts
-from zsad.prompts import FURTHER, KINDS, BankEntry, PromptBank
+from zsad.prompt_kinds import PromptKind, TextList, find_kind
+from zsad.prompts import BankEntry, PromptBank
 
 CONTEXT = 77  # CLIP's positions, start and end of text included
-# kind -> list -> (least, most) texts per category
-COUNTS: dict[str, dict[str, tuple[int, int]]] = {
-    "filo": {"anomaly_types": (4, 10)},
-    "alfa": {
-        "normal": (16, 144),
-        "abnormal": (16, 144),
-        "normal_plain": (16, 144),
-        "abnormal_plain": (16, 144),
-        "descriptors": (5, 20),
-    },
-    "kanoclip": {"abnormal": (5, 5)},
-}
-WORDS = {"descriptors": (1, 10)}  # ALFA's lists that are no sentences
 # A defect folder's name in a text is a leak when it could come only from the folder: joined by an
 # underscore, with a trailing number, or several words one to one.
 FOLDER_FORM = re.compile(
@@ -69,6 +57,7 @@ def review(
     """Check every category of ``datasets``.  ``tokens``: length of a text, both ends counted."""
     out = []
     for kind in kinds:
+        rules = find_kind(kind)
         entries = {(e.dataset, e.category): e for e in bank.entries(kind)}
         for name in datasets:
             spec = load_spec(name)
@@ -87,7 +76,7 @@ def review(
                     found.problems.append(
                         f"{key}: class_name '{entry.class_name}' is not '{category.prompt}'"
                     )
-                _review_entry(entry, found, tokens)
+                _review_entry(entry, rules, found, tokens)
             known = set(spec.categories)
             strangers = sorted(c for d, c in entries if d == name and c not in known)
             found.problems += [f"{c}: no such category of {name}" for c in strangers]
@@ -95,13 +84,16 @@ def review(
     return out
 
 
-def _review_entry(entry: BankEntry, found: DatasetReview, tokens: Callable[[str], int]) -> None:
+def _review_entry(
+    entry: BankEntry, kind: PromptKind, found: DatasetReview, tokens: Callable[[str], int]
+) -> None:
     paper = entry.provenance.get("source") == "paper"
-    further = [name for name in FURTHER.get(entry.kind, ()) if name in entry.texts]
-    for name in (*KINDS[entry.kind], *further):
-        texts, where = entry.texts[name], f"{entry.category}.{name}"
-        found.counts.setdefault(name, []).append(len(texts))
-        least, most = COUNTS[entry.kind][name]
+    for known in kind.lists:
+        if known.name not in entry.texts:  # a list that an entry may do without
+            continue
+        texts, where = entry.texts[known.name], f"{entry.category}.{known.name}"
+        found.counts.setdefault(known.name, []).append(len(texts))
+        least, most = known.least, known.most
         if not least <= len(texts) <= most:
             found.problems.append(f"{where}: {len(texts)} texts, expected {least} to {most}")
         plain = [" ".join(t.lower().split()).rstrip(".") for t in texts]
@@ -110,48 +102,36 @@ def _review_entry(entry: BankEntry, found: DatasetReview, tokens: Callable[[str]
         for text in texts:
             length = tokens(text)
             found.longest = max(found.longest, length)
-            for problem in text_problems(text, name, entry, length, paper):
+            problems = form_problems(text, length)
+            if not paper:
+                problems += wording_problems(text, known, kind, entry.class_name)
+            for problem in problems:
                 found.problems.append(f"{where}: {problem}: '{text}'")
 
 
-def text_problems(
-    text: str, name: str, entry: BankEntry, length: int, paper: bool = False
-) -> list[str]:
-    """What is wrong with one text.  ``paper``: quoted as printed, so only its form counts."""
-    label = label_of(name)
+def form_problems(text: str, length: int) -> list[str]:
+    """What is wrong with the form of a text.  ``length``: in CLIP tokens, both ends counted."""
     problems = []
     if length > CONTEXT:
         problems.append(f"{length} tokens, more than {CONTEXT}")
     if SUSPICIOUS.search(text):
         problems.append("not a description")
-    if paper:
-        return problems
-    if FOLDER_FORM.search(text) or " ".join(text.lower().rstrip(".").split()) in LEAKS:
-        problems.append("spelt like a file or defect folder")
-    if contradicts(text, label):
-        problems.append(f"contradicts its label '{label}'")
-    if entry.kind == "alfa" and name == label:  # not the lists that have no stem
-        stem = f"{'A' if label == 'normal' else 'An'} {label} image of {entry.class_name}"
-        if not text.startswith(stem):
-            problems.append(f"does not begin with '{stem}'")
-    if entry.kind == "alfa":
-        least, most = WORDS.get(name, (4, 40))
-        if not least <= len(text.split()) <= most:
-            problems.append(f"not of {least} to {most} words")
     return problems
 
 
-def label_of(name: str) -> str:
-    """The label that the texts of a list speak about."""
-    return "normal" if name.split("_")[0] == "normal" else "abnormal"
+def wording_problems(text: str, target: TextList, kind: PromptKind, class_name: str) -> list[str]:
+    """What is wrong with the words of a text that is not quoted from a paper."""
+    problems = []
+    if FOLDER_FORM.search(text) or " ".join(text.lower().rstrip(".").split()) in LEAKS:
+        problems.append("spelt like a file or defect folder")
+    if contradicts(text, target.label):
+        problems.append(f"contradicts its label '{target.label}'")
+    return problems + kind.problems(text, target, class_name)
 
 
 def clip_tokens() -> Callable[[str], int]:
     """Return the length in CLIP tokens of a text, start and end included (imports open_clip)."""
-    from zsad import torchvision_compat
+    from zsad.torchvision_compat import open_clip
 
-    torchvision_compat.ensure()  # open_clip imports torchvision
-    from open_clip.tokenizer import SimpleTokenizer
-
-    tokenizer = SimpleTokenizer()
+    tokenizer = open_clip.tokenizer.SimpleTokenizer()
     return lambda text: len(tokenizer.encode(text)) + 2

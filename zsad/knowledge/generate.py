@@ -10,7 +10,6 @@ import base64
 import io
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
@@ -25,68 +24,13 @@ from zsad.errors import RequestError
 from zsad.io import atomic_write_text
 from zsad.knowledge import parse
 from zsad.knowledge.answers import AnswerStore
-from zsad.knowledge.check import COUNTS, clip_tokens, label_of
+from zsad.knowledge.check import clip_tokens
 from zsad.knowledge.endpoint import BudgetSpent, Endpoint, EndpointOptions, NoAnswer
-from zsad.knowledge.vision import vision_query
-from zsad.prompts import KINDS
+from zsad.prompt_kinds import PromptKind, TextList, find_kind, image_query_of
 from zsad.types import Category, Sample
 
 IMAGE_SIDE = 768  # pixels: images are sent no larger
 EXTRA_ROUNDS = 2  # ask again this often when too few texts are left
-
-
-@dataclass(frozen=True)
-class Query:
-    """One question about a category.  ``target``: the list that its answer goes into."""
-
-    prompt: str
-    target: str
-    samples: int
-    temperature: float
-
-
-def queries(kind: str, category: Category) -> list[Query]:
-    """The questions of a kind; see the methods' papers and READMEs for what each asks."""
-    name = category.class_name
-    if kind == "filo":
-        return [
-            Query(
-                f"Which kinds of visible anomalies can occur on {name} in {category.domain} "
-                "images? Answer with a JSON list of 4 to 10 short phrases in English, each of at "
-                "most eight words, and nothing else.",
-                "anomaly_types",
-                1,
-                0.0,
-            )
-        ]
-    if kind == "kanoclip":
-        prompt = f"Describe what an abnormal image of {name} looks like?"
-        return [Query(prompt, "abnormal", 5, 0.7)]
-    return _alfa_queries(name)
-
-
-def _alfa_queries(name: str) -> list[Query]:
-    """ALFA's: five per label (Sec. 4.2), with syntactic consistency (Sec. 5.3) and without, and
-    the interpretability query (Sec. 5.4)."""
-    asked = []
-    for label, article in (("normal", "a"), ("abnormal", "an")):
-        thing = f"{article} {label} {name}"
-        start = f"{article.capitalize()} {label} image of {name}"
-        for question in (
-            f"How to identify {thing} in an image?",
-            f"What does {thing} look like in an image?",
-            f"Which visual signs show {thing} in an image?",
-            f"How do color, shape and surface of {thing} appear in an image?",
-            f"What does an inspector notice in an image of {thing}?",
-        ):
-            same = f'{question} Answer with a list; begin every item with "{start}".'
-            asked.append(Query(same, label, 3, 0.7))
-            asked.append(Query(f"{question} Answer with a list.", f"{label}_plain", 3, 0.7))
-    reasons = (
-        f"Q: What are useful descriptions for distinguishing an anomaly {name} in a photo?\n"
-        f"A: There are several key descriptions to tell there is an anomaly {name} in a photo:\n-"
-    )
-    return [*asked, Query(reasons, "descriptors", 3, 0.7)]
 
 
 def generate(
@@ -102,25 +46,28 @@ def generate(
     """Ask what is not cached yet and write ``out/<kind>/<dataset>.yaml``.
 
     ``images``: ask about anomalous training images instead, at most ``limit`` per category.
-    Returns ``{"requests", "cached", "files", "failed"}``.  Raises :class:`RequestError` when
-    the endpoint refuses key or model; answers until then are kept.
+    Returns ``{"requests", "cached", "files", "failed"}``.  Raises :class:`RequestError` for a
+    kind that does not exist or that asks nothing about images, and when the endpoint refuses key
+    or model; answers until then are kept.
     """
+    wanted = find_kind(kind)
+    about_images = image_query_of(wanted) if images else None
     asker = Asker(options, AnswerStore(out))
     failed: list[str] = []
     files: list[str] = []
     for name in datasets:
-        if images:
-            failed += _ask_images(asker, name, limit, data_root)
+        if about_images is not None:
+            failed += _ask_images(asker, about_images, name, limit, data_root)
             continue
         spec = load_spec(name)
         made: dict[str, Any] = {}
         for key in spec.categories:
-            texts, errors = _category(asker, kind, spec.category(key))
+            texts, errors = _category(asker, wanted, spec.category(key))
             failed += [f"{name}/{key}: {e}" for e in errors]
             if texts is not None:
                 made[key] = {"class_name": spec.categories[key].prompt, **texts}
         if made:
-            files.append(str(_write(out, kind, name, options, made)))
+            files.append(str(_write(out, wanted, name, options, made)))
     return {
         "requests": asker.endpoint.requests,
         "cached": asker.cached,
@@ -191,14 +138,14 @@ class Asker:
 
 
 def _category(
-    asker: Asker, kind: str, category: Category
+    asker: Asker, kind: PromptKind, category: Category
 ) -> tuple[dict[str, list[str]] | None, list[str]]:
     """The lists of one category, or None and why."""
     texts: dict[str, list[str]] = {}
     errors: list[str] = []
     tokens = clip_tokens()
-    for target, (least, most) in COUNTS[kind].items():
-        asked = [q for q in queries(kind, category) if q.target == target]
+    for target in kind.lists:
+        asked = [q for q in kind.queries(category) if q.target == target.name]
         found: list[str] = []
         for round_number in range(1 + EXTRA_ROUNDS):
             questions = [
@@ -208,35 +155,23 @@ def _category(
             ]
             answers, why = asker.ask_all(questions, partial(_holds_texts, kind, target, category))
             errors += why
-            lists = [read(kind, a, target, category) for a in answers if a is not None]
+            lists = [kind.read(a, target, category) for a in answers if a is not None]
             found = list(dict.fromkeys([*found, *_interleaved(lists)]))
-            if len(found) >= least or why:
+            if len(found) >= target.least or why:
                 break
-        found = [parse.clipped(t, tokens) for t in found]
-        found = list({t.lower().rstrip("."): t for t in reversed(found)}.values())[::-1]
-        if len(found) >= least:
-            texts[target] = spread(found, most)
+        found = parse.distinct([parse.clipped(t, tokens) for t in found])
+        if len(found) >= target.least:
+            texts[target.name] = spread(found, target.most)
         else:
-            errors.append(f"{target}: {len(found)} usable texts, at least {least} are needed")
-    complete = all(target in texts for target in KINDS[kind])
+            errors.append(
+                f"{target.name}: {len(found)} usable texts, at least {target.least} are needed"
+            )
+    complete = all(name in texts for name in kind.required)
     return (texts if complete else None), list(dict.fromkeys(errors))
 
 
-def read(kind: str, answer: str, target: str, category: Category) -> list[str]:
-    """The usable texts of one answer."""
-    if kind == "filo":
-        return parse.anomaly_types(answer)
-    if kind == "alfa":
-        if target == "descriptors":
-            return parse.anomaly_types(parse.continued(answer), COUNTS[kind][target][1])
-        if target.endswith("_plain"):
-            return parse.sentences(answer, label_of(target))
-        return parse.descriptions(answer, target, category.class_name)
-    return parse.sentences(answer, target)
-
-
-def _holds_texts(kind: str, target: str, category: Category, answer: str) -> bool:
-    return bool(read(kind, answer, target, category))
+def _holds_texts(kind: PromptKind, target: TextList, category: Category, answer: str) -> bool:
+    return bool(kind.read(answer, target, category))
 
 
 def spread(texts: Sequence[str], most: int) -> list[str]:
@@ -268,26 +203,32 @@ def _interleaved(lists: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _write(
-    out: Path, kind: str, dataset: str, options: EndpointOptions, made: dict[str, Any]
+    out: Path, kind: PromptKind, dataset: str, options: EndpointOptions, made: dict[str, Any]
 ) -> Path:
     values = {
-        "kind": kind,
+        "kind": kind.name,
         "dataset": dataset,
         "provenance": {
             "source": "generated",
             "model": options.model,
             "date": datetime.now(timezone.utc).date().isoformat(),
-            "samples": {q.target: q.samples for q in queries(kind, Category(dataset, "x", "x"))},
+            "samples": {q.target: q.samples for q in kind.queries(Category(dataset, "x", "x"))},
             "sha256": cfg.digest(made),
         },
         "categories": made,
     }
     text = yaml.safe_dump(values, sort_keys=False, width=100, allow_unicode=True)
-    return atomic_write_text(out / kind / f"{dataset}.yaml", text)
+    return atomic_write_text(out / kind.name / f"{dataset}.yaml", text)
 
 
 # -------------------------------------------------------------------------------- images
-def _ask_images(asker: Asker, dataset: str, limit: int, data_root: Path | str | None) -> list[str]:
+def _ask_images(
+    asker: Asker,
+    query: Callable[[Category], str],
+    dataset: str,
+    limit: int,
+    data_root: Path | str | None,
+) -> list[str]:
     """Ask about every anomalous image that could be trained on; return what failed."""
     from zsad.data.index import load_index
 
@@ -296,7 +237,7 @@ def _ask_images(asker: Asker, dataset: str, limit: int, data_root: Path | str | 
     for key, category in index.categories.items():
         chosen = [s for s in index.samples if s.category == key and s.label]
         chosen = sorted(chosen, key=lambda s: s.uid)[: limit or None]
-        prompt = vision_query(category)
+        prompt = query(category)
         digests = [image_digest(s) for s in chosen]
         questions = [asker.question(prompt, 0.0, 0, d) for d in digests]
         _, errors = asker.ask_all(

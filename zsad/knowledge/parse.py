@@ -1,4 +1,4 @@
-"""Turns a model's answer into descriptions, strictly: what is no description is dropped."""
+"""Turns a model's answer into descriptions, strictly: everything else is dropped."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def usable(text: str, label: str, least: int, most: int) -> bool:
 
 
 def anomaly_types(answer: str, most: int = 10) -> list[str]:
-    """FiLo: short phrases, lower-case, without a closing full stop."""
+    """Short phrases, at most ``most``, in lower case and without a closing full stop."""
     if tainted(answer):
         return []
     found = []
@@ -136,19 +136,7 @@ def sentences(answer: str, label: str, least: int = 4, most: int = 40) -> list[s
     found = []
     for item in items(answer):
         found += [s for s in map(tidy, SENTENCE.split(item)) if usable(s, label, least, most)]
-    return _distinct(found)
-
-
-def descriptions(answer: str, label: str, class_name: str) -> list[str]:
-    """ALFA: sentences with the stem "A(n) {label} image of {class}", added if missing."""
-    start = f"{'An' if label == 'abnormal' else 'A'} {label} image of "
-    stem = f"{start}{class_name}"
-    found = []
-    for text in sentences(answer, label):
-        if not text.lower().startswith(start.lower()):
-            text = f"{stem}: {text[0].lower()}{text[1:]}"
-        found.append(text)
-    return _distinct([t for t in found if class_name.lower() in t.lower()])
+    return distinct(found)
 
 
 def clipped(text: str, tokens: Callable[[str], int], most: int = 77) -> str:
@@ -162,5 +150,6 @@ def clipped(text: str, tokens: Callable[[str], int], most: int = 77) -> str:
     return text
 
 
-def _distinct(texts: list[str]) -> list[str]:
+def distinct(texts: list[str]) -> list[str]:
+    """The texts in order, without those that differ in case or the closing full stop alone."""
     return list({t.lower().rstrip("."): t for t in reversed(texts)}.values())[::-1]

@@ -11,19 +11,12 @@ from zsad.knowledge.parse import sentences
 from zsad.types import Category, Sample
 
 
-def vision_query(category: Category) -> str:
-    """The question that goes with an image (KAnoCLIP, Sec. 2.2.1: place, colour, shape, size)."""
-    return (
-        f"This image shows an anomalous {category.class_name}. Describe each anomaly's location, "
-        "color, shape, size and other visible characteristics in short plain sentences."
-    )
-
-
 def cached_answers(
-    root: Path | str | None = None,
+    query: Callable[[Category], str], root: Path | str | None = None
 ) -> Callable[[Sample, Category], list[str] | None]:
     """Return a look-up of an image's sentences by its digest and query; None: not asked yet.
 
+    ``query``: the question of a prompt kind (see :class:`zsad.prompt_kinds.PromptKind`).
     Of several models' answers the one with the smallest model name is taken.
     """
     store = AnswerStore(Path(root) if root is not None else answers_root())
@@ -32,7 +25,7 @@ def cached_answers(
     def look_up(sample: Sample, category: Category) -> list[str] | None:
         if not found:
             return None
-        record = found.get((image_digest(sample), vision_query(category)))
+        record = found.get((image_digest(sample), query(category)))
         return None if record is None else sentences(record["answer"], "abnormal")
 
     return look_up

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,22 +10,34 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 
-from zsad.metrics.functional import Curve
+from zsad import torchvision_compat
+
+torchvision_compat.ensure()  # torchmetrics imports torchvision
+
+from torchmetrics import Metric  # noqa: E402
+from torchmetrics.wrappers.abstract import WrapperMetric  # noqa: E402
+
+from zsad.metrics import spec  # noqa: E402
+from zsad.metrics.functional import Curve  # noqa: E402
+
+# Others take torchmetrics' classes from here: torchvision must be made to fit before.
+__all__ = ["Metric", "RankingMetric", "Report", "WrapperMetric", "one_class"]
 
 
 @dataclass
 class Report:
     """Values by metric name (None: undefined), the reasons of undefined ones, and for values of
-    binned curves the largest distance to the exact value.  ``n_normal``, ``n_anomalous``: items
-    seen, of all processes."""
+    binned curves the largest distance to the exact value.  ``per_image``: one value per image in
+    the order seen, of metrics that have such (None: the image has none).  ``n_normal``,
+    ``n_anomalous``: items seen, of all processes."""
 
     metrics: dict[str, float | None]
     undefined: dict[str, str]
     bounds: dict[str, float] = field(default_factory=dict)
     n_normal: int = 0
     n_anomalous: int = 0
+    per_image: dict[str, list[float | None]] = field(default_factory=dict)
 
     @classmethod
     def without(cls, names: Iterable[str], reason: str, curve: Curve | None = None) -> Report:
@@ -51,16 +64,46 @@ def one_class(curve: Curve, items: str) -> str:
 
 
 class RankingMetric(Metric):
-    """A torchmetrics ``Metric`` whose states can be merged in any order."""
+    """A torchmetrics ``Metric`` of one or several entries of :data:`zsad.metrics.spec.METRICS`,
+    whose states can be merged in any order.
+
+    :meth:`compute` gives tensors, as a ``MetricCollection`` and Lightning's ``log_dict`` want them,
+    NaN where undefined; with ``single`` the only value itself, as Lightning's ``log`` wants it.
+    :meth:`report` gives the same in double precision with reasons and bounds.
+    """
 
     is_differentiable = False
     higher_is_better = True
     full_state_update = False
 
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+    def __init__(self, names: Iterable[str], single: bool = False, **kwargs: Any) -> None:
+        # A cached value would outlive a merge.
+        super().__init__(**{"compute_with_cache": False, **kwargs})
+        self.names = tuple(names)
+        self.single = single
+        if single and len(self.names) != 1:
+            raise ValueError(f"a single value needs one name, not {len(self.names)}")
+        self.merged = False
         self._list_types: dict[str, torch.dtype] = {}
 
+    @abstractmethod
+    def _report(self) -> Report:
+        """Return everything about the states as they are."""
+
+    def report(self) -> Report:
+        """Return values, reasons and bounds, over all processes where several run."""
+        with self.sync_context(dist_sync_fn=self.dist_sync_fn):
+            return self._report()
+
+    def compute(self) -> dict[str, Tensor] | Tensor:
+        """Return a scalar per metric by name, or (``single``) one scalar; NaN where undefined."""
+        values = {
+            name: torch.tensor(float("nan") if value is None else value, device=self.device)
+            for name, value in self._report().metrics.items()
+        }
+        return values[self.names[0]] if self.single else values
+
+    # ------------------------------------------------------------------------- list states
     def add_list(self, name: str, dtype: torch.dtype) -> None:
         """Add a state that is a list of 1-D tensors, concatenated over processes."""
         self._list_types[name] = dtype
@@ -82,9 +125,38 @@ class RankingMetric(Metric):
                 getattr(self, name).append(torch.zeros(0, dtype=dtype, device=self.device))
         super().sync(*args, **kwargs)
 
+    # ----------------------------------------------------------------------------- merging
     def merge_state(self, incoming_state: dict[str, Any] | Metric) -> None:
-        """Add everything that another metric of the same kind has seen."""
+        """Add everything that another metric of the same kind has seen, after what is here."""
+        mine = {name: getattr(self, name) for name in self._list_types}
         super().merge_state(incoming_state)
-        self._computed = None
-        seen = incoming_state._update_count if isinstance(incoming_state, Metric) else 1
-        self._update_count += seen
+        for name, own in mine.items():  # torchmetrics puts what comes in first
+            merged = getattr(self, name)
+            if isinstance(own, list) and isinstance(merged, list):
+                setattr(self, name, [*own, *merged[: len(merged) - len(own)]])
+        self.merged = True
+
+    @property
+    def update_called(self) -> bool:
+        """Whether anything was seen, by updates or by merging."""
+        return self.merged or super().update_called
+
+    def reset(self) -> None:
+        """Forget everything."""
+        super().reset()
+        self.merged = False
+
+
+def of_curve(metric: RankingMetric, curve: Curve, binned: bool = False) -> Report:
+    """Return the report of a metric whose values are functions of one curve."""
+    report = Report({}, {}, n_normal=curve.n_normal, n_anomalous=curve.n_anomalous)
+    for name in metric.names:
+        entry = spec.METRICS[name]
+        arguments = [getattr(metric, a) for a in entry.arguments]
+        value = spec.resolve(entry.function)(curve, *arguments)
+        report.metrics[name] = value
+        if value is None:
+            report.undefined[name] = entry.reason
+        elif binned and entry.bound:
+            report.bounds[name] = spec.resolve(entry.bound)(curve, *arguments)
+    return report

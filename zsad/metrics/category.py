@@ -2,43 +2,47 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
-from torchmetrics.wrappers.abstract import WrapperMetric
 
 from zsad.errors import RequestError
-from zsad.metrics.base import Report
+from zsad.metrics import spec
+from zsad.metrics.base import Metric, RankingMetric, Report, WrapperMetric
 from zsad.metrics.image import ImageRanking
-from zsad.metrics.pixel import NAMES as PIXEL_NAMES
-from zsad.metrics.pixel import RELEASED, PixelHistogram, PixelScores
+from zsad.metrics.pixel import PixelHistogram, PixelScores
+from zsad.metrics.spec import MODES, Mode
 
-Mode = Literal["binned", "exact"]
-MODES = ("binned", "exact")
+if TYPE_CHECKING:
+    from zsad.config import MetricSettings
 
 
 @dataclass
 class MetricResult:
-    """``metrics``: by the names of ``zsad.types.METRICS``, in [0, 1]; None where undefined, and
-    ``undefined`` says why.  ``bounds``: for binned pixel metrics, the largest distance to the
-    exact value."""
+    """``metrics``: by the names of :data:`zsad.metrics.spec.METRICS`, in [0, 1]; None where
+    undefined, and ``undefined`` says why.  ``bounds``: for binned pixel metrics, the largest
+    distance to the exact value.  ``per_image``: of metrics that have them, one value per image in
+    the order seen, None where it has none."""
 
     metrics: dict[str, float | None]
     undefined: dict[str, str]
     n_normal: int
     n_anomalous: int
     bounds: dict[str, float] = field(default_factory=dict)
+    per_image: dict[str, list[float | None]] = field(default_factory=dict)
 
 
 class CategoryMetrics(WrapperMetric):
-    """The seven metrics of a category (and ``pixel_aupro_200`` on request).
+    """The metrics of a category: those that records always hold, or those of ``names``.
 
     ``binned`` streams pixels into a histogram of fixed size and reports an error bound;
     ``exact`` keeps every pixel.  Image metrics are exact in both.  Scores and maps may have any
     scale: nothing is clamped, squashed or stretched.  States live where the first batch lives.
+    ``aupro_200`` adds the released approximation.  The result is no single number: use
+    :func:`zsad.metrics.single_metric` in a ``MetricCollection`` or with Lightning's ``log``.
     """
 
     def __init__(
@@ -46,6 +50,7 @@ class CategoryMetrics(WrapperMetric):
         mode: Mode = "binned",
         fpr_limit: float = 0.3,
         aupro_200: bool = False,
+        names: Iterable[str] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -53,10 +58,32 @@ class CategoryMetrics(WrapperMetric):
             raise RequestError(f"metric mode must be 'binned' or 'exact', not '{mode}'")
         if not 0 < fpr_limit <= 1:
             raise RequestError(f"fpr_limit must be above 0 and at most 1, not {fpr_limit}")
+        self.names = spec.chosen({"aupro_200": aupro_200}) if names is None else tuple(names)
+        entries = [spec.METRICS[name] for name in self.names]
+        pooled = {
+            level: [m.name for m in entries if m.level == level and not m.states]
+            for level in ("image", "pixel")
+        }
         form = PixelHistogram if mode == "binned" else PixelScores
-        self.image = ImageRanking(**kwargs)
-        self.pixel = form(fpr_limit=fpr_limit, aupro_200=aupro_200, **kwargs)
+        self.image = ImageRanking(names=pooled["image"], **kwargs)
+        self.pixel = form(names=pooled["pixel"], fpr_limit=fpr_limit, **kwargs)
+        self.own = torch.nn.ModuleList(
+            spec.resolve(m.states)(names=(m.name,), mode=mode, **kwargs)
+            for m in entries
+            if m.states
+        )
         self.mapless = False
+
+    @classmethod
+    def of(cls, settings: MetricSettings, **kwargs: Any) -> CategoryMetrics:
+        """Build what ``metrics.*`` settings ask for."""
+        names = spec.chosen(asdict(settings))
+        return cls(settings.mode, settings.fpr_limit, names=names, **kwargs)
+
+    @property
+    def _with_states(self) -> list[RankingMetric]:
+        """The pixel metrics with states of their own."""
+        return [cast("RankingMetric", metric) for metric in self.own]
 
     def update(
         self,
@@ -88,22 +115,26 @@ class CategoryMetrics(WrapperMetric):
             else:
                 missing = int((anomalous & ~has_mask.to(anomalous.device)).sum())
             self.pixel.update(maps, masks, missing)
+            for metric in self._with_states:
+                metric.update(maps, masks, labels, missing)
         self.image.update(image_scores, labels)
 
     def compute(self) -> MetricResult:
         """Return all metrics, over all processes where several run."""
-        image: Report = self.image.compute()
+        image, parts = self.image.report(), [self.pixel, *self._with_states]
         if self.mapless:
-            names = (*PIXEL_NAMES, RELEASED) if self.pixel.aupro_200 else PIXEL_NAMES
-            pixel = Report.without(names, "the method gives no anomaly maps")
+            why = "the method gives no anomaly maps"
+            reports = [image, *(Report.without(part.names, why) for part in parts)]
         else:
-            pixel = self.pixel.compute()
+            reports = [image, *(part.report() for part in parts)]
+        found = {name: value for r in reports for name, value in r.metrics.items()}
         return MetricResult(
-            {**image.metrics, **pixel.metrics},
-            {**image.undefined, **pixel.undefined},
+            {name: found[name] for name in self.names},
+            {name: why for r in reports for name, why in r.undefined.items()},
             image.n_normal,
             image.n_anomalous,
-            bounds=pixel.bounds,
+            bounds={name: bound for r in reports for name, bound in r.bounds.items()},
+            per_image={name: values for r in reports for name, values in r.per_image.items()},
         )
 
     def forward(self, *args: Any, **kwargs: Any) -> None:
@@ -115,14 +146,20 @@ class CategoryMetrics(WrapperMetric):
         self.mapless = False
         self.image.reset()
         self.pixel.reset()
+        for metric in self._with_states:
+            metric.reset()
 
     def merge_state(self, incoming_state: dict[str, Any] | Metric) -> None:
         """Add everything that another ``CategoryMetrics`` of the same settings has seen."""
         if not isinstance(incoming_state, CategoryMetrics):
             raise ValueError(f"cannot merge {type(incoming_state).__name__} into CategoryMetrics")
+        if self.names != incoming_state.names:
+            raise ValueError("cannot merge CategoryMetrics of different metrics")
         self.mapless |= incoming_state.mapless
         self.image.merge_state(incoming_state.image)
         self.pixel.merge_state(incoming_state.pixel)
+        for metric, other in zip(self._with_states, incoming_state._with_states):
+            metric.merge_state(other)
 
 
 def _check_shapes(maps: Tensor, masks: Tensor | None, labels: Tensor) -> None:

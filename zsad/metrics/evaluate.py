@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from zsad.errors import RequestError
-from zsad.metrics.category import CategoryMetrics, Mode
+from zsad.metrics import spec
+from zsad.metrics.category import CategoryMetrics
+from zsad.metrics.spec import Mode
 
 BATCH = 16  # images per update
 
@@ -24,7 +26,10 @@ def evaluate(
     mode: Mode = "exact",
     aupro_200: bool = False,
 ) -> dict[str, Any]:
-    """Return all metrics of N images, keyed by the names of ``zsad.types.METRICS``.
+    """Return all metrics of N images, keyed by the names of ``zsad.metrics.spec.METRICS``.
+
+    They are those of every record and those that a run computes on request only, such as IoU-max
+    and AUPIMO (None with a reason where fewer than 100,000 normal pixels are there).
 
     maps [N, H, W] of any float scale; masks [N, H, W] in {0, 1}, None, or a sequence with one
     [H, W] mask or None per image; image_scores [N] of any scale; labels [N] in {0, 1}.  numpy
@@ -34,7 +39,8 @@ def evaluate(
 
     Further keys: ``undefined`` (metric -> reason; such a metric is None), ``n_normal``,
     ``n_anomalous``, and in the ``binned`` mode ``bounds`` (metric -> largest distance to the
-    exact value).  ``aupro_200`` adds ``pixel_aupro_200``, the released approximation.
+    exact value), and ``per_image`` (metric -> one value per image, None where it has none).
+    ``aupro_200`` adds the released repositories' approximation of AUPRO.
 
     Raises :class:`RequestError` where shapes or values do not fit, :class:`CellError` where
     scores are NaN or infinite.
@@ -48,7 +54,8 @@ def evaluate(
     count = len(scores)
     anomaly_maps = None if maps is None else _planes("maps", _numbers("maps", maps), count)
     truth, has_mask = _masks(masks, anomaly_maps, count)
-    metrics = CategoryMetrics(mode=mode, fpr_limit=fpr_limit, aupro_200=aupro_200)
+    asked = [m.name for m in spec.METRICS.values() if aupro_200 or not m.stands_for]
+    metrics = CategoryMetrics(mode=mode, fpr_limit=fpr_limit, names=asked)
     for start in range(0, count, BATCH):
         part = slice(start, start + BATCH)
         metrics.update(
@@ -63,6 +70,7 @@ def evaluate(
     document["undefined"] = result.undefined
     document["n_normal"] = result.n_normal
     document["n_anomalous"] = result.n_anomalous
+    document["per_image"] = result.per_image
     if mode == "binned":
         document["bounds"] = result.bounds
     return document

@@ -129,6 +129,12 @@ def f1_max(curve: Curve) -> float:
     return float((2 * found / (curve.n_anomalous + found + alarms)).max())
 
 
+def iou_max(curve: Curve) -> float:
+    """Return the largest intersection over union, TP / (P + FP), over all thresholds."""
+    found, alarms = _rising(curve.anomalous)[1:], _rising(curve.normal)[1:]
+    return float((found / (curve.n_anomalous + alarms)).max())
+
+
 def aupro(curve: Curve, limit: float = 0.3) -> float:
     """Return the area under mean region overlap over false-positive rate in [0, limit], / limit.
 
@@ -228,6 +234,18 @@ def f1_max_bound(curve: Curve) -> float:
     found, alarms = _rising(curve.anomalous), _rising(curve.normal)
     best = (2 * found[1:] / (curve.n_anomalous + found[1:] + alarms[:-1]))[curve.mixed]
     return max(0.0, float(best.max()) - f1_max(curve))
+
+
+def iou_max_bound(curve: Curve) -> float:
+    """Return how much larger the exact IoU-max can be (it is never smaller).
+
+    As for F1-max: the best case of a mixed bin finds all its anomalous items first.
+    """
+    if curve.mixed is None or not curve.mixed.any():
+        return 0.0
+    found, alarms = _rising(curve.anomalous), _rising(curve.normal)
+    best = (found[1:] / (curve.n_anomalous + alarms[:-1]))[curve.mixed]
+    return max(0.0, float(best.max()) - iou_max(curve))
 
 
 def aupro_bound(curve: Curve, limit: float = 0.3) -> float:

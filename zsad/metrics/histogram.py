@@ -45,7 +45,8 @@ def order_keys(scores: Tensor) -> Tensor:
 
 def key_values(keys: np.ndarray) -> np.ndarray:
     """Return the float32 scores of int32 keys."""
-    return (keys ^ ((keys >> 31) & np.int32(0x7FFFFFFF))).view(np.float32)
+    values: np.ndarray = (keys ^ ((keys >> 31) & np.int32(0x7FFFFFFF))).view(np.float32)
+    return values
 
 
 def empty_histogram(bins: int) -> Tensor:
@@ -132,7 +133,7 @@ class ScoreHistogram:
         if not keys.numel():
             return keys
         if self.start is not None:
-            places = keys >> (FINE - self.fine)
+            places: Tensor = keys >> (FINE - self.fine)
             places -= (self.start - BLOCKS // 2) << self.fine
             low, high = torch.aminmax(places)
             if int(low) >= 0 and int(high) < self.used << self.fine:

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from zsad.errors import CellError
-from zsad.metrics import functional
-from zsad.metrics.base import RankingMetric, Report, one_class
+from zsad.metrics import spec
+from zsad.metrics.base import RankingMetric, Report, of_curve, one_class
 from zsad.metrics.functional import Curve
-
-NAMES = ("image_auroc", "image_ap", "image_f1max")
 
 
 class ImageRanking(RankingMetric):
-    """AUROC, AP and F1-max of image scores of any scale.
+    """Metrics of image scores of any scale; all that records always hold, or those of ``names``.
 
     Undefined (None, with the reason) unless both normal and anomalous images were seen.
     """
@@ -24,17 +23,17 @@ class ImageRanking(RankingMetric):
     scores: list[Tensor]
     labels: list[Tensor]
 
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+    def __init__(self, names: Iterable[str] | None = None, **kwargs: Any) -> None:
+        super().__init__(spec.names("image") if names is None else names, **kwargs)
         self.add_list("scores", torch.float64)
         self.add_list("labels", torch.int64)
 
-    def update(self, scores: Tensor, labels: Tensor) -> None:
+    def update(self, image_scores: Tensor, labels: Tensor) -> None:
         """Take image scores [B] and labels [B] (0 normal, 1 anomalous).
 
         Raises :class:`CellError` if a score is NaN or infinite.
         """
-        scores = scores.detach().to(self.device, torch.float64).reshape(-1)
+        scores = image_scores.detach().to(self.device, torch.float64).reshape(-1)
         if not torch.isfinite(scores).all():
             bad = int((~torch.isfinite(scores)).sum())
             raise CellError(f"{bad} of {scores.numel()} image scores are NaN or infinite")
@@ -46,19 +45,7 @@ class ImageRanking(RankingMetric):
         scores, labels = self.joined("scores"), self.joined("labels")
         return Curve.from_scores(scores[labels == 0], scores[labels == 1])
 
-    def compute(self) -> Report:
+    def _report(self) -> Report:
         curve = self.curve()
         reason = one_class(curve, "images")
-        if reason:
-            return Report.without(NAMES, reason, curve)
-        values = (
-            functional.auroc(curve),
-            functional.average_precision(curve),
-            functional.f1_max(curve),
-        )
-        return Report(
-            dict(zip(NAMES, values)),
-            {},
-            n_normal=curve.n_normal,
-            n_anomalous=curve.n_anomalous,
-        )
+        return Report.without(self.names, reason, curve) if reason else of_curve(self, curve)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -10,19 +11,18 @@ import torch
 from torch import Tensor
 
 from zsad.errors import CellError
-from zsad.metrics import functional
-from zsad.metrics.base import RankingMetric, Report, one_class
+from zsad.metrics import functional, spec
+from zsad.metrics.base import RankingMetric, Report, of_curve, one_class
 from zsad.metrics.functional import Curve
 from zsad.metrics.histogram import ScoreHistogram, empty_histogram, merge_histograms
 from zsad.metrics.regions import region_pixels
 
-NAMES = ("pixel_auroc", "pixel_ap", "pixel_f1max", "pixel_aupro")
-RELEASED = "pixel_aupro_200"
 BINS = 1 << 18
 
 
 class PixelRanking(RankingMetric):
-    """AUROC, AP, F1-max and AUPRO of anomaly maps of any scale.
+    """Metrics of the pixels of anomaly maps of any scale, pooled over the images; all that records
+    always hold, or those of ``names``.
 
     Regions are 8-connected.  Undefined (None, with the reason) where an anomalous image has no
     mask, or where pixels of one kind only were seen.
@@ -33,10 +33,15 @@ class PixelRanking(RankingMetric):
     low: Tensor
     high: Tensor
 
-    def __init__(self, fpr_limit: float = 0.3, aupro_200: bool = False, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+    binned = False
+
+    def __init__(
+        self, names: Iterable[str] | None = None, fpr_limit: float = 0.3, **kwargs: Any
+    ) -> None:
+        super().__init__(spec.names("pixel") if names is None else names, **kwargs)
         self.fpr_limit = fpr_limit
-        self.aupro_200 = aupro_200
+        # The range of the scores costs a pass over them, and only some metrics ask for it.
+        self.ranged = any("lowest" in spec.METRICS[name].arguments for name in self.names)
         self.add_state("regions", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
         self.add_state("without_mask", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
         self.add_state("low", torch.tensor(torch.inf, dtype=torch.float64), dist_reduce_fx="min")
@@ -55,7 +60,7 @@ class PixelRanking(RankingMetric):
         maps = maps.detach()
         if maps.dtype != torch.float64:
             maps = maps.float()
-        if self.aupro_200 and maps.numel():
+        if self.ranged and maps.numel():
             low, high = torch.aminmax(maps)
             self.low = torch.minimum(self.low, low.double())
             self.high = torch.maximum(self.high, high.double())
@@ -80,38 +85,29 @@ class PixelRanking(RankingMetric):
     def curve(self) -> Curve:
         """Return the counts of tied (or binned) pixels, highest first."""
 
-    def released_range(self) -> tuple[np.floating, np.floating]:
-        """Return the smallest and the largest score, in the precision of the maps."""
-        return np.float32(self.low.item()), np.float32(self.high.item())
+    @property
+    def lowest(self) -> np.floating:
+        """The smallest score, in the precision of the maps."""
+        return self._kind(self.low.item())
 
-    def compute(self) -> Report:
-        names = (*NAMES, RELEASED) if self.aupro_200 else NAMES
+    @property
+    def highest(self) -> np.floating:
+        """The largest score, in the precision of the maps."""
+        return self._kind(self.high.item())
+
+    @property
+    def _kind(self) -> type[np.floating]:
+        return np.float32
+
+    def _report(self) -> Report:
         missing = int(self.without_mask)
         if missing:
-            return Report.without(names, f"{missing} of the anomalous images have no mask")
+            return Report.without(self.names, f"{missing} of the anomalous images have no mask")
         curve = self.curve()
         reason = one_class(curve, "pixels")
         if reason:
-            return Report.without(names, reason, curve)
-        values: dict[str, float | None] = {
-            "pixel_auroc": functional.auroc(curve),
-            "pixel_ap": functional.average_precision(curve),
-            "pixel_f1max": functional.f1_max(curve),
-            "pixel_aupro": functional.aupro(curve, self.fpr_limit),
-        }
-        report = Report(
-            values, {}, self._bounds(curve), n_normal=curve.n_normal, n_anomalous=curve.n_anomalous
-        )
-        if self.aupro_200:
-            values[RELEASED] = functional.aupro_200(curve, *self.released_range())
-            if values[RELEASED] is None:
-                report.undefined[RELEASED] = (
-                    "fewer than two of the 200 thresholds differ in false-positive rate below 0.3"
-                )
-        return report
-
-    def _bounds(self, curve: Curve) -> dict[str, float]:
-        return {}
+            return Report.without(self.names, reason, curve)
+        return of_curve(self, curve, self.binned)
 
 
 class PixelHistogram(PixelRanking):
@@ -120,12 +116,13 @@ class PixelHistogram(PixelRanking):
     Every value is the exact metric of scores whose differences inside a bin were forgotten (see
     :mod:`zsad.metrics.histogram`).  Bins keep the order, so only scores that share a bin can be
     confused; the report carries, per metric, the largest distance that the exact value can have
-    (:mod:`zsad.metrics.functional`, ``*_bound``).  ``pixel_aupro_200`` reads the histogram at its
+    (:mod:`zsad.metrics.functional`, ``*_bound``).  AUPRO in 200 steps reads the histogram at its
     200 thresholds and has no such bound, because the released code stretches the rates; use the
     exact form where it must match to the last digit.
     """
 
     histogram: Tensor
+    binned = True
 
     def __init__(self, bins: int = BINS, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -140,14 +137,6 @@ class PixelHistogram(PixelRanking):
 
     def curve(self) -> Curve:
         return ScoreHistogram(self.histogram).curve(int(self.regions))
-
-    def _bounds(self, curve: Curve) -> dict[str, float]:
-        return {
-            "pixel_auroc": functional.auroc_bound(curve),
-            "pixel_ap": functional.average_precision_bound(curve),
-            "pixel_f1max": functional.f1_max_bound(curve),
-            "pixel_aupro": functional.aupro_bound(curve, self.fpr_limit),
-        }
 
 
 class PixelScores(PixelRanking):
@@ -176,12 +165,13 @@ class PixelScores(PixelRanking):
         self.anomalous.append(scores[index])
         self.weights.append(weights)
 
-    def released_range(self) -> tuple[np.floating, np.floating]:
-        kind = self.joined("normal").dtype.type
-        return kind(self.low.item()), kind(self.high.item())
+    @property
+    def _kind(self) -> type[np.floating]:
+        kind: type[np.floating] = self.joined("normal").dtype.type
+        return kind
 
     def curve(self) -> Curve:
-        cuts = functional.released_steps(*self.released_range()) if self.aupro_200 else None
+        cuts = functional.released_steps(self.lowest, self.highest) if self.ranged else None
         return Curve.from_scores(
             self.joined("normal"),
             self.joined("anomalous"),

@@ -7,6 +7,7 @@ with the fast versions.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import pairwise
 
 import numpy as np
 from skimage import measure
@@ -39,6 +40,16 @@ def f1_max(scores: np.ndarray, labels: np.ndarray) -> float:
         found = scores >= threshold
         hits = (found & (labels == 1)).sum()
         best = max(best, 2 * hits / (found.sum() + (labels == 1).sum()))
+    return float(best)
+
+
+def iou_max(scores: np.ndarray, labels: np.ndarray) -> float:
+    """Return the best intersection over union over all distinct thresholds."""
+    best = 0.0
+    for threshold in np.unique(scores):
+        found = scores >= threshold
+        hits = (found & (labels == 1)).sum()
+        best = max(best, hits / (found | (labels == 1)).sum())
     return float(best)
 
 
@@ -79,6 +90,57 @@ def aupro_200(maps: np.ndarray, masks: np.ndarray, relabel: bool = False) -> flo
     for k in range(len(rates) - 1):
         area += (rates[k] - rates[k + 1]) * (overlaps[k] + overlaps[k + 1]) / 2
     return float(area)
+
+
+def aupimo(
+    maps: np.ndarray, masks: np.ndarray, low: float = 1e-5, high: float = 1e-4
+) -> float | None:
+    """Return the mean over anomalous images of :func:`aupimo_per_image`, or None."""
+    values = aupimo_per_image(maps, masks, low, high)
+    return None if values is None else float(np.mean(values))
+
+
+def aupimo_per_image(
+    maps: np.ndarray, masks: np.ndarray, low: float = 1e-5, high: float = 1e-4
+) -> list[float] | None:
+    """Return, of every anomalous image, the mean share of its mask that is found, over the
+    logarithm of the false-positive rate in [low, high].
+
+    maps [N, H, W], masks [N, H, W] in {0, 1}.  The rate of a threshold is that of each image
+    without anomalous pixels (found: score >= threshold), averaged over these images.  Threshold by
+    threshold from the highest score of a normal image, each as two points: just above it, and at
+    it.  None where the rates cannot be told: no such images, or no rate up to ``low``.
+    """
+    normal = [m for m, mask in zip(maps, masks) if not mask.any()]
+    anomalous = [m[mask > 0] for m, mask in zip(maps, masks) if mask.any()]
+    if not normal or not anomalous:
+        return None
+    lines: list[list[tuple[float, float]]] = [[] for _ in anomalous]
+    before = 0.0
+    for threshold in np.unique(np.stack(normal))[::-1]:
+        rate = float(np.mean([(m >= threshold).mean() for m in normal]))
+        for line, scores in zip(lines, anomalous):
+            line.append((before, float((scores > threshold).mean())))
+            line.append((rate, float((scores >= threshold).mean())))
+        before = rate
+        if rate > high:
+            break
+    if lines[0][1][0] > low * (1 + 1e-9):
+        return None
+    return [_mean_over_log(line[1:], low, high) for line in lines]
+
+
+def _mean_over_log(line: list[tuple[float, float]], low: float, high: float) -> float:
+    """Return the mean height of a line over the logarithm of x, between ``low`` and ``high``."""
+    total = 0.0
+    for (x0, y0), (x1, y1) in pairwise(line):
+        left, right = max(x0, low), min(x1, high)
+        if x0 == x1 or left >= right:
+            continue
+        slope = (y1 - y0) / np.log(x1 / x0)
+        at_left, at_right = (y0 + slope * np.log(x / x0) for x in (left, right))
+        total += np.log(right / left) * (at_left + at_right) / 2
+    return float(total / np.log(high / low))
 
 
 def regions(masks: np.ndarray) -> list[tuple[int, np.ndarray]]:

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from scipy.stats import rankdata
 
 from zsad.errors import RequestError, unknown
+from zsad.metrics import spec
 
-ImageMetric = Literal["image_auroc", "image_ap"]
+ImageMetric = str  # a name of zsad.metrics.spec.resampled
 CELLS = 1 << 22  # numbers handled at once: bounds the memory of resampling
 
 
@@ -39,12 +40,12 @@ class PairedTest:
 def bootstrap_ci(
     image_scores: Any,
     labels: Any,
-    metric: ImageMetric = "image_auroc",
+    metric: ImageMetric | None = None,
     level: float = 0.95,
     resamples: int = 2000,
     seed: int = 0,
 ) -> Interval:
-    """Return the percentile bootstrap interval of an image metric over images.
+    """Return the percentile bootstrap interval of an image metric (None: AUROC) over images.
 
     image_scores [N] of any scale, labels [N] in {0, 1}.  Images are drawn with replacement
     within each class (stratified), so every resample is defined and keeps the prevalence, on
@@ -77,7 +78,7 @@ def paired_permutation(
     scores_a: Any,
     scores_b: Any,
     labels: Any,
-    metric: ImageMetric = "image_auroc",
+    metric: ImageMetric | None = None,
     permutations: int = 5000,
     seed: int = 0,
 ) -> PairedTest:
@@ -115,14 +116,14 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 # ------------------------------------------------------------------- metrics of many rows
-def _auroc_rows(found: np.ndarray, alarms: np.ndarray) -> np.ndarray:
+def auroc_rows(found: np.ndarray, alarms: np.ndarray) -> np.ndarray:
     """Return AUROC per row of anomalous and normal counts [R, K], groups from the highest."""
     above = np.cumsum(found, axis=1) - found
     pairs = (alarms * (above + found / 2)).sum(1)
     return np.asarray(pairs / (found.sum(1) * alarms.sum(1)))
 
 
-def _ap_rows(found: np.ndarray, alarms: np.ndarray) -> np.ndarray:
+def ap_rows(found: np.ndarray, alarms: np.ndarray) -> np.ndarray:
     """Return AP per row of anomalous and normal counts [R, K], groups from the highest."""
     hits = np.cumsum(found, axis=1)
     taken = hits + np.cumsum(alarms, axis=1)
@@ -130,19 +131,17 @@ def _ap_rows(found: np.ndarray, alarms: np.ndarray) -> np.ndarray:
     return np.asarray((found * precision).sum(1) / found.sum(1))
 
 
-_METRICS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
-    "image_auroc": _auroc_rows,
-    "image_ap": _ap_rows,
-}
+def _metric(name: ImageMetric | None) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    """Return the function of a metric's name; None: of the first that can be resampled."""
+    able = spec.resampled()
+    found = next(iter(able.values())) if name is None else able.get(name)
+    if found is None:
+        raise unknown("image metric", str(name), able)
+    rows: Callable[[np.ndarray, np.ndarray], np.ndarray] = spec.resolve(found.rows)
+    return rows
 
 
-def _metric(name: str) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
-    if name not in _METRICS:
-        raise unknown("image metric", name, _METRICS)
-    return _METRICS[name]
-
-
-def _of_scores(scores: np.ndarray, truth: np.ndarray, metric: ImageMetric) -> np.ndarray:
+def _of_scores(scores: np.ndarray, truth: np.ndarray, metric: ImageMetric | None) -> np.ndarray:
     """Return the metric of each row of scores [R, N] for one truth [N]."""
     order = np.argsort(-scores, axis=1, kind="stable")
     ranked = np.take_along_axis(scores, order, axis=1)

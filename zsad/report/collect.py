@@ -12,13 +12,14 @@ import numpy as np
 from zsad import examples
 from zsad.errors import ZsadError
 from zsad.examples import CellExamples
+from zsad.metrics.spec import METRICS, glossary
 from zsad.report import pictures
 from zsad.report.pictures import PictureShelf
 from zsad.store import ResultStore, key_of
 from zsad.tables.board import Board, Row, boards
-from zsad.tables.build import KINDS, overview
+from zsad.tables.build import overview
 from zsad.tables.compare import comparison
-from zsad.types import METRICS, CellRecord
+from zsad.types import CellRecord
 
 log = logging.getLogger(__name__)
 
@@ -30,15 +31,20 @@ def collect(store: ResultStore, most: int = pictures.MOST) -> dict[str, Any]:
 
     ``most``: example pictures in all; where that is less than four per cell, every cell keeps
     equally many (at least one, unless ``most`` is 0), and ``per_cell`` says how many.
+    ``metrics`` and ``levels``: title and level of every metric that the page can show, by name.
     """
     found = boards(store.cells())
     cells = sum(len(records) for board in found for records in board.cells.values())
     full = len(examples.KINDS)
     per_cell = full if cells * full <= most else max(min(1, most), most // max(cells, 1))
     shelf = PictureShelf()
+    records = (r for board in found for held in board.cells.values() for r in held.values())
+    shown = glossary({metric for record in records for metric in record.metrics})
     made = [_board(store, board, per_cell, shelf) for board in found]
     return {
         "boards": made,
+        "metrics": {m.name: m.full_title for m in shown},
+        "levels": {m.name: m.level for m in shown},
         "pictures": shelf.uris,
         "per_cell": None if per_cell >= full else per_cell,
     }
@@ -56,7 +62,13 @@ def _board(store: ResultStore, board: Board, per_cell: int, shelf: PictureShelf)
         "backbone": board.name,
         "banner": board.banner,
         "methods": [
-            {"label": c.label, "title": c.head, "comparable": c.comparable, "ablation": c.ablation}
+            {
+                "label": c.label,
+                "title": c.head,
+                "comparable": c.comparable,
+                "ablation": c.ablation,
+                "without": _without(board, c.label),
+            }
             for c in board.columns
         ],
         "datasets": [
@@ -66,6 +78,12 @@ def _board(store: ResultStore, board: Board, per_cell: int, shelf: PictureShelf)
         "means": _means(board),
         "published": _published(board),
     }
+
+
+def _without(board: Board, label: str) -> list[str]:
+    """The metrics that no record of a column holds, be it undefined: they were not computed."""
+    records = [r for (own, _), cells in board.cells.items() if own == label for r in cells.values()]
+    return [m for m in METRICS if all(m not in r.metrics for r in records)]
 
 
 # ------------------------------------------------------------------------------- figures
@@ -80,13 +98,13 @@ def _means(board: Board) -> list[dict[str, Any]]:
         }
         for table in overview(board).tables
         for entry in table.data
-        if entry["metric"] in METRICS and entry["value"] is not None
+        if entry["value"] is not None
     ]
 
 
 def _published(board: Board) -> list[dict[str, Any]]:
     """Published figures of what was measured, by dataset, with how comparable they are."""
-    tables, _ = comparison(board, KINDS)
+    tables, _ = comparison(board)
     heads = {c.label: c.head for c in board.columns}
     return [
         {**entry, "title": heads[entry["method"]]}
@@ -109,7 +127,7 @@ def _comparable_by_category(board: Board) -> dict[tuple[str, str, str], dict[str
 
 
 def _category_entries(board: Board, row: Row) -> Sequence[dict[str, Any]]:
-    tables, _ = comparison(board, KINDS, row)
+    tables, _ = comparison(board, row)
     return [entry for table in tables for entry in table.data if entry["row"] in row.categories]
 
 

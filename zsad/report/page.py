@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,10 @@ from typing import Any
 from zsad import __version__
 from zsad.errors import RequestError
 from zsad.io import atomic_write_text
+from zsad.metrics.spec import glossary
 from zsad.report import pictures
 from zsad.report.collect import collect
-from zsad.report.words import DEMO, METRIC_WORDS, RANDOM
+from zsad.report.words import DEMO, RANDOM
 from zsad.store import ResultStore
 from zsad.tables import pages
 from zsad.tables.board import boards
@@ -55,13 +56,13 @@ def render(store: ResultStore, data: dict[str, Any]) -> str:
         "SCRIPT": f'"use strict";\n(() => {{\n{scripts}\n}})();',
         "LEAD": _lead(data["boards"], runs),
         "BANNERS": _banners(data["boards"]),
-        "METRICS": _metrics(),
+        "METRICS": _metrics(data["metrics"]),
         "OVERVIEW": _overview(store),
         "PUBLISHED": _published(store, data["boards"]),
         "FAILURES": _failures(failures),
         "RUNS": _runs(runs),
         "VERSION": html.escape(__version__),
-        "DATA": embedded({**data, "metrics": {m.key: m.name for m in METRIC_WORDS}}),
+        "DATA": embedded(data),
     }
     page = _asset("page.html")
     # Filled in one pass: what a part contains is never taken for a mark.
@@ -120,12 +121,12 @@ def _banners(boards: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def _metrics() -> str:
-    """The glossary of metrics as a table."""
+def _metrics(shown: Collection[str]) -> str:
+    """The glossary of the metrics that the page shows, as a table."""
     rows = "".join(
-        f"<tr><th scope=row>{html.escape(m.name)}</th><td>{html.escape(m.question)}</td>"
+        f"<tr><th scope=row>{html.escape(m.full_title)}</th><td>{html.escape(m.question)}</td>"
         f"<td>{html.escape(m.chance)}</td></tr>"
-        for m in METRIC_WORDS
+        for m in glossary(shown)
     )
     head = "<tr><th>figure</th><th>what it answers</th><th>guessing gets</th></tr>"
     return f"<table class=words><thead>{head}</thead><tbody>{rows}</tbody></table>"

@@ -2,13 +2,16 @@
 
 A head that raises loses its own cell; the others go on.  What all heads share (an image that
 cannot be read, a batch that cannot be encoded) loses the category for every head, because a
-figure over fewer images would silently be another one.
+figure over fewer images would silently be another one.  When memory runs out, encoding and
+scoring are tried again with fewer images; metrics and examples take in every image once, and an
+error there ends the cell.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,26 +19,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from zsad import maps as dense
 from zsad.backbones import Backbone
-from zsad.backbones.memory import estimate_batch, halving
+from zsad.backbones.memory import Portions, estimate_batch, is_out_of_memory
 from zsad.config import Settings
-from zsad.data.loader import BatchLoader, DecodeThreads, ImageBatch, MaskPolicy
-from zsad.data.transforms import Preprocess
+from zsad.data.loader import BatchLoader, DecodeThreads, ImageBatch
+from zsad.data.transforms import MaskPolicy, Preprocess
 from zsad.errors import CellError
 from zsad.metrics import CategoryMetrics, MetricResult
 from zsad.metrics.curves import category_curves
 from zsad.runner.heads import Head
 from zsad.runner.timing import StageTimer
+from zsad.scoring import Means, encode
 from zsad.types import (
-    BuiltMaps,
     Category,
     EncoderVariant,
     FeatureRequest,
     ImageFeatures,
     Sample,
     ScoreContext,
-    Scores,
+    Scored,
 )
 
 log = logging.getLogger(__name__)
@@ -55,7 +57,10 @@ class Outcome:
     defects: list[str] = field(default_factory=list)
     error: Exception | None = None
     result: MetricResult | None = None
-    stored: list[tuple[ImageFeatures, ImageBatch]] = field(default_factory=list)
+    means: Means = field(default_factory=Means)
+    carry: dict[str, Any] = field(default_factory=dict)
+    references: ImageFeatures | None = None
+    stored: list[tuple[ImageFeatures, ImageBatch]] = field(default_factory=list)  # on the host
 
     def conclude(self) -> None:
         """Compute the metrics of what was scored; nothing, where scoring ended with an error."""
@@ -82,10 +87,10 @@ class Outcome:
 class CategoryRun:
     """Runs the heads of one category over its samples.
 
-    ``on_scored(head, batch, features, scores, maps, image_scores)`` may look at every result
-    before it is dropped (explanations, pictures).  ``threads`` decode;
-    ``then`` is called when they have been handed this category's last image, see
-    :class:`BatchLoader`.
+    ``on_scored(head, samples, scored)`` may look at every result before it is dropped
+    (explanations, pictures).  ``threads`` decode; when they have been handed this category's last
+    image, they begin with the first ones of the category that it is ``followed_by``.
+    ``references``: the few-shot images by (label, seed) of a head.
     """
 
     backbone: Backbone
@@ -94,53 +99,63 @@ class CategoryRun:
     samples: Sequence[Sample]
     heads: Sequence[Head]
     timer: StageTimer
-    device: torch.device
     threads: DecodeThreads
-    then: Callable[[], None] | None = None
     references: dict[tuple[str, int], Sequence[Sample]] = field(default_factory=dict)
-    on_scored: Callable[..., None] | None = None
+    on_scored: Callable[[Head, Sequence[Sample], Scored[Any]], None] | None = None
     on_images: Callable[[int], None] | None = None
+    followed_by: CategoryRun | None = None
     batch_sizes: set[int] = field(default_factory=set)
     _begun: BatchLoader | None = None
+    _encoding: Portions = field(default_factory=Portions)
 
     # --------------------------------------------------------------------------- the run
-    def start_decoding(self) -> None:
+    def start(self) -> None:
         """Begin to decode the first images, ahead of :meth:`run`."""
         if self._begun is None and self.heads:
-            size = self._sizes()[0]
-            self._begun = self._loader(self.samples, size, self._of_size(size))
-            self._begun.start()
+            try:
+                first = self._inputs()[0]
+                self._begun = self._loader(self.samples, first, self._of_input(first))
+                self._begun.start()
+            except Exception:  # whatever it is, it is met again, and told, in :meth:`run`
+                log.debug("decoding ahead failed", exc_info=True)
 
     def cancel(self) -> None:
-        """Forget what :meth:`start_decoding` began, if it is not run."""
+        """Forget what :meth:`start` began, if it is not run."""
         if self._begun is not None:
             self._begun.close()
 
-    def _sizes(self) -> list[int]:
-        return sorted({h.request.variant.image_size for h in self.heads})
+    def _input_of(self, head: Head) -> Preprocess:
+        return Preprocess.for_variant(self.backbone.info, head.request.variant)
 
-    def _of_size(self, size: int) -> list[Head]:
-        return [h for h in self.heads if h.request.variant.image_size == size]
+    def _inputs(self) -> list[Preprocess]:
+        """The ways in which pictures are prepared: one, unless heads want other sizes, filters or
+        values."""
+        found = {self._input_of(h) for h in self.heads}
+        return sorted(found, key=lambda p: (p.size, p.interpolation, p.mean))
+
+    def _of_input(self, preprocess: Preprocess) -> list[Head]:
+        return [h for h in self.heads if self._input_of(h) == preprocess]
 
     def run(self) -> list[Outcome]:
         """Score every sample with every head and return one outcome per head, to be concluded."""
         metrics = self.settings.metrics
-        outcomes = [
-            Outcome(h, CategoryMetrics(metrics.mode, metrics.fpr_limit, metrics.aupro_200))
-            for h in self.heads
-        ]
-        for size in self._sizes():
-            self._run_size(size, [o for o in outcomes if o.head.request.variant.image_size == size])
+        outcomes = [Outcome(h, CategoryMetrics.of(metrics)) for h in self.heads]
+        for preprocess in self._inputs():
+            alike = [o for o in outcomes if self._input_of(o.head) == preprocess]
+            self._run_input(preprocess, alike)
+        for head in self.heads:
+            self.batch_sizes |= head.scorer.portions.used
         return outcomes
 
-    def _run_size(self, size: int, outcomes: list[Outcome]) -> None:
-        """All heads whose working size is ``size`` pixels: one pass over the files."""
-        loader = self._begun or self._loader(self.samples, size, [o.head for o in outcomes])
+    def _run_input(self, preprocess: Preprocess, outcomes: list[Outcome]) -> None:
+        """All heads whose pictures are prepared alike: one pass over the files."""
+        loader = self._begun or self._loader(self.samples, preprocess, [o.head for o in outcomes])
         self._begun = None
+        self._encoding = Portions(used=self.batch_sizes)
         try:
-            reference_features = self._references(size, outcomes)
-            if size == self._sizes()[-1]:
-                loader.then = self.then
+            self._encode_references(preprocess, outcomes)
+            if preprocess == self._inputs()[-1]:
+                loader.followed_by = self.followed_by
             self.batch_sizes.add(min(loader.batch_size, max(1, len(self.samples))))
             for batch in self.timer.waiting(loader, "decode"):
                 if batch.failures:
@@ -148,8 +163,8 @@ class CategoryRun:
                 active = [o for o in outcomes if o.error is None]
                 if not active:
                     return
-                for variant, group in _by_variant(active).items():
-                    self._score_batch(batch, variant, group, reference_features)
+                for group in _by_variant(active).values():
+                    self._score_batch(batch, group)
                 if self.on_images:
                     self.on_images(len(batch.samples))
         except Exception as error:  # a decoder, the encoder, the device: whatever it was
@@ -160,191 +175,209 @@ class CategoryRun:
         finally:
             loader.close()
         for outcome in outcomes:
-            if outcome.head.method.transductive and outcome.error is None:
-                self._score_population(outcome, reference_features)
+            if outcome.head.method.transductive:
+                self._score_population(outcome)
 
-    def _loader(self, samples: Sequence[Sample], size: int, heads: Sequence[Head]) -> BatchLoader:
+    def _loader(
+        self, samples: Sequence[Sample], preprocess: Preprocess, heads: Sequence[Head]
+    ) -> BatchLoader:
         data, info = self.settings.data, self.backbone.info
         n_taps = max(len(h.request.taps) for h in heads)
+        device = self.backbone.device
         return BatchLoader(
             samples,
-            Preprocess.for_backbone(info, size),
+            preprocess,
             MaskPolicy(data.mask_resize),
-            self.settings.run.batch_size or estimate_batch(info, size, n_taps, self.device),
+            self.settings.run.batch_size or estimate_batch(info, preprocess.size, n_taps, device),
             self.threads,
         )
 
     # -------------------------------------------------------------------------- encoding
-    def _encode(self, images: Tensor, request: FeatureRequest) -> ImageFeatures:
-        """Encode a batch, in halves if memory runs out."""
+    def _encode(
+        self, batch: ImageBatch, request: FeatureRequest
+    ) -> Iterator[tuple[slice, ImageFeatures]]:
+        return encode(self.backbone, batch.images, request, self._encoding, self.timer.stage)
 
-        def encode(rows: Sequence[int]) -> ImageFeatures:
-            part = images[rows[0] : rows[-1] + 1].to(self.device, non_blocking=True)
-            return self.backbone.encode_image(part, request)
+    def _encode_references(self, preprocess: Preprocess, outcomes: Sequence[Outcome]) -> None:
+        """Encode the few-shot images once, and give each outcome its own.
 
-        with self.timer.stage("encode"), torch.no_grad():
-            parts = halving(encode, range(images.shape[0]), self.batch_sizes.add)
-        return parts[0] if len(parts) == 1 else ImageFeatures.concat(parts)
+        What goes wrong with them ends the heads that need them, and no other."""
+        needy = [o for o in outcomes if (o.head.label, o.head.seed) in self.references]
+        for group in _by_variant(needy).values():
+            try:
+                self._encode_references_of(preprocess, group)
+            except Exception as error:
+                log.debug("references of %s failed", self.category.key, exc_info=True)
+                for outcome in group:
+                    outcome.error = error
 
-    def _references(
-        self, size: int, outcomes: list[Outcome]
-    ) -> dict[EncoderVariant, dict[tuple[str, int], ImageFeatures]]:
-        """Encode the few-shot reference images once, and pick each head's from them."""
+    def _encode_references_of(self, preprocess: Preprocess, outcomes: Sequence[Outcome]) -> None:
         wanted: dict[str, Sample] = {}
         for outcome in outcomes:
-            for sample in self.references.get((outcome.head.label, outcome.head.seed), ()):
+            for sample in self.references[outcome.head.label, outcome.head.seed]:
                 wanted[sample.uid] = sample
-        if not wanted:
-            return {}
-        found: dict[EncoderVariant, dict[tuple[str, int], ImageFeatures]] = {}
-        for variant, group in _by_variant(outcomes).items():
-            needy = [o for o in group if (o.head.label, o.head.seed) in self.references]
-            if not needy:
-                continue
-            request = FeatureRequest.merge([o.head.request for o in needy])
-            rows: dict[str, int] = {}
-            parts = []
-            loader = self._loader(list(wanted.values()), size, [o.head for o in needy])
-            self.batch_sizes.add(min(loader.batch_size, len(wanted)))
-            for batch in self.timer.waiting(loader, "decode"):
-                if batch.failures:
-                    raise batch.failures[0]
-                for sample in batch.samples:
-                    rows[sample.uid] = len(rows)
-                parts.append(self._encode(batch.images, request))
-            features = ImageFeatures.concat(parts)
-            drawn: dict[tuple[int, ...], ImageFeatures] = {}
-            for outcome in needy:
-                key = (outcome.head.label, outcome.head.seed)
-                index = tuple(rows[s.uid] for s in self.references[key])
-                # Heads with the same references get the same tensors, and so share memory banks.
-                if index not in drawn:
-                    drawn[index] = features.select(list(index))
-                chosen = drawn[index].restrict(outcome.head.request.taps)
-                found.setdefault(variant, {})[key] = chosen
-        return found
+        request = FeatureRequest.merge([o.head.request for o in outcomes])
+        rows: dict[str, int] = {}
+        parts = []
+        loader = self._loader(list(wanted.values()), preprocess, [o.head for o in outcomes])
+        self.batch_sizes.add(min(loader.batch_size, len(wanted)))
+        for batch in self.timer.waiting(loader, "decode"):
+            if batch.failures:
+                raise batch.failures[0]
+            for sample in batch.samples:
+                rows[sample.uid] = len(rows)
+            parts += [part for _, part in self._encode(batch, request)]
+        features = ImageFeatures.concat(parts)
+        drawn: dict[tuple[int, ...], ImageFeatures] = {}
+        for outcome in outcomes:
+            own = self.references[outcome.head.label, outcome.head.seed]
+            index = tuple(rows[s.uid] for s in own)
+            # Heads with the same references get the same tensors, and so share memory banks.
+            if index not in drawn:
+                drawn[index] = features.select(list(index))
+            outcome.references = drawn[index].restrict(outcome.head.request.taps)
 
     # --------------------------------------------------------------------------- scoring
-    def _score_batch(
-        self,
-        batch: ImageBatch,
-        variant: EncoderVariant,
-        group: list[Outcome],
-        references: dict[EncoderVariant, Any],
-    ) -> None:
+    def _score_batch(self, batch: ImageBatch, group: Sequence[Outcome]) -> None:
+        """Encode a batch for heads that read the same variant, and score it with each."""
         request = FeatureRequest.merge([o.head.request for o in group])
-        features = self._encode(batch.images, request)
-        for outcome in group:
-            head = outcome.head
-            if head.method.transductive:
-                kept = features.restrict(head.request.taps).to("cpu")
-                outcome.stored.append((kept, batch.without_images()))
-                continue
-            own = references.get(variant, {}).get((head.label, head.seed))
-            self._guarded(outcome, features.restrict(head.request.taps), batch, own, None)
+        for rows, features in self._encode(batch, request):
+            part = batch.select(rows)
+            for outcome in group:
+                if outcome.error is not None:
+                    continue
+                with _own_errors(outcome):
+                    own = features.restrict(outcome.head.request.taps)
+                    if outcome.head.method.transductive:
+                        outcome.stored.append((own.to("cpu"), part.without_images()))
+                    else:
+                        scorer = outcome.head.scorer
+                        views = scorer.views(part.images, self._encoding, self.timer.stage)
+                        self._score(outcome, own, part, views=views)
 
-    def _score_population(self, outcome: Outcome, references: dict[EncoderVariant, Any]) -> None:
+    def _score_population(self, outcome: Outcome) -> None:
         """A transductive head sees the features of all test images of the category at once."""
-        population = ImageFeatures.concat([f for f, _ in outcome.stored]).to(self.device)
-        own = references.get(outcome.head.request.variant, {}).get(
-            (outcome.head.label, outcome.head.seed)
-        )
-        for features, batch in outcome.stored:
-            self._guarded(outcome, features.to(self.device), batch, own, population)
-        outcome.stored.clear()
-
-    def _guarded(
-        self,
-        outcome: Outcome,
-        features: ImageFeatures,
-        batch: ImageBatch,
-        references: ImageFeatures | None,
-        population: ImageFeatures | None,
-    ) -> None:
-        """Score with one head; an exception ends this head's cell and nothing else."""
+        stored, outcome.stored = outcome.stored, []
         if outcome.error is not None:
             return
-        try:
-            halving(
-                lambda rows: self._score(outcome, features, batch, rows, references, population),
-                range(len(batch.samples)),
-                self.batch_sizes.add,
-            )
-        except Exception as error:  # a method is foreign code: whatever it raises is its cell's end
-            outcome.error = error
-            log.debug("head %s failed", outcome.head.label, exc_info=True)
+        with _own_errors(outcome):
+            batches = [batch for _, batch in stored]
+            uids = [s.uid for batch in batches for s in batch.samples]
+            population = ImageFeatures.concat([features for features, _ in stored])
+            stored.clear()
+            population = population.to(self.backbone.device)
+            together = {"population": population, "population_uids": uids}
+            final = self._conclude(outcome, population, batches, together)
+            for rows, batch in _rows_of(batches):
+                own = None if final is None else final[rows]
+                self._score(outcome, population.select(rows), batch, own, **together)
 
-    @torch.no_grad()
+    def _conclude(
+        self,
+        outcome: Outcome,
+        population: ImageFeatures,
+        batches: Sequence[ImageBatch],
+        together: dict[str, Any],
+    ) -> Tensor | None:
+        """The final image scores of a head that makes them of those of the whole category, which
+        is scored once more for them; None for any other."""
+        method, scorer = outcome.head.method, outcome.head.scorer
+        if not method.stretches:
+            return None
+        raw: list[Tensor] = []
+        info: list[dict[str, Tensor]] = []
+        for rows, batch in _rows_of(batches):
+            context = self._context(outcome, batch, **together)
+            for _, scored in scorer.score(population.select(rows), context):
+                raw.append(scored.image_scores)
+                info.append(scored.scores.info)
+        joined = {name: torch.cat([part[name] for part in info]) for name in info[0]}
+        return method.over_category(torch.cat(raw), joined)
+
+    def _context(self, outcome: Outcome, batch: ImageBatch, **rest: Any) -> ScoreContext[Any]:
+        scorer, categories = outcome.head.scorer, [self.category] * len(batch)
+        known = outcome.references
+        return scorer.context(
+            categories,
+            references={} if known is None else {self.category.key: known},
+            boxes=scorer.boxes_of(categories, batch.samples),
+            uids=[s.uid for s in batch.samples],
+            carry=dict(outcome.carry),
+            **rest,
+        )
+
     def _score(
         self,
         outcome: Outcome,
         features: ImageFeatures,
         batch: ImageBatch,
-        rows: Sequence[int],
-        references: ImageFeatures | None,
-        population: ImageFeatures | None,
+        final: Tensor | None = None,
+        **rest: Any,
     ) -> None:
-        head, timer = outcome.head, self.timer
-        part = (
-            features
-            if len(rows) == features.batch_size
-            else features.select(slice(rows[0], rows[-1] + 1))
-        )
-        samples = [batch.samples[i] for i in rows]
-        categories = [self.category] * len(rows)
-        boxes = None
-        if head.boxes is not None:
-            with timer.stage("boxes", f"boxes:{head.label}"):
-                boxes = head.boxes.boxes(samples, categories)
-        context = ScoreContext(
-            categories=categories,
-            text=head.text,
-            text_encoder=self.backbone.text_encoder(head.request.variant),
-            image_encoder=self.backbone.image_encoder(head.request.variant),
-            references={self.category.key: references} if references is not None else {},
-            population=population,
-            boxes=boxes,
-            uids=[s.uid for s in samples],
-            population_uids=[s.uid for _, b in outcome.stored for s in b.samples],
-        )
-        size = head.request.variant.image_size
-        with timer.stage("head", f"head:{head.label}"):
-            scores: Scores = head.method.score(part, context)
-        with timer.stage("map", f"map:{head.label}"):
-            built: BuiltMaps = dense.build_maps(scores, head.method.map_spec(), size, context.boxes)
-            image_scores = head.method.image_score(scores, built).float()
-        _check_finite(head, built.final, image_scores, samples)
-        with timer.stage("metrics", f"metrics:{head.label}"):
-            self._update(outcome, batch, rows, built.final, image_scores)
-        if self.on_scored:
-            self.on_scored(head, samples, part, scores, built, image_scores, context)
-        outcome.uids += [s.uid for s in samples]
-        outcome.defects += [s.defect for s in samples]
-        outcome.scores += image_scores.cpu().tolist()
-        outcome.labels += [s.label for s in samples]
+        """Score a batch with one head.  What memory does not suffice for is tried again in
+        smaller portions; what was scored is taken in once.
 
-    def _update(
-        self, outcome: Outcome, batch: ImageBatch, rows: Sequence[int], maps: Tensor, scores: Tensor
-    ) -> None:
-        """Add to the streaming metrics; masks of native size meet maps enlarged to that size."""
-        chosen = slice(rows[0], rows[-1] + 1)
-        labels, has_mask = batch.labels[chosen].to(maps.device), batch.has_mask[chosen]
-        if isinstance(batch.masks, Tensor):
-            masks = batch.masks[chosen].to(maps.device)
-            outcome.metrics.update(maps, masks, scores, labels, has_mask.to(maps.device))
-            return
-        for i, mask in enumerate(batch.masks[chosen]):
-            native = F.interpolate(maps[i : i + 1, None], size=tuple(mask.shape), mode="bilinear")[
-                :, 0
-            ]
-            one = slice(i, i + 1)
-            outcome.metrics.update(
-                native,
-                mask[None].to(maps.device),
-                scores[one],
-                labels[one],
-                has_mask[one].to(maps.device),
-            )
+        ``final``: the image scores, where they follow from the whole category; ``rest``: further
+        fields of the context."""
+        scorer, context = outcome.head.scorer, self._context(outcome, batch, **rest)
+        for rows, scored in scorer.score(features, context):
+            if final is not None:
+                scored.scores.info["raw_score"] = scored.image_scores
+                scored.image_scores = final[rows]
+            try:
+                self._take(outcome, batch.select(rows), scored)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                raise CellError(
+                    f"{outcome.head.label}: out of memory in the metrics or the examples, which "
+                    f"cannot be tried again without counting twice; lower run.batch_size"
+                ) from error
+
+    def _take(self, outcome: Outcome, batch: ImageBatch, scored: Scored[Any]) -> None:
+        """Add scored images to metrics, examples and lists.  Any error is the outcome's end."""
+        values = scored.image_scores.cpu().tolist()
+        with self.timer.stage("metrics", f"metrics:{outcome.head.label}"):
+            _update(outcome.metrics, batch, scored)
+        if self.on_scored:
+            self.on_scored(outcome.head, batch.samples, scored)
+        outcome.means.add(scored)
+        outcome.carry.update(scored.scores.carry)
+        outcome.uids += [s.uid for s in batch.samples]
+        outcome.defects += [s.defect for s in batch.samples]
+        outcome.scores += values
+        outcome.labels += [s.label for s in batch.samples]
+
+
+def _update(metrics: CategoryMetrics, batch: ImageBatch, scored: Scored[Any]) -> None:
+    """Add to the streaming metrics; masks of native size meet maps enlarged to that size."""
+    maps, scores = scored.maps.final, scored.image_scores
+    labels, has_mask = batch.labels.to(maps.device), batch.has_mask.to(maps.device)
+    if isinstance(batch.masks, Tensor):
+        metrics.update(maps, batch.masks.to(maps.device), scores, labels, has_mask)
+        return
+    for i, mask in enumerate(batch.masks):
+        one = slice(i, i + 1)
+        native = F.interpolate(maps[one, None], size=tuple(mask.shape), mode="bilinear")[:, 0]
+        metrics.update(native, mask[None].to(maps.device), scores[one], labels[one], has_mask[one])
+
+
+def _rows_of(batches: Sequence[ImageBatch]) -> Iterator[tuple[slice, ImageBatch]]:
+    """Batches with their rows among all images."""
+    start = 0
+    for batch in batches:
+        yield slice(start, start + len(batch)), batch
+        start += len(batch)
+
+
+@contextmanager
+def _own_errors(outcome: Outcome) -> Iterator[None]:
+    """An exception ends this head's cell and nothing else."""
+    try:
+        yield
+    except Exception as error:  # a method is foreign code: whatever it raises is its cell's end
+        outcome.error = error
+        log.debug("head %s failed", outcome.head.label, exc_info=True)
 
 
 def _by_variant(outcomes: Iterable[Outcome]) -> dict[EncoderVariant, list[Outcome]]:
@@ -352,14 +385,3 @@ def _by_variant(outcomes: Iterable[Outcome]) -> dict[EncoderVariant, list[Outcom
     for outcome in outcomes:
         groups.setdefault(outcome.head.request.variant, []).append(outcome)
     return groups
-
-
-def _check_finite(head: Head, maps: Tensor, scores: Tensor, samples: Sequence[Sample]) -> None:
-    """Raises :class:`CellError` that names the first image with a NaN or infinite value."""
-    bad = ~(torch.isfinite(maps).flatten(1).all(1) & torch.isfinite(scores))
-    if bool(bad.any()):
-        first = int(bad.nonzero()[0])
-        raise CellError(
-            f"{head.label}: not-a-number in the map or score of {samples[first].uid}; "
-            f"try backbone.precision=fp32, or report the method's config"
-        )

@@ -6,18 +6,17 @@ import io
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
-import torch
 import torch.nn.functional as F
 from PIL import Image
-from torch import Tensor
 
 from zsad.data.images import read_image, read_mask
 from zsad.errors import ZsadError
-from zsad.examples import SIDE, Example
+from zsad.examples import KINDS, SIDE, Example
 from zsad.runner.heads import Head
-from zsad.types import BuiltMaps, Explanation, ImageFeatures, Sample, ScoreContext, Scores
+from zsad.types import Explanation, Sample, Scored
 
 log = logging.getLogger(__name__)
 
@@ -26,8 +25,12 @@ log = logging.getLogger(__name__)
 class _Candidate:
     sample: Sample
     score: float
-    map: np.ndarray
-    explanations: list[Explanation]
+    map: np.ndarray | None = None
+    explanations: list[Explanation] = field(default_factory=list)
+
+    @property
+    def kinds(self) -> tuple[str, str]:
+        return ("detected", "missed") if self.sample.label else ("clean", "false alarm")
 
 
 @dataclass
@@ -40,51 +43,27 @@ class ExampleCollector:
     per_kind: int = 1
     _kept: dict[int, dict[str, list[_Candidate]]] = field(default_factory=dict)
 
-    def __call__(
-        self,
-        head: Head,
-        samples: Sequence[Sample],
-        features: ImageFeatures,
-        scores: Scores,
-        maps: BuiltMaps,
-        image_scores: Tensor,
-        context: ScoreContext,
-    ) -> None:
-        """Look at one batch of a head."""
+    def __call__(self, head: Head, samples: Sequence[Sample], scored: Scored[Any]) -> None:
+        """Look at one batch of a head; only the images that enter are explained."""
         kept = self._kept.setdefault(id(head), {})
-        values = image_scores.tolist()
-        entering = [
-            i for i in range(len(samples)) if self._enters(kept, samples[i].label, values[i])
+        new = [
+            _Candidate(sample, score)
+            for sample, score in zip(samples, scored.image_scores.tolist())
         ]
+        best = {
+            kind: _best(kind, [*kept.get(kind, []), *(c for c in new if kind in c.kinds)])
+            for kind in KINDS
+        }
+        kept |= {kind: candidates[: self.per_kind] for kind, candidates in best.items()}
+        held = {id(c) for candidates in kept.values() for c in candidates}
+        entering = [i for i, candidate in enumerate(new) if id(candidate) in held]
         if not entering:
             return
-        reasons = _explain(head, features, scores, maps, context)
-        small = F.interpolate(
-            maps.final[entering][:, None].float(),
-            size=(SIDE, SIDE),
-            mode="bilinear",
-            antialias=True,
-        )
-        for row, i in enumerate(entering):
-            candidate = _Candidate(samples[i], values[i], small[row, 0].cpu().numpy(), reasons[i])
-            for kind in _kinds(samples[i].label):
-                best = kept.setdefault(kind, [])
-                best.append(candidate)
-                best.sort(
-                    key=lambda c: (c.score, c.sample.uid),
-                    reverse=kind in ("detected", "false alarm"),
-                )
-                del best[self.per_kind :]
-
-    def _enters(self, kept: dict[str, list[_Candidate]], label: int, score: float) -> bool:
-        for kind in _kinds(label):
-            best = kept.get(kind, [])
-            high = kind in ("detected", "false alarm")
-            if len(best) < self.per_kind or (
-                score > best[-1].score if high else score < best[-1].score
-            ):
-                return True
-        return False
+        maps = scored.maps.final[entering][:, None].float()
+        small = F.interpolate(maps, size=(SIDE, SIDE), mode="bilinear", antialias=True)
+        reasons = _explain(head, scored, entering)
+        for i, plane, own in zip(entering, small[:, 0].cpu().numpy(), reasons):
+            new[i].map, new[i].explanations = plane, own
 
     def examples(self, head: Head) -> list[Example]:
         """The kept examples of a head, each picture once; unreadable ones are left out."""
@@ -100,24 +79,24 @@ class ExampleCollector:
         return list(found.values())
 
 
-def _kinds(label: int) -> tuple[str, str]:
-    return ("detected", "missed") if label else ("clean", "false alarm")
+def _best(kind: str, candidates: list[_Candidate]) -> list[_Candidate]:
+    """In the order in which they are worth showing; ties by name, so that batches do not matter."""
+    high = kind in ("detected", "false alarm")
+    return sorted(candidates, key=lambda c: (-c.score if high else c.score, c.sample.uid))
 
 
-def _explain(
-    head: Head, features: ImageFeatures, scores: Scores, maps: BuiltMaps, context: ScoreContext
-) -> list[list[Explanation]]:
+def _explain(head: Head, scored: Scored[Any], rows: list[int]) -> list[list[Explanation]]:
     """A method whose explanation fails still has its numbers; the failure is logged."""
     try:
-        with torch.no_grad():
-            return head.method.explain(features, scores, maps, context, 5)
+        return head.scorer.explain(scored.select(rows))
     except Exception as error:
         log.warning("%s: explanation failed (%s: %s)", head.label, type(error).__name__, error)
-        return [[] for _ in range(features.batch_size)]
+        return [[] for _ in rows]
 
 
 def _example(candidate: _Candidate, kind: str) -> Example:
     sample = candidate.sample
+    assert candidate.map is not None  # every candidate that is kept has one
     picture = read_image(sample.image, sample.crop).resize((SIDE, SIDE), Image.Resampling.BILINEAR)
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=85)

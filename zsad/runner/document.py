@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
-from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from zsad.results.aggregate import over_categories
 from zsad.runner.plan import Plan
 from zsad.store import ResultStore
 from zsad.types import CellRecord
@@ -63,26 +62,32 @@ def cell(record: CellRecord) -> dict[str, Any]:
     }
 
 
-def summary(records: list[CellRecord]) -> list[dict[str, Any]]:
-    """Per method and dataset, the mean over categories (then seeds), with the count behind it.
+def summary(records: Sequence[CellRecord]) -> list[dict[str, Any]]:
+    """Per method and dataset, the mean over categories, then over seeds, with the count behind it.
 
-    An undefined metric is left out of the mean; with no defined value the mean is None.
+    The figures are those of the tables (:func:`over_categories`): a category that one seed lacks
+    is left out for all seeds.  ``metrics``: in 0..1, None where undefined; a metric that no record
+    holds is absent.  ``counts``: how many of the dataset's ``categories`` are behind a mean.
     """
-    groups: dict[tuple[str, str], list[CellRecord]] = defaultdict(list)
+    groups: dict[tuple[str, str], dict[tuple[str, int], CellRecord]] = {}
+    categories: dict[str, dict[str, None]] = {}  # by dataset, whichever method they are stored of
     for record in records:
-        groups[record.method, record.dataset].append(record)
+        cells = groups.setdefault((record.method, record.dataset), {})
+        cells[record.category, record.seed] = record
+        categories.setdefault(record.dataset, {})[record.category] = None
     out = []
-    for (method, dataset), members in groups.items():
-        names = list(dict.fromkeys(m for r in members for m in r.metrics))
-        values = {m: [v for r in members if (v := r.metrics.get(m)) is not None] for m in names}
+    for (method, dataset), cells in groups.items():
+        of = tuple(categories[dataset])
+        names = dict.fromkeys(m for r in cells.values() for m in r.metrics)
+        figures = {m: over_categories(cells, m, of) for m in names}
         out.append(
             {
                 "method": method,
                 "dataset": dataset,
-                "metrics": {m: math.fsum(v) / len(v) if v else None for m, v in values.items()},
-                "counts": {m: len(v) for m, v in values.items()},
-                "categories": len({r.category for r in members}),
-                "seeds": sorted({r.seed for r in members}),
+                "metrics": {m: f.value for m, f in figures.items()},
+                "counts": {m: f.count for m, f in figures.items()},
+                "categories": len(of),
+                "seeds": sorted({seed for _, seed in cells}),
             }
         )
     return out

@@ -4,60 +4,34 @@ from __future__ import annotations
 
 import itertools
 import logging
-import os
-import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import torch
 
 from zsad import backbones
 from zsad.backbones import Backbone
+from zsad.backbones.devices import core_to_spare
 from zsad.data import inputs, roles
 from zsad.data.loader import DecodeThreads
-from zsad.errors import RequestError, ZsadError
+from zsad.errors import ZsadError
 from zsad.examples import CellExamples
-from zsad.method import feature_request
 from zsad.runner.category import CategoryRun
 from zsad.runner.collect import ExampleCollector
-from zsad.runner.heads import Head, build_method, prepare_text
+from zsad.runner.heads import Head, build_method
 from zsad.runner.plan import DatasetPlan, Plan, auxiliary_of
 from zsad.runner.recorder import Recorder
 from zsad.runner.request import Column, Request
 from zsad.runner.timing import StageTimer, peak_memory
-from zsad.runner.trained import Checkpoints, provide, trained_method
+from zsad.runner.training import Checkpoints, provide, trained_method
+from zsad.scoring import Scorer
 from zsad.store import ResultStore
 from zsad.types import Category, Sample
 
 log = logging.getLogger(__name__)
-
-
-def choose_device(name: str) -> torch.device:
-    """``auto``: CUDA, then Apple's, then the processor.  Raises :class:`RequestError`."""
-    if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, ValueError):
-        raise RequestError(f"--device {name}: not available here; use auto or cpu") from None
-    return device
-
-
-def device_account(device: torch.device) -> dict[str, Any]:
-    """The device as a manifest names it."""
-    on_gpu = device.type == "cuda"
-    return {
-        "kind": device.type,
-        "name": torch.cuda.get_device_name(device) if on_gpu else platform.machine(),
-        "threads": torch.get_num_threads(),
-    }
 
 
 def load_backbone(request: Request, device: torch.device) -> Backbone:
@@ -75,22 +49,6 @@ def load_backbone(request: Request, device: torch.device) -> Backbone:
     )
 
 
-def core_to_spare(device: torch.device) -> bool:
-    """Whether a thread can decode while the encoder runs without taking a core from it.
-
-    Where torch computes on all cores, each of its operators waits for the slowest of them: a
-    thread beside it then costs more than the waiting that it saves."""
-    return device.type != "cpu" or torch.get_num_threads() < usable_cores()
-
-
-def usable_cores() -> int:
-    """The cores that this process may use."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # not on this system
-        return os.cpu_count() or 1
-
-
 @dataclass
 class Prepared:
     """A category that can be run.  ``heads``: all that were asked for; ``unfit``: those among
@@ -101,6 +59,55 @@ class Prepared:
     unfit: list[tuple[Head, ZsadError | None]]
     run: CategoryRun
     collector: ExampleCollector
+
+
+def prepared_ahead(
+    names: Sequence[str],
+    wanted: Callable[[str], list[Head]],
+    prepare: Callable[[str, list[Head]], Prepared],
+    failed: Callable[[str, Exception], None],
+    ahead: bool,
+) -> Iterator[Prepared]:
+    """Yield the categories of ``names`` that have something to do, in order.
+
+    ``ahead``: the one after it is prepared, too, and linked to it: the threads begin to decode its
+    first images when they have been handed the last one of the category before.  What is
+    ``wanted`` of a category is asked again in its own turn; where that has changed meanwhile, it
+    is prepared anew.  A category that cannot be prepared is handed to ``failed``, in its own turn.
+    """
+    coming: Prepared | None = None
+    for place, name in enumerate(names):
+        try:
+            heads = wanted(name)
+            if not heads:
+                continue
+            ready, coming = coming, None
+            if ready is not None and (ready.category.key != name or ready.heads != heads):
+                ready.run.cancel()
+                ready = None
+            ready = ready or prepare(name, heads)
+        except Exception as error:  # the other categories go on
+            failed(name, error)
+            continue
+        if ahead:
+            coming = _next_of(names[place + 1 :], wanted, prepare)
+            ready.run.followed_by = coming.run if coming else None
+        yield ready
+
+
+def _next_of(
+    names: Sequence[str],
+    wanted: Callable[[str], list[Head]],
+    prepare: Callable[[str, list[Head]], Prepared],
+) -> Prepared | None:
+    """The first category that has something to do now; None also where that cannot be told."""
+    try:
+        for name in names:
+            if heads := wanted(name):
+                return prepare(name, heads)
+    except Exception:  # whatever it is, it is met again, and told, in its own turn
+        log.debug("looking ahead failed", exc_info=True)
+    return None
 
 
 @dataclass
@@ -162,40 +169,23 @@ class Sweep:
     def _run_dataset(self, dataset: DatasetPlan) -> None:
         timer = StageTimer(self.device)
         heads = self._heads(dataset, timer)
-        names = list(dataset.samples)
-        ahead: list[Prepared] = []  # the category whose images are being decoded already
 
-        def wanted(name: str) -> list[Head]:
-            return [h for h in heads if self._is_open(dataset, h, name)]
+        def failed(name: str, error: Exception) -> None:
+            log.debug("category %s failed", name, exc_info=error)
+            self.recorder.fail_rest(dataset, error, only=name)
 
-        def decode_next(place: int) -> None:
-            """Give the threads the images of the next category with something to do."""
-            try:
-                later = next(((n, w) for n in names[place + 1 :] if (w := wanted(n))), None)
-                if later:
-                    ahead[:] = [self._prepare(dataset, *later, timer, threads)]
-                    ahead[0].run.start_decoding()
-            except Exception:  # whatever it is, it is met again, and told, in its own turn
-                log.debug("decoding ahead failed", exc_info=True)
-
-        workers = self.request.settings.data.workers
-        with DecodeThreads(workers) as threads:
-            for place, name in enumerate(names):
-                todo = wanted(name)
-                if not todo:
-                    continue
+        with DecodeThreads(self.request.settings.data.workers) as threads:
+            for ready in prepared_ahead(
+                list(dataset.samples),
+                lambda name: [h for h in heads if self._is_open(dataset, h, name)],
+                lambda name, todo: self._prepare(dataset, name, todo, timer, threads),
+                failed,
+                ahead=core_to_spare(self.device),
+            ):
                 try:
-                    ready = ahead.pop() if ahead else None
-                    if ready is None or ready.category.key != name or ready.heads != todo:
-                        if ready is not None:
-                            ready.run.cancel()
-                        ready = self._prepare(dataset, name, todo, timer, threads)
-                    if core_to_spare(self.device):
-                        ready.run.then = partial(decode_next, place)
                     self._run_category(dataset, ready, timer)
                 except Exception as error:  # the other categories go on
-                    log.debug("category %s failed", name, exc_info=True)
-                    self.recorder.fail_rest(dataset, error, only=name)
+                    failed(ready.category.key, error)
         for stage, spent in timer.seconds.items():
             self.seconds[stage] = self.seconds.get(stage, 0.0) + spent
 
@@ -236,7 +226,6 @@ class Sweep:
             samples=dataset.samples[name],
             heads=ready,
             timer=timer,
-            device=self.device,
             threads=threads,
             references=references,
             on_scored=collector,
@@ -288,13 +277,13 @@ class Sweep:
             )
         for column, seeds in groups:
             try:
-                head = self._head(column, seeds, dataset, trained)
+                head = self._head(column, seeds, dataset, trained, timer)
                 name = f"text:{column.label}"
                 before = timer.seconds[name]
                 with timer.stage("text", name):
-                    prepare_text(head, categories, self.backbone)
+                    head.scorer.prepare(categories)
                 head.text_seconds = timer.seconds[name] - before
-                head.boxes = self._box_provider(head, categories)
+                head.scorer.find_boxes()
                 heads.append(head)
             except Exception as error:  # a method is foreign code; the others go on
                 log.debug("building %s failed", column.label, exc_info=True)
@@ -309,6 +298,7 @@ class Sweep:
         seeds: tuple[int, ...],
         dataset: DatasetPlan,
         trained: Checkpoints,
+        timer: StageTimer,
     ) -> Head:
         account: dict[str, Any] = {}
         if column.entry.trained and not self.request.untrained:
@@ -324,13 +314,11 @@ class Sweep:
             )
         else:
             method = build_method(column, self.backbone, seeds[0], self.device)
-        request = feature_request(method, self.request.settings.backbone.image_size)
-        return Head(column, seeds, method, request, account)
-
-    def _box_provider(self, head: Head, categories: list[Category]) -> Any:
-        wanted = head.method.box_request(categories)
-        if wanted is None:
-            return None
-        from zsad import grounding
-
-        return grounding.provider(wanted, device=str(self.device))
+        scorer = Scorer(
+            method,
+            self.backbone,
+            self.request.settings.backbone.image_size,
+            column.label,
+            lambda stage: timer.stage(stage, f"{stage}:{column.label}"),
+        )
+        return Head(column, seeds, scorer, account)

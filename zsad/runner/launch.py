@@ -13,9 +13,10 @@ from zsad import config as cfg
 from zsad.errors import CellError
 from zsad.runner.document import document
 from zsad.runner.logs import logged
+from zsad.runner.options import BenchOptions
 from zsad.runner.plan import Plan, build_plan
 from zsad.runner.progress import Progress
-from zsad.runner.request import Request, require_writable
+from zsad.runner.request import Request, request_of, require_writable
 from zsad.store import ResultStore
 from zsad.types import BackboneInfo
 
@@ -31,16 +32,16 @@ class Finished:
     seconds: dict[str, float]
 
 
-def launch(
-    request: Request, *, launcher: str = "local", dry_run: bool = False, progress: bool = False
-) -> dict[str, Any]:
-    """Run ``request`` and return its JSON document (of the plan alone for ``dry_run``)."""
+def bench(options: BenchOptions) -> dict[str, Any]:
+    """Run a sweep and return its JSON document (of the plan alone for ``dry_run``)."""
+    request = request_of(options, options.methods, options.datasets)
+    launcher, progress = options.launcher, options.progress
     store = ResultStore(request.results)
     if launcher == "ray":
         from zsad.runner import launch_ray, ray_cluster
 
         ray_cluster.require_ray()
-    if dry_run:
+    if options.dry_run:
         from zsad.backbones.specs import identify
 
         weights_id, demo = identify(
@@ -56,7 +57,7 @@ def launch(
             finished = _run_here(request, store, progress)
     result = document(finished.plan, store, finished.counters, finished.seconds)
     try:
-        store.write_manifest(manifest(finished, launcher))
+        store.write_manifest(manifest(finished))
     except CellError as error:  # the cells are stored; that their origin is not must be said
         result["failed"].append({"cell": {"file": "manifest.json"}, "error": str(error)})
     return result
@@ -66,7 +67,8 @@ def _run_here(request: Request, store: ResultStore, progress: bool) -> Finished:
     """Run everything in this process."""
     import torch
 
-    from zsad.runner.execute import Sweep, choose_device, device_account, load_backbone
+    from zsad.backbones.devices import choose_device, device_account
+    from zsad.runner.execute import Sweep, load_backbone
 
     device = choose_device(request.device)
     if request.settings.run.deterministic:
@@ -85,13 +87,15 @@ def _run_here(request: Request, store: ResultStore, progress: bool) -> Finished:
     return Finished(plan, backbone.info, device_account(device), counters, sweep.seconds)
 
 
-def manifest(run: Finished, launcher: str = "local") -> dict[str, Any]:
+def manifest(run: Finished) -> dict[str, Any]:
     """Everything needed to say where the numbers of this run come from."""
     import numpy
-    import open_clip
     import torch
 
+    from zsad.torchvision_compat import open_clip
+
     plan, request, info = run.plan, run.plan.request, run.backbone
+    options = request.options.record()
     return {
         "id": uuid.uuid4().hex[:12],
         "finished": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
@@ -103,8 +107,9 @@ def manifest(run: Finished, launcher: str = "local") -> dict[str, Any]:
             "numpy": numpy.__version__,
         },
         "device": run.device,
-        "launcher": launcher,
+        "launcher": options["launcher"],
         "request": {
+            **options,
             "methods": [c.label for c in request.columns],
             "datasets": list(request.datasets),
             "protocol": request.protocol.name,
@@ -116,9 +121,7 @@ def manifest(run: Finished, launcher: str = "local") -> dict[str, Any]:
         "configs": {c.label: cfg.to_dict(c.config) for c in request.columns},
         # where a paper leaves something open: what was chosen, by methods that mark it
         "own_readings": {
-            c.label: c.config.own_readings()
-            for c in request.columns
-            if hasattr(c.config, "own_readings")
+            c.label: readings for c in request.columns if (readings := c.config.own_readings())
         },
         "backbone": {
             "name": info.name,

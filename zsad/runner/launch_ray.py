@@ -30,7 +30,7 @@ from zsad.store import ResultStore
 if TYPE_CHECKING:
     from zsad.runner.launch import Finished
     from zsad.runner.ray_worker import Report, Setup, Worker
-    from zsad.runner.trained import Checkpoints
+    from zsad.runner.training import Checkpoints
 
 log = logging.getLogger(__name__)
 
@@ -281,7 +281,7 @@ class _Driver:
 
     def _start_ready(self) -> None:
         """Start the shards of every dataset that waits for no training."""
-        from zsad.runner.trained import Checkpoints
+        from zsad.runner.training import Checkpoints
 
         for dataset in [d for d in self._waiting if not self._trainings.get(d)]:
             name = self.plan.auxiliary_name(dataset)

@@ -210,7 +210,7 @@ def _training_identity(plan: Plan, column: Column, dataset: str) -> str:
 
 def _bank_digest(column: Column, index: DatasetIndex, category: str) -> str:
     """The texts of the prompt bank that the column's method reads for a category; '' for none."""
-    kind = getattr(column.config, "bank_kind", "")
+    kind = column.config.prompt_kind
     entry = bank().find(kind, index.categories[category]) if kind else None
     return entry.digest if entry else ""
 
@@ -225,22 +225,28 @@ def fingerprint(
     weights_id: str,
     trained: str,
 ) -> str:
-    """Hash everything that can change a number of the cell; no path, no clock, no batch size."""
+    """Hash everything that can change a number of the cell; no path, no clock, no batch size.
+
+    What came later (keys declared by :func:`zsad.config.added`, a method's revision) is hashed
+    only where it is not at its default: cells that were stored before are still found.
+    """
     settings = cfg.to_dict(request.settings)
     data = {k: settings["data"][k] for k in ("mask_resize", "train_part")}
     backbone = {k: settings["backbone"][k] for k in ("name", "image_size", "precision")}
     identity: Mapping[str, Any] = {
         "version": NUMBERS_VERSION,
         "method": column.entry.name,
-        "config": cfg.to_dict(column.config),
+        "config": cfg.identity(column.config),
         "backbone": backbone,
         "weights": weights_id,
         "data": data,
-        "metrics": settings["metrics"],
+        "metrics": cfg.identity(request.settings.metrics),
         "dataset": [index.spec.name, index.variant, index.fingerprint, category],
         "samples": [s.uid for s in samples],
         "seed": seed if column.seeded else 0,
         "trained": trained,
         "texts": _bank_digest(column, index, category),
     }
-    return cfg.digest(identity, 16)
+    if column.entry.revision > 1:
+        identity = {**identity, "revision": column.entry.revision}
+    return cfg.digest(cfg.merge(identity, cfg.set_later(request.settings)), 16)

@@ -17,12 +17,13 @@ import torch
 
 from zsad import __version__, registry
 from zsad.backbones import Backbone
+from zsad.backbones.devices import choose_device, device_account
 from zsad.errors import CellError, RequestError, ZsadError
-from zsad.runner.execute import Sweep, choose_device, device_account, load_backbone
+from zsad.runner.execute import Sweep, load_backbone
 from zsad.runner.plan import Auxiliary, Plan
 from zsad.runner.request import Column, Request
 from zsad.runner.shards import Shard
-from zsad.runner.trained import Checkpoints, provide
+from zsad.runner.training import Checkpoints, provide
 from zsad.store import ResultStore
 from zsad.types import BackboneInfo
 

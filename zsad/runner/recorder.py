@@ -14,8 +14,9 @@ from zsad.runner.category import Outcome
 from zsad.runner.heads import Head
 from zsad.runner.plan import DatasetPlan
 from zsad.runner.request import Request
+from zsad.scoring import Means
 from zsad.store import ResultStore
-from zsad.types import METRICS, BackboneInfo, CellRecord, Sample
+from zsad.types import BackboneInfo, CellRecord, Sample
 
 
 class Recorder:
@@ -63,7 +64,11 @@ class Recorder:
                 n_normal=result.n_normal,
                 n_anomalous=result.n_anomalous,
                 seconds={k: round(v, 4) for k, v in {**shared, **own}.items()},
-                info={**self.info(dataset, head), "metric_bounds": dict(result.bounds)},
+                info={
+                    **self.info(dataset, head),
+                    "method_info": self.method_info(head, category, outcome.means),
+                    **_details(result),
+                },
             )
             try:
                 # The record comes last: what has a record has everything that belongs to it.
@@ -78,14 +83,12 @@ class Recorder:
     ) -> None:
         """A few-shot method on a dataset without a training part: nothing failed, and there is
         nothing to measure."""
-        settings = self.request.settings.metrics
-        metrics = CategoryMetrics(settings.mode, settings.fpr_limit, settings.aupro_200)
-        names = [*METRICS, *(["pixel_aupro_200"] if settings.aupro_200 else [])]
+        metrics = CategoryMetrics.of(self.request.settings.metrics)
         anomalous = sum(s.label for s in samples)
         outcome = Outcome(head, metrics)
         outcome.result = MetricResult(
-            dict.fromkeys(names),
-            dict.fromkeys(names, "the dataset has no normal training images to refer to"),
+            dict.fromkeys(metrics.names),
+            dict.fromkeys(metrics.names, "the dataset has no normal training images to refer to"),
             len(samples) - anomalous,
             anomalous,
         )
@@ -102,8 +105,11 @@ class Recorder:
             "transductive": entry.transductive,
             "untrained": entry.trained and self.request.untrained,
             "trained_on": head.trained_on,
-            "preset": getattr(head.column.config, "preset", "default"),
-            "config": cfg.to_dict(head.column.config),
+            "preset": head.column.config.preset,
+            "revision": entry.revision,
+            # What the fingerprint covers: a later key at its default is left out here as well, or
+            # tables would part what was stored before and after the key came.
+            "config": cfg.identity(head.column.config),
             "shots": head.method.shots,
             "backbone": backbone.name,
             "weights_source": backbone.weights_source,
@@ -118,10 +124,14 @@ class Recorder:
             "variant": dataset.index.variant,
             "dataset_fingerprint": dataset.index.fingerprint,
             "mask_resize": self.request.settings.data.mask_resize,
-            "metrics": cfg.to_dict(self.request.settings.metrics),
-            "method_info": head.method.run_info(),
-            "boxes": dict(head.boxes.info) if head.boxes else {},
+            "metrics": cfg.identity(self.request.settings.metrics),
+            "boxes": dict(head.scorer.boxes.info) if head.scorer.boxes else {},
         }
+
+    def method_info(self, head: Head, category: str, means: Means) -> dict[str, Any]:
+        """What the method says of itself: of its training, and of this category."""
+        text = head.scorer.text.get(category)
+        return {**head.method.facts, **head.method.run_info(text, means.figures())}
 
     # --------------------------------------------------------------------------- failure
     def fail_rest(self, dataset: DatasetPlan, error: Exception, only: str | None = None) -> None:
@@ -146,3 +156,10 @@ class Recorder:
         if not isinstance(error, ZsadError):
             text = f"{label}: {text}"
         self.store.fail(key, text, type(error).__name__)
+
+
+def _details(result: MetricResult) -> dict[str, Any]:
+    """What a record's ``info`` says of single metrics: error bounds, and values per image in the
+    order of its scores (of metrics that have them)."""
+    per_image = {"metric_per_image": result.per_image} if result.per_image else {}
+    return {"metric_bounds": dict(result.bounds), **per_image}

@@ -13,8 +13,10 @@ from zsad import config as cfg
 from zsad import registry
 from zsad.config import Settings
 from zsad.errors import RequestError, nearest
+from zsad.method_config import MethodConfig
 from zsad.protocols import Protocol, load_protocol
 from zsad.registry import MethodEntry
+from zsad.runner.options import BenchOptions, Names, RunOptions, takes
 
 SECTIONS = ("backbone", "data", "metrics", "run", "ray")
 DEFAULT_BACKBONE = "vit-l-14-336"
@@ -26,19 +28,20 @@ class Column:
 
     ``label`` is the name under which results are stored: the method's name, or for an
     ablation row ``method@row``.  ``checkpoint``: a file given by the user.  ``given``: the keys
-    that were set beyond the method's defaults.
+    that were set beyond the method's defaults.  ``origins``: the layer that set each key.
     """
 
     label: str
     title: str
     entry: MethodEntry
-    config: Any
+    config: MethodConfig
     checkpoint: str | None = None
     given: Mapping[str, Any] = field(default_factory=dict)
+    origins: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def shots(self) -> int:
-        return int(getattr(self.config, "shots", 0))
+        return self.config.shots
 
     @property
     def seeded(self) -> bool:
@@ -48,7 +51,12 @@ class Column:
 
 @dataclass(frozen=True)
 class Request:
-    """A checked request.  ``data_root``: the folder that holds the datasets, or None."""
+    """A checked request.
+
+    ``data_root``: the folder that holds the datasets, or None.  ``options``: as they were given;
+    what they say about the other fields stands there, checked.  ``origins``: the layer that set
+    each key of ``settings``.
+    """
 
     columns: tuple[Column, ...]
     datasets: tuple[str, ...]
@@ -58,11 +66,27 @@ class Request:
     results: Path
     data_root: Path | None = None
     limit: int = 0
-    device: str = "auto"
-    offline: bool = False
-    untrained: bool = False
-    fresh: bool = False
+    options: RunOptions = field(default_factory=RunOptions)
+    origins: Mapping[str, str] = field(default_factory=dict)
     overrides: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def device(self) -> str:
+        return self.options.device
+
+    @property
+    def offline(self) -> bool:
+        return self.options.offline
+
+    @property
+    def untrained(self) -> bool:
+        """Whether trained methods are evaluated in their initial state."""
+        return isinstance(self.options, BenchOptions) and self.options.untrained
+
+    @property
+    def fresh(self) -> bool:
+        """Whether stored cells are computed again."""
+        return isinstance(self.options, BenchOptions) and self.options.fresh
 
 
 def results_dir(value: str | Path | None) -> Path:
@@ -112,7 +136,7 @@ def parse_seeds(value: str | int | Sequence[int] | None, default: Sequence[int])
 
 
 def parse_limit(value: int | str | None) -> int:
-    """A positive number of images per category; None is no limit (0)."""
+    """A positive number of images per category; None (0) means without limit."""
     if value is None:
         return 0
     try:
@@ -126,14 +150,10 @@ def parse_limit(value: int | str | None) -> int:
     return limit
 
 
-def resolve_settings(layers: Sequence[tuple[str, Mapping[str, Any]]]) -> Settings:
+def resolve_settings(layers: Sequence[cfg.Layer]) -> cfg.Resolved[Settings]:
     """Build :class:`Settings` from the section layers; each is checked under its own origin."""
-    for origin, values in layers:
-        cfg.build(Settings, {k: v for k, v in values.items() if k in SECTIONS}, origin=origin)
-    merged = cfg.merge(
-        *({k: v for k, v in values.items() if k in SECTIONS} for _, values in layers)
-    )
-    return cfg.build(Settings, merged, origin=layers[-1][0] if layers else "defaults")
+    chosen = [(o, {k: v for k, v in values.items() if k in SECTIONS}) for o, values in layers]
+    return cfg.resolve(Settings, chosen)
 
 
 def split_layers(
@@ -192,53 +212,42 @@ def make_column(
             if checkpoint and not Path(checkpoint).is_file():
                 raise RequestError(f"{entry.name}.checkpoint={checkpoint} ({origin}): no such file")
         kept.append((origin, {k: v for k, v in values.items() if k != "checkpoint"}))
-    config = entry.resolve(*kept)
-    given = cfg.merge(*(values for _, values in kept)) if kept else {}
-    return Column(label or entry.name, title or entry.title, entry, config, checkpoint, given)
+    found = entry.resolved(*kept)
+    given = cfg.merge(*(values for _, values in kept))
+    return Column(
+        label or entry.name,
+        title or entry.title,
+        entry,
+        found.value,
+        checkpoint,
+        given,
+        found.origins,
+    )
 
 
-def build_request(
-    *,
-    methods: str | Sequence[str] | None,
-    datasets: str | Sequence[str] | None,
-    protocol: str | None = None,
-    backbone: str | None = None,
-    weights: str | None = None,
-    data: str | Path | None = None,
-    results: str | Path | None = None,
-    seeds: str | int | Sequence[int] | None = None,
-    limit: int | str | None = None,
-    device: str = "auto",
-    offline: bool = False,
-    untrained: bool = False,
-    fresh: bool = False,
-    ray_address: str | None = None,
-    config_file: str | Path | None = None,
-    overrides: Sequence[str] | Mapping[str, Any] = (),
-) -> Request:
+@takes(BenchOptions)
+def build_request(options: BenchOptions) -> Request:
+    """The request of a sweep; see :func:`request_of`."""
+    return request_of(options, options.methods, options.datasets)
+
+
+def request_of(options: RunOptions, methods: Names | None, datasets: Names | None) -> Request:
     """Layer and check everything that can be checked without torch and without data.
 
     Raises :class:`RequestError`: nothing has been run then.
     """
     from zsad.data.catalog import select_datasets
 
-    proto = load_protocol(protocol or "default")
-    layers: list[tuple[str, Mapping[str, Any]]] = []
+    if options.plugins:
+        registry.add_plugins(options.plugins)
+    proto = load_protocol(options.protocol or "default")
+    layers: list[cfg.Layer] = []
     layers.append((f"protocol {proto.name}", cfg.merge(proto.settings, proto.overrides)))
-    if config_file:
-        layers.append((str(config_file), cfg.read_yaml(config_file)))
-    from_line = (
-        dict(overrides) if isinstance(overrides, Mapping) else cfg.parse_dotlist(list(overrides))
-    )
-    flags: dict[str, Any] = {}
-    if backbone:
-        flags["name"] = backbone
-    if weights:
-        flags["weights"] = str(weights)
-    named: dict[str, Any] = {"backbone": flags} if flags else {}
-    if ray_address:
-        named["ray"] = {"address": ray_address}
-    layers.append((COMMAND_LINE, cfg.merge(named, from_line)))
+    if options.config:
+        layers.append((str(options.config), cfg.read_yaml(options.config)))
+    given = options.overrides
+    from_line = dict(given) if isinstance(given, Mapping) else cfg.parse_dotlist(list(given))
+    layers.append((COMMAND_LINE, cfg.merge(_named(options), from_line)))
 
     entries = registry.select_methods(methods or proto.methods)
     per_method = split_layers(layers, [e.name for e in entries])
@@ -246,31 +255,37 @@ def build_request(
     columns: list[Column] = []
     for entry in entries:
         rows = [r for r in proto.rows if r.method == entry.name]
-        if rows:
-            for row in rows:
-                layer = (f"protocol {proto.name}, row {row.label}", row.overrides)
-                columns.append(
-                    make_column(
-                        entry,
-                        [*per_method[entry.name], layer],
-                        f"{entry.name}@{row.slug}",
-                        f"{entry.title}: {row.label}",
-                    )
+        for row in rows:
+            layer = (f"protocol {proto.name}, row {row.label}", row.overrides)
+            columns.append(
+                make_column(
+                    entry,
+                    [*per_method[entry.name], layer],
+                    f"{entry.name}@{row.slug}",
+                    f"{entry.title}: {row.label}",
                 )
-        else:
+            )
+        if not rows:
             columns.append(make_column(entry, per_method[entry.name]))
     return Request(
         columns=tuple(columns),
         datasets=tuple(select_datasets(datasets or proto.datasets)),
-        settings=settings,
+        settings=settings.value,
         protocol=proto,
-        seeds=parse_seeds(seeds, proto.seeds),
-        results=results_dir(results),
-        data_root=data_root(data),
-        limit=parse_limit(limit),
-        device=device,
-        offline=offline,
-        untrained=untrained,
-        fresh=fresh,
+        seeds=parse_seeds(options.seeds, proto.seeds),
+        results=results_dir(options.results),
+        data_root=data_root(options.data_root),
+        limit=parse_limit(options.limit),
+        options=options,
+        origins=settings.origins,
         overrides=from_line,
     )
+
+
+def _named(options: RunOptions) -> dict[str, Any]:
+    """The settings that have an option of their own."""
+    backbone = {"name": options.backbone, "weights": options.weights}
+    found: dict[str, Any] = {"backbone": {k: str(v) for k, v in backbone.items() if v}}
+    if isinstance(options, BenchOptions) and options.ray_address:
+        found["ray"] = {"address": options.ray_address}
+    return found

@@ -8,14 +8,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from zsad.io import atomic_write_text
+from zsad.metrics import spec
 from zsad.store import ResultStore
 from zsad.tables.board import Board, Row, boards, parted
-from zsad.tables.build import KINDS, dataset_page, overview
+from zsad.tables.build import dataset_page, overview
 from zsad.tables.compare import comparison, elsewhere, published_only
 from zsad.tables.formats import FORMATS, markdown
 from zsad.tables.model import Page
 from zsad.tables.shots import ablation_pages, few_shot_page
-from zsad.tables.statistics import CI_NOTE, METRICS, TEST_NOTE, intervals
+from zsad.tables.statistics import CI_NOTE, TEST_NOTE, intervals
 from zsad.tables.statistics import significance as tests
 
 MOST_FAILURES = 10  # named in a footnote
@@ -26,7 +27,7 @@ def pages(
 ) -> list[Page]:
     """All pages: per backbone the overview, one page per dataset, few-shot and ablation pages.
 
-    The rows of an ablation have a page of their own and are no columns of the others.
+    The rows of an ablation have a page of their own and are not columns of the others.
     ``published``: with tables of measured, published and difference; ``ci``: with bootstrap
     intervals, ``significance``: with paired tests, both on the pages of datasets.
     """
@@ -103,7 +104,7 @@ def _extended(
     """The page with the tables that are made on request."""
     tables, notes = list(page.tables), list(page.notes)
     if with_published:
-        found, remarks = comparison(board, KINDS, row)
+        found, remarks = comparison(board, row)
         only = published_only(board.rows, every=True) if row is None else published_only([row])
         tables += [*found, *([only] if only else [])]
         notes += remarks
@@ -111,7 +112,11 @@ def _extended(
         notes.append(elsewhere())
     if row is not None:
         for make, note in [(intervals, CI_NOTE)] * with_ci + [(tests, TEST_NOTE)] * with_tests:
-            made = [t for metric in METRICS if (t := make(store, board, row, metric)) is not None]
+            made = [
+                t
+                for metric in spec.resampled()
+                if (t := make(store, board, row, metric)) is not None
+            ]
             tables += made
             notes += [note] if made else []
     return replace(page, tables=tuple(tables), notes=tuple(notes))

@@ -128,7 +128,8 @@ def backbone_of(record: CellRecord) -> tuple[str, str]:
 def setting_of(record: CellRecord) -> str:
     """A digest of everything that must be equal among the records behind one mean."""
     trained_on = trained_on_of(record)
-    return digest([[record.info.get(k) for k in SETTINGS], trained_on])
+    revision = record.info.get("revision") or 1  # records of the first one may not name it
+    return digest([[record.info.get(k) for k in SETTINGS], trained_on, revision])
 
 
 def trained_on_of(record: CellRecord) -> str:

@@ -6,26 +6,20 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 from typing import Any
 
+from zsad.metrics import spec
+from zsad.results.aggregate import (
+    NOT_COMPUTED,
+    UNDEFINED,
+    Figure,
+    of_category,
+    over_categories,
+    over_datasets,
+    ranks,
+)
 from zsad.store import safe_name
 from zsad.tables.board import Board, Column, Row, settings_by_column, trained_on_of
-from zsad.tables.figures import Figure, of_category, over_categories, over_datasets, ranks
 from zsad.tables.model import Cell, Line, Page, Span, Table
 
-# name, title, metrics; the first two have the form of the papers' tables
-KINDS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
-    ("image", "Image level (AUROC, AP)", ("image_auroc", "image_ap")),
-    ("pixel", "Pixel level (AUROC, AUPRO)", ("pixel_auroc", "pixel_aupro")),
-    (
-        "further",
-        "Further metrics (image F1-max, pixel AP, pixel F1-max)",
-        ("image_f1max", "pixel_ap", "pixel_f1max"),
-    ),
-)
-STEPS_200 = (
-    "pixel-200",
-    "Pixel level (AUPRO in 200 steps, the released repositories' approximation)",
-    ("pixel_aupro_200",),
-)
 DOMAINS = ("industrial", "medical")
 LEGEND = {
     "†": "† in its initial state, not trained",
@@ -77,16 +71,13 @@ def dataset_page(board: Board, row: Row) -> Page:
 
 
 # ------------------------------------------------------------------------------- figures
-def _kinds(board: Board) -> list[tuple[str, str, tuple[str, ...]]]:
-    """The kinds of tables of which at least one figure is defined (always the image level)."""
-    measured = {"image_auroc"} | {
-        metric
-        for cells in board.cells.values()
-        for record in cells.values()
-        for metric, value in record.metrics.items()
-        if value is not None
-    }
-    return [kind for kind in (*KINDS, STEPS_200) if measured & set(kind[2])]
+def _kinds(board: Board) -> list[spec.Grouped]:
+    """The tables of which at least one figure is defined (always the first, the image level)."""
+    records = [record for cells in board.cells.values() for record in cells.values()]
+    held = {metric for record in records for metric in record.metrics}
+    defined = {m for record in records for m, v in record.metrics.items() if v is not None}
+    first, *others = spec.tables(held)
+    return [first, *(table for table in others if defined & set(table.metrics))]
 
 
 def _dataset_figures(board: Board, row: Row) -> Figures:
@@ -142,7 +133,7 @@ def _line(
 def _cell(figures: Sequence[Figure], places: Sequence[int]) -> Cell:
     """``(74.1, 87.6)``, followed by the counts where something is missing behind a mean."""
     if all(f.value is None for f in figures) and figures[0].of <= 1:
-        return (Span("–"),)
+        return (Span(_all_of({f.text for f in figures})),)
     spans = [Span(f.text, place) for f, place in zip(figures, places)]
     out: list[Span] = [] if len(spans) == 1 else [Span("(")]
     for i, span in enumerate(spans):
@@ -152,6 +143,11 @@ def _cell(figures: Sequence[Figure], places: Sequence[int]) -> Cell:
         counts = ", ".join(dict.fromkeys(str(f.count) for f in figures))
         out.append(Span(f" [{counts} of {figures[0].of}]"))
     return tuple(out)
+
+
+def _all_of(texts: set[str]) -> str:
+    """One word for figures without a value: that they were not computed only if all were not."""
+    return texts.pop() if len(texts) == 1 else UNDEFINED
 
 
 def _data(
@@ -184,6 +180,7 @@ def notes(board: Board, dataset: str | None = None) -> tuple[str, ...]:
         *banner(board),
         "Figures in percent; best bold, second underlined, among zero-shot columns with the "
         "same count behind them; – undefined; [n of m] where a mean lacks categories or datasets.",
+        *not_computed(board),
     ]
     signs = "".join(c.markers for c in board.columns)
     out += [f"{text}." for sign, text in LEGEND.items() if sign in signs]
@@ -195,6 +192,21 @@ def notes(board: Board, dataset: str | None = None) -> tuple[str, ...]:
         if dataset is None or what.endswith(f" on {dataset}"):
             out.append(f"Left out: {count} records of {what} with other settings than the newest.")
     return tuple(out)
+
+
+def not_computed(board: Board) -> list[str]:
+    """The sentence about records without a metric that others of the board hold, if there are."""
+    labels = {column.label for column in board.columns}
+    held = {
+        frozenset(record.metrics)
+        for (label, _), cells in board.cells.items()
+        for record in cells.values()
+        if label in labels
+    }
+    shown = {m for table in spec.tables(set().union(*held)) for m in table.metrics}
+    if all(shown <= names for names in held):
+        return []
+    return [f'"{NOT_COMPUTED}": the records were made without this metric.']
 
 
 def banner(board: Board) -> list[str]:

@@ -8,9 +8,17 @@ from functools import cache
 from typing import Any, Literal
 
 from zsad import registry
+from zsad.metrics import spec
 from zsad.published import MEAN, Published, Reference
+from zsad.results.aggregate import (
+    NOT_COMPUTED,
+    PLACES,
+    UNDEFINED,
+    Figure,
+    of_category,
+    over_categories,
+)
 from zsad.tables.board import Board, Column, Row
-from zsad.tables.figures import PLACES, Figure, of_category, over_categories
 from zsad.tables.model import Cell, Line, Span, Table
 from zsad.types import CellRecord
 
@@ -19,8 +27,6 @@ LEGEND = (
     "Published beside measured: Δ = measured minus published, in points; ≈ protocols differ in "
     "part, ≠ not comparable; – nothing published or measured."
 )
-Kind = tuple[str, str, tuple[str, ...]]
-STEPS = "pixel_aupro_200"
 SEVERE = ("backbone", "only ", "not trained", "random", "demonstration")
 
 
@@ -60,9 +66,7 @@ def label_of(record: CellRecord) -> str:
     return record.method if row or plain else f"{method}@{preset}"
 
 
-def comparison(
-    board: Board, kinds: Sequence[Kind], row: Row | None = None
-) -> tuple[list[Table], list[str]]:
+def comparison(board: Board, row: Row | None = None) -> tuple[list[Table], list[str]]:
     """Tables of measured, published and difference, and the notes that they need.
 
     By dataset, or by category where ``row`` names the dataset.  Methods without a published
@@ -71,9 +75,7 @@ def comparison(
     published = _published()
     tables: list[Table] = []
     points: dict[str, dict[str, None]] = {}
-    for name, title, metrics in kinds:
-        if metrics == ("pixel_aupro_200",):
-            continue  # stands beside pixel_aupro
+    for name, title, metrics in spec.tables():  # without those that stand beside another
         entries = _entries(board, row)
         found = {
             (label, column.label): [
@@ -135,7 +137,7 @@ def published_only(rows: Sequence[Row], every: bool = False) -> Table | None:
         if value.dataset in titles and value.category == MEAN:
             key = (value.name, value.dataset, value.source)
             blocks.setdefault(key, {}).setdefault(value.metric, value)
-    metrics = ("image_auroc", "image_ap", "pixel_auroc", "pixel_aupro")
+    metrics = [m.name for m in spec.headline()]
     for (name, dataset, source), values in sorted(blocks.items()):
         cells = [(Span(_number(values.get(m))),) for m in metrics]
         reason = _published().not_hosted[name]
@@ -160,7 +162,7 @@ def published_only(rows: Sequence[Row], every: bool = False) -> Table | None:
                 lines.append(Line(name, (*empty, (Span(where),))))
     if not lines:
         return None
-    heads = ("image AUROC", "image AP", "pixel AUROC", "pixel AUPRO", "source; why not hosted")
+    heads = (*(m.full_title for m in spec.headline()), "source; why not hosted")
     title = "Published only: systems that are not hosted here"
     return Table("published-only", title, "system, dataset", heads, tuple(lines), (), tuple(data))
 
@@ -193,8 +195,8 @@ def _triple(
     if not cells:
         return Figure(None), None, None
     record = next(iter(cells.values()))
-    steps = metric == "pixel_aupro" and record.metrics.get(STEPS) is not None
-    own = STEPS if steps else metric
+    same = spec.same_quantity(metric)
+    own = same if record.metrics.get(same) is not None else metric
     if category == MEAN:
         row = next(r for r in board.rows if r.name == dataset)
         figure = over_categories(cells, own, row.categories)
@@ -245,8 +247,8 @@ def _data(label: str, column: Column, metric: str, triple: Triple) -> dict[str, 
 
 
 def _join(texts: Sequence[str]) -> str:
-    if all(t == "–" for t in texts):
-        return "–"
+    if len(set(texts)) == 1 and texts[0] in (UNDEFINED, NOT_COMPUTED):
+        return texts[0]
     return texts[0] if len(texts) == 1 else f"({', '.join(texts)})"
 
 

@@ -7,25 +7,25 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from zsad.errors import ZsadError
+from zsad.metrics import spec
 from zsad.protocols import load_protocol
 from zsad.published import MEAN, Published
+from zsad.results.aggregate import Figure, over_categories, ranks
 from zsad.store import StoredCell, safe_name
 from zsad.tables.board import GROUP_ORDER, Board, Cells, Row, backbone_of, setting_of
-from zsad.tables.build import banner, conditions
-from zsad.tables.figures import Figure, over_categories, ranks
+from zsad.tables.build import banner, conditions, not_computed
 from zsad.tables.model import Cell, Line, Page, Span, Table
 
-LEVELS = (
-    ("image", "Image level", ("image_auroc", "image_ap", "image_f1max")),
-    ("pixel", "Pixel level", ("pixel_auroc", "pixel_aupro", "pixel_f1max")),
-)
-HEADS = {"auroc": "AUROC", "ap": "AP", "f1max": "F1-max", "aupro": "AUPRO"}
+LEVELS: tuple[tuple[spec.Level, str], ...] = (("image", "Image level"), ("pixel", "Pixel level"))
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A line to come: ``label`` and ``method`` (empty: no such column) as printed, ``block``: the
-    lines that compete for best and second, ``printed``: its name among published figures."""
+    """One line of a table, before its figures are filled in.
+
+    ``label`` and ``method`` (empty: no such column) as printed; ``block``: the lines that compete
+    for best and second; ``printed``: its name among published figures.
+    """
 
     label: str
     method: str = ""
@@ -72,6 +72,7 @@ def few_shot_page(
         *banner(board),
         f"Figures in percent; mean ± standard deviation over the seeds {', '.join(map(str, seeds))}"
         "; best bold, second underlined, for each number of shots; – undefined.",
+        *not_computed(used),
         *conditions(used),
     ]
     notes += ["Lines marked (published) are printed in the papers."] if published else []
@@ -101,7 +102,7 @@ def ablation_pages(board: Board, published: bool = False) -> list[Page]:
         name = f"{safe_name(board.name)}/ablation-{safe_name(protocol)}"
         used = replace(board, columns=[c for c in board.columns if c.label in titles])
         how = "Figures in percent, in the order of the protocol; – undefined."
-        notes = (*banner(board), how, *conditions(used))
+        notes = (*banner(board), how, *not_computed(used), *conditions(used))
         pages.append(Page(name, title, tuple(tables), notes))
     return pages
 
@@ -136,7 +137,8 @@ def _tables(
     chosen = [i for i in range(len(board.rows)) if any(cells[i] for cells in entries.values())]
     rows = [board.rows[i] for i in chosen]
     tables = []
-    for level, heading, metrics in LEVELS:
+    for level, heading in LEVELS:
+        metrics = spec.few_shot(level)
         where = [(i, board.rows[i], metric) for i in chosen for metric in metrics]
         figures = {
             entry: [over_categories(cells[i], m, row.categories) for i, row, m in where]
@@ -154,7 +156,7 @@ def _tables(
             data += [_data(entry, row, m, f) for (_, row, m), f in zip(where, line)]
             if entry.printed and (printed := _printed(entry.printed, rows, metrics)):
                 lines.append(_line(entry, printed, " (published)"))
-        heads = (*corners[1:], *(HEADS[m.partition("_")[2]] for _, _, m in where))
+        heads = (*corners[1:], *(spec.METRICS[m].title for _, _, m in where))
         titles = (f"{row.title} ({len(row.categories)})" for row in rows)
         groups = (*(("", 1) for _ in corners[1:]), *((title, len(metrics)) for title in titles))
         tables.append(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
+from zsad.metrics.spec import METRICS, resampled
 from zsad.store import ResultStore, key_of
 from zsad.tables.board import Board, Column, Row
 from zsad.tables.model import Line, Span, Table
@@ -17,11 +18,8 @@ if TYPE_CHECKING:
 
     from zsad.metrics.stats import ImageMetric, Interval
 
-# The room of metrics imports torch, and a command line that only lists things must not:
-# it is imported where figures are computed.
-
-# Of image scores, which are all that the store keeps of single images.
-METRICS: dict[ImageMetric, str] = {"image_auroc": "image AUROC", "image_ap": "image AP"}
+# What computes metrics needs scipy or torch, and a command line that only lists things must not
+# wait for them: it is imported where figures are computed.
 
 CI_NOTE = (
     "Intervals: 95 %, 2,000 bootstrap resamples of the images of each class, first seed; those "
@@ -46,9 +44,7 @@ class Comparison:
     categories: int
 
 
-def intervals(
-    store: ResultStore, board: Board, row: Row, metric: ImageMetric = "image_auroc"
-) -> Table | None:
+def intervals(store: ResultStore, board: Board, row: Row, metric: ImageMetric) -> Table | None:
     """An image metric with its interval, by category and method; None without stored scores."""
     lines, data = [], []
     found: dict[str, list[Interval | None]] = {}
@@ -64,13 +60,11 @@ def intervals(
         )
         data += [_interval_data(label, c, i, metric) for c, i in zip(board.columns, line)]
     heads = tuple(c.head for c in board.columns)
-    title = f"{row.title}: {METRICS[metric]} with 95 % intervals"
+    title = f"{row.title}: {METRICS[metric].full_title} with 95 % intervals"
     return Table(_name("ci", metric), title, "category", heads, tuple(lines), (), tuple(data))
 
 
-def significance(
-    store: ResultStore, board: Board, row: Row, metric: ImageMetric = "image_auroc"
-) -> Table | None:
+def significance(store: ResultStore, board: Board, row: Row, metric: ImageMetric) -> Table | None:
     """Paired tests of every two methods on a dataset; None without two methods' scores."""
     tests = compare(store, board, row, metric)
     if not tests:
@@ -94,15 +88,13 @@ def significance(
             }
         )
     heads = ("difference", "p", "p (Holm)", "categories")
-    title = f"{row.title}: paired tests of {METRICS[metric]}"
+    title = f"{row.title}: paired tests of {METRICS[metric].full_title}"
     return Table(
         _name("significance", metric), title, "methods", heads, tuple(lines), (), tuple(data)
     )
 
 
-def compare(
-    store: ResultStore, board: Board, row: Row, metric: ImageMetric = "image_auroc"
-) -> list[Comparison]:
+def compare(store: ResultStore, board: Board, row: Row, metric: ImageMetric) -> list[Comparison]:
     """Test every two methods on the images that both scored; Holm over all pairs."""
     scores = {
         (c.label, category): found
@@ -148,8 +140,8 @@ def _scores(
 
 
 def _name(kind: str, metric: ImageMetric) -> str:
-    """``ci`` for the first metric, ``ci-image_ap`` for the other."""
-    return kind if metric == next(iter(METRICS)) else f"{kind}-{metric}"
+    """``ci`` for the first metric, ``ci-METRIC`` for others."""
+    return kind if metric == next(iter(resampled())) else f"{kind}-{metric}"
 
 
 def _interval(

@@ -6,13 +6,14 @@ of a method by what it depends on.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from zsad import names_on_demand
 
 if TYPE_CHECKING:
     from zsad.training.callback import Progress
     from zsad.training.engine import fit
-    from zsad.training.provision import ensure_trained, follower, guard
+    from zsad.training.provision import ensure_trained
     from zsad.training.run import FitOptions, TrainResult
 
 _PUBLIC = {
@@ -21,14 +22,8 @@ _PUBLIC = {
     "TrainResult": "zsad.training.run",
     "ensure_trained": "zsad.training.provision",
     "fit": "zsad.training.engine",
-    "follower": "zsad.training.provision",
-    "guard": "zsad.training.provision",
 }
 
-__all__ = ["FitOptions", "Progress", "TrainResult", "ensure_trained", "fit", "follower", "guard"]
+__all__ = ["FitOptions", "Progress", "TrainResult", "ensure_trained", "fit"]
 
-
-def __getattr__(name: str) -> Any:
-    if name in _PUBLIC:
-        return getattr(import_module(_PUBLIC[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = names_on_demand(__name__, _PUBLIC)

@@ -9,17 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from zsad import torchvision_compat
-
-torchvision_compat.ensure()  # lightning imports torchvision
-
-# ruff: noqa: E402
-import lightning
 import torch
-from lightning.pytorch.loggers import Logger
 
 from zsad.errors import CellError
 from zsad.method import Method, TrainPhase
+from zsad.torchvision_compat import lightning
 from zsad.training.state import TrainState, random_state, restore_random, save_state
 
 log = logging.getLogger(__name__)
@@ -134,7 +128,7 @@ class Bookkeeping(lightning.Callback):
         steps = max(1, state.steps)
         means = torch.tensor([v / steps for v in state.sums.values()], dtype=torch.float64)
         if trainer.world_size > 1:
-            means = trainer.strategy.reduce(means.to(module.device), reduce_op="mean").cpu()  # type: ignore[union-attr]
+            means = trainer.strategy.reduce(means.to(module.device), reduce_op="mean").cpu()
         row = {
             "phase": self.phase.name,
             "epoch": state.epoch + 1,
@@ -170,7 +164,9 @@ class Bookkeeping(lightning.Callback):
         self._saved = self._tick = time.monotonic()
 
 
-def log_row(loggers: Sequence[Logger], row: Mapping[str, Any], step: int) -> None:
+def log_row(
+    loggers: Sequence[lightning.pytorch.loggers.Logger], row: Mapping[str, Any], step: int
+) -> None:
     """Hand one epoch's means to the loggers; ``step`` counts epochs over all phases."""
     values = {f"{row['phase']}/{k}": float(v) for k, v in row.items() if k != "phase"}
     for logger in loggers:

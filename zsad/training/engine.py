@@ -24,7 +24,7 @@ from zsad.data.index import DatasetIndex
 from zsad.errors import RequestError
 from zsad.features import SCRATCH, FeatureStore
 from zsad.io import remove_scratch
-from zsad.method import Method, feature_request
+from zsad.method import AnyMethod, feature_request
 from zsad.training.identity import trained_on, training_identity
 from zsad.training.images import TrainingImages, default_store
 from zsad.training.run import Captions, FitOptions, MethodRun, TrainResult
@@ -34,7 +34,7 @@ CACHE = "cache"  # folder of features beside the checkpoints, while something is
 
 
 def fit(
-    methods: Sequence[Method],
+    methods: Sequence[AnyMethod],
     index: DatasetIndex,
     backbone: Backbone,
     *,
@@ -85,7 +85,9 @@ def fit(
             seed=seed,
             trained_on=data,
             captions=captions,
-            identity=training_identity(method.name, method.config, backbone, settings, data, seed),
+            identity=training_identity(
+                method.name, method.config, backbone, settings, data, seed, method.revision
+            ),
         )
         for method, path in zip(methods, targets)
     ]

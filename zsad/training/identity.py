@@ -11,6 +11,7 @@ from zsad.checkpoints import TrainedOn
 from zsad.config import Settings
 from zsad.data.index import DatasetIndex
 from zsad.knowledge.answers import AnswerStore, answers_root
+from zsad.method_config import MethodConfig
 from zsad.prompts import bank
 from zsad.types import Sample
 
@@ -20,14 +21,24 @@ TRAINING_VERSION = 1
 
 def training_identity(
     name: str,
-    config: Any,
+    config: MethodConfig,
     backbone: Backbone,
     settings: Settings,
     data: TrainedOn,
     seed: int,
+    revision: int = 1,
 ) -> str:
-    """Hash everything that changes the trained state; no path, no clock, no device."""
+    """Hash everything that changes the trained state; no path, no clock, no device.
+
+    What came later (keys declared by :func:`zsad.config.added`, the method's ``revision``) is
+    hashed only where it is not at its default: states that were trained before are still found.
+    """
     info = backbone.info
+    later: dict[str, Any] = {"revision": revision} if revision > 1 else {}
+    # Settings of metrics come after training.
+    settings_later = {k: v for k, v in cfg.set_later(settings).items() if k != "metrics"}
+    if settings_later:
+        later["settings"] = settings_later
     return cfg.digest(
         {
             "version": TRAINING_VERSION,
@@ -42,26 +53,27 @@ def training_identity(
             "samples": list(data.uids),
             "seed": seed,
             **knowledge(config, data),
+            **later,
         },
         16,
     )
 
 
-def knowledge(config: Any, data: TrainedOn) -> dict[str, Any]:
+def knowledge(config: MethodConfig, data: TrainedOn) -> dict[str, Any]:
     """Texts that training reads besides the samples: of the prompt bank, of a vision model.
 
-    A config class names its kind of bank texts in ``bank_kind`` and, as ``caption_source``, where
+    A config class names its kind of bank texts in ``prompt_kind`` and, as ``caption_source``, where
     sentences about images come from.  Those written from the annotation follow from the samples.
     """
     found: dict[str, Any] = {}
-    kind = getattr(config, "bank_kind", "")
+    kind = config.prompt_kind
     if kind:
         found["texts"] = sorted(
             e.digest
             for e in bank().entries(kind)
             if e.dataset == data.dataset or e.category in data.categories
         )
-    if getattr(config, "caption_source", "off") in ("endpoint", "auto"):
+    if config.caption_source in ("endpoint", "auto"):
         answers = AnswerStore(answers_root()).images()
         if answers:
             found["answers"] = sorted(r["sha256"] for r in answers.values())
@@ -80,13 +92,13 @@ def trained_on(index: DatasetIndex, samples: Sequence[Sample], part: str) -> Tra
     )
 
 
-def training_config(config: Any) -> dict[str, Any]:
+def training_config(config: MethodConfig) -> dict[str, Any]:
     """Return a method's config without the keys that only inference reads.
 
     A config class names those (or groups of them) in ``inference_only``.
     """
-    values = cfg.to_dict(config)
-    for dotted in getattr(type(config), "inference_only", ()):
+    values = cfg.identity(config)
+    for dotted in config.inference_only:
         _drop(values, dotted.split("."))
     return values
 

@@ -53,7 +53,7 @@ def ensure_trained(
         checkpoint_path(
             root,
             entry.name,
-            training_identity(entry.name, config, backbone, settings, data, seed),
+            training_identity(entry.name, config, backbone, settings, data, seed, entry.revision),
         )
         for entry, config in wanted
     ]

@@ -11,32 +11,25 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from zsad import torchvision_compat
-
-torchvision_compat.ensure()  # lightning imports torchvision
-
-# ruff: noqa: E402
-import lightning
 import torch
-from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
-from lightning.pytorch.utilities import rank_zero_only
 
 from zsad import checkpoints
 from zsad.backbones import Backbone
 from zsad.backbones.memory import is_out_of_memory
 from zsad.errors import CellError, RequestError
 from zsad.knowledge.captions import captions_for
-from zsad.method import Method, TrainPhase
+from zsad.method import AnyMethod, TrainingInput, TrainPhase
+from zsad.torchvision_compat import lightning
 from zsad.training.callback import Bookkeeping, Progress, log_row
 from zsad.training.images import TrainingImages
 from zsad.training.schedule import cut, derive, share, shuffled
 from zsad.training.state import TrainState, load_state
-from zsad.types import Category, FeatureRequest, ImageFeatures, Sample, ScoreContext, TrainBatch
+from zsad.types import Category, FeatureRequest, Sample, ScoreContext
 
 log = logging.getLogger(__name__)
 RESUME = "resume.pt"  # the state of an unfinished training, in a folder named like its checkpoint
-Batch = tuple[ImageFeatures, TrainBatch, ScoreContext]
-# (training samples, source, normal images too) -> sentences by category; see Method.caption_source
+# (training samples, source, normal images too) -> sentences by category; the source is one of
+# MethodConfig.caption_source
 Captions = Callable[[Sequence[Sample], str, bool], Mapping[str, Sequence[str]]]
 
 
@@ -73,7 +66,7 @@ class TrainResult:
 class MethodRun:
     """Everything that the training of one method needs."""
 
-    method: Method
+    method: AnyMethod
     path: Path
     request: FeatureRequest
     categories: Mapping[str, Category]
@@ -92,6 +85,7 @@ class MethodRun:
         if found.meta is None or found.meta.identity != self.identity:
             return None
         self.method.load_state_dict(found.state)
+        self.method.facts = dict(found.meta.facts)
         self.method.to(self.backbone.device).eval()
         return TrainResult(self.method.name, self.path, reused=True)
 
@@ -120,14 +114,16 @@ class MethodRun:
             self._run_phase(phases[number], state, images, company, loggers, options, resume_file)
             state.epoch, state.steps, state.optimizer, state.random = 0, 0, None, []
         method.phase = ""
+        method.facts = method.training_facts(state.history)
         method.to(self.backbone.device).eval()
-        if getattr(rank_zero_only, "rank", 0) == 0:
+        if getattr(lightning.pytorch.utilities.rank_zero_only, "rank", 0) == 0:
             meta = checkpoints.describe(
                 method,
                 seed=self.seed,
                 epochs=sum(p.epochs for p in phases),
                 trained_on=self.trained_on,
                 identity=self.identity,
+                facts=method.facts,
             )
             checkpoints.save(self.path, method.trained_state(), meta)
             resume_file.unlink(missing_ok=True)
@@ -135,14 +131,15 @@ class MethodRun:
 
     def _begin(self) -> None:
         """Let the method prepare what depends on the training set as a whole."""
-        method, source = self.method, self.method.caption_source
+        method, config = self.method, self.method.config
+        source = config.caption_source
         method.to(self.backbone.device)
         sentences: Mapping[str, Sequence[str]] = {}
         if source != "off":
             if self.captions is not None:
-                sentences = self.captions(self.samples, source, method.caption_all)
+                sentences = self.captions(self.samples, source, config.caption_all)
             else:
-                sentences = captions_for(method, self.samples, self.categories)
+                sentences = captions_for(config, self.samples, self.categories, config.prompt_kind)
         method.begin_training(
             [self.categories[c] for c in self.trained_on.categories],
             sentences,
@@ -155,7 +152,7 @@ class MethodRun:
         state: TrainState,
         images: TrainingImages,
         company: FeatureRequest,
-        loggers: list[Logger],
+        loggers: list[lightning.pytorch.loggers.Logger],
         options: FitOptions,
         resume_file: Path,
     ) -> None:
@@ -210,7 +207,7 @@ class MethodRun:
             raise KeyboardInterrupt  # nothing unfinished may pass for a trained state
 
 
-def _fit(trainer: lightning.Trainer, method: Method, data: PhaseData) -> None:
+def _fit(trainer: lightning.Trainer, method: AnyMethod, data: PhaseData) -> None:
     """Run Lightning; Ctrl-C comes out as what it is, not as an exit with SIGINT ignored."""
     before = signal.getsignal(signal.SIGINT)
     try:
@@ -296,11 +293,11 @@ class PhaseData(lightning.LightningDataModule):
         trainer = self._trainer
         return share(batches, trainer.global_rank, trainer.world_size)
 
-    def assemble(self, samples: Sequence[Sample]) -> Batch:
+    def assemble(self, samples: Sequence[Sample]) -> TrainingInput:
         """Return features, targets and context of some samples."""
         run = self.run
         features, targets = self.images.batch(samples, self.company, run.request.taps)
-        context = ScoreContext(
+        context: ScoreContext[Any] = ScoreContext(
             categories=[run.categories[s.category] for s in samples],
             text={},
             text_encoder=run.backbone.text_encoder(run.request.variant),
@@ -329,18 +326,18 @@ class EpochBatches:
     def __len__(self) -> int:
         return len(self.batches)
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[TrainingInput]:
         return (self.data.assemble(samples) for samples in self.batches)
 
 
-def make_loggers(kind: str, folder: Path) -> list[Logger]:
+def make_loggers(kind: str, folder: Path) -> list[lightning.pytorch.loggers.Logger]:
     """Return Lightning loggers that write below ``folder``."""
-    loggers: list[Logger] = []
+    loggers: list[lightning.pytorch.loggers.Logger] = []
     if kind in ("auto", "csv"):
-        loggers.append(CSVLogger(folder, name="", version=""))
+        loggers.append(lightning.pytorch.loggers.CSVLogger(folder, name="", version=""))
     board = any(importlib.util.find_spec(m) for m in ("tensorboard", "tensorboardX"))
     if kind == "tensorboard" or (kind == "auto" and board):
-        loggers.append(TensorBoardLogger(folder, name="", version=""))
+        loggers.append(lightning.pytorch.loggers.TensorBoardLogger(folder, name="", version=""))
     return loggers
 
 

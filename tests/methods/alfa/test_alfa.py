@@ -19,7 +19,14 @@ from zsad.methods.alfa.config import OWN_READINGS
 from zsad.methods.alfa.method import CLS, Alfa, PromptFeatures
 from zsad.methods.alfa.prompts import PromptSet
 from zsad.methods.winclip.method import WinClip
-from zsad.types import Category, ImageFeatures, ScoreContext, Tap
+from zsad.scoring import Means
+from zsad.types import (
+    Category,
+    ImageFeatures,
+    ScoreContext,
+    Scored,
+    Tap,
+)
 from zsad.windows import coverage, window_grid, window_patches, window_region
 
 D, E, GRID = 10, 8, (6, 6)
@@ -199,7 +206,13 @@ def test_a_planted_window_lights_up_where_it_is(planted: int) -> None:
     assert left <= (col + 0.5) / 60 <= right
     assert top <= (row + 0.5) / 60 <= bottom
     (reasons,) = alfa.explain(
-        features, scores, maps.build_maps(scores, alfa.map_spec(), 60), context(1, text)
+        Scored(
+            features,
+            context(1, text),
+            scores,
+            maps.build_maps(scores, alfa.map_spec(), 60),
+            scores.image,
+        )
     )
     assert reasons[0].region in [
         window_region(m, GRID, 2) for m in touching.nonzero().flatten().tolist()
@@ -282,7 +295,7 @@ def test_a_descriptions_own_embedding_ranks_first() -> None:
         features.data[CLS] = torch.cat([text.embeddings, text.descriptors])[row][None]
         scores = alfa.score(features, context(1, text))
         built = maps.build_maps(scores, alfa.map_spec(), 60)
-        (reasons,) = alfa.explain(features, scores, built, context(1, text))
+        (reasons,) = alfa.explain(Scored(features, context(1, text), scores, built, scores.image))
         assert len(reasons) == 5
         assert (reasons[0].text, reasons[0].rank) == (name, 1)
         assert reasons[0].similarity == pytest.approx(1.0, abs=1e-5)
@@ -293,7 +306,7 @@ def test_dropped_and_normal_prompts_explain_nothing() -> None:
     features = random_features(alfa, 1, seed=32)
     scores = alfa.score(features, context())
     built = maps.build_maps(scores, alfa.map_spec(), 60)
-    (reasons,) = alfa.explain(features, scores, built, context(), k=9)
+    (reasons,) = alfa.explain(Scored(features, context(), scores, built, scores.image), k=9)
     kept = scores.parts["weight"][0] > 0
     assert {r.text for r in reasons} == {f"abnormal {i}" for i in range(4, 9) if kept[i]}
 
@@ -312,15 +325,20 @@ def test_run_info_counts_by_hand() -> None:
     features = random_features(alfa, 2, seed=33)
     # The second image has one cosine with all prompts' own axis: all are equal, nothing is left.
     features.data[CLS] = torch.stack([f, torch.eye(E)[2]])
-    alfa.score(features, context(2, text))
-    info = alfa.run_info()
-    assert info["context"]["images"] == 2
-    assert info["context"]["nested_share"] == 0.5
-    assert info["context"]["kept_normal"] == 2.5
-    assert info["context"]["kept_abnormal"] == 1.5
-    cable = ScoreContext([Category("toy", "cable", "cable")], {"cable": text})
-    alfa.score(features.select([0]), cable)
-    assert alfa.run_info()["context"]["nested_share"] == 0.0  # of the category scored last
+    means = Means()
+    for rows in ([0], [1]):  # the figures are those of the category, not of the last batch
+        part, ctx = features.select(rows), context(1, text)
+        scores = alfa.score(part, ctx)
+        built = maps.build_maps(scores, alfa.map_spec(), 60)
+        means.add(Scored(part, ctx, scores, built, scores.image))
+    info = alfa.run_info(text, means.figures())
+    assert info["context"] == {
+        "images": 2,
+        "nested_share": 0.5,
+        "kept_normal": 2.5,
+        "kept_abnormal": 1.5,
+    }
+    assert (info["prompts"]["normal"], info["prompts"]["abnormal"]) == (3, 2)
     assert set(info["own_readings"]) == set(OWN_READINGS)
     json.dumps(info)
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from zsad import maps, registry
 from zsad.backbones import Backbone
 from zsad.errors import RequestError
-from zsad.training.provision import new_method
+from zsad.method import new_method
 from zsad.types import BackboneInfo, Category, ImageFeatures, ScoreContext, TrainBatch
 
 OBJECT = Category("d", "object", "object")

@@ -17,10 +17,11 @@ import zsad
 from tests.methods.small import BOTTLE, NUT, context, encode
 from zsad import backbones, losses, maps, registry
 from zsad.backbones import Backbone
+from zsad.components.stage_method import ANOMALOUS_STATES
+from zsad.components.templates import NORMAL_STATES
+from zsad.components.templates import SCENE_TEMPLATES as TEMPLATES
 from zsad.errors import RequestError, WeightsError
 from zsad.methods.aprilgan.method import CLS, AprilGAN
-from zsad.methods.aprilgan.prompts import TEMPLATES
-from zsad.methods.aprilgan.stages import ANOMALOUS_STATES, NORMAL_STATES
 from zsad.types import ImageFeatures, Sample, ScoreContext, TrainBatch
 
 SIZE = 84

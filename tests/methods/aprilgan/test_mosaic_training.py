@@ -10,8 +10,8 @@ from zsad import checkpoints, registry
 from zsad.backbones import Backbone
 from zsad.config import BackboneSettings, DataSettings, Settings
 from zsad.data.index import load_index
+from zsad.method import new_method
 from zsad.training import fit
-from zsad.training.provision import new_method
 
 
 def test_mosaics_are_encoded_once_for_all_epochs(

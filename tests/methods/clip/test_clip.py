@@ -14,7 +14,12 @@ from zsad.ensemble import EnsembleFeatures
 from zsad.errors import RequestError
 from zsad.methods.clip.method import CLS, Clip
 from zsad.methods.clip.prompts import TEMPLATES, build_prompts
-from zsad.types import Category, ImageFeatures, ScoreContext
+from zsad.types import (
+    Category,
+    ImageFeatures,
+    ScoreContext,
+    Scored,
+)
 
 INFO = hand_info(image_size=32, depth=4, width=6, embed=4, patch=8)
 NORMAL, ANOMALOUS = torch.eye(4)[0], torch.eye(4)[1]
@@ -133,7 +138,7 @@ def test_a_prompts_own_embedding_as_image_ranks_that_prompt_first() -> None:
     features = features_of(clip, ANOMALOUS[None] * 5, NORMAL.expand(1, 16, 4))
     scores = clip.score(features, context())
     built = maps.build_maps(scores, clip.map_spec(), 32)
-    (reasons,) = clip.explain(features, scores, built, context())
+    (reasons,) = clip.explain(Scored(features, context(), scores, built, scores.image))
     assert [r.text for r in reasons] == ["an anomalous one", "a normal one"]
     assert [r.label for r in reasons] == ["anomalous", "normal"]
     assert reasons[0].similarity == pytest.approx(1.0)

@@ -15,7 +15,12 @@ from zsad import maps, registry
 from zsad.backbones import Backbone
 from zsad.methods.cocoop.method import CoCoOp
 from zsad.methods.coop.method import CLS, CoOp
-from zsad.types import ImageFeatures, ScoreContext, TrainBatch
+from zsad.types import (
+    ImageFeatures,
+    ScoreContext,
+    Scored,
+    TrainBatch,
+)
 
 SIZE = 84
 
@@ -93,7 +98,7 @@ def test_every_image_has_learned_words_of_its_own(
         method.prompts.meta_net.linear2.weight.mul_(50)
         scores = method.score(features, ctx)
         built = maps.build_maps(scores, method.map_spec(), 84)
-        reasons = method.explain(features, scores, built, ctx, k=1)
+        reasons = method.explain(Scored(features, ctx, scores, built, scores.image), k=1)
     assert [len(r) for r in reasons] == [1, 1, 1]
     notes = [r[0].note for r in reasons]
     assert len(set(notes)) > 1

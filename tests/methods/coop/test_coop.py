@@ -16,7 +16,12 @@ from zsad import maps, registry
 from zsad.backbones import Backbone
 from zsad.errors import RequestError
 from zsad.methods.coop.method import CLS, CoOp
-from zsad.types import ImageFeatures, ScoreContext, TrainBatch
+from zsad.types import (
+    ImageFeatures,
+    ScoreContext,
+    Scored,
+    TrainBatch,
+)
 
 SIZE = 84
 
@@ -59,7 +64,7 @@ def test_the_explanation_shows_both_sentences_and_the_nearest_words(backbone: Ba
         found = ImageFeatures((height, width), {method.dense: tokens, CLS: anomalous[None]})
         scores = method.score(found, ctx)
         built = maps.build_maps(scores, method.map_spec(), SIZE)
-        (reasons,) = method.explain(found, scores, built, ctx)
+        (reasons,) = method.explain(Scored(found, ctx, scores, built, scores.image))
     assert [r.text for r in reasons] == [
         "[4 learned words] anomalous metal nut",
         "[4 learned words] normal metal nut",

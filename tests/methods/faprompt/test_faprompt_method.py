@@ -17,12 +17,11 @@ from zsad.config import BackboneSettings, DataSettings, RunSettings, Settings
 from zsad.data import roles
 from zsad.data.index import load_index
 from zsad.errors import RequestError
-from zsad.method import Method
+from zsad.method import Method, new_method
 from zsad.methods.faprompt.method import prior_loss
 from zsad.methods.faprompt.prompts import orthogonality
 from zsad.training import FitOptions, fit
-from zsad.training.provision import new_method
-from zsad.types import BackboneInfo, Category, ImageFeatures, ScoreContext, TrainBatch
+from zsad.types import BackboneInfo, Category, ImageFeatures, ScoreContext, Scored, TrainBatch
 
 OBJECT = Category("d", "object", "object")
 
@@ -351,7 +350,7 @@ def test_explanations_name_the_prompt_the_patch_and_the_nearest_description(
         scores.parts["prompts"] = torch.randn(1, 3, 48, generator=torch.Generator().manual_seed(1))
         scores.parts["prompts"][0, 1] = first.abnormal
         built = maps.build_maps(scores, method.map_spec(), 48)
-        (found,) = method.explain(features, scores, built, scene, 2)
+        (found,) = method.explain(Scored(features, scene, scores, built, scores.image), 2)
     assert len(found) == 2
     assert found[0].text == "abnormality prompt 2 of 3"
     assert found[0].similarity == pytest.approx(1, abs=1e-4)

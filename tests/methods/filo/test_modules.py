@@ -6,8 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from zsad.components.prompt_learning import PromptLearner
 from zsad.methods.filo.config import Adapter, Mmci
-from zsad.methods.filo.modules import ImageAdapter, LinearStage, MmciStage, PromptLearner
+from zsad.methods.filo.modules import ImageAdapter, LinearStage, MmciStage
 
 GRID = (6, 9)
 ALL = Mmci().kernels

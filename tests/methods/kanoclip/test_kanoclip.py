@@ -19,6 +19,7 @@ from zsad.types import (
     ImageFeatures,
     Sample,
     ScoreContext,
+    Scored,
     Scores,
     Tap,
     TrainBatch,
@@ -185,7 +186,7 @@ def test_a_description_pasted_as_patch_ranks_first(backbone: Backbone) -> None:
     scores = Scores([logits], torch.zeros(1), parts={"visual": visual})
     maps_ = BuiltMaps(torch.zeros(1, SIZE, SIZE), torch.zeros(1, SIZE, SIZE))
     found = ImageFeatures((height, width), {Tap("cls"): state.embeddings[:1]})
-    best = method.explain(found, scores, maps_, ctx, 3)[0][0]
+    best = method.explain(Scored(found, ctx, scores, maps_, scores.image), 3)[0][0]
     assert best.text == state.texts[wanted]
     assert best.similarity == pytest.approx(1.0, abs=1e-5)
     assert best.region == (

@@ -17,7 +17,13 @@ from tests.methods.small import hand_info
 from zsad import maps, registry
 from zsad.errors import RequestError
 from zsad.methods.musc.method import CLS, MuSc, aggregate, mutual_scores, rescore
-from zsad.types import Category, ImageFeatures, ScoreContext, Tap
+from zsad.types import (
+    Category,
+    ImageFeatures,
+    ScoreContext,
+    Scored,
+    Tap,
+)
 
 INFO = hand_info(image_size=50, depth=8, width=12, embed=6)
 GRID = (5, 5)
@@ -177,14 +183,17 @@ def test_a_patch_is_explained_by_its_nearest_like() -> None:
     features = population.select([0])
     scores = method.score(features, context)
     built = maps.build_maps(scores, method.map_spec(), 50)
-    (reasons,) = method.explain(features, scores, built, context, k=2)
+    (reasons,) = method.explain(Scored(features, context, scores, built, scores.image), k=2)
     assert [r.rank for r in reasons] == [1, 2]
     assert reasons[0].text == "its nearest like is in c.png"
     assert reasons[0].region == pytest.approx((2 / 5, 1 / 5, 3 / 5, 2 / 5))
     units = [aggregate(tokens[[i], 1:], GRID, 1)[0] for i in (0, 2)]
     assert reasons[0].similarity == pytest.approx(float(units[0][7] @ units[1][20]), abs=1e-5)
     unnamed = ScoreContext([BOTTLE], {}, population=population)
-    assert "image 3" in method.explain(features, scores, built, unnamed)[0][0].text
+    assert (
+        "image 3"
+        in method.explain(Scored(features, unnamed, scores, built, scores.image))[0][0].text
+    )
 
 
 def test_predicted_pictures_are_explained_by_each_other(

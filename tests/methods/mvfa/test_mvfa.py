@@ -16,7 +16,13 @@ from zsad import maps, registry
 from zsad.backbones import Backbone
 from zsad.errors import RequestError, WeightsError
 from zsad.methods.mvfa.method import MVFA
-from zsad.types import ImageFeatures, ScoreContext, Tap, TrainBatch
+from zsad.types import (
+    ImageFeatures,
+    ScoreContext,
+    Scored,
+    Tap,
+    TrainBatch,
+)
 
 SIZE = 84
 
@@ -158,7 +164,7 @@ def test_the_explanation_speaks_of_the_most_anomalous_patches(backbone: Backbone
     with torch.no_grad():
         scores = method.score(found, ctx)
         built = maps.build_maps(scores, method.map_spec(), SIZE)
-        (reasons,) = method.explain(found, scores, built, ctx, k=12)
+        (reasons,) = method.explain(Scored(found, ctx, scores, built, scores.image), k=12)
         unit = F.normalize(method.adapted(found, ctx).seg[0][0, 2 * width + 3], dim=-1)
     cosines = dict(zip(text.phrases, (text.embeddings @ unit).tolist()))
     assert [r.text for r in reasons] == sorted(cosines, key=lambda p: -cosines[p])

@@ -13,7 +13,13 @@ from zsad import maps, registry
 from zsad.errors import RequestError
 from zsad.memory import MemoryBank, bank_of
 from zsad.methods.patchcore.method import PatchCore, neighbourhood_mean
-from zsad.types import Category, ImageFeatures, ScoreContext, Tap
+from zsad.types import (
+    Category,
+    ImageFeatures,
+    ScoreContext,
+    Scored,
+    Tap,
+)
 
 INFO = hand_info(image_size=60, depth=8, width=12, embed=8)
 GRID = (6, 6)
@@ -92,7 +98,9 @@ def test_a_planted_patch_lights_up_where_it_is() -> None:
     built = maps.build_maps(scores, method.map_spec(), 60)
     y, x = divmod(int(built.final[0].argmax()), 60)
     assert (y // 10, x // 10) == (2, 4)
-    (reasons,) = method.explain(ImageFeatures(GRID, data), scores, built, context(references))
+    (reasons,) = method.explain(
+        Scored(ImageFeatures(GRID, data), context(references), scores, built, scores.image)
+    )
     assert reasons[0].region == pytest.approx((4 / 6, 2 / 6, 5 / 6, 3 / 6))
     assert reasons[1].similarity == pytest.approx(1.0, abs=1e-5)
 

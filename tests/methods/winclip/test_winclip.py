@@ -11,11 +11,11 @@ import torch.nn.functional as F
 
 from tests.methods.small import hand_info
 from zsad import maps, registry
+from zsad.components.templates import STATES, TEMPLATES
 from zsad.ensemble import EnsembleFeatures, fill
 from zsad.errors import RequestError
 from zsad.methods.winclip.method import CLS, WinClip
-from zsad.methods.winclip.prompts import STATES, TEMPLATES
-from zsad.types import Category, ImageFeatures, ScoreContext, Tap
+from zsad.types import Category, ImageFeatures, ScoreContext, Scored, Tap
 from zsad.windows import coverage, window_region
 
 INFO = hand_info(image_size=60, depth=4, width=5, embed=4)
@@ -172,7 +172,7 @@ def test_the_states_own_embedding_ranks_first_at_its_window() -> None:
     features[Tap("window", 3)][0, 5] = ANOMALOUS
     scores = winclip.score(features, context())
     built = maps.build_maps(scores, winclip.map_spec(), 60)
-    (reasons,) = winclip.explain(features, scores, built, context())
+    (reasons,) = winclip.explain(Scored(features, context(), scores, built, scores.image))
     assert reasons[0].text == "damaged bottle"
     assert reasons[0].label == "anomalous"
     assert reasons[0].region == window_region(5, GRID, 3)

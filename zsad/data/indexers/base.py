@@ -11,17 +11,12 @@ from math import ceil
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Literal
 
+from zsad.data.images import is_picture
 from zsad.types import Sample
 
 if TYPE_CHECKING:
     from zsad.data.catalog import DatasetSpec
 
-IMAGE_SUFFIXES = frozenset(
-    (
-        *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".tif", ".tiff"),
-        *(".webp", ".gif", ".ppm", ".pgm", ".pbm", ".jp2"),
-    )
-)
 MASK_ENDINGS = ("_mask", "_label", "_segmentation", "_gt")
 
 
@@ -93,17 +88,11 @@ def indexer(name: str) -> Callable[[Indexer], Indexer]:
 def listed(folder: Path | str) -> list[str]:
     """Full paths of the image files of a folder, sorted naturally; other files are left out.
 
-    ``Thumbs.db``, hidden files and the like are no images.  Endings are compared without case;
-    what a file really holds is found out when it is opened.
+    What counts as one: :func:`zsad.data.images.is_picture`.  What a file really holds is found
+    out when it is opened.
     """
     with os.scandir(folder) as entries:
-        found = [
-            entry.path
-            for entry in entries
-            if not entry.name.startswith(".")
-            and os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES
-            and entry.is_file()
-        ]
+        found = [entry.path for entry in entries if is_picture(entry.name) and entry.is_file()]
     return sorted(found, key=natural)
 
 

@@ -37,7 +37,7 @@ def class_folders(
     """One folder of normal and one or more of anomalous images, no masks.
 
     Only the named folders are entered, compared without case: a folder of unlabelled images
-    or annotations beside them is no class.  ``inner``: names of a folder between class and
+    or annotations beside them is not a class.  ``inner``: names of a folder between class and
     images, if there is one.  ``held_out``: share of the normal images that is tested on; the
     others become the training part.  0 tests on all of them.
     """

@@ -41,10 +41,10 @@ def meta_json(at: Indexing, *, file: str = "meta.json") -> list[Sample]:
             if category is None and len(at.spec.categories) == 1:
                 category = at.only_category
             if category is None:
-                at.problems.append(f"{path}: class '{name}' is no category of {at.spec.name}")
+                at.problems.append(f"{path}: class '{name}' is not a category of {at.spec.name}")
                 continue
             if not isinstance(entries, list):
-                at.problems.append(f"{path}: '{name}' of {split} is no list of entries")
+                at.problems.append(f"{path}: '{name}' of {split} is not a list of entries")
                 continue
             samples += _entries(at, path, split, category, entries)
     _check_masks(at, path, samples)

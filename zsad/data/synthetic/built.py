@@ -55,7 +55,8 @@ def _some_cells(flaw: Flaw, row: Array, col: Array, visible: Array) -> Array:
     """One to three neighbouring cells among the visible ones, as a mask [n, n]."""
     cells = np.unique(np.stack([row[visible], col[visible]], 1), axis=0)
     r0, c0 = cells[int(flaw.rng.integers(len(cells)))] if len(cells) else (0, 0)
-    return (row == r0) & (col >= c0) & (col < c0 + int(flaw.rng.integers(1, 4)))
+    chosen: Array = (row == r0) & (col >= c0) & (col < c0 + int(flaw.rng.integers(1, 4)))
+    return chosen
 
 
 def patterned_sheet(rng: Rng, n: int, flaw: Flaw | None = None) -> Scene:
@@ -263,7 +264,9 @@ def _print(rng: Rng, n: int, u: Array, v: Array, size: float) -> Array:
         return out
     if kind == 1:
         bars = (rng.random(64) > 0.5)[np.floor((u - F32(at)) / F32(0.02)).astype(int) % 64]
-        return bars * cover(box(u - F32(at), v, rng.uniform(0.1, 0.25), size * 0.5), 2 * px)
+        label = cover(box(u - F32(at), v, rng.uniform(0.1, 0.25), size * 0.5), 2 * px)
+        code: Array = bars * label
+        return code
     q = np.hypot(u - F32(at), v)
     ring = cover(np.abs(q - F32(size * 0.5)) - F32(size * 0.08), 3 * px)
     return np.maximum(ring, cover(motif("cross", u - F32(at), v, size * 0.25), 3 * px))

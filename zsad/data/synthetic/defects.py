@@ -58,7 +58,8 @@ def radial(
     dx, dy = x - F32(at[0]), y - F32(at[1])
     u, v = (c * dx + d * dy) * F32(s), (c * dy - d * dx) / F32(s)
     bumps = int(np.clip(2.5 / radius, 3, 24))
-    return np.hypot(u, v) + F32(rough) * smooth(rng, n, bumps)
+    distance: Array = np.hypot(u, v) + F32(rough) * smooth(rng, n, bumps)
+    return distance
 
 
 def walk(
@@ -75,7 +76,8 @@ def walk(
     a = rng.uniform(0, 2 * np.pi) + turn
     path = np.cumsum(np.stack([np.cos(a), np.sin(a)], 1), 0) * (length / steps)
     path = path - path.mean(0) + np.asarray(at)
-    return ((path + 1) / 2 * n).astype(F32)
+    pixels: Array = (path + 1) / 2 * n
+    return pixels.astype(F32)
 
 
 def _px(n: int, at_224: float) -> float:

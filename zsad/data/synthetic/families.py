@@ -59,13 +59,15 @@ def motif(name: str, u: Array, v: Array, r: float) -> Array:
     if name == "cross":
         return np.minimum(box(u, v, r * 1.1, r * 0.35), box(u, v, r * 0.35, r * 1.1))
     if name == "star":
-        return np.hypot(u, v) * (1 + F32(0.3) * np.cos(5 * np.arctan2(v, u))) - F32(r)
+        star: Array = np.hypot(u, v) * (1 + F32(0.3) * np.cos(5 * np.arctan2(v, u))) - F32(r)
+        return star
     if name == "ring":
         return np.abs(np.hypot(u, v) - F32(r)) - F32(r * 0.3)
     if name == "bar":
         return box(u, v, r * 1.2, r * 0.4, r * 0.2)
     if name == "leaf":
-        return np.hypot(u, v * 2.2) - F32(r * 1.2)
+        leaf: Array = np.hypot(u, v * 2.2) - F32(r * 1.2)
+        return leaf
     return np.hypot(u, v) - F32(r)
 
 
@@ -162,11 +164,9 @@ def outline(rng: Rng, u: Array, v: Array) -> Array:
     theta = np.arctan2(v, u)
     k = int(rng.integers(3, 20))
     if kind == 3:  # gear or flower
-        return (
-            np.hypot(u, v)
-            - F32(0.85)
-            - F32(rng.uniform(0.03, 0.15)) * np.clip(np.cos(k * theta) * 3, -1, 1)
-        )
+        teeth = np.clip(np.cos(k * theta) * 3, -1, 1)
+        gear: Array = np.hypot(u, v) - F32(0.85) - F32(rng.uniform(0.03, 0.15)) * teeth
+        return gear
     if kind == 4:  # washer
         r = np.hypot(u, v)
         return np.maximum(r - F32(0.95), F32(rng.uniform(0.2, 0.6)) - r)
@@ -342,7 +342,8 @@ def _defect_fill(rng: Rng, picture: Array, alpha: Array) -> Array:
         )
     if kind == 2:  # tinted
         new = picture * (1 + rng.normal(0, 0.3, 3).astype(F32))
-        return np.clip(new * F32(rng.uniform(0.7, 1.2)), 0, 1)
+        tinted: Array = np.clip(new * F32(rng.uniform(0.7, 1.2)), 0, 1)
+        return tinted
     if kind == 3:  # a piece of the same picture from elsewhere
         turned = np.rot90(picture, int(rng.integers(4)))
         return np.roll(turned, (int(rng.integers(n // 6, n)), int(rng.integers(n // 6, n))), (0, 1))

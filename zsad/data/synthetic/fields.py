@@ -64,7 +64,8 @@ def _blur_matrix(n: int, sigma: float) -> Array:
     """[n, n] Gaussian filter with renormalised borders."""
     d = np.arange(n)[:, None] - np.arange(n)[None]
     w = np.exp(-0.5 * (d / sigma) ** 2)
-    return (w / w.sum(1, keepdims=True)).astype(F32)
+    kernel: Array = w / w.sum(1, keepdims=True)
+    return kernel.astype(F32)
 
 
 def blur(field: Array, sigma: float) -> Array:
@@ -106,7 +107,8 @@ def table(rng: Rng, u: Array, v: Array, rows: int, cols: int) -> Array:
     a1, b1 = (a + 1) % rows, (b + 1) % cols
     top = values[a, b] * (1 - tv) + values[a, b1] * tv
     low = values[a1, b] * (1 - tv) + values[a1, b1] * tv
-    return top * (1 - tu) + low * tu
+    read: Array = top * (1 - tu) + low * tu
+    return read
 
 
 def cells(rng: Rng, u: Array, v: Array, jitter: float = 0.8) -> tuple[Array, Array, Array]:
@@ -138,11 +140,12 @@ def cells(rng: Rng, u: Array, v: Array, jitter: float = 0.8) -> tuple[Array, Arr
 # -------------------------------------------------------------------------------- shapes
 def cover(distance: Array, soft: float) -> Array:
     """1 inside (distance < 0), 0 outside, with a ramp ``soft`` wide."""
-    return np.clip(F32(0.5) - distance / F32(soft), 0, 1)
+    inside: Array = np.clip(F32(0.5) - distance / F32(soft), 0, 1)
+    return inside
 
 
 def smoothstep(x: Array, low: float, high: float) -> Array:
-    t = np.clip((x - F32(low)) / F32(high - low), 0, 1)
+    t: Array = np.clip((x - F32(low)) / F32(high - low), 0, 1)
     return t * t * (3 - 2 * t)
 
 

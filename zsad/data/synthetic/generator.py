@@ -101,7 +101,8 @@ ANY_DEFECT = "any"  # families.any_defect; training script only
 @dataclass
 class Picture:
     """``image`` uint8 [n, n, 3]; ``mask`` bool [n, n]; ``clean``: the same picture without the
-    defect step, where it was asked for; ``facts``: what a caption can say."""
+    defect step, where it was asked for.  ``defect``, ``colour`` and ``nuisances`` are what a
+    caption can say."""
 
     image: NDArray[np.uint8]
     mask: NDArray[np.bool_]

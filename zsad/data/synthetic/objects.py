@@ -40,7 +40,8 @@ def _tube(across: Array, dark: Array, light: Array, shine: float, side: float = 
     body = np.sqrt(np.clip(1 - across**2, 0, 1))
     picture = mix(dark * F32(0.75), light, np.clip(body, 0, 1))
     gloss = np.exp(-(((across - F32(side)) / F32(0.16)) ** 2))
-    return picture + F32(shine) * gloss[..., None]
+    shaded: Array = picture + F32(shine) * gloss[..., None]
+    return shaded
 
 
 # ----------------------------------------------------------------------------- held out

@@ -29,7 +29,7 @@ function drawBars() {
   const metric = $("metric").value;
   const cells = cellsOf();
   const labels = shown().map((m) => m.label).filter((l) => cells.some((c) => c.method === l));
-  const rows = dataset().categories.filter((k) => cells.some((c) => c.category === k && c.metrics[metric] !== null));
+  const rows = dataset().categories.filter((k) => cells.some((c) => c.category === k && typeof c.metrics[metric] === "number"));
   if (!rows.length) return $("bars").replaceChildren(nothing(whyUndefined(cells, metric)));
   const room = $("bars").clientWidth || 640;
   const longest = Math.max(...rows.map((r) => r.length));
@@ -55,7 +55,7 @@ function drawBars() {
     root.append(name);
     labels.forEach((label, j) => {
       const cell = cells.find((c) => c.category === category && c.method === label);
-      const value = cell ? cell.metrics[metric] : null;
+      const value = cell?.metrics[metric] ?? null;
       const paper = cell?.published[metric];
       const y = top + j * bar;
       if (value !== null) {
@@ -68,14 +68,18 @@ function drawBars() {
         root.append(svg("line", { class: "paper", x1: x(paper), x2: x(paper), y1: y, y2: y + bar }));
       }
       const after = Math.max(value ?? 0, paper ?? 0);
-      root.append(svg("text", { x: x(after) + 4, y: y + bar - 3 }, percent(value)));
+      root.append(svg("text", { x: x(after) + 4, y: y + bar - 3 }, figureOf(cell, metric)));
     });
   });
   const note = printed ? el("p", { class: "notes" }, "The upright stroke is the figure that the paper prints.") : "";
   $("bars").replaceChildren(legend(labels), root, note);
 }
 
+// A record without the metric is another thing than one where it is undefined.
+const figureOf = (cell, metric) => (cell && !(metric in cell.metrics) ? NOT_COMPUTED : percent(cell?.metrics[metric]));
+
 function whyUndefined(cells, metric) {
+  if (cells.length && cells.every((c) => !(metric in c.metrics))) return `${data.metrics[metric]} was not computed here.`;
   const texts = [...new Set(cells.map((c) => c.undefined[metric]).filter(Boolean))];
   return `${data.metrics[metric]} is not defined here${texts.length ? ": " + texts.slice(0, 3).join("; ") : ""}.`;
 }

@@ -21,6 +21,7 @@ function svg(name, attributes = {}, text = "") {
 }
 
 const nothing = (text) => el("p", { class: "nothing" }, text);
+const NOT_COMPUTED = "not computed"; // as the tables say it
 const percent = (v) => (v === null || v === undefined ? "–" : (100 * v).toFixed(1));
 
 // Fills a select with [value, text] pairs; keeps the choice where it can, hides what has no choice.

@@ -20,12 +20,14 @@ function chooseDataset() {
   chooseCategory();
 }
 
+const hasPixels = (c) => Object.entries(c.metrics).some(([key, v]) => v !== null && data.levels[key] === "pixel");
+
 // A dataset with masks shows most: it comes first.
 function chooseColumns() {
   const labels = new Set(shown().map((m) => m.label));
   const kept = new Set(board().cells.filter((c) => labels.has(c.method)).map((c) => c.dataset));
   const found = board().datasets.filter((d) => kept.has(d.name));
-  const rich = found.find((d) => board().cells.some((c) => c.dataset === d.name && c.metrics.pixel_auroc !== null));
+  const rich = found.find((d) => board().cells.some((c) => c.dataset === d.name && hasPixels(c)));
   const before = kept.has($("dataset").value) ? $("dataset").value : rich?.name;
   fill($("dataset"), found.map((d) => [d.name, d.title]), before);
   chooseDataset();

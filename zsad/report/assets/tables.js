@@ -14,7 +14,7 @@ function sortable(table) {
       const body = table.tBodies[0];
       const rows = [...body.rows].filter((r) => !r.classList.contains("mean"));
       const means = [...body.rows].filter((r) => r.classList.contains("mean"));
-      const words = texts(column, rows).some((t) => /^[^\d(–+-]/.test(t.trim()));
+      const words = texts(column, rows).some((t) => t !== NOT_COMPUTED && /^[^\d(–+-]/.test(t.trim()));
       const before = head.getAttribute("aria-sort");
       const down = before ? before === "ascending" : !words;
       heads.forEach((h) => h.removeAttribute("aria-sort"));
@@ -63,7 +63,7 @@ function ranking(b, methods, title) {
     const places = Object.fromEntries(names.map(([key]) => [key, best(found, key)]));
     const cell = (m, key) => {
       const figure = found.find((f) => f.method === m.label && f.metric === key);
-      const text = printed(figure);
+      const text = figure || !m.without.includes(key) ? printed(figure) : NOT_COMPUTED;
       const rank = m.comparable && figure ? places[key].indexOf(text) : -1;
       const spread = figure && figure.deviation !== null ? ` ± ${figure.deviation.toFixed(1)}` : "";
       const count = figure && figure.count !== figure.of ? ` [${figure.count} of ${figure.of}]` : "";

@@ -16,7 +16,7 @@ class Odd(Plain):
     def transductive(self) -> bool:
         return True
 
-    def score(self, features: ImageFeatures, context: ScoreContext) -> Scores:
+    def score(self, features: ImageFeatures, context: ScoreContext[None]) -> Scores:
         assert context.population is not None
         assert len(set(context.population_uids)) == context.population.batch_size
         assert set(context.uids) <= set(context.population_uids)

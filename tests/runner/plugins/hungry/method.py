@@ -13,7 +13,7 @@ __all__ = ["Config", "Odd"]
 class Odd(Plain):
     name = "hungry"
 
-    def score(self, features: ImageFeatures, context: ScoreContext) -> Scores:
+    def score(self, features: ImageFeatures, context: ScoreContext[None]) -> Scores:
         if features.batch_size > 2:
             raise torch.OutOfMemoryError("out of memory: tried to allocate 1 TiB")
         return super().score(features, context)

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from zsad.method import Method
+from zsad.method_config import MethodConfig
 from zsad.types import Category, FeatureRequest, ImageFeatures, MapSpec, ScoreContext, Scores, Tap
 
 CLS = Tap("cls")
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(MethodConfig):
     """``once``: a file that the first death leaves, and that prevents others; '': die always.
     ``meet``: a folder in which every process that scores signs, and waits for a second one."""
 
@@ -27,7 +28,7 @@ class Config:
     meet: str = ""
 
 
-class Mortal(Method):
+class Mortal(Method[Config, None]):
     """Score: mean of the class token; map: the same value everywhere."""
 
     name = "mortal"
@@ -35,10 +36,10 @@ class Mortal(Method):
     def feature_request(self) -> FeatureRequest:
         return FeatureRequest.of(CLS)
 
-    def prepare_text(self, categories: Sequence[Category], text: Any) -> dict[str, Any]:
+    def prepare_text(self, categories: Sequence[Category], text: Any) -> dict[str, None]:
         return {c.key: None for c in categories}
 
-    def score(self, features: ImageFeatures, context: ScoreContext) -> Scores:
+    def score(self, features: ImageFeatures, context: ScoreContext[None]) -> Scores:
         if self.config.meet:
             self._wait_for_another(Path(self.config.meet))
         if context.categories[0].key == self.config.category and self._dies():

@@ -12,7 +12,7 @@ __all__ = ["Config", "Odd"]
 class Odd(Plain):
     name = "nan"
 
-    def score(self, features: ImageFeatures, context: ScoreContext) -> Scores:
+    def score(self, features: ImageFeatures, context: ScoreContext[None]) -> Scores:
         scores = super().score(features, context)
         scores.maps[0][0, 0, 0] = float("nan")
         return scores

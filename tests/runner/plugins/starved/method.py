@@ -13,7 +13,7 @@ __all__ = ["Config", "Odd"]
 class Odd(Plain):
     name = "starved"
 
-    def score(self, features: ImageFeatures, context: ScoreContext) -> Scores:
+    def score(self, features: ImageFeatures, context: ScoreContext[None]) -> Scores:
         if context.categories[0].key == "cloth":
             torch.empty((features.batch_size, 1 << 48))
         return super().score(features, context)

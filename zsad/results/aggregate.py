@@ -1,14 +1,20 @@
-"""Means, deviations and ranks: how stored metrics become the figures of a table."""
+"""Means, deviations and ranks: how stored metrics become figures.
+
+The only place that averages metrics: the document of a run, the console, the tables and the
+report take their figures from here.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from zsad.types import CellRecord
 
 PLACES = 1  # decimals of a percentage, as in the papers
+UNDEFINED = "–"
+NOT_COMPUTED = "not computed"
 
 
 @dataclass(frozen=True)
@@ -16,13 +22,15 @@ class Figure:
     """A metric in 0..1, or None where it is undefined.
 
     ``deviation``: sample standard deviation over seeds, None with one seed or without any
-    spread.  ``count`` of ``of``: categories (or datasets) behind the mean.
+    spread.  ``count`` of ``of``: categories (or datasets) behind the mean.  ``computed``: False
+    where there are records, and none of them holds the metric: it was not asked for.
     """
 
     value: float | None
     deviation: float | None = None
     count: int = 0
     of: int = 0
+    computed: bool = True
 
     @property
     def shown(self) -> float | None:
@@ -33,7 +41,7 @@ class Figure:
     def text(self) -> str:
         """The percentage with its deviation; "–" where undefined."""
         if self.value is None:
-            return "–"
+            return UNDEFINED if self.computed else NOT_COMPUTED
         spread = f" ± {100 * self.deviation:.{PLACES}f}" if self.deviation is not None else ""
         return f"{100 * self.value:.{PLACES}f}{spread}"
 
@@ -71,7 +79,7 @@ def over_categories(
         if values and all(v is not None for v in values):
             defined[category] = [v for v in values if v is not None]
     if not defined:
-        return Figure(None, None, 0, len(categories))
+        return Figure(None, None, 0, len(categories), _computed(records.values(), metric))
     means = [math.fsum(column) / len(defined) for column in zip(*defined.values())]
     return over_seeds(means, len(defined), len(categories))
 
@@ -80,15 +88,16 @@ def of_category(
     records: Mapping[tuple[str, int], CellRecord], metric: str, category: str
 ) -> Figure:
     """One category's mean over the seeds that define ``metric``."""
-    found = [_value(r, metric) for (c, _), r in sorted(records.items()) if c == category]
-    values = [v for v in found if v is not None]
-    return over_seeds(values, int(bool(values)), 1)
+    found = [r for (c, _), r in sorted(records.items()) if c == category]
+    values = [v for r in found if (v := _value(r, metric)) is not None]
+    return replace(over_seeds(values, int(bool(values)), 1), computed=_computed(found, metric))
 
 
 def over_datasets(figures: Sequence[Figure]) -> Figure:
     """The mean of the datasets' means, each counted once; no deviation."""
     values = [f.value for f in figures if f.value is not None]
-    return Figure(mean(values), None, len(values), len(figures))
+    computed = any(f.computed for f in figures) or not figures
+    return Figure(mean(values), None, len(values), len(figures), computed)
 
 
 def ranks(figures: Sequence[Figure], eligible: Sequence[bool]) -> list[int]:
@@ -107,6 +116,11 @@ def ranks(figures: Sequence[Figure], eligible: Sequence[bool]) -> list[int]:
     return [
         place.get(f.shown, 0) if r and f.shown is not None else 0 for f, r in zip(figures, running)
     ]
+
+
+def _computed(records: Collection[CellRecord], metric: str) -> bool:
+    """Whether a record holds the metric, be it undefined; True, too, without any record."""
+    return not records or any(metric in record.metrics for record in records)
 
 
 def _value(record: CellRecord | None, metric: str) -> float | None:

@@ -1,4 +1,4 @@
-"""What APRIL-GAN and MVFA-AD share.
+"""Base of methods that compare several stages (APRIL-GAN, MVFA-AD).
 
 Patch tokens of several stages are carried into the joint space and compared with a state prompt
 ensemble; each stage's enlarged map is trained by focal and Dice losses.
@@ -7,16 +7,17 @@ ensemble; each stage's enlarged map is trained by focal and Dice losses.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 import torch
 from torch import Tensor
 
 from zsad import losses as zl
 from zsad import maps as dense
+from zsad.components.schemas import StageConfig
+from zsad.components.templates import NORMAL_STATES
 from zsad.ensemble import EnsembleFeatures, encode_ensemble, fill
 from zsad.method import Method, chosen_blocks
-from zsad.methods.winclip.prompts import NORMAL_STATES
 from zsad.types import BackboneInfo, Category, MapSpec, ScoreContext
 
 if TYPE_CHECKING:
@@ -25,15 +26,16 @@ if TYPE_CHECKING:
 ANOMALOUS_STATES = ("damaged {}", "broken {}", "{} with flaw", "{} with defect", "{} with damage")
 
 
-class StageMethod(Method):
-    """Compares the stages ``config.layers`` with 7 normal and 5 anomalous states in ``templates``.
+StageConfigT = TypeVar("StageConfigT", bound=StageConfig)
 
-    The config holds ``layers``, ``scale``, ``fuse`` and ``sigma``.
-    """
+
+class StageMethod(Method[StageConfigT, EnsembleFeatures]):
+    """Compares the stages ``config.layers`` with 7 normal and 5 anomalous states in
+    ``templates``."""
 
     templates: ClassVar[Sequence[str]] = ()
 
-    def __init__(self, config: Any, backbone: BackboneInfo) -> None:
+    def __init__(self, config: StageConfigT, backbone: BackboneInfo) -> None:
         super().__init__(config, backbone)
         self.layers = chosen_blocks(self.name, config.layers, backbone)
         self._pairs: dict[str, Tensor] = {}  # label embeddings of the training categories
@@ -83,7 +85,7 @@ class StageMethod(Method):
         with torch.no_grad():
             self._pairs = {c.key: self.encode(c, text).pair for c in categories}
 
-    def training_pair(self, context: ScoreContext) -> Tensor:
+    def training_pair(self, context: ScoreContext[EnsembleFeatures]) -> Tensor:
         """Return the label embeddings [B, 2, E] of the images of a training batch."""
         with torch.no_grad():
             for category in context.categories:

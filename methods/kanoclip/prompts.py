@@ -1,0 +1,36 @@
+"""What KAnoCLIP asks language models: about a category, and about a training image.  Torch-free."""
+
+from __future__ import annotations
+
+from zsad.knowledge import parse
+from zsad.prompt_kinds import PromptKind, Query, TextList
+from zsad.types import Category
+
+
+def queries(category: Category) -> list[Query]:
+    """The general knowledge of a category (Sec. 2.2.1), five answers."""
+    prompt = f"Describe what an abnormal image of {category.class_name} looks like?"
+    return [Query(prompt, "abnormal", 5, 0.7)]
+
+
+def image_query(category: Category) -> str:
+    """The question that goes with an image (Sec. 2.2.1: place, colour, shape, size)."""
+    return (
+        f"This image shows an anomalous {category.class_name}. Describe each anomaly's location, "
+        "color, shape, size and other visible characteristics in short plain sentences."
+    )
+
+
+def read_answer(answer: str, target: TextList, category: Category) -> list[str]:
+    """Whole sentences."""
+    return parse.sentences(answer, target.label)
+
+
+KIND = PromptKind(
+    name="kanoclip",
+    lists=(TextList("abnormal", 5, 5),),
+    queries=queries,
+    read=read_answer,
+    image_query=image_query,
+)
+"""Five sentences about what is abnormal."""

@@ -1,0 +1,1 @@
+"""A method for the tests of prompt kinds: CLIP with a language model's words about wear."""

@@ -1,0 +1,1 @@
+"""An odd method for the tests of the runner."""

@@ -1,0 +1,155 @@
+"""What was stored by c8305d8 is still found, and nothing that was computed otherwise is."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.runner import identities
+from zsad import config as cfg
+from zsad.config import DataSettings, MetricSettings, Settings
+from zsad.data import roles
+from zsad.data.catalog import load_spec
+from zsad.data.index import load_index
+from zsad.runner.request import Request
+from zsad.training.identity import trained_on, training_identity
+
+RECORDED: dict[str, dict[str, str]] = json.loads(
+    Path(identities.__file__).with_name("identities_c8305d8.json").read_text(encoding="utf-8")
+)
+
+
+def test_the_same_requests_have_the_identities_of_c8305d8(tmp_path: Path) -> None:
+    found = identities.everything(tmp_path)
+    assert len(RECORDED) == 45
+    for name, recorded in RECORDED.items():
+        assert found[name] == recorded, name
+
+
+def asked(name: str, results: Path, *more: str) -> Request:
+    """The request behind a recorded name, with further overrides."""
+    found = {n: (method, overrides) for n, method, overrides in identities.configs()}
+    method, overrides = found[name]
+    return identities.request(method, [*overrides, *more], results)
+
+
+def with_revision(request: Request, revision: int) -> Request:
+    columns = [
+        dataclasses.replace(c, entry=dataclasses.replace(c.entry, revision=revision))
+        for c in request.columns
+    ]
+    return dataclasses.replace(request, columns=tuple(columns))
+
+
+def cells_of(name: str) -> dict[str, str]:
+    return {k: v for k, v in RECORDED[name].items() if "/" in k}
+
+
+def all_differ(found: dict[str, str], recorded: dict[str, str]) -> bool:
+    return found.keys() == recorded.keys() and not set(found.values()) & set(recorded.values())
+
+
+@pytest.mark.parametrize("name", ["winclip:default", "alfa:paper", "filo:default", "coop:default"])
+def test_another_revision_or_value_has_other_fingerprints(name: str, tmp_path: Path) -> None:
+    method, recorded = name.partition(":")[0], cells_of(name)
+    same = asked(name, tmp_path)
+    assert identities.fingerprints(with_revision(same, 1)) == recorded
+    second = identities.fingerprints(with_revision(same, 2))
+    third = identities.fingerprints(with_revision(same, 3))
+    assert all_differ(second, recorded)
+    assert all_differ(third, recorded)
+    assert all_differ(third, second)
+    key = "score.temperature" if method == "filo" else "temperature"
+    changed = identities.fingerprints(asked(name, tmp_path, f"{method}.{key}=0.5"))
+    assert all_differ(changed, recorded)
+
+
+@pytest.mark.parametrize("name", ["coop:default", "faprompt:default", "filo:default"])
+def test_another_revision_or_value_has_another_training(name: str, tmp_path: Path) -> None:
+    method, recorded = name.partition(":")[0], RECORDED[name]["training"]
+    request = asked(name, tmp_path)
+    assert identities.identity(request, revision=1) == recorded
+    assert identities.identity(request, revision=2) != recorded
+    assert identities.identity(asked(name, tmp_path, f"{method}.train.epochs=3")) != recorded
+    inference = {"coop": "sigma=1.0", "faprompt": "post.sigma=1.0", "filo": "boxes.factor=0.5"}
+    assert identities.identity(asked(name, tmp_path, f"{method}.{inference[method]}")) == recorded
+
+
+def test_another_revision_of_a_dataset_changes_cells_and_trainings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, request = load_index("synthetic"), asked("coop:default", tmp_path)
+    raised = dataclasses.replace(load_spec("synthetic"), revision=2)
+    second = load_index(raised)
+    assert second.fingerprint != first.fingerprint
+    assert load_index(dataclasses.replace(raised, revision=1)).fingerprint == first.fingerprint
+
+    def training(index: Any) -> str:
+        data = trained_on(index, roles.auxiliary(index, "test", 2, 8), "test")
+        column = request.columns[0]
+        tiny = identities.tiny()
+        return training_identity("coop", column.config, tiny, request.settings, data, 1)
+
+    assert training(first) == RECORDED["coop:default"]["training"] != training(second)
+    # As a target the dataset gives other cells; as the auxiliary one, other cells of what is
+    # trained on it, while what is training-free stays stored.
+    for place, changed in (("evaluated", {"clip", "coop"}), ("auxiliary", {"coop"})):
+        for name in ("clip:default", "coop:default"):
+            asked_for = asked(name, tmp_path)
+            with monkeypatch.context() as patch:
+                patch.setattr("zsad.runner.plan.load_index", turns(first, second, place))
+                found = identities.fingerprints(asked_for)
+            if name.partition(":")[0] in changed:
+                assert all_differ(found, cells_of(name)), (name, place)
+            else:
+                assert found == cells_of(name), (name, place)
+
+
+def turns(first: Any, second: Any, place: str) -> Any:
+    """Indexing in which the second revision is evaluated, or is what is trained on.
+
+    A plan indexes its target first and the auxiliary dataset after it.
+    """
+    answers = [second, first] if place == "evaluated" else [first, second]
+    return lambda *args, **kwargs: answers.pop(0) if len(answers) > 1 else answers[0]
+
+
+@dataclasses.dataclass(frozen=True)
+class LaterData(DataSettings):
+    names: str = cfg.added("spoken")
+
+
+@dataclasses.dataclass(frozen=True)
+class LaterMetrics(MetricSettings):
+    aupimo: bool = cfg.added(False)
+
+
+def later(settings: Settings, *, names: str = "spoken", aupimo: bool = False) -> Settings:
+    """Settings as a later version has them: one more key of the data and one of the metrics."""
+    data, metrics = cfg.to_dict(settings.data), cfg.to_dict(settings.metrics)
+    return dataclasses.replace(
+        settings,
+        data=LaterData(**data, names=names),
+        metrics=LaterMetrics(**metrics, aupimo=aupimo),
+    )
+
+
+def test_a_later_setting_counts_only_where_it_is_set(tmp_path: Path) -> None:
+    request, name = asked("coop:default", tmp_path), "coop:default"
+
+    def with_settings(**values: Any) -> Request:
+        return dataclasses.replace(request, settings=later(request.settings, **values))
+
+    same = with_settings()
+    assert identities.fingerprints(same) == cells_of(name)
+    assert identities.identity(same) == RECORDED[name]["training"]
+    named = with_settings(names="released")
+    assert all_differ(identities.fingerprints(named), cells_of(name))
+    assert identities.identity(named) != RECORDED[name]["training"]
+    measured = with_settings(aupimo=True)
+    assert all_differ(identities.fingerprints(measured), cells_of(name))
+    assert identities.identity(measured) == RECORDED[name]["training"]  # nothing is trained by it

@@ -1,0 +1,107 @@
+"""A sweep and a prediction give equal maps and scores for the same pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+import zsad
+from tests.runner.conftest import DEFINITION
+from zsad import registry
+from zsad.data import roles
+from zsad.data.index import load_index
+from zsad.runner import execute
+from zsad.runner.collect import ExampleCollector
+from zsad.runner.heads import Head
+from zsad.types import Sample, Scored
+
+EVERY = [e.name for e in registry.select_methods("all") if e.target.startswith("zsad.methods.")]
+SIDE = 112  # of the pictures and of the model's input: maps of predictions are not enlarged
+SHOTS = {"winclip": 2, "alfa": 2}  # PatchCore has some by itself
+SETTINGS = [f"backbone.image_size={SIDE}", "run.batch_size=3"]
+
+
+def write_pictures(root: Path) -> None:
+    """Five test images, the last two with a bright square, and three training images."""
+    generator = np.random.default_rng(8)
+    for part, count in (("train/good", 3), ("test/good", 3), ("test/spot", 2)):
+        (root / "bolt" / part).mkdir(parents=True)
+        for i in range(count):
+            pixels = generator.integers(90, 130, (SIDE, SIDE, 3), dtype=np.uint8)
+            if part == "test/spot":
+                pixels[20:50, 40:80] = 250 - i
+                mask = np.zeros((SIDE, SIDE), np.uint8)
+                mask[20:50, 40:80] = 255
+                truth = root / "bolt/ground_truth/spot"
+                truth.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(mask).save(truth / f"{i:03}_mask.png")
+            Image.fromarray(pixels).save(root / "bolt" / part / f"{i:03}.png")
+
+
+class Watching(ExampleCollector):
+    """Notes the map and the reasons' features of every image, by method and name."""
+
+    seen: dict[tuple[str, str], torch.Tensor] = {}
+
+    def __call__(self, head: Head, samples: Sequence[Sample], scored: Scored) -> None:
+        for sample, plane in zip(samples, scored.maps.final):
+            self.seen[head.label, sample.uid] = plane.clone()
+        super().__call__(head, samples, scored)
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    """All methods on five pictures: the dataset's definition and the results folder."""
+    folder = tmp_path_factory.mktemp("agreement")
+    write_pictures(folder / "things")
+    text = DEFINITION.replace("  cloth: {{prompt: cloth, kind: texture}}\n", "")
+    path = folder / "agreement.yaml"
+    path.write_text(text.format(name="agreement", root=folder / "things"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(execute, "ExampleCollector", Watching)
+        document = zsad.bench(
+            ",".join(EVERY),
+            str(path),
+            backbone="zsad-tiny",
+            results=folder / "results",
+            device="cpu",
+            untrained=True,
+            overrides=[*SETTINGS, *(f"{m}.shots={n}" for m, n in SHOTS.items())],
+        )
+    assert not document["failed"]
+    return str(path), folder / "results"
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_bench_and_predict_agree(name: str, sweep: tuple[str, Path]) -> None:
+    definition, results = sweep
+    table = pd.read_parquet(results / "scores" / name / "agreement" / "0" / "bolt.parquet")
+    index = load_index(definition)
+    files = {s.uid: s.image for s in index.samples}
+    overrides: dict[str, Any] = {"shots": SHOTS[name]} if name in SHOTS else {}
+    loaded = zsad.load_method(
+        name,
+        backbone="zsad-tiny",
+        image_size=SIDE,
+        device="cpu",
+        untrained=True,
+        overrides=overrides,
+    )
+    shots = loaded.method.shots
+    known = [s.image for s in roles.references(index, "bolt", shots, 0)] if shots else []
+    found = loaded.predict([files[u] for u in table["uid"]], "bolt", references=known)
+    assert len(found) == 5
+    for uid, score, prediction in zip(table["uid"], table["score"], found):
+        assert prediction.image_score == pytest.approx(score, abs=1e-5)
+        plane = Watching.seen[name, uid]
+        torch.testing.assert_close(
+            torch.from_numpy(prediction.anomaly_map), plane, atol=1e-5, rtol=0
+        )
+    assert len({round(p.image_score, 7) for p in found}) > 1

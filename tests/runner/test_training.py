@@ -1,0 +1,61 @@
+"""Training for its own sake and for a sweep: the same checkpoints, the same failures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import zsad
+from tests.runner.conftest import SIZE
+from zsad.backbones.devices import choose_device
+from zsad.errors import CellError, RequestError
+from zsad.runner.execute import load_backbone
+from zsad.runner.plan import auxiliary_samples
+from zsad.runner.request import build_request
+from zsad.runner.training import provide
+
+QUICK = [
+    f"backbone.image_size={SIZE}",
+    *("coop.n_ctx=2", "coop.train.epochs=1", "coop.train.batch_size=8"),
+    "coop.train.warmup_epochs=0",
+    *("cocoop.n_ctx=2", "cocoop.train.epochs=2", "cocoop.train.batch_size=4"),
+    *("cocoop.train.warmup_epochs=0", "cocoop.train.lr=1e30"),  # its loss ends as no number
+]
+
+
+def test_a_failing_method_costs_the_others_nothing_in_either_way(
+    definition: Path, weights: Path, tmp_path: Path
+) -> None:
+    shared: dict[str, Any] = {
+        "backbone": "file",
+        "weights": weights,
+        "results": tmp_path / "results",
+        "device": "cpu",
+        "limit": 2,
+        "overrides": QUICK,
+    }
+    trained = zsad.train("coop,cocoop", str(definition), **shared)
+    (made,), (failed,) = trained["checkpoints"], trained["failed"]
+    assert (made["method"], made["reused"]) == ("coop", False)
+    assert failed["cell"] == {"method": "cocoop", "seed": 0}
+    assert "cocoop: the loss is not a number" in failed["error"]
+
+    request = build_request("coop,cocoop", str(definition), **shared)
+    data = auxiliary_samples(request, request.datasets[0])
+    backbone = load_backbone(request, choose_device("cpu"))
+    coop, cocoop = request.columns
+    found = provide([(coop, 0), (cocoop, 0)], lambda: data, backbone, request)
+    assert found.of(coop, 0) == Path(made["checkpoint"])  # not trained again
+    with pytest.raises(CellError) as caught:
+        found.of(cocoop, 0)
+    assert str(caught.value) == failed["error"]
+
+
+def test_what_cannot_be_trained_is_refused(definition: Path, tmp_path: Path) -> None:
+    shared = {"results": tmp_path, "device": "cpu"}
+    with pytest.raises(RequestError, match="--methods: clip is training-free; leave it out"):
+        zsad.train("coop,clip", "synthetic", **shared)
+    with pytest.raises(RequestError, match="--on synthetic,elpv: give one dataset to train on"):
+        zsad.train("coop", "synthetic,elpv", **shared)

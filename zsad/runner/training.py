@@ -1,0 +1,236 @@
+"""Trained columns: `zsad train`, and the checkpoints that a sweep finds, makes and loads."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from zsad import checkpoints
+from zsad.backbones import Backbone
+from zsad.backbones.devices import choose_device
+from zsad.data.index import DatasetIndex
+from zsad.errors import RequestError, reason
+from zsad.features import FeatureStore
+from zsad.method import AnyMethod
+from zsad.runner.heads import build_method
+from zsad.runner.options import TrainOptions
+from zsad.runner.plan import Auxiliary, auxiliary_samples
+from zsad.runner.progress import TrainingProgress
+from zsad.runner.request import COMMAND_LINE, Column, Request, request_of, require_writable
+from zsad.types import Sample
+
+if TYPE_CHECKING:
+    from zsad.training import FitOptions, TrainResult
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Checkpoints:
+    """The checkpoints of one target dataset, by (column label, seed).
+
+    An entry is the file, or the error that kept it from being made.
+    """
+
+    found: dict[tuple[str, int], Path | Exception] = field(default_factory=dict)
+
+    def of(self, column: Column, seed: int) -> Path | None:
+        """The file of a column; None if it has nothing to load.  Raises the stored error."""
+        if column.checkpoint:
+            return Path(column.checkpoint)
+        result = self.found.get((column.label, seed))
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+
+def provide(
+    columns: Sequence[tuple[Column, int]],
+    auxiliary: Callable[[], Auxiliary],
+    backbone: Backbone,
+    request: Request,
+    store: FeatureStore | None = None,
+    on_event: Callable[[str], None] = lambda text: None,
+) -> Checkpoints:
+    """Make sure that every (column, seed) has its checkpoint, training together what is missing.
+
+    A method whose training fails keeps its own error and costs the others nothing.
+    """
+    out = Checkpoints()
+    wanted = [(c, s) for c, s in columns if c.entry.trained and not c.checkpoint]
+    if not wanted or request.untrained:
+        return out
+    try:
+        data = auxiliary()
+    except Exception as error:
+        out.found.update({(c.label, s): error for c, s in wanted})
+        return out
+    for seed in dict.fromkeys(s for _, s in wanted):
+        group = []
+        for column in (c for c, s in wanted if s == seed):
+            try:
+                if _trainable(column, backbone):
+                    group.append(column)
+            except Exception as error:  # a config that does not fit costs only its own column
+                out.found[column.label, seed] = error
+        if not group:
+            continue
+        names = ", ".join(c.label for c in group)
+        on_event(f"training data for {names}: {data.dataset}, {len(data.samples)} images")
+        results = _each(group, data, backbone, request, seed, store=store)
+        for column, result in zip(group, results):
+            made = result if isinstance(result, Exception) else result.checkpoint
+            out.found[column.label, seed] = made
+    return out
+
+
+def _trainable(column: Column, backbone: Backbone) -> bool:
+    """False for an ablation row in which every trained part is switched off."""
+    return bool(column.entry.load()(column.config, backbone.info).phases())
+
+
+def _each(
+    columns: Sequence[Column],
+    data: Auxiliary,
+    backbone: Backbone,
+    request: Request,
+    seed: int,
+    *,
+    store: FeatureStore | None = None,
+    options: FitOptions | None = None,
+) -> list[TrainResult | Exception]:
+    """Train columns together; if that fails, one by one, so that each keeps its own error."""
+    from zsad.training import ensure_trained
+
+    def ensure(some: Sequence[Column]) -> list[TrainResult]:
+        return ensure_trained(
+            [(c.entry, c.config) for c in some],
+            data.index,
+            data.samples,
+            backbone,
+            settings=request.settings,
+            seed=seed,
+            root=request.results,
+            part=data.part,
+            store=store,
+            options=options,
+        )
+
+    try:
+        return [*ensure(columns)]
+    except Exception as error:  # a method is foreign code, and so is the device
+        log.debug("training together failed", exc_info=True)
+        if len(columns) == 1:
+            return [error]
+    found: list[TrainResult | Exception] = []
+    for column in columns:
+        try:
+            found += ensure([column])
+        except Exception as error:
+            log.debug("training %s failed", column.label, exc_info=True)
+            found.append(error)
+    return found
+
+
+def trained_method(
+    column: Column,
+    seed: int,
+    path: Path | None,
+    backbone: Backbone,
+    device: Any,
+    target: DatasetIndex,
+    evaluated: Sequence[Sample],
+) -> tuple[AnyMethod, dict[str, Any]]:
+    """Load a column's state; return it and what it was trained on, for the record.
+
+    Raises :class:`zsad.errors.RequestError` if it was trained on what it would be evaluated on.
+    """
+    if path is None:
+        return build_method(column, backbone, seed, device), {"dataset": "", "part": "nothing"}
+    from zsad.training.provision import guard
+
+    given = [(COMMAND_LINE, column.given)] if column.checkpoint else []
+    meta = checkpoints.read_meta(path)
+    guard(meta, target.spec.name, evaluated)
+    method, notes = checkpoints.load_into(column.entry, path, backbone.info, given)
+    if not column.checkpoint:
+        method.config = column.config  # keys that only inference reads may differ from training
+    account: dict[str, Any] = {"checkpoint": path.name, "notes": list(notes)}
+    if meta is not None and meta.trained_on is not None:
+        account["dataset"] = meta.trained_on.dataset
+        account["part"] = meta.trained_on.part
+        account["images"] = len(meta.trained_on.uids)
+        account["epochs"] = meta.epochs
+    elif meta is None or meta.source == "official":
+        account["dataset"] = "as released"
+    return method.to(device).eval(), account
+
+
+# ---------------------------------------------------------------------------- `zsad train`
+def train(options: TrainOptions) -> dict[str, Any]:
+    """Train every chosen method on one dataset, for every seed.
+
+    Returns ``{"results_dir", "on", "checkpoints": [...], "failed": [...]}``.  What exists already
+    is not trained again; what was killed goes on.  Raises :class:`RequestError` for training-free
+    methods or more than one dataset.
+    """
+    from zsad.runner.execute import load_backbone
+    from zsad.training import FitOptions
+
+    request = request_of(options, options.methods, options.on)
+    if len(request.datasets) != 1:
+        raise RequestError(f"--on {','.join(request.datasets)}: give one dataset to train on")
+    free = [c.label for c in request.columns if not c.entry.trained]
+    if free:
+        raise RequestError(f"--methods: {', '.join(free)} is training-free; leave it out")
+    require_writable(request.results)
+    if request.settings.run.deterministic:
+        torch.use_deterministic_algorithms(True, warn_only=True)
+    data = auxiliary_samples(request, request.datasets[0])
+    backbone = load_backbone(request, choose_device(request.device))
+    made: list[dict[str, Any]] = []
+    failed: list[dict[str, Any]] = []
+    devices = int(options.devices) if str(options.devices).isdigit() else options.devices
+    with TrainingProgress(options.progress) as bar:
+        how = FitOptions(
+            devices=devices,
+            strategy=options.strategy,
+            logger=options.logger,  # type: ignore[arg-type]
+            progress=bar.step,
+        )
+        for seed in request.seeds:
+            results = _each(request.columns, data, backbone, request, seed, options=how)
+            for column, result in zip(request.columns, results):
+                if isinstance(result, Exception):
+                    cell = {"method": column.label, "seed": seed}
+                    failed.append({"cell": cell, "error": reason(result)})
+                else:
+                    made.append(_made(column, seed, result))
+    return {
+        "results_dir": str(request.results),
+        "on": {
+            "dataset": data.dataset,
+            "variant": data.index.variant,
+            "part": data.part,
+            "images": len(data.samples),
+        },
+        "checkpoints": made,
+        "failed": failed,
+        "counters": backbone.counters.as_dict(),
+    }
+
+
+def _made(column: Column, seed: int, result: TrainResult) -> dict[str, Any]:
+    return {
+        "method": column.label,
+        "seed": seed,
+        "checkpoint": str(result.checkpoint),
+        "seconds": round(result.seconds, 3),
+        "reused": result.reused,
+        "history": result.history,
+    }

@@ -1,0 +1,253 @@
+"""One method on one batch: what a sweep, a prediction and a calibration have in common.
+
+Text, boxes, references, the context, the scores, the maps, the check that they are numbers, the
+reasons, and smaller portions when memory runs out.  **Only what has no effects is tried again**:
+what a caller does with a :class:`Scored` (metrics, examples, records) it does exactly once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from zsad import maps as dense
+from zsad.backbones import Backbone
+from zsad.backbones.memory import Portions, is_out_of_memory
+from zsad.errors import CellError
+from zsad.grounding import BoxProvider, provider
+from zsad.method import AnyMethod, feature_request
+from zsad.types import (
+    Boxes,
+    Category,
+    Explanation,
+    FeatureRequest,
+    ImageFeatures,
+    Sample,
+    ScoreContext,
+    Scored,
+)
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Stage = Callable[[str], AbstractContextManager[None]]
+
+
+def encode(
+    backbone: Backbone,
+    images: Tensor,
+    request: FeatureRequest,
+    portions: Portions,
+    stage: Stage = lambda name: nullcontext(),
+) -> Iterator[tuple[slice, ImageFeatures]]:
+    """Yield the features of images [B, 3, S, S], which may lie on the host, with their rows.
+
+    In one piece unless memory runs out; ``stage`` is entered around the stage ``encode``.
+    Raises :class:`CellError` where not even one image fits.
+    """
+
+    @torch.no_grad()
+    def work(rows: slice) -> ImageFeatures:
+        with stage("encode"):
+            part = images[rows].to(backbone.device, non_blocking=True)
+            return backbone.encode_image(part, request)
+
+    return portions.run(work, len(images))
+
+
+class Scorer:
+    """One method on its backbone, with the text of the categories that it was prepared for.
+
+    ``image_size``: pixels, 0: the backbone's own.  ``label`` names the method in errors.
+    ``stage``: entered around the stages ``boxes``, ``head`` and ``map``, to time them.
+    Raises :class:`zsad.errors.WeightsError` if the size is no multiple of the patch.
+    """
+
+    def __init__(
+        self,
+        method: AnyMethod,
+        backbone: Backbone,
+        image_size: int = 0,
+        label: str = "",
+        stage: Stage = lambda name: nullcontext(),
+    ) -> None:
+        self.method, self.backbone = method, backbone
+        self.label = label or method.name
+        self.stage = stage
+        self.request = feature_request(method, image_size)
+        self.image_size = self.request.variant.image_size
+        self.text: dict[str, Any] = {}
+        self.portions = Portions()  # of score and map; those of the encoder are the caller's
+        self._reasons = Portions()
+        self._prepared: dict[str, Category] = {}
+        self.boxes: BoxProvider | None = None  # once :meth:`find_boxes` was called
+
+    # ----------------------------------------------------------- once per set of categories
+    @torch.no_grad()
+    def prepare(self, categories: Sequence[Category]) -> None:
+        """Encode the text of those categories that are new, or not what they were."""
+        new = {c.key: c for c in categories if self._prepared.get(c.key) != c}
+        if not new:
+            return
+        encoder = self.backbone.text_encoder(self.request.variant)
+        self.text.update(self.method.prepare_text(list(new.values()), encoder))
+        self._prepared.update(new)
+        if self.boxes is not None:
+            self._ask()
+
+    def find_boxes(self) -> BoxProvider | None:
+        """Find out where boxes come from, once, so that a file of them is read once; None for a
+        method that wants none.  Raises what :func:`zsad.grounding.provider` raises."""
+        if self.boxes is None:
+            self._ask()
+        return self.boxes
+
+    def _ask(self) -> None:
+        wanted = self.method.box_request(list(self._prepared.values()))
+        if wanted is None:
+            return
+        if self.boxes is None:
+            self.boxes = provider(wanted, device=str(self.backbone.device))
+        else:
+            self.boxes.request = wanted  # the same source, asked for more phrases
+
+    # --------------------------------------------------------------------------- per batch
+    def boxes_of(
+        self,
+        categories: Sequence[Category],
+        samples: Sequence[Sample] = (),
+        pictures: Sequence[Image] = (),
+        names: Sequence[str] = (),
+    ) -> list[Boxes | None] | None:
+        """The detector's answers for a batch of samples, or else of pictures with their file
+        ``names``; None where no boxes are wanted."""
+        self.prepare(categories)
+        source = self.find_boxes()
+        if source is None:
+            return None
+        with self.stage("boxes"):
+            if samples:
+                return source.boxes(samples, categories)
+            return source.boxes_of_pictures(pictures, categories, names)
+
+    def views(
+        self,
+        images: Tensor,
+        portions: Portions,
+        stage: Stage = lambda name: nullcontext(),
+    ) -> list[ImageFeatures]:
+        """The features of the further views of images [B, 3, S, S] that the method reads, with a
+        row for each image."""
+        taps = self.method.view_taps()
+        if not taps:
+            return []
+        request = FeatureRequest(taps, self.request.variant)
+        found = []
+        for view in self.method.views(images.to(self.backbone.device)):
+            parts = [f for _, f in encode(self.backbone, view, request, portions, stage)]
+            found.append(parts[0] if len(parts) == 1 else ImageFeatures.concat(parts))
+        return found
+
+    def context(self, categories: Sequence[Category], **rest: Any) -> ScoreContext[Any]:
+        """What the method may look at for images of ``categories``, which are prepared if need
+        be.  ``rest``: further fields of :class:`ScoreContext`."""
+        self.prepare(categories)
+        variant = self.request.variant
+        return ScoreContext(
+            categories,
+            self.text,
+            text_encoder=self.backbone.text_encoder(variant),
+            image_encoder=self.backbone.image_encoder(variant),
+            **rest,
+        )
+
+    def score(
+        self, features: ImageFeatures, context: ScoreContext[Any]
+    ) -> Iterator[tuple[slice, Scored[Any]]]:
+        """Yield the batch as scored, with its rows: in one piece unless memory runs out.
+
+        A method that carries state from image to image is never given less than the batch.
+        Raises :class:`CellError` for a value that is not a number, and where memory does not
+        suffice.
+        """
+        self.method.eval()
+        count = features.batch_size
+        if self.method.carries:
+            yield slice(0, count), self._score_whole(features, context)
+            return
+
+        def work(rows: slice) -> Scored[Any]:
+            if rows == slice(0, count):
+                return self._score(features, context)
+            return self._score(features.select(rows), context.select(rows))
+
+        yield from self.portions.run(work, count)
+
+    def _score_whole(self, features: ImageFeatures, context: ScoreContext[Any]) -> Scored[Any]:
+        """Score at once or not at all."""
+        try:
+            return self._score(features, context)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise CellError(
+                f"{self.label}: out of memory with {features.batch_size} images, and it carries "
+                f"state from image to image, so they are not tried in portions; lower "
+                f"run.batch_size, or choose backbone.precision=bf16"
+            ) from error
+
+    @torch.no_grad()
+    def _score(self, features: ImageFeatures, context: ScoreContext[Any]) -> Scored[Any]:
+        """Scores, maps and image scores; without effects."""
+        method = self.method
+        with self.stage("head"):
+            scores = method.score(features, context)
+        with self.stage("map"):
+            built = dense.build_maps(scores, method.map_spec(), self.image_size, context.boxes)
+            image_scores = method.image_score(scores, built).float()
+        bad = ~(torch.isfinite(built.final).flatten(1).all(1) & torch.isfinite(image_scores))
+        if bool(bad.any()):
+            row = int(bad.nonzero()[0])
+            name = context.uids[row] if context.uids else f"image {row + 1}"
+            raise CellError(
+                f"{self.label}: not-a-number in the map or score of {name}; "
+                f"try backbone.precision=fp32, or report the method's config"
+            )
+        return Scored(features, context, scores, built, image_scores)
+
+    @torch.no_grad()
+    def explain(self, scored: Scored[Any], k: int = 5) -> list[list[Explanation]]:
+        """Up to ``k`` reasons per image, best first."""
+        count = scored.batch_size
+
+        def work(rows: slice) -> list[list[Explanation]]:
+            part = scored if rows == slice(0, count) else scored.select(rows)
+            return self.method.explain(part, k)
+
+        return [reasons for _, part in self._reasons.run(work, count) for reasons in part]
+
+
+@dataclass
+class Means:
+    """The means over the images of a category of what a method says of each
+    (:attr:`zsad.types.Scores.info`)."""
+
+    images: int = 0
+    sums: dict[str, float] = field(default_factory=dict)
+
+    def add(self, scored: Scored[Any]) -> None:
+        """Add a batch."""
+        self.images += scored.batch_size
+        for name, values in scored.scores.info.items():
+            self.sums[name] = self.sums.get(name, 0.0) + float(values.cpu().double().sum())
+
+    def figures(self) -> dict[str, float]:
+        """Means by name, and ``images``, how many there were; empty before the first."""
+        if not self.images:
+            return {}
+        return {"images": self.images, **{k: v / self.images for k, v in self.sums.items()}}
