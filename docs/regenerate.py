@@ -19,14 +19,15 @@ from typing import Any
 from PIL import Image, ImageDraw, ImageOps
 
 from tests.report import browser
-from zsad import examples, overlay, report
-from zsad.examples import Example
+from zsad import report
 from zsad.metrics.spec import headline
 from zsad.report.pictures import colour_range
-from zsad.store import ResultStore, key_of
-from zsad.tables.board import Board, boards
-from zsad.tables.build import overview
-from zsad.types import CellRecord
+from zsad.results import examples, heatmaps
+from zsad.results.examples import Example
+from zsad.results.records import CellRecord
+from zsad.results.store import ResultStore, key_of
+from zsad.tables.by_dataset import overview
+from zsad.tables.results_matrix import Board, boards
 
 DOCS = Path(__file__).resolve().parent
 BEGIN, END = "<!-- measured by `make readme` -->", "<!-- end of measured -->"
@@ -121,7 +122,7 @@ def heat_maps(store: ResultStore, board: Board) -> Image.Image:
     for i, (_, example, (low, high)) in enumerate(shown):
         left = i * (SIDE + GAP)
         picture = Image.open(io.BytesIO(example.jpeg)).convert("RGB")
-        heat = outlined(overlay.overlay(picture, example.map, low, high), example)
+        heat = outlined(heatmaps.overlay(picture, example.map, low, high), example)
         for top, image in ((0, picture), (SIDE + GAP, heat)):
             sheet.paste(image.resize((SIDE, SIDE), Image.Resampling.LANCZOS), (left, top))
     return sheet

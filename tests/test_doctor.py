@@ -10,9 +10,9 @@ import pytest
 from tests.data.miniatures import write_miniature
 from zsad import doctor
 from zsad.cli.main import main
-from zsad.knowledge.answers import AnswerStore
-from zsad.store import ResultStore
-from zsad.types import CellRecord
+from zsad.prompt_bank.answers import AnswerStore
+from zsad.results.records import CellRecord
+from zsad.results.store import ResultStore
 
 
 def test_versions_metrics_and_storage_are_fine_here(tmp_path: Path) -> None:

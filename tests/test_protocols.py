@@ -10,7 +10,7 @@ from zsad import registry
 from zsad.backbones.specs import spec
 from zsad.data.catalog import GROUPS, group_members, load_spec, select_datasets
 from zsad.errors import RequestError
-from zsad.protocols import Row, load_protocol
+from zsad.protocols import ProtocolRow, load_protocol
 
 BUNDLED = registry.list_protocols()
 PAPERS = ("faprompt", "filo", "kanoclip", "alfa", "alfa-few-shot")
@@ -130,4 +130,4 @@ def test_wrong_protocols_say_what_is_wrong(tmp_path, more, message):
     [("base + CAP", "base-plus-cap"), ("1-shot", "1-shot"), ("T4: no HQ-Loc", "t4-no-hq-loc")],
 )
 def test_row_labels_become_file_names(label, slug):
-    assert Row(label, "m").slug == slug
+    assert ProtocolRow(label, "m").slug == slug

@@ -27,7 +27,7 @@ presets: {{paper: {{rate: 0.5}}}}
 CODE = """
 from dataclasses import dataclass
 from typing import ClassVar
-from zsad.method_config import MethodConfig
+from zsad.config.method_config import MethodConfig
 @dataclass(frozen=True)
 class Inner:
     depth: int = 1

@@ -16,12 +16,12 @@ from torch import Tensor, nn
 import zsad
 from zsad import registry
 from zsad.backbones import Backbone
-from zsad.backbones.memory import Portions
+from zsad.backbones.batch_size import Portions
 from zsad.errors import CellError
 from zsad.grounding import file as box_file
+from zsad.inference.loaded_method import LoadedMethod
+from zsad.inference.request import category_of
 from zsad.method import Method, new_method
-from zsad.picture_request import category_of
-from zsad.predictor import LoadedMethod
 from zsad.scoring import Means, Scorer, encode
 from zsad.types import BuiltMaps, ImageFeatures, ScoreContext, Scored, Scores
 
@@ -84,11 +84,12 @@ def frozen(value: Any) -> Any:
     return value if isinstance(value, (str, int, float, type(None))) else type(value).__name__
 
 
-def close(a: Scored, b: Scored) -> None:
-    """Equal but for the last bits of a cosine (6e-8), which a softmax at temperature 0.01
-    enlarges a hundredfold in an image score."""
-    torch.testing.assert_close(a.image_scores, b.image_scores, atol=1e-5, rtol=0)
-    torch.testing.assert_close(a.maps.final, b.maps.final, atol=1e-6, rtol=0)
+def close(name: str, a: Scored, b: Scored) -> None:
+    """Equal to 1e-6, but for methods that encode text anew for a batch: the last bits of a
+    cosine (6e-8), enlarged a hundredfold by a softmax at temperature 0.01."""
+    close_to = 1e-5 if name in ("cocoop", "filo") else 1e-6
+    torch.testing.assert_close(a.image_scores, b.image_scores, atol=close_to, rtol=0)
+    torch.testing.assert_close(a.maps.final, b.maps.final, atol=close_to, rtol=0)
     assert a.scores.info.keys() == b.scores.info.keys()
     for name, values in a.scores.info.items():
         torch.testing.assert_close(values, b.scores.info[name])
@@ -114,7 +115,7 @@ def test_scoring_is_a_pure_function_of_each_image(
     halves = list(scorer.score(features, context))
     assert [part for part, _ in halves] == [slice(0, 2), slice(2, 4)]
     for part, scored in halves:  # also of a transductive method, which has its population
-        close(scored, first.select(part))
+        close(name, scored, first.select(part))
     reasons = scorer.explain(first, 3)
     assert frozen(method) == before
     assert [frozen(r) for r in scorer.explain(first.select([3, 1]), 3)] == [

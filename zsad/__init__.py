@@ -29,7 +29,7 @@ _PUBLIC = {
     "list_methods": "zsad.registry",
     "list_datasets": "zsad.registry",
     "list_backbones": "zsad.registry",
-    "Prediction": "zsad.prediction",
+    "Prediction": "zsad.inference.prediction",
     "ZsadError": "zsad.errors",
 }
 

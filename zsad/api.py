@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from zsad.runner.options import BenchOptions, TrainOptions, takes
 
 if TYPE_CHECKING:
-    from zsad.prediction import Prediction
-    from zsad.predictor import LoadedMethod
+    from zsad.inference.loaded_method import LoadedMethod
+    from zsad.inference.prediction import Prediction
 
 
 @takes(BenchOptions)
@@ -71,7 +71,7 @@ def load_method(
     dotted.
     A trained method without a checkpoint raises :class:`WeightsError` unless ``untrained``.
     """
-    from zsad.predict_run import load_method as run
+    from zsad.inference.run import load_method as run
 
     return run(
         name,
@@ -114,11 +114,11 @@ def predict(
     its ``out``; ``false_alarms``: the highest share of them that is wished for (0.05).
     ``threshold`` and ``image_threshold`` set the thresholds by hand.  With ``out`` the map, heat
     map, mask and description of every picture are written there.  ``loading``: further keywords
-    of :func:`load_method`.  What a prediction holds: :class:`zsad.prediction.Prediction`; that of a
-    picture that cannot be read or scored has an ``error``, and the others go on.
+    of :func:`load_method`.  What a prediction holds: :class:`zsad.inference.prediction.Prediction`;
+    that of a picture that cannot be read or scored has an ``error``, and the others go on.
     Raises :class:`zsad.errors.ZsadError` when the request is wrong: nothing was scored then.
     """
-    from zsad.predict_run import predict as run
+    from zsad.inference.run import predict as run
 
     return run(
         method,

@@ -21,11 +21,11 @@ from torch import Tensor
 
 import zsad
 from zsad import config as cfg
+from zsad.config.method_config import MethodConfig
 from zsad.errors import CellError, RequestError, WeightsError
 from zsad.io import atomic_write_bytes
+from zsad.io.schema import read
 from zsad.method import AnyMethod, new_method
-from zsad.method_config import MethodConfig
-from zsad.schema import read
 from zsad.types import BackboneInfo
 
 if TYPE_CHECKING:

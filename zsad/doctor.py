@@ -24,7 +24,7 @@ TOLERANCE = 1e-9  # exact mode against the slow definitions
 State = Literal["ok", "absent", "differs", "broken"]
 
 
-class Finding(NamedTuple):
+class Diagnosis(NamedTuple):
     """``state``: ok, absent (optional, not there), differs (usable, but its figures are not the
     papers') or broken (needs a repair)."""
 
@@ -34,9 +34,9 @@ class Finding(NamedTuple):
     text: str
 
 
-def examine(data_root: str | None = None, results: str | None = None) -> list[Finding]:
+def examine(data_root: str | None = None, results: str | None = None) -> list[Diagnosis]:
     """All findings, in the order in which one repairs things."""
-    areas: dict[str, Callable[[], Iterator[Finding]]] = {
+    areas: dict[str, Callable[[], Iterator[Diagnosis]]] = {
         "version": versions,
         "device": devices,
         "metric": metrics,
@@ -47,26 +47,26 @@ def examine(data_root: str | None = None, results: str | None = None) -> list[Fi
         "dataset": lambda: datasets(data_root),
         "storage": lambda: storage(results),
     }
-    found: list[Finding] = []
+    found: list[Diagnosis] = []
     for name, area in areas.items():
         try:
             found.extend(area())
         except Exception as error:  # a broken installation fails in any way; go on examining
-            found.append(Finding(name, "check", "broken", f"{type(error).__name__}: {error}"))
+            found.append(Diagnosis(name, "check", "broken", f"{type(error).__name__}: {error}"))
     return found
 
 
-def versions() -> Iterator[Finding]:
+def versions() -> Iterator[Diagnosis]:
     """Python and the packages that zsad builds on."""
-    yield Finding("version", "zsad", "ok", f"{__version__}, Python {platform.python_version()}")
+    yield Diagnosis("version", "zsad", "ok", f"{__version__}, Python {platform.python_version()}")
     for name in PACKAGES:
         found = _version(name)
         hint = found or "not installed; run `make setup` or `pip install zsad`"
-        yield Finding("version", name, "ok" if found else "broken", hint)
+        yield Diagnosis("version", name, "ok" if found else "broken", hint)
     for name, extra in OPTIONAL.items():
         found = _version(name)
         hint = found or f"not installed; `pip install zsad[{extra}]` adds it"
-        yield Finding("version", name, "ok" if found else "absent", hint)
+        yield Diagnosis("version", name, "ok" if found else "absent", hint)
 
 
 def _version(name: str) -> str | None:
@@ -76,31 +76,37 @@ def _version(name: str) -> str | None:
         return None
 
 
-def devices() -> Iterator[Finding]:
+def devices() -> Iterator[Diagnosis]:
     """Processors, and whether torchvision's operators fit this torch."""
     import torch
 
     from zsad.torchvision_compat import ensure
 
-    yield Finding("device", "cpu", "ok", f"{platform.machine()}, {torch.get_num_threads()} threads")
+    yield Diagnosis(
+        "device", "cpu", "ok", f"{platform.machine()}, {torch.get_num_threads()} threads"
+    )
     if torch.cuda.is_available():
         for i in range(torch.cuda.device_count()):
             free, total = torch.cuda.mem_get_info(i)
             room = f"{free / 2**30:.1f} of {total / 2**30:.1f} GiB free"
-            yield Finding("device", f"cuda:{i}", "ok", f"{torch.cuda.get_device_name(i)}, {room}")
+            yield Diagnosis("device", f"cuda:{i}", "ok", f"{torch.cuda.get_device_name(i)}, {room}")
     else:
-        yield Finding("device", "cuda", "absent", "no CUDA device, or torch was built without CUDA")
+        yield Diagnosis(
+            "device", "cuda", "absent", "no CUDA device, or torch was built without CUDA"
+        )
     try:
         replaced = ensure()
         import torchvision
     except Exception as error:  # whatever an import of compiled parts raises
-        yield Finding("device", "torchvision", "broken", f"cannot be imported ({error})")
+        yield Diagnosis("device", "torchvision", "broken", f"cannot be imported ({error})")
     else:
         how = f"in plain PyTorch: {', '.join(replaced)}" if replaced else "compiled"
-        yield Finding("device", "torchvision", "ok", f"{torchvision.__version__}, operators {how}")
+        yield Diagnosis(
+            "device", "torchvision", "ok", f"{torchvision.__version__}, operators {how}"
+        )
 
 
-def metrics() -> Iterator[Finding]:
+def metrics() -> Iterator[Diagnosis]:
     """The metrics against their slow definitions, on generated maps with ties and regions."""
     import numpy as np
 
@@ -130,22 +136,22 @@ def metrics() -> Iterator[Finding]:
             got, value = small[entry.name], slow(maps, masks.astype(int))
         fits = None not in (got, value) and abs(got - value) <= TOLERANCE
         state: State = "ok" if fits else "broken"
-        yield Finding("metric", entry.name, state, f"{got} against {value}")
+        yield Diagnosis("metric", entry.name, state, f"{got} against {value}")
 
 
-def methods() -> Iterator[Finding]:
+def methods() -> Iterator[Diagnosis]:
     """Every registered method: its config and its class."""
     for entry in registry.methods().values():
         try:
             entry.resolve()
             entry.load()
         except ZsadError as error:
-            yield Finding("method", entry.name, "broken", str(error))
+            yield Diagnosis("method", entry.name, "broken", str(error))
         else:
-            yield Finding("method", entry.name, "ok", entry.summary)
+            yield Diagnosis("method", entry.name, "ok", entry.summary)
 
 
-def weights() -> Iterator[Finding]:
+def weights() -> Iterator[Diagnosis]:
     """Which backbones can be loaded without a network."""
     from zsad.backbones.locate import default_folder, locate
     from zsad.backbones.specs import specs
@@ -157,34 +163,34 @@ def weights() -> Iterator[Finding]:
             found = locate(spec, None)
         except ZsadError as error:
             state: State = "broken" if spec.bundled else "absent"
-            yield Finding("weights", spec.name, state, str(error))
+            yield Diagnosis("weights", spec.name, state, str(error))
             continue
         if found is None:
             hint = f"not here; fetched on first use, or put {spec.weights_file or 'a file'} into "
-            yield Finding("weights", spec.name, "absent", hint + str(default_folder()))
+            yield Diagnosis("weights", spec.name, "absent", hint + str(default_folder()))
         else:
-            yield Finding("weights", spec.name, "ok", found.source)
+            yield Diagnosis("weights", spec.name, "ok", found.source)
 
 
-def detector() -> Iterator[Finding]:
+def detector() -> Iterator[Diagnosis]:
     """Whether the detector of the methods with boxes can be loaded without a network."""
     from zsad.grounding.grounding_dino import find_weights
 
     try:
         path = find_weights("stock")
     except ZsadError as error:
-        yield Finding("weights", "grounding-dino", "absent", str(error))
+        yield Diagnosis("weights", "grounding-dino", "absent", str(error))
     else:
-        yield Finding("weights", "grounding-dino", "ok", str(path))
+        yield Diagnosis("weights", "grounding-dino", "ok", str(path))
 
 
-def caches() -> Iterator[Finding]:
+def caches() -> Iterator[Diagnosis]:
     """Folders that zsad keeps things in, and the prompts that it reads."""
     from zsad.backbones.locate import cache_folders
     from zsad.grounding.cache import default_folder as boxes
-    from zsad.knowledge.answers import AnswerStore, answers_root
-    from zsad.prompt_kinds import kinds
-    from zsad.prompts import bank
+    from zsad.prompt_bank.answers import AnswerStore, answers_root
+    from zsad.prompt_bank.bank import bank
+    from zsad.prompt_bank.kinds import kinds
 
     for folder in cache_folders():
         yield _folder("weights", folder, written=False)
@@ -192,29 +198,29 @@ def caches() -> Iterator[Finding]:
     answers = AnswerStore(answers_root())
     yield _folder("answers", answers.folder)
     for path in answers.broken():
-        yield Finding("cache", path.name, "broken", f"{path}: not a whole answer; delete it")
+        yield Diagnosis("cache", path.name, "broken", f"{path}: not a whole answer; delete it")
     for kind in kinds():
         try:
             count = len(bank().entries(kind))
         except ZsadError as error:
-            yield Finding("cache", f"prompts {kind}", "broken", str(error))
+            yield Diagnosis("cache", f"prompts {kind}", "broken", str(error))
         else:
-            yield Finding("cache", f"prompts {kind}", "ok", f"of {count} categories")
+            yield Diagnosis("cache", f"prompts {kind}", "ok", f"of {count} categories")
 
 
-def _folder(name: str, folder: Path, written: bool = True) -> Finding:
+def _folder(name: str, folder: Path, written: bool = True) -> Diagnosis:
     """How much lies in a folder, and (where zsad writes) whether more can be put there."""
     if not folder.is_dir():
-        return Finding("cache", name, "ok", f"{folder}, made when it is needed")
+        return Diagnosis("cache", name, "ok", f"{folder}, made when it is needed")
     files = [p for p in folder.rglob("*") if p.is_file()]
     size = sum(p.stat().st_size for p in files) / 2**20
     text = f"{folder}, {len(files)} files, {size:.1f} MiB"
     if not written or os.access(folder, os.W_OK):
-        return Finding("cache", name, "ok", text)
-    return Finding("cache", name, "broken", f"{text}, cannot be written")
+        return Diagnosis("cache", name, "ok", text)
+    return Diagnosis("cache", name, "broken", f"{text}, cannot be written")
 
 
-def datasets(data_root: str | None) -> Iterator[Finding]:
+def datasets(data_root: str | None) -> Iterator[Diagnosis]:
     """Which datasets are found, and whether their counts are the published ones."""
     from zsad.data.check import check
     from zsad.data.index import load_index
@@ -226,7 +232,7 @@ def datasets(data_root: str | None) -> Iterator[Finding]:
             problems = load_index(name, root, strict=False).problems
             report = check(name, root, open_files=False)
         except ZsadError as error:
-            yield Finding("dataset", name, "absent", str(error))
+            yield Diagnosis("dataset", name, "absent", str(error))
             continue
         normal, anomalous = report.total
         text = f"{normal} normal and {anomalous} anomalous test images, variant {report.variant}"
@@ -234,26 +240,26 @@ def datasets(data_root: str | None) -> Iterator[Finding]:
         if wrong:
             state: State = "broken" if problems else "differs"
             more = f"; `zsad data check {name}` lists everything"
-            yield Finding("dataset", name, state, f"{text}: {wrong[0]}{more}")
+            yield Diagnosis("dataset", name, state, f"{text}: {wrong[0]}{more}")
         else:
-            yield Finding("dataset", name, "ok", text)
+            yield Diagnosis("dataset", name, "ok", text)
 
 
-def storage(results: str | None) -> Iterator[Finding]:
+def storage(results: str | None) -> Iterator[Diagnosis]:
     """Free disk where results go, free memory, broken records."""
+    from zsad.results.store import ResultStore
     from zsad.runner.request import results_dir
-    from zsad.store import ResultStore
 
     folder = results_dir(results)
     place = next(p for p in (folder, *folder.resolve().parents) if p.exists())
     free = shutil.disk_usage(place).free / 2**30
     writable = os.access(place, os.W_OK)
     text = f"{folder}, {free:.1f} GiB free" + ("" if writable else ", not writable")
-    yield Finding("storage", "results", "ok" if writable and free > 1 else "broken", text)
+    yield Diagnosis("storage", "results", "ok" if writable and free > 1 else "broken", text)
     for path in ResultStore(folder).broken():
-        yield Finding("storage", path.name, "broken", f"{path}: not a whole record; run it again")
+        yield Diagnosis("storage", path.name, "broken", f"{path}: not a whole record; run it again")
     if (memory := _free_memory()) is not None:
-        yield Finding("storage", "memory", "ok", f"{memory:.1f} GiB free")
+        yield Diagnosis("storage", "memory", "ok", f"{memory:.1f} GiB free")
 
 
 def _free_memory() -> float | None:

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 import torch
 from torch import Tensor
 
+from zsad.config.method_config import MethodConfig
 from zsad.errors import RequestError, WeightsError
-from zsad.method_config import MethodConfig
 from zsad.torchvision_compat import lightning
 from zsad.types import (
     BackboneInfo,
@@ -302,7 +302,7 @@ class Method(lightning.LightningModule, Generic[ConfigT, TextT]):
     ) -> None:
         """Prepare what depends on the training set as a whole; called before the first phase
         and again after a resume.  ``captions``: sentences by ``Category.key``, as the config's
-        :attr:`~zsad.method_config.MethodConfig.caption_source` asks for."""
+        :attr:`~zsad.config.method_config.MethodConfig.caption_source` asks for."""
 
     def training_facts(self, history: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Figures of a finished training that belong into the checkpoint and every record made

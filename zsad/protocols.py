@@ -18,7 +18,7 @@ from zsad.errors import RequestError, unknown
 
 
 @dataclass(frozen=True)
-class Row:
+class ProtocolRow:
     """One row of an ablation: a method under its own overrides."""
 
     label: str
@@ -33,7 +33,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Auxiliary:
+class AuxiliaryRule:
     """Training data of learned methods: ``default``, and ``overrides`` by target dataset."""
 
     default: str = "mvtec"
@@ -63,13 +63,13 @@ class Protocol:
     paper: str = ""
     tables: tuple[int, ...] = ()
     note: str = ""
-    auxiliary: Auxiliary = Auxiliary()
+    auxiliary: AuxiliaryRule = AuxiliaryRule()
     train_part: Literal["test", "all"] = "test"
     checkpoint_rule: Literal["last"] = "last"
     seeds: tuple[int, ...] = (0,)
     settings: dict[str, Any] = field(default_factory=dict)
     overrides: dict[str, Any] = field(default_factory=dict)
-    rows: tuple[Row, ...] = ()
+    rows: tuple[ProtocolRow, ...] = ()
     ablation: bool = False
 
     def __post_init__(self) -> None:

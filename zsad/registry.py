@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from zsad import config as cfg
+from zsad.config.method_config import MethodConfig, check_schema
 from zsad.errors import RequestError, unknown
-from zsad.method_config import MethodConfig, check_schema
 
 if TYPE_CHECKING:
     from zsad.method import Method
@@ -59,7 +59,7 @@ class MethodEntry:
     notes: tuple[str, ...] = field(default=())
     revision: int = 1
     preset_titles: Mapping[str, str] = field(default_factory=dict)
-    prompt_kind: str = ""  # "module:object", torch-free; see zsad.prompt_kinds
+    prompt_kind: str = ""  # "module:object", torch-free; see zsad.prompt_bank.kinds
 
     def __post_init__(self) -> None:
         if self.revision < 1:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from zsad import maps as dense
 from zsad.backbones import Backbone
-from zsad.backbones.memory import Portions, is_out_of_memory
+from zsad.backbones.batch_size import Portions, is_out_of_memory
 from zsad.errors import CellError
 from zsad.grounding import BoxProvider, provider
 from zsad.method import AnyMethod, feature_request
@@ -65,7 +65,7 @@ class Scorer:
 
     ``image_size``: pixels, 0: the backbone's own.  ``label`` names the method in errors.
     ``stage``: entered around the stages ``boxes``, ``head`` and ``map``, to time them.
-    Raises :class:`zsad.errors.WeightsError` if the size is no multiple of the patch.
+    Raises :class:`zsad.errors.WeightsError` if the size is not a multiple of the patch.
     """
 
     def __init__(

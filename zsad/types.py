@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeVar
 
-from zsad.schema import read
+from zsad.io.schema import read
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -448,33 +448,3 @@ class TrainBatch:
     masks: Tensor
     labels: Tensor
     has_mask: Tensor | None = None
-
-
-# ----------------------------------------------------------------------------- the store
-@dataclass(frozen=True, order=True)
-class CellKey:
-    """Names one cell of a sweep.  ``fingerprint`` hashes everything that changes numbers."""
-
-    method: str
-    dataset: str
-    category: str
-    seed: int
-    fingerprint: str = ""
-
-
-@dataclass
-class CellRecord:
-    """The stored result of one cell.  A metric that is undefined is None, and ``undefined``
-    gives the reason."""
-
-    method: str
-    dataset: str
-    category: str
-    seed: int
-    fingerprint: str
-    metrics: dict[str, float | None]
-    undefined: dict[str, str]
-    n_normal: int
-    n_anomalous: int
-    seconds: dict[str, float]
-    info: dict[str, Any] = field(default_factory=dict)

@@ -21,8 +21,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zsad import backbones, losses, maps, registry
+from zsad import backbones, maps, registry
 from zsad.benchmarks.speed import measure
+from zsad.components import losses
 from zsad.method import AnyMethod, feature_request
 from zsad.types import Category, ScoreContext, TrainBatch
 

@@ -24,11 +24,11 @@ import torch
 
 from zsad import backbones, checkpoints, registry
 from zsad.config import BackboneSettings, RunSettings, Settings
-from zsad.data import roles
+from zsad.data import splits
 from zsad.data.index import load_index
-from zsad.features import FeatureStore
 from zsad.method import new_method
 from zsad.training import FitOptions, fit
+from zsad.training.feature_store import FeatureStore
 
 
 class EpochClock:
@@ -50,7 +50,7 @@ def measure(options: argparse.Namespace, keep: bool) -> dict[str, Any]:
     weights = options.weights or (None if options.backbone == "zsad-tiny" else "random")
     backbone = backbones.load(options.backbone, weights=weights, device=options.device)
     index = load_index("synthetic")
-    samples = roles.auxiliary(index, "test")
+    samples = splits.auxiliary(index, "test")
     samples = samples[:: max(1, len(samples) // options.images)][: options.images]
     settings = Settings(
         backbone=BackboneSettings(name=options.backbone), run=RunSettings(deterministic=False)

@@ -24,8 +24,8 @@ from torch import Tensor
 
 from zsad.backbones import Backbone, load
 from zsad.benchmarks.speed import measure
+from zsad.components.windows import window_grid, window_patches
 from zsad.types import FeatureRequest, Tap
-from zsad.windows import window_grid, window_patches
 
 
 def masked(image: Tensor, grid: tuple[int, int], patch: int, patches: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from zsad.method_config import MethodConfig
+from zsad.config.method_config import MethodConfig
 
 
 @dataclass(frozen=True)

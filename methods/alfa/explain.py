@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from zsad.components.windows import window_region
 from zsad.types import Explanation, ImageFeatures, Tap
-from zsad.windows import window_region
 
 if TYPE_CHECKING:
     from zsad.methods.alfa.method import PromptFeatures

@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from zsad.backbones.windows import window_indices
+from zsad.components.windows import join, spread
 from zsad.methods.alfa.aligner import align
 from zsad.methods.alfa.config import Config
 from zsad.types import ImageFeatures, ScoreContext, Tap
-from zsad.windows import join, spread
 
 CHUNK = 1 << 24  # numbers in the largest tensor of one chunk of windows
 

@@ -17,7 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from zsad.memory import association
+from zsad.components.memory_bank import association
+from zsad.components.windows import window_grid
 from zsad.method import Method
 from zsad.methods.alfa.config import Config
 from zsad.methods.alfa.context import Kept, adapt
@@ -36,7 +37,6 @@ from zsad.types import (
     Scores,
     Tap,
 )
-from zsad.windows import window_grid
 
 if TYPE_CHECKING:
     from zsad.backbones.text import TextEncoder

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-from zsad.knowledge import parse
 from zsad.methods.alfa.config import Llm, Template
-from zsad.prompt_kinds import PromptKind, Query, TextList
-from zsad.prompts import BankEntry, article, bank, find_entry, read_entries
+from zsad.prompt_bank import parsing
+from zsad.prompt_bank.bank import BankEntry, article, bank, find_entry, read_entries
+from zsad.prompt_bank.kinds import PromptKind, Query, TextList
 from zsad.types import Category
 
 log = logging.getLogger(__name__)
@@ -189,8 +189,8 @@ def queries(category: Category) -> list[Query]:
 def read_answer(answer: str, target: TextList, category: Category) -> list[str]:
     """Sentences, with the stem where the list is asked for with it; descriptors are phrases."""
     if target.name == "descriptors":
-        return parse.anomaly_types(parse.continued(answer), target.most)
-    found = parse.sentences(answer, target.label)
+        return parsing.anomaly_types(parsing.continued(answer), target.most)
+    found = parsing.sentences(answer, target.label)
     return found if target.name != target.label else _stemmed(found, target, category.class_name)
 
 
@@ -203,7 +203,7 @@ def _stemmed(sentences: list[str], target: TextList, class_name: str) -> list[st
         else f"{stem(target.label, class_name)}: {t[0].lower()}{t[1:]}"
         for t in sentences
     ]
-    return parse.distinct([t for t in found if class_name.lower() in t.lower()])
+    return parsing.distinct([t for t in found if class_name.lower() in t.lower()])
 
 
 def text_problems(text: str, target: TextList, class_name: str) -> list[str]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from zsad.components.schemas import Deep
-from zsad.method_config import MethodConfig
+from zsad.config.method_config import MethodConfig
 
 
 @dataclass(frozen=True)

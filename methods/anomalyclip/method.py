@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from zsad import losses, maps
+from zsad import maps
+from zsad.components import losses
 from zsad.components.prompt_learning import DeepPrompts, learned_tokens, prompt_text, unit
 from zsad.errors import RequestError
 from zsad.method import ImportedCheckpoint, Method, TrainPhase

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from zsad import maps as dense
-from zsad.ensemble import EnsembleFeatures, encode_ensemble, fill, rank_phrases
+from zsad.components.prompt_ensemble import EnsembleFeatures, encode_ensemble, fill, rank_phrases
 from zsad.method import Method
 from zsad.methods.anovl.adapter import adapt, adapt_in_turn, seeded
 from zsad.methods.anovl.config import Config

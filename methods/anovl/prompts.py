@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from zsad.prompts import article
+from zsad.prompt_bank.bank import article
 from zsad.types import Category, Names
 
 NORMAL_STATES = (

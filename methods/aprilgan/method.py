@@ -15,11 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from zsad.components.memory_bank import bank_of
+from zsad.components.prompt_ensemble import EnsembleFeatures, rank_phrases
 from zsad.components.stage_method import StageMethod
 from zsad.components.templates import SCENE_TEMPLATES
 from zsad.data import mosaic
-from zsad.ensemble import EnsembleFeatures, rank_phrases
-from zsad.memory import bank_of
 from zsad.method import ImportedCheckpoint, TrainPhase, chosen_blocks, stretched
 from zsad.methods.aprilgan import convert
 from zsad.methods.aprilgan.config import Config

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from zsad.ensemble import EnsembleFeatures, encode_ensemble, rank_phrases
+from zsad.components.prompt_ensemble import EnsembleFeatures, encode_ensemble, rank_phrases
 from zsad.maps import similarity
 from zsad.method import Method
 from zsad.methods.clip.config import Config

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from zsad.components.templates import STATES
 from zsad.methods.clip.config import Config
-from zsad.prompts import article
+from zsad.prompt_bank.bank import article
 from zsad.torchvision_compat import open_clip
 
 # the 80 that CLIP's authors recommend for ImageNet

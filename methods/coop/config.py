@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from zsad import config as cfg
-from zsad.method_config import MethodConfig
+from zsad.config.method_config import MethodConfig
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zsad import losses as zl
 from zsad import maps as dense
+from zsad.components import losses as zl
 from zsad.components.prompt_learning import PromptLearner, encode
+from zsad.components.windows import window_region
 from zsad.errors import RequestError
 from zsad.method import CosineRate, ImportedCheckpoint, Method, TrainPhase
 from zsad.methods.coop import convert
@@ -35,7 +36,6 @@ from zsad.types import (
     Tap,
     TrainBatch,
 )
-from zsad.windows import window_region
 
 if TYPE_CHECKING:
     from zsad.backbones.text import PromptTokens, TextEncoder

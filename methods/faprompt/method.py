@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from zsad import losses, maps
+from zsad import maps
+from zsad.components import losses
 from zsad.components.prompt_learning import unit
 from zsad.errors import RequestError
 from zsad.method import ImportedCheckpoint, Method, TrainPhase

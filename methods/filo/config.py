@@ -6,8 +6,8 @@ import re
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
+from zsad.config.method_config import MethodConfig
 from zsad.data.mosaic import Mosaic
-from zsad.method_config import MethodConfig
 
 KERNEL = re.compile(r"(\d+)x(\d+)")
 

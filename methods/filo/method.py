@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from zsad import losses as zl
+from zsad.components import losses as zl
 from zsad.components.prompt_learning import PromptLearner, encode
 from zsad.data import mosaic
 from zsad.maps import pair_difference, similarity, upsample
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 CLS = Tap("cls")
 
 
-class FiLo(Method[Config, texts.Table]):
+class FiLo(Method[Config, texts.PromptTable]):
     """Fine-grained descriptions and high-quality localisation."""
 
     name: ClassVar[str] = "filo"
@@ -61,7 +61,7 @@ class FiLo(Method[Config, texts.Table]):
         self.qkv = stages(config.branches.qkv, len(self.taps.qkv), width, embed, config.mmci)
         self.vv = stages(config.branches.vv, len(self.taps.vv), width, embed, config.mmci)
         self.adapter = ImageAdapter(embed, config.adapter)
-        self._tables: dict[str, texts.Table] = {}
+        self._tables: dict[str, texts.PromptTable] = {}
         self._pairs = texts.PairCache()
         self._auxiliary: frozenset[str] = frozenset()  # datasets that are trained on
 
@@ -79,9 +79,9 @@ class FiLo(Method[Config, texts.Table]):
     # ------------------------------------------------------------- FG-Des (section 3.2)
     def prepare_text(
         self, categories: Sequence[Category], text: TextEncoder
-    ) -> dict[str, texts.Table]:
+    ) -> dict[str, texts.PromptTable]:
         """Tokenise the prompts of every category; encode them where no image changes them."""
-        tables: dict[str, texts.Table] = {}
+        tables: dict[str, texts.PromptTable] = {}
         spoken: dict[str, str] = {}
         for category in categories:
             entry = prompts.find_entry(category, self.config.descriptions)
@@ -100,11 +100,11 @@ class FiLo(Method[Config, texts.Table]):
         return tables
 
     def _table(
-        self, category: Category, context: ScoreContext[texts.Table], trained: bool
-    ) -> texts.Table:
+        self, category: Category, context: ScoreContext[texts.PromptTable], trained: bool
+    ) -> texts.PromptTable:
         """The prepared table; while the context is being learned, one without stored features."""
         prepared = context.text.get(category.key)
-        if trained and isinstance(prepared, texts.Table):
+        if trained and isinstance(prepared, texts.PromptTable):
             return prepared
         if category.key not in self._tables:
             entry = prompts.find_entry(category, self.config.descriptions)
@@ -116,7 +116,7 @@ class FiLo(Method[Config, texts.Table]):
         self,
         unit_image: Tensor,
         positions: Sequence[tuple[int, ...] | None],
-        context: ScoreContext[texts.Table],
+        context: ScoreContext[texts.PromptTable],
         trained: bool = False,
     ) -> texts.TextSide:
         """Label embeddings for what the meta-nets see, ``unit_image`` [B, E]."""
@@ -141,7 +141,7 @@ class FiLo(Method[Config, texts.Table]):
 
     # ------------------------------------------------------------- HQ-Loc (section 3.3)
     def _locate(
-        self, features: ImageFeatures, context: ScoreContext[texts.Table]
+        self, features: ImageFeatures, context: ScoreContext[texts.PromptTable]
     ) -> list[fb.Located]:
         """Keep boxes and read positions off them, per image."""
         if context.boxes is None or not self._grounding.enabled:
@@ -190,7 +190,7 @@ class FiLo(Method[Config, texts.Table]):
             )
         return found
 
-    def score(self, features: ImageFeatures, context: ScoreContext[texts.Table]) -> Scores:
+    def score(self, features: ImageFeatures, context: ScoreContext[texts.PromptTable]) -> Scores:
         """Maps: pair logits per stage; image: probability, or a cosine for ``score: released``."""
         raw, adapted = self._image_vectors(features)
         located = self._locate(features, context)
@@ -241,7 +241,7 @@ class FiLo(Method[Config, texts.Table]):
         chosen = maps.final if self._score.max_from == "filtered" else maps.unsuppressed
         return (scores.image + chosen.amax(dim=(-2, -1))) / 2
 
-    def explain(self, scored: Scored[texts.Table], k: int = 5) -> list[list[Explanation]]:
+    def explain(self, scored: Scored[texts.PromptTable], k: int = 5) -> list[list[Explanation]]:
         """The ``k`` most similar descriptions of each image, then its boxes with their phrases."""
         context, parts = scored.context, scored.scores.parts
         return [
@@ -250,7 +250,7 @@ class FiLo(Method[Config, texts.Table]):
         ]
 
     def run_info(
-        self, text: texts.Table | None = None, means: Mapping[str, float] | None = None
+        self, text: texts.PromptTable | None = None, means: Mapping[str, float] | None = None
     ) -> dict[str, Any]:
         """How many prompts each category has and where its descriptions come from."""
         return {
@@ -266,7 +266,7 @@ class FiLo(Method[Config, texts.Table]):
 
     # ------------------------------------------------------------- losses (section 3.5)
     def losses(
-        self, features: ImageFeatures, batch: TrainBatch, context: ScoreContext[texts.Table]
+        self, features: ImageFeatures, batch: TrainBatch, context: ScoreContext[texts.PromptTable]
     ) -> dict[str, Tensor]:
         """Named terms; ``local`` sums Eqs. 7 to 9 over the stages, ``global`` is Eq. 6."""
         if self.phase == "adapter":
@@ -304,7 +304,7 @@ class FiLo(Method[Config, texts.Table]):
         return maps
 
     def _image_loss(
-        self, features: ImageFeatures, batch: TrainBatch, context: ScoreContext[texts.Table]
+        self, features: ImageFeatures, batch: TrainBatch, context: ScoreContext[texts.PromptTable]
     ) -> Tensor:
         """Eq. 6 for the adapter phase: the text side is held fixed."""
         with torch.no_grad():
@@ -330,7 +330,7 @@ class FiLo(Method[Config, texts.Table]):
         score = (logits.softmax(-1)[:, 1] + fused.amax(dim=(-2, -1))) / 2
         return F.binary_cross_entropy(score.clamp(1e-6, 1 - 1e-6), batch.labels.to(score))
 
-    def _kept_pairs(self, unit_image: Tensor, context: ScoreContext[texts.Table]) -> Tensor:
+    def _kept_pairs(self, unit_image: Tensor, context: ScoreContext[texts.PromptTable]) -> Tensor:
         """Label embeddings [B, 2, E] of the adapter phase, where they depend on the image only:
         computed in its first epoch, then read back."""
         learners = [m for m in (self.normal_prompts, self.abnormal_prompts) if m is not None]

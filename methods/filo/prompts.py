@@ -11,11 +11,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from zsad import prompts as bank
 from zsad.errors import RequestError
-from zsad.knowledge import parse
 from zsad.methods.filo.config import Prompt
-from zsad.prompt_kinds import PromptKind, Query, TextList
+from zsad.prompt_bank import bank, parsing
+from zsad.prompt_bank.kinds import PromptKind, Query, TextList
 from zsad.types import Category
 
 POSITIONS = (
@@ -57,7 +56,7 @@ def queries(category: Category) -> list[Query]:
 
 def read_answer(answer: str, target: TextList, category: Category) -> list[str]:
     """Short phrases."""
-    return parse.anomaly_types(answer, target.most)
+    return parsing.anomaly_types(answer, target.most)
 
 
 KIND = PromptKind(

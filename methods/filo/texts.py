@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Table:
+class PromptTable:
     """The tokenised prompts of one category; ``fixed``: unit features [1, T, E] of the normal
     and abnormal prompts where no image changes them."""
 
@@ -47,14 +47,14 @@ class TextSide:
     abnormal: list[Tensor]
 
 
-def tokenize(wording: Wording, text: TextEncoder) -> Table:
+def tokenize(wording: Wording, text: TextEncoder) -> PromptTable:
     """Tokenise the prompts of a category."""
-    return Table(wording, text.tokenize(wording.normal), text.tokenize(wording.abnormal))
+    return PromptTable(wording, text.tokenize(wording.normal), text.tokenize(wording.abnormal))
 
 
 def text_side(
     learners: tuple[PromptLearner | None, PromptLearner | None],
-    tables: Sequence[Table],
+    tables: Sequence[PromptTable],
     positions: Sequence[tuple[int, ...] | None],
     unit_image: Tensor,
     text: TextEncoder,
@@ -122,14 +122,14 @@ class PairCache:
             self._entries[name] = (vector.clone(), pair.clone())
 
 
-def _groups(tables: Sequence[Table]) -> list[tuple[Table, list[int]]]:
+def _groups(tables: Sequence[PromptTable]) -> list[tuple[PromptTable, list[int]]]:
     """Images by table, in order of appearance."""
     return [(t, rows) for (t, _), rows in _groups_at(tables, [None] * len(tables))]
 
 
 def _groups_at(
-    tables: Sequence[Table], positions: Sequence[tuple[int, ...] | None]
-) -> list[tuple[tuple[Table, tuple[int, ...] | None], list[int]]]:
+    tables: Sequence[PromptTable], positions: Sequence[tuple[int, ...] | None]
+) -> list[tuple[tuple[PromptTable, tuple[int, ...] | None], list[int]]]:
     """Images by table and positions, in order of appearance."""
     groups: dict[tuple[int, tuple[int, ...] | None], list[int]] = {}
     for row, (table, cells) in enumerate(zip(tables, positions)):

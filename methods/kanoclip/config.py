@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-from zsad.method_config import CaptionSource, MethodConfig
+from zsad.config.method_config import CaptionSource, MethodConfig
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zsad import losses, maps
+from zsad import maps
+from zsad.components import losses
 from zsad.method import Method, TrainPhase
 from zsad.methods.kanoclip.config import Config
 from zsad.methods.kanoclip.knowledge import knowledge_loss, knowledge_mean
 from zsad.methods.kanoclip.modules import BiCMCI, ConvAdapter
-from zsad.prompts import GENERIC_ANOMALIES, bank
+from zsad.prompt_bank.bank import GENERIC_ANOMALIES, bank
 from zsad.types import (
     BackboneInfo,
     BuiltMaps,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from zsad.knowledge import parse
-from zsad.prompt_kinds import PromptKind, Query, TextList
+from zsad.prompt_bank import parsing
+from zsad.prompt_bank.kinds import PromptKind, Query, TextList
 from zsad.types import Category
 
 
@@ -23,7 +23,7 @@ def image_query(category: Category) -> str:
 
 def read_answer(answer: str, target: TextList, category: Category) -> list[str]:
     """Whole sentences."""
-    return parse.sentences(answer, target.label)
+    return parsing.sentences(answer, target.label)
 
 
 KIND = PromptKind(

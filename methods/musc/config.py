@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from zsad import config as cfg
-from zsad.method_config import MethodConfig
+from zsad.config.method_config import MethodConfig
 from zsad.types import EncoderVariant
 
 

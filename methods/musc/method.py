@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
 from zsad import maps as dense
+from zsad.components.windows import window_region
 from zsad.errors import RequestError
 from zsad.method import Method, chosen_blocks, stretched
 from zsad.methods.musc.config import Config
@@ -31,7 +32,6 @@ from zsad.types import (
     Scores,
     Tap,
 )
-from zsad.windows import window_region
 
 if TYPE_CHECKING:
     from zsad.backbones.text import TextEncoder

@@ -17,9 +17,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zsad import maps as dense
+from zsad.components.prompt_ensemble import EnsembleFeatures, rank_phrases
 from zsad.components.stage_method import StageMethod
 from zsad.components.templates import SCENE_TEMPLATES
-from zsad.ensemble import EnsembleFeatures, rank_phrases
+from zsad.components.windows import window_region
 from zsad.method import ImportedCheckpoint, TrainPhase, chosen_blocks
 from zsad.methods.mvfa import convert, prompts
 from zsad.methods.mvfa.config import Config
@@ -35,7 +36,6 @@ from zsad.types import (
     Tap,
     TrainBatch,
 )
-from zsad.windows import window_region
 
 TOP_SHARE = 0.01  # of the patches: those that an explanation speaks of
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from zsad.method_config import MethodConfig
+from zsad.config.method_config import MethodConfig
 
 
 @dataclass(frozen=True)

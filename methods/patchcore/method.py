@@ -13,8 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
+from zsad.components.memory_bank import MemoryBank, bank_of
+from zsad.components.windows import window_region
 from zsad.errors import RequestError
-from zsad.memory import MemoryBank, bank_of
 from zsad.method import Method, chosen_blocks
 from zsad.methods.patchcore.config import Config
 from zsad.types import (
@@ -29,7 +30,6 @@ from zsad.types import (
     Scores,
     Tap,
 )
-from zsad.windows import window_region
 
 if TYPE_CHECKING:
     from zsad.backbones.text import TextEncoder

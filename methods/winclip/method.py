@@ -13,9 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from zsad.components.memory_bank import association
+from zsad.components.prompt_ensemble import EnsembleFeatures, encode_ensemble, fill, rank_phrases
 from zsad.components.templates import STATES, TEMPLATES
-from zsad.ensemble import EnsembleFeatures, encode_ensemble, fill, rank_phrases
-from zsad.memory import association
+from zsad.components.windows import join, spread, window_grid, window_region
 from zsad.method import Method
 from zsad.methods.winclip.config import Config
 from zsad.methods.winclip.prompts import REPRODUCTION
@@ -30,7 +31,6 @@ from zsad.types import (
     Scores,
     Tap,
 )
-from zsad.windows import join, spread, window_grid, window_region
 
 if TYPE_CHECKING:
     from zsad.backbones.text import TextEncoder

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from zsad.backbones import Backbone, load
 from zsad.errors import RequestError
-from zsad.features import space_of
+from zsad.training.feature_store import space_of
 from zsad.types import EncoderVariant, FeatureRequest, Tap
 
 TAPS = FeatureRequest.of(

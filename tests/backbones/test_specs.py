@@ -18,15 +18,8 @@ from torch import Tensor
 from zsad.backbones import Backbone, load
 from zsad.backbones.backbone import preprocessing
 from zsad.backbones.build import config_of_state, trained_activation
-from zsad.backbones.specs import (
-    OPENAI_MEAN,
-    OPENAI_STD,
-    BackboneSpec,
-    identify,
-    quarters,
-    spec,
-    specs,
-)
+from zsad.backbones.locate import identify
+from zsad.backbones.specs import OPENAI_MEAN, OPENAI_STD, BackboneSpec, quarters, spec, specs
 from zsad.errors import WeightsError
 from zsad.types import BackboneInfo, FeatureRequest, Tap
 

@@ -17,11 +17,8 @@ from torch import Tensor
 
 from zsad.backbones import Backbone, load
 from zsad.backbones.build import build_model, config_of_state
-from zsad.backbones.locate import find_cached
-from zsad.backbones.specs import (
-    identify,
-    spec,
-)
+from zsad.backbones.locate import find_cached, identify
+from zsad.backbones.specs import spec
 from zsad.backbones.weights import read_state, resolve
 from zsad.errors import RequestError, WeightsError
 

@@ -15,9 +15,9 @@ from PIL import Image
 
 import zsad
 from tests.runner.conftest import PLUGINS
-from zsad import calibration
 from zsad.cli.main import main
 from zsad.errors import RequestError
+from zsad.inference import calibration
 from zsad.io import sha256_file
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.knowledge.server import serving
+from tests.prompt_bank.server import serving
 from zsad.cli.main import main
 
 KEY = "sk-another-secret-0987654321"
@@ -101,7 +101,7 @@ def test_generated_texts_are_used(
     assert "1 requests, 0 answers from the cache" in captured.out
     assert KEY not in captured.out + captured.err
     program = (
-        "from zsad.prompts import bank; from zsad.types import Category; "
+        "from zsad.prompt_bank.bank import bank; from zsad.types import Category; "
         "print(bank().find('filo', Category('elpv', 'solar_cell', 'solar cell')).texts); "
         "print(bank().find('filo', Category('sdd', 'x', 'carpet')).dataset)"
     )

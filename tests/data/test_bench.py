@@ -20,7 +20,7 @@ from tests.data.miniatures import write_miniature
 from zsad import registry
 from zsad.cli.main import main
 from zsad.data.catalog import group_members, load_spec
-from zsad.store import ResultStore
+from zsad.results.store import ResultStore
 from zsad.tables import pages
 from zsad.tables.model import Page
 

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from tests.data.miniatures import write_miniature
-from zsad.data.catalog import CategorySpec, DatasetSpec, Layout, VariantSpec
 from zsad.data.check import CheckReport, check
+from zsad.data.definition import CategorySpec, DatasetSpec, Layout, VariantSpec
 from zsad.errors import DataError
 
 

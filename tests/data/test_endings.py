@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,6 @@ import pytest
 from PIL import Image, features
 
 import zsad
-from zsad import photos
 from zsad.data import catalog
 from zsad.data.catalog import select_datasets
 from zsad.data.check import check
@@ -19,14 +19,16 @@ from zsad.data.images import FORMATS, endings, is_picture, read_image
 from zsad.data.index import load_index
 from zsad.data.indexers.base import listed
 from zsad.errors import DataError
+from zsad.inference import pictures
 
 CORE = Path(zsad.__file__).parent
 ALL = [(name, ending) for name, known in FORMATS.items() for ending in known]
 
 
 @pytest.fixture(autouse=True)
-def _forget_own_datasets(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(catalog, "_USER_SPECS", {})
+def _forget_own_datasets() -> Iterator[None]:
+    with catalog.own_forgotten():
+        yield
 
 
 def _save(path: Path, kind: str = "PNG", grey: int = 90) -> Path:
@@ -56,7 +58,7 @@ def test_a_picture_of_every_ending_is_found_and_read(
     if ending == ".pfm":  # one float a pixel
         image = Image.fromarray(np.full((16, 16), 90.0, np.float32))
     image.save(path, kind)
-    assert [p.path for p in photos.find([str(tmp_path)])] == [path]
+    assert [p.path for p in pictures.find([str(tmp_path)])] == [path]
     assert listed(tmp_path) == [str(path)]
     assert abs(int(np.asarray(read_image(path))[8, 8, 0]) - 90) <= 2  # lossy formats
 
@@ -97,13 +99,13 @@ def test_one_more_ending_is_one_entry(tmp_path: Path, monkeypatch: pytest.Monkey
     with pytest.raises(DataError):
         counts()
     with pytest.raises(DataError, match="no pictures there"):
-        photos.find([str(home)])
+        pictures.find([str(home)])
     monkeypatch.setitem(FORMATS, "PNG", (*FORMATS["PNG"], ".pix"))
     assert counts() == ((2, 1), (2, 1))
     (spec,) = select_datasets(f"folder:{home}")
     (bad,) = (s for s in load_index(spec).samples if s.label)
     assert bad.mask == str(home / "masks" / "c.pix")
-    assert len(photos.find([str(home)])) == 4
+    assert len(pictures.find([str(home)])) == 4
     assert ".pix" in endings()
 
 

@@ -11,7 +11,7 @@ import pytest
 from tests.docs.workspace import ROOT
 from zsad.data.catalog import load_spec, select_datasets
 from zsad.protocols import load_protocol
-from zsad.published import Published
+from zsad.results.published import Published
 
 DOCS = ROOT / "docs"
 HEADS = {

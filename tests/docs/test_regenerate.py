@@ -9,8 +9,8 @@ import pytest
 
 from docs import regenerate
 from tests.report.conftest import put
-from zsad.store import ResultStore
-from zsad.tables.board import Board, boards
+from zsad.results.store import ResultStore
+from zsad.tables.results_matrix import Board, boards
 
 
 @pytest.fixture

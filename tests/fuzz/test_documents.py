@@ -20,19 +20,20 @@ from tests.fuzz.documents import TEXTS, as_json, as_yaml, cut_and_flipped, mutan
 from tests.fuzz.limits import seconds
 from tests.report.conftest import store
 from tests.runner.conftest import DEFINITION, write_dataset
-from zsad import checkpoints, examples, registry, report, tables
+from zsad import checkpoints, registry, report, tables
 from zsad.cli.main import main
 from zsad.data import catalog
+from zsad.data.folder_dataset import folder_spec
 from zsad.data.index import load_index
-from zsad.data.own import folder_spec
 from zsad.errors import ZsadError
 from zsad.grounding.cache import BoxCache
 from zsad.grounding.file import BoxFile
 from zsad.io import read_json
-from zsad.knowledge.answers import AnswerStore
-from zsad.prompts import read_entries
+from zsad.prompt_bank.answers import AnswerStore
+from zsad.prompt_bank.bank import read_entries
+from zsad.results import examples
+from zsad.results.store import ResultStore, key_of
 from zsad.runner.request import build_request
-from zsad.store import ResultStore, key_of
 from zsad.training.state import TrainState, load_state, save_state
 from zsad.types import Boxes
 

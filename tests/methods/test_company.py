@@ -13,7 +13,7 @@ from PIL import Image
 
 import zsad
 from zsad import registry, tables
-from zsad.store import ResultStore
+from zsad.results.store import ResultStore
 
 OWN = [e for e in registry.select_methods("all") if e.target.startswith("zsad.methods.")]
 EVERY = sorted(e.name for e in OWN)

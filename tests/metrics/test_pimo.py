@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from zsad.errors import CellError
 from zsad.metrics import pimo, reference
-from zsad.metrics.base import Report
+from zsad.metrics.base import MetricReport
 from zsad.metrics.evaluate import evaluate
 from zsad.metrics.pimo import PerImageOverlap
 from zsad.metrics.spec import Mode
@@ -37,7 +37,9 @@ def stack(seed: int = 0, ties: int = 0, anomalous: int = 3, normal: int = 4):
     return torch.from_numpy(maps), torch.from_numpy(masks)
 
 
-def found(maps: torch.Tensor, masks: torch.Tensor, mode: Mode = "exact", size: int = 3) -> Report:
+def found(
+    maps: torch.Tensor, masks: torch.Tensor, mode: Mode = "exact", size: int = 3
+) -> MetricReport:
     made = metric(mode)
     for start in range(0, len(maps), size):
         made.update(maps[start : start + size], masks[start : start + size])
@@ -90,7 +92,7 @@ def test_equals_anomalib() -> None:
             assert value == pytest.approx(other, abs=0.02)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(st.integers(0, 1000), st.sampled_from([0, 100]))
 def test_the_binned_form_stays_within_its_bound(seed: int, ties: int) -> None:
     maps, masks = stack(seed, ties)
@@ -100,7 +102,7 @@ def test_the_binned_form_stays_within_its_bound(seed: int, ties: int) -> None:
     assert binned.bounds[NAME] == pytest.approx(1 / 4096)  # every defect has over 2,048 pixels
     for a, b in zip(exact.per_image[NAME], binned.per_image[NAME]):
         assert (a is None) == (b is None)
-        assert a is None or abs(a - b) <= 1 / 4096
+        assert a is None or abs(a - b) <= 1 / 4096 + 1e-12
     small = masks.clone()
     small[:, 40:] = False  # defects of at most 2,048 pixels are kept whole
     small[:, :, 85:] = False

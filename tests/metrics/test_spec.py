@@ -54,7 +54,7 @@ def test_every_entry_is_whole(entry: spec.MetricSpec) -> None:
 
 def test_the_list_and_what_prints_it_need_no_torch() -> None:
     code = (
-        "import sys, zsad.metrics.spec, zsad.tables, zsad.cli.bench, zsad.runner.document; "
+        "import sys, zsad.metrics.spec, zsad.tables, zsad.cli.bench, zsad.results.document; "
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -13,8 +13,8 @@ from torch import Tensor
 
 import zsad
 from tests.parity import recipe, recipe_baselines
-from zsad.picture_request import categories_of
-from zsad.predictor import LoadedMethod
+from zsad.inference.loaded_method import LoadedMethod
+from zsad.inference.request import categories_of
 
 PARITY = Path(__file__).parent
 UNIT = {"rtol": 0.0, "atol": 5e-6}

@@ -17,11 +17,11 @@ import torch.nn.functional as F
 
 import zsad
 from zsad import maps as dense
+from zsad.inference.loaded_method import LoadedMethod
 from zsad.methods.filo import boxes as filo_boxes
 from zsad.methods.filo.config import Grounding
 from zsad.methods.filo.prompts import POSITIONS
 from zsad.metrics import CategoryMetrics
-from zsad.predictor import LoadedMethod
 from zsad.types import Boxes, Scores
 
 UNIT = {"rtol": 1e-4, "atol": 5e-6}

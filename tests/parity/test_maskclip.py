@@ -14,9 +14,9 @@ import torch
 
 from tests.parity import recipe_baselines
 from tests.parity.baselines import Case, close, scored
-from zsad.ensemble import EnsembleFeatures
-from zsad.picture_request import categories_of
-from zsad.predictor import LoadedMethod
+from zsad.components.prompt_ensemble import EnsembleFeatures
+from zsad.inference.loaded_method import LoadedMethod
+from zsad.inference.request import categories_of
 
 FEATURES = {"rtol": 1e-3, "atol": 1e-4}
 COSINE = {"rtol": 0.0, "atol": 1e-5}

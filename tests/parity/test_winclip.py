@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from tests.parity.baselines import UNIT, Case, close, scored
-from zsad import windows
+from zsad.components import windows
 from zsad.types import Tap
 
 MAP = {"rtol": 0.0, "atol": 1e-5}

@@ -11,11 +11,12 @@ import pytest
 from PIL import Image
 
 from tests.report import browser as chromium
-from zsad import examples
-from zsad.examples import CellExamples, Example
 from zsad.metrics import spec
-from zsad.store import ResultStore
-from zsad.types import CellKey, CellRecord, Explanation
+from zsad.results import examples
+from zsad.results.examples import CellExamples, Example
+from zsad.results.records import CellKey, CellRecord
+from zsad.results.store import ResultStore
+from zsad.types import Explanation
 
 EVIL = '<script>window.hacked=1</script><img src=x onerror="window.hacked=2">"&'
 SIDE = examples.SIDE

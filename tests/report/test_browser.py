@@ -10,7 +10,7 @@ import pytest
 from tests.report.browser import Browser
 from tests.report.conftest import EVIL, put
 from zsad import report
-from zsad.store import ResultStore
+from zsad.results.store import ResultStore
 
 PHONE = 390  # CSS pixels
 # The widest thing that sticks out of the window and cannot be scrolled by itself.

@@ -12,16 +12,17 @@ import numpy as np
 import pytest
 
 from tests.report.conftest import EVIL, FINGERPRINT, SIDE, example, jpeg, put
-from zsad import examples, overlay, report
+from zsad import report
 from zsad.cli.main import main
 from zsad.errors import DataError, RequestError
 from zsad.metrics import spec
 from zsad.report import pictures
-from zsad.report.collect import histogram
+from zsad.report.glossary import DEMO
 from zsad.report.page import embedded
-from zsad.report.words import DEMO
-from zsad.store import ResultStore
-from zsad.types import CellKey
+from zsad.report.page_data import histogram
+from zsad.results import examples, heatmaps
+from zsad.results.records import CellKey
+from zsad.results.store import ResultStore
 
 
 def written(store: ResultStore, **options: int) -> tuple[str, dict[str, Any]]:
@@ -230,7 +231,7 @@ def test_heat_maps_keep_their_colours_when_they_shrink() -> None:
     uri = pictures.heat_uri(values, 0.0, 1.0)
     small = np.asarray(Image.open(BytesIO(b64decode(uri.partition(",")[2]))), dtype=int)
     assert small.shape == (pictures.HEAT_SIDE, pictures.HEAT_SIDE, 3)
-    full = overlay.heat(values, 0.0, 1.0)
+    full = heatmaps.heat(values, 0.0, 1.0)
     assert np.abs(small[50, 10] - full[100, 20]).max() < 12  # JPEG
     assert np.abs(small[50, -10] - full[100, -20]).max() < 12
 

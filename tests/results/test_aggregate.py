@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from zsad import tables
 from zsad.cli.bench import print_summary
 from zsad.metrics import spec
-from zsad.report.collect import collect
+from zsad.report.page_data import collect
 from zsad.results.aggregate import NOT_COMPUTED
-from zsad.runner.document import summary
-from zsad.store import ResultStore
-from zsad.types import CellRecord
+from zsad.results.document import summary
+from zsad.results.records import CellRecord
+from zsad.results.store import ResultStore
 
 METRIC = spec.headline()[0]
 DATASET = "mine"
@@ -109,7 +109,7 @@ CELLS = st.dictionaries(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.dictionaries(st.sampled_from(["alfa", "clip"]), CELLS, min_size=1))
 def test_all_four_places_agree_for_every_pattern(methods: dict[str, Cells]) -> None:
     with tempfile.TemporaryDirectory() as folder:

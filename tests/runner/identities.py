@@ -16,12 +16,12 @@ from typing import Any
 from zsad import config as cfg
 from zsad import registry
 from zsad.backbones import Backbone, load
-from zsad.data import roles
+from zsad.data import splits
 from zsad.data.index import load_index
 from zsad.method import new_method
+from zsad.results.store import ResultStore
 from zsad.runner.plan import build_plan
 from zsad.runner.request import Column, Request, build_request
-from zsad.store import ResultStore
 from zsad.training.identity import trained_on, training_config, training_identity
 
 WEIGHTS = "0" * 64
@@ -71,7 +71,7 @@ def identity(asked: Request, **more: Any) -> str:
     """The training identity of a request's only column at seed 1."""
     column = asked.columns[0]
     index = load_index("synthetic")
-    samples = roles.auxiliary(index, "test", LIMIT, 4 * LIMIT)
+    samples = splits.auxiliary(index, "test", LIMIT, 4 * LIMIT)
     data = trained_on(index, samples, "test")
     return training_identity(
         column.entry.name, column.config, tiny(), asked.settings, data, 1, **more

@@ -66,7 +66,7 @@ def test_state_goes_from_image_to_image_and_begins_anew(
 
 
 def _open(path: str) -> Any:
-    from zsad.photos import open_picture
+    from zsad.inference.pictures import open_picture
 
     return open_picture(path)
 

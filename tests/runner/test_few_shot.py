@@ -10,8 +10,9 @@ import pytest
 
 import zsad
 from tests.runner.conftest import DEFINITION, SIZE, write_dataset
-from zsad import memory, tables
-from zsad.data import roles
+from zsad import tables
+from zsad.components import memory_bank
+from zsad.data import splits
 from zsad.data.index import load_index
 from zsad.methods.patchcore import method as patchcore
 from zsad.tables.model import Page
@@ -40,14 +41,14 @@ def run(
     folder = tmp_path_factory.mktemp("few-shot")
     made: list[int] = []
 
-    class Counted(memory.MemoryBank):
+    class Counted(memory_bank.MemoryBank):
         def __init__(self, features: Any) -> None:
             super().__init__(features)
             made.append(len(self))
 
-    assert patchcore.MemoryBank is memory.MemoryBank  # its own banks are not counted
+    assert patchcore.MemoryBank is memory_bank.MemoryBank  # its own banks are not counted
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(memory, "MemoryBank", Counted)
+        patch.setattr(memory_bank, "MemoryBank", Counted)
         document = zsad.bench(
             protocol="alfa-few-shot",
             datasets=[define(folder, "first"), define(folder, "second")],
@@ -115,7 +116,7 @@ def test_alfa_and_winclip_share_their_memory(
     """For every draw of references one bank each of patch tokens and of two window sizes."""
     document, _, made = run
     draws = {
-        (dataset, *(s.uid for s in roles.references(load_index(dataset), "bolt", shots, seed)))
+        (dataset, *(s.uid for s in splits.references(load_index(dataset), "bolt", shots, seed)))
         for dataset in {c["dataset"] for c in document["cells"]}
         for shots in (1, 2, 4)
         for seed in SEEDS

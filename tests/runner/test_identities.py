@@ -12,7 +12,7 @@ import pytest
 from tests.runner import identities
 from zsad import config as cfg
 from zsad.config import DataSettings, MetricSettings, Settings
-from zsad.data import roles
+from zsad.data import splits
 from zsad.data.catalog import load_spec
 from zsad.data.index import load_index
 from zsad.runner.request import Request
@@ -108,7 +108,7 @@ def test_another_revision_of_a_dataset_changes_cells_and_trainings(
     assert load_index(dataclasses.replace(raised, revision=1)).fingerprint == first.fingerprint
 
     def training(index: Any) -> str:
-        data = trained_on(index, roles.auxiliary(index, "test", 2, 8), "test")
+        data = trained_on(index, splits.auxiliary(index, "test", 2, 8), "test")
         column = request.columns[0]
         tiny = identities.tiny()
         return training_identity("coop", column.config, tiny, request.settings, data, 1)

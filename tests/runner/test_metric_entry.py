@@ -15,9 +15,9 @@ from zsad.cli.bench import print_summary
 from zsad.metrics import spec
 from zsad.metrics.functional import Curve
 from zsad.metrics.spec import METRICS, MetricSpec
-from zsad.report.collect import collect
 from zsad.report.page import render
-from zsad.store import ResultStore
+from zsad.report.page_data import collect
+from zsad.results.store import ResultStore
 
 Bench = Callable[..., dict[str, Any]]
 
@@ -97,7 +97,7 @@ def test_values_of_the_images_are_kept_in_the_record(
     store = ResultStore(document["results_dir"])
     for cell in store.cells():
         values = cell.record.info["metric_per_image"]["pixel_aupimo"]
-        found = store.scores(zsad.store.key_of(cell.record))
+        found = store.scores(zsad.results.store.key_of(cell.record))
         assert found is not None
         assert [v is not None for v in values] == (found["label"] == 1).tolist()
         shares = [v for v in values if v is not None]

@@ -28,7 +28,7 @@ from zsad.runner.options import (
     takes,
 )
 from zsad.runner.plan import Plan
-from zsad.runner.request import build_request, request_of
+from zsad.runner.request import COMMAND_LINE, build_request, request_of
 from zsad.types import BackboneInfo
 
 CALLS = {"bench": zsad.bench, "train": zsad.train}
@@ -122,6 +122,29 @@ def test_the_request_carries_the_options() -> None:
     options = TrainOptions("filo", "synthetic", offline=True)
     made = request_of(options, options.methods, options.on)
     assert (made.untrained, made.offline, made.datasets) == (False, True, ("synthetic",))
+
+
+def test_a_request_knows_where_every_setting_comes_from(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("winclip: {preset: paper}\nmetrics: {fpr_limit: 0.1}\n")
+    request = build_request(
+        methods="winclip",
+        datasets="synthetic",
+        backbone="zsad-tiny",
+        config=file,
+        overrides=["winclip.temperature=0.5", "run.batch_size=3"],
+    )
+    (column,) = request.columns
+    where = {"preset": str(file), "temperature": "the command line"}
+    assert {key: column.origins[key] for key in where} == where
+    rest = set(column.origins.values()) - set(where.values())
+    own = column.entry.origin
+    assert rest <= {own, f"{own}, preset paper", f"protocol {request.protocol.name}", "schema"}
+    assert own in rest
+    assert request.origins["metrics.fpr_limit"] == str(file)
+    assert request.origins["backbone.name"] == request.origins["run.batch_size"] == COMMAND_LINE
+    assert request.origins["data.train_part"] == f"protocol {request.protocol.name}"
+    assert request.origins["run.deterministic"] == "schema"
 
 
 def test_a_record_names_every_option_and_no_folder_of_this_machine(tmp_path: Path) -> None:

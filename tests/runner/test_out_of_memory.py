@@ -14,9 +14,10 @@ import torch
 from zsad import registry, scoring
 from zsad.backbones import Backbone
 from zsad.metrics import CategoryMetrics
-from zsad.runner import collect
-from zsad.store import ResultStore
-from zsad.types import CellRecord, ImageFeatures
+from zsad.results.records import CellRecord
+from zsad.results.store import ResultStore
+from zsad.runner import example_collector
+from zsad.types import ImageFeatures
 
 Bench = Callable[..., dict[str, Any]]
 METHODS = "alfa,clip,crowd"
@@ -104,7 +105,7 @@ def test_what_has_no_effects_is_tried_again(
 
 EFFECTS = {
     "metrics": (CategoryMetrics, "update"),
-    "examples": (collect.ExampleCollector, "__call__"),
+    "examples": (example_collector.ExampleCollector, "__call__"),
 }
 
 

@@ -16,10 +16,10 @@ from PIL import Image
 import zsad
 from tests.runner.conftest import DEFINITION
 from zsad import registry
-from zsad.data import roles
+from zsad.data import splits
 from zsad.data.index import load_index
-from zsad.runner import execute
-from zsad.runner.collect import ExampleCollector
+from zsad.runner import sweep as running
+from zsad.runner.example_collector import ExampleCollector
 from zsad.runner.heads import Head
 from zsad.types import Sample, Scored
 
@@ -67,7 +67,7 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
     path = folder / "agreement.yaml"
     path.write_text(text.format(name="agreement", root=folder / "things"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(execute, "ExampleCollector", Watching)
+        patch.setattr(running, "ExampleCollector", Watching)
         for preset, names in (("default", EVERY), ("released", RELEASED)):
             document = zsad.bench(
                 ",".join(names),
@@ -106,7 +106,7 @@ def test_bench_and_predict_agree(name: str, preset: str, sweep: tuple[str, Path]
         overrides=overrides,
     )
     shots = loaded.method.shots
-    known = [s.image for s in roles.references(index, "bolt", shots, 0)] if shots else []
+    known = [s.image for s in splits.references(index, "bolt", shots, 0)] if shots else []
     found = loaded.predict([files[u] for u in table["uid"]], "bolt", references=known)
     assert len(found) == 5
     for uid, score, prediction in zip(table["uid"], table["score"], found):

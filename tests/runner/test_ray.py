@@ -21,9 +21,9 @@ from tests.fault.process import LONG
 from tests.runner.conftest import DEFINITION, SIZE, write_dataset
 from zsad.config import RaySettings
 from zsad.errors import RequestError, ZsadError
+from zsad.results.store import ResultStore
 from zsad.runner.plan import build_plan
 from zsad.runner.request import Request, build_request
-from zsad.store import ResultStore
 
 CATEGORIES = ("bolt", "cloth", "ring", "plate")
 Sweep = Callable[..., dict[str, Any]]
@@ -32,7 +32,7 @@ Sweep = Callable[..., dict[str, Any]]
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
     """Two workers on this machine, started as the launcher starts its own cluster."""
-    from zsad.runner.ray_cluster import cluster as start
+    from zsad.runner.ray.cluster import cluster as start
 
     before = dict(os.environ)
     os.environ["RAY_AUTH_MODE"] = "disabled"  # or it writes a token into the home folder
@@ -244,7 +244,7 @@ def test_tasks_fit_into_nodes_as_wholes(
 ) -> None:
     import ray
 
-    from zsad.runner.ray_cluster import needs
+    from zsad.runner.ray.cluster import needs
 
     nodes = [{"CPU": 4.0, "GPU": 2.0}, {"CPU": 6.0, "GPU": 1.0}, {"CPU": 4.0}, {"memory": 9.0}]
     alive = [{"Alive": True, "Resources": n} for n in nodes]
@@ -268,12 +268,12 @@ def test_an_error_of_the_first_worker_ends_the_request(
 
 def fit_worker(request: Request, **changes: Any) -> str:
     """What a worker says to a setup that is not fit for its node; '' if it is fit."""
-    from zsad.runner import ray_worker
+    from zsad.runner.ray import worker
 
     (request.results / "sign").touch()
-    setup = ray_worker.Setup(pickle.dumps(request), (), str(request.results), "sign")
+    setup = worker.Setup(pickle.dumps(request), (), str(request.results), "sign")
     try:
-        ray_worker.describe(replace(setup, **changes))
+        worker.describe(replace(setup, **changes))
     except RequestError as error:
         return str(error)
     return ""
@@ -295,8 +295,8 @@ def test_a_worker_refuses_a_node_that_is_not_like_the_drivers(
 def test_a_worker_with_other_weights_stores_nothing(
     things: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from zsad.runner import ray_worker
-    from zsad.runner.shards import shards
+    from zsad.runner.ray import worker
+    from zsad.runner.ray.shards import shards
     from zsad.runner.training import Checkpoints
 
     monkeypatch.chdir(tmp_path)
@@ -307,9 +307,9 @@ def test_a_worker_with_other_weights_stores_nothing(
     store = ResultStore(tmp_path)
     shard = shards(build_plan(request, store, "other", False), 1)[0]
     (tmp_path / "sign").touch()
-    setup = ray_worker.Setup(pickle.dumps(request), (), str(tmp_path), "sign")
+    setup = worker.Setup(pickle.dumps(request), (), str(tmp_path), "sign")
     with pytest.raises(RequestError, match="loads other weights of file"):
-        ray_worker.evaluate(setup, "other", shard, Checkpoints())
+        worker.evaluate(setup, "other", shard, Checkpoints())
     assert list(store.records()) == []
 
 
@@ -333,7 +333,7 @@ def test_what_always_kills_costs_only_its_own_cell(
 
 
 def test_an_address_without_a_cluster_is_refused_at_once() -> None:
-    from zsad.runner.ray_cluster import cluster as start
+    from zsad.runner.ray.cluster import cluster as start
 
     ray = pytest.importorskip("ray")
     if ray.is_initialized():

@@ -8,12 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zsad.data.catalog import CategorySpec, DatasetSpec, Layout, VariantSpec
+from zsad.data.definition import CategorySpec, DatasetSpec, Layout, VariantSpec
 from zsad.data.index import DatasetIndex
+from zsad.results.records import CellKey
 from zsad.runner.plan import DatasetPlan, Plan
+from zsad.runner.ray.shards import MOST_IMAGES, PER_SLOT, Shard, shards
 from zsad.runner.request import build_request
-from zsad.runner.shards import MOST_IMAGES, PER_SLOT, Shard, shards
-from zsad.types import Category, CellKey, Sample
+from zsad.types import Category, Sample
 
 REQUEST = build_request(methods="clip,winclip", datasets="elpv", results=Path("results"))
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from zsad.backbones.memory import Portions, estimate_batch
+from zsad.backbones.batch_size import Portions, estimate_batch
 from zsad.cli.bench import spent
 from zsad.errors import CellError
 from zsad.runner import timing

@@ -15,7 +15,7 @@ from zsad import maps as dense
 from zsad.backbones import Backbone
 from zsad.backbones.text import TextEncoder
 from zsad.benchmarks.speed.maps import obvious
-from zsad.data import roles
+from zsad.data import splits
 from zsad.data.index import load_index
 from zsad.data.loader import ImageBatch, batches
 from zsad.data.transforms import Preprocess
@@ -35,7 +35,7 @@ def backbone() -> Backbone:
 
 @pytest.fixture(scope="module")
 def batch(backbone: Backbone) -> ImageBatch:
-    samples = roles.evaluated(load_index("synthetic"), IMAGES)[CATEGORY]
+    samples = splits.evaluated(load_index("synthetic"), IMAGES)[CATEGORY]
     (found,) = batches(samples, Preprocess.for_backbone(backbone.info, 0), batch_size=IMAGES)
     return found
 

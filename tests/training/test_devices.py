@@ -19,8 +19,8 @@ from zsad.cli.main import main
 from zsad.config import Settings
 from zsad.data.index import DatasetIndex
 from zsad.errors import RequestError
-from zsad.features import FeatureStore
 from zsad.method import new_method
+from zsad.training.feature_store import FeatureStore
 from zsad.training.images import TrainingImages
 from zsad.training.run import PhaseData
 from zsad.training.state import TrainState

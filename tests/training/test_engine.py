@@ -18,14 +18,14 @@ from torch import Tensor
 from zsad import checkpoints, registry
 from zsad.backbones import Backbone
 from zsad.config import Settings
+from zsad.config.method_config import MethodConfig
 from zsad.data.index import DatasetIndex
 from zsad.errors import CellError, DataError, RequestError
-from zsad.features import FeatureStore
 from zsad.method import Method, TrainPhase, new_method
-from zsad.method_config import MethodConfig
 from zsad.training import FitOptions, fit
-from zsad.training.callback import Progress
-from zsad.training.schedule import cut, derive, share, shuffled
+from zsad.training.callback import TrainingStep
+from zsad.training.feature_store import FeatureStore
+from zsad.training.schedules import cut, derive, share, shuffled
 
 SMALL = {"train": {"epochs": 2, "batch_size": 6}, "deep": {"depth": 3}, "cap": {"n_prompts": 3}}
 
@@ -127,7 +127,7 @@ def test_interrupted_in_an_epoch_it_goes_on_to_the_same_bits(
     )[0]
     seen = 0
 
-    def interrupt(progress: Progress) -> None:
+    def interrupt(progress: TrainingStep) -> None:
         nonlocal seen
         seen += 1
         if seen == stop:
@@ -150,7 +150,7 @@ def test_interrupted_in_an_epoch_it_goes_on_to_the_same_bits(
 def test_ctrl_c_leaves_a_state_to_resume_and_no_checkpoint(
     index: DatasetIndex, backbone: Backbone, settings: Settings, tmp_path: Path
 ) -> None:
-    def interrupt(progress: Progress) -> None:
+    def interrupt(progress: TrainingStep) -> None:
         if progress.epoch == 2:
             raise KeyboardInterrupt
 

@@ -16,10 +16,10 @@ from zsad.config import Settings
 from zsad.data.index import DatasetIndex
 from zsad.data.loader import batches
 from zsad.data.transforms import Preprocess
-from zsad.features import FeatureStore
 from zsad.method import new_method
 from zsad.metrics import CategoryMetrics
 from zsad.training import FitOptions, fit
+from zsad.training.feature_store import FeatureStore
 from zsad.types import Sample, ScoreContext
 
 STEPS = 30

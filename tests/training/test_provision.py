@@ -12,10 +12,10 @@ from zsad.backbones import Backbone
 from zsad.config import Settings
 from zsad.data.index import DatasetIndex
 from zsad.errors import RequestError
-from zsad.features import SCRATCH
 from zsad.io import scratch_folder
 from zsad.training import ensure_trained
 from zsad.training.engine import CACHE
+from zsad.training.feature_store import SCRATCH
 from zsad.training.provision import guard
 
 QUICK = {"train": {"epochs": 1}, "deep": {"depth": 2}}

@@ -15,7 +15,7 @@ from zsad.config import Settings
 from zsad.data.index import DatasetIndex
 from zsad.method import CosineRate, Method, new_method
 from zsad.training import FitOptions, fit
-from zsad.training.callback import Progress
+from zsad.training.callback import TrainingStep
 
 TRAIN = {"epochs": 4, "batch_size": 10, "lr": 0.01, "warmup_epochs": 1, "warmup_lr": 0.0}
 
@@ -63,7 +63,7 @@ def test_the_engine_sets_the_rate_of_every_epoch(
     before = method.state_dict()["prompts.ctx"].clone()
     moved: dict[int, bool] = {}
 
-    def look(progress: Progress) -> None:
+    def look(progress: TrainingStep) -> None:
         moved[progress.epoch] = not torch.equal(method.state_dict()["prompts.ctx"], before)
 
     (result,) = fit(
@@ -88,7 +88,7 @@ def test_a_resumed_training_goes_on_at_the_same_rate(
         arguments: dict[str, Any] = {"settings": settings, "seed": 0, "out_dir": tmp_path / folder}
         return fit([coop(backbone)], index, backbone, options=options, **arguments)[0]
 
-    def interrupt(progress: Progress) -> None:
+    def interrupt(progress: TrainingStep) -> None:
         if (progress.epoch - 1) * progress.steps + progress.step == stop:
             raise RuntimeError("interrupted")
 

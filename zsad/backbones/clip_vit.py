@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from zsad.backbones.block_plan import VALUE_KINDS, WINDOW_KINDS, Rows, check, plan
 from zsad.backbones.blocks import Block, activation_of, attend, heads_joined, layer_norm
-from zsad.backbones.plan import VALUE_KINDS, WINDOW_KINDS, Rows, check, plan
 from zsad.backbones.windows import encode_windows
 from zsad.types import EncoderVariant, ImageFeatures, Tap
 

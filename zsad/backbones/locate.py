@@ -19,7 +19,7 @@ from typing import Any
 
 import platformdirs
 
-from zsad.backbones.specs import BackboneSpec
+from zsad.backbones.specs import BackboneSpec, spec
 from zsad.errors import WeightsError
 from zsad.io import sha256_file
 
@@ -71,6 +71,17 @@ def locate(spec: BackboneSpec, weights: str | os.PathLike[str] | None) -> FoundW
     if cached is None:
         return None
     return FoundWeights(cached, f"hub:{spec.pretrained}", weights_digest(cached))
+
+
+def identify(name: str, weights: str | None = None) -> tuple[str, bool]:
+    """Return the sha256 of the weights that loading would use ('' if they would have to be
+    fetched first) and whether the backbone is the demonstration one, for planning.
+
+    Raises as loading does, for an unknown name or a missing file.
+    """
+    chosen = spec(name)
+    found = locate(chosen, weights)
+    return (found.sha256 if found else ""), chosen.demo
 
 
 def find_cached(names: Iterable[str], hub_repo: str) -> Path | None:

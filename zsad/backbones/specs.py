@@ -107,19 +107,6 @@ def spec(name: str) -> BackboneSpec:
     )
 
 
-def identify(name: str, weights: str | None = None) -> tuple[str, bool]:
-    """Return the sha256 of the weights that loading would use ('' if they would have to be
-    fetched first) and whether the backbone is the demonstration one, for planning.
-
-    Raises as loading does, for an unknown name or a missing file.
-    """
-    from zsad.backbones.locate import locate
-
-    chosen = spec(name)
-    found = locate(chosen, weights)
-    return (found.sha256 if found else ""), chosen.demo
-
-
 @cache
 def open_clip_models() -> dict[str, Path]:
     """open_clip's model files by model name, found without importing open_clip."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from zsad.backbones.plan import WINDOW_KINDS
+from zsad.backbones.block_plan import WINDOW_KINDS
 from zsad.types import Tap
 
 if TYPE_CHECKING:

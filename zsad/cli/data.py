@@ -10,7 +10,7 @@ from typing import Any
 from zsad.cli import options
 from zsad.cli.output import print_json
 from zsad.data.check import CheckReport, check
-from zsad.data.prepare import Prepared, prepare
+from zsad.data.prepare import PreparedDataset, prepare
 from zsad.errors import CellError, DataError, RequestError, ZsadError
 
 
@@ -113,7 +113,7 @@ def _prepare(args: argparse.Namespace, name: str) -> int:
     return CellError.exit_code if done.index.problems else 0
 
 
-def _prepared(done: Prepared) -> dict[str, Any]:
+def _prepared(done: PreparedDataset) -> dict[str, Any]:
     """What was prepared as JSON."""
     normal, anomalous = done.index.counts()
     fields = {f.name: getattr(done, f.name) for f in dataclasses.fields(done) if f.name != "index"}

@@ -11,7 +11,7 @@ from zsad.cli.output import percent, print_json, stdout_to_stderr
 from zsad.errors import RequestError
 
 if TYPE_CHECKING:
-    from zsad.prediction import Thresholds
+    from zsad.inference.prediction import Thresholds
 
 EPILOG = """\
 PATH is a picture, a folder (all pictures below it), a pattern in quotes ('photos/**/*.png'), or -
@@ -84,8 +84,8 @@ def run(args: argparse.Namespace) -> int:
     """Score all pictures; 3 if some cannot be read or scored."""
     if not args.words:
         raise RequestError("`zsad predict` needs pictures; give files or folders")
-    from zsad import photos
     from zsad.api import predict
+    from zsad.inference import outputs
 
     listed = [line for line in map(str.strip, sys.stdin) if line] if "-" in args.words else []
     with stdout_to_stderr():
@@ -122,7 +122,7 @@ def run(args: argparse.Namespace) -> int:
         if prediction.thresholds and not told:
             _tell(prediction.thresholds)
             told = True
-        print_json(photos.record(prediction), indent=None)
+        print_json(outputs.record(prediction), indent=None)
 
 
 def _tell(limits: Thresholds) -> None:

@@ -10,7 +10,7 @@ from zsad import registry
 from zsad.cli import options
 from zsad.cli.output import print_json, print_table, stdout_to_stderr
 from zsad.errors import RequestError
-from zsad.prompt_kinds import find_kind, image_query_of, kinds
+from zsad.prompt_bank.kinds import find_kind, image_query_of, kinds
 
 
 class _KindHelp(str):
@@ -58,8 +58,8 @@ def run(args: argparse.Namespace) -> int:
 def check(args: argparse.Namespace) -> int:
     """Print counts per kind and dataset, then the problems."""
     from zsad.data.catalog import select_datasets
-    from zsad.knowledge.check import clip_tokens, review
-    from zsad.prompts import bank
+    from zsad.prompt_bank.bank import bank
+    from zsad.prompt_bank.checks import clip_tokens, review
 
     datasets = select_datasets(args.datasets or "extended")
     if args.datasets is None:
@@ -93,9 +93,9 @@ def generate(args: argparse.Namespace) -> int:
     if args.images:
         image_query_of(find_kind(args.kind))
     from zsad.data.catalog import select_datasets
-    from zsad.knowledge.answers import answers_root
-    from zsad.knowledge.endpoint import EndpointOptions
-    from zsad.knowledge.generate import generate as run_generation
+    from zsad.prompt_bank.answers import answers_root
+    from zsad.prompt_bank.endpoint import EndpointOptions
+    from zsad.prompt_bank.generation import generate as run_generation
 
     settings = EndpointOptions.from_environment(
         base_url=args.base_url,

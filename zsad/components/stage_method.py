@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, ClassVar, TypeVar
 import torch
 from torch import Tensor
 
-from zsad import losses as zl
 from zsad import maps as dense
+from zsad.components import losses as zl
+from zsad.components.prompt_ensemble import EnsembleFeatures, encode_ensemble, fill
 from zsad.components.schemas import StageConfig
 from zsad.components.templates import NORMAL_STATES
-from zsad.ensemble import EnsembleFeatures, encode_ensemble, fill
 from zsad.method import Method, chosen_blocks
 from zsad.types import BackboneInfo, Category, MapSpec, ScoreContext
 

@@ -8,19 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import fnmatch
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from zsad import config as cfg
 from zsad import registry
+from zsad.data.definition import DatasetSpec
 from zsad.errors import RequestError, unknown
-from zsad.types import Category
-
-Counts = tuple[int, int]  # (normal, anomalous)
 
 GROUPS: dict[str, str] = {
     "all": "the 19 datasets of the FAPrompt paper",
@@ -28,153 +25,6 @@ GROUPS: dict[str, str] = {
     "industrial": "the nine industrial datasets of the FAPrompt paper",
     "medical": "the ten medical datasets of the FAPrompt paper",
 }
-
-
-@dataclass(frozen=True)
-class CategorySpec:
-    """One evaluation category.  ``prompt``: its spoken name.  ``test`` and ``train``: published
-    counts of the default variant; ``also``: other test counts known to circulate.
-    ``group``: ``train`` keeps the category out of evaluation (it is trained on)."""
-
-    prompt: str
-    kind: Literal["object", "texture"] = "object"
-    test: Counts | None = None
-    train: Counts | None = None
-    also: tuple[Counts, ...] = ()
-    group: Literal["train", "test"] = "test"
-
-
-@dataclass(frozen=True)
-class Layout:
-    """One way in which a variant lies on disk.  ``looks``: how, in words, for messages.
-    ``within``: usual wrapping folders below the dataset's folder, tried in order.
-    ``only_counts``: the layout is meant only if its test counts are these.  ``package``: the
-    installed Python package that holds the files.  ``generated``: there are no files."""
-
-    indexer: str
-    options: dict[str, Any] = field(default_factory=dict)
-    looks: str = ""
-    within: tuple[str, ...] = ()
-    only_counts: Counts | None = None
-    package: str = ""
-    generated: bool = False
-
-
-@dataclass(frozen=True)
-class VariantSpec:
-    """A preparation of a dataset that changes its samples or masks.
-
-    ``test``: published (normal, anomalous).  ``certainty``: ``published`` figures must match;
-    ``unconfirmed`` ones come from no source at hand, so a difference is only reported.
-    ``mask_threshold``: grey values above it (of 255) are anomalous.
-    ``numbered``: the layout option that the number at the end of the variant's name sets, so that
-    ``seed-0`` stands for ``seed-1``, ``seed-2``, ... as well.
-    """
-
-    title: str
-    layouts: tuple[Layout, ...]
-    test: Counts | None = None
-    certainty: Literal["published", "unconfirmed"] = "published"
-    mask_threshold: int = 0
-    numbered: str = ""
-
-    def with_number(self, number: int) -> VariantSpec:
-        """The same preparation with another number in title and layouts."""
-        layouts = tuple(
-            replace(x, options={**x.options, self.numbered: number}) for x in self.layouts
-        )
-        return replace(self, title=re.sub(r"\d+$", str(number), self.title), layouts=layouts)
-
-
-@dataclass(frozen=True)
-class Archive:
-    """Where the data comes from.  ``files``: names of the archives; ``sha256`` where known;
-    ``how``: what a person has to do; ``package``: a PyPI package that holds the data."""
-
-    how: str
-    url: str = ""
-    files: tuple[str, ...] = ()
-    sha256: dict[str, str] = field(default_factory=dict)
-    package: str = ""
-
-
-@dataclass(frozen=True)
-class DatasetSpec:
-    """A dataset as its YAML file describes it.
-
-    ``order``: rank in tables (the papers' rows).  ``levels``: what can be evaluated.
-    ``auxiliary``: the dataset that learned methods are trained on when this one is the target.
-    ``folders``: usual names of its folder below ``--data-root``.  ``training_split``: the part
-    that others are trained on ("test" is the published practice).  ``root``: a fixed folder, for
-    a user's own dataset.  ``module``: a Python module that registers the indexer and reader that
-    the layouts name.  ``revision``: raised whenever the rules change by which images are decoded
-    or masks are read while the files stay as they are; above 1 it enters the fingerprint, and
-    everything that depends on the dataset is computed again.
-    """
-
-    name: str
-    title: str
-    categories: dict[str, CategorySpec]
-    variants: dict[str, VariantSpec]
-    default_variant: str
-    groups: tuple[str, ...] = ()
-    order: int = 1000
-    domain: Literal["industrial", "medical"] = "industrial"
-    modality: str = ""
-    levels: tuple[Literal["image", "pixel"], ...] = ("image", "pixel")
-    auxiliary: str = "mvtec"
-    folders: tuple[str, ...] = ()
-    training_split: Literal["test", "train"] = "test"
-    root: str = ""
-    module: str = ""
-    licence: str = ""
-    redistributable: bool = False
-    home: str = ""
-    citation: str = ""
-    archive: Archive | None = None
-    notes: tuple[str, ...] = ()
-    revision: int = 1
-
-    def __post_init__(self) -> None:
-        if self.revision < 1:
-            raise ValueError(f"revision={self.revision} must be a whole number from 1 up")
-        if self.default_variant not in self.variants:
-            raise ValueError(
-                f"default_variant '{self.default_variant}' is not one of its variants: "
-                f"{', '.join(self.variants)}"
-            )
-        empty = [name for name, variant in self.variants.items() if not variant.layouts]
-        if empty:
-            raise ValueError(f"variant '{empty[0]}' names no layout")
-
-    def category(self, key: str) -> Category:
-        """The category as methods see it."""
-        spec = self.categories[key]
-        return Category(self.name, key, spec.prompt, self.domain, spec.kind)
-
-    def variant(self, name: str) -> VariantSpec:
-        """A variant by name, or an error that suggests the nearest."""
-        found = self.find_variant(name)
-        if found is None:
-            hint = f"see `zsad show {self.name}`"
-            raise unknown(f"variant of dataset {self.name}", name, self.variants, hint)
-        return found
-
-    def find_variant(self, name: str) -> VariantSpec | None:
-        """A variant by name, or None; a numbered one answers to every number (at most 9 digits)."""
-        if name in self.variants:
-            return self.variants[name]
-        if match := re.fullmatch(r"(.*\D)(\d{1,9})", name):
-            for known, variant in self.variants.items():
-                if variant.numbered and re.fullmatch(re.escape(match[1]) + r"\d+", known):
-                    return variant.with_number(int(match[2]))
-        return None
-
-    @property
-    def folder_names(self) -> tuple[str, ...]:
-        """Folder names to look for, the dataset's own name first."""
-        return tuple(dict.fromkeys((self.name, *self.folders)))
-
 
 # Definitions that the command line brought in (a YAML file or a folder), by their short name.
 _USER_SPECS: dict[str, DatasetSpec] = {}
@@ -266,7 +116,7 @@ def _build(values: Mapping[str, Any], origin: str, stem: str) -> DatasetSpec:
 def _own_spec(name: str) -> tuple[DatasetSpec, str]:
     """The definition, and the absolute path of what it was made from."""
     if name.startswith("folder:"):
-        from zsad.data.own import folder_spec
+        from zsad.data.folder_dataset import folder_spec
 
         spec = folder_spec(Path(name.removeprefix("folder:")))
         return spec, spec.root

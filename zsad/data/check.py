@@ -12,7 +12,8 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from zsad.data.catalog import Counts, DatasetSpec, load_spec
+from zsad.data.catalog import load_spec
+from zsad.data.definition import Counts, DatasetSpec
 from zsad.data.images import image_digest, image_mode, mask_values, read_image, read_mask
 from zsad.data.index import DatasetIndex, load_index
 from zsad.errors import DataError

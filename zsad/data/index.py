@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from zsad.data.catalog import DatasetSpec, Layout, list_specs, load_spec
+from zsad.data.catalog import list_specs, load_spec
+from zsad.data.definition import DatasetSpec, Layout
 from zsad.data.indexers import INDEXERS, Indexing, NotThisLayout
 from zsad.data.indexers.base import checked_options, find_folder, natural, subfolders
 from zsad.errors import DataError, RequestError, unknown

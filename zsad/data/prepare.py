@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, NamedTuple
 
-from zsad.data.catalog import DatasetSpec, list_specs, load_spec
+from zsad.data.catalog import list_specs, load_spec
+from zsad.data.definition import DatasetSpec
 from zsad.data.index import DatasetIndex, load_index
 from zsad.errors import DataError, RequestError
 from zsad.io import scratch_folder, sha256_file
@@ -27,7 +28,7 @@ _BLOCK = 1 << 20
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedDataset:
     """What was done: ``files`` extracted, ``size`` bytes, below ``target``; what is there now."""
 
     dataset: str
@@ -58,7 +59,7 @@ def prepare(
     *,
     max_files: int = MAX_FILES,
     max_bytes: int = MAX_BYTES,
-) -> Prepared:
+) -> PreparedDataset:
     """Extract ``archive`` into ``root/<name>`` and index what is there.
 
     Without ``archive``, one of the usual name that lies in ``root`` is taken; if the dataset is
@@ -68,7 +69,7 @@ def prepare(
     spec = load_spec(name)
     if archive is None:
         with contextlib.suppress(DataError):
-            return Prepared(spec.name, None, 0, 0, load_index(spec, root, strict=False))
+            return PreparedDataset(spec.name, None, 0, 0, load_index(spec, root, strict=False))
     if root is None:
         raise RequestError(
             f"dataset {spec.name}: give --data-root DIR, the folder for datasets; "
@@ -82,7 +83,7 @@ def prepare(
     _check_sum(spec, found)
     target = Path(root) / spec.name
     files, size = extract(found, target, max_files=max_files, max_bytes=max_bytes)
-    return Prepared(spec.name, target, files, size, load_index(spec, root, strict=False))
+    return PreparedDataset(spec.name, target, files, size, load_index(spec, root, strict=False))
 
 
 def where_to_get(spec: DatasetSpec) -> str:

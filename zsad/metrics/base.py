@@ -22,11 +22,11 @@ from zsad.metrics import spec  # noqa: E402
 from zsad.metrics.functional import Curve  # noqa: E402
 
 # Others take torchmetrics' classes from here: torchvision must be made to fit before.
-__all__ = ["Metric", "RankingMetric", "Report", "WrapperMetric", "one_class"]
+__all__ = ["Metric", "MetricReport", "RankingMetric", "WrapperMetric", "one_class"]
 
 
 @dataclass
-class Report:
+class MetricReport:
     """Values by metric name (None: undefined), the reasons of undefined ones, and for values of
     binned curves the largest distance to the exact value.  ``per_image``: one value per image in
     the order seen, of metrics that have such (None: the image has none).  ``n_normal``,
@@ -40,7 +40,7 @@ class Report:
     per_image: dict[str, list[float | None]] = field(default_factory=dict)
 
     @classmethod
-    def without(cls, names: Iterable[str], reason: str, curve: Curve | None = None) -> Report:
+    def without(cls, names: Iterable[str], reason: str, curve: Curve | None = None) -> MetricReport:
         """Build the report of metrics that are all undefined for one reason."""
         names = tuple(names)
         counts = (curve.n_normal, curve.n_anomalous) if curve else (0, 0)
@@ -87,10 +87,10 @@ class RankingMetric(Metric):
         self._list_types: dict[str, torch.dtype] = {}
 
     @abstractmethod
-    def _report(self) -> Report:
+    def _report(self) -> MetricReport:
         """Return everything about the states as they are."""
 
-    def report(self) -> Report:
+    def report(self) -> MetricReport:
         """Return values, reasons and bounds, over all processes where several run."""
         with self.sync_context(dist_sync_fn=self.dist_sync_fn):
             return self._report()
@@ -147,9 +147,9 @@ class RankingMetric(Metric):
         self.merged = False
 
 
-def of_curve(metric: RankingMetric, curve: Curve, binned: bool = False) -> Report:
+def of_curve(metric: RankingMetric, curve: Curve, binned: bool = False) -> MetricReport:
     """Return the report of a metric whose values are functions of one curve."""
-    report = Report({}, {}, n_normal=curve.n_normal, n_anomalous=curve.n_anomalous)
+    report = MetricReport({}, {}, n_normal=curve.n_normal, n_anomalous=curve.n_anomalous)
     for name in metric.names:
         entry = spec.METRICS[name]
         arguments = [getattr(metric, a) for a in entry.arguments]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from zsad.errors import RequestError
 from zsad.metrics import spec
-from zsad.metrics.base import Metric, RankingMetric, Report, WrapperMetric
+from zsad.metrics.base import Metric, MetricReport, RankingMetric, WrapperMetric
 from zsad.metrics.image import ImageRanking
 from zsad.metrics.pixel import PixelHistogram, PixelScores
 from zsad.metrics.spec import MODES, Mode
@@ -41,7 +41,7 @@ class CategoryMetrics(WrapperMetric):
     ``binned`` streams pixels into a histogram of fixed size and reports an error bound;
     ``exact`` keeps every pixel.  Image metrics are exact in both.  Scores and maps may have any
     scale: nothing is clamped, squashed or stretched.  States live where the first batch lives.
-    ``aupro_200`` adds the released approximation.  The result is no single number: use
+    ``aupro_200`` adds the released approximation.  The result is not a single number: use
     :func:`zsad.metrics.single_metric` in a ``MetricCollection`` or with Lightning's ``log``.
     """
 
@@ -124,7 +124,7 @@ class CategoryMetrics(WrapperMetric):
         image, parts = self.image.report(), [self.pixel, *self._with_states]
         if self.mapless:
             why = "the method gives no anomaly maps"
-            reports = [image, *(Report.without(part.names, why) for part in parts)]
+            reports = [image, *(MetricReport.without(part.names, why) for part in parts)]
         else:
             reports = [image, *(part.report() for part in parts)]
         found = {name: value for r in reports for name, value in r.metrics.items()}

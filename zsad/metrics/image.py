@@ -10,7 +10,7 @@ from torch import Tensor
 
 from zsad.errors import CellError
 from zsad.metrics import spec
-from zsad.metrics.base import RankingMetric, Report, of_curve, one_class
+from zsad.metrics.base import MetricReport, RankingMetric, of_curve, one_class
 from zsad.metrics.functional import Curve
 
 
@@ -45,7 +45,7 @@ class ImageRanking(RankingMetric):
         scores, labels = self.joined("scores"), self.joined("labels")
         return Curve.from_scores(scores[labels == 0], scores[labels == 1])
 
-    def _report(self) -> Report:
+    def _report(self) -> MetricReport:
         curve = self.curve()
         reason = one_class(curve, "images")
-        return Report.without(self.names, reason, curve) if reason else of_curve(self, curve)
+        return MetricReport.without(self.names, reason, curve) if reason else of_curve(self, curve)

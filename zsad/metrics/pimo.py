@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from zsad.errors import CellError
-from zsad.metrics.base import RankingMetric, Report
+from zsad.metrics.base import MetricReport, RankingMetric
 from zsad.metrics.spec import Mode
 
 LOW, HIGH = 1e-5, 1e-4  # of the shared false-positive rate
@@ -135,16 +135,18 @@ class PerImageOverlap(RankingMetric):
         self.top, self.top_shares = [highest[above]], [shares[places[above]]]
 
     # -------------------------------------------------------------------------- the values
-    def _report(self) -> Report:
+    def _report(self) -> MetricReport:
         missing = int(self.without_mask)
         if missing:
-            return Report.without(self.names, f"{missing} of the anomalous images have no mask")
+            return MetricReport.without(
+                self.names, f"{missing} of the anomalous images have no mask"
+            )
         areas = self.joined("areas")
         if not (areas > 0).any():
-            return Report.without(self.names, "no image has anomalous pixels")
+            return MetricReport.without(self.names, "no image has anomalous pixels")
         steps = self._steps()
         if isinstance(steps, str):
-            return Report.without(self.names, steps)
+            return MetricReport.without(self.names, steps)
         values: list[float | None] = [None] * len(areas)
         ends = np.cumsum(self.joined("kept"))
         points = self.joined("points")
@@ -156,7 +158,7 @@ class PerImageOverlap(RankingMetric):
             values[i] = float(found / len(own))
         defined = [v for v in values if v is not None]
         (name,) = self.names
-        report = Report({name: float(np.mean(defined))}, {}, per_image={name: values})
+        report = MetricReport({name: float(np.mean(defined))}, {}, per_image={name: values})
         if self.mode == "binned":
             thinned = np.count_nonzero(areas > POINTS) / len(defined)
             report.bounds[name] = float(thinned / (2 * POINTS))

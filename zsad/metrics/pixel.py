@@ -12,7 +12,7 @@ from torch import Tensor
 
 from zsad.errors import CellError
 from zsad.metrics import functional, spec
-from zsad.metrics.base import RankingMetric, Report, of_curve, one_class
+from zsad.metrics.base import MetricReport, RankingMetric, of_curve, one_class
 from zsad.metrics.functional import Curve
 from zsad.metrics.histogram import ScoreHistogram, empty_histogram, merge_histograms
 from zsad.metrics.regions import region_pixels
@@ -99,14 +99,16 @@ class PixelRanking(RankingMetric):
     def _kind(self) -> type[np.floating]:
         return np.float32
 
-    def _report(self) -> Report:
+    def _report(self) -> MetricReport:
         missing = int(self.without_mask)
         if missing:
-            return Report.without(self.names, f"{missing} of the anomalous images have no mask")
+            return MetricReport.without(
+                self.names, f"{missing} of the anomalous images have no mask"
+            )
         curve = self.curve()
         reason = one_class(curve, "pixels")
         if reason:
-            return Report.without(self.names, reason, curve)
+            return MetricReport.without(self.names, reason, curve)
         return of_curve(self, curve, self.binned)
 
 

@@ -97,7 +97,7 @@ GROUPS = (
 
 _FUNCTIONS = "zsad.metrics.functional"
 _REFERENCE = "zsad.metrics.reference"
-_ROWS = "zsad.metrics.stats"
+_ROWS = "zsad.metrics.statistics"
 
 _ENTRIES = (
     MetricSpec(

@@ -15,13 +15,13 @@ from zsad.errors import RequestError
 from zsad.io import atomic_write_text
 from zsad.metrics.spec import glossary
 from zsad.report import pictures
-from zsad.report.collect import collect
-from zsad.report.words import DEMO, RANDOM
-from zsad.store import ResultStore
+from zsad.report.glossary import DEMO, RANDOM
+from zsad.report.page_data import collect
+from zsad.results.store import ResultStore
 from zsad.tables import pages
-from zsad.tables.board import boards
-from zsad.tables.compare import published_only
+from zsad.tables.comparison import published_only
 from zsad.tables.formats import html_table
+from zsad.tables.results_matrix import boards
 
 ASSETS = files("zsad.report") / "assets"
 SCRIPTS = ("dom", "tables", "charts", "pictures", "main")  # joined in this order

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from zsad import overlay
-from zsad.examples import Example
+from zsad.results import heatmaps
+from zsad.results.examples import Example
 
 HEAT_SIDE = 112  # pixels of an embedded heat map: finer than any patch grid
 TOLERANCE = 0.6  # pixels by which a drawn outline may leave the mask's border
@@ -57,7 +57,7 @@ def colour_range(examples: Sequence[Example]) -> tuple[float, float]:
 
 def heat_uri(values: np.ndarray, low: float, high: float) -> str:
     """A map [H, W] in colours as a small data URI."""
-    picture = Image.fromarray(overlay.heat(values, low, high))
+    picture = Image.fromarray(heatmaps.heat(values, low, high))
     picture.thumbnail((HEAT_SIDE, HEAT_SIDE), Image.Resampling.BILINEAR)
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=80)

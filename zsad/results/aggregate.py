@@ -10,7 +10,7 @@ import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from zsad.types import CellRecord
+from zsad.results.records import CellRecord
 
 PLACES = 1  # decimals of a percentage, as in the papers
 UNDEFINED = "–"

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from zsad.backbones import Backbone
-from zsad.backbones.memory import Portions, estimate_batch, is_out_of_memory
+from zsad.backbones.batch_size import Portions, estimate_batch, is_out_of_memory
 from zsad.config import Settings
 from zsad.data.loader import BatchLoader, DecodeThreads, ImageBatch
 from zsad.data.transforms import MaskPolicy, Preprocess

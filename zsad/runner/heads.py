@@ -7,9 +7,10 @@ from typing import Any
 
 import torch
 
+from zsad import backbones
 from zsad.backbones import Backbone
 from zsad.method import AnyMethod, new_method
-from zsad.runner.request import Column
+from zsad.runner.request import Column, Request
 from zsad.scoring import Scorer
 from zsad.types import FeatureRequest
 
@@ -40,6 +41,21 @@ class Head:
     @property
     def seed(self) -> int:
         return self.seeds[0]
+
+
+def load_backbone(request: Request, device: torch.device) -> Backbone:
+    """Load the backbone that the settings name."""
+    chosen = request.settings.backbone
+    return backbones.load(
+        chosen.name,
+        weights=chosen.weights,
+        image_size=chosen.image_size,
+        precision=chosen.precision,
+        device=str(device),
+        offline=request.offline,
+        compile=chosen.compile,
+        activation=chosen.activation,
+    )
 
 
 def build_method(column: Column, backbone: Backbone, seed: int, device: torch.device) -> AnyMethod:

@@ -27,7 +27,7 @@ LAUNCHERS = ("local", "ray")
 
 @dataclass(frozen=True)
 class Option:
-    """How a field looks on the command line.  ``python``: it is no flag; a verb fills it in."""
+    """How a field looks on the command line.  ``python``: it is not a flag; a verb fills it in."""
 
     help: str
     metavar: str | None = None

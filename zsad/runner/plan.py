@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from zsad import config as cfg
-from zsad.data import inputs, roles
+from zsad.data import provenance, splits
 from zsad.data.index import DatasetIndex, load_index
 from zsad.errors import DataError, ZsadError
-from zsad.prompts import bank
+from zsad.prompt_bank.bank import bank
+from zsad.results.records import CellKey
+from zsad.results.store import ResultStore
 from zsad.runner.request import Column, Request
-from zsad.store import ResultStore
-from zsad.types import CellKey, Sample
+from zsad.types import Sample
 
 # Raised whenever a change of the code changes numbers for an unchanged request.
 NUMBERS_VERSION = 1
@@ -23,7 +24,7 @@ QUICK_TRAINING = 4
 
 
 @dataclass(frozen=True)
-class Auxiliary:
+class AuxiliaryData:
     """What a trained column is trained on."""
 
     dataset: str
@@ -66,7 +67,7 @@ class Plan:
     demo: bool
     datasets: list[DatasetPlan] = field(default_factory=list)
     unplanned: dict[str, ZsadError] = field(default_factory=dict)
-    auxiliaries: dict[str, Auxiliary | ZsadError] = field(default_factory=dict)
+    auxiliaries: dict[str, AuxiliaryData | ZsadError] = field(default_factory=dict)
 
     @property
     def n_todo(self) -> int:
@@ -134,9 +135,9 @@ def build_plan(request: Request, store: ResultStore, weights_id: str, demo: bool
         try:
             variant = request.settings.data.variants.get(name)
             index = load_index(name, request.data_root, variant=variant)
-            index = inputs.checked(request.results, index)
+            index = provenance.checked(request.results, index)
             index = index.calling(request.settings.data.names)
-            samples = roles.evaluated(index, request.limit)
+            samples = splits.evaluated(index, request.limit)
         except ZsadError as error:
             plan.unplanned[name] = error
             continue
@@ -162,7 +163,7 @@ def build_plan(request: Request, store: ResultStore, weights_id: str, demo: bool
     return plan
 
 
-def auxiliary_of(plan: Plan, dataset: str) -> Auxiliary:
+def auxiliary_of(plan: Plan, dataset: str) -> AuxiliaryData:
     """Index the auxiliary dataset of a target once.  Raises its :class:`ZsadError`."""
     request = plan.request
     name = plan.auxiliary_name(dataset)
@@ -177,20 +178,20 @@ def auxiliary_of(plan: Plan, dataset: str) -> Auxiliary:
     return found
 
 
-def auxiliary_samples(request: Request, name: str) -> Auxiliary:
+def auxiliary_samples(request: Request, name: str) -> AuxiliaryData:
     """Index a dataset and choose what is trained on.  Raises :class:`ZsadError`.
 
     ``limit`` holds for training images, too, and there are about four times ``limit`` of them in
     all: a quick look stays quick, and its records say so.
     """
     index = load_index(name, request.data_root, variant=request.settings.data.variants.get(name))
-    index = inputs.checked(request.results, index).calling(request.settings.data.names)
+    index = provenance.checked(request.results, index).calling(request.settings.data.names)
     part = request.settings.data.train_part
-    chosen = roles.auxiliary(index, part, request.limit, QUICK_TRAINING * request.limit)
+    chosen = splits.auxiliary(index, part, request.limit, QUICK_TRAINING * request.limit)
     if not chosen:
         raise DataError(f"dataset {name}: no labelled images to train on; choose another dataset")
     identity = cfg.digest([name, index.fingerprint, part, [s.uid for s in chosen]])
-    return Auxiliary(name, index, tuple(chosen), part, identity)
+    return AuxiliaryData(name, index, tuple(chosen), part, identity)
 
 
 def _training_identity(plan: Plan, column: Column, dataset: str) -> str:

@@ -56,7 +56,7 @@ class _Bar:
             self._bar.console.print(text, style="dim")
 
 
-class Progress(_Bar):
+class SweepProgress(_Bar):
     """Counts images of the datasets that still have cells to do."""
 
     def __init__(self, plan: Plan, shown: bool) -> None:

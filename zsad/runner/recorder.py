@@ -6,17 +6,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from zsad import config as cfg
-from zsad import examples
 from zsad.errors import ZsadError, reason
-from zsad.examples import CellExamples
 from zsad.metrics import CategoryMetrics, MetricResult
+from zsad.results import examples
+from zsad.results.examples import CellExamples
+from zsad.results.records import CellRecord
+from zsad.results.store import ResultStore
 from zsad.runner.category import Outcome
 from zsad.runner.heads import Head
 from zsad.runner.plan import DatasetPlan
 from zsad.runner.request import Request
 from zsad.scoring import Means
-from zsad.store import ResultStore
-from zsad.types import BackboneInfo, CellRecord, Sample
+from zsad.types import BackboneInfo, Sample
 
 
 class Recorder:

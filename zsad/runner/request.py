@@ -12,8 +12,8 @@ from typing import Any
 from zsad import config as cfg
 from zsad import registry
 from zsad.config import Settings
+from zsad.config.method_config import MethodConfig
 from zsad.errors import RequestError, nearest
-from zsad.method_config import MethodConfig
 from zsad.protocols import Protocol, load_protocol
 from zsad.registry import MethodEntry
 from zsad.runner.options import BenchOptions, Names, RunOptions, takes

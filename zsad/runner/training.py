@@ -15,13 +15,13 @@ from zsad.backbones import Backbone
 from zsad.backbones.devices import choose_device
 from zsad.data.index import DatasetIndex
 from zsad.errors import RequestError, reason
-from zsad.features import FeatureStore
 from zsad.method import AnyMethod
 from zsad.runner.heads import build_method
 from zsad.runner.options import TrainOptions
-from zsad.runner.plan import Auxiliary, auxiliary_samples
+from zsad.runner.plan import AuxiliaryData, auxiliary_samples
 from zsad.runner.progress import TrainingProgress
 from zsad.runner.request import COMMAND_LINE, Column, Request, request_of, require_writable
+from zsad.training.feature_store import FeatureStore
 from zsad.types import Sample
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class Checkpoints:
 
 def provide(
     columns: Sequence[tuple[Column, int]],
-    auxiliary: Callable[[], Auxiliary],
+    auxiliary: Callable[[], AuxiliaryData],
     backbone: Backbone,
     request: Request,
     store: FeatureStore | None = None,
@@ -96,7 +96,7 @@ def _trainable(column: Column, backbone: Backbone) -> bool:
 
 def _each(
     columns: Sequence[Column],
-    data: Auxiliary,
+    data: AuxiliaryData,
     backbone: Backbone,
     request: Request,
     seed: int,
@@ -179,7 +179,7 @@ def train(options: TrainOptions) -> dict[str, Any]:
     is not trained again; what was killed goes on.  Raises :class:`RequestError` for training-free
     methods or more than one dataset.
     """
-    from zsad.runner.execute import load_backbone
+    from zsad.runner.heads import load_backbone
     from zsad.training import FitOptions
 
     request = request_of(options, options.methods, options.on)

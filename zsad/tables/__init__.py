@@ -9,13 +9,13 @@ from pathlib import Path
 
 from zsad.io import atomic_write_text
 from zsad.metrics import spec
-from zsad.store import ResultStore
-from zsad.tables.board import Board, Row, boards, parted
-from zsad.tables.build import dataset_page, overview
-from zsad.tables.compare import comparison, elsewhere, published_only
+from zsad.results.store import ResultStore
+from zsad.tables.by_dataset import dataset_page, overview
+from zsad.tables.comparison import comparison, elsewhere, published_only
+from zsad.tables.few_shot import ablation_pages, few_shot_page
 from zsad.tables.formats import FORMATS, markdown
 from zsad.tables.model import Page
-from zsad.tables.shots import ablation_pages, few_shot_page
+from zsad.tables.results_matrix import Board, DatasetRow, boards, parted
 from zsad.tables.statistics import CI_NOTE, TEST_NOTE, intervals
 from zsad.tables.statistics import significance as tests
 
@@ -95,7 +95,7 @@ def render(
 def _extended(
     store: ResultStore,
     board: Board,
-    row: Row | None,
+    row: DatasetRow | None,
     page: Page,
     with_published: bool,
     with_ci: bool,

@@ -8,7 +8,7 @@ import io
 import re
 from collections.abc import Callable
 
-from zsad.tables.model import Cell, Line, Page, Span, Table
+from zsad.tables.model import Line, Page, Span, Spans, Table
 
 
 # ------------------------------------------------------------------------------ Markdown
@@ -35,7 +35,7 @@ def _markdown_table(table: Table) -> str:
     )
 
 
-def _markdown_cell(cell: Cell) -> str:
+def _markdown_cell(cell: Spans) -> str:
     marks = {0: "{}", 1: "**{}**", 2: "<u>{}</u>"}
     return "".join(marks[s.rank].format(_md(s.text)) for s in cell)
 
@@ -119,7 +119,7 @@ def _latex_table(page: Page, table: Table) -> str:
     )
 
 
-def _latex_cell(cell: Cell) -> str:
+def _latex_cell(cell: Spans) -> str:
     marks = {0: "{}", 1: "\\textbf{{{}}}", 2: "\\underline{{{}}}"}
     return "".join(marks[s.rank].format(_tex(s.text)) for s in cell)
 

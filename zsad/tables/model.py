@@ -13,7 +13,7 @@ class Span(NamedTuple):
     rank: int = 0
 
 
-Cell = tuple[Span, ...]
+Spans = tuple[Span, ...]
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Line:
     """One row.  ``mean``: set apart from the rows above; ``rule``: a rule above it."""
 
     label: str
-    cells: tuple[Cell, ...]
+    cells: tuple[Spans, ...]
     mean: bool = False
     rule: bool = False
 

@@ -9,14 +9,14 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 from zsad.metrics.spec import METRICS, resampled
-from zsad.store import ResultStore, key_of
-from zsad.tables.board import Board, Column, Row
+from zsad.results.store import ResultStore, key_of
 from zsad.tables.model import Line, Span, Table
+from zsad.tables.results_matrix import Board, DatasetRow, MatrixColumn
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from zsad.metrics.stats import ImageMetric, Interval
+    from zsad.metrics.statistics import ImageMetric, Interval
 
 # What computes metrics needs scipy or torch, and a command line that only lists things must not
 # wait for them: it is imported where figures are computed.
@@ -36,15 +36,17 @@ TEST_NOTE = (
 class Comparison:
     """Two methods on one dataset.  ``difference`` of the mean metric in 0..1; p-values."""
 
-    first: Column
-    second: Column
+    first: MatrixColumn
+    second: MatrixColumn
     difference: float
     p_value: float
     adjusted: float
     categories: int
 
 
-def intervals(store: ResultStore, board: Board, row: Row, metric: ImageMetric) -> Table | None:
+def intervals(
+    store: ResultStore, board: Board, row: DatasetRow, metric: ImageMetric
+) -> Table | None:
     """An image metric with its interval, by category and method; None without stored scores."""
     lines, data = [], []
     found: dict[str, list[Interval | None]] = {}
@@ -64,7 +66,9 @@ def intervals(store: ResultStore, board: Board, row: Row, metric: ImageMetric) -
     return Table(_name("ci", metric), title, "category", heads, tuple(lines), (), tuple(data))
 
 
-def significance(store: ResultStore, board: Board, row: Row, metric: ImageMetric) -> Table | None:
+def significance(
+    store: ResultStore, board: Board, row: DatasetRow, metric: ImageMetric
+) -> Table | None:
     """Paired tests of every two methods on a dataset; None without two methods' scores."""
     tests = compare(store, board, row, metric)
     if not tests:
@@ -94,7 +98,9 @@ def significance(store: ResultStore, board: Board, row: Row, metric: ImageMetric
     )
 
 
-def compare(store: ResultStore, board: Board, row: Row, metric: ImageMetric) -> list[Comparison]:
+def compare(
+    store: ResultStore, board: Board, row: DatasetRow, metric: ImageMetric
+) -> list[Comparison]:
     """Test every two methods on the images that both scored; Holm over all pairs."""
     scores = {
         (c.label, category): found
@@ -102,9 +108,9 @@ def compare(store: ResultStore, board: Board, row: Row, metric: ImageMetric) -> 
         for category in row.categories
         if (found := _scores(store, board, c, row, category)) is not None
     }
-    from zsad.metrics.stats import holm, paired_permutation
+    from zsad.metrics.statistics import holm, paired_permutation
 
-    raw: list[tuple[Column, Column, float, float, int]] = []
+    raw: list[tuple[MatrixColumn, MatrixColumn, float, float, int]] = []
     for first, second in combinations(board.columns, 2):
         tests = []
         for category in row.categories:
@@ -131,7 +137,7 @@ def stouffer(tests: Sequence[tuple[float, float]]) -> float:
 
 
 def _scores(
-    store: ResultStore, board: Board, column: Column, row: Row, category: str
+    store: ResultStore, board: Board, column: MatrixColumn, row: DatasetRow, category: str
 ) -> pd.DataFrame | None:
     cells = board.of(column.label, row.name)
     record = next((r for (c, _), r in sorted(cells.items()) if c == category), None)
@@ -147,12 +153,12 @@ def _name(kind: str, metric: ImageMetric) -> str:
 def _interval(
     store: ResultStore,
     board: Board,
-    column: Column,
-    row: Row,
+    column: MatrixColumn,
+    row: DatasetRow,
     category: str,
     metric: ImageMetric,
 ) -> Interval | None:
-    from zsad.metrics.stats import bootstrap_ci
+    from zsad.metrics.statistics import bootstrap_ci
 
     found = _scores(store, board, column, row, category)
     if found is None or found["label"].nunique() < 2:
@@ -164,7 +170,7 @@ def _mean(found: Sequence[Interval]) -> Interval | None:
     """The interval of a mean of independent figures: half-widths add in squares."""
     if not found:
         return None
-    from zsad.metrics.stats import Interval
+    from zsad.metrics.statistics import Interval
 
     n = len(found)
     value = math.fsum(i.value for i in found) / n
@@ -174,7 +180,7 @@ def _mean(found: Sequence[Interval]) -> Interval | None:
 
 
 def _interval_data(
-    label: str, column: Column, found: Interval | None, metric: ImageMetric
+    label: str, column: MatrixColumn, found: Interval | None, metric: ImageMetric
 ) -> dict[str, Any]:
     values = (found.value, found.low, found.high) if found else (None, None, None)
     numbers = [None if v is None else round(100 * v, 4) for v in values]

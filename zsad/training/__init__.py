@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING
 from zsad import names_on_demand
 
 if TYPE_CHECKING:
-    from zsad.training.callback import Progress
+    from zsad.training.callback import TrainingStep
     from zsad.training.engine import fit
     from zsad.training.provision import ensure_trained
     from zsad.training.run import FitOptions, TrainResult
 
 _PUBLIC = {
     "FitOptions": "zsad.training.run",
-    "Progress": "zsad.training.callback",
+    "TrainingStep": "zsad.training.callback",
     "TrainResult": "zsad.training.run",
     "ensure_trained": "zsad.training.provision",
     "fit": "zsad.training.engine",
 }
 
-__all__ = ["FitOptions", "Progress", "TrainResult", "ensure_trained", "fit"]
+__all__ = ["FitOptions", "TrainResult", "TrainingStep", "ensure_trained", "fit"]
 
 __getattr__ = names_on_demand(__name__, _PUBLIC)

@@ -21,7 +21,7 @@ SAVE_SECONDS = 120.0
 
 
 @dataclass(frozen=True)
-class Progress:
+class TrainingStep:
     """One training step that is done; ``loss`` is the running mean of the epoch's total."""
 
     method: str
@@ -48,7 +48,7 @@ class Bookkeeping(lightning.Callback):
         *,
         batches: Callable[[int], int],
         save_steps: int = 0,
-        progress: Callable[[Progress], None] | None = None,
+        progress: Callable[[TrainingStep], None] | None = None,
     ) -> None:
         self.state = state
         self.path = path
@@ -110,7 +110,7 @@ class Bookkeeping(lightning.Callback):
             self._save(trainer, module)
         if self.progress and trainer.is_global_zero:
             self.progress(
-                Progress(
+                TrainingStep(
                     _name(module),
                     self.phase.name,
                     state.epoch + 1,

@@ -19,12 +19,12 @@ import torch
 
 from zsad.backbones import Backbone
 from zsad.config import Settings
-from zsad.data import roles
+from zsad.data import splits
 from zsad.data.index import DatasetIndex
 from zsad.errors import RequestError
-from zsad.features import SCRATCH, FeatureStore
 from zsad.io import remove_scratch
 from zsad.method import AnyMethod, feature_request
+from zsad.training.feature_store import SCRATCH, FeatureStore
 from zsad.training.identity import trained_on, training_identity
 from zsad.training.images import TrainingImages, default_store
 from zsad.training.run import Captions, FitOptions, MethodRun, TrainResult
@@ -50,12 +50,12 @@ def fit(
 ) -> list[TrainResult]:
     """Train ``methods`` on the samples of ``index`` and write one checkpoint each.
 
-    ``samples``: default :func:`zsad.data.roles.auxiliary` of the index and ``part``
+    ``samples``: default :func:`zsad.data.splits.auxiliary` of the index and ``part``
     (``settings.data.train_part``).  ``paths``: the checkpoint files; default
     ``out_dir/<method>.safetensors``.  Logs and resume states lie beside them.  ``store``:
     a feature store to share between calls; else one is made as ``settings.run`` asks.
     ``captions``: writes sentences about training images for methods that want some; default
-    :func:`zsad.knowledge.captions.captions_for`.
+    :func:`zsad.prompt_bank.captions.captions_for`.
     A checkpoint that exists for the same training is returned as it is (``options.resume``).
     Raises :class:`RequestError` for a training-free method, :class:`DataError` for unreadable
     images, :class:`CellError` when a loss is not a number.
@@ -63,7 +63,7 @@ def fit(
     options = options or FitOptions()
     out = Path(out_dir)
     part = part or settings.data.train_part
-    chosen = list(samples) if samples is not None else roles.auxiliary(index, part)
+    chosen = list(samples) if samples is not None else splits.auxiliary(index, part)
     for method in methods:
         if not method.phases():
             raise RequestError(

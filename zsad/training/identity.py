@@ -9,10 +9,10 @@ from zsad import config as cfg
 from zsad.backbones import Backbone
 from zsad.checkpoints import TrainedOn
 from zsad.config import Settings
+from zsad.config.method_config import MethodConfig
 from zsad.data.index import DatasetIndex
-from zsad.knowledge.answers import AnswerStore, answers_root
-from zsad.method_config import MethodConfig
-from zsad.prompts import bank
+from zsad.prompt_bank.answers import AnswerStore, answers_root
+from zsad.prompt_bank.bank import bank
 from zsad.types import Sample
 
 # Raised whenever a change of the engine changes trained weights for an unchanged request.

@@ -12,13 +12,13 @@ from torch import Tensor
 
 from zsad import config as cfg
 from zsad.backbones import Backbone
-from zsad.backbones.memory import estimate_batch
+from zsad.backbones.batch_size import estimate_batch
 from zsad.config import Settings
 from zsad.data.images import image_digest
 from zsad.data.loader import ImageBatch, batches
 from zsad.data.transforms import MaskPolicy, Preprocess
 from zsad.errors import DataError
-from zsad.features import GIB, FeatureStore, part_of, space_of
+from zsad.training.feature_store import GIB, FeatureStore, part_of, space_of
 from zsad.types import FeatureRequest, ImageFeatures, Sample, Tap, TrainBatch
 
 log = logging.getLogger(__name__)

@@ -11,13 +11,13 @@ from typing import Any
 from zsad import checkpoints
 from zsad.backbones import Backbone
 from zsad.config import Settings
-from zsad.data import inputs, roles
+from zsad.data import provenance, splits
 from zsad.data.index import DatasetIndex
-from zsad.features import FeatureStore
 from zsad.io import file_lock, remove_leftover
 from zsad.method import new_method
 from zsad.registry import MethodEntry
 from zsad.training.engine import fit, tidy_cache
+from zsad.training.feature_store import FeatureStore
 from zsad.training.identity import trained_on, training_identity
 from zsad.training.run import RESUME, Captions, FitOptions, TrainResult
 from zsad.types import Sample
@@ -71,8 +71,8 @@ def ensure_trained(
             if not path.is_file():  # nobody finished it while we waited
                 missing[path] = item
         if missing:
-            for category, members in roles.by_category(samples).items():
-                inputs.note(Path(root), index, category, members)
+            for category, members in splits.by_category(samples).items():
+                provenance.note(Path(root), index, category, members)
             trained = fit(
                 [
                     new_method(entry, config, backbone.info, seed)
@@ -123,4 +123,4 @@ def guard(meta: checkpoints.CheckpointMeta | None, dataset: str, samples: Sequen
     nothing is refused.  Raises :class:`zsad.errors.RequestError`.
     """
     if meta is not None and meta.trained_on is not None:
-        roles.guard(meta.trained_on.uids, meta.trained_on.dataset, samples, dataset)
+        splits.guard(meta.trained_on.uids, meta.trained_on.dataset, samples, dataset)

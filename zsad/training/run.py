@@ -15,14 +15,14 @@ import torch
 
 from zsad import checkpoints
 from zsad.backbones import Backbone
-from zsad.backbones.memory import is_out_of_memory
+from zsad.backbones.batch_size import is_out_of_memory
 from zsad.errors import CellError, RequestError
-from zsad.knowledge.captions import captions_for
 from zsad.method import AnyMethod, TrainingInput, TrainPhase
+from zsad.prompt_bank.captions import captions_for
 from zsad.torchvision_compat import lightning
-from zsad.training.callback import Bookkeeping, Progress, log_row
+from zsad.training.callback import Bookkeeping, TrainingStep, log_row
 from zsad.training.images import TrainingImages
-from zsad.training.schedule import cut, derive, share, shuffled
+from zsad.training.schedules import cut, derive, share, shuffled
 from zsad.training.state import TrainState, load_state
 from zsad.types import Category, FeatureRequest, Sample, ScoreContext
 
@@ -47,7 +47,7 @@ class FitOptions:
     strategy: str = "auto"
     logger: Literal["auto", "csv", "tensorboard", "none"] = "auto"
     save_steps: int = 0
-    progress: Callable[[Progress], None] | None = None
+    progress: Callable[[TrainingStep], None] | None = None
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from tests.methods.small import hand_info
 from zsad import maps, registry
-from zsad.ensemble import EnsembleFeatures
+from zsad.components.prompt_ensemble import EnsembleFeatures
+from zsad.components.windows import coverage, window_grid, window_patches, window_region
 from zsad.errors import RequestError
 from zsad.methods.alfa.config import OWN_READINGS
 from zsad.methods.alfa.method import CLS, Alfa, PromptFeatures
@@ -27,7 +28,6 @@ from zsad.types import (
     Scored,
     Tap,
 )
-from zsad.windows import coverage, window_grid, window_patches, window_region
 
 D, E, GRID = 10, 8, (6, 6)
 INFO = hand_info(image_size=60, depth=4, width=D, embed=E)

@@ -15,8 +15,9 @@ import torch.nn.functional as F
 
 import zsad
 from tests.methods.small import BOTTLE, NUT, context, encode
-from zsad import backbones, losses, maps, registry
+from zsad import backbones, maps, registry
 from zsad.backbones import Backbone
+from zsad.components import losses
 from zsad.components.stage_method import ANOMALOUS_STATES
 from zsad.components.templates import NORMAL_STATES
 from zsad.components.templates import SCENE_TEMPLATES as TEMPLATES

@@ -10,7 +10,7 @@ import torch
 
 from tests.methods.small import hand_info
 from zsad import maps, registry
-from zsad.ensemble import EnsembleFeatures
+from zsad.components.prompt_ensemble import EnsembleFeatures
 from zsad.errors import RequestError
 from zsad.methods.clip.method import CLS, Clip
 from zsad.methods.clip.prompts import TEMPLATES, build_prompts

@@ -14,7 +14,7 @@ from torch import Tensor
 from zsad import maps, registry
 from zsad.backbones import Backbone
 from zsad.config import BackboneSettings, DataSettings, RunSettings, Settings
-from zsad.data import roles
+from zsad.data import splits
 from zsad.data.index import load_index
 from zsad.errors import RequestError
 from zsad.method import Method, new_method
@@ -307,7 +307,7 @@ def test_training_on_synthetic_lowers_the_orthogonality_loss(
     backbone: Backbone, tmp_path: Path
 ) -> None:
     index = load_index("synthetic")
-    samples = [s for s in roles.auxiliary(index, "test", 4) if s.category in ("screw", "carpet")]
+    samples = [s for s in splits.auxiliary(index, "test", 4) if s.category in ("screw", "carpet")]
     settings = Settings(
         backbone=BackboneSettings(name="zsad-tiny"),
         data=DataSettings(workers=0),

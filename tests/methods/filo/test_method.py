@@ -11,12 +11,12 @@ import torch
 import torch.nn.functional as F
 
 import zsad
-from zsad import prompts as bank
 from zsad.errors import RequestError, WeightsError
+from zsad.inference.loaded_method import LoadedMethod
 from zsad.methods.filo import explain, prompts, texts
 from zsad.methods.filo.boxes import Located
 from zsad.methods.filo.config import Prompt
-from zsad.predictor import LoadedMethod
+from zsad.prompt_bank import bank
 from zsad.protocols import load_protocol
 from zsad.registry import method as method_entry
 from zsad.types import Category
@@ -147,7 +147,7 @@ def test_only_the_prompts_of_the_position_are_encoded(clip: Path, recipe: Any) -
     before = counters.text_prompts
     loaded.predict_tensor(x, ["bottle"], explanations=0)
     assert counters.text_prompts - before == 7 + 135
-    table: texts.Table = context.text["bottle"]
+    table: texts.PromptTable = context.text["bottle"]
     assert all(
         table.wording.abnormal[i].endswith(f"at {prompts.POSITIONS[4]}.")
         for i in table.choose((4,))

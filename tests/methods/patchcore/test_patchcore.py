@@ -10,8 +10,8 @@ import torch.nn.functional as F
 
 from tests.methods.small import hand_info
 from zsad import maps, registry
+from zsad.components.memory_bank import MemoryBank, bank_of
 from zsad.errors import RequestError
-from zsad.memory import MemoryBank, bank_of
 from zsad.methods.patchcore.method import PatchCore, neighbourhood_mean
 from zsad.types import (
     Category,

@@ -11,12 +11,12 @@ import torch.nn.functional as F
 
 from tests.methods.small import hand_info
 from zsad import maps, registry
+from zsad.components.prompt_ensemble import EnsembleFeatures, fill
 from zsad.components.templates import STATES, TEMPLATES
-from zsad.ensemble import EnsembleFeatures, fill
+from zsad.components.windows import coverage, window_region
 from zsad.errors import RequestError
 from zsad.methods.winclip.method import CLS, WinClip
 from zsad.types import Category, ImageFeatures, ScoreContext, Scored, Tap
-from zsad.windows import coverage, window_region
 
 INFO = hand_info(image_size=60, depth=4, width=5, embed=4)
 GRID = (6, 6)

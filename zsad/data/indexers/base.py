@@ -15,7 +15,7 @@ from zsad.data.images import is_picture
 from zsad.types import Sample
 
 if TYPE_CHECKING:
-    from zsad.data.catalog import DatasetSpec
+    from zsad.data.definition import DatasetSpec
 
 MASK_ENDINGS = ("_mask", "_label", "_segmentation", "_gt")
 

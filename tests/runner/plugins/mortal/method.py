@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from zsad.config.method_config import MethodConfig
 from zsad.method import Method
-from zsad.method_config import MethodConfig
 from zsad.types import Category, FeatureRequest, ImageFeatures, MapSpec, ScoreContext, Scores, Tap
 
 CLS = Tap("cls")

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from zsad.config.method_config import MethodConfig
 from zsad.method import Method
-from zsad.method_config import MethodConfig
 from zsad.types import Category, FeatureRequest, ImageFeatures, MapSpec, ScoreContext, Scores, Tap
 
 

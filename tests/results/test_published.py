@@ -1,0 +1,171 @@
+"""Published numbers: values known from the papers, names, and what counts as a match."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from zsad import registry
+from zsad.data.catalog import load_spec
+from zsad.errors import DataError
+from zsad.protocols import load_protocol
+from zsad.results.published import MEAN, Published, read_table
+
+
+@pytest.fixture(scope="module")
+def published() -> Published:
+    return Published.load()
+
+
+def test_every_printed_number_is_there(published):
+    assert len(published.references) == 2790
+    assert Counter(r.paper for r in published.references) == {
+        "FAPrompt": 1874, "FiLo": 500, "ALFA": 249, "KAnoCLIP": 167,
+    }  # fmt: skip
+    assert all(0 <= r.value <= 100 for r in published.references)
+
+
+@pytest.mark.parametrize(
+    ("method", "dataset", "category", "metric", "paper", "value"),
+    [
+        ("clip", "mvtec", MEAN, "image_auroc", "FAPrompt", 74.1),
+        ("clip@clip-ac", "mvtec", MEAN, "image_ap", "FAPrompt", 86.4),
+        ("faprompt", "mvtec", MEAN, "image_auroc", "FAPrompt", 91.9),
+        ("faprompt", "mvtec", MEAN, "image_ap", "FAPrompt", 95.7),
+    ],
+)
+def test_known_values(published, method, dataset, category, metric, paper, value):
+    found = published.lookup(method, dataset, category, metric, paper=paper)
+    assert [r.value for r in found][:1] == [value]
+    assert found[0].source == "FAPrompt, Table 1"
+
+
+def test_values_agree_with_the_reference_list(published, shared_dir):
+    import csv
+
+    with (shared_dir / "spec" / "reference_results.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    theirs = Counter(
+        (r["paper"], int(r["table"]), r["method"], r["dataset"], float(r["value"])) for r in rows
+    )
+    ours = Counter((r.paper, r.table, r.name, r.dataset, r.value) for r in published.references)
+    assert ours == theirs
+    remarks = {r.note for r in published.references if r.note}
+    assert remarks.isdisjoint(r["note"] for r in rows)  # remarks are in our own words
+
+
+def test_categories_and_datasets_are_known(published):
+    averages = {"industrial_mean", "medical_mean", "brainmri_bmad"}
+    for reference in published.references:
+        if reference.dataset in averages:
+            continue
+        spec = load_spec(reference.dataset)
+        assert reference.category == MEAN or reference.category in spec.categories
+
+
+def test_names_lead_to_methods_and_rows_that_exist(published):
+    known = set(registry.methods())
+    for label in {m for r in published.references for m in r.methods}:
+        name, _, slug = label.partition("@")
+        assert name in known, label
+        if slug:
+            rows = {r.slug for p in registry.list_protocols() for r in load_protocol(p).rows}
+            assert slug in rows or slug.endswith("-shot"), label
+
+
+def test_a_number_without_a_method_of_ours_is_explained(published):
+    explained = set(published.not_hosted)
+    for reference in published.references:
+        if not reference.methods and not reference.protocol.endswith("-ablation"):
+            assert reference.name in explained or reference.protocol == "full-shot", reference
+
+
+def test_aupro_is_compared_with_the_approximation(published):
+    exact = published.lookup("faprompt", "visa", MEAN, "pixel_aupro")
+    assert exact == published.lookup("faprompt", "visa", MEAN, "pixel_aupro_200")
+    assert exact[0].compare_with == "pixel_aupro_200"
+    same = {"protocol": "faprompt", "backbone": "vit-l-14-336", "trained_on": "mvtec"}
+    assert exact[0].differences(same, "pixel_aupro_200") == []
+    assert len(exact[0].differences(same, "pixel_aupro")) == 1
+
+
+def test_differences_name_what_differs(published):
+    reference = published.lookup("faprompt", "mvtec", MEAN, "image_auroc")[0]
+    equal = {"protocol": "faprompt", "backbone": "vit-l-14-336", "trained_on": {"dataset": "visa"}}
+    assert reference.differences(equal, "image_auroc") == []
+    other = {**equal, "backbone": "zsad-tiny", "trained_on": "synthetic", "limit": 4}
+    text = "; ".join(reference.differences(other, "image_auroc"))
+    assert "backbone zsad-tiny, not vit-l-14-336" in text
+    assert "trained on synthetic, not visa" in text
+    assert "only 4 images" in text
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({}, None),
+        ({"image_size": 336}, "image size 336, not 518"),
+        ({"trained_on": {"dataset": "mvtec", "part": "test"}}, "trained on part test, not all"),
+        ({"trained_on": {"dataset": "", "part": "nothing"}}, None),
+        ({"trained_on": {}}, None),
+        ({"variant": "whole"}, "variant whole, not thirds"),
+        ({"variant": "prepared"}, None),
+        ({"protocol": "default"}, "protocol default, not faprompt"),
+        ({"untrained": True}, "not trained"),
+    ],
+)
+def test_each_condition_is_compared(published, change, reason):
+    """FAPrompt's Table 1: 518 pixels, both parts of MVTec AD, SDD in thirds."""
+    reference = published.lookup("faprompt", "sdd", MEAN, "image_auroc", paper="FAPrompt")[0]
+    same = {
+        "protocol": "faprompt",
+        "backbone": "vit-l-14-336",
+        "image_size": 518,
+        "trained_on": {"dataset": "mvtec", "part": "all"},
+        "variant": "thirds",
+    }
+    found = reference.differences({**same, **change}, "image_auroc")
+    assert found == ([] if reason is None else [reason])
+
+
+def test_the_part_of_another_protocol_is_its_own(published):
+    """KAnoCLIP trains on the test part, and its SDD is the shared-drive preparation."""
+    reference = published.lookup("kanoclip", "sdd", MEAN, "image_auroc", paper="KAnoCLIP")[0]
+    info = {"trained_on": {"dataset": "mvtec", "part": "all"}, "variant": "thirds"}
+    assert reference.differences(info) == [
+        "trained on part all, not test",
+        "variant thirds, not shared-drive",
+    ]
+
+
+def test_the_nearest_conditions_are_set_beside_a_record(published):
+    for protocol, paper in (("filo", "FiLo"), ("faprompt", "FAPrompt"), ("kanoclip", "KAnoCLIP")):
+        best = published.best("winclip", "visa", MEAN, "image_auroc", {"protocol": protocol})
+        assert best is not None
+        assert best.paper == paper
+    assert published.best("winclip", "no such set", MEAN, "image_auroc", {}) is None
+
+
+def test_shots_have_labels_of_their_own(published):
+    one = published.lookup("alfa@1-shot", "mvtec", MEAN, "image_auroc", protocol="alfa-few-shot")
+    four = published.lookup("alfa@4-shot", "mvtec", MEAN, "image_auroc", protocol="alfa-few-shot")
+    assert (one[0].shots, four[0].shots) == (1, 4)
+    assert one[0].std is not None
+    zero = published.lookup("alfa", "mvtec", MEAN, "image_auroc")
+    assert all(not r.shots for r in zero)
+
+
+def test_known_slips_are_noted(published):
+    noted = [r for r in published.references if "slip" in r.note]
+    assert {(r.table, r.name) for r in noted} >= {(3, "AnomalyCLIP")}
+    tile = published.lookup("faprompt", "mvtec", "tile", "image_auroc")
+    assert "83 anomalous tiles" in tile[0].note
+
+
+def test_a_broken_table_names_file_and_line():
+    head = "paper,table,protocol,method,dataset,category,level,metric,value,std,shots,note\n"
+    with pytest.raises(DataError, match=r"mine\.csv, line 2"):
+        list(read_table(head + "P,1,p,CLIP,mvtec,all,image,auroc,many,,,\n", "mine.csv", {}))
+    with pytest.raises(DataError, match=r"mine\.csv, line 1"):
+        list(read_table("a,b\n", "mine.csv", {}))

@@ -1,0 +1,270 @@
+"""Published numbers, intervals and tests in tables: known answers."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from zsad import tables
+from zsad.metrics.statistics import bootstrap_ci
+from zsad.protocols import load_protocol
+from zsad.registry import list_protocols
+from zsad.results.aggregate import Figure
+from zsad.results.published import Published
+from zsad.results.records import CellRecord
+from zsad.results.store import ResultStore, key_of
+from zsad.tables.comparison import difference, label_of
+from zsad.tables.results_matrix import boards
+from zsad.tables.statistics import compare, stouffer
+
+
+def put(store: ResultStore, method: str, scores: np.ndarray | None = None, **info: Any) -> None:
+    labels = np.repeat([0, 1], 20)
+    value = 0.918 if scores is None else bootstrap_ci(scores, labels).value
+    record = CellRecord(
+        method,
+        "mvtec",
+        "bottle",
+        0,
+        f"{method}{sorted(info)}",
+        {"image_auroc": value},
+        {},
+        20,
+        20,
+        {},
+        {"backbone": "vit-l-14-336", "title": method, "group": "baselines", **info},
+    )
+    table = None
+    if scores is not None:
+        uids = [f"{i:03d}" for i in range(40)]
+        defects = [""] * 40
+        columns = {"uid": uids, "label": labels, "defect": defects, "score": scores, "path": uids}
+        table = columns
+    store.put(record, table)
+
+
+def rows_of(store: ResultStore, page: str, table: str, **asked: bool) -> list[dict[str, str]]:
+    files = tables.write(store.root, ["csv"], **asked)
+    path = next(f for f in files if f.name == f"{page}.csv")
+    with path.open() as opened:
+        return [r for r in csv.DictReader(opened) if r["table"] == table]
+
+
+def test_the_published_figure_stands_beside_with_its_difference(tmp_path: Path) -> None:
+    store = ResultStore(tmp_path)
+    put(store, "winclip", protocol="faprompt")
+    rows = rows_of(store, "mvtec", "published-image", published=True)
+    found = {(r["row"], r["metric"]): r for r in rows}
+    # FAPrompt, table 1 prints 91.8 for WinCLIP on MVTec AD.
+    mean = found["mean of 1", "image_auroc"]
+    assert (mean["published"], mean["difference"], mean["value"]) == ("91.8", "0.0", "91.8")
+    assert "published only" in tables.render(store.root, published=True).lower()
+    assert "published only" not in tables.render(store.root).lower()
+    assert rows_of(store, "mvtec", "published-image") == []
+
+
+@pytest.mark.parametrize(
+    ("info", "degree", "point"),
+    [
+        ({"limit": 16}, "no", "only 16 images per category"),
+        ({"backbone": "zsad-tiny"}, "no", "backbone zsad-tiny"),
+        ({"untrained": True}, "no", "not trained"),
+    ],
+)
+def test_differing_protocols_are_marked(
+    tmp_path: Path, info: dict[str, Any], degree: str, point: str
+) -> None:
+    store = ResultStore(tmp_path)
+    put(store, "winclip", **{"protocol": "faprompt", **info})
+    rows = rows_of(store, "overview", "published-image", published=True)
+    row = next(r for r in rows if r["metric"] == "image_auroc")
+    assert row["protocol"] == degree
+    assert point in row["differs"]
+    text = tables.render(store.root, published=True)
+    assert "≠" in text
+    assert point in text
+
+
+def test_labels_of_presets_and_shots() -> None:
+    def label(method: str, **info: Any) -> str:
+        return label_of(CellRecord(method, "d", "c", 0, "", {}, {}, 1, 1, {}, info))
+
+    assert label("clip", preset="clip-ac") == "clip@clip-ac"
+    assert label("filo", preset="released") == "filo"
+    assert label("winclip", shots=2) == "winclip@2-shot"
+    assert label("winclip@2-shot", shots=2) == "winclip@2-shot"
+
+
+def test_the_difference_is_that_of_printed_values() -> None:
+    class Printed:
+        value = 91.8
+
+    assert difference(Figure(0.92149), Printed()) == 0.3  # type: ignore[arg-type]
+    assert difference(Figure(None), Printed()) is None  # type: ignore[arg-type]
+
+
+def scored(store: ResultStore) -> None:
+    noise = np.random.default_rng(3)
+    labels = np.repeat([0.0, 1.0], 20)
+    put(store, "perfect", labels + noise.uniform(0, 0.5, 40))
+    put(store, "good", labels + noise.normal(0, 0.4, 40))
+    put(store, "chance", noise.uniform(0, 1, 40))
+
+
+def test_intervals_contain_the_value_and_repeat(tmp_path: Path) -> None:
+    store = ResultStore(tmp_path)
+    scored(store)
+    rows = rows_of(store, "mvtec", "ci", ci=True)
+    assert len(rows) == 6
+    for row in rows:
+        assert float(row["low"]) <= float(row["value"]) <= float(row["high"])
+    perfect = next(r for r in rows if r["method"] == "perfect")
+    assert (perfect["low"], perfect["high"]) == ("100.0", "100.0")
+    assert rows == rows_of(store, "mvtec", "ci", ci=True)
+
+
+def test_pairs_are_tested_with_holms_correction(tmp_path: Path) -> None:
+    store = ResultStore(tmp_path)
+    scored(store)
+    board = boards(store.cells())[0]
+    found = {
+        (t.first.label, t.second.label): t
+        for t in compare(store, board, board.rows[0], "image_auroc")
+    }
+    assert len(found) == 3
+    p = sorted(t.p_value for t in found.values())
+    adjusted = sorted(t.adjusted for t in found.values())
+    steps = np.minimum(1, np.maximum.accumulate([3 * p[0], 2 * p[1], p[2]]))
+    assert adjusted == pytest.approx(steps)
+    test = found["chance", "perfect"]
+    assert test.difference < 0
+    assert test.adjusted < 0.05
+    assert "p (Holm)" in tables.render(store.root, significance=True)
+
+
+def test_stouffer_known_answers() -> None:
+    assert stouffer([(0.1, 0.05)]) == pytest.approx(0.05)
+    assert stouffer([(0.1, 0.05), (-0.1, 0.05)]) == pytest.approx(1.0)
+    # Two tests at z = 1.96 each: z = 2.7718, p = 0.005574.
+    assert stouffer([(0.1, 0.05), (0.1, 0.05)]) == pytest.approx(0.005574, abs=1e-5)
+
+
+def test_shots_stand_as_rows_with_the_deviation_over_seeds(tmp_path: Path) -> None:
+    store = ResultStore(tmp_path)
+    for shots, values in ((1, (0.80, 0.90)), (4, (0.95, 0.95))):
+        for seed, value in enumerate(values):
+            info = {"backbone": "vit-b-16-plus-240", "title": "WinCLIP", "shots": shots}
+            info |= {"limit": 9, "banner": "bundled demonstration backbone"}
+            store.put(
+                CellRecord(
+                    "winclip", "mvtec", "bottle", seed, f"{shots}{seed}",
+                    {"image_auroc": value}, {}, 1, 1, {}, info,
+                )
+            )  # fmt: skip
+    page = next(p for p in tables.pages(store.root, published=True) if p.name.endswith("few-shot"))
+    (table,) = page.tables
+    lines = {
+        (line.label, line.cells[0][0].text): [s.text for cell in line.cells[1:] for s in cell]
+        for line in table.lines
+    }
+    assert list(lines) == [
+        ("1-shot", "WinCLIP"),
+        ("1-shot", "WinCLIP (published)"),
+        ("4-shot", "WinCLIP"),
+        ("4-shot", "WinCLIP (published)"),
+    ]
+    assert (table.corner, table.heads) == ("setup", ("method", "AUROC", "AP", "F1-max"))
+    assert table.groups == (("", 1), ("MVTec AD (1)", 3))
+    assert lines["1-shot", "WinCLIP"][0] == "85.0 ± 7.1"
+    assert lines["4-shot", "WinCLIP"][0] == "95.0"
+    assert lines["1-shot", "WinCLIP (published)"][0] == "93.1 ± 2.0"  # ALFA, table 4
+    assert [line.rule for line in table.lines] == [False, False, True, False]
+    assert "At most 9 images per category." in page.notes
+    assert page.notes[0] == "Bundled demonstration backbone."
+
+
+def test_systems_that_are_not_hosted_are_listed_with_the_reason(tmp_path: Path) -> None:
+    store = ResultStore(tmp_path)
+    put(store, "winclip", title="WinCLIP")
+    hosted_nowhere = Published.load().not_hosted
+    assert {"AnomalyGPT", "SAA+", "RD4AD", "UniAD", "PaDiM", "JNLD", "Trans-MM"} <= {
+        *hosted_nowhere
+    }
+    plain = next(p for p in tables.pages(store.root) if p.name.endswith("overview"))
+    note = next(n for n in plain.notes if n.startswith("Not hosted"))
+    assert all(name in note for name in hosted_nowhere)
+    page = next(p for p in tables.pages(store.root, published=True) if p.name.endswith("overview"))
+    table = next(t for t in page.tables if t.name == "published-only")
+    listed = {line.label.split(", ")[0]: line for line in table.lines}
+    assert set(listed) == set(hosted_nowhere)
+    for name, reason in hosted_nowhere.items():
+        assert reason in listed[name].cells[-1][0].text
+    figures = [cell[0].text for cell in listed["AnomalyGPT"].cells[:-1]]
+    assert any(f != "–" for f in figures)
+    assert not any(n.startswith("Not hosted") for n in page.notes)
+
+
+def test_ablation_rows_stand_in_the_protocols_order(tmp_path: Path) -> None:
+    store = ResultStore(tmp_path)
+    slugs = {"base-plus-dap": "base + DAP", "base": "base", "base-plus-cap": "base + CAP"}
+    for slug, label in slugs.items():
+        title = f"FAPrompt: {label}"
+        put(store, f"faprompt@{slug}", title=title, protocol="faprompt-ablation")
+    found = next(p for p in tables.pages(store.root) if "ablation" in p.name)
+    labels = [line.label for line in found.tables[0].lines]
+    assert labels == ["FAPrompt: base", "FAPrompt: base + CAP", "FAPrompt: base + DAP"]
+    # Nothing else was measured: there is nothing to compare, and the ablation alone is printed.
+    assert [p.name for p in tables.pages(store.root)] == [found.name]
+    assert "Ablation faprompt-ablation" in tables.render(store.root)
+
+
+def test_ablation_rows_are_no_columns_of_a_comparison(tmp_path: Path) -> None:
+    """CLIP-AC is a row, too, but of a protocol that compares methods."""
+    store = ResultStore(tmp_path)
+    put(store, "clip@clip", protocol="faprompt")
+    put(store, "clip@clip-ac", protocol="faprompt")
+    put(store, "winclip", protocol="faprompt")
+    put(store, "faprompt@base", protocol="faprompt-ablation")
+    put(store, "alfa@mine", protocol="no-such-protocol")
+    found = {p.name.split("/")[1]: p for p in tables.pages(store.root)}
+    assert list(found) == ["overview", "mvtec", "ablation-faprompt-ablation"]
+    for name in ("overview", "mvtec"):
+        assert found[name].tables[0].heads == ("alfa@mine", "clip@clip", "clip@clip-ac", "winclip")
+    (line,) = found["ablation-faprompt-ablation"].tables[0].lines
+    assert line.label == "faprompt@base"
+
+
+def test_every_ablation_of_one_method_is_marked_as_one() -> None:
+    for name in list_protocols():
+        protocol = load_protocol(name)
+        assert protocol.ablation == name.endswith("-ablation"), name
+
+
+def test_average_precision_has_tables_of_its_own(tmp_path: Path) -> None:
+    store = ResultStore(tmp_path)
+    scored(store)
+    rows = rows_of(store, "mvtec", "ci-image_ap", ci=True)
+    labels = np.repeat([0, 1], 20)
+    board = boards(store.cells())[0]
+    for row in rows:
+        assert row["metric"] == "image_ap"
+        record = next(r for r in store.records() if r.method == row["method"])
+        scores = store.scores(key_of(record))["score"]
+        expected = bootstrap_ci(scores, labels, "image_ap")
+        found = [float(row[k]) for k in ("value", "low", "high")]
+        assert found == pytest.approx(
+            [100 * v for v in (expected.value, expected.low, expected.high)], abs=1e-3
+        )
+    assert {
+        r["metric"] for r in rows_of(store, "mvtec", "significance-image_ap", significance=True)
+    } == {"image_ap"}
+    auroc, ap = (compare(store, board, board.rows[0], m) for m in ("image_auroc", "image_ap"))
+    assert [t.difference for t in auroc] != [t.difference for t in ap]
+    text = tables.render(store.root, ci=True, significance=True)
+    assert "image AP with 95 % intervals" in text
+    assert "paired tests of image AP" in text
+    assert text.count("Intervals: 95 %") == 1

@@ -1,0 +1,329 @@
+"""A single method, ready to use on images: what :func:`zsad.load_method` returns."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zsad import config as cfg
+from zsad.backbones import Backbone
+from zsad.errors import RequestError
+from zsad.inference import calibration
+from zsad.inference.picture_run import PictureRun, Pictures, attempt, conclude, joined
+from zsad.inference.pictures import BATCH, PictureBatch, read_ahead
+from zsad.inference.prediction import Prediction, Thresholds
+from zsad.inference.request import (
+    OneOrEach,
+    References,
+    boxes_of,
+    categories_of,
+    category_of,
+    references_of,
+    refuse_singles,
+    rows_by_category,
+)
+from zsad.method import AnyMethod
+from zsad.scoring import Scorer
+from zsad.types import Category, ImageFeatures, ScoreContext, TrainBatch
+
+
+class LoadedMethod:
+    """A method with its backbone.  Not thread-safe.
+
+    ``report`` holds what importing an official checkpoint had to say.
+    """
+
+    def __init__(
+        self,
+        method: AnyMethod,
+        backbone: Backbone,
+        device: torch.device,
+        image_size: int = 0,
+        report: Sequence[str] = (),
+    ) -> None:
+        self.method = method.to(device)
+        self.backbone = backbone
+        self.device = device
+        self.report = list(report)
+        self.scorer = Scorer(self.method, backbone, image_size)
+        self.request = self.scorer.request
+        self.image_size = self.scorer.image_size
+        self.pictures = Pictures(self.scorer)
+
+    # ------------------------------------------------------------------------ prediction
+    def predict(
+        self,
+        images: Any,
+        class_name: str | Sequence[str] = "object",
+        boxes: Sequence[Mapping[str, Any] | None] | None = None,
+        references: References = (),
+        explanations: int = 5,
+        thresholds: Thresholds | None = None,
+        kinds: OneOrEach = None,
+        domains: OneOrEach = None,
+    ) -> list[Prediction]:
+        """Score pictures: paths, PIL images or arrays [H, W, 3] uint8; one or a list of them.
+
+        ``class_name``: what the pictures show ("metal nut"), one for all or one each.
+        ``references``: normal pictures of the same thing, for few-shot methods; by class name
+        where there are several.  ``kinds``: ``object`` or ``texture``, ``domains``: ``industrial``
+        or ``medical``, one for all or one each, for methods whose prompts depend on it.
+        ``thresholds``: those of :meth:`calibrate`; without them each picture gets the uncalibrated
+        ones of :mod:`zsad.inference.calibration`.
+        The anomaly map has the size of the picture (float32 [H, W]); a higher value is more
+        anomalous.  Raises :class:`zsad.errors.DataError` for a picture that cannot be read.
+        """
+        items = list(images) if isinstance(images, (list, tuple)) else [images]
+        said = {"kinds": kinds, "domains": domains}
+        return list(
+            self.stream(items, class_name, boxes, references, explanations, thresholds, **said)
+        )
+
+    def stream(
+        self,
+        images: Sequence[Any],
+        class_name: str | Sequence[str] = "object",
+        boxes: Sequence[Mapping[str, Any] | None] | None = None,
+        references: References = (),
+        explanations: int = 5,
+        thresholds: Thresholds | None = None,
+        keep_errors: bool = False,
+        kinds: OneOrEach = None,
+        domains: OneOrEach = None,
+    ) -> Iterator[Prediction]:
+        """Score as :meth:`predict` does, one after the other: for more pictures than fit in memory.
+
+        With ``keep_errors`` a picture that cannot be read or scored is a prediction with an
+        ``error``, and the others go on.
+        """
+        categories = categories_of(class_name, len(images), kinds, domains)
+        refuse_singles(self.method, categories)
+        run = PictureRun(
+            self.pictures,
+            categories,
+            boxes_of(boxes, len(images)),
+            self._reference_features(references, categories),
+            explanations,
+            thresholds,
+        )
+        # One by one, where an image is scored with what the one before it left.
+        read = read_ahead(images, keep_errors, 1 if self.method.carries else BATCH)
+        if self.method.transductive:
+            yield from self._together(read, run)
+            return
+        for batch in read:
+            yield from batch.in_order(attempt(run.score, batch, keep_errors))
+
+    def calibrate(
+        self,
+        normal: Sequence[Any],
+        class_name: str = "object",
+        references: Sequence[Any] = (),
+        false_alarms: float = calibration.FALSE_ALARMS,
+    ) -> Thresholds:
+        """Thresholds from a few normal pictures; :mod:`zsad.inference.calibration` has the rule.
+
+        ``false_alarms``: the highest share of normal pictures that may be called anomalous.
+        Raises :class:`zsad.errors.DataError` for a picture that cannot be read, and
+        :class:`RequestError` for a method whose scores depend on the pictures of the call.
+        """
+        if self.method.stretches:
+            raise RequestError(
+                f"preset '{self.method.config.preset}' of {self.method.name} stretches scores over "
+                f"the pictures of a call, so no threshold holds for others; use "
+                f"{self.method.name}.stretch=false"
+            )
+        found = [
+            (p.image_score, float(p.anomaly_map.max()))
+            for p in self.stream(list(normal), class_name, None, references, explanations=0)
+            if p.anomaly_map is not None  # without keep_errors there is one
+        ]
+        return calibration.calibrated([f[0] for f in found], [f[1] for f in found], false_alarms)
+
+    def identity(self, class_name: str) -> dict[str, Any]:
+        """What thresholds depend on besides the normal pictures."""
+        made_for: dict[str, Any] = {
+            "method": self.method.name,
+            "config": cfg.digest(cfg.identity(self.method.config), 16),
+            "backbone": self.backbone.info.name,
+            "weights": self.backbone.info.weights_sha256,
+            "image_size": self.image_size,
+            "class_name": category_of(class_name).class_name,
+        }
+        if self.method.revision > 1:
+            made_for["revision"] = self.method.revision
+        if self.method.phases():
+            digest = hashlib.sha256()
+            for name, value in sorted(self.method.trained_state().items()):
+                digest.update(name.encode())
+                digest.update(value.detach().float().cpu().numpy().tobytes())
+            made_for["state"] = digest.hexdigest()[:16]
+        return made_for
+
+    @torch.no_grad()
+    def predict_tensor(
+        self,
+        images: Tensor,
+        class_names: str | Sequence[str] = "object",
+        boxes: Sequence[Mapping[str, Any] | None] | None = None,
+        references: References = (),
+        explanations: int = 5,
+        kinds: OneOrEach = None,
+        domains: OneOrEach = None,
+    ) -> list[Prediction]:
+        """Score images [B, 3, S, S] as the encoder takes them: preprocessed, of its input size.
+
+        ``references``: as for :meth:`predict`, or tensors [K, 3, S, S]; ``kinds`` and ``domains``
+        likewise.  What a method compares or stretches over a category's images, it does over those
+        of this call that share a class name.  ``boxes``: per image
+        ``{"boxes": [[cx, cy, w, h]], "scores": [...], "phrases": [...]}``, the detector's raw
+        answer (0..1), or None.  Maps are float32 [S, S].
+        """
+        images = torch.as_tensor(images, dtype=torch.float32)
+        size = self.image_size
+        if (
+            images.ndim != 4
+            or images.shape[1] != 3
+            or images.shape[-1] != size
+            or images.shape[-2] != size
+        ):
+            raise RequestError(
+                f"images have shape {tuple(images.shape)}, expected [B, 3, {size}, {size}]; "
+                f"give another image_size to load_method, or use predict for pictures"
+            )
+        context = self._context(class_names, len(images), boxes, kinds, domains)
+        categories = context.categories
+        refuse_singles(self.method, categories)
+        context.references = self._reference_features(references, categories)
+        if not self.method.transductive:
+            return self._score_tensor(images, context, explanations)
+        found: dict[int, Prediction] = {}
+        for rows in rows_by_category(categories).values():
+            part = self._score_tensor(images[rows], context.select(rows), explanations)
+            conclude(self.method, part)
+            found.update(zip(rows, part))
+        return [found[row] for row in range(len(images))]
+
+    def _score_tensor(
+        self, images: Tensor, context: ScoreContext[Any], explanations: int
+    ) -> list[Prediction]:
+        """Score images together; a method that compares images compares these."""
+        parts = self.pictures.encode(images)
+        if self.method.transductive:
+            context.population = joined([features for _, features in parts])
+            parts = iter([(slice(0, len(images)), context.population)])
+        carry: dict[str, Any] = {}
+        found: list[Prediction] = []
+        for rows, features in parts:
+            part = context.select(rows)
+            part.carry, part.views = dict(carry), self.pictures.views(images[rows])
+            for _, scored in self.scorer.score(features, part):
+                carry |= scored.scores.carry
+                found += self.pictures.predictions(scored, explanations)
+        return found
+
+    def _together(self, read: Iterator[PictureBatch], run: PictureRun) -> Iterator[Prediction]:
+        """Score with a method that compares the pictures of a class: encode all of them first."""
+        batches: list[PictureBatch] = []
+        for batch in read:
+            if batch.rows:
+                parts = self.pictures.encode(self.pictures.tensor(batch.pictures))
+                batch.features = joined([f.to("cpu") for _, f in parts])
+            if self.method.box_request([]) is None:
+                batch.pictures = []  # only a detector looks at them again
+            batches.append(batch)
+        run.gather(batches)
+        found: dict[int, Prediction] = {}
+        for batch in batches:
+            for part in batch.parts(run.categories):
+                found.update(zip(part.rows, run.score(part)))
+            if not self.method.stretches:
+                yield from batch.in_order({row: found.pop(row) for row in batch.rows})
+        if self.method.stretches:
+            read_rows = [row for batch in batches for row in batch.rows]
+            for rows in rows_by_category([run.categories[row] for row in read_rows]).values():
+                conclude(self.method, [found[read_rows[i]] for i in rows])
+            for batch in batches:
+                yield from batch.in_order({row: found[row] for row in batch.rows})
+
+    # -------------------------------------------------------------------------- training
+    def losses(
+        self,
+        images: Tensor,
+        masks: Tensor | None,
+        labels: Tensor,
+        class_names: str | Sequence[str] = "object",
+        phase: str | None = None,
+    ) -> dict[str, Tensor]:
+        """Run one training forward without a step and return the named loss terms.
+
+        ``images`` [B, 3, S, S] as the encoder takes them, ``masks`` [B, S, S] or [B, 1, S, S] in
+        {0, 1}, None: unknown (for methods that learn without), ``labels`` [B].  The key ``total``
+        is what training minimises; gradients flow to the method's parameters.  ``phase``: the
+        training phase, by default the first.
+        Raises :class:`RequestError` for a training-free method, and for missing masks.
+        """
+        phases = {p.name: p for p in self.method.phases()}
+        if not phases:
+            raise RequestError(f"method '{self.method.name}' is training-free: it has no losses")
+        name = phase or next(iter(phases))
+        if name not in phases:
+            raise RequestError(
+                f"method '{self.method.name}' has no phase '{name}'; phases: {', '.join(phases)}"
+            )
+        images = torch.as_tensor(images, dtype=torch.float32).to(self.device)
+        targets = self._targets(images, masks, torch.as_tensor(labels).long().to(self.device))
+        context = ScoreContext(
+            categories_of(class_names, len(images)),
+            self.scorer.text,
+            text_encoder=self.backbone.text_encoder(self.request.variant),
+            image_encoder=self.backbone.image_encoder(self.request.variant),
+            uids=[str(i) for i in range(len(images))],
+        )
+        features = self.backbone.encode_image(images, self.request)
+        self.method.train()
+        self.method.phase = name
+        self.method.freeze_all_but(self.method.parameters_of_phase(phases[name]))
+        return self.method.losses(features, targets, context)
+
+    # --------------------------------------------------------------------------- helpers
+    def _targets(self, images: Tensor, masks: Tensor | None, labels: Tensor) -> TrainBatch:
+        if masks is None:
+            if self.method.needs_masks:
+                raise RequestError(f"method '{self.method.name}' is trained on masks; give masks")
+            unknown = torch.zeros(len(images), dtype=torch.bool, device=self.device)
+            return TrainBatch(torch.zeros_like(images[:, :1]), labels, unknown)
+        masks = torch.as_tensor(masks, dtype=torch.float32).to(self.device)
+        return TrainBatch(masks[:, None] if masks.ndim == 3 else masks, labels)
+
+    def _context(
+        self,
+        class_names: str | Sequence[str],
+        count: int,
+        boxes: Sequence[Any] | None,
+        kinds: OneOrEach = None,
+        domains: OneOrEach = None,
+    ) -> ScoreContext[Any]:
+        return self.scorer.context(
+            categories_of(class_names, count, kinds, domains),
+            boxes=boxes_of(boxes, count),
+            uids=[str(i) for i in range(count)],
+        )
+
+    def _reference_features(
+        self, references: References, categories: Sequence[Category]
+    ) -> dict[str, ImageFeatures]:
+        """The features of a few-shot method's references by category, the same ones encoded once;
+        {} for zero shots."""
+        encoded: dict[int, ImageFeatures] = {}
+        found: dict[str, ImageFeatures] = {}
+        for key, pictures in references_of(references, categories, self.method).items():
+            which = id(references[key]) if isinstance(references, Mapping) else 0
+            if which not in encoded:
+                encoded[which] = self.pictures.encode_all(pictures)
+            found[key] = encoded[which]
+        return found

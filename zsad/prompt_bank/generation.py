@@ -1,0 +1,262 @@
+"""Asks about categories or training images, and composes the answers into files of the bank.
+
+Every answer is kept as soon as it is there; asking again costs nothing.  Texts come from the
+cached answers alone, so that the parser can be improved without new requests.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timezone
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from zsad import config as cfg
+from zsad.data.catalog import load_spec
+from zsad.data.images import image_digest, read_image
+from zsad.errors import RequestError
+from zsad.io import atomic_write_text
+from zsad.prompt_bank import parsing
+from zsad.prompt_bank.answers import AnswerStore
+from zsad.prompt_bank.checks import clip_tokens
+from zsad.prompt_bank.endpoint import BudgetSpent, Endpoint, EndpointOptions, NoAnswer
+from zsad.prompt_bank.kinds import PromptKind, TextList, find_kind, image_query_of
+from zsad.types import Category, Sample
+
+IMAGE_SIDE = 768  # pixels: images are sent no larger
+EXTRA_ROUNDS = 2  # ask again this often when too few texts are left
+
+
+def generate(
+    kind: str,
+    datasets: Sequence[str],
+    out: Path,
+    options: EndpointOptions,
+    *,
+    images: bool = False,
+    limit: int = 0,
+    data_root: Path | str | None = None,
+) -> dict[str, Any]:
+    """Ask what is not cached yet and write ``out/<kind>/<dataset>.yaml``.
+
+    ``images``: ask about anomalous training images instead, at most ``limit`` per category.
+    Returns ``{"requests", "cached", "files", "failed"}``.  Raises :class:`RequestError` for a
+    kind that does not exist or that asks nothing about images, and when the endpoint refuses key
+    or model; answers until then are kept.
+    """
+    wanted = find_kind(kind)
+    about_images = image_query_of(wanted) if images else None
+    asker = Asker(options, AnswerStore(out))
+    failed: list[str] = []
+    files: list[str] = []
+    for name in datasets:
+        if about_images is not None:
+            failed += _ask_images(asker, about_images, name, limit, data_root)
+            continue
+        spec = load_spec(name)
+        made: dict[str, Any] = {}
+        for key in spec.categories:
+            texts, errors = _category(asker, wanted, spec.category(key))
+            failed += [f"{name}/{key}: {e}" for e in errors]
+            if texts is not None:
+                made[key] = {"class_name": spec.categories[key].prompt, **texts}
+        if made:
+            files.append(str(_write(out, wanted, name, options, made)))
+    return {
+        "requests": asker.endpoint.requests,
+        "cached": asker.cached,
+        "files": files,
+        "failed": failed,
+    }
+
+
+class Asker:
+    """An endpoint with a memory."""
+
+    def __init__(self, options: EndpointOptions, store: AnswerStore) -> None:
+        self.options = options
+        self.store = store
+        self.endpoint = Endpoint(options)
+        self.cached = 0
+
+    def question(
+        self, prompt: str, temperature: float, sample: int = 0, image: str = ""
+    ) -> dict[str, Any]:
+        """What identifies an answer."""
+        return {
+            "prompt": prompt,
+            "model": self.options.model,
+            "temperature": temperature,
+            "max_tokens": self.options.max_tokens,
+            "sample": sample,
+            "image": image,
+        }
+
+    def ask_all(
+        self,
+        questions: Sequence[dict[str, Any]],
+        good: Callable[[str], bool],
+        picture: Callable[[int], str] | None = None,
+    ) -> tuple[list[str | None], list[str]]:
+        """Answers in order (None: none), and the reasons for those that are missing.
+
+        ``good``: whether an answer is worth keeping.  ``picture``: the data URL of question i.
+        """
+        found = [self.store.get(q) for q in questions]
+        self.cached += sum(a is not None for a in found)
+        missing = [i for i, a in enumerate(found) if a is None]
+        errors: list[str] = []
+
+        def work(i: int) -> str:
+            question = questions[i]
+            url = picture(i) if picture else None
+            for _ in range(1 + EXTRA_ROUNDS):
+                answer = self.endpoint.ask(question["prompt"], question["temperature"], url)
+                if good(answer):
+                    self.store.put(question, answer)
+                    return answer
+            raise NoAnswer("the answers hold no usable description")
+
+        with ThreadPoolExecutor(self.options.concurrency) as pool:
+            futures = [(i, pool.submit(work, i)) for i in missing]
+            try:
+                for i, future in futures:
+                    try:
+                        found[i] = future.result()
+                    except (BudgetSpent, NoAnswer) as error:
+                        errors.append(str(error))
+            except RequestError:
+                pool.shutdown(cancel_futures=True)
+                raise
+        return found, list(dict.fromkeys(errors))
+
+
+def _category(
+    asker: Asker, kind: PromptKind, category: Category
+) -> tuple[dict[str, list[str]] | None, list[str]]:
+    """The lists of one category, or None and why."""
+    texts: dict[str, list[str]] = {}
+    errors: list[str] = []
+    tokens = clip_tokens()
+    for target in kind.lists:
+        asked = [q for q in kind.queries(category) if q.target == target.name]
+        found: list[str] = []
+        for round_number in range(1 + EXTRA_ROUNDS):
+            questions = [
+                asker.question(q.prompt, q.temperature, round_number * q.samples + s)
+                for q in asked
+                for s in range(q.samples)
+            ]
+            answers, why = asker.ask_all(questions, partial(_holds_texts, kind, target, category))
+            errors += why
+            lists = [kind.read(a, target, category) for a in answers if a is not None]
+            found = list(dict.fromkeys([*found, *_interleaved(lists)]))
+            if len(found) >= target.least or why:
+                break
+        found = parsing.distinct([parsing.clipped(t, tokens) for t in found])
+        if len(found) >= target.least:
+            texts[target.name] = spread(found, target.most)
+        else:
+            errors.append(
+                f"{target.name}: {len(found)} usable texts, at least {target.least} are needed"
+            )
+    complete = all(name in texts for name in kind.required)
+    return (texts if complete else None), list(dict.fromkeys(errors))
+
+
+def _holds_texts(kind: PromptKind, target: TextList, category: Category, answer: str) -> bool:
+    return bool(kind.read(answer, target, category))
+
+
+def spread(texts: Sequence[str], most: int) -> list[str]:
+    """At most ``most`` texts, each the farthest (in words shared) from those chosen before.
+
+    Ours: the choice needs no encoder, so that the files do not depend on a backbone.
+    """
+    if len(texts) <= most:
+        return list(texts)
+    words = [set(t.lower().split()) for t in texts]
+    chosen = [0]
+    nearest = [_overlap(words[0], w) for w in words]
+    while len(chosen) < most:
+        taken = set(chosen)
+        best = min((i for i in range(len(texts)) if i not in taken), key=lambda i: (nearest[i], i))
+        chosen.append(best)
+        nearest = [max(n, _overlap(words[best], w)) for n, w in zip(nearest, words)]
+    return [texts[i] for i in sorted(chosen)]
+
+
+def _overlap(a: set[str], b: set[str]) -> float:
+    return len(a & b) / max(1, len(a | b))
+
+
+def _interleaved(lists: Sequence[Sequence[str]]) -> list[str]:
+    """The first of every list, then the second ones, and so on."""
+    longest = max(map(len, lists), default=0)
+    return [texts[i] for i in range(longest) for texts in lists if i < len(texts)]
+
+
+def _write(
+    out: Path, kind: PromptKind, dataset: str, options: EndpointOptions, made: dict[str, Any]
+) -> Path:
+    values = {
+        "kind": kind.name,
+        "dataset": dataset,
+        "provenance": {
+            "source": "generated",
+            "model": options.model,
+            "date": datetime.now(timezone.utc).date().isoformat(),
+            "samples": {q.target: q.samples for q in kind.queries(Category(dataset, "x", "x"))},
+            "sha256": cfg.digest(made),
+        },
+        "categories": made,
+    }
+    text = yaml.safe_dump(values, sort_keys=False, width=100, allow_unicode=True)
+    return atomic_write_text(out / kind.name / f"{dataset}.yaml", text)
+
+
+# -------------------------------------------------------------------------------- images
+def _ask_images(
+    asker: Asker,
+    query: Callable[[Category], str],
+    dataset: str,
+    limit: int,
+    data_root: Path | str | None,
+) -> list[str]:
+    """Ask about every anomalous image that could be trained on; return what failed."""
+    from zsad.data.index import load_index
+
+    index = load_index(dataset, Path(data_root) if data_root else None)
+    failed = []
+    for key, category in index.categories.items():
+        chosen = [s for s in index.samples if s.category == key and s.label]
+        chosen = sorted(chosen, key=lambda s: s.uid)[: limit or None]
+        prompt = query(category)
+        digests = [image_digest(s) for s in chosen]
+        questions = [asker.question(prompt, 0.0, 0, d) for d in digests]
+        _, errors = asker.ask_all(
+            questions,
+            lambda a: bool(parsing.sentences(a, "abnormal")),
+            partial(_picture, chosen),
+        )
+        failed += [f"{dataset}/{key}: {e}" for e in errors]
+    return failed
+
+
+def data_url(sample: Sample) -> str:
+    """The image as a PNG data URL, its longest side at most :data:`IMAGE_SIDE` pixels."""
+    image = read_image(sample.image, sample.crop)
+    image.thumbnail((IMAGE_SIDE, IMAGE_SIDE))
+    content = io.BytesIO()
+    image.save(content, "PNG")
+    return "data:image/png;base64," + base64.b64encode(content.getvalue()).decode()
+
+
+def _picture(samples: Sequence[Sample], i: int) -> str:
+    return data_url(samples[i])

@@ -1,0 +1,196 @@
+"""Gathers what the report shows, as plain JSON-ready values.  Reads the store, runs nothing."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from zsad.errors import ZsadError
+from zsad.metrics.spec import METRICS, glossary
+from zsad.report import pictures
+from zsad.report.pictures import PictureShelf
+from zsad.results import examples
+from zsad.results.examples import CellExamples
+from zsad.results.records import CellRecord
+from zsad.results.store import ResultStore, key_of
+from zsad.tables.by_dataset import overview
+from zsad.tables.comparison import comparison
+from zsad.tables.results_matrix import Board, DatasetRow, boards
+
+log = logging.getLogger(__name__)
+
+MOST_BINS = 24  # of the score histograms
+
+
+def collect(store: ResultStore, most: int = pictures.MOST) -> dict[str, Any]:
+    """Everything that the page draws: one board per backbone, and the pictures by name.
+
+    ``most``: example pictures in all; where that is less than four per cell, every cell keeps
+    equally many (at least one, unless ``most`` is 0), and ``per_cell`` says how many.
+    ``metrics`` and ``levels``: title and level of every metric that the page can show, by name.
+    """
+    found = boards(store.cells())
+    cells = sum(len(records) for board in found for records in board.cells.values())
+    full = len(examples.KINDS)
+    per_cell = full if cells * full <= most else max(min(1, most), most // max(cells, 1))
+    shelf = PictureShelf()
+    records = (r for board in found for held in board.cells.values() for r in held.values())
+    shown = glossary({metric for record in records for metric in record.metrics})
+    made = [_board(store, board, per_cell, shelf) for board in found]
+    return {
+        "boards": made,
+        "metrics": {m.name: m.full_title for m in shown},
+        "levels": {m.name: m.level for m in shown},
+        "pictures": shelf.uris,
+        "per_cell": None if per_cell >= full else per_cell,
+    }
+
+
+def _board(store: ResultStore, board: Board, per_cell: int, shelf: PictureShelf) -> dict[str, Any]:
+    comparable = _comparable_by_category(board)
+    cells = [
+        _cell(store, record, comparable, per_cell, shelf)
+        for column in board.columns
+        for row in board.rows
+        for record in board.of(column.label, row.name).values()
+    ]
+    return {
+        "backbone": board.name,
+        "banner": board.banner,
+        "methods": [
+            {
+                "label": c.label,
+                "title": c.head,
+                "comparable": c.comparable,
+                "ablation": c.ablation,
+                "without": _without(board, c.label),
+            }
+            for c in board.columns
+        ],
+        "datasets": [
+            {"name": r.name, "title": r.title, "categories": list(r.categories)} for r in board.rows
+        ],
+        "cells": cells,
+        "means": _means(board),
+        "published": _published(board),
+    }
+
+
+def _without(board: Board, label: str) -> list[str]:
+    """The metrics that no record of a column holds, be it undefined: they were not computed."""
+    records = [r for (own, _), cells in board.cells.items() if own == label for r in cells.values()]
+    return [m for m in METRICS if all(m not in r.metrics for r in records)]
+
+
+# ------------------------------------------------------------------------------- figures
+def _means(board: Board) -> list[dict[str, Any]]:
+    """Means over the categories of a dataset, and over datasets: the figures of the overview."""
+    titles = {row.name: row.title for row in board.rows}
+    return [
+        {
+            **entry,
+            "title": titles.get(entry["row"], entry["row"]),
+            "mean": entry["row"] not in titles,
+        }
+        for table in overview(board).tables
+        for entry in table.data
+        if entry["value"] is not None
+    ]
+
+
+def _published(board: Board) -> list[dict[str, Any]]:
+    """Published figures of what was measured, by dataset, with how comparable they are."""
+    tables, _ = comparison(board)
+    heads = {c.label: c.head for c in board.columns}
+    return [
+        {**entry, "title": heads[entry["method"]]}
+        for table in tables
+        for entry in table.data
+        if entry["published"] is not None and entry["value"] is not None
+    ]
+
+
+def _comparable_by_category(board: Board) -> dict[tuple[str, str, str], dict[str, float]]:
+    """Published figures in 0..1 by (method, dataset, category), then metric; those made under
+    other conditions in a way that forbids comparing are left out."""
+    found: dict[tuple[str, str, str], dict[str, float]] = {}
+    for row in board.rows:
+        for entry in _category_entries(board, row):
+            if entry["published"] is not None and entry["protocol"] in ("yes", "partly"):
+                place = entry["method"], row.name, entry["row"]
+                found.setdefault(place, {})[entry["metric"]] = entry["published"] / 100
+    return found
+
+
+def _category_entries(board: Board, row: DatasetRow) -> Sequence[dict[str, Any]]:
+    tables, _ = comparison(board, row)
+    return [entry for table in tables for entry in table.data if entry["row"] in row.categories]
+
+
+# --------------------------------------------------------------------------------- cells
+def _cell(
+    store: ResultStore,
+    record: CellRecord,
+    published: dict[tuple[str, str, str], dict[str, float]],
+    per_cell: int,
+    shelf: PictureShelf,
+) -> dict[str, Any]:
+    key = key_of(record)
+    try:
+        found = examples.load(store.root, key) or CellExamples([])
+    except ZsadError as error:
+        log.warning("%s", error)
+        found = CellExamples([])
+    values, labels = _scores(store, record)
+    low, high = pictures.colour_range(found.examples)
+    return {
+        "method": record.method,
+        "dataset": record.dataset,
+        "category": record.category,
+        "seed": record.seed,
+        "metrics": record.metrics,
+        "undefined": record.undefined,
+        "published": published.get((record.method, record.dataset, record.category), {}),
+        "normal": record.n_normal,
+        "anomalous": record.n_anomalous,
+        "histogram": histogram(values, labels),
+        "curves": found.curves,
+        "examples": [
+            pictures.as_data(e, low, high, values[labels != e.label], shelf)
+            for e in pictures.choose(found.examples, per_cell)
+        ],
+    }
+
+
+def _scores(store: ResultStore, record: CellRecord) -> tuple[np.ndarray, np.ndarray]:
+    """Image scores and labels of a cell; empty where none can be read."""
+    try:
+        table = store.scores(key_of(record))
+    except ZsadError as error:
+        log.warning("%s", error)
+        table = None
+    if table is None:
+        return np.empty(0), np.empty(0, dtype=int)
+    return table["score"].to_numpy(dtype=float), table["label"].to_numpy()
+
+
+def histogram(values: np.ndarray, labels: np.ndarray) -> dict[str, Any] | None:
+    """Image scores of normal and anomalous images in common bins; None without scores.
+
+    The number of bins grows with the square root of the number of images.
+    """
+    if not len(values):
+        return None
+    low, high = float(values.min()), float(values.max())
+    bins = min(MOST_BINS, max(6, 2 * math.isqrt(len(values))))
+    edges = np.linspace(low, high if high > low else low + 1, bins + 1)
+    return {
+        "low": float(edges[0]),
+        "high": float(edges[-1]),
+        "normal": np.histogram(values[labels == 0], edges)[0].tolist(),
+        "anomalous": np.histogram(values[labels == 1], edges)[0].tolist(),
+    }

@@ -1,0 +1,98 @@
+"""The JSON document of a run, made from the cells that were planned and the store alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from zsad.results.aggregate import over_categories
+from zsad.results.records import CellKey, CellRecord
+from zsad.results.store import ResultStore
+
+
+def document(
+    cells: Iterable[CellKey],
+    unplanned: Mapping[str, Exception],
+    store: ResultStore,
+    counters: Mapping[str, Any],
+    seconds: Mapping[str, float],
+) -> dict[str, Any]:
+    """Return the document that ``zsad bench --json`` prints.
+
+    ``cells``: those of the plan, in table order; ``unplanned``: datasets that could not be read,
+    with the error.  ``counters`` and ``seconds`` describe this run only; cells include those stored
+    earlier.
+    """
+    records: list[CellRecord] = []
+    failed: list[dict[str, Any]] = []
+    failures = {(f.method, f.dataset, f.category, f.seed): f for f in store.failures()}
+    for key in cells:
+        name = {
+            "method": key.method,
+            "dataset": key.dataset,
+            "category": key.category,
+            "seed": key.seed,
+        }
+        if store.has(key):
+            records.append(store.get(key))
+        else:
+            failure = failures.get((key.method, key.dataset, key.category, key.seed))
+            failed.append({"cell": name, "error": failure.error if failure else "was not run"})
+    for dataset, error in unplanned.items():
+        failed.append({"cell": {"dataset": dataset}, "error": str(error)})
+    return {
+        "results_dir": str(store.root),
+        "cells": [cell(r) for r in records],
+        "summary": summary(records),
+        "failed": failed,
+        "counters": dict(counters),
+        "seconds": {k: round(v, 3) for k, v in seconds.items()},
+    }
+
+
+def cell(record: CellRecord) -> dict[str, Any]:
+    """One cell of the document."""
+    return {
+        "method": record.method,
+        "dataset": record.dataset,
+        "category": record.category,
+        "seed": record.seed,
+        "metrics": record.metrics,
+        "undefined": record.undefined,
+        "n_normal": record.n_normal,
+        "n_anomalous": record.n_anomalous,
+        "seconds": record.seconds,
+        "backbone": record.info.get("backbone", ""),
+        "banner": record.info.get("banner", ""),
+    }
+
+
+def summary(records: Sequence[CellRecord]) -> list[dict[str, Any]]:
+    """Per method and dataset, the mean over categories, then over seeds, with the count behind it.
+
+    The figures are those of the tables (:func:`over_categories`): a category that one seed lacks
+    is left out for all seeds.  ``metrics``: in 0..1, None where undefined; a metric that no record
+    holds is absent.  ``counts``: how many of the dataset's ``categories`` are behind a mean.
+    """
+    groups: dict[tuple[str, str], dict[tuple[str, int], CellRecord]] = {}
+    categories: dict[str, dict[str, None]] = {}  # by dataset, whichever method they are stored of
+    for record in records:
+        cells = groups.setdefault((record.method, record.dataset), {})
+        cells[record.category, record.seed] = record
+        categories.setdefault(record.dataset, {})[record.category] = None
+    out = []
+    for (method, dataset), cells in groups.items():
+        of = tuple(categories[dataset])
+        names = dict.fromkeys(m for r in cells.values() for m in r.metrics)
+        figures = {m: over_categories(cells, m, of) for m in names}
+        out.append(
+            {
+                "method": method,
+                "dataset": dataset,
+                "metrics": {m: f.value for m, f in figures.items()},
+                "counts": {m: f.count for m, f in figures.items()},
+                "categories": len(of),
+                "seeds": sorted({seed for _, seed in cells}),
+            }
+        )
+    return out

@@ -1,0 +1,252 @@
+"""Numbers that the papers print, by our names of methods, datasets and metrics.  No torch.
+
+The tables ``benchmarks/published/*.csv`` keep the papers' own names; ``names.yaml`` beside them
+translates methods and ablation rows.  Values are in percent, as printed.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+import yaml
+
+from zsad import config as cfg
+from zsad.backbones.specs import spec
+from zsad.data.catalog import list_specs, load_spec
+from zsad.data.index import PREPARED_VARIANT
+from zsad.errors import DataError
+from zsad.metrics.spec import METRICS, of_printed, same_quantity
+from zsad.protocols import ProtocolRow, load_protocol
+from zsad.registry import list_protocols
+
+MEAN = "mean"  # the category of a figure over all categories of a dataset
+_COLUMNS = [
+    *("paper", "table", "protocol", "method", "dataset", "category"),
+    *("level", "metric", "value", "std", "shots", "note"),
+]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """One printed number.
+
+    ``value``, ``std``: percent.  ``name``: the paper's name of the method or row; ``method``:
+    ours (``name@row`` for an ablation or few-shot row), "" if it is not hosted.  ``category``:
+    one category, or :data:`MEAN`.  ``metric``: our name; ``compare_with``: the metric of ours
+    that is the same quantity.  ``protocol``: the protocol that reproduces its conditions.
+    """
+
+    paper: str
+    table: int
+    protocol: str
+    name: str
+    methods: tuple[str, ...]
+    dataset: str
+    category: str
+    metric: str
+    value: float
+    std: float | None = None
+    shots: int | None = None
+    note: str = ""
+
+    @property
+    def method(self) -> str:
+        """Our label of the method, "" if it is not hosted."""
+        return self.methods[0] if self.methods else ""
+
+    @property
+    def compare_with(self) -> str:
+        """The metric of ours that is the same quantity."""
+        return same_quantity(self.metric)
+
+    @property
+    def source(self) -> str:
+        """Where it is printed: "FAPrompt, Table 1"."""
+        return f"{self.paper}, Table {self.table}"
+
+    def differences(self, info: Mapping[str, Any], metric: str = "") -> list[str]:
+        """Reasons why a measured record is not this number's equal; empty if it matches.
+
+        ``info``: a record's ``info`` (keys ``protocol``, ``backbone``, ``image_size``,
+        ``trained_on`` with its ``part``, ``variant``, ``limit``, ``untrained``; those absent are
+        not compared).  ``metric``: the measured metric.
+        """
+        reasons: list[str] = []
+        if self.protocol not in list_protocols():
+            reasons.append(f"no protocol reproduces its conditions ({self.note or self.protocol})")
+        elif info.get("protocol") not in (None, self.protocol):
+            reasons.append(f"protocol {info['protocol']}, not {self.protocol}")
+        measured = _measured(info)
+        for key, value in _conditions(self.protocol, self.dataset).items():
+            found = measured.get(key)
+            if found and found != value:
+                reasons.append(f"{key} {found}, not {value}")
+        if info.get("limit"):
+            reasons.append(f"only {info['limit']} images per category")
+        if info.get("untrained"):
+            reasons.append("not trained")
+        if metric and metric != self.compare_with:
+            reasons.append(f"{metric} is another quantity than the paper's")
+        return reasons
+
+
+def _measured(info: Mapping[str, Any]) -> dict[str, Any]:
+    """The conditions of a record, by the names of :func:`_conditions`."""
+    trained = info.get("trained_on")
+    trained = trained if isinstance(trained, Mapping) else {"dataset": trained}
+    variant = info.get("variant")
+    return {
+        "backbone": info.get("backbone"),
+        "image size": info.get("image_size"),
+        "trained on": trained.get("dataset"),
+        "trained on part": trained.get("part") if trained.get("dataset") else None,
+        # what an index file of somebody's own holds is not known here
+        "variant": None if variant == PREPARED_VARIANT else variant,
+    }
+
+
+@cache
+def _conditions(protocol: str, dataset: str) -> dict[str, Any]:
+    """What a protocol prescribes; conditions that it leaves open are absent.
+
+    Where a protocol names no variant of a dataset, the default one is meant: the papers'.  The
+    part counts only where the auxiliary dataset has a choice of parts.
+    """
+    if protocol not in list_protocols():
+        return {}
+    found = load_protocol(protocol)
+    settings = cfg.build(cfg.Settings, found.settings, origin=protocol)
+    name = settings.backbone.name
+    auxiliary = found.auxiliary.of(dataset)
+    own = load_spec(auxiliary).training_split == "train"
+    wanted = {
+        "backbone": name,
+        "image size": settings.backbone.image_size or spec(name).image_size,
+        "trained on": auxiliary,
+        "trained on part": "" if own else found.train_part,
+        "variant": settings.data.variants.get(dataset) or _default_variant(dataset),
+    }
+    return {key: value for key, value in wanted.items() if value}
+
+
+def _default_variant(dataset: str) -> str:
+    """The default variant of a dataset, "" for a mean over datasets."""
+    return load_spec(dataset).default_variant if dataset in list_specs() else ""
+
+
+@dataclass
+class Published:
+    """All printed numbers.  ``not_hosted``: systems shown from papers only, with the reason."""
+
+    references: list[Reference]
+    not_hosted: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._index: dict[tuple[str, str, str], list[Reference]] = defaultdict(list)
+        for reference in self.references:
+            for method in reference.methods:
+                self._index[method, reference.dataset, reference.category].append(reference)
+
+    @classmethod
+    def load(cls) -> Published:
+        """Read the bundled tables.  Raises :class:`DataError` that names the file and line."""
+        return _load()
+
+    def lookup(
+        self,
+        method: str,
+        dataset: str,
+        category: str = MEAN,
+        metric: str | None = None,
+        *,
+        protocol: str | None = None,
+        paper: str | None = None,
+    ) -> list[Reference]:
+        """Numbers for one of our methods (or rows ``name@row``), in the order of the tables.
+
+        ``metric``: our name; that of the papers' own approximation of AUPRO finds what AUPRO
+        finds.  Full-shot and few-shot numbers are listed under their own labels only.
+        """
+        known = METRICS.get(metric or "")
+        names = {metric, known.stands_for if known else ""}
+        return [
+            r
+            for r in self._index.get((method, dataset, category), ())
+            if (metric is None or r.metric in names)
+            and (protocol is None or r.protocol == protocol)
+            and (paper is None or r.paper.lower() == paper.lower())
+        ]
+
+    def best(
+        self, method: str, dataset: str, category: str, metric: str, info: Mapping[str, Any]
+    ) -> Reference | None:
+        """The number to set beside a record: the one whose conditions differ least.
+
+        Among equals a paper's own figure for its own method comes first, then table order.
+        """
+        found = self.lookup(method, dataset, category, metric)
+        compared = same_quantity(metric)
+        return min(
+            found,
+            key=lambda r: (len(r.differences(info, compared)), r.name != r.paper),
+            default=None,
+        )
+
+
+def _load() -> Published:
+    folder = files("zsad.benchmarks") / "published"
+    names = yaml.safe_load((folder / "names.yaml").read_text(encoding="utf-8"))
+    tables = sorted((f for f in folder.iterdir() if f.name.endswith(".csv")), key=lambda f: f.name)
+    references = [
+        reference
+        for table in tables
+        for reference in read_table(table.read_text(encoding="utf-8"), table.name, names)
+    ]
+    return Published(references, dict(names.get("not_hosted") or {}))
+
+
+def read_table(text: str, origin: str, names: Mapping[str, Any]) -> Iterable[Reference]:
+    """Parse one CSV table.  Raises :class:`DataError` that names the file and the line."""
+    reader = csv.DictReader(text.splitlines())
+    if reader.fieldnames is None or list(reader.fieldnames) != _COLUMNS:
+        raise DataError(f"{origin}, line 1: columns must be {','.join(_COLUMNS)}")
+    for number, row in enumerate(reader, start=2):
+        try:
+            metric = of_printed(row["level"], row["metric"])
+            shots = int(row["shots"]) if row["shots"] else None
+            yield Reference(
+                paper=row["paper"],
+                table=int(row["table"]),
+                protocol=row["protocol"],
+                name=row["method"],
+                methods=_ours(row["protocol"], row["method"], shots, names),
+                dataset=row["dataset"],
+                category=MEAN if row["category"] in ("all", "mean") else row["category"],
+                metric=metric,
+                value=float(row["value"]),
+                std=float(row["std"]) if row["std"] else None,
+                shots=shots,
+                note=row["note"],
+            )
+        except (KeyError, ValueError, TypeError) as error:
+            raise DataError(f"{origin}, line {number}: {error!r} is not a valid entry") from None
+
+
+def _ours(protocol: str, name: str, shots: int | None, names: Mapping[str, Any]) -> tuple[str, ...]:
+    """Our labels for a name of a paper; empty if it is not hosted under these conditions."""
+    if protocol == "full-shot":
+        return ()
+    rows = (names.get("rows") or {}).get(protocol)
+    if rows is not None:
+        found = rows.get(name) or rows.get(f"{name} ({shots}-shot)")
+        return (f"{found[0]}@{ProtocolRow(found[1], found[0]).slug}",) if found else ()
+    methods = tuple((names.get("methods") or {}).get(name) or ())
+    if shots:
+        return tuple(f"{m}@{ProtocolRow(f'{shots}-shot', m).slug}" for m in methods)
+    return methods

@@ -1,0 +1,124 @@
+"""Picks the example pictures of a cell while its images stream past."""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch.nn.functional as F
+from PIL import Image
+
+from zsad.data.images import read_image, read_mask
+from zsad.errors import ZsadError
+from zsad.results.examples import SIDE, Example
+from zsad.runner.heads import Head
+from zsad.types import Explanation, Sample, Scored
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class _Candidate:
+    sample: Sample
+    score: float
+    map: np.ndarray | None = None
+    explanations: list[Explanation] = field(default_factory=list)
+
+    @property
+    def kinds(self) -> tuple[str, str]:
+        return ("detected", "missed") if self.sample.label else ("clean", "false alarm")
+
+
+@dataclass
+class ExampleCollector:
+    """Keeps, per head, the ``per_kind`` highest and lowest scores of either label.
+
+    Call it with every scored batch; memory is bounded by 4 x ``per_kind`` small maps per head.
+    """
+
+    per_kind: int = 1
+    _kept: dict[int, dict[str, list[_Candidate]]] = field(default_factory=dict)
+
+    def __call__(self, head: Head, samples: Sequence[Sample], scored: Scored[Any]) -> None:
+        """Look at one batch of a head; only the images that enter are explained."""
+        kept = self._kept.setdefault(id(head), {})
+        new = [
+            _Candidate(sample, score)
+            for sample, score in zip(samples, scored.image_scores.tolist())
+        ]
+        best = {
+            kind: _best(kind, [*kept.get(kind, []), *(c for c in new if kind in c.kinds)])
+            for kind in dict.fromkeys([*kept, *(k for c in new for k in c.kinds)])
+        }
+        kept |= {kind: candidates[: self.per_kind] for kind, candidates in best.items()}
+        held = {id(c) for candidates in kept.values() for c in candidates}
+        entering = [i for i, candidate in enumerate(new) if id(candidate) in held]
+        if not entering:
+            return
+        maps = scored.maps.final[entering][:, None].float()
+        small = F.interpolate(maps, size=(SIDE, SIDE), mode="bilinear", antialias=True)
+        reasons = _explain(head, scored, entering)
+        for i, plane, own in zip(entering, small[:, 0].cpu().numpy(), reasons):
+            new[i].map, new[i].explanations = plane, own
+
+    def examples(self, head: Head) -> list[Example]:
+        """The kept examples of a head, each picture once; unreadable ones are left out."""
+        found: dict[str, Example] = {}
+        for kind, candidates in self._kept.get(id(head), {}).items():
+            for c in candidates:
+                if c.sample.uid in found:
+                    continue
+                try:
+                    found[c.sample.uid] = _example(c, kind)
+                except ZsadError as error:
+                    log.warning("no example picture: %s", error)
+        return list(found.values())
+
+
+def _best(kind: str, candidates: list[_Candidate]) -> list[_Candidate]:
+    """The candidates in the order in which they are worth showing.
+
+    Among equal scores names decide, so that batches do not matter; the last name comes first where
+    scores are to be high, so that the two kinds of a label show two pictures."""
+    high = kind in ("detected", "false alarm")
+    return sorted(candidates, key=lambda c: (c.score, c.sample.uid), reverse=high)
+
+
+def _explain(head: Head, scored: Scored[Any], rows: list[int]) -> list[list[Explanation]]:
+    """A method whose explanation fails still has its numbers; the failure is logged."""
+    try:
+        return head.scorer.explain(scored.select(rows))
+    except Exception as error:
+        log.warning("%s: explanation failed (%s: %s)", head.label, type(error).__name__, error)
+        return [[] for _ in rows]
+
+
+def _example(candidate: _Candidate, kind: str) -> Example:
+    sample = candidate.sample
+    assert candidate.map is not None  # every candidate that is kept has one
+    picture = read_image(sample.image, sample.crop).resize((SIDE, SIDE), Image.Resampling.BILINEAR)
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=85)
+    mask = None
+    if sample.mask is not None:
+        height, width = SIDE, SIDE
+        mask = np.asarray(
+            Image.fromarray(read_mask(sample, (height, width))).resize(
+                (SIDE, SIDE), Image.Resampling.NEAREST
+            )
+        ).astype(bool)
+    return Example(
+        uid=sample.uid,
+        kind=kind,
+        label=sample.label,
+        defect=sample.defect,
+        score=candidate.score,
+        jpeg=buffer.getvalue(),
+        map=candidate.map,
+        mask=mask,
+        explanations=candidate.explanations,
+    )

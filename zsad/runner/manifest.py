@@ -1,0 +1,81 @@
+"""What a run leaves besides its cells: what was asked for, on what it ran, with what."""
+
+from __future__ import annotations
+
+import datetime
+import platform
+import uuid
+from dataclasses import dataclass
+from typing import Any
+
+from zsad import __version__
+from zsad import config as cfg
+from zsad.runner.plan import Plan
+from zsad.types import BackboneInfo
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A plan that was run, with what the run did and on what."""
+
+    plan: Plan
+    backbone: BackboneInfo
+    device: dict[str, Any]
+    counters: dict[str, Any]
+    seconds: dict[str, float]
+
+
+def manifest(run: Finished) -> dict[str, Any]:
+    """Everything needed to say where the numbers of this run come from."""
+    import numpy
+    import torch
+
+    from zsad.torchvision_compat import open_clip
+
+    plan, request, info = run.plan, run.plan.request, run.backbone
+    options = request.options.record()
+    return {
+        "id": uuid.uuid4().hex[:12],
+        "finished": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "versions": {
+            "zsad": __version__,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "open_clip": open_clip.__version__,
+            "numpy": numpy.__version__,
+        },
+        "device": run.device,
+        "launcher": options["launcher"],
+        "request": {
+            **options,
+            "methods": [c.label for c in request.columns],
+            "datasets": list(request.datasets),
+            "protocol": request.protocol.name,
+            "seeds": list(request.seeds),
+            "limit": request.limit,
+            "untrained": request.untrained,
+        },
+        "settings": cfg.to_dict(request.settings),
+        "configs": {c.label: cfg.to_dict(c.config) for c in request.columns},
+        # where a paper leaves something open: what was chosen, by methods that mark it
+        "own_readings": {
+            c.label: readings for c in request.columns if (readings := c.config.own_readings())
+        },
+        "backbone": {
+            "name": info.name,
+            "weights_source": info.weights_source,
+            "weights_sha256": info.weights_sha256,
+            "banner": info.banner,
+            "image_size": info.image_size,
+        },
+        "datasets": {
+            d.name: {
+                "variant": d.index.variant,
+                "fingerprint": d.index.fingerprint,
+                "images": {c: len(s) for c, s in d.samples.items()},
+            }
+            for d in plan.datasets
+        },
+        "counters": run.counters,
+        "seconds": {k: round(v, 3) for k, v in run.seconds.items()},
+    }

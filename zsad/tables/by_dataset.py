@@ -1,0 +1,279 @@
+"""Builds pages out of boards: the overview and one page per dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from itertools import groupby
+from typing import Any
+
+from zsad.metrics import spec
+from zsad.results.aggregate import (
+    NOT_COMPUTED,
+    UNDEFINED,
+    Figure,
+    of_category,
+    over_categories,
+    over_datasets,
+    ranks,
+)
+from zsad.results.store import safe_name
+from zsad.tables.model import Line, Page, Span, Spans, Table
+from zsad.tables.results_matrix import (
+    Board,
+    DatasetRow,
+    MatrixColumn,
+    settings_by_column,
+    trained_on_of,
+)
+
+DOMAINS = ("industrial", "medical")
+LEGEND = {
+    "†": "† in its initial state, not trained",
+    "‡": "‡ sees all test images of a category at once",
+    "§": "§ sees normal reference images of the category",
+}
+Figures = Callable[[MatrixColumn, str], Figure]  # (column, metric)
+
+
+def overview(board: Board) -> Page:
+    """Datasets by methods."""
+    tables = []
+    for name, title, metrics in _kinds(board):
+        lines, data = [], []
+        for row in board.rows:
+            figures = _dataset_figures(board, row)
+            label = f"{row.title} ({len(row.categories)})"
+            lines.append(_line(label, board.columns, metrics, figures))
+            data += _data(row.name, board.columns, metrics, figures)
+        for label, rows in _means(board.rows):
+            figures = _mean_figures(board, rows)
+            lines.append(_line(label, board.columns, metrics, figures, mean=True))
+            data += _data(label, board.columns, metrics, figures)
+        tables.append(_table(board, name, title, "dataset (categories)", lines, data))
+    title = f"Zero-shot anomaly detection, backbone {board.name}"
+    return Page(f"{safe_name(board.name)}/overview", title, tuple(tables), notes(board))
+
+
+def dataset_page(board: Board, row: DatasetRow) -> Page:
+    """Categories of one dataset by methods, with the mean."""
+    tables = []
+    for name, title, metrics in _kinds(board):
+        lines, data = [], []
+        for category in row.categories:
+
+            def single(column: MatrixColumn, metric: str, category: str = category) -> Figure:
+                return of_category(board.of(column.label, row.name), metric, category)
+
+            lines.append(_line(category, board.columns, metrics, single))
+            data += _data(category, board.columns, metrics, single)
+        figures = _dataset_figures(board, row)
+        label = f"mean of {len(row.categories)}"
+        lines.append(_line(label, board.columns, metrics, figures, mean=True))
+        data += _data(label, board.columns, metrics, figures)
+        tables.append(_table(board, name, title, "category", lines, data))
+    title = f"{row.title}, backbone {board.name}"
+    page = f"{safe_name(board.name)}/{safe_name(row.name)}"
+    return Page(page, title, tuple(tables), notes(board, row.name))
+
+
+# ------------------------------------------------------------------------------- figures
+def _kinds(board: Board) -> list[spec.Grouped]:
+    """The tables of which at least one figure is defined (always the first, the image level)."""
+    records = [record for cells in board.cells.values() for record in cells.values()]
+    held = {metric for record in records for metric in record.metrics}
+    defined = {m for record in records for m, v in record.metrics.items() if v is not None}
+    first, *others = spec.tables(held)
+    return [first, *(table for table in others if defined & set(table.metrics))]
+
+
+def _dataset_figures(board: Board, row: DatasetRow) -> Figures:
+    def figure(column: MatrixColumn, metric: str) -> Figure:
+        return over_categories(board.of(column.label, row.name), metric, row.categories)
+
+    return figure
+
+
+def _mean_figures(board: Board, rows: Sequence[DatasetRow]) -> Figures:
+    def figure(column: MatrixColumn, metric: str) -> Figure:
+        return over_datasets([_dataset_figures(board, row)(column, metric) for row in rows])
+
+    return figure
+
+
+def _means(rows: Sequence[DatasetRow]) -> list[tuple[str, list[DatasetRow]]]:
+    """Labels and members of the mean rows: each domain with several datasets, and all."""
+    out = []
+    for domain in DOMAINS:
+        members = [r for r in rows if r.domain == domain]
+        if 1 < len(members) < len(rows):
+            out.append((f"{domain} mean of {len(members)}", members))
+    if len(rows) > 1:
+        out.append((f"mean of {len(rows)}", list(rows)))
+    return out
+
+
+# --------------------------------------------------------------------------------- cells
+def _table(
+    board: Board, name: str, title: str, corner: str, lines: list[Line], data: list[dict[str, Any]]
+) -> Table:
+    groups = [(g, len(list(m))) for g, m in groupby(board.columns, key=lambda c: c.group)]
+    heads = tuple(c.head for c in board.columns)
+    shown = tuple(groups) if len(groups) > 1 else ()
+    return Table(name, title, corner, heads, tuple(lines), shown, tuple(data))
+
+
+def _line(
+    label: str,
+    columns: Sequence[MatrixColumn],
+    metrics: Sequence[str],
+    figures: Figures,
+    mean: bool = False,
+) -> Line:
+    found = [[figures(column, metric) for metric in metrics] for column in columns]
+    eligible = [c.comparable for c in columns]
+    places = [ranks([f[i] for f in found], eligible) for i in range(len(metrics))]
+    cells = [_cell(f, [place[j] for place in places]) for j, f in enumerate(found)]
+    return Line(label, tuple(cells), mean)
+
+
+def _cell(figures: Sequence[Figure], places: Sequence[int]) -> Spans:
+    """``(74.1, 87.6)``, followed by the counts where something is missing behind a mean."""
+    if all(f.value is None for f in figures) and figures[0].of <= 1:
+        return (Span(_all_of({f.text for f in figures})),)
+    spans = [Span(f.text, place) for f, place in zip(figures, places)]
+    out: list[Span] = [] if len(spans) == 1 else [Span("(")]
+    for i, span in enumerate(spans):
+        out += [Span(", ")] * bool(i) + [span]
+    out += [] if len(spans) == 1 else [Span(")")]
+    if any(f.count != f.of for f in figures) and figures[0].of > 1:
+        counts = ", ".join(dict.fromkeys(str(f.count) for f in figures))
+        out.append(Span(f" [{counts} of {figures[0].of}]"))
+    return tuple(out)
+
+
+def _all_of(texts: set[str]) -> str:
+    """One word for figures without a value: that they were not computed only if all were not."""
+    return texts.pop() if len(texts) == 1 else UNDEFINED
+
+
+def _data(
+    label: str, columns: Sequence[MatrixColumn], metrics: Sequence[str], figures: Figures
+) -> list[dict[str, Any]]:
+    out = []
+    for column in columns:
+        for metric in metrics:
+            figure = figures(column, metric)
+            out.append(
+                {
+                    "row": label,
+                    "method": column.label,
+                    "metric": metric,
+                    "value": None if figure.value is None else round(100 * figure.value, 4),
+                    "deviation": None
+                    if figure.deviation is None
+                    else round(100 * figure.deviation, 4),
+                    "count": figure.count,
+                    "of": figure.of,
+                }
+            )
+    return out
+
+
+# --------------------------------------------------------------------------------- notes
+def notes(board: Board, dataset: str | None = None) -> tuple[str, ...]:
+    """Footnotes: how to read the figures, and everything that limits comparing them."""
+    out = [
+        *banner(board),
+        "Figures in percent; best bold, second underlined, among zero-shot columns with the "
+        "same count behind them; – undefined; [n of m] where a mean lacks categories or datasets.",
+        *not_computed(board),
+    ]
+    signs = "".join(c.markers for c in board.columns)
+    out += [f"{text}." for sign, text in LEGEND.items() if sign in signs]
+    out += conditions(board)
+    seeds = {seed for cells in board.cells.values() for _, seed in cells}
+    if len(seeds) > 1:
+        out.append(f"Seeds {', '.join(map(str, sorted(seeds)))}: mean ± standard deviation.")
+    for what, count in board.left_out.items():
+        if dataset is None or what.endswith(f" on {dataset}"):
+            out.append(f"Left out: {count} records of {what} with other settings than the newest.")
+    return tuple(out)
+
+
+def not_computed(board: Board) -> list[str]:
+    """The sentence about records without a metric that others of the board hold, if there are."""
+    labels = {column.label for column in board.columns}
+    held = {
+        frozenset(record.metrics)
+        for (label, _), cells in board.cells.items()
+        for record in cells.values()
+        if label in labels
+    }
+    shown = {m for table in spec.tables(set().union(*held)) for m in table.metrics}
+    if all(shown <= names for names in held):
+        return []
+    return [f'"{NOT_COMPUTED}": the records were made without this metric.']
+
+
+def banner(board: Board) -> list[str]:
+    """The sentence about a backbone that no paper used, if it is one."""
+    return [f"{board.banner[0].upper()}{board.banner[1:]}."] if board.banner else []
+
+
+def conditions(board: Board) -> list[str]:
+    """Settings and training data of the board's columns, one sentence each."""
+    return [*_setting_notes(board), *_training_notes(board)]
+
+
+def _setting_notes(board: Board) -> list[str]:
+    out = []
+    for key, say in (
+        ("image_size", lambda v: f"images at {v} px"),
+        ("limit", lambda v: f"at most {v} images per category" if v else "all images"),
+        ("precision", lambda v: f"precision {v}"),
+        ("mask_resize", lambda v: f"masks resized {v}"),
+    ):
+        out.append(_by_column(settings_by_column(board, key), say))
+    metrics = settings_by_column_metrics(board)
+    out.append(_by_column(metrics, lambda v: f"AUPRO up to a false positive rate of {v}"))
+    return [f"{text[0].upper()}{text[1:]}." for text in out if text]
+
+
+def settings_by_column_metrics(board: Board) -> dict[str, set[Any]]:
+    """The FPR limit of AUPRO by column title."""
+    found: dict[str, set[Any]] = {}
+    for column in board.columns:
+        for (label, _), cells in board.cells.items():
+            for record in cells.values() if label == column.label else ():
+                limit = (record.info.get("metrics") or {}).get("fpr_limit")
+                if limit is not None:
+                    found.setdefault(column.title, set()).add(limit)
+    return found
+
+
+def _by_column(values: dict[str, set[Any]], say: Callable[[Any], str]) -> str:
+    """One statement where all columns agree, else one per column."""
+
+    def join(found: Iterable[Any]) -> str:
+        return " or ".join(say(v) for v in sorted(found, key=str))
+
+    if not values:
+        return ""
+    if len({frozenset(v) for v in values.values()}) == 1:
+        return join(next(iter(values.values())))
+    return "; ".join(f"{title}: {join(found)}" for title, found in values.items())
+
+
+def _training_notes(board: Board) -> list[str]:
+    out = []
+    for column in board.columns:
+        sources: dict[str, list[str]] = {}
+        for row in board.rows:
+            for name in {trained_on_of(r) for r in board.of(column.label, row.name).values()}:
+                if name:
+                    sources.setdefault(name, []).append(row.name)
+        if sources:
+            parts = [f"{name} (for {', '.join(on)})" for name, on in sources.items()]
+            text = next(iter(sources)) if len(sources) == 1 else "; ".join(parts)
+            out.append(f"{column.title} was trained on {text}.")
+    return out

@@ -1,0 +1,268 @@
+"""Tables that set published numbers beside measured ones, with the difference."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Literal
+
+from zsad import registry
+from zsad.metrics import spec
+from zsad.results.aggregate import (
+    NOT_COMPUTED,
+    PLACES,
+    UNDEFINED,
+    Figure,
+    of_category,
+    over_categories,
+)
+from zsad.results.published import MEAN, Published, Reference
+from zsad.results.records import CellRecord
+from zsad.tables.model import Line, Span, Spans, Table
+from zsad.tables.results_matrix import Board, DatasetRow, MatrixColumn
+
+SIGNS = {"yes": "", "partly": "≈", "no": "≠"}
+LEGEND = (
+    "Published beside measured: Δ = measured minus published, in points; ≈ protocols differ in "
+    "part, ≠ not comparable; – nothing published or measured."
+)
+SEVERE = ("backbone", "only ", "not trained", "random", "demonstration")
+
+
+@dataclass(frozen=True)
+class Match:
+    """How far the conditions behind two figures agree, and the points in which they differ."""
+
+    degree: Literal["yes", "partly", "no"]
+    points: tuple[str, ...] = ()
+
+
+def match(reference: Reference, record: CellRecord, metric: str) -> Match:
+    """Compare a printed number's conditions with those of a record's ``metric``."""
+    info = record.info
+    points = reference.differences(info, metric)
+    if info.get("weights_source") == "random":
+        points.append("random backbone weights")
+    elif info.get("banner"):
+        points.append("demonstration backbone")
+    entry = registry.methods().get(record.method.split("@")[0])
+    preset = str(info.get("preset") or "default")
+    if preset == "default" and entry is not None and entry.presets.get("paper"):
+        points.append("preset default, not paper")
+    if any(p.startswith(SEVERE) for p in points):
+        return Match("no", tuple(points))
+    return Match("partly" if points else "yes", tuple(points))
+
+
+def label_of(record: CellRecord) -> str:
+    """The label under which the published numbers list a record's method."""
+    info = record.info
+    method, row = record.method.split("@")[0], record.method.partition("@")[2]
+    if shots := int(info.get("shots") or 0):
+        return record.method if row else f"{method}@{shots}-shot"
+    preset = str(info.get("preset") or "default")
+    plain = preset in ("default", "paper", "released")
+    return record.method if row or plain else f"{method}@{preset}"
+
+
+def comparison(board: Board, row: DatasetRow | None = None) -> tuple[list[Table], list[str]]:
+    """Tables of measured, published and difference, and the notes that they need.
+
+    By dataset, or by category where ``row`` names the dataset.  Methods without a published
+    number have no columns.
+    """
+    published = _published()
+    tables: list[Table] = []
+    points: dict[str, dict[str, None]] = {}
+    for name, title, metrics in spec.tables():  # without those that stand beside another
+        entries = _entries(board, row)
+        found = {
+            (label, column.label): [
+                _triple(published, board, column, dataset, category, metric) for metric in metrics
+            ]
+            for label, dataset, category in entries
+            for column in board.columns
+        }
+        kept = [
+            c
+            for c in board.columns
+            if any(t[1] is not None for (_, m), ts in found.items() if m == c.label for t in ts)
+        ]
+        if not kept:
+            continue
+        lines, data = [], []
+        for label, _, category in entries:
+            cells: list[Spans] = []
+            for column in kept:
+                triples = found[label, column.label]
+                cells += _cells(triples)
+                for metric, triple in zip(metrics, triples):
+                    data.append(_data(label, column, metric, triple))
+                    if (agrees := triple[2]) is not None:
+                        who = f"{SIGNS[agrees.degree]} {column.title}".strip()
+                        points.setdefault(who, {}).update(dict.fromkeys(agrees.points))
+            lines.append(Line(label, tuple(cells), mean=row is not None and category == MEAN))
+        tables.append(
+            Table(
+                f"published-{name}",
+                f"{title}: measured, published, difference",
+                "dataset" if row is None else "category",
+                ("measured", "published", "Δ") * len(kept),
+                tuple(lines),
+                tuple((c.head, 3) for c in kept),
+                tuple(data),
+            )
+        )
+    notes = [LEGEND] if tables else []
+    notes += [f"{who}: {'; '.join(what)}." for who, what in points.items() if what]
+    return tables, notes
+
+
+def elsewhere() -> str:
+    """A note that names the systems that are not hosted here."""
+    names = ", ".join(_published().not_hosted)
+    return f"Not hosted, shown from the papers' figures with the option --published: {names}."
+
+
+def published_only(rows: Sequence[DatasetRow], every: bool = False) -> Table | None:
+    """What the papers print of systems that are not hosted here, and why they are not, or None.
+
+    ``every``: systems without a figure on these datasets are listed, too.
+    """
+    titles = {row.name: row.title for row in rows}
+    lines, data = [], []
+    blocks: dict[tuple[str, str, str], dict[str, Reference]] = {}
+    for value in _hosted_elsewhere():
+        if value.dataset in titles and value.category == MEAN:
+            key = (value.name, value.dataset, value.source)
+            blocks.setdefault(key, {}).setdefault(value.metric, value)
+    metrics = [m.name for m in spec.headline()]
+    for (name, dataset, source), values in sorted(blocks.items()):
+        cells = [(Span(_number(values.get(m))),) for m in metrics]
+        reason = _published().not_hosted[name]
+        where = f"{source}; {reason}"
+        lines.append(Line(f"{name}, {titles[dataset]}", (*cells, (Span(where),))))
+        for value in values.values():
+            data.append(
+                {
+                    "row": dataset,
+                    "method": name,
+                    "metric": value.metric,
+                    "published": value.value,
+                    "source": source,
+                }
+            )
+    if every:
+        shown = {name for name, _, _ in blocks}
+        empty = [(Span("–"),)] * len(metrics)
+        for name, reason in _published().not_hosted.items():
+            if name not in shown:
+                where = f"no figure on these datasets; {reason}"
+                lines.append(Line(name, (*empty, (Span(where),))))
+    if not lines:
+        return None
+    heads = (*(m.full_title for m in spec.headline()), "source; why not hosted")
+    title = "Published only: systems that are not hosted here"
+    return Table("published-only", title, "system, dataset", heads, tuple(lines), (), tuple(data))
+
+
+Triple = tuple[Figure, Reference | None, Match | None]
+
+
+@cache
+def _published() -> Published:
+    return Published.load()
+
+
+def _hosted_elsewhere() -> list[Reference]:
+    found = _published()
+    return [r for r in found.references if r.name in found.not_hosted and not r.method]
+
+
+def _entries(board: Board, row: DatasetRow | None) -> list[tuple[str, str, str]]:
+    """(label, dataset, category) of the lines."""
+    if row is None:
+        return [(r.title, r.name, MEAN) for r in board.rows]
+    lines = [(c, row.name, c) for c in row.categories]
+    return [*lines, (f"mean of {len(row.categories)}", row.name, MEAN)]
+
+
+def _triple(
+    published: Published,
+    board: Board,
+    column: MatrixColumn,
+    dataset: str,
+    category: str,
+    metric: str,
+) -> Triple:
+    cells = board.of(column.label, dataset)
+    if not cells:
+        return Figure(None), None, None
+    record = next(iter(cells.values()))
+    same = spec.same_quantity(metric)
+    own = same if record.metrics.get(same) is not None else metric
+    if category == MEAN:
+        row = next(r for r in board.rows if r.name == dataset)
+        figure = over_categories(cells, own, row.categories)
+    else:
+        figure = of_category(cells, own, category)
+    value = published.best(label_of(record), dataset, category, metric, record.info)
+    if value is None:
+        return figure, None, None
+    found = match(value, record, own)
+    if figure.count != figure.of:
+        missing = f"{figure.count} of {figure.of} categories"
+        found = Match("no", (*found.points, missing))
+    return figure, value, found
+
+
+def _cells(triples: Sequence[Triple]) -> list[Spans]:
+    signs = [SIGNS[m.degree] for _, _, m in triples if m]
+    sign = max(signs, key=list(SIGNS.values()).index, default="")
+    return [
+        (Span(_join([f.text for f, _, _ in triples])),),
+        (Span(_join([_number(v) for _, v, _ in triples]) + sign),),
+        (Span(_join([_signed(difference(f, v)) for f, v, _ in triples])),),
+    ]
+
+
+def difference(figure: Figure, value: Reference | None) -> float | None:
+    """Measured minus published in points, of the measured value as printed."""
+    if value is None or figure.shown is None:
+        return None
+    return round(figure.shown - value.value, PLACES)
+
+
+def _data(label: str, column: MatrixColumn, metric: str, triple: Triple) -> dict[str, Any]:
+    figure, value, agrees = triple
+    return {
+        "row": label,
+        "method": column.label,
+        "metric": metric,
+        "value": None if figure.value is None else round(100 * figure.value, 4),
+        "count": figure.count,
+        "of": figure.of,
+        "published": None if value is None else value.value,
+        "difference": difference(figure, value),
+        "protocol": "" if agrees is None else agrees.degree,
+        "differs": "" if agrees is None else "; ".join(agrees.points),
+        "source": "" if value is None else value.source,
+    }
+
+
+def _join(texts: Sequence[str]) -> str:
+    if len(set(texts)) == 1 and texts[0] in (UNDEFINED, NOT_COMPUTED):
+        return texts[0]
+    return texts[0] if len(texts) == 1 else f"({', '.join(texts)})"
+
+
+def _number(value: Reference | None) -> str:
+    if value is None:
+        return "–"
+    spread = f" ± {value.std:.1f}" if value.std is not None else ""
+    return f"{value.value:.1f}{spread}"
+
+
+def _signed(points: float | None) -> str:
+    return "–" if points is None else f"{points:+.1f}"
