@@ -287,13 +287,12 @@ def _stored_config(
 ) -> tuple[MethodConfig, list[str]]:
     """Return the stored config with the caller's layers on it, except where they do not fit."""
     assert found.meta is not None
-    values = dict(found.meta.config)
-    gone = found.meta.preset not in ("default", *entry.presets)
+    held = dict(found.meta.config)
     notes = []
-    if gone:  # the stored values say all that it said
-        values["preset"] = "default"
+    if found.meta.preset not in ("default", *entry.presets):  # the values say all that it said
+        held["preset"] = "default"
         notes.append(f"its preset '{found.meta.preset}' is no longer there; its values are kept")
-    stored = (str(path), values)
+    stored = (str(path), held)
     explicit: list[tuple[str, Mapping[str, Any]]] = []
     for origin, values in layers:
         if "preset" in values:  # the stored config holds every key and would hide the preset

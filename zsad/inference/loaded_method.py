@@ -78,10 +78,8 @@ class LoadedMethod:
         anomalous.  Raises :class:`zsad.errors.DataError` for a picture that cannot be read.
         """
         items = list(images) if isinstance(images, (list, tuple)) else [images]
-        said = {"kinds": kinds, "domains": domains}
-        return list(
-            self.stream(items, class_name, boxes, references, explanations, thresholds, **said)
-        )
+        rest = (references, explanations, thresholds, False, kinds, domains)
+        return list(self.stream(items, class_name, boxes, *rest))
 
     def stream(
         self,
