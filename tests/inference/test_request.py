@@ -102,6 +102,8 @@ def test_references_of_every_form_are_the_same(images: torch.Tensor) -> None:
     first = scores(near)
     assert scores(list(near)) == first
     assert scores({"a": near, "b": near[:2]}) == first
+    assert scores([near, near]) == scores(torch.stack([near, near])) == first
+    assert scores([near, near[1:]]) == scores({"a": near, "b": near[1:]})
     assert scores({"a": near, "b": near[1:]}) != first
 
 

@@ -320,7 +320,7 @@ class LoadedMethod:
         encoded: dict[int, ImageFeatures] = {}
         found: dict[str, ImageFeatures] = {}
         for key, pictures in references_of(references, categories, self.method).items():
-            which = id(references[key]) if isinstance(references, Mapping) else 0
+            which = id(pictures)  # alive as long as the mapping that is gone through
             if which not in encoded:
                 encoded[which] = self.pictures.encode_all(pictures)
             found[key] = encoded[which]

@@ -14,7 +14,7 @@ from zsad.types import Boxes, Category
 Pictures = Sequence[Any] | Tensor
 """Paths, PIL images or arrays; or a tensor [K, 3, S, S] as the encoder takes it."""
 References = Pictures | Mapping[str, Pictures]
-"""Normal images for all classes, or by class name."""
+"""Normal images for all classes, or by class name; or one tensor for each class."""
 OneOrEach = str | Sequence[str] | None
 KINDS = ("object", "texture")
 DOMAINS = ("industrial", "medical")
@@ -95,12 +95,21 @@ def references_of(
 ) -> dict[str, Pictures]:
     """The normal images of each category, by key, as many as the method wants; {} for none.
 
+    Tensors [K, 3, S, S], as many as there are classes, belong to these in order of appearance.
     Raises :class:`RequestError` where a class has fewer.
     """
     if not method.shots:
         return {}
+    keys = list(dict.fromkeys(c.key for c in categories))
+    if (
+        not isinstance(references, Mapping)
+        and len(references) == len(keys)
+        and _tensors(references)
+    ):
+        references = dict(zip(keys, references))
     found: dict[str, Pictures] = {}
-    for key in dict.fromkeys(c.key for c in categories):
+    cut: dict[int, Pictures] = {}  # classes that are given the same ones share them
+    for key in keys:
         given = references.get(key, ()) if isinstance(references, Mapping) else references
         if len(given) < method.shots:
             whose = f" of '{key}'" if isinstance(references, Mapping) else ""
@@ -108,8 +117,13 @@ def references_of(
                 f"method '{method.name}' needs {method.shots} normal reference pictures{whose}, "
                 f"got {len(given)}; pass references=[...]"
             )
-        found[key] = given[: method.shots]
+        found[key] = cut.setdefault(id(given), given[: method.shots])
     return found
+
+
+def _tensors(parts: Pictures) -> bool:
+    """Whether these are tensors [K, 3, S, S], and not images."""
+    return all(isinstance(part, Tensor) and part.ndim == 4 for part in parts)
 
 
 def rows_by_category(categories: Sequence[Category]) -> dict[str, list[int]]:
