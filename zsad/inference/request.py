@@ -101,11 +101,7 @@ def references_of(
     if not method.shots:
         return {}
     keys = list(dict.fromkeys(c.key for c in categories))
-    if (
-        not isinstance(references, Mapping)
-        and len(references) == len(keys)
-        and _tensors(references)
-    ):
+    if not isinstance(references, Mapping) and _one_each_class(references, keys):
         references = dict(zip(keys, references))
     found: dict[str, Pictures] = {}
     cut: dict[int, Pictures] = {}  # classes that are given the same ones share them
@@ -121,9 +117,10 @@ def references_of(
     return found
 
 
-def _tensors(parts: Pictures) -> bool:
-    """Whether these are tensors [K, 3, S, S], and not images."""
-    return all(isinstance(part, Tensor) and part.ndim == 4 for part in parts)
+def _one_each_class(parts: Pictures, keys: Sequence[str]) -> bool:
+    """Whether these are tensors [K, 3, S, S] of classes, and not images."""
+    tensors = all(isinstance(part, Tensor) and part.ndim == 4 for part in parts)
+    return tensors and len(parts) == len(keys)
 
 
 def rows_by_category(categories: Sequence[Category]) -> dict[str, list[int]]:
