@@ -170,6 +170,26 @@ def test_key_lists_of_the_released_files_are_accepted(method: str, backbone: Bac
             entry.load().import_official(wrong, entry.resolve(), info)
 
 
+@pytest.mark.parametrize(("method", "values"), [("mvfa", 12_582_912), ("aprilgan", 3_148_800)])
+def test_key_lists_of_stage_methods_are_accepted(
+    method: str, values: int, backbone: Backbone
+) -> None:
+    keys = json.loads((PARITY / f"keys_{method}.json").read_text(encoding="utf-8"))
+    state = {
+        part: {
+            k: torch.zeros(shape, dtype=getattr(torch, kind)) for k, (shape, kind) in own.items()
+        }
+        for part, own in keys.items()
+    }
+    info = replace(backbone.info, width=1024, embed=768, depth=24, stages=(6, 12, 18, 24))
+    entry = registry.method(method)
+    imported = entry.load().import_official(state, entry.resolve(), info)
+    built = new_method(entry, entry.resolve(("file", imported.config)), info, 0)
+    built.load_state_dict(imported.state)
+    assert built.config.preset == "released"
+    assert sum(v.numel() for v in built.state_dict().values()) == values
+
+
 def test_files_of_the_other_method_are_refused(backbone: Backbone, recipe: ModuleType) -> None:
     info = replace(backbone.info, embed=backbone.info.text_width)
     dims = recipe.ClipDims(text_width=info.text_width)
