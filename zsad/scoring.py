@@ -90,8 +90,8 @@ class Scorer:
     # ----------------------------------------------------------- once per set of categories
     @torch.no_grad()
     def prepare(self, categories: Sequence[Category]) -> None:
-        """Encode the text of those categories that are new."""
-        new = {c.key: c for c in categories if c.key not in self._prepared}
+        """Encode the text of those categories that are new, or not what they were."""
+        new = {c.key: c for c in categories if self._prepared.get(c.key) != c}
         if not new:
             return
         encoder = self.backbone.text_encoder(self.request.variant)
@@ -134,6 +134,24 @@ class Scorer:
             if samples:
                 return source.boxes(samples, categories)
             return source.boxes_of_pictures(pictures, categories, names)
+
+    def views(
+        self,
+        images: Tensor,
+        portions: Portions,
+        stage: Stage = lambda name: nullcontext(),
+    ) -> list[ImageFeatures]:
+        """The features of the further views of images [B, 3, S, S] that the method reads, with a
+        row for each image."""
+        taps = self.method.view_taps()
+        if not taps:
+            return []
+        request = FeatureRequest(taps, self.request.variant)
+        found = []
+        for view in self.method.views(images.to(self.backbone.device)):
+            parts = [f for _, f in encode(self.backbone, view, request, portions, stage)]
+            found.append(parts[0] if len(parts) == 1 else ImageFeatures.concat(parts))
+        return found
 
     def context(self, categories: Sequence[Category], **rest: Any) -> ScoreContext[Any]:
         """What the method may look at for images of ``categories``, which are prepared if need
