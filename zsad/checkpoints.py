@@ -288,8 +288,9 @@ def _stored_config(
     """Return the stored config with the caller's layers on it, except where they do not fit."""
     assert found.meta is not None
     held = dict(found.meta.config)
+    gone = found.meta.preset not in ("default", *entry.presets)
     notes = []
-    if found.meta.preset not in ("default", *entry.presets):  # the values say all that it said
+    if gone:  # the stored values say all that it said
         held["preset"] = "default"
         notes.append(f"its preset '{found.meta.preset}' is no longer there; its values are kept")
     stored = (str(path), held)

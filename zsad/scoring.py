@@ -17,7 +17,7 @@ from torch import Tensor
 
 from zsad import maps as dense
 from zsad.backbones import Backbone
-from zsad.backbones.batch_size import Portions, is_out_of_memory
+from zsad.backbones.batch_size import BatchTooLarge, Portions, is_out_of_memory
 from zsad.errors import CellError
 from zsad.grounding import BoxProvider, provider
 from zsad.method import AnyMethod, feature_request
@@ -195,9 +195,9 @@ class Scorer:
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            raise CellError(
-                f"{self.label}: out of memory with {features.batch_size} images, and it carries "
-                f"state from image to image, so they are not tried in portions; lower "
+            raise BatchTooLarge(
+                f"{self.label}: out of memory with a batch of {features.batch_size}, and it "
+                f"carries state from image to image, so the batch is not tried in portions; lower "
                 f"run.batch_size, or choose backbone.precision=bf16"
             ) from error
 

@@ -78,8 +78,18 @@ class LoadedMethod:
         anomalous.  Raises :class:`zsad.errors.DataError` for a picture that cannot be read.
         """
         items = list(images) if isinstance(images, (list, tuple)) else [images]
-        rest = (references, explanations, thresholds, False, kinds, domains)
-        return list(self.stream(items, class_name, boxes, *rest))
+        return list(
+            self.stream(
+                items,
+                class_name,
+                boxes,
+                references,
+                explanations,
+                thresholds,
+                kinds=kinds,
+                domains=domains,
+            )
+        )
 
     def stream(
         self,
