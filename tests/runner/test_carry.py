@@ -53,7 +53,7 @@ def test_state_goes_from_image_to_image_and_begins_anew(
     for category, values in found.items():
         table = next((tmp_path / "results" / "scores").rglob(f"{category}.parquet"))
         paths[category] = [files[u] for u in pd.read_parquet(table)["uid"]]
-        tensor = torch.stack([loaded._preprocess(_open(p)) for p in paths[category]])
+        tensor = torch.stack([loaded.pictures.preprocess(_open(p)) for p in paths[category]])
         features = loaded.backbone.encode_image(tensor, loaded.request)
         assert values == pytest.approx(by_hand(features[Tap("cls")]), abs=1e-4)
         direct = loaded.predict_tensor(tensor, category)
