@@ -24,10 +24,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
-from urllib.parse import quote
 
 from zsad.errors import CellError, DataError, ZsadError
 from zsad.io import atomic_write_bytes, file_lock, read_json, write_json
+from zsad.io.names import PLAIN, safe_name
 from zsad.io.schema import SchemaError, read
 from zsad.results.records import CellKey, CellRecord
 
@@ -38,7 +38,6 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 SCORE_COLUMNS = ("uid", "label", "defect", "score", "path")
-_PLAIN = " +,=()[]@"  # besides letters, digits and _.-~; everything else is percent-encoded
 
 
 class StoredCell(NamedTuple):
@@ -67,14 +66,6 @@ class Failure:
 def key_of(record: CellRecord) -> CellKey:
     """Return the key of a record."""
     return CellKey(record.method, record.dataset, record.category, record.seed, record.fingerprint)
-
-
-def safe_name(name: str) -> str:
-    """Return ``name`` as one path component; different names stay different."""
-    encoded = quote(str(name), safe=_PLAIN)
-    if not encoded:
-        raise ValueError("a method, dataset or category needs a name")
-    return "%2E" + encoded[1:] if encoded.startswith(".") else encoded
 
 
 class ResultStore:
@@ -241,7 +232,8 @@ class ResultStore:
     def _path(self, key: CellKey, kind: str = "cells", fingerprint: str = "") -> Path:
         tail = f"@{safe_name(fingerprint)}" if fingerprint else ""
         folder = self.root / kind / safe_name(key.method) / safe_name(key.dataset) / str(key.seed)
-        return folder / f"{safe_name(key.category).replace('@', '%40')}{tail}.json"
+        category = safe_name(key.category, PLAIN.replace("@", ""))
+        return folder / f"{category}{tail}.json"
 
     def _scores_path(self, record: Path) -> Path:
         inside = record.relative_to(self.root / "cells")
