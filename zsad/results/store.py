@@ -344,6 +344,11 @@ def _read_record(path: Path) -> tuple[CellRecord, float]:
         raise DataError(f"{path}: not a whole record ({error}); run the cell again") from None
 
 
+def _characters(value: Any) -> Any:
+    """Text without what UTF-8 cannot hold: a byte of a name that is not UTF-8 is written out."""
+    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
+
+
 def _score_bytes(scores: pd.DataFrame | Mapping[str, Iterable[Any]]) -> bytes:
     import pandas as pd
 
@@ -351,6 +356,7 @@ def _score_bytes(scores: pd.DataFrame | Mapping[str, Iterable[Any]]) -> bytes:
     missing = [c for c in SCORE_COLUMNS if c not in frame.columns]
     if missing:
         raise ValueError(f"image scores lack the columns {', '.join(missing)}")
+    frame = frame.apply(lambda column: column.map(_characters))
     absolute = [p for p in frame["path"].dropna() if os.path.isabs(str(p))]
     if absolute:
         raise ValueError(f"image scores must hold paths relative to the dataset, not {absolute[0]}")
