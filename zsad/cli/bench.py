@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
 from zsad.cli import options
-from zsad.cli.output import percent, print_json, print_table, stdout_to_stderr
+from zsad.cli.output import percent, print_json, print_table, say, stdout_to_stderr, tell
 from zsad.metrics.spec import headline
 from zsad.results.aggregate import NOT_COMPUTED
 from zsad.runner.options import BenchOptions
@@ -64,10 +63,10 @@ def print_summary(document: dict[str, Any]) -> None:
     if rows:
         print_table(heads, rows, right=range(2, len(heads)))
     for banner in sorted({c.get("banner") or "" for c in document["cells"]} - {""}):
-        print(f"Note: {banner}.")
+        say(f"Note: {banner}.")
     if document["counters"].get("images"):
-        print(spent(document["seconds"], document["counters"]))
-    print(f"Results: {document['results_dir']}  (`zsad tables` makes tables of them)")
+        say(spent(document["seconds"], document["counters"]))
+    say(f"Results: {document['results_dir']}  (`zsad tables` makes tables of them)")
     print_failures(document["failed"])
 
 
@@ -102,10 +101,10 @@ def print_failures(failed: list[dict[str, Any]]) -> None:
         name = "/".join(str(v) for v in failure["cell"].values())
         causes.setdefault(failure["error"], []).append(name)
     if failed:
-        print(f"zsad: {len(failed)} cells failed; the others are stored", file=sys.stderr)
+        tell(f"zsad: {len(failed)} cells failed; the others are stored")
     for cause, names in list(causes.items())[:MOST_FAILURES]:
         more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-        print(f"zsad: failed: {names[0]}{more}: {cause}", file=sys.stderr)
+        tell(f"zsad: failed: {names[0]}{more}: {cause}")
 
 
 def print_plan(document: dict[str, Any]) -> None:
@@ -120,5 +119,5 @@ def print_plan(document: dict[str, Any]) -> None:
     print_table(["method", "dataset", "cells", "stored", "to run"], rows, right=(2, 3, 4))
     images = sum(document.get("images", {}).values())
     line = f"{document['to_run']} of {len(cells)} cells to run, {images} images, backbone "
-    print(f"{line}{document['backbone']}, results in {document['results_dir']}")
+    say(f"{line}{document['backbone']}, results in {document['results_dir']}")
     print_failures(document["failed"])

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from zsad.cli import options
-from zsad.cli.output import print_json
+from zsad.cli.output import print_json, say
 from zsad.data.check import CheckReport, check
 from zsad.data.prepare import PreparedDataset, prepare
 from zsad.errors import CellError, DataError, RequestError, ZsadError
@@ -62,10 +62,10 @@ def _check(args: argparse.Namespace, names: list[str], root: Path | None) -> int
                 raise
             failures[name] = error
             if not args.json:
-                print(f"{name}: NOT there: {error}")
+                say(f"{name}: NOT there: {error}")
             continue
         if not args.json:
-            print("\n".join(reports[-1].lines()), flush=True)
+            say(*reports[-1].lines())
     if args.json:
         print_json(
             {
@@ -109,7 +109,7 @@ def _prepare(args: argparse.Namespace, name: str) -> int:
     if args.json:
         print_json(_prepared(done))
     else:
-        print("\n".join(done.lines()))
+        say(*done.lines())
     return CellError.exit_code if done.index.problems else 0
 
 

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from typing import TYPE_CHECKING, Any
 
 from zsad.cli import options
-from zsad.cli.output import percent, print_json, stdout_to_stderr
+from zsad.cli.output import (
+    UNREAD,
+    listed,
+    percent,
+    print_json,
+    reader_gone,
+    stdout_to_stderr,
+    tell,
+)
 from zsad.errors import RequestError
 
 if TYPE_CHECKING:
@@ -87,7 +94,6 @@ def run(args: argparse.Namespace) -> int:
     from zsad.api import predict
     from zsad.inference import outputs
 
-    listed = [line for line in map(str.strip, sys.stdin) if line] if "-" in args.words else []
     with stdout_to_stderr():
         found = predict(
             args.method,
@@ -101,7 +107,7 @@ def run(args: argparse.Namespace) -> int:
             scale=_scale(args.scale),
             references=args.reference,
             explanations=args.explanations,
-            listed=listed,
+            listed=listed() if "-" in args.words else [],
             plugins=args.plugins,
             backbone=args.backbone,
             weights=args.weights,
@@ -123,21 +129,21 @@ def run(args: argparse.Namespace) -> int:
             _tell(prediction.thresholds)
             told = True
         print_json(outputs.record(prediction), indent=None)
+        if reader_gone() and args.out is None:  # nobody sees the others, and they leave no files
+            return 3 if failed else UNREAD
 
 
 def _tell(limits: Thresholds) -> None:
     """Say on standard error what the thresholds are worth."""
     if limits.rule == "uncalibrated":
-        print(
+        tell(
             "zsad: note: the thresholds are not calibrated, but a rule of thumb; give --calibrate "
-            "DIR with a few normal pictures",
-            file=sys.stderr,
+            "DIR with a few normal pictures"
         )
     elif limits.rule == "calibrated":
-        print(
+        tell(
             f"zsad: note: thresholds from {limits.normal_pictures} normal pictures; at most "
-            f"{percent(limits.false_alarms)} % false alarms are expected of pictures like them",
-            file=sys.stderr,
+            f"{percent(limits.false_alarms)} % false alarms are expected of pictures like them"
         )
 
 

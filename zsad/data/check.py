@@ -16,7 +16,7 @@ from zsad.data.catalog import load_spec
 from zsad.data.definition import Counts, DatasetSpec
 from zsad.data.images import image_digest, image_mode, mask_values, read_image, read_mask
 from zsad.data.index import DatasetIndex, load_index
-from zsad.errors import DataError
+from zsad.errors import DataError, ZsadError, reason
 from zsad.types import Sample
 
 
@@ -245,16 +245,21 @@ def _open(sample: Sample) -> _Opened:
     try:
         size = read_image(sample.image, sample.crop).size
         mode = image_mode(sample.image)
-    except DataError as error:
-        return _Opened(size, mode, (str(error),), empty, grey)
+    except Exception as error:  # whatever a decoder raises is the end of this file alone
+        return _Opened(size, mode, (_told(sample.image, error),), empty, grey)
     if sample.mask is not None:
         try:
             marked = read_mask(sample, (size[1], size[0]))
             empty = not marked.any()
             grey = len(np.unique(mask_values(sample.mask))) > 2
-        except DataError as error:
-            errors.append(str(error))
+        except Exception as error:
+            errors.append(_told(sample.mask, error))
     return _Opened(size, mode, tuple(errors), empty, grey)
+
+
+def _told(path: str, error: Exception) -> str:
+    """What is wrong with a file."""
+    return str(error) if isinstance(error, ZsadError) else f"{path}: {reason(error)}"
 
 
 def _open_all(report: CheckReport, samples: list[Sample], workers: int) -> None:
@@ -310,7 +315,7 @@ def _duplicates(report: CheckReport, samples: list[Sample], workers: int) -> Non
 def _digest(sample: Sample) -> str:
     try:
         return image_digest(sample)
-    except DataError:
+    except Exception:  # said by :func:`_open` already
         return ""
 
 

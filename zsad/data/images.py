@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import struct
 import threading
 from collections.abc import Callable
 from functools import cache
@@ -17,7 +16,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from zsad.errors import DataError
+from zsad.errors import DataError, ZsadError
 from zsad.types import Sample
 
 # The one list of what a picture is: Pillow's name of a format, and how its files' names end.  A
@@ -61,16 +60,6 @@ READERS: dict[str, Reader] = {}
 Crop = tuple[int, int, int, int]
 
 _ORIENTATION = 0x0112  # EXIF tag
-_BROKEN = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    struct.error,
-    IndexError,
-    KeyError,
-    MemoryError,
-)
 
 
 def register_reader(scheme: str, reader: Reader) -> None:
@@ -147,7 +136,7 @@ def mask_values(uri: str | Path) -> np.ndarray:
     image = _open(text)
     try:
         return _mask_levels(image)
-    except _BROKEN as error:
+    except Exception as error:  # each decoder raises types of its own
         raise _unreadable(text, error) from None
 
 
@@ -183,6 +172,8 @@ def _bytes(path: str) -> bytes:
         raise DataError(f"{path}: no such file") from None
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error})") from None
+    except (ValueError, MemoryError) as error:  # a zero byte in the name, a file without end
+        raise DataError(f"{path}: cannot be read ({error or type(error).__name__})") from None
 
 
 def _open(uri: str) -> Image.Image:
@@ -191,7 +182,12 @@ def _open(uri: str) -> Image.Image:
     if separator:
         if scheme not in READERS:
             raise DataError(f"{uri}: no reader is registered for '{scheme}://'")
-        return READERS[scheme](uri)
+        try:
+            return READERS[scheme](uri)
+        except ZsadError:
+            raise
+        except Exception as error:  # a reader may be foreign code
+            raise _unreadable(uri, error) from None
     content = _bytes(uri)
     if not content:
         raise DataError(f"{uri}: the file is empty")
@@ -209,7 +205,7 @@ def _open(uri: str) -> Image.Image:
         raise DataError(f"{uri}: not an image of a known format") from None
     except Image.DecompressionBombError:
         raise DataError(f"{uri}: more pixels than the limit of {PIXEL_LIMIT:,}") from None
-    except _BROKEN as error:
+    except Exception as error:  # each decoder raises types of its own
         raise _unreadable(uri, error) from None
 
 
@@ -229,7 +225,7 @@ def _shape(path: str) -> tuple[int, int, bool]:
             tags = getattr(image, "tag_v2", None)
             height, width = (tags[257], tags[256]) if tags else (image.height, image.width)
             return height, width, turned
-    except (*_BROKEN, Image.DecompressionBombError):
+    except Exception:  # each decoder raises types of its own
         decoded = _open(path)  # the slow way: multi-sample TIFF, or a clear error
         return decoded.height, decoded.width, False
 
@@ -242,8 +238,8 @@ def _check_size(size: tuple[int, int], uri: str) -> None:
 
 
 def _unreadable(uri: str, error: BaseException) -> DataError:
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return DataError(f"{uri}: broken or truncated image ({reason})")
+    first = next(iter(str(error).splitlines()), "") or type(error).__name__
+    return DataError(f"{uri}: broken or truncated image ({first})")
 
 
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -294,7 +290,7 @@ def _to_rgb(image: Image.Image, uri: str) -> Image.Image:
         return image.convert("RGB")
     except DataError:
         raise
-    except _BROKEN as error:
+    except Exception as error:  # each decoder raises types of its own
         raise _unreadable(uri, error) from None
 
 
@@ -361,8 +357,11 @@ def _aligned(values: np.ndarray, uri: str, image_uri: str, image_hw: tuple[int, 
 
 def _turned_like(values: np.ndarray, image_uri: str) -> np.ndarray:
     """The mask turned as the EXIF orientation of its image says."""
-    with Image.open(image_uri, formats=_formats()) as image:
-        orientation = image.getexif().get(_ORIENTATION, 1)
+    try:
+        with Image.open(image_uri, formats=_formats()) as image:
+            orientation = image.getexif().get(_ORIENTATION, 1)
+    except Exception as error:
+        raise _unreadable(image_uri, error) from None
     mask = Image.fromarray(values)
     mask.getexif()[_ORIENTATION] = orientation
     return np.asarray(ImageOps.exif_transpose(mask))

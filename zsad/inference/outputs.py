@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -19,6 +21,10 @@ from zsad.inference.pictures import Photo
 from zsad.inference.prediction import Prediction, Thresholds
 from zsad.io import atomic_write_bytes, dump_json
 from zsad.results import heatmaps
+
+# What may be wrong with the place of one picture's files; anything else (a full disk) is wrong
+# with the output folder.
+OWN = (errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ENAMETOOLONG, errno.ELOOP)
 
 
 def record(found: Prediction) -> dict[str, Any]:
@@ -44,7 +50,8 @@ def save(
     """Write map (.npy), heat map, mask and description of a picture; fill ``found.files``.
 
     ``scale``: the values of the coldest and the hottest colour.  Raises :class:`RequestError`
-    where ``out`` cannot be written, and :class:`DataError` if the picture is gone by now.
+    where ``out`` cannot be written, and :class:`DataError` for what concerns this picture alone:
+    it is gone by now, or something else lies where its files belong.
     """
     values = _map(found)
     limit = found.thresholds.pixel if found.thresholds else None
@@ -54,6 +61,8 @@ def save(
     if limit is not None:
         content["mask"] = ("mask.png", _png(heatmaps.mask(values, limit)))
     base = Path(out) / photo.stem
+    if not Path(os.path.realpath(base.parent)).is_relative_to(os.path.realpath(out)):
+        raise DataError(f"--out {base.parent}: a link leads out of {out}; remove it")
     for kind, (ending, raw) in content.items():
         found.files[kind] = _write(base.with_name(f"{base.name}.{ending}"), raw)
     text = base.with_name(f"{base.name}.json")
@@ -81,6 +90,8 @@ def _write(path: Path, content: bytes) -> str:
     try:
         return str(atomic_write_bytes(path, content))
     except OSError as error:
+        if error.errno in OWN:
+            raise DataError(f"--out {path}: cannot be written ({error.strerror})") from None
         raise RequestError(f"--out {path}: cannot be written ({error.strerror})") from None
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from zsad import registry
 from zsad.config import merge, parse_dotlist
-from zsad.errors import RequestError, WeightsError
+from zsad.errors import RequestError, WeightsError, reason
 
 if TYPE_CHECKING:
     from zsad.inference.loaded_method import LoadedMethod
@@ -95,7 +95,7 @@ def predict(
     """Check the request, ``load`` the method and return the predictions as they are made; see
     :func:`zsad.api.predict`."""
     from zsad.inference import outputs
-    from zsad.inference.pictures import find
+    from zsad.inference.pictures import failed, find
 
     if plugins:
         registry.add_plugins(plugins)
@@ -119,7 +119,12 @@ def predict(
         for photo, prediction in zip(found, stream):
             prediction.set_by_hand(image_threshold, threshold)
             if out is not None and not prediction.error:
-                outputs.save(prediction, photo, out, scale)
+                try:
+                    outputs.save(prediction, photo, out, scale)
+                except RequestError:
+                    raise
+                except Exception as error:  # what concerns this picture alone is its own error
+                    prediction = failed(str(photo.path), reason(error))
             yield prediction
 
     return each()

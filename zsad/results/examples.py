@@ -18,8 +18,8 @@ import numpy as np
 
 from zsad.errors import CellError, DataError
 from zsad.io import atomic_write_bytes, file_lock
+from zsad.io.names import safe_name
 from zsad.results.records import CellKey
-from zsad.results.store import safe_name
 from zsad.types import Explanation
 
 SIDE = 224  # pixels of an example picture

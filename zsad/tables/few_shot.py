@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from zsad.errors import ZsadError
+from zsad.io.names import safe_name
 from zsad.metrics import spec
 from zsad.protocols import load_protocol
 from zsad.results.aggregate import Figure, over_categories, ranks
 from zsad.results.published import MEAN, Published
-from zsad.results.store import StoredCell, safe_name
+from zsad.results.store import StoredCell
 from zsad.tables.by_dataset import banner, conditions, not_computed
 from zsad.tables.model import Line, Page, Span, Spans, Table
 from zsad.tables.results_matrix import (
