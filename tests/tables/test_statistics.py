@@ -60,7 +60,7 @@ def test_the_published_figure_stands_beside_with_its_difference(tmp_path: Path) 
     rows = rows_of(store, "mvtec", "published-image", published=True)
     found = {(r["row"], r["metric"]): r for r in rows}
     # FAPrompt, table 1 prints 91.8 for WinCLIP on MVTec AD.
-    mean = found["mean of 1", "image_auroc"]
+    mean = found["mean of 1 of 15", "image_auroc"]
     assert (mean["published"], mean["difference"], mean["value"]) == ("91.8", "0.0", "91.8")
     assert "published only" in tables.render(store.root, published=True).lower()
     assert "published only" not in tables.render(store.root).lower()
@@ -178,7 +178,7 @@ def test_shots_stand_as_rows_with_the_deviation_over_seeds(tmp_path: Path) -> No
         ("4-shot", "WinCLIP (published)"),
     ]
     assert (table.corner, table.heads) == ("setup", ("method", "AUROC", "AP", "F1-max"))
-    assert table.groups == (("", 1), ("MVTec AD (1)", 3))
+    assert table.groups == (("", 1), ("MVTec AD (1 of 15)", 3))
     assert lines["1-shot", "WinCLIP"][0] == "85.0 ± 7.1"
     assert lines["4-shot", "WinCLIP"][0] == "95.0"
     assert lines["1-shot", "WinCLIP (published)"][0] == "93.1 ± 2.0"  # ALFA, table 4

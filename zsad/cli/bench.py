@@ -52,7 +52,7 @@ def print_summary(document: dict[str, Any]) -> None:
     shown = headline()
     rows = [
         [
-            line["method"],
+            named(line),
             line["dataset"],
             *(figure(line, m.name) for m in shown),
             line["categories"],
@@ -68,6 +68,11 @@ def print_summary(document: dict[str, Any]) -> None:
         say(spent(document["seconds"], document["counters"]))
     say(f"Results: {document['results_dir']}  (`zsad tables` makes tables of them)")
     print_failures(document["failed"])
+
+
+def named(line: Mapping[str, Any]) -> str:
+    """The name that a method is asked for by, with its configuration where not the default."""
+    return f"{line['method']}{line['configuration']}"
 
 
 def figure(line: Mapping[str, Any], metric: str) -> str:
@@ -95,7 +100,13 @@ def spent(seconds: Mapping[str, float], counters: Mapping[str, Any]) -> str:
 
 
 def print_failures(failed: list[dict[str, Any]]) -> None:
-    """Print failed cells with their causes to standard error, equal causes once."""
+    """Print failed cells with their causes to standard error, equal causes once, then the rows
+    that are stored and say nothing."""
+    idle = [failure for failure in failed if failure.get("stored")]
+    failed = [failure for failure in failed if not failure.get("stored")]
+    for failure in idle:
+        name = "/".join(str(v) for v in failure["cell"].values())
+        tell(f"zsad: no effect: {name}: {failure['error']}")
     causes: dict[str, list[str]] = {}
     for failure in failed:
         name = "/".join(str(v) for v in failure["cell"].values())

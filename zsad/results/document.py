@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from zsad.results import identity
 from zsad.results.aggregate import over_categories
 from zsad.results.records import CellKey, CellRecord
 from zsad.results.store import ResultStore
@@ -54,6 +55,7 @@ def cell(record: CellRecord) -> dict[str, Any]:
     """One cell of the document."""
     return {
         "method": record.method,
+        **named(record),
         "dataset": record.dataset,
         "category": record.category,
         "seed": record.seed,
@@ -65,6 +67,14 @@ def cell(record: CellRecord) -> dict[str, Any]:
         "backbone": record.info.get("backbone", ""),
         "banner": record.info.get("banner", ""),
     }
+
+
+def named(record: CellRecord) -> dict[str, str]:
+    """The method's title as a table's heading says it, and the part of it that tells the
+    configuration, "" for the default one."""
+    (heading,) = identity.headings([identity.of_record(record)])
+    title = f"{record.info.get('title') or record.method}{heading.suffix}"
+    return {"title": title, "configuration": heading.suffix}
 
 
 def summary(records: Sequence[CellRecord]) -> list[dict[str, Any]]:
@@ -88,6 +98,7 @@ def summary(records: Sequence[CellRecord]) -> list[dict[str, Any]]:
         out.append(
             {
                 "method": method,
+                **named(next(iter(cells.values()))),
                 "dataset": dataset,
                 "metrics": {m: f.value for m, f in figures.items()},
                 "counts": {m: f.count for m, f in figures.items()},

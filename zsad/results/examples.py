@@ -111,6 +111,17 @@ def load(root: Path, key: CellKey) -> CellExamples | None:
     return CellExamples(examples, head["curves"])
 
 
+def remove(root: Path, key: CellKey) -> None:
+    """Delete the examples of a cell, if they are those of the key's fingerprint."""
+    try:
+        found = load(root, key)
+    except DataError:  # a broken file belongs to nobody
+        return
+    if found is not None:
+        with file_lock(root / ".lock"):
+            path_of(root, key).unlink(missing_ok=True)
+
+
 def _read(archive: Mapping[str, np.ndarray], i: int, meta: Mapping[str, Any]) -> Example:
     shape: Sequence[int] = meta["shape"]
     mask = None

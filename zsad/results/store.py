@@ -163,6 +163,12 @@ class ResultStore:
         """Yield the newest record of every cell, sorted by path; broken files are logged."""
         return (cell.record for cell in self.cells() if cell.current)
 
+    def remove(self, cell: StoredCell) -> None:
+        """Delete a record with its image scores; the others of its cell stay."""
+        with self._lock():
+            cell.path.unlink(missing_ok=True)  # the record first: without it the scores are nothing
+            self._scores_path(cell.path).unlink(missing_ok=True)
+
     def broken(self) -> list[Path]:
         """Return the record files that cannot be read, sorted."""
         found = []
@@ -189,6 +195,11 @@ class ResultStore:
     def clear_failure(self, key: CellKey) -> None:
         """Forget the failure of a cell, if there is one."""
         self._path(key, "failures").unlink(missing_ok=True)
+
+    def forget(self, failure: Failure) -> None:
+        """Forget a failure that :meth:`failures` returned."""
+        names = (failure.method, failure.dataset, failure.category)
+        self.clear_failure(CellKey(*names, failure.seed))
 
     def failures(self) -> list[Failure]:
         """Return all remembered failures, sorted by path."""

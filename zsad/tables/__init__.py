@@ -12,6 +12,7 @@ from zsad.io import atomic_write_text
 from zsad.metrics import spec
 from zsad.results.store import ResultStore
 from zsad.tables.by_dataset import dataset_page, overview
+from zsad.tables.by_defect import defect_page
 from zsad.tables.comparison import comparison, elsewhere, published_only
 from zsad.tables.few_shot import ablation_pages, few_shot_page
 from zsad.tables.formats import FORMATS, markdown
@@ -26,7 +27,8 @@ MOST_FAILURES = 10  # named in a footnote
 def pages(
     results: Path | str, published: bool = False, ci: bool = False, significance: bool = False
 ) -> list[Page]:
-    """All pages: per backbone the overview, one page per dataset, few-shot and ablation pages.
+    """All pages: per backbone the overview, one page per dataset (and one by type of defect),
+    few-shot and ablation pages.
 
     The rows of an ablation have a page of their own and are not columns of the others.
     ``published``: with tables of measured, published and difference; ``ci``: with bootstrap
@@ -34,16 +36,17 @@ def pages(
     """
     store = ResultStore(results)
     made: list[Page] = []
-    stored = list(store.cells())
-    for board in boards(stored):
+    for board in boards(store.cells()):
         main, ablations = parted(board)
         if main.columns:
             made.append(_extended(store, main, None, overview(main), published, False, False))
         for row in main.rows:
             page = dataset_page(main, row)
             made.append(_extended(store, main, row, page, published, ci, significance))
-        shots = few_shot_page(board, stored, published)
-        made += [*([shots] if shots else []), *ablation_pages(ablations, published)]
+            if (defects := defect_page(store, main, row)) is not None:
+                made.append(defects)
+        shots = few_shot_page(board, published)
+        made += [*([shots] if shots else []), *ablation_pages(store, ablations, published)]
     return made
 
 

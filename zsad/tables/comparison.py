@@ -130,7 +130,7 @@ def published_only(rows: Sequence[DatasetRow], every: bool = False) -> Table | N
 
     ``every``: systems without a figure on these datasets are listed, too.
     """
-    titles = {row.name: row.title for row in rows}
+    titles = {row.dataset: row.title for row in rows}
     lines, data = [], []
     blocks: dict[tuple[str, str, str], dict[str, Reference]] = {}
     for value in _hosted_elsewhere():
@@ -185,7 +185,7 @@ def _entries(board: Board, row: DatasetRow | None) -> list[tuple[str, str, str]]
     if row is None:
         return [(r.title, r.name, MEAN) for r in board.rows]
     lines = [(c, row.name, c) for c in row.categories]
-    return [*lines, (f"mean of {len(row.categories)}", row.name, MEAN)]
+    return [*lines, (f"mean of {row.size}", row.name, MEAN)]
 
 
 def _triple(
@@ -202,18 +202,18 @@ def _triple(
     record = next(iter(cells.values()))
     same = spec.same_quantity(metric)
     own = same if record.metrics.get(same) is not None else metric
+    row = next(r for r in board.rows if r.name == dataset)
     if category == MEAN:
-        row = next(r for r in board.rows if r.name == dataset)
         figure = over_categories(cells, own, row.categories)
     else:
         figure = of_category(cells, own, category)
-    value = published.best(label_of(record), dataset, category, metric, record.info)
+    value = published.best(label_of(record), row.dataset, category, metric, record.info)
     if value is None:
         return figure, None, None
     found = match(value, record, own)
-    if figure.count != figure.of:
-        missing = f"{figure.count} of {figure.of} categories"
-        found = Match("no", (*found.points, missing))
+    of = max(figure.of, row.of) if category == MEAN else figure.of
+    if figure.count != of:
+        found = Match("no", (*found.points, f"{figure.count} of {of} categories"))
     return figure, value, found
 
 

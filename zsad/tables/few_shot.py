@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,18 +11,13 @@ from zsad.io.names import safe_name
 from zsad.metrics import spec
 from zsad.protocols import load_protocol
 from zsad.results.aggregate import Figure, over_categories, ranks
+from zsad.results.effect import Place, without_effect
 from zsad.results.published import MEAN, Published
-from zsad.results.store import StoredCell
+from zsad.results.records import CellRecord
+from zsad.results.store import ResultStore
 from zsad.tables.by_dataset import banner, conditions, not_computed
 from zsad.tables.model import Line, Page, Span, Spans, Table
-from zsad.tables.results_matrix import (
-    GROUP_ORDER,
-    Board,
-    Cells,
-    DatasetRow,
-    backbone_of,
-    setting_of,
-)
+from zsad.tables.results_matrix import GROUP_ORDER, Board, Cells, DatasetRow, MatrixColumn
 
 LEVELS: tuple[tuple[spec.Level, str], ...] = (("image", "Image level"), ("pixel", "Pixel level"))
 
@@ -41,41 +36,41 @@ class Entry:
     printed: str = ""
 
 
-def few_shot_page(
-    board: Board, stored: Iterable[StoredCell], published: bool = False
-) -> Page | None:
+def few_shot_page(board: Board, published: bool = False) -> Page | None:
     """Numbers of shots and methods by datasets; None unless records of several numbers exist.
 
     The layout of ALFA's Tables 4 and 5: mean ± standard deviation over seeds, image level and
-    pixel level; for every number of shots the baselines first.
+    pixel level; for every number of shots the baselines first.  Every configuration of a method
+    has a line of its own.
     """
-    groups: dict[tuple[int, str, str], list[StoredCell]] = {}
-    titles: dict[str, tuple[int, str]] = {}
-    for cell in stored:
-        record = cell.record
-        if not _on(board, cell):
-            continue
-        method = record.method.partition("@")[0]
-        shots = int(record.info.get("shots") or 0)
-        title = str(record.info.get("title") or method).split(":")[0]
-        titles[method] = (GROUP_ORDER.get(str(record.info.get("group")), 2), title)
-        if shots or "@" not in record.method:
-            groups.setdefault((shots, method, record.dataset), []).append(cell)
-    able = {method for shots, method, _ in groups if shots}
-    found = {(s, m) for s, m, _ in groups if m in able}
-    if len({shots for shots, _ in found}) < 2:
+    shots = {c.label: c.configuration.shots for c in board.columns}
+    able = {_method(c) for c in board.columns if shots[c.label]}
+    columns = [
+        c
+        for c in board.columns
+        if _method(c) in able and (shots[c.label] or "@" not in c.configuration.method)
+    ]
+    if len({shots[c.label] for c in columns}) < 2:
         return None
+
+    def place(column: MatrixColumn) -> tuple[int, int, str]:
+        return shots[column.label], GROUP_ORDER.get(column.group, 2), _title(column)
+
     entries: dict[Entry, list[Cells]] = {}
-    for shots, method in sorted(found, key=lambda line: (line[0], titles[line[1]])):
-        name = f"{method}@{shots}-shot" if shots and published else ""
-        setup = f"{shots}-shot"
-        entries[Entry(setup, titles[method][1], setup, name)] = [
-            _newest(groups.get((shots, method, row.name), ())) for row in board.rows
-        ]
+    for column in sorted(columns, key=place):
+        setup = f"{shots[column.label]}-shot"
+        plain = shots[column.label] and published and not column.overrides
+        name = f"{_method(column)}@{setup}" if plain else ""
+        entry = Entry(setup, _title(column), setup, name)
+        if entry in entries:  # the same under a row's name and under the method's own
+            entry = replace(entry, method=f"{_title(column)} ({column.label})")
+        entries[entry] = [board.of(column.label, row.name) for row in board.rows]
     title = f"Few-shot anomaly detection, backbone {board.name}"
-    seeds = sorted({c.record.seed for members in groups.values() for c in members})
-    labels = {cell.record.method for members in groups.values() for cell in members}
-    used = replace(board, columns=[c for c in board.columns if c.label in labels])
+    labels = {c.label for c in columns}
+    seeds = sorted(
+        {s for (label, _), held in board.cells.items() if label in labels for _, s in held}
+    )
+    used = replace(board, columns=columns)
     notes = [
         *banner(board),
         f"Figures in percent; mean ± standard deviation over the seeds {', '.join(map(str, seeds))}"
@@ -88,31 +83,70 @@ def few_shot_page(
     return Page(f"{safe_name(board.name)}/few-shot", title, tuple(tables), tuple(notes))
 
 
-def ablation_pages(board: Board, published: bool = False) -> list[Page]:
+def _method(column: MatrixColumn) -> str:
+    return column.configuration.method.partition("@")[0]
+
+
+def _title(column: MatrixColumn) -> str:
+    """The column's title without its row's label and its number of shots, which the setup says."""
+    suffix = column.title[len(column.plain) :].replace(
+        f", {column.configuration.shots}-shot", "", 1
+    )
+    return f"{column.plain.split(':')[0]}{suffix}"
+
+
+def ablation_pages(store: ResultStore, board: Board, published: bool = False) -> list[Page]:
     """One page per protocol that has rows, its rows in their order by datasets."""
-    protocols: dict[str, dict[str, str]] = {}
-    for (label, _), members in board.cells.items():
-        record = next(iter(members.values()))
-        if "@" in label:
-            title = str(record.info.get("title") or label)
-            protocols.setdefault(str(record.info.get("protocol") or "rows"), {})[label] = title
+    protocols: dict[str, list[MatrixColumn]] = {}
+    for column in board.columns:
+        held = next(
+            cells for (label, _), cells in board.cells.items() if label == column.label and cells
+        )
+        if "@" in column.configuration.method:
+            info = next(iter(held.values())).info
+            protocols.setdefault(str(info.get("protocol") or "rows"), []).append(column)
     pages = []
-    for protocol, titles in sorted(protocols.items()):
+    for protocol, columns in sorted(protocols.items()):
         order = _row_order(protocol)
+        columns.sort(key=lambda c: order.get(c.configuration.method, len(order)))
         entries = {
-            Entry(titles[m], printed=m if published else ""): [
-                board.of(m, row.name) for row in board.rows
+            Entry(c.head, printed=_printed_name(c) if published else ""): [
+                board.of(c.label, row.name) for row in board.rows
             ]
-            for m in sorted(titles, key=lambda m: (order.get(m, len(order)), m))
+            for c in columns
         }
         tables = _tables(board, "ablation", ("row",), entries)
         title = f"Ablation {protocol}, backbone {board.name}"
         name = f"{safe_name(board.name)}/ablation-{safe_name(protocol)}"
-        used = replace(board, columns=[c for c in board.columns if c.label in titles])
+        used = replace(board, columns=columns)
         how = "Figures in percent, in the order of the protocol; – undefined."
-        notes = (*banner(board), how, *not_computed(used), *conditions(used))
+        idle = _idle(store, board, columns)
+        notes = (*banner(board), how, *idle, *not_computed(used), *conditions(used))
         pages.append(Page(name, title, tuple(tables), notes))
     return pages
+
+
+def _idle(store: ResultStore, board: Board, columns: Sequence[MatrixColumn]) -> list[str]:
+    """A sentence per row whose switch changed nothing."""
+    rows: dict[str, dict[Place, CellRecord]] = {}
+    for column in columns:
+        rows[column.label] = {
+            (row.name, category, seed): record
+            for row in board.rows
+            for (category, seed), record in board.of(column.label, row.name).items()
+        }
+    heads = {column.label: column.head for column in columns}
+    return [
+        f"No effect: {heads[label]} changed neither map nor score of any image: equal to "
+        f"{heads[other]}."
+        for label, other in without_effect(store, rows)
+    ]
+
+
+def _printed_name(column: MatrixColumn) -> str:
+    """Its name among published figures; none for a row that was run in another way."""
+    one = column.configuration
+    return "" if column.overrides or not one.boxes else one.method
 
 
 def _row_order(protocol: str) -> dict[str, int]:
@@ -121,21 +155,6 @@ def _row_order(protocol: str) -> dict[str, int]:
     except ZsadError:  # a protocol file that is no longer there
         return {}
     return {f"{row.method}@{row.slug}": i for i, row in enumerate(rows)}
-
-
-def _on(board: Board, cell: StoredCell) -> bool:
-    name, weights = backbone_of(cell.record)
-    return name == board.backbone and board.weights in ("", weights)
-
-
-def _newest(stored: Sequence[StoredCell]) -> Cells:
-    """The records that share the newest record's settings, by (category, seed)."""
-    if not stored:
-        return {}
-    ordered = sorted(stored, key=lambda c: c.written)
-    setting = setting_of(ordered[-1].record)
-    kept = [c.record for c in ordered if setting_of(c.record) == setting]
-    return {(r.category, r.seed): r for r in kept}
 
 
 def _tables(
@@ -165,7 +184,7 @@ def _tables(
             if entry.printed and (printed := _printed(entry.printed, rows, metrics)):
                 lines.append(_line(entry, printed, " (published)"))
         heads = (*corners[1:], *(spec.METRICS[m].title for _, _, m in where))
-        titles = (f"{row.title} ({len(row.categories)})" for row in rows)
+        titles = (f"{row.title} ({row.size})" for row in rows)
         groups = (*(("", 1) for _ in corners[1:]), *((title, len(metrics)) for title in titles))
         tables.append(
             Table(f"{name}-{level}", heading, corners[0], heads, tuple(lines), groups, tuple(data))
@@ -195,7 +214,7 @@ def _printed(method: str, rows: Sequence[DatasetRow], metrics: Sequence[str]) ->
     cells: list[Spans] = []
     for row in rows:
         for metric in metrics:
-            found = published.lookup(method, row.name, MEAN, metric)
+            found = published.lookup(method, row.dataset, MEAN, metric)
             any_found = any_found or bool(found)
             spread = f" ± {found[0].std:.1f}" if found and found[0].std is not None else ""
             cells.append((Span(f"{found[0].value:.1f}{spread}" if found else "–"),))
