@@ -21,6 +21,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from zsad.config.folder_settings import FolderSettings as FolderSettings
 from zsad.errors import RequestError
 from zsad.io.schema import SchemaError, check, read
 from zsad.metrics.spec import Mode, check_extra
@@ -374,6 +375,8 @@ class DataSettings:
     workers: int = 1  # decoding threads
     train_part: Literal["test", "all"] = "test"  # the part of the auxiliary set that is trained on
     variants: dict[str, str] = dataclasses.field(default_factory=dict)  # dataset -> variant name
+    # In the identity of the datasets that it is for, so no later key of every cell.
+    folder: FolderSettings = dataclasses.field(default_factory=FolderSettings)
 
 
 @dataclasses.dataclass(frozen=True)

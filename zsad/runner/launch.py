@@ -7,7 +7,7 @@ from typing import Any
 from zsad.errors import CellError
 from zsad.results.document import document
 from zsad.results.store import ResultStore
-from zsad.runner.logs import logged
+from zsad.runner.logs import logged, tell_accounts
 from zsad.runner.manifest import Finished, manifest
 from zsad.runner.options import BenchOptions
 from zsad.runner.plan import build_plan
@@ -40,6 +40,8 @@ def bench(options: BenchOptions) -> dict[str, Any]:
             finished = _run_here(request, store, progress)
     keys = (key for key, _ in finished.plan.cells())
     result = document(keys, finished.plan.unplanned, store, finished.counters, finished.seconds)
+    result["accounts"] = {name: a.document() for name, a in finished.plan.accounts().items()}
+    result["missing"] = finished.plan.missing()
     try:
         store.write_manifest(manifest(finished))
     except CellError as error:  # the cells are stored; that their origin is not must be said
@@ -60,6 +62,7 @@ def _run_here(request: Request, store: ResultStore, progress: bool) -> Finished:
         torch.use_deterministic_algorithms(True, warn_only=True)
     backbone = load_backbone(request, device)
     plan = build_plan(request, store, backbone.info.weights_sha256, backbone.info.demo)
+    tell_accounts(plan)
     with SweepProgress(plan, shown=progress) as bar:
         sweep = Sweep(plan, backbone, store, device, on_progress=bar.images, on_event=bar.event)
         sweep.run()
