@@ -242,6 +242,7 @@ class Sample:
     extra_masks: tuple[str, ...] = ()
     uid: str = ""  # stable name inside the dataset: relative path (+ tile), never absolute
     mask_threshold: int = 0  # grey values above it (of 255) are anomalous
+    bits: int = 0  # that deep grey pictures use, such as 12 of 16; 0: as many as their files hold
 
 
 @dataclass

@@ -40,6 +40,7 @@ FORMATS: dict[str, tuple[str, ...]] = {
 }
 PIXEL_LIMIT = 80_000_000  # width x height; larger files are refused before they are decoded
 ALPHA_BACKGROUND = (0, 0, 0)
+LOSSY_CUT = 127  # threshold of lossy masks: compression rings around every edge
 
 DECODING_RULES: dict[str, str] = {
     "format": "by content; the file's ending is ignored",
@@ -82,6 +83,30 @@ def is_picture(name: str | Path) -> bool:
     suffix = path.suffix.lower()
     hidden = any(part.startswith(".") for part in path.parts)
     return not hidden and any(suffix in known for known in FORMATS.values())
+
+
+def decodable(path: str | Path) -> bool:
+    """Whether the first bytes of a file are those of a picture of :data:`FORMATS`, whatever its
+    name.  No pixel is decoded."""
+    try:
+        with Image.open(path, formats=_formats()):
+            return True
+    except Exception:  # whatever a decoder raises
+        try:  # what Pillow refuses and tifffile reads
+            with open(path, "rb") as file:
+                return file.read(4) in _TIFF
+        except OSError:
+            return False
+
+
+def is_lossy(path: str | Path) -> bool:
+    """Whether a file is a JPEG or a lossy WebP, by its first bytes."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(16)
+    except OSError:
+        return False
+    return head.startswith(b"\xff\xd8\xff") or (head[:4] == b"RIFF" and head[8:16] == b"WEBPVP8 ")
 
 
 def read_image(uri: str | Path, crop: Crop | None = None) -> Image.Image:

@@ -208,7 +208,8 @@ def _umask() -> int:
 def read_json(path: Path | str) -> Any:
     """Read a JSON file.  Raises :class:`DataError` that names the file and the line."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"), parse_constant=_no_number)
+        # Editors of Windows put a byte-order mark in front.
+        return json.loads(Path(path).read_text(encoding="utf-8-sig"), parse_constant=_no_number)
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
     except (OSError, UnicodeDecodeError) as error:

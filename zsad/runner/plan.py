@@ -8,6 +8,7 @@ from typing import Any
 
 from zsad import config as cfg
 from zsad.data import provenance, splits
+from zsad.data.account import Account
 from zsad.data.index import DatasetIndex, load_index
 from zsad.errors import DataError, ZsadError
 from zsad.prompt_bank.bank import bank
@@ -89,6 +90,14 @@ class Plan:
         """The dataset that trained columns learn from when ``dataset`` is the target."""
         return auxiliary_name(self.request, dataset, self.demo)
 
+    def accounts(self) -> dict[str, Account]:
+        """What every file was taken for, of the users' own datasets."""
+        return {d.name: a for d in self.datasets if (a := d.index.account) is not None}
+
+    def missing(self) -> dict[str, list[str]]:
+        """The categories of each dataset that hold no picture, where there are any."""
+        return {d.name: list(d.index.missing) for d in self.datasets if d.index.missing}
+
     def describe(self) -> dict[str, Any]:
         """A JSON-ready account for ``--dry-run``."""
         return {
@@ -97,6 +106,8 @@ class Plan:
             "cells": [{**_key_dict(key), "stored": stored} for key, stored in self.cells()],
             "images": {d.name: sum(map(len, d.samples.values())) for d in self.datasets},
             "to_run": self.n_todo,
+            "accounts": {name: a.document() for name, a in self.accounts().items()},
+            "missing": self.missing(),
             "failed": [
                 {"cell": {"dataset": name}, "error": str(error)}
                 for name, error in self.unplanned.items()

@@ -269,7 +269,7 @@ def request_of(options: RunOptions, methods: Names | None, datasets: Names | Non
             columns.append(make_column(entry, per_method[entry.name]))
     return Request(
         columns=tuple(columns),
-        datasets=tuple(select_datasets(datasets or proto.datasets)),
+        datasets=tuple(select_datasets(datasets or proto.datasets, settings.value.data.folder)),
         settings=settings.value,
         protocol=proto,
         seeds=parse_seeds(options.seeds, proto.seeds),
