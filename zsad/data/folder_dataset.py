@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 
@@ -10,7 +9,8 @@ from zsad import registry
 from zsad.data.definition import CategorySpec, DatasetSpec, Layout, VariantSpec
 from zsad.data.indexers.base import find_folder, subfolders
 from zsad.data.indexers.folders import is_plain
-from zsad.errors import RequestError
+from zsad.errors import DataError, RequestError
+from zsad.io import read_json
 
 
 def folder_spec(path: Path) -> DatasetSpec:
@@ -66,9 +66,11 @@ def _masks(home: Path) -> dict[str, str | None]:
 
 def _meta_classes(path: Path) -> list[str]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         return sorted({str(name) for part in content.values() for name in part})
-    except (OSError, ValueError, AttributeError, TypeError) as error:
+    except DataError as error:
+        raise RequestError(str(error)) from None
+    except (ValueError, AttributeError, TypeError) as error:
         raise RequestError(f"{path}: not a meta.json ({error})") from None
 
 
