@@ -13,7 +13,7 @@ import lzma
 import stat
 import tarfile
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -24,11 +24,11 @@ from zsad.io.bounds import ARCHIVE_FILES, ARCHIVE_HEADER, Bound
 ENTRY = 1024  # bytes of a zip's directory for each file that an archive may hold
 _BLOCK = 1 << 16  # the largest step in which a library skips what it does not read
 
-_PACKED: tuple[tuple[bytes, Callable[[Path], Any]], ...] = (
-    (b"\x1f\x8b", lambda path: gzip.open(path)),
-    (b"BZh", lambda path: bz2.open(path)),
-    (b"\xfd7zXZ\0", lambda path: lzma.open(path)),
-    (b"\x5d\0\0", lambda path: lzma.open(path)),
+_PACKED: tuple[tuple[bytes, type[Any]], ...] = (
+    (b"\x1f\x8b", gzip.GzipFile),
+    (b"BZh", bz2.BZ2File),
+    (b"\xfd7zXZ\0", lzma.LZMAFile),
+    (b"\x5d\0\0", lzma.LZMAFile),
 )
 
 
@@ -126,7 +126,7 @@ def _taped(archive: Path) -> Iterator[Member]:
     with contextlib.closing(_unpacked(archive)) as stream:
         counted: Any = _Counted(stream, archive, ARCHIVE_HEADER, ARCHIVE_HEADER.value() + _BLOCK)
         try:
-            tape = tarfile.open(fileobj=counted, mode="r:")
+            tape = tarfile.TarFile(fileobj=counted)
         except tarfile.ReadError as error:
             words = _hint(archive)
             if words or "empty" not in str(error):
@@ -138,7 +138,7 @@ def _taped(archive: Path) -> Iterator[Member]:
                 entry = tape.next()
                 if entry is None:
                     return
-                tape.members.clear()  # it would keep all headers
+                vars(tape)["members"].clear()  # it would keep all headers
                 held = sum(len(k) + len(str(v)) for k, v in tape.pax_headers.items())
                 if held > ARCHIVE_HEADER.value():
                     raise _unreadable(archive, "headers for all members beyond the limit")
