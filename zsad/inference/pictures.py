@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image
 
 from zsad.data.images import endings, is_picture, read_image
+from zsad.data.own_outputs import is_own_output
 from zsad.errors import DataError, RequestError
 from zsad.inference.prediction import Prediction
 from zsad.types import Category, ImageFeatures
@@ -84,7 +85,7 @@ def _expanded(word: str, strict: bool) -> Iterator[tuple[Path, Path, bool]]:
     path = Path(word)
     if path.is_dir():
         found = sorted(p for p in path.rglob("*") if p.is_file())
-        wanted = [is_picture(p.relative_to(path)) for p in found]
+        wanted = [is_picture(p.relative_to(path)) and not is_own_output(p) for p in found]
         if strict and not any(wanted):
             raise DataError(f"{path}: no pictures there ({', '.join(endings())})")
         yield from ((p, path, w) for p, w in zip(found, wanted))
@@ -94,7 +95,7 @@ def _expanded(word: str, strict: bool) -> Iterator[tuple[Path, Path, bool]]:
         matches = [Path(p) for p in sorted(glob.glob(word, recursive=True)) if Path(p).is_file()]
         if not matches:
             raise DataError(f"{word}: no file matches")
-        yield from ((p, p.parent, True) for p in matches)
+        yield from ((p, p.parent, not is_own_output(p)) for p in matches)
     else:
         raise DataError(f"{path}: no such file or folder")
 
