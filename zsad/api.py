@@ -101,6 +101,8 @@ def predict(
     threshold: float | None = None,
     image_threshold: float | None = None,
     scale: tuple[float, float] | None = None,
+    ignore: str | Path | None = None,
+    save: str | Sequence[str] | None = None,
     references: Sequence[str | Path] = (),
     explanations: int = 5,
     listed: Sequence[str] = (),
@@ -112,9 +114,11 @@ def predict(
     ``pictures``: files, folders, wildcards (one, or several); ``listed``: further ones of a list.
     ``calibrate``: a few normal pictures, or the ``calibration.json`` that an earlier run left in
     its ``out``; ``false_alarms``: the highest share of them that is wished for (0.05).
-    ``threshold`` and ``image_threshold`` set the thresholds by hand.  With ``out`` the map, heat
-    map, mask and description of every picture are written there.  ``loading``: further keywords
-    of :func:`load_method`.  What a prediction holds: :class:`zsad.inference.prediction.Prediction`;
+    ``threshold`` and ``image_threshold`` set the thresholds by hand.  ``ignore``: what is not
+    looked at, a rectangle ``"x,y,w,h"`` in pixels, a mask file or a folder of masks.  With ``out``
+    files about every picture are written there, of the kinds of :mod:`zsad.inference.outputs` that
+    ``save`` names.  ``loading``: further keywords of :func:`load_method`.  What a prediction
+    holds: :class:`zsad.inference.prediction.Prediction`;
     that of a picture that cannot be read or scored has an ``error``, and the others go on.
     Raises :class:`zsad.errors.ZsadError` when the request is wrong: nothing was scored then.
     """
@@ -130,6 +134,8 @@ def predict(
         threshold=threshold,
         image_threshold=image_threshold,
         scale=scale,
+        ignore=ignore,
+        save=save,
         references=references,
         explanations=explanations,
         listed=listed,

@@ -39,8 +39,9 @@ class MethodEntry:
 
     These fields are the keys of that file (``key``: where the name differs).  ``revision``: raised
     by whoever changes what the method computes under equal settings; above 1 it enters the
-    fingerprint of cells and the identity of trained states.  ``preset_titles``: what tables call a
-    preset, where its name says too little.
+    fingerprint of cells and the identity of trained states.  ``masks``: false where the maps do not
+    show where a defect is, so that ``zsad predict`` marks no pixels (``docs/own-photos.md`` has the
+    measurement).  ``preset_titles``: what tables call a preset, where its name says too little.
     """
 
     name: str
@@ -58,6 +59,7 @@ class MethodEntry:
     backbones: tuple[str, ...] = ()  # empty: any
     notes: tuple[str, ...] = field(default=())
     revision: int = 1
+    masks: bool = True
     preset_titles: Mapping[str, str] = field(default_factory=dict)
     prompt_kind: str = ""  # "module:object", torch-free; see zsad.prompt_bank.kinds
 

@@ -13,6 +13,7 @@ from zsad import config as cfg
 from zsad.backbones import Backbone
 from zsad.errors import RequestError
 from zsad.inference import calibration
+from zsad.inference.ignored import Ignored
 from zsad.inference.picture_run import PictureRun, Pictures, attempt, conclude, joined
 from zsad.inference.pictures import BATCH, PictureBatch, read_ahead
 from zsad.inference.prediction import Prediction, Thresholds
@@ -49,6 +50,7 @@ class LoadedMethod:
         self.backbone = backbone
         self.device = device
         self.report = list(report)
+        self.untrained = False  # in its initial state, though it could be trained
         self.scorer = Scorer(self.method, backbone, image_size)
         self.request = self.scorer.request
         self.image_size = self.scorer.image_size
@@ -102,9 +104,11 @@ class LoadedMethod:
         keep_errors: bool = False,
         kinds: OneOrEach = None,
         domains: OneOrEach = None,
+        ignore: Ignored | None = None,
     ) -> Iterator[Prediction]:
         """Score as :meth:`predict` does, one after the other: for more pictures than fit in memory.
 
+        ``ignore``: parts of the pictures that are not looked at.
         With ``keep_errors`` a picture that cannot be read or scored is a prediction with an
         ``error``, and the others go on.
         """
@@ -117,6 +121,7 @@ class LoadedMethod:
             self._reference_features(references, categories),
             explanations,
             thresholds,
+            ignore,
         )
         # One by one, where an image is scored with what the one before it left.
         read = read_ahead(images, keep_errors, 1 if self.method.carries else BATCH)
@@ -132,6 +137,7 @@ class LoadedMethod:
         class_name: str = "object",
         references: Sequence[Any] = (),
         false_alarms: float = calibration.FALSE_ALARMS,
+        ignore: Ignored | None = None,
     ) -> Thresholds:
         """Thresholds from a few normal pictures; :mod:`zsad.inference.calibration` has the rule.
 
@@ -145,14 +151,17 @@ class LoadedMethod:
                 f"the pictures of a call, so no threshold holds for others; use "
                 f"{self.method.name}.stretch=false"
             )
+        given = self.stream(
+            list(normal), class_name, None, references, explanations=0, ignore=ignore
+        )
         found = [
-            (p.image_score, float(p.anomaly_map.max()))
-            for p in self.stream(list(normal), class_name, None, references, explanations=0)
-            if p.anomaly_map is not None  # without keep_errors there is one
+            (p.image_score, calibration.contrast(p.seen))
+            for p in given
+            if p.seen is not None  # without keep_errors there is one
         ]
         return calibration.calibrated([f[0] for f in found], [f[1] for f in found], false_alarms)
 
-    def identity(self, class_name: str) -> dict[str, Any]:
+    def identity(self, class_name: str, ignore: Ignored | None = None) -> dict[str, Any]:
         """What thresholds depend on besides the normal pictures."""
         made_for: dict[str, Any] = {
             "method": self.method.name,
@@ -164,6 +173,8 @@ class LoadedMethod:
         }
         if self.method.revision > 1:
             made_for["revision"] = self.method.revision
+        if ignore:
+            made_for["ignore"] = ignore.digest
         if self.method.phases():
             digest = hashlib.sha256()
             for name, value in sorted(self.method.trained_state().items()):

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -16,6 +15,7 @@ from zsad.backbones.batch_size import Portions
 from zsad.data.transforms import Preprocess
 from zsad.errors import RequestError, WeightsError, ZsadError
 from zsad.inference import calibration
+from zsad.inference.ignored import Ignored, without
 from zsad.inference.pictures import PictureBatch, failed, open_picture
 from zsad.inference.prediction import Prediction, Thresholds
 from zsad.inference.request import Pictures as Given
@@ -23,6 +23,10 @@ from zsad.inference.request import rows_by_category
 from zsad.method import AnyMethod
 from zsad.scoring import Scorer, encode
 from zsad.types import Boxes, Category, ImageFeatures, ScoreContext, Scored
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 class Pictures:
@@ -83,12 +87,17 @@ class PictureRun:
     references: Mapping[str, ImageFeatures]
     explanations: int
     thresholds: Thresholds | None
+    ignore: Ignored | None = None
     populations: dict[str, tuple[ImageFeatures, list[str]]] = field(default_factory=dict)
     carry: dict[str, Any] = field(default_factory=dict)
 
     def score(self, batch: PictureBatch) -> list[Prediction]:
-        """Score pictures together; maps have each picture's own size."""
+        """Score pictures together; maps have the model's input size."""
         context = self._context(batch)
+        masks = [
+            self.ignore.of(path, size) if self.ignore else None
+            for path, size in zip(batch.paths, batch.sizes)
+        ]
         images = None if batch.features is not None else self.pictures.tensor(batch.pictures)
         if batch.features is not None:
             parts = iter([(slice(0, len(batch.rows)), batch.features)])
@@ -102,19 +111,33 @@ class PictureRun:
             part.carry = dict(carry)
             part.views = [] if images is None else self.pictures.views(images[rows])
             on_device = features.to(self.pictures.device)
-            for _, scored in self.pictures.scorer.score(on_device, part):
+            for inner, scored in self.pictures.scorer.score(on_device, part):
                 carry |= scored.scores.carry
-                found += self.pictures.predictions(scored, self.explanations)
+                found += self._predictions(scored, masks[rows][inner])
         self.carry = carry  # a batch that fails leaves what was there before
         for prediction, path, size in zip(found, batch.paths, batch.sizes):
-            prediction.path = path
-            assert prediction.anomaly_map is not None
-            whole = _resize(prediction.anomaly_map, *size)
-            prediction.anomaly_map = whole
-            prediction.thresholds = self.thresholds or calibration.uncalibrated(
-                whole, bool(self.pictures.scorer.text)
-            )
+            prediction.path, prediction.size = path, size
+            prediction.thresholds = self._limits(prediction)
         return found
+
+    def _predictions(
+        self, scored: Scored[Any], masks: Sequence[NDArray[np.bool_] | None]
+    ) -> list[Prediction]:
+        """The predictions of some pictures, without what ``masks`` [H, W] ignore of them."""
+        sees = False
+        if any(mask is not None for mask in masks):
+            scored, sees = without(self.pictures.scorer.method.image_score, scored, masks)
+        found = self.pictures.predictions(scored, self.explanations)
+        for prediction, mask in zip(found, masks):
+            prediction.ignored, prediction.sees_ignored = mask, sees and mask is not None
+        return found
+
+    def _limits(self, prediction: Prediction) -> Thresholds:
+        """The thresholds of one picture; none of a pixel where maps are not good for masks."""
+        assert prediction.seen is not None
+        scorer = self.pictures.scorer
+        limits = calibration.of_picture(self.thresholds, prediction.seen, bool(scorer.text))
+        return limits if scorer.method.masks else replace(limits, pixel=None)
 
     def gather(self, batches: Sequence[PictureBatch]) -> None:
         """Put the features of all pictures together by category."""
@@ -193,11 +216,3 @@ def attempt(
     for part in batch.singles():
         found |= attempt(score, part, keep_errors)
     return found
-
-
-def _resize(values: np.ndarray, height: int, width: int) -> np.ndarray:
-    tensor = torch.from_numpy(values)[None, None]
-    out = torch.nn.functional.interpolate(
-        tensor, size=(height, width), mode="bilinear", align_corners=False
-    )
-    return out[0, 0].numpy()

@@ -19,6 +19,7 @@ import numpy as np
 from PIL import Image
 
 from zsad.data.images import endings, is_picture, read_image
+from zsad.data.own_outputs import is_own_output
 from zsad.errors import DataError, RequestError, reason, shown
 from zsad.inference.prediction import Prediction
 from zsad.io.names import plain_path, readable_name
@@ -142,7 +143,7 @@ def _expanded(word: str, strict: bool) -> Iterator[tuple[Path, Path, bool]]:
         yield path, path.parent, True
     elif path.is_dir():
         found = sorted(p for p in path.rglob("*") if p.is_file())
-        wanted = [is_picture(p.relative_to(path)) for p in found]
+        wanted = [is_picture(p.relative_to(path)) and not is_own_output(p) for p in found]
         if strict and not any(wanted):
             raise DataError(f"{path}: no pictures there ({', '.join(endings())})")
         yield from ((p, path, w) for p, w in zip(found, wanted))
@@ -152,7 +153,7 @@ def _expanded(word: str, strict: bool) -> Iterator[tuple[Path, Path, bool]]:
         matches = [Path(p) for p in sorted(glob.glob(word, recursive=True)) if Path(p).is_file()]
         if not matches:
             raise DataError(f"{word}: no file matches")
-        yield from ((p, p.parent, True) for p in matches)
+        yield from ((p, p.parent, not is_own_output(p)) for p in matches)
     else:
         raise DataError(f"{path}: no such file or folder")
 
