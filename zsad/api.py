@@ -7,10 +7,12 @@ parameters of :func:`bench` and :func:`train` are the fields of
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zsad.errors import nearest
 from zsad.runner.options import BenchOptions, TrainOptions, takes
 
 if TYPE_CHECKING:
@@ -101,10 +103,11 @@ def predict(
     threshold: float | None = None,
     image_threshold: float | None = None,
     scale: tuple[float, float] | None = None,
-    references: Sequence[str | Path] = (),
+    references: str | Path | Sequence[str | Path] = (),
     explanations: int = 5,
     listed: Sequence[str] = (),
     plugins: str | Path | None = None,
+    overrides: Mapping[str, Any] | Sequence[str] | None = None,
     **loading: Any,
 ) -> Iterator[Prediction]:
     """Score pictures that have no labels, one after the other.
@@ -112,6 +115,8 @@ def predict(
     ``pictures``: files, folders, wildcards (one, or several); ``listed``: further ones of a list.
     ``calibrate``: a few normal pictures, or the ``calibration.json`` that an earlier run left in
     its ``out``; ``false_alarms``: the highest share of them that is wished for (0.05).
+    ``references``: normal pictures of the same thing, as files, folders or wildcards, for a method
+    that compares with them; their number sets its shots, unless ``overrides`` do.
     ``threshold`` and ``image_threshold`` set the thresholds by hand.  With ``out`` the map, heat
     map, mask and description of every picture are written there.  ``loading``: further keywords
     of :func:`load_method`.  What a prediction holds: :class:`zsad.inference.prediction.Prediction`;
@@ -120,6 +125,13 @@ def predict(
     """
     from zsad.inference.run import predict as run
 
+    if unknown := sorted(loading.keys() - inspect.signature(load_method).parameters):
+        known = {
+            **inspect.signature(predict).parameters,
+            **inspect.signature(load_method).parameters,
+        }
+        hint = nearest(unknown[0], known)
+        raise TypeError(f"predict() got an unexpected keyword argument '{unknown[0]}'{hint}")
     return run(
         method,
         pictures,
@@ -134,5 +146,6 @@ def predict(
         explanations=explanations,
         listed=listed,
         plugins=plugins,
-        load=lambda: load_method(method, **loading),
+        overrides=overrides,
+        load=lambda values: load_method(method, overrides=values, **loading),
     )
