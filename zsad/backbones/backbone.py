@@ -21,6 +21,7 @@ from zsad.backbones.specs import spec as find_spec
 from zsad.backbones.tensor_files import naming
 from zsad.backbones.text import TextEncoder
 from zsad.backbones.torchscript import is_archive
+from zsad.config import BackboneSettings
 from zsad.errors import RequestError, WeightsError
 from zsad.types import BackboneInfo, EncoderVariant, FeatureRequest, ImageFeatures
 
@@ -159,6 +160,22 @@ def load(
     model.to("cpu" if str(where) == "auto" else where)
     return Backbone(
         model, info, vocab=int(config["text_cfg"].get("vocab_size", 49408)), compile=compile
+    )
+
+
+def load_chosen(
+    chosen: BackboneSettings, device: str | torch.device = "cpu", offline: bool = False
+) -> Backbone:
+    """Load the backbone that the settings ``backbone.*`` name; see :func:`load`."""
+    return load(
+        chosen.name,
+        weights=chosen.weights,
+        image_size=chosen.image_size,
+        precision=chosen.precision,
+        device=str(device),
+        offline=offline,
+        compile=chosen.compile,
+        activation=chosen.activation,
     )
 
 

@@ -81,7 +81,15 @@ def add(verbs: Any) -> None:
     parser.add_argument("--checkpoint", metavar="FILE", help="trained state, ours or official")
     parser.add_argument("--preset", metavar="NAME", help="see `zsad show METHOD`")
     parser.add_argument(
-        "--reference", action="append", default=[], metavar="PATH", help="normal picture (few-shot)"
+        "--image-size", type=int, metavar="N", help="pixels of the model's input (backbone's own)"
+    )
+    parser.add_argument("--precision", default="fp32", metavar="NAME", help="fp32, bf16 or fp16")
+    parser.add_argument(
+        "--reference",
+        action="append",
+        default=[],
+        metavar="PATH",
+        help="normal picture, or a folder of them, to compare with (few-shot); may be repeated",
     )
     parser.add_argument(
         "--scale",
@@ -124,6 +132,8 @@ def run(args: argparse.Namespace) -> int:
             plugins=args.plugins,
             backbone=args.backbone,
             weights=args.weights,
+            image_size=args.image_size,
+            precision=args.precision,
             checkpoint=args.checkpoint,
             preset=args.preset,
             device=args.device,

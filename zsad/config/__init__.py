@@ -409,6 +409,10 @@ class RunSettings:
     deterministic: bool = True
     feature_cache_gb: float = 4.0  # host memory for frozen features in training
 
+    def __post_init__(self) -> None:
+        if self.batch_size < 0:
+            raise ValueError(f"batch_size={self.batch_size} must be 0 (chosen) or above")
+
 
 @dataclasses.dataclass(frozen=True)
 class RaySettings:

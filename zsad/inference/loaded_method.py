@@ -35,7 +35,8 @@ from zsad.types import Category, ImageFeatures, ScoreContext, TrainBatch
 class LoadedMethod:
     """A method with its backbone.  Not thread-safe.
 
-    ``report`` holds what importing an official checkpoint had to say.
+    ``report`` holds what importing an official checkpoint had to say; ``batch_size``: pictures
+    that are scored together, 0: chosen.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class LoadedMethod:
         device: torch.device,
         image_size: int = 0,
         report: Sequence[str] = (),
+        batch_size: int = 0,
     ) -> None:
         self.method = method.to(device)
         self.backbone = backbone
@@ -55,6 +57,7 @@ class LoadedMethod:
         self.request = self.scorer.request
         self.image_size = self.scorer.image_size
         self.pictures = Pictures(self.scorer)
+        self.batch_size = batch_size or BATCH
 
     # ------------------------------------------------------------------------ prediction
     def predict(
@@ -124,7 +127,7 @@ class LoadedMethod:
             ignore,
         )
         # One by one, where an image is scored with what the one before it left.
-        read = read_ahead(images, keep_errors, 1 if self.method.carries else BATCH)
+        read = read_ahead(images, keep_errors, 1 if self.method.carries else self.batch_size)
         if self.method.transductive:
             yield from self._together(read, run)
             return

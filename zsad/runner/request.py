@@ -13,13 +13,11 @@ from zsad import config as cfg
 from zsad import registry
 from zsad.config import Settings
 from zsad.config.method_config import MethodConfig
+from zsad.config.sections import COMMAND_LINE, SECTIONS, resolve_settings
 from zsad.errors import RequestError, nearest
 from zsad.protocols import Protocol, load_protocol
 from zsad.registry import MethodEntry
 from zsad.runner.options import BenchOptions, Names, RunOptions, takes
-
-SECTIONS = ("backbone", "data", "metrics", "run", "ray")
-DEFAULT_BACKBONE = "vit-l-14-336"
 
 
 @dataclass(frozen=True)
@@ -150,12 +148,6 @@ def parse_limit(value: int | str | None) -> int:
     return limit
 
 
-def resolve_settings(layers: Sequence[cfg.Layer]) -> cfg.Resolved[Settings]:
-    """Build :class:`Settings` from the section layers; each is checked under its own origin."""
-    chosen = [(o, {k: v for k, v in values.items() if k in SECTIONS}) for o, values in layers]
-    return cfg.resolve(Settings, chosen)
-
-
 def split_layers(
     layers: Sequence[tuple[str, Mapping[str, Any]]], chosen: Sequence[str]
 ) -> dict[str, list[tuple[str, Mapping[str, Any]]]]:
@@ -188,9 +180,6 @@ def split_layers(
                     f"'{key}.{next(iter(value), '')}' is set but method {key} is not in --methods"
                 )
     return out
-
-
-COMMAND_LINE = "the command line"
 
 
 def make_column(
