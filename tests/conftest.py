@@ -58,6 +58,24 @@ def golden() -> Callable[[str], tuple[dict[str, np.ndarray], dict[str, Any]]]:
     return load
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_fixture_setup(
+    fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest
+) -> Iterator[None]:
+    """What a fixture of wider scope registers is not known to the modules after the first one.
+
+    Such a fixture is set up before the two fixtures below, which would therefore take what it
+    registers for what was known before: for the rest of the session, as another module's name.
+    """
+    from zsad import registry
+    from zsad.data import catalog
+
+    if fixturedef.scope in ("session", "package"):
+        with catalog.own_forgotten(), registry.plugins_forgotten():
+            return (yield)
+    return (yield)
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _own_datasets_of_other_modules_are_forgotten() -> Iterator[None]:
     """Definitions are known by name in a process; test modules use the same short names."""

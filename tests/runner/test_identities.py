@@ -125,16 +125,16 @@ class LaterData(DataSettings):
 
 @dataclasses.dataclass(frozen=True)
 class LaterMetrics(MetricSettings):
-    aupimo: bool = cfg.added(False)
+    smoothing: float = cfg.added(0.0)
 
 
-def later(settings: Settings, *, names: str = "spoken", aupimo: bool = False) -> Settings:
+def later(settings: Settings, *, names: str = "spoken", smoothing: float = 0.0) -> Settings:
     """Settings as a later version has them: one more key of the data and one of the metrics."""
     data, metrics = cfg.to_dict(settings.data), cfg.to_dict(settings.metrics)
     return dataclasses.replace(
         settings,
         data=LaterData(**data, names=names),
-        metrics=LaterMetrics(**metrics, aupimo=aupimo),
+        metrics=LaterMetrics(**metrics, smoothing=smoothing),
     )
 
 
@@ -150,6 +150,6 @@ def test_a_later_setting_counts_only_where_it_is_set(tmp_path: Path) -> None:
     named = with_settings(names="released")
     assert all_differ(identities.fingerprints(named), cells_of(name))
     assert identities.identity(named) != RECORDED[name]["training"]
-    measured = with_settings(aupimo=True)
+    measured = with_settings(smoothing=0.5)
     assert all_differ(identities.fingerprints(measured), cells_of(name))
     assert identities.identity(measured) == RECORDED[name]["training"]  # nothing is trained by it
