@@ -15,10 +15,15 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may reach for a hub
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 
 from zsad import torchvision_compat
 
 torchvision_compat.ensure()  # tests may import torchmetrics or lightning before zsad
+
+# How fast examples are drawn says how busy the machine is, not whether a property holds.
+settings.register_profile("zsad", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("zsad")
 
 ROOT = Path(__file__).resolve().parent.parent
 PARITY = ROOT / "tests" / "parity"

@@ -17,7 +17,7 @@ import zsad
 from zsad.cli import options as flags
 from zsad.cli.main import build_parser, parse
 from zsad.errors import RequestError
-from zsad.runner import launch
+from zsad.runner import manifest
 from zsad.runner.options import (
     VERBS,
     BenchOptions,
@@ -182,8 +182,8 @@ def test_one_more_option_is_one_edit(tmp_path: Path) -> None:
     request = call(**given)
     assert request.options.colour == "red"
     info = BackboneInfo(**_some(BackboneInfo))
-    finished = launch.Finished(Plan(request, "w", True), info, {}, {}, {})
-    assert launch.manifest(finished)["request"]["colour"] == "red"
+    finished = manifest.Finished(Plan(request, "w", True), info, {}, {}, {})
+    assert manifest.manifest(finished)["request"]["colour"] == "red"
 
 
 def _some(kind: type[Any]) -> dict[str, Any]:
