@@ -257,9 +257,10 @@ class LoadedMethod:
         masks = torch.as_tensor(masks, dtype=torch.float32).to(self.device)
         masks = masks[:, None] if masks.ndim == 3 else masks
         targets = TrainBatch(masks, torch.as_tensor(labels).long().to(self.device))
-        context = ScoreContext(
+        # Without text, as in training: the method encodes its prompts at every step.
+        context: ScoreContext[Any] = ScoreContext(
             _categories(class_names, len(images)),
-            self.scorer.text,
+            {},
             text_encoder=self.backbone.text_encoder(self.request.variant),
             image_encoder=self.backbone.image_encoder(self.request.variant),
             uids=[str(i) for i in range(len(images))],
