@@ -103,6 +103,7 @@ def test_the_installed_wheel_lists_and_shows(installed: Path, tmp_path: Path) ->
     )
 
 
+@pytest.mark.slow
 def test_the_installed_wheel_imports_every_method(installed: Path, tmp_path: Path) -> None:
     code = (
         "from zsad import registry\nfor e in registry.methods().values(): e.load(); print(e.name)"
