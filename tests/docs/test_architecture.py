@@ -47,6 +47,15 @@ def test_paths_of_the_architecture_page_exist() -> None:
         assert any((top / path).exists() for top in (ROOT, ROOT / "zsad")), path
 
 
+def test_the_new_names_of_the_changelog_exist() -> None:
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    moved = text.partition("### Moved")[2].partition("\n## ")[0]
+    new = [line.split(" | ")[-1] for line in moved.splitlines() if line.startswith("| ")]
+    assert len(new) > 50
+    for dotted in re.findall(r"(?<![\w./-])zsad(?:\.\w+)+", "\n".join(new)):
+        assert found(dotted.split(".")), dotted
+
+
 def found(parts: list[str]) -> bool:
     """Whether a dotted name is a package, a module, a name in one, or a member of that."""
     beside = len(parts) > 1 and parts[1] in ("methods", "benchmarks", "prompts_cache")
