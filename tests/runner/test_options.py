@@ -103,6 +103,18 @@ def test_a_misspelt_keyword_is_a_type_error_with_the_nearest() -> None:
         ({"limit": 0}, "--limit 0: give at least 1"),
         ({"seeds": "0,0"}, "--seeds 0,0: give distinct"),
         ({"plugins": "absent"}, "--plugins absent: no such folder"),
+        (
+            {"backbone": "zsad-tiny", "overrides": ["backbone.name=vit-l-14-336"]},
+            "--backbone zsad-tiny and backbone.name=vit-l-14-336 set the same thing; give one",
+        ),
+        (
+            {"weights": "a.pt", "overrides": {"backbone": {"weights": None}}},
+            "--weights a.pt and backbone.weights=None set the same thing; give one of them",
+        ),
+        (
+            {"launcher": "ray", "ray_address": "auto", "overrides": ["ray.address=other"]},
+            "--ray-address auto and ray.address=other set the same thing; give one of them",
+        ),
     ],
 )
 def test_a_wrong_value_is_refused_before_anything_runs(
