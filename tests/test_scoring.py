@@ -19,7 +19,8 @@ from zsad.backbones import Backbone
 from zsad.backbones.batch_size import Portions
 from zsad.errors import CellError
 from zsad.grounding import file as box_file
-from zsad.inference.loaded_method import LoadedMethod, category_of
+from zsad.inference.loaded_method import LoadedMethod
+from zsad.inference.request import category_of
 from zsad.method import Method, new_method
 from zsad.scoring import Means, Scorer, encode
 from zsad.types import BuiltMaps, ImageFeatures, ScoreContext, Scored, Scores

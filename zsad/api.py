@@ -59,13 +59,16 @@ def load_method(
     offline: bool = False,
     untrained: bool = False,
     seed: int = 0,
+    activation: str = "auto",
 ) -> LoadedMethod:
     """Load one method on one backbone.
 
     ``checkpoint``: a trained state, ours or an official one as released (which forces
     ``preset="released"`` unless another is given; sizes that it implies win over the config).
     ``backbone="file"`` with ``weights=FILE`` builds the architecture that a CLIP state dict in
-    OpenAI's naming implies.  ``overrides``: config keys of the method, nested or dotted.
+    OpenAI's naming implies; ``activation="gelu"`` where its weights were trained with that one and
+    not with QuickGELU (a LAION model, say).  ``overrides``: config keys of the method, nested or
+    dotted.
     A trained method without a checkpoint raises :class:`WeightsError` unless ``untrained``.
     """
     from zsad.inference.run import load_method as run
@@ -83,6 +86,7 @@ def load_method(
         offline=offline,
         untrained=untrained,
         seed=seed,
+        activation=activation,
     )
 
 

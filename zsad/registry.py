@@ -39,7 +39,8 @@ class MethodEntry:
 
     These fields are the keys of that file (``key``: where the name differs).  ``revision``: raised
     by whoever changes what the method computes under equal settings; above 1 it enters the
-    fingerprint of cells and the identity of trained states.
+    fingerprint of cells and the identity of trained states.  ``preset_titles``: what tables call a
+    preset, where its name says too little.
     """
 
     name: str
@@ -57,6 +58,7 @@ class MethodEntry:
     backbones: tuple[str, ...] = ()  # empty: any
     notes: tuple[str, ...] = field(default=())
     revision: int = 1
+    preset_titles: Mapping[str, str] = field(default_factory=dict)
     prompt_kind: str = ""  # "module:object", torch-free; see zsad.prompt_bank.kinds
 
     def __post_init__(self) -> None:

@@ -242,7 +242,7 @@ def test_methods_that_compare_pictures_see_all_of_them(
     assert [bool(line.get("error")) for line in lines].count(True) == 1
     whole = [line["path"] for line in lines if "error" not in line]
     method = loaded(weights, "musc")
-    tensor = torch.stack([method._preprocess(Image.open(p).convert("RGB")) for p in whole])
+    tensor = torch.stack([method.pictures.preprocess(Image.open(p).convert("RGB")) for p in whole])
     at_once = method.predict_tensor(tensor, "metal nut")
     for line, expected in zip((x for x in lines if "error" not in x), at_once, strict=True):
         assert line["image_score"] == pytest.approx(expected.image_score, abs=1e-5)

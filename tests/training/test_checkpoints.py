@@ -50,6 +50,20 @@ def test_sizes_of_the_checkpoint_win_other_keys_do_not(backbone: Backbone, tmp_p
     ]
 
 
+def test_a_preset_that_is_gone_leaves_its_values(backbone: Backbone, tmp_path: Path) -> None:
+    """``aprilgan.preset=paper`` was ``fuse: sum``."""
+    entry, path = registry.method("aprilgan"), tmp_path / "a.safetensors"
+    method = new_method(entry, entry.resolve(("test", {"fuse": "sum"})), backbone.info, 1)
+    meta = checkpoints.describe(method)
+    old = {
+        k: v for k, v in meta.config.items() if k not in ("encoder", "names", "shots", "stretch")
+    }
+    checkpoints.save(path, method.trained_state(), replace(meta, config={**old, "preset": "paper"}))
+    loaded, notes = checkpoints.load_into(entry, path, backbone.info)
+    assert (loaded.config.preset, loaded.config.fuse, loaded.config.shots) == ("default", "sum", 0)
+    assert notes == ["its preset 'paper' is no longer there; its values are kept"]
+
+
 def test_another_backbone_is_refused(backbone: Backbone, tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     saved(backbone, path)

@@ -364,6 +364,8 @@ class BackboneSettings:
     image_size: int = 0  # pixels; 0: the backbone's default
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     compile: bool = False
+    # of the weights of backbone `file`; auto: quick_gelu, as OpenAI's
+    activation: Literal["auto", "quick_gelu", "gelu"] = added("auto")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -374,6 +376,9 @@ class DataSettings:
     workers: int = 1  # decoding threads
     train_part: Literal["test", "all"] = "test"  # the part of the auxiliary set that is trained on
     variants: dict[str, str] = dataclasses.field(default_factory=dict)  # dataset -> variant name
+    # What all prompts call a category: "metal nut", or as released scripts, by its folder; a
+    # method's own `names` (of its preset) is the stronger
+    names: Literal["spoken", "released"] = added("spoken")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,7 +19,7 @@ from PIL import Image
 from zsad.data.images import endings, is_picture, read_image
 from zsad.errors import DataError, RequestError
 from zsad.inference.prediction import Prediction
-from zsad.types import ImageFeatures
+from zsad.types import Category, ImageFeatures
 
 log = logging.getLogger(__name__)
 
@@ -135,18 +135,25 @@ class PictureBatch:
 
     def singles(self) -> list[PictureBatch]:
         """Batches of one picture each; errors stay with this one."""
-        return [
-            replace(
-                self,
-                rows=[self.rows[i]],
-                paths=[self.paths[i]],
-                pictures=[self.pictures[i]],
-                sizes=[self.sizes[i]],
-                errors={},
-                features=None,
-            )
-            for i in range(len(self.rows))
-        ]
+        return [replace(self._part([i]), features=None) for i in range(len(self.rows))]
+
+    def parts(self, categories: Sequence[Category]) -> list[PictureBatch]:
+        """Batches of one category each, of ``categories`` by row; errors stay with this one."""
+        places: dict[str, list[int]] = {}
+        for i, row in enumerate(self.rows):
+            places.setdefault(categories[row].key, []).append(i)
+        return [self._part(chosen) for chosen in places.values()]
+
+    def _part(self, places: list[int]) -> PictureBatch:
+        return replace(
+            self,
+            rows=[self.rows[i] for i in places],
+            paths=[self.paths[i] for i in places],
+            pictures=[self.pictures[i] for i in places] if self.pictures else [],
+            sizes=[self.sizes[i] for i in places],
+            errors={},
+            features=None if self.features is None else self.features.select(places),
+        )
 
 
 def read_ahead(

@@ -33,6 +33,8 @@ class Prediction:
     """``image_score``: anomaly score; ``anomaly_map``: float32 array [H, W].
 
     ``files``: what was written, by kind.  ``error``: why there is no score (NaN) and no map (None).
+    ``info``: figures about the picture by name, such as "raw_score", the image score before the
+    method stretched it over the pictures of its category.
     """
 
     image_score: float
@@ -42,6 +44,7 @@ class Prediction:
     thresholds: Thresholds | None = None
     files: dict[str, str] = field(default_factory=dict)
     error: str = ""
+    info: dict[str, float] = field(default_factory=dict)
 
     @property
     def anomalous(self) -> bool | None:

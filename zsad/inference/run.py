@@ -36,6 +36,7 @@ def load_method(
     offline: bool,
     untrained: bool,
     seed: int,
+    activation: str,
 ) -> LoadedMethod:
     """Load one method on one backbone; see :func:`zsad.api.load_method`."""
     from zsad import backbones
@@ -53,6 +54,7 @@ def load_method(
         precision=precision,
         device=str(place),
         offline=offline,
+        activation=activation,
     )
     layers: list[tuple[str, Mapping[str, Any]]] = []
     if preset:

@@ -54,6 +54,7 @@ def load_backbone(request: Request, device: torch.device) -> Backbone:
         device=str(device),
         offline=request.offline,
         compile=chosen.compile,
+        activation=chosen.activation,
     )
 
 

@@ -149,6 +149,7 @@ def build_plan(request: Request, store: ResultStore, weights_id: str, demo: bool
             variant = request.settings.data.variants.get(name)
             index = load_index(name, request.data_root, variant=variant)
             index = provenance.checked(request.results, index)
+            index = index.calling(request.settings.data.names)
             samples = splits.evaluated(index, request.limit)
         except ZsadError as error:
             plan.unplanned[name] = error
@@ -200,7 +201,7 @@ def auxiliary_samples(request: Request, name: str) -> AuxiliaryData:
     all: a quick look stays quick, and its records say so.
     """
     index = load_index(name, request.data_root, variant=request.settings.data.variants.get(name))
-    index = provenance.checked(request.results, index)
+    index = provenance.checked(request.results, index).calling(request.settings.data.names)
     part = request.settings.data.train_part
     chosen = splits.auxiliary(index, part, request.limit, QUICK_TRAINING * request.limit)
     if not chosen:

@@ -103,10 +103,11 @@ class Recorder:
             "method": entry.name,
             "group": entry.group,
             "trained": entry.trained,
-            "transductive": entry.transductive,
+            "transductive": entry.transductive or head.method.transductive,
             "untrained": entry.trained and self.request.untrained,
             "trained_on": head.trained_on,
             "preset": head.column.config.preset,
+            "preset_title": entry.preset_titles.get(head.column.config.preset, ""),
             "revision": entry.revision,
             # What the fingerprint covers: a later key at its default is left out here as well, or
             # tables would part what was stored before and after the key came.

@@ -184,7 +184,7 @@ def _column(record: CellRecord) -> MatrixColumn:
     title = str(info.get("title") or record.method)
     preset = str(info.get("preset") or "default")
     if preset != "default":
-        title += f" ({preset})"
+        title += f" ({info.get('preset_title') or preset})"
     if shots := int(info.get("shots") or 0):
         title += f", {shots}-shot"
     markers = "†" * bool(info.get("untrained")) + "‡" * bool(info.get("transductive"))

@@ -259,7 +259,12 @@ class PhaseData(lightning.LightningDataModule):
             for s in self.order(epoch)
             if s.uid not in known
         }
-        self.images.prepare(self.run.samples, self.company, [extra[u] for u in sorted(extra)])
+        self.images.prepare(
+            self.run.samples,
+            self.company,
+            [extra[u] for u in sorted(extra)],
+            needs_masks=self.run.method.needs_masks,
+        )
         self.state.group = self.images.group
 
     def train_dataloader(self) -> EpochBatches:
