@@ -75,9 +75,24 @@ class MethodEntry:
         """
         what = f"schema of method '{self.name}'"
         try:
-            return check_schema(load_object(self.schema, what), self.defaults)
+            schema = check_schema(load_object(self.schema, what), self.defaults)
+            self._check_prompt_kind(schema.prompt_kind)
+            return schema
         except (TypeError, ValueError, NameError) as error:  # refused by the base, or not a schema
             raise RequestError(f"{self.origin}: {what}, {self.schema}, {error}") from None
+
+    def _check_prompt_kind(self, read: str) -> None:
+        """Raise ``ValueError`` unless the texts that the config says it ``read``-s, which enter
+        identities, are of the kind that ``config.yaml`` makes known."""
+        brought = ""
+        if self.prompt_kind:
+            kind = load_object(self.prompt_kind, f"prompt kind of method '{self.name}'")
+            brought = str(getattr(kind, "name", ""))
+        if read != brought:
+            raise ValueError(
+                f"has prompt_kind '{read}', and config.yaml names a prompt_kind '{brought}' "
+                f"({self.prompt_kind or 'no key prompt_kind'}); give both the same kind, or neither"
+            )
 
     def resolve(self, *layers: cfg.Layer) -> MethodConfig:
         """Return the checked config dataclass.  ``layers``: (origin, values), later ones win.

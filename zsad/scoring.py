@@ -7,10 +7,10 @@ what a caller does with a :class:`Scored` (metrics, examples, records) it does e
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import torch
 from torch import Tensor
@@ -33,9 +33,23 @@ from zsad.types import (
 )
 
 if TYPE_CHECKING:
+    from typing import Unpack
+
     from PIL.Image import Image
 
 Stage = Callable[[str], AbstractContextManager[None]]
+
+
+class ContextFields(TypedDict, total=False):
+    """The fields of :class:`ScoreContext` that a caller of :meth:`Scorer.context` may give."""
+
+    references: Mapping[str, ImageFeatures]
+    population: ImageFeatures | None
+    population_uids: Sequence[str]
+    boxes: Sequence[Boxes | None] | None
+    uids: Sequence[str]
+    carry: Mapping[str, Any]
+    views: Sequence[ImageFeatures]
 
 
 def encode(
@@ -153,9 +167,15 @@ class Scorer:
             found.append(parts[0] if len(parts) == 1 else ImageFeatures.concat(parts))
         return found
 
-    def context(self, categories: Sequence[Category], **rest: Any) -> ScoreContext[Any]:
+    def context(
+        self, categories: Sequence[Category], **rest: Unpack[ContextFields]
+    ) -> ScoreContext[Any]:
         """What the method may look at for images of ``categories``, which are prepared if need
-        be.  ``rest``: further fields of :class:`ScoreContext`."""
+        be.  ``rest``: further fields of :class:`ScoreContext`.
+
+        Training makes its own contexts: there a method encodes its prompts at every step, with
+        gradients, and gets no prepared text.
+        """
         self.prepare(categories)
         variant = self.request.variant
         return ScoreContext(

@@ -299,9 +299,10 @@ class LoadedMethod:
             )
         images = torch.as_tensor(images, dtype=torch.float32).to(self.device)
         targets = self._targets(images, masks, torch.as_tensor(labels).long().to(self.device))
-        context = ScoreContext(
+        # Without text, as in training: the method encodes its prompts at every step.
+        context: ScoreContext[Any] = ScoreContext(
             categories_of(class_names, len(images)),
-            self.scorer.text,
+            {},
             text_encoder=self.backbone.text_encoder(self.request.variant),
             image_encoder=self.backbone.image_encoder(self.request.variant),
             uids=[str(i) for i in range(len(images))],

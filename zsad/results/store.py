@@ -52,7 +52,7 @@ class StoredCell(NamedTuple):
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a cell has no record.  ``kind``: the class name of the error."""
+    """Why the last attempt at a cell left no record.  ``kind``: the class name of the error."""
 
     method: str
     dataset: str
@@ -89,6 +89,11 @@ class ResultStore:
         if found is None:
             raise DataError(f"{self._path(key)}: no record with fingerprint {key.fingerprint}")
         return found.record
+
+    def written(self, key: CellKey) -> float | None:
+        """When the record of :meth:`get` was stored, in seconds since 1970; None without one."""
+        found = self._find(key)
+        return None if found is None else found.written
 
     def put(
         self,

@@ -43,12 +43,12 @@ def bench(options: BenchOptions) -> dict[str, Any]:
             finished = driver.run(request, store, progress=progress)
         else:
             finished = _run_here(request, store, progress)
-    keys = (key for key, _ in finished.plan.cells())
-    result = document(keys, finished.plan.unplanned, store, finished.counters, finished.seconds)
+    plan, cells = finished.plan, finished.plan.results(store)
+    result = document(cells, plan.unplanned, store, finished.counters, finished.seconds)
     if request.protocol.ablation and not request.untrained:
         result["failed"] += _without_effect(finished, store)
-    result["accounts"] = {name: a.document() for name, a in finished.plan.accounts().items()}
-    result["missing"] = finished.plan.missing()
+    result["accounts"] = {name: a.document() for name, a in plan.accounts().items()}
+    result["missing"] = plan.missing()
     try:
         store.write_manifest(manifest(finished))
     except CellError as error:  # the cells are stored; that their origin is not must be said

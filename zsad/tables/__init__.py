@@ -11,10 +11,11 @@ from zsad.errors import shown
 from zsad.io import atomic_write_text
 from zsad.metrics import spec
 from zsad.results.store import ResultStore
+from zsad.tables.ablation import ablation_pages
 from zsad.tables.by_dataset import dataset_page, overview
 from zsad.tables.by_defect import defect_page
 from zsad.tables.comparison import comparison, elsewhere, published_only
-from zsad.tables.few_shot import ablation_pages, few_shot_page
+from zsad.tables.few_shot import few_shot_page
 from zsad.tables.formats import FORMATS, markdown
 from zsad.tables.model import Page
 from zsad.tables.results_matrix import Board, DatasetRow, boards, parted
