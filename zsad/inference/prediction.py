@@ -33,8 +33,8 @@ class Prediction:
     """``image_score``: anomaly score; ``anomaly_map``: float32 array [H, W].
 
     ``files``: what was written, by kind.  ``error``: why there is no score (NaN) and no map (None).
-    ``info``: figures about the picture by name; ``raw_score``: the image score before the method
-    stretched it over the pictures of its category.
+    ``info``: figures about the picture by name; under "raw_score" the image score before the
+    method stretched it over the pictures of its category.
     """
 
     image_score: float
