@@ -4,8 +4,7 @@ Letters in shapes, here and in every docstring: B batch, C categories, K layers,
 L patch tokens (= h*w), S sequence positions, h x w patch grid, H x W pixels, D visual width,
 E joint embedding width, W text width.  Pairs are always ordered (normal, anomalous).
 
-This module imports torch for type checkers only: planning a run must not need it.
-"""
+Torch is imported for type checkers only: planning a run must not need it."""
 
 from __future__ import annotations
 

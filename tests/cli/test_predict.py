@@ -494,7 +494,7 @@ def test_settings_of_the_backbone_work_as_in_bench(
     predict: Predict, place: Path, weights: Path
 ) -> None:
     small = loaded(weights, image_size=28).predict("photos/0.png", "metal nut")[0].image_score
-    for words in (["backbone.image_size=28"], ["--image-size", "28"], ["clip.preset=default",
+    for words in (["backbone.image_size=28"], ["--image-size", "28"], ["maskclip.preset=default",
                   "backbone.image_size=28", "run.batch_size=1"]):  # fmt: skip
         assert predict("photos/0.png", *words)[0]["image_score"] == small
     coarse = loaded(weights, precision="bf16").predict("photos/0.png", "metal nut")[0].image_score

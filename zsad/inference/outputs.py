@@ -91,6 +91,15 @@ def record(found: Prediction) -> dict[str, Any]:
     return said
 
 
+def make_folder(out: Path | str) -> None:
+    """Make the output folder, before anything is scored.  Raises :class:`RequestError`."""
+    try:
+        Path(out).mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise RequestError(f"--out {out}: cannot be written ({reason}); name another") from None
+
+
 class Writer:
     """Writes the files of one run below ``out``; the table of all when it is left.
 

@@ -135,6 +135,8 @@ def predict(
     if hidden:
         _tell_unmasked(hidden, [*found, *good])
     near = references_of(references)
+    if out is not None:
+        outputs.make_folder(out)
     loaded = load(with_shots(method, overrides, len(near)))
     made_by = provenance.made_by(loaded, class_name)
     limits = None
