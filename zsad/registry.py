@@ -37,7 +37,9 @@ _PLUGIN_DIRS: list[Path] = []
 class MethodEntry:
     """A method as its ``config.yaml`` describes it; the class is imported on demand.
 
-    These fields are the keys of that file (``key``: where the name differs).  ``revision``: raised
+    These fields are the keys of that file (``key``: where the name differs).  ``differs``: in what
+    it is always another method than the one whose figures papers print; no figure of it is then
+    called equal to a printed one.  ``revision``: raised
     by whoever changes what the method computes under equal settings; above 1 it enters the
     fingerprint of cells and the identity of trained states.  ``masks``: false where the maps do not
     show where a defect is, so that ``zsad predict`` marks no pixels (``docs/own-photos.md`` has the
@@ -58,6 +60,7 @@ class MethodEntry:
     transductive: bool = False
     backbones: tuple[str, ...] = ()  # empty: any
     notes: tuple[str, ...] = field(default=())
+    differs: tuple[str, ...] = field(default=())
     revision: int = 1
     masks: bool = True
     preset_titles: Mapping[str, str] = field(default_factory=dict)
