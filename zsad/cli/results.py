@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zsad.cli import options
-from zsad.cli.output import print_json, print_table
+from zsad.cli.output import print_json, print_table, say
 from zsad.errors import RequestError
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def _list(store: ResultStore, found: Sequence[Holding], as_json: bool) -> int:
     print_table([*heads, "set aside", "written"], rows, right=range(4, 9))
     _print_failures(failures)
     for path in store.broken():
-        print(f"Broken: {path}")
+        say(f"Broken: {path}")
     return 0
 
 
@@ -104,11 +104,11 @@ def _show(store: ResultStore, ids: Sequence[str], as_json: bool) -> int:
         return 0
     for holding in picked:
         about = holding.describe()
-        print(f"{holding.title} on {holding.dataset}, backbone {holding.backbone}")
+        say(f"{holding.title} on {holding.dataset}, backbone {holding.backbone}")
         for key in ("overrides", "settings"):
             words = ", ".join(f"{k}: {v}" for k, v in about[key].items())
-            print(f"  {key}: {words or 'none'}")
-        print(f"  files: {about['files'] or 'unknown'}, variant {about['variant'] or 'none'}")
+            say(f"  {key}: {words or 'none'}")
+        say(f"  files: {about['files'] or 'unknown'}, variant {about['variant'] or 'none'}")
         rows = [
             [c["category"], c["seed"], c["normal"], c["anomalous"], c["set aside"], c["file"]]
             for c in _cells(store, holding)
@@ -145,17 +145,17 @@ def _remove(store: ResultStore, ids: Sequence[str], as_json: bool) -> int:
         print_json({"removed": removed, "failures": len(failures)})
         return 0
     for holding in picked:
-        print(f"Removed {removed[holding.name]} records of {holding.title} on {holding.dataset}")
+        say(f"Removed {removed[holding.name]} records of {holding.title} on {holding.dataset}")
     if FAILURES in ids:
-        print(f"Forgot {len(failures)} cells without a result")
+        say(f"Forgot {len(failures)} cells without a result")
     return 0
 
 
 def _print_failures(failures: Sequence[Failure]) -> None:
     if failures:
-        print(f"Cells without a result: {len(failures)} (`zsad results remove {FAILURES}`)")
+        say(f"Cells without a result: {len(failures)} (`zsad results remove {FAILURES}`)")
     for f in failures:
-        print(f"  {f.method} on {f.dataset}/{f.category}, seed {f.seed}: {f.error}")
+        say(f"  {f.method} on {f.dataset}/{f.category}, seed {f.seed}: {f.error}")
 
 
 def _when(seconds: float) -> str:

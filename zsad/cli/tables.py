@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 from zsad.cli import options
+from zsad.cli.output import say, say_document
 from zsad.errors import unknown
 
 
@@ -54,6 +55,6 @@ def run(args: argparse.Namespace) -> int:
         "significance": args.significance,
     }
     written = tables.write(folder, formats, **extras)
-    print(tables.render(folder, **extras))
-    print(f"{len(written)} files in {folder / 'tables'}")
+    say_document(tables.render(folder, **extras))
+    say(f"{len(written)} files in {folder / 'tables'}")
     return 0

@@ -12,7 +12,7 @@ from zsad.results.store import ResultStore
 
 
 def document(
-    cells: Iterable[CellKey],
+    cells: Iterable[tuple[CellKey, bool]],
     unplanned: Mapping[str, Exception],
     store: ResultStore,
     counters: Mapping[str, Any],
@@ -20,25 +20,28 @@ def document(
 ) -> dict[str, Any]:
     """Return the document that ``zsad bench --json`` prints.
 
-    ``cells``: those of the plan, in table order; ``unplanned``: datasets that could not be read,
-    with the error.  ``counters`` and ``seconds`` describe this run only; cells include those stored
-    earlier.
+    ``cells``: those of the plan, in table order, with whether the store holds the record that was
+    asked for (an older one is not, where a cell was to be computed again); ``unplanned``: datasets
+    that could not be read, with the error.  ``counters`` and ``seconds`` describe this run only;
+    cells include those stored earlier.
     """
     records: list[CellRecord] = []
     failed: list[dict[str, Any]] = []
-    failures = {(f.method, f.dataset, f.category, f.seed): f for f in store.failures()}
-    for key in cells:
+    failures = {
+        CellKey(f.method, f.dataset, f.category, f.seed, f.fingerprint): f.error
+        for f in store.failures()
+    }
+    for key, done in cells:
         name = {
             "method": key.method,
             "dataset": key.dataset,
             "category": key.category,
             "seed": key.seed,
         }
-        if store.has(key):
+        if done:
             records.append(store.get(key))
         else:
-            failure = failures.get((key.method, key.dataset, key.category, key.seed))
-            failed.append({"cell": name, "error": failure.error if failure else "was not run"})
+            failed.append({"cell": name, "error": failures.get(key, "was not run")})
     for dataset, error in unplanned.items():
         failed.append({"cell": {"dataset": dataset}, "error": str(error)})
     return {

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 
 from zsad.errors import CellError, DataError
-from zsad.io import atomic_write_bytes, file_lock
+from zsad.io import atomic_write_bytes, file_lock, parse_json
+from zsad.io.names import safe_name
 from zsad.results.records import CellKey
-from zsad.results.store import safe_name
 from zsad.types import Explanation
 
 SIDE = 224  # pixels of an example picture
@@ -100,7 +100,7 @@ def load(root: Path, key: CellKey) -> CellExamples | None:
         return None
     try:
         with np.load(path, allow_pickle=False) as archive:
-            head = json.loads(archive["meta"].tobytes().decode())
+            head = parse_json(archive["meta"].tobytes(), "meta")
             if head["fingerprint"] != key.fingerprint:
                 return None
             examples = [_read(archive, i, meta) for i, meta in enumerate(head["examples"])]

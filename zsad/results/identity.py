@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
@@ -37,6 +37,7 @@ class Configuration:
     plug-in that is not there), ``overrides`` holds every key.  ``boxes``: False where the method
     asks for boxes and had none.  ``settings``: what of the run changes figures or images, as
     (key, words); no words: as usual.  ``row_says``: its row's label stands for the preset.
+    ``preset_title``: how the method's ``config.yaml`` calls the preset, where it has words for it.
     """
 
     method: str
@@ -48,6 +49,7 @@ class Configuration:
     boxes: bool = True
     settings: Pairs = ()
     row_says: bool = False
+    preset_title: str = field(default="", compare=False)
 
     @property
     def same_method(self) -> tuple[Any, ...]:
@@ -87,6 +89,7 @@ def of_record(record: CellRecord) -> Configuration:
         not without_boxes(record),
         _settings(info, record.dataset),
         preset in [layer.get("preset") for layer in _row_layers(record.method, protocol)],
+        str(info.get("preset_title") or ""),
     )
 
 
@@ -192,7 +195,11 @@ def _heading(one: Configuration, parts: list[str], words: list[str]) -> Heading:
     rest = len(parts) - len(parts[:SHOWN])
     shown += [f"+{rest}"] if rest else []
     inside = f" [{', '.join(shown)}]" if shown else ""
-    preset = f" ({one.preset})" if one.preset != "default" and not one.row_says else ""
+    preset = (
+        f" ({one.preset_title or one.preset})"
+        if one.preset != "default" and not one.row_says
+        else ""
+    )
     shots = f", {one.shots}-shot" if one.shots else ""
     boxes = "" if one.boxes else f" ({NO_BOXES})"
     whole = [f"preset={one.preset}"] * bool(preset) + [NO_BOXES] * (not one.boxes)

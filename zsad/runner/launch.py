@@ -11,7 +11,7 @@ from zsad.results.document import document
 from zsad.results.effect import Place, without_effect
 from zsad.results.records import CellRecord
 from zsad.results.store import ResultStore
-from zsad.runner.logs import logged
+from zsad.runner.logs import logged, tell_accounts
 from zsad.runner.manifest import Finished, manifest
 from zsad.runner.options import BenchOptions
 from zsad.runner.plan import build_plan
@@ -43,10 +43,12 @@ def bench(options: BenchOptions) -> dict[str, Any]:
             finished = driver.run(request, store, progress=progress)
         else:
             finished = _run_here(request, store, progress)
-    keys = (key for key, _ in finished.plan.cells())
-    result = document(keys, finished.plan.unplanned, store, finished.counters, finished.seconds)
+    plan, cells = finished.plan, finished.plan.results(store)
+    result = document(cells, plan.unplanned, store, finished.counters, finished.seconds)
     if request.protocol.ablation and not request.untrained:
         result["failed"] += _without_effect(finished, store)
+    result["accounts"] = {name: a.document() for name, a in plan.accounts().items()}
+    result["missing"] = plan.missing()
     try:
         store.write_manifest(manifest(finished))
     except CellError as error:  # the cells are stored; that their origin is not must be said
@@ -107,6 +109,7 @@ def _run_here(request: Request, store: ResultStore, progress: bool) -> Finished:
         torch.use_deterministic_algorithms(True, warn_only=True)
     backbone = load_backbone(request, device)
     plan = build_plan(request, store, backbone.info.weights_sha256, backbone.info.demo)
+    tell_accounts(plan)
     with SweepProgress(plan, shown=progress) as bar:
         sweep = Sweep(plan, backbone, store, device, on_progress=bar.images, on_event=bar.event)
         sweep.run()

@@ -7,13 +7,15 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
+from zsad.errors import shown
 from zsad.io import atomic_write_text
 from zsad.metrics import spec
 from zsad.results.store import ResultStore
+from zsad.tables.ablation import ablation_pages
 from zsad.tables.by_dataset import dataset_page, overview
 from zsad.tables.by_defect import defect_page
 from zsad.tables.comparison import comparison, published_only
-from zsad.tables.few_shot import ablation_pages, few_shot_page
+from zsad.tables.few_shot import few_shot_page
 from zsad.tables.formats import FORMATS, markdown
 from zsad.tables.model import Page
 from zsad.tables.results_matrix import Board, DatasetRow, boards, parted
@@ -82,13 +84,14 @@ def render(
         if re.search(r"/(overview|few-shot|ablation-[^/]*)$", page.name):
             parts.append(markdown(page))
             continue
-        shown = tuple(t for t in page.tables if t.name.startswith(("ci", "significance")))
-        if shown:
+        chosen = tuple(t for t in page.tables if t.name.startswith(("ci", "significance")))
+        if chosen:
             kept = tuple(n for n in page.notes if n in (CI_NOTE, TEST_NOTE))
-            parts.append(markdown(replace(page, tables=shown, notes=kept)))
+            parts.append(markdown(replace(page, tables=chosen, notes=kept)))
     failures = store.failures()
     lines = [
-        f"- {f.method} on {f.dataset}/{f.category}, seed {f.seed}: {f.error}" for f in failures
+        shown(f"- {f.method} on {f.dataset}/{f.category}, seed {f.seed}: {f.error}")
+        for f in failures
     ]
     if len(lines) > MOST_FAILURES:
         lines[MOST_FAILURES:] = [f"- and {len(lines) - MOST_FAILURES} more"]

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 from typing import Any
 
+from zsad.io.names import safe_name
 from zsad.metrics import spec
 from zsad.results.aggregate import (
     NOT_COMPUTED,
@@ -16,7 +17,6 @@ from zsad.results.aggregate import (
     over_datasets,
     ranks,
 )
-from zsad.results.store import safe_name
 from zsad.tables.model import Line, Page, Span, Spans, Table
 from zsad.tables.results_matrix import (
     Board,

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from zsad.io.names import safe_name
 from zsad.metrics.spec import METRICS, resampled
 from zsad.results.aggregate import UNDEFINED, Figure, images_of, mean, ranks
-from zsad.results.store import ResultStore, key_of, safe_name
+from zsad.results.store import ResultStore, key_of
 from zsad.tables.by_dataset import banner, conditions
 from zsad.tables.model import Line, Page, Span, Spans, Table
 from zsad.tables.results_matrix import Board, DatasetRow, MatrixColumn
