@@ -33,6 +33,7 @@ def record(
     """A whole record on MVTec AD as a run of a protocol leaves it."""
     name, _, slug = label.partition("@")
     entry = registry.methods()[name]
+    preset = preset if preset in entry.presets else "default"
     rows = [r.overrides for r in load_protocol(protocol).rows if (r.method, r.slug) == (name, slug)]
     config = entry.resolve(*(("row", r) for r in rows), ("x", overrides), ("p", {"preset": preset}))
     info: dict[str, Any] = {

@@ -78,8 +78,10 @@ def _of_preset(entry: MethodEntry, reference: Reference, record: CellRecord) -> 
         wanted = "released" if "released" in entry.presets else "default"
     elif identity.of_record(record).row_says and preset != "default":
         wanted = preset  # the protocol's row names it
+    elif "paper" in entry.presets:
+        wanted = "paper"
     else:
-        wanted = "paper" if "paper" in entry.presets else "default"
+        return ["no preset of the method follows the paper's text"]
     if preset == wanted or _same(entry, preset, wanted):
         return []
     return [f"preset {preset}, not {wanted}"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from zsad.errors import ZsadError
 from zsad.results import identity
 from zsad.results.records import CellRecord
 from zsad.results.store import ResultStore, key_of
@@ -52,7 +53,10 @@ def same(store: ResultStore, a: Mapping[Place, CellRecord], b: Mapping[Place, Ce
     if any(a[place].metrics != b[place].metrics for place in a):
         return False
     for place in a:
-        one, other = store.scores(key_of(a[place])), store.scores(key_of(b[place]))
+        try:
+            one, other = store.scores(key_of(a[place])), store.scores(key_of(b[place]))
+        except ZsadError:  # a broken file: nothing can be said
+            return False
         if one is None or other is None:
             return False
         if list(one["uid"]) != list(other["uid"]) or list(one["score"]) != list(other["score"]):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
+from zsad.errors import ZsadError
 from zsad.io.names import safe_name
 from zsad.metrics.spec import METRICS, resampled
 from zsad.results.aggregate import UNDEFINED, Figure, images_of, mean, ranks
@@ -14,6 +16,8 @@ from zsad.tables.results_matrix import Board, DatasetRow, MatrixColumn
 
 if TYPE_CHECKING:
     import pandas as pd
+
+log = logging.getLogger(__name__)
 
 NOTE = (
     "Figures in percent: the images of one type of defect against all normal images of the "
@@ -50,7 +54,11 @@ def _frames(
     """The stored scores of a column by category, one table per seed."""
     found: dict[str, list[pd.DataFrame]] = {}
     for (category, _), record in board.of(column.label, row.name).items():
-        frame = store.scores(key_of(record))
+        try:
+            frame = store.scores(key_of(record))
+        except ZsadError as error:  # a broken file costs its own figures only
+            log.warning("%s", error)
+            continue
         if frame is not None:
             found.setdefault(category, []).append(frame)
     return found
