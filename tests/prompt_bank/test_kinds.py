@@ -21,7 +21,7 @@ from zsad.prompt_bank import bank
 from zsad.prompt_bank.kinds import PromptKind, Query, TextList, find_kind, image_query_of, kinds
 from zsad.types import Category
 
-PLUGINS = Path(__file__).parent / "knowledge" / "plugins"
+PLUGINS = Path(__file__).parent / "plugins"
 KEY = "sk-a-key-of-the-tests-0123456789"
 LIST = TextList("words", 1, 2)
 

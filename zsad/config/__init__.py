@@ -374,6 +374,7 @@ class DataSettings:
     workers: int = 1  # decoding threads
     train_part: Literal["test", "all"] = "test"  # the part of the auxiliary set that is trained on
     variants: dict[str, str] = dataclasses.field(default_factory=dict)  # dataset -> variant name
+    skip_broken: bool = added(False)  # score a category without its files that cannot be read
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,6 +11,7 @@ from zsad.data.definition import CategorySpec, DatasetSpec, Layout, VariantSpec
 from zsad.data.indexers.base import find_folder, subfolders
 from zsad.data.indexers.folders import is_plain
 from zsad.errors import RequestError
+from zsad.io.names import at_home
 
 
 def folder_spec(path: Path) -> DatasetSpec:
@@ -21,7 +22,7 @@ def folder_spec(path: Path) -> DatasetSpec:
     The folder's name is what prompts call the thing.  Raises :class:`RequestError` that says
     what was expected.
     """
-    home = path.expanduser().resolve()
+    home = at_home(path).resolve()
     if not home.is_dir():
         raise RequestError(f"folder:{path}: no such folder")
     categories, layout = _recognised(home)

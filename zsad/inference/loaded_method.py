@@ -16,7 +16,7 @@ from zsad import config as cfg
 from zsad.backbones import Backbone
 from zsad.backbones.batch_size import Portions
 from zsad.data.transforms import Preprocess
-from zsad.errors import RequestError, WeightsError, ZsadError
+from zsad.errors import RequestError, WeightsError, ZsadError, is_text
 from zsad.inference import calibration
 from zsad.inference.pictures import BATCH, PictureBatch, failed, open_picture, read_ahead
 from zsad.inference.prediction import Prediction, Thresholds
@@ -419,6 +419,8 @@ def category_of(class_name: str) -> Category:
     spoken = " ".join(str(class_name).replace("_", " ").split())
     if not spoken:
         raise RequestError("the class name is empty; say what the picture shows, e.g. 'metal nut'")
+    if not is_text(spoken):
+        raise RequestError(f"the class name {spoken} is not UTF-8; write it in letters")
     return Category(dataset="", key=str(class_name), class_name=spoken)
 
 

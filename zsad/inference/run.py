@@ -6,6 +6,7 @@ wrong request ends before.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -98,6 +99,8 @@ def predict(
     if plugins:
         registry.add_plugins(plugins)
     registry.method(method)  # a misspelt name ends here, before torch is imported
+    _check_numbers(threshold=threshold, image_threshold=image_threshold, false_alarms=false_alarms)
+    _check_numbers(**dict(zip(("scale", "scale's end"), scale or ())))
     found = find(_words(pictures), out, listed)
     if not found:
         raise RequestError("there are no pictures to score; give files or folders")
@@ -105,6 +108,9 @@ def predict(
     _check_calibration(normal, false_alarms)
     good = [] if _is_stored(normal) else find(normal)
     loaded = load()
+    if references and not loaded.method.shots:
+        hint = f"; set {method}.shots" if hasattr(loaded.method.config, "shots") else ""
+        raise RequestError(f"--reference: method {method} looks at no references here{hint}")
     limits = None
     if normal:
         limits = _limits(loaded, normal, good, class_name, references, false_alarms, out)
@@ -126,6 +132,14 @@ def predict(
             yield prediction
 
     return each()
+
+
+def _check_numbers(**values: float | None) -> None:
+    """Raise :class:`RequestError` for NaN and infinity: nothing would ever be above or below."""
+    for name, value in values.items():
+        if value is not None and not math.isfinite(value):
+            flag = name.replace("_", "-")
+            raise RequestError(f"--{flag} {value}: is not a finite number")
 
 
 def _is_stored(normal: Sequence[str]) -> bool:

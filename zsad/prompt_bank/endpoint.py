@@ -15,6 +15,11 @@ from zsad.errors import RequestError, ZsadError
 log = logging.getLogger(__name__)
 
 
+# Characters from which a key is a secret.  A shorter one is any word, for an endpoint that asks for
+# none: such a word stands in many an answer.
+SHORTEST_SECRET = 8
+
+
 class BudgetSpent(ZsadError):
     """The budget of requests is used up; what was answered is kept."""
 
@@ -53,6 +58,7 @@ class EndpointOptions:
             raise RequestError(
                 "OPENAI_API_KEY is not set; set it (any word for a local endpoint without keys)"
             )
+        _check_key(key)
         if values.get("concurrency", 1) < 1 or values.get("max_requests", 0) < 0:
             raise RequestError("--concurrency must be at least 1, --max-requests at least 0")
         base = base_url or os.environ.get("OPENAI_BASE_URL") or "https://api.openai.com/v1"
@@ -139,7 +145,7 @@ class Endpoint:
             raise ValueError("no text in it")
         if choice.finish_reason == "length":
             raise ValueError("the answer is cut off")
-        if self.options.key in text:
+        if len(self.options.key) >= SHORTEST_SECRET and self.options.key in text:
             raise ValueError("it repeats the key")
         return text
 
@@ -168,7 +174,21 @@ class Endpoint:
     def _safe(self, error: BaseException) -> str:
         """The first line of an error, without the key and of bounded length."""
         lines = str(error).splitlines() or [type(error).__name__]
-        return lines[0].replace(self.options.key, "***")[:200]
+        text = lines[0]
+        if len(self.options.key) >= SHORTEST_SECRET:
+            text = text.replace(self.options.key, "***")
+        return text[:200]
+
+
+def _check_key(key: str) -> None:
+    """Raise :class:`RequestError`, without the key, for one that no HTTP header can carry."""
+    if key != key.strip():
+        what = "begins or ends with a blank or a line end"
+    elif not key.isascii() or not key.isprintable():
+        what = "holds characters that no key has (letters with accents, quotes of a text editor)"
+    else:
+        return
+    raise RequestError(f"OPENAI_API_KEY {what}; set it again, without them")
 
 
 def _retry_after(value: str | None) -> float | None:

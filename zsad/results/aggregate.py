@@ -15,6 +15,7 @@ from zsad.results.records import CellRecord
 PLACES = 1  # decimals of a percentage, as in the papers
 UNDEFINED = "–"
 NOT_COMPUTED = "not computed"
+PARTIAL = "¶"  # marks a figure over fewer images than the dataset has
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,8 @@ class Figure:
     ``deviation``: sample standard deviation over seeds, None with one seed or without any
     spread.  ``count`` of ``of``: categories (or datasets) behind the mean.  ``computed``: False
     where there are records, and none of them holds the metric: it was not asked for.
+    ``partial``: files that cannot be read were left out (``data.skip_broken``): it is shown,
+    marked, and neither ranked nor compared.
     """
 
     value: float | None
@@ -31,6 +34,7 @@ class Figure:
     count: int = 0
     of: int = 0
     computed: bool = True
+    partial: bool = False
 
     @property
     def shown(self) -> float | None:
@@ -43,7 +47,7 @@ class Figure:
         if self.value is None:
             return UNDEFINED if self.computed else NOT_COMPUTED
         spread = f" ± {100 * self.deviation:.{PLACES}f}" if self.deviation is not None else ""
-        return f"{100 * self.value:.{PLACES}f}{spread}"
+        return f"{100 * self.value:.{PLACES}f}{spread}{PARTIAL * self.partial}"
 
 
 def mean(values: Iterable[float]) -> float | None:
@@ -81,7 +85,10 @@ def over_categories(
     if not defined:
         return Figure(None, None, 0, len(categories), _computed(records.values(), metric))
     means = [math.fsum(column) / len(defined) for column in zip(*defined.values())]
-    return over_seeds(means, len(defined), len(categories))
+    figure = over_seeds(means, len(defined), len(categories))
+    return replace(
+        figure, partial=any(c in defined and is_partial(r) for (c, _), r in records.items())
+    )
 
 
 def of_category(
@@ -90,23 +97,28 @@ def of_category(
     """One category's mean over the seeds that define ``metric``."""
     found = [r for (c, _), r in sorted(records.items()) if c == category]
     values = [v for r in found if (v := _value(r, metric)) is not None]
-    return replace(over_seeds(values, int(bool(values)), 1), computed=_computed(found, metric))
+    return replace(
+        over_seeds(values, int(bool(values)), 1),
+        computed=_computed(found, metric),
+        partial=any(map(is_partial, found)),
+    )
 
 
 def over_datasets(figures: Sequence[Figure]) -> Figure:
     """The mean of the datasets' means, each counted once; no deviation."""
     values = [f.value for f in figures if f.value is not None]
     computed = any(f.computed for f in figures) or not figures
-    return Figure(mean(values), None, len(values), len(figures), computed)
+    partial = any(f.partial for f in figures)
+    return Figure(mean(values), None, len(values), len(figures), computed, partial)
 
 
 def ranks(figures: Sequence[Figure], eligible: Sequence[bool]) -> list[int]:
     """1 for the best, 2 for the second best printed value, 0 for all others.
 
-    Equal printed values share a rank.  Only eligible figures with the largest count behind
+    Equal printed values share a rank.  Only eligible, whole figures with the largest count behind
     them compete, and only if there are at least two.
     """
-    running = [f.value is not None and ok for f, ok in zip(figures, eligible)]
+    running = [f.value is not None and not f.partial and ok for f, ok in zip(figures, eligible)]
     most = max((f.count for f, r in zip(figures, running) if r), default=0)
     running = [r and f.count == most for f, r in zip(figures, running)]
     if sum(running) < 2:
@@ -116,6 +128,11 @@ def ranks(figures: Sequence[Figure], eligible: Sequence[bool]) -> list[int]:
     return [
         place.get(f.shown, 0) if r and f.shown is not None else 0 for f, r in zip(figures, running)
     ]
+
+
+def is_partial(record: CellRecord) -> bool:
+    """Whether files that cannot be read were left out of a record's figures."""
+    return bool(record.info.get("skipped"))
 
 
 def _computed(records: Collection[CellRecord], metric: str) -> bool:

@@ -214,6 +214,8 @@ def _triple(
     if figure.count != figure.of:
         missing = f"{figure.count} of {figure.of} categories"
         found = Match("no", (*found.points, missing))
+    if figure.partial:
+        found = Match("no", (*found.points, "scored without files that cannot be read"))
     return figure, value, found
 
 
@@ -229,7 +231,7 @@ def _cells(triples: Sequence[Triple]) -> list[Spans]:
 
 def difference(figure: Figure, value: Reference | None) -> float | None:
     """Measured minus published in points, of the measured value as printed."""
-    if value is None or figure.shown is None:
+    if value is None or figure.shown is None or figure.partial:
         return None
     return round(figure.shown - value.value, PLACES)
 

@@ -67,6 +67,7 @@ _LATEX = {
     "†": r"$^\dagger$",
     "‡": r"$^\ddagger$",
     "§": r"$^\S$",
+    "¶": r"$^\P$",
     "Δ": r"$\Delta$",
     "→": r"$\to$",
     "≈": r"$\approx$",
