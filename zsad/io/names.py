@@ -58,7 +58,7 @@ def shortened(name: str, longest: int) -> str:
     return raw[: longest - len(tail)].decode("utf-8", "ignore") + tail
 
 
-def at_home(path: Path | str) -> Path:
+def at_home(path: str | os.PathLike[str]) -> Path:
     """Return a path with ``~`` replaced by the home folder, or as it is where nobody knows that."""
     try:
         return Path(path).expanduser()
