@@ -45,6 +45,9 @@ class EndpointOptions:
     longest_wait: float = 60.0
     max_tokens: int = 1024
 
+    def __post_init__(self) -> None:
+        _check_key(self.key)
+
     @classmethod
     def from_environment(
         cls, base_url: str | None = None, model: str | None = None, **values: Any
@@ -58,7 +61,6 @@ class EndpointOptions:
             raise RequestError(
                 "OPENAI_API_KEY is not set; set it (any word for a local endpoint without keys)"
             )
-        _check_key(key)
         if values.get("concurrency", 1) < 1 or values.get("max_requests", 0) < 0:
             raise RequestError("--concurrency must be at least 1, --max-requests at least 0")
         base = base_url or os.environ.get("OPENAI_BASE_URL") or "https://api.openai.com/v1"
