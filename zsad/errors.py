@@ -71,10 +71,23 @@ class CellError(ZsadError):
     exit_code = 3
 
 
+def gist(error: BaseException) -> str:
+    """Return what an error says as one line: its first line and, of several, the last one.
+
+    Libraries put what they were about first and the cause last.  The class's name stands for an
+    error that says nothing.
+    """
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if len(lines) < 2:
+        return lines[0] if lines else type(error).__name__
+    return f"{lines[0]} ... {lines[-1]}"
+
+
 def reason(error: BaseException) -> str:
     """Return an error as one line: ours as it is, a foreign one with the name of its class."""
-    first = next(iter(str(error).splitlines()), "") or "no message"
-    return first if isinstance(error, ZsadError) else f"{type(error).__name__}: {first}"
+    if isinstance(error, ZsadError):
+        return gist(error)
+    return f"{type(error).__name__}: {gist(error) if str(error).strip() else 'no message'}"
 
 
 def nearest(word: str, known: Iterable[str], cutoff: float = 0.5) -> str:

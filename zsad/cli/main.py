@@ -32,6 +32,7 @@ VERBS = {
     "predict": "predict",
     "tables": "tables",
     "report": "report",
+    "results": "results",
     "list": "show",
     "show": "show",
     "data": "data",

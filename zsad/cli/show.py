@@ -174,7 +174,10 @@ def _describe_method(name: str, overrides: list[str]) -> dict[str, Any]:
         "transductive": entry.transductive,
         "revision": entry.revision,
         "backbones": list(entry.backbones) or "any",
-        "presets": ["default", *(p for p in entry.presets if p != "default")],
+        "presets": [
+            f"{p} ({entry.preset_titles[p]})" if p in entry.preset_titles else p
+            for p in ["default", *(p for p in entry.presets if p != "default")]
+        ],
         "notes": list(entry.notes),
         "defined in": entry.origin,
         "config": {

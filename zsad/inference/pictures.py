@@ -19,10 +19,11 @@ import numpy as np
 from PIL import Image
 
 from zsad.data.images import endings, is_picture, read_image
+from zsad.data.own_outputs import is_own_output
 from zsad.errors import DataError, RequestError, reason, shown
 from zsad.inference.prediction import Prediction
 from zsad.io.names import plain_path, readable_name
-from zsad.types import ImageFeatures
+from zsad.types import Category, ImageFeatures
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +31,7 @@ BATCH = 8  # pictures that are scored together
 READERS = 4  # threads
 # How the names of the files end that are written about a picture, and the stem of what is
 # written about all of them.
-OUTPUTS = ("map.npy", "heat.png", "mask.png", "json")
+OUTPUTS = ("map.npy", "full-map.npy", "heat.webp", "mask.png", "json")
 RESERVED = ("calibration",)
 
 
@@ -142,7 +143,7 @@ def _expanded(word: str, strict: bool) -> Iterator[tuple[Path, Path, bool]]:
         yield path, path.parent, True
     elif path.is_dir():
         found = sorted(p for p in path.rglob("*") if p.is_file())
-        wanted = [is_picture(p.relative_to(path)) for p in found]
+        wanted = [is_picture(p.relative_to(path)) and not is_own_output(p) for p in found]
         if strict and not any(wanted):
             raise DataError(f"{path}: no pictures there ({', '.join(endings())})")
         yield from ((p, path, w) for p, w in zip(found, wanted))
@@ -152,7 +153,7 @@ def _expanded(word: str, strict: bool) -> Iterator[tuple[Path, Path, bool]]:
         matches = [Path(p) for p in sorted(glob.glob(word, recursive=True)) if Path(p).is_file()]
         if not matches:
             raise DataError(f"{word}: no file matches")
-        yield from ((p, p.parent, True) for p in matches)
+        yield from ((p, p.parent, not is_own_output(p)) for p in matches)
     else:
         raise DataError(f"{path}: no such file or folder")
 
@@ -203,18 +204,25 @@ class PictureBatch:
 
     def singles(self) -> list[PictureBatch]:
         """Batches of one picture each; errors stay with this one."""
-        return [
-            replace(
-                self,
-                rows=[self.rows[i]],
-                paths=[self.paths[i]],
-                pictures=[self.pictures[i]],
-                sizes=[self.sizes[i]],
-                errors={},
-                features=None,
-            )
-            for i in range(len(self.rows))
-        ]
+        return [replace(self._part([i]), features=None) for i in range(len(self.rows))]
+
+    def parts(self, categories: Sequence[Category]) -> list[PictureBatch]:
+        """Batches of one category each, of ``categories`` by row; errors stay with this one."""
+        places: dict[str, list[int]] = {}
+        for i, row in enumerate(self.rows):
+            places.setdefault(categories[row].key, []).append(i)
+        return [self._part(chosen) for chosen in places.values()]
+
+    def _part(self, places: list[int]) -> PictureBatch:
+        return replace(
+            self,
+            rows=[self.rows[i] for i in places],
+            paths=[self.paths[i] for i in places],
+            pictures=[self.pictures[i] for i in places] if self.pictures else [],
+            sizes=[self.sizes[i] for i in places],
+            errors={},
+            features=None if self.features is None else self.features.select(places),
+        )
 
 
 def read_ahead(

@@ -208,15 +208,29 @@ def _umask() -> int:
 def read_json(path: Path | str) -> Any:
     """Read a JSON file.  Raises :class:`DataError` that names the file and the line."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"), parse_constant=_no_number)
+        # Editors of Windows put a byte-order mark in front.
+        text = Path(path).read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:  # not UTF-8, or a name that no file can have
         raise DataError(f"{path}: cannot be read ({error})") from None
+    return parse_json(text, str(path))
+
+
+def parse_json(text: str | bytes, name: str) -> Any:
+    """Read JSON: the one place where it is done.
+
+    ``name``: what it is, for errors.  NaN and infinities, which are not JSON, are refused, and so
+    are brackets and numbers without end.  Raises :class:`DataError` that names the line.
+    """
+    try:
+        return json.loads(text, parse_constant=_no_number)
     except json.JSONDecodeError as error:
-        raise DataError(f"{path}, line {error.lineno}: not valid JSON ({error.msg})") from None
-    except (ValueError, RecursionError) as error:  # a number without end, brackets without end
-        raise DataError(f"{path}: not JSON that can be read ({error})") from None
+        raise DataError(f"{name}, line {error.lineno}: not valid JSON ({error.msg})") from None
+    except RecursionError:
+        raise DataError(f"{name}: not JSON that can be read (too many brackets)") from None
+    except ValueError as error:  # not UTF-8, not a number, a number without end
+        raise DataError(f"{name}: not JSON that can be read ({error})") from None
 
 
 def _no_number(name: str) -> float:

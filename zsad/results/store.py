@@ -52,7 +52,7 @@ class StoredCell(NamedTuple):
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a cell has no record.  ``kind``: the class name of the error."""
+    """Why the last attempt at a cell left no record.  ``kind``: the class name of the error."""
 
     method: str
     dataset: str
@@ -89,6 +89,11 @@ class ResultStore:
         if found is None:
             raise DataError(f"{self._path(key)}: no record with fingerprint {key.fingerprint}")
         return found.record
+
+    def written(self, key: CellKey) -> float | None:
+        """When the record of :meth:`get` was stored, in seconds since 1970; None without one."""
+        found = self._find(key)
+        return None if found is None else found.written
 
     def put(
         self,
@@ -163,6 +168,12 @@ class ResultStore:
         """Yield the newest record of every cell, sorted by path; broken files are logged."""
         return (cell.record for cell in self.cells() if cell.current)
 
+    def remove(self, cell: StoredCell) -> None:
+        """Delete a record with its image scores; the others of its cell stay."""
+        with self._lock():
+            cell.path.unlink(missing_ok=True)  # the record first: without it the scores are nothing
+            self._scores_path(cell.path).unlink(missing_ok=True)
+
     def broken(self) -> list[Path]:
         """Return the record files that cannot be read, sorted."""
         found = []
@@ -189,6 +200,11 @@ class ResultStore:
     def clear_failure(self, key: CellKey) -> None:
         """Forget the failure of a cell, if there is one."""
         self._path(key, "failures").unlink(missing_ok=True)
+
+    def forget(self, failure: Failure) -> None:
+        """Forget a failure that :meth:`failures` returned."""
+        names = (failure.method, failure.dataset, failure.category)
+        self.clear_failure(CellKey(*names, failure.seed))
 
     def failures(self) -> list[Failure]:
         """Return all remembered failures, sorted by path."""

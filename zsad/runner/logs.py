@@ -8,8 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from zsad.errors import shown
+from zsad.runner.plan import Plan
 
 FILE = "run.log"
+MOST_FOLDERS = 30  # of an account, at the head of a run
+ACCOUNTS = logging.getLogger("zsad.accounts")  # the command line prints what it says
 FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
@@ -83,3 +86,15 @@ class _AsBefore(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         return record.levelno >= self.level or not record.name.startswith("zsad")
+
+
+def tell_accounts(plan: Plan) -> None:
+    """Say, before anything is computed, what the files of users' own datasets were taken for, and
+    which categories hold no picture."""
+    for name, account in plan.accounts().items():
+        ACCOUNTS.info("%s: what every file was taken for", name)
+        for line in account.lines(MOST_FOLDERS):
+            ACCOUNTS.info("  %s", line)
+    for dataset in plan.datasets:
+        for note in dataset.index.notes:
+            ACCOUNTS.warning("%s: %s", dataset.name, note)

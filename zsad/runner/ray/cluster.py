@@ -99,9 +99,9 @@ def _closed_to_others() -> Iterator[None]:
 
         joining, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
         with contextlib.suppress(ImportError, AttributeError):  # a Ray without tokens
-            from ray._raylet import Config
+            from ray import _raylet
 
-            Config.initialize("")  # read the environment again
+            _raylet.Config.initialize("")  # type: ignore[attr-defined]  # read the environment again
         try:
             yield
         finally:
