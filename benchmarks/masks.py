@@ -116,7 +116,7 @@ def cell(found: Maps) -> str:
         limits = calibration.calibrated([0.0] * count, contrasts)
         judged = np.setdiff1d(normal, normal[::2][:count])
 
-    def marked(i: int) -> NDArray[np.bool_]:
+    def marked(i: Any) -> NDArray[np.bool_]:
         of_it = calibration.of_picture(limits, found.maps[i], reads_text=True)
         mask = Prediction(0.0, found.maps[i], thresholds=replace(of_it, image=None)).mask
         assert mask is not None

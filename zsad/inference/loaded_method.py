@@ -80,10 +80,17 @@ class LoadedMethod:
         anomalous.  Raises :class:`zsad.errors.DataError` for a picture that cannot be read.
         """
         items = list(images) if isinstance(images, (list, tuple)) else [images]
-        said = {"kinds": kinds, "domains": domains}
-        return list(
-            self.stream(items, class_name, boxes, references, explanations, thresholds, **said)
+        found = self.stream(
+            items,
+            class_name,
+            boxes,
+            references,
+            explanations,
+            thresholds,
+            kinds=kinds,
+            domains=domains,
         )
+        return list(found)
 
     def stream(
         self,
