@@ -7,10 +7,12 @@ parameters of :func:`bench` and :func:`train` are the fields of
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zsad.errors import nearest
 from zsad.runner.options import BenchOptions, TrainOptions, takes
 
 if TYPE_CHECKING:
@@ -103,10 +105,11 @@ def predict(
     scale: tuple[float, float] | None = None,
     ignore: str | Path | None = None,
     save: str | Sequence[str] | None = None,
-    references: Sequence[str | Path] = (),
+    references: str | Path | Sequence[str | Path] = (),
     explanations: int = 5,
     listed: Sequence[str] = (),
     plugins: str | Path | None = None,
+    overrides: Mapping[str, Any] | Sequence[str] | None = None,
     **loading: Any,
 ) -> Iterator[Prediction]:
     """Score pictures that have no labels, one after the other.
@@ -114,6 +117,8 @@ def predict(
     ``pictures``: files, folders, wildcards (one, or several); ``listed``: further ones of a list.
     ``calibrate``: a few normal pictures, or the ``calibration.json`` that an earlier run left in
     its ``out``; ``false_alarms``: the highest share of them that is wished for (0.05).
+    ``references``: normal pictures of the same thing, as files, folders or wildcards, for a method
+    that compares with them; their number sets its shots, unless ``overrides`` do.
     ``threshold`` and ``image_threshold`` set the thresholds by hand.  ``ignore``: what is not
     looked at, a rectangle ``"x,y,w,h"`` in pixels, a mask file or a folder of masks.  With ``out``
     files about every picture are written there, of the kinds of :mod:`zsad.inference.outputs` that
@@ -124,6 +129,13 @@ def predict(
     """
     from zsad.inference.run import predict as run
 
+    if unknown := sorted(loading.keys() - inspect.signature(load_method).parameters):
+        known = {
+            **inspect.signature(predict).parameters,
+            **inspect.signature(load_method).parameters,
+        }
+        hint = nearest(unknown[0], known)
+        raise TypeError(f"predict() got an unexpected keyword argument '{unknown[0]}'{hint}")
     return run(
         method,
         pictures,
@@ -140,5 +152,6 @@ def predict(
         explanations=explanations,
         listed=listed,
         plugins=plugins,
-        load=lambda: load_method(method, **loading),
+        overrides=overrides,
+        load=lambda values: load_method(method, overrides=values, **loading),
     )

@@ -197,7 +197,7 @@ class Method(lightning.LightningModule, Generic[ConfigT, TextT]):
     def map_spec(self) -> MapSpec:
         """Say how the dense-map core builds the anomaly map from :meth:`score`'s maps."""
 
-    def image_score(self, scores: Scores, maps: BuiltMaps) -> Tensor:
+    def image_score(self, scores: Scores, built: BuiltMaps) -> Tensor:
         """Return the final image score [B]; the default is ``scores.image``."""
         return scores.image
 

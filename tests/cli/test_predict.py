@@ -427,3 +427,89 @@ def test_references_are_encoded_once(place: Path, weights: Path) -> None:
     assert method.backbone.counters.images - before == 12
     with pytest.raises(RequestError, match="needs 2 normal reference pictures, got 1"):
         method.predict(pictures, "nut", references=["good/0.png"])
+
+
+# ---------------------------------------------------------------- references and settings
+def test_a_folder_of_references_sets_the_shots(
+    predict: Predict, place: Path, weights: Path
+) -> None:
+    lines = predict("photos/0.png", "--reference", "good", method="winclip")
+    method = loaded(weights, "winclip", overrides={"shots": 5})
+    normal = [f"good/{i}.png" for i in range(5)]
+    assert (
+        lines[0]["image_score"]
+        == method.predict("photos/0.png", "metal nut", references=normal)[0].image_score
+    )
+    python = zsad.predict(
+        "winclip", "photos/0.png", "metal nut", references="good",
+        backbone="file", weights=weights, device="cpu",
+    )  # fmt: skip
+    assert next(python).image_score == lines[0]["image_score"]
+    few = predict("photos/0.png", "--reference", "good", "winclip.shots=2", method="winclip")
+    named = ("--reference", "good/0.png", "--reference", "good/1.png")
+    assert (
+        few[0]["image_score"] == predict("photos/0.png", *named, method="winclip")[0]["image_score"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("argv", "method", "message"),
+    [
+        (["--reference", "good"], "clip", "'clip' compares with no reference pictures, and 5 were"),
+        (
+            ["--reference", "good", "winclip.shots=0"],
+            "winclip",
+            "winclip.shots=0 uses no reference",
+        ),
+        (
+            ["--reference", "good", "winclip.shots=9"],
+            "winclip",
+            "needs 9 normal reference pictures",
+        ),
+        (["--reference", "absent"], "winclip", "absent: no such file or folder"),
+        (["--precision", "fp8"], "clip", "'fp8'"),
+        (["--image-size", "15"], "clip", "multiple of the patch size"),
+        (["--image-size", "64", "backbone.image_size=32"], "clip", "say two things"),
+        (["data.workers=1"], "clip", "data.workers: changes nothing"),
+    ],
+)
+def test_references_and_settings_that_cannot_be_meant_are_refused(
+    argv: list[str], method: str, message: str, predict: Predict, place: Path
+) -> None:
+    assert predict("photos/0.png", *argv, method=method, code=2) == []
+    assert message in predict.err
+    assert predict.err.count("\n") == 1
+
+
+def test_references_that_a_loaded_method_cannot_use_are_refused(place: Path, weights: Path) -> None:
+    with pytest.raises(RequestError, match="compares with no reference pictures"):
+        loaded(weights).predict("photos/0.png", "nut", references=["good/0.png"])
+    with pytest.raises(RequestError, match=r"loaded for 0 reference.*overrides=\{'shots': 1\}"):
+        loaded(weights, "winclip").predict("photos/0.png", "nut", references=["good/0.png"])
+    with pytest.raises(TypeError, match="did you mean 'references'"):
+        zsad.predict("winclip", "photos", "nut", reference="good")
+
+
+def test_settings_of_the_backbone_work_as_in_bench(
+    predict: Predict, place: Path, weights: Path
+) -> None:
+    small = loaded(weights, image_size=28).predict("photos/0.png", "metal nut")[0].image_score
+    for words in (["backbone.image_size=28"], ["--image-size", "28"], ["maskclip.preset=default",
+                  "backbone.image_size=28", "run.batch_size=1"]):  # fmt: skip
+        assert predict("photos/0.png", *words)[0]["image_score"] == small
+    coarse = loaded(weights, precision="bf16").predict("photos/0.png", "metal nut")[0].image_score
+    for words in (["backbone.precision=bf16"], ["--precision", "bf16"]):
+        assert predict("photos/0.png", *words)[0]["image_score"] == coarse
+    assert coarse != predict("photos/0.png")[0]["image_score"]
+
+
+def test_thresholds_of_other_references_are_refused(
+    predict: Predict, place: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    few = ("--reference", "good/0.png")
+    predict("photos", *few, "--calibrate", "good", "--out", "found", method="winclip")
+    assert "1 of the pictures of --calibrate are references, too" in caplog.text
+    predict("photos", *few, "--calibrate", "found/calibration.json", method="winclip")
+    other = ("--reference", "good/1.png", "--calibrate", "found/calibration.json")
+    predict("photos", *other, method="winclip", code=2)
+    assert "was made for references" in predict.err

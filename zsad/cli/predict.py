@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from typing import TYPE_CHECKING, Any
 
 from zsad.cli import options
-from zsad.cli.output import percent, print_json, stdout_to_stderr
+from zsad.cli.output import (
+    UNREAD,
+    listed,
+    percent,
+    print_json,
+    reader_gone,
+    stdout_to_stderr,
+    tell,
+)
 from zsad.errors import RequestError
 
 if TYPE_CHECKING:
@@ -74,7 +81,15 @@ def add(verbs: Any) -> None:
     parser.add_argument("--checkpoint", metavar="FILE", help="trained state, ours or official")
     parser.add_argument("--preset", metavar="NAME", help="see `zsad show METHOD`")
     parser.add_argument(
-        "--reference", action="append", default=[], metavar="PATH", help="normal picture (few-shot)"
+        "--image-size", type=int, metavar="N", help="pixels of the model's input (backbone's own)"
+    )
+    parser.add_argument("--precision", default="fp32", metavar="NAME", help="fp32, bf16 or fp16")
+    parser.add_argument(
+        "--reference",
+        action="append",
+        default=[],
+        metavar="PATH",
+        help="normal picture, or a folder of them, to compare with (few-shot); may be repeated",
     )
     parser.add_argument(
         "--scale",
@@ -98,7 +113,6 @@ def run(args: argparse.Namespace) -> int:
     from zsad.api import predict
     from zsad.inference import outputs
 
-    listed = [line for line in map(str.strip, sys.stdin) if line] if "-" in args.words else []
     with stdout_to_stderr():
         found = predict(
             args.method,
@@ -114,10 +128,12 @@ def run(args: argparse.Namespace) -> int:
             save=args.save,
             references=args.reference,
             explanations=args.explanations,
-            listed=listed,
+            listed=listed() if "-" in args.words else [],
             plugins=args.plugins,
             backbone=args.backbone,
             weights=args.weights,
+            image_size=args.image_size,
+            precision=args.precision,
             checkpoint=args.checkpoint,
             preset=args.preset,
             device=args.device,
@@ -136,6 +152,8 @@ def run(args: argparse.Namespace) -> int:
             _tell(prediction, args.method)
             told = True
         print_json(outputs.record(prediction), indent=None)
+        if reader_gone() and args.out is None:  # nobody sees the others, and they leave no files
+            return 3 if failed else UNREAD
 
 
 def _tell(prediction: Prediction, method: str) -> None:
@@ -165,7 +183,7 @@ def _tell(prediction: Prediction, method: str) -> None:
 
 
 def _note(text: str) -> None:
-    print(f"zsad: note: {text}", file=sys.stderr)
+    tell(f"zsad: note: {text}")
 
 
 def _scale(value: str | None) -> tuple[float, float] | None:

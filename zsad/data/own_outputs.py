@@ -1,4 +1,4 @@
-"""Which pictures ``zsad predict`` wrote itself: they are no input when a folder is read again.  No
+"""Which pictures ``zsad predict`` wrote itself: they are not input when a folder is read again.  No
 torch."""
 
 from __future__ import annotations

@@ -35,7 +35,8 @@ from zsad.types import Category, ImageFeatures, ScoreContext, TrainBatch
 class LoadedMethod:
     """A method with its backbone.  Not thread-safe.
 
-    ``report`` holds what importing an official checkpoint had to say.
+    ``report`` holds what importing an official checkpoint had to say; ``batch_size``: pictures
+    that are scored together, 0: chosen.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class LoadedMethod:
         device: torch.device,
         image_size: int = 0,
         report: Sequence[str] = (),
+        batch_size: int = 0,
     ) -> None:
         self.method = method.to(device)
         self.backbone = backbone
@@ -55,6 +57,7 @@ class LoadedMethod:
         self.request = self.scorer.request
         self.image_size = self.scorer.image_size
         self.pictures = Pictures(self.scorer)
+        self.batch_size = batch_size or BATCH
 
     # ------------------------------------------------------------------------ prediction
     def predict(
@@ -80,17 +83,18 @@ class LoadedMethod:
         anomalous.  Raises :class:`zsad.errors.DataError` for a picture that cannot be read.
         """
         items = list(images) if isinstance(images, (list, tuple)) else [images]
-        found = self.stream(
-            items,
-            class_name,
-            boxes,
-            references,
-            explanations,
-            thresholds,
-            kinds=kinds,
-            domains=domains,
+        return list(
+            self.stream(
+                items,
+                class_name,
+                boxes,
+                references,
+                explanations,
+                thresholds,
+                kinds=kinds,
+                domains=domains,
+            )
         )
-        return list(found)
 
     def stream(
         self,
@@ -123,7 +127,7 @@ class LoadedMethod:
             ignore,
         )
         # One by one, where an image is scored with what the one before it left.
-        read = read_ahead(images, keep_errors, 1 if self.method.carries else BATCH)
+        read = read_ahead(images, keep_errors, 1 if self.method.carries else self.batch_size)
         if self.method.transductive:
             yield from self._together(read, run)
             return
@@ -295,9 +299,10 @@ class LoadedMethod:
             )
         images = torch.as_tensor(images, dtype=torch.float32).to(self.device)
         targets = self._targets(images, masks, torch.as_tensor(labels).long().to(self.device))
-        context = ScoreContext(
+        # Without text, as in training: the method encodes its prompts at every step.
+        context: ScoreContext[Any] = ScoreContext(
             categories_of(class_names, len(images)),
-            self.scorer.text,
+            {},
             text_encoder=self.backbone.text_encoder(self.request.variant),
             image_encoder=self.backbone.image_encoder(self.request.variant),
             uids=[str(i) for i in range(len(images))],
@@ -340,7 +345,7 @@ class LoadedMethod:
         encoded: dict[int, ImageFeatures] = {}
         found: dict[str, ImageFeatures] = {}
         for key, pictures in references_of(references, categories, self.method).items():
-            which = id(references[key]) if isinstance(references, Mapping) else 0
+            which = id(pictures)  # alive as long as the mapping that is gone through
             if which not in encoded:
                 encoded[which] = self.pictures.encode_all(pictures)
             found[key] = encoded[which]

@@ -16,7 +16,9 @@ csv      ``results.csv``      one line per picture
 from __future__ import annotations
 
 import csv
+import errno
 import io
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -35,6 +37,9 @@ from zsad.inference.prediction import Prediction, Thresholds
 from zsad.io import atomic_write_bytes, dump_json
 from zsad.results import heatmaps
 
+# What may be wrong with the place of one picture's files; anything else (a full disk) is wrong
+# with the output folder.
+OWN = (errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ENAMETOOLONG, errno.ELOOP)
 KINDS = ("heat", "mask", "map", "full-map", "json", "csv")
 DEFAULT = ("heat", "mask", "map", "json", "csv")
 TABLE = "results.csv"
@@ -86,6 +91,15 @@ def record(found: Prediction) -> dict[str, Any]:
     return said
 
 
+def make_folder(out: Path | str) -> None:
+    """Make the output folder, before anything is scored.  Raises :class:`RequestError`."""
+    try:
+        Path(out).mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise RequestError(f"--out {out}: cannot be written ({reason}); name another") from None
+
+
 class Writer:
     """Writes the files of one run below ``out``; the table of all when it is left.
 
@@ -117,11 +131,14 @@ class Writer:
         """Write the files of a picture and fill ``found.files``; of one with an error only its
         row.
 
-        Raises :class:`RequestError` where ``out`` cannot be written, and :class:`DataError` if the
-        picture is gone by now.
+        Raises :class:`RequestError` where ``out`` cannot be written, and :class:`DataError` for
+        what concerns this picture alone: it is gone by now, or something else lies where its files
+        belong.
         """
         if not found.error:
             base = self.out / photo.stem
+            if not Path(os.path.realpath(base.parent)).is_relative_to(os.path.realpath(self.out)):
+                raise DataError(f"--out {base.parent}: a link leads out of {self.out}; remove it")
             for kind, (ending, raw) in self._content(found, photo).items():
                 found.files[kind] = _write(base.with_name(f"{base.name}.{ending}"), raw)
             if "json" in self.save:
@@ -232,4 +249,6 @@ def _write(path: Path, content: bytes) -> str:
     try:
         return str(atomic_write_bytes(path, content))
     except OSError as error:
+        if error.errno in OWN:
+            raise DataError(f"--out {path}: cannot be written ({error.strerror})") from None
         raise RequestError(f"--out {path}: cannot be written ({error.strerror})") from None

@@ -45,8 +45,8 @@ class Prediction:
     picture that are not looked at, bool [H, W]; ``sees_ignored``: whether the score depends on
     them nevertheless.  ``files``: what was written, by kind.  ``made_by``: what made the
     prediction.  ``error``: why there is no score (NaN) and no map (None).
-    ``info``: figures about the picture by name; ``raw_score``: the image score before the method
-    stretched it over the pictures of its category.
+    ``info``: figures about the picture by name; under "raw_score" the image score before the
+    method stretched it over the pictures of its category.
     """
 
     image_score: float
