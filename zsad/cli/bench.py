@@ -83,12 +83,30 @@ def print_summary(document: dict[str, Any]) -> None:
     heads = ["method", "dataset", *(m.full_title for m in shown), "categories"]
     if rows:
         print_table(heads, rows, right=range(2, len(heads)))
+    for text in undefined_lines(document):
+        print(text)
     for banner in sorted({c.get("banner") or "" for c in document["cells"]} - {""}):
         print(f"Note: {banner}.")
     if document["counters"].get("images"):
         print(spent(document["seconds"], document["counters"]))
     print(f"Results: {document['results_dir']}  (`zsad tables` makes tables of them)")
     print_failures(document["failed"])
+
+
+def undefined_lines(document: Mapping[str, Any]) -> list[str]:
+    """Why figures are "–" or lack categories, equal reasons of several methods once."""
+    found: dict[str, dict[str, None]] = {}  # sentence -> metrics
+    for line in document["summary"]:
+        for metric in (m for m in headline() if m.name in line["undefined"]):
+            for reason, categories in line["undefined"][metric.name].items():
+                alone = categories == [line["dataset"]]
+                where = line["dataset"] + ("" if alone else f" ({', '.join(categories)})")
+                found.setdefault(f"{where}: {reason}", {})[metric.full_title] = None
+    absent = [
+        f"{name}: no pictures of {', '.join(names)}; left out of every mean"
+        for name, names in document.get("missing", {}).items()
+    ]
+    return [f"– {', '.join(metrics)}: {said}" for said, metrics in found.items()] + absent
 
 
 def figure(line: Mapping[str, Any], metric: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from zsad.results.aggregate import over_categories
+from zsad.results.aggregate import over_categories, undefined_reasons
 from zsad.results.records import CellKey, CellRecord
 from zsad.results.store import ResultStore
 
@@ -73,6 +73,7 @@ def summary(records: Sequence[CellRecord]) -> list[dict[str, Any]]:
     The figures are those of the tables (:func:`over_categories`): a category that one seed lacks
     is left out for all seeds.  ``metrics``: in 0..1, None where undefined; a metric that no record
     holds is absent.  ``counts``: how many of the dataset's ``categories`` are behind a mean.
+    ``undefined``: ``{metric: {reason: [categories]}}`` of those that are not.
     """
     groups: dict[tuple[str, str], dict[tuple[str, int], CellRecord]] = {}
     categories: dict[str, dict[str, None]] = {}  # by dataset, whichever method they are stored of
@@ -92,6 +93,7 @@ def summary(records: Sequence[CellRecord]) -> list[dict[str, Any]]:
                 "metrics": {m: f.value for m, f in figures.items()},
                 "counts": {m: f.count for m, f in figures.items()},
                 "categories": len(of),
+                "undefined": undefined_reasons(cells.values()),
                 "seeds": sorted({seed for _, seed in cells}),
             }
         )

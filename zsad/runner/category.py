@@ -21,6 +21,7 @@ from torch import Tensor
 from zsad.backbones import Backbone
 from zsad.backbones.batch_size import Portions, estimate_batch, is_out_of_memory
 from zsad.config import Settings
+from zsad.data import plausible
 from zsad.data.loader import BatchLoader, DecodeThreads, ImageBatch
 from zsad.data.transforms import MaskPolicy, Preprocess
 from zsad.errors import CellError
@@ -98,6 +99,7 @@ class CategoryRun:
     batch_sizes: set[int] = field(default_factory=set)
     _begun: BatchLoader | None = None
     _encoding: Portions = field(default_factory=Portions)
+    _marked: dict[str, float] = field(default_factory=dict)  # uid -> share of the picture
 
     # --------------------------------------------------------------------------- the run
     def start(self) -> None:
@@ -129,7 +131,14 @@ class CategoryRun:
             self._run_size(size, [o for o in outcomes if o.head.request.variant.image_size == size])
         for head in self.heads:
             self.batch_sizes |= head.scorer.portions.used
+        plausible.tell_masks(f"{self.category.dataset}/{self.category.key}", self._marked)
         return outcomes
+
+    def _look_at_masks(self, batch: ImageBatch) -> None:
+        """Remember how much of each anomalous picture its mask marks."""
+        for sample, mask in zip(batch.samples, batch.masks):
+            if sample.label and sample.mask is not None:
+                self._marked[sample.uid] = float(mask.float().mean())
 
     def _run_size(self, size: int, outcomes: list[Outcome]) -> None:
         """All heads whose working size is ``size`` pixels: one pass over the files."""
@@ -147,6 +156,7 @@ class CategoryRun:
                 active = [o for o in outcomes if o.error is None]
                 if not active:
                     return
+                self._look_at_masks(batch)
                 for group in _by_variant(active).values():
                     self._score_batch(batch, group)
                 if self.on_images:

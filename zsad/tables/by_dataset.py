@@ -15,6 +15,7 @@ from zsad.results.aggregate import (
     over_categories,
     over_datasets,
     ranks,
+    undefined_reasons,
 )
 from zsad.results.store import safe_name
 from zsad.tables.model import Line, Page, Span, Spans, Table
@@ -194,10 +195,40 @@ def notes(board: Board, dataset: str | None = None) -> tuple[str, ...]:
     seeds = {seed for cells in board.cells.values() for _, seed in cells}
     if len(seeds) > 1:
         out.append(f"Seeds {', '.join(map(str, sorted(seeds)))}: mean ± standard deviation.")
+    out += _undefined_notes(board, dataset)
     for what, count in board.left_out.items():
         if dataset is None or what.endswith(f" on {dataset}"):
             out.append(f"Left out: {count} records of {what} with other settings than the newest.")
     return tuple(out)
+
+
+def _undefined_notes(board: Board, dataset: str | None) -> list[str]:
+    """Why figures are "–" or lack categories: a sentence for each reason; and which categories
+    held no picture."""
+    found: dict[tuple[str, str], dict[str, None]] = {}  # (level, reason) -> places
+    absent: dict[str, None] = {}
+    for row in board.rows if dataset is None else [r for r in board.rows if r.name == dataset]:
+        records = [r for c in board.columns for r in board.of(c.label, row.name).values()]
+        for metric, reasons in undefined_reasons(records).items():
+            level = spec.METRICS[metric].level if metric in spec.METRICS else metric
+            for reason, categories in reasons.items():
+                every = len(categories) == len(row.categories)
+                names = [row.title] if every else [f"{row.title}/{c}" for c in categories]
+                found.setdefault((level, reason), {}).update(dict.fromkeys(names))
+        for record in records:
+            missing = record.info.get("missing_categories", ())
+            absent.update(dict.fromkeys(f"{row.title}/{c}" for c in missing))
+    out = [f"– ({level} level) {_few(names)}: {why}." for (level, why), names in found.items()]
+    if absent:
+        out.append(f"No pictures, and in no mean: {_few(absent)}.")
+    return out
+
+
+def _few(names: Iterable[str], most: int = 8) -> str:
+    """The first names of a list, and how many there are besides."""
+    known = list(names)
+    more = f" and {len(known) - most} more" if len(known) > most else ""
+    return ", ".join(known[:most]) + more
 
 
 def not_computed(board: Board) -> list[str]:

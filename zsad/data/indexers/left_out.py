@@ -1,4 +1,4 @@
-"""Files of a folder that are no pictures of it, each with the reason in a few words."""
+"""Files of a folder that are not pictures of it, each with the reason in a few words."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _MASK = re.compile(r"(?P<name>.+)\.mask\.[a-z]+", re.IGNORECASE)
 
 
 def left_out(home: Path, path: str, files: Container[str]) -> str | None:
-    """Why a file is no picture of the dataset; None where it is one.
+    """Why a file is not a picture of the dataset; None where it is one.
 
     ``path``: below ``home``; ``files``: all of them.  A file with another ending is opened: where
     it holds a picture nevertheless, the reason is :data:`DISGUISED`.
