@@ -19,13 +19,16 @@ from zsad.backbones.counters import Counters
 from zsad.backbones.locate import FoundWeights
 from zsad.backbones.specs import BackboneSpec, quarters
 from zsad.backbones.specs import spec as find_spec
+from zsad.backbones.tensor_files import naming
 from zsad.backbones.text import TextEncoder
 from zsad.backbones.torchscript import is_archive
+from zsad.config import BackboneSettings
 from zsad.errors import RequestError, WeightsError
 from zsad.types import BackboneInfo, EncoderVariant, FeatureRequest, ImageFeatures
 
 log = logging.getLogger(__name__)
 
+ACTIVATIONS = ("auto", "quick_gelu", "gelu")
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -127,13 +130,15 @@ def load(
     device: str | torch.device = "cpu",
     offline: bool = False,
     compile: bool = False,
+    activation: str = "auto",
 ) -> Backbone:
     """Load a backbone by name.
 
     ``weights``: a file, ``"random"`` (a fixed seed, marked in ``info``) or None: bundled, cache,
     hub, in this order.  ``image_size`` in pixels, 0: the backbone's own.  ``precision``: fp32,
     bf16 or fp16, of weights and features.  The name ``file`` builds the architecture that the
-    state dict implies.
+    state dict implies; ``activation`` says which one its weights were trained with (``quick_gelu``,
+    what ``auto`` takes OpenAI's naming for, or ``gelu``: a state dict does not tell).
 
     Raises :class:`RequestError` for an unknown name or option, :class:`WeightsError` for weights
     that are missing, unsafe or do not fit.
@@ -141,9 +146,20 @@ def load(
     spec = find_spec(name)
     if precision not in PRECISIONS:
         raise RequestError(f"backbone.precision={precision}: choose one of {', '.join(PRECISIONS)}")
+    if activation not in ACTIVATIONS:
+        raise RequestError(
+            f"backbone.activation={activation}: choose one of {', '.join(ACTIVATIONS)}"
+        )
     config = spec.model_config()
     if config is not None:
         build.check_config(spec, config)
+        if activation != "auto":
+            raise RequestError(
+                f"backbone.activation={activation}: backbone '{name}' knows its own; leave the key "
+                f"out, or give the file with backbone.name=file"
+            )
+    elif activation != "auto":
+        spec = replace(spec, activation=activation)
     state, found, tag = _weights(spec, weights, offline)
     if config is None:
         if state is None:
@@ -151,9 +167,14 @@ def load(
                 "backbone 'file' takes its architecture from a file; give backbone.weights=FILE, "
                 "or a named backbone with backbone.weights=random"
             )
-        config = build.config_of_state(state)
-    activation = build.trained_activation(spec, config, tag)
-    model = build.build_model(spec, config, activation, state)
+        with naming(found.path or name, "not a CLIP vision transformer"):
+            config = build.config_of_state(state)
+    trained = build.trained_activation(spec, config, tag)
+    if state is None:
+        model = build.build_model(spec, config, trained, None)
+    else:
+        with naming(found.path or name, "no backbone can be built of it"):
+            model = build.build_model(spec, config, trained, state)
     info = replace(
         describe(spec, config, image_size, model),
         activation=build.activation_in_use(model),
@@ -162,15 +183,31 @@ def load(
         random=state is None,
         **preprocessing(spec, tag),
     )
-    if info.activation != activation:
+    if info.activation != trained:
         raise WeightsError(
-            f"backbone '{name}' was built with {info.activation}, its weights need {activation}"
+            f"backbone '{name}' was built with {info.activation}, its weights need {trained}"
         )
     cast(model, PRECISIONS[precision])
     where = "cuda" if str(device) == "auto" and torch.cuda.is_available() else device
     model.to("cpu" if str(where) == "auto" else where)
     return Backbone(
         model, info, vocab=int(config["text_cfg"].get("vocab_size", 49408)), compile=compile
+    )
+
+
+def load_chosen(
+    chosen: BackboneSettings, device: str | torch.device = "cpu", offline: bool = False
+) -> Backbone:
+    """Load the backbone that the settings ``backbone.*`` name; see :func:`load`."""
+    return load(
+        chosen.name,
+        weights=chosen.weights,
+        image_size=chosen.image_size,
+        precision=chosen.precision,
+        device=str(device),
+        offline=offline,
+        compile=chosen.compile,
+        activation=chosen.activation,
     )
 
 
@@ -238,4 +275,5 @@ def describe(
         vv_first=spec.vv_first,
         demo=spec.demo,
         native_size=int(config["vision_cfg"]["image_size"]),
+        logit_scale=float(towers.logit_scale.detach().exp()),
     )

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from zsad.cli import options
-from zsad.cli.output import percent, print_json, print_table, stdout_to_stderr
+from zsad.cli.output import percent, print_json, print_table, say, stdout_to_stderr, tell
 from zsad.data.account import Account, Entry
 from zsad.metrics.spec import headline
 from zsad.results.aggregate import NOT_COMPUTED
@@ -73,7 +73,7 @@ def print_summary(document: dict[str, Any]) -> None:
     shown = headline()
     rows = [
         [
-            line["method"],
+            named(line),
             line["dataset"],
             *(figure(line, m.name) for m in shown),
             line["categories"],
@@ -84,12 +84,12 @@ def print_summary(document: dict[str, Any]) -> None:
     if rows:
         print_table(heads, rows, right=range(2, len(heads)))
     for text in undefined_lines(document):
-        print(text)
+        say(text)
     for banner in sorted({c.get("banner") or "" for c in document["cells"]} - {""}):
-        print(f"Note: {banner}.")
+        say(f"Note: {banner}.")
     if document["counters"].get("images"):
-        print(spent(document["seconds"], document["counters"]))
-    print(f"Results: {document['results_dir']}  (`zsad tables` makes tables of them)")
+        say(spent(document["seconds"], document["counters"]))
+    say(f"Results: {document['results_dir']}  (`zsad tables` makes tables of them)")
     print_failures(document["failed"])
 
 
@@ -107,6 +107,11 @@ def undefined_lines(document: Mapping[str, Any]) -> list[str]:
         for name, names in document.get("missing", {}).items()
     ]
     return [f"– {', '.join(metrics)}: {said}" for said, metrics in found.items()] + absent
+
+
+def named(line: Mapping[str, Any]) -> str:
+    """The name that a method is asked for by, with its configuration where not the default."""
+    return f"{line['method']}{line['configuration']}"
 
 
 def figure(line: Mapping[str, Any], metric: str) -> str:
@@ -140,16 +145,22 @@ def account_lines(document: Mapping[str, Any]) -> list[str]:
 
 
 def print_failures(failed: list[dict[str, Any]]) -> None:
-    """Print failed cells with their causes to standard error, equal causes once."""
+    """Print failed cells with their causes to standard error, equal causes once, then the rows
+    that are stored and say nothing."""
+    idle = [failure for failure in failed if failure.get("stored")]
+    failed = [failure for failure in failed if not failure.get("stored")]
+    for failure in idle:
+        name = "/".join(str(v) for v in failure["cell"].values())
+        tell(f"zsad: no effect: {name}: {failure['error']}")
     causes: dict[str, list[str]] = {}
     for failure in failed:
         name = "/".join(str(v) for v in failure["cell"].values())
         causes.setdefault(failure["error"], []).append(name)
     if failed:
-        print(f"zsad: {len(failed)} cells failed; the others are stored", file=sys.stderr)
+        tell(f"zsad: {len(failed)} cells failed; the others are stored")
     for cause, names in list(causes.items())[:MOST_FAILURES]:
         more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-        print(f"zsad: failed: {names[0]}{more}: {cause}", file=sys.stderr)
+        tell(f"zsad: failed: {names[0]}{more}: {cause}")
 
 
 def print_plan(document: dict[str, Any]) -> None:
@@ -163,10 +174,11 @@ def print_plan(document: dict[str, Any]) -> None:
     ]
     print_table(["method", "dataset", "cells", "stored", "to run"], rows, right=(2, 3, 4))
     for name, account in document.get("accounts", {}).items():
-        print("\n  ".join([f"{name}: what every file was taken for", *account_lines(account)]))
+        say(f"{name}: what every file was taken for")
+        say(*(f"  {line}" for line in account_lines(account)))
     for name, absent in document.get("missing", {}).items():
-        print(f"{name}: categories that are not there: {', '.join(absent)}")
+        say(f"{name}: categories that are not there: {', '.join(absent)}")
     images = sum(document.get("images", {}).values())
     line = f"{document['to_run']} of {len(cells)} cells to run, {images} images, backbone "
-    print(f"{line}{document['backbone']}, results in {document['results_dir']}")
+    say(f"{line}{document['backbone']}, results in {document['results_dir']}")
     print_failures(document["failed"])

@@ -6,14 +6,13 @@ import argparse
 import contextlib
 import dataclasses
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from zsad import config as cfg
 from zsad.cli import options
-from zsad.cli.output import print_json
+from zsad.cli.output import print_json, say, tell
 from zsad.config import FolderSettings, Settings
 from zsad.data.account import Account
 from zsad.data.check import CheckReport, check
@@ -119,7 +118,8 @@ def _account_on_refusal(words: list[str], as_json: bool) -> Iterator[None]:
             print_json({"datasets": [], "failed": failed})
         else:
             for word, account in refused.items():
-                print("\n  ".join([f"{word}: what every file was taken for", *account.lines()]))
+                say(f"{word}: what every file was taken for")
+                say(*(f"  {line}" for line in account.lines()))
         raise
 
 
@@ -145,7 +145,7 @@ def _write(words: list[str], settings: FolderSettings, target: Path) -> str:
     text = definition(inferred(Path(words[0].removeprefix("folder:"))), settings, target)
     with target.open("x", encoding="utf-8") as file:
         file.write(text)
-    print(f"zsad: wrote {target}; edit it, and use it as --datasets {target}", file=sys.stderr)
+    tell(f"zsad: wrote {target}; edit it, and use it as --datasets {target}")
     return str(target)
 
 
@@ -161,10 +161,10 @@ def _check(args: argparse.Namespace, names: list[str], root: Path | None) -> int
                 raise
             failures[name] = error
             if not args.json:
-                print(f"{name}: NOT there: {error}")
+                say(f"{name}: NOT there: {error}")
             continue
         if not args.json:
-            print("\n".join(reports[-1].lines()), flush=True)
+            say(*reports[-1].lines())
     if args.json:
         print_json(
             {
@@ -207,7 +207,7 @@ def _prepare(args: argparse.Namespace, name: str) -> int:
     if args.json:
         print_json(_prepared(done))
     else:
-        print("\n".join(done.lines()))
+        say(*done.lines())
     return CellError.exit_code if done.index.problems else 0
 
 

@@ -26,7 +26,7 @@ from zsad.data.images import (
     read_mask,
 )
 from zsad.data.index import DatasetIndex, load_index
-from zsad.errors import DataError
+from zsad.errors import DataError, ZsadError, reason
 from zsad.types import Sample
 
 MIDDLE = (
@@ -268,21 +268,26 @@ def _open(sample: Sample) -> _Opened:
     try:
         size = read_image(sample.image, sample.crop, sample.bits).size
         mode, high, full = image_range(sample.image, sample.bits)
-    except DataError as error:
-        return _Opened((0, 0), "", (str(error),))
+    except Exception as error:  # whatever a decoder raises is the end of this file alone
+        return _Opened((0, 0), "", (_told(sample.image, error),))
     found = _Opened(size, mode, (), dark=high if plausible.is_dark(high, full) else 0)
     if sample.mask is None:
         return found
     try:
         marked = read_mask(sample, (size[1], size[0]))
         values = mask_values(sample.mask)
-    except DataError as error:
-        return found._replace(errors=(str(error),))
+    except Exception as error:
+        return found._replace(errors=(_told(sample.mask, error),))
     return found._replace(
         marked=float(marked.mean()),
         grey_mask=len(np.unique(values)) > 2,
         widened=plausible.widened(values, sample.mask_threshold),
     )
+
+
+def _told(path: str, error: Exception) -> str:
+    """What is wrong with a file."""
+    return str(error) if isinstance(error, ZsadError) else f"{path}: {reason(error)}"
 
 
 def _open_all(report: CheckReport, samples: list[Sample], workers: int) -> None:
@@ -368,7 +373,7 @@ def _duplicates(report: CheckReport, samples: list[Sample], workers: int) -> Non
 def _digest(sample: Sample) -> str:
     try:
         return image_digest(sample)
-    except DataError:
+    except Exception:  # said by :func:`_open` already
         return ""
 
 

@@ -18,7 +18,7 @@ from zsad.data.definition import DatasetSpec, Layout
 from zsad.data.indexers import INDEXERS, Indexing, NotThisLayout
 from zsad.data.indexers.base import checked_options, find_folder, natural, spoken, subfolders
 from zsad.errors import DataError, RequestError, reason, unknown
-from zsad.types import Category, Sample
+from zsad.types import Category, Names, Sample
 
 # Every dataset may lie in the layout of an index file that is prepared already.
 PREPARED = Layout("meta_json", looks="meta.json at its root")
@@ -51,6 +51,13 @@ class DatasetIndex:
     missing: tuple[str, ...] = ()
     account: Account | None = None
     masks_of_normal: tuple[tuple[str, str], ...] = ()
+
+    def calling(self, names: Names) -> DatasetIndex:
+        """The same with categories whose prompts say another name (:meth:`Category.said`)."""
+        if names == "spoken":
+            return self
+        called = {k: replace(c, class_name=c.said(names)) for k, c in self.categories.items()}
+        return replace(self, categories=called)
 
     @property
     def training_categories(self) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from zsad.errors import shown
 from zsad.runner.plan import Plan
 
 FILE = "run.log"
@@ -25,9 +26,9 @@ def logged(results: Path | str) -> Iterator[None]:
     logger = logging.getLogger("zsad")
     folder = Path(results)
     folder.mkdir(parents=True, exist_ok=True)
-    handler = _LogFile(folder / FILE, encoding="utf-8", delay=True)
+    handler = _LogFile(folder / FILE, encoding="utf-8", delay=True, errors="backslashreplace")
     handler.setLevel(logging.INFO)
-    handler.setFormatter(logging.Formatter(FORMAT))
+    handler.setFormatter(OneLine(FORMAT))
     before, elsewhere = logger.level, logger.getEffectiveLevel()
     quiet = _AsBefore(elsewhere)
     others = _handlers(logger)
@@ -52,6 +53,15 @@ def _handlers(logger: logging.Logger | None) -> list[logging.Handler]:
         found += logger.handlers
         logger = logger.parent if logger.propagate else None
     return found
+
+
+class OneLine(logging.Formatter):
+    """One line per record, whatever the names in it hold; a traceback has lines of its own."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        lines = text.split("\n") if record.exc_info or record.stack_info else [text]
+        return "\n".join(map(shown, lines))
 
 
 class _LogFile(logging.FileHandler):

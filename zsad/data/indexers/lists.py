@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import fnmatch
 import io
-import json
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,7 +15,8 @@ from zsad.data.definition import Layout
 from zsad.data.indexers.base import natural, posix
 from zsad.data.indexers.left_out import left_out
 from zsad.data.indexers.own_folder import tree
-from zsad.errors import RequestError
+from zsad.errors import DataError, RequestError
+from zsad.io import read_json
 from zsad.types import Sample
 
 # Names that columns of a table go by, compared without case; the first one is in our examples.
@@ -52,16 +52,18 @@ def list_layout(home: Path) -> tuple[list[str], Layout] | None:
 
 def _meta_classes(path: Path) -> list[str]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        content = read_json(path)
         return sorted({str(name) for part in content.values() for name in part})
-    except (OSError, ValueError, AttributeError, TypeError) as error:
+    except DataError as error:
+        raise RequestError(str(error)) from None
+    except (AttributeError, TypeError) as error:
         raise RequestError(f"{path}: not a meta.json ({error})") from None
 
 
 def _is_coco(path: Path) -> bool:
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError):
+        content = read_json(path)
+    except DataError:
         return False
     return isinstance(content, dict) and {"images", "annotations"} <= set(content)
 

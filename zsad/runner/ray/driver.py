@@ -332,7 +332,7 @@ class _Driver:
             self._end_training(task, dict.fromkeys(task.wanted, failure))
         else:
             for key in task.shard.plan.todo.values():
-                if not self.store.has(key):
+                if not task.shard.plan.is_done(self.store, key):
                     self.store.fail(key, f"{task.name}: {tries}", type(error).__name__)
 
     def _end_training(self, task: _Task, found: dict[tuple[str, int], Path | Exception]) -> None:
