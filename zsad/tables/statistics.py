@@ -200,8 +200,9 @@ def _mean(column: Sequence[Interval | str | None]) -> Interval | str | None:
 def _interval_data(
     label: str, column: MatrixColumn, found: Interval | str | None, metric: ImageMetric
 ) -> dict[str, Any]:
-    known = found is not None and not isinstance(found, str)
-    values = (found.value, found.low, found.high) if known else (None, None, None)
+    values: tuple[float | None, ...] = (None, None, None)
+    if found is not None and not isinstance(found, str):
+        values = (found.value, found.low, found.high)
     numbers = [None if v is None else round(100 * v, 4) for v in values]
     named = dict(zip(("value", "low", "high"), numbers))
     return {"row": label, "method": column.label, "metric": metric, **named}
