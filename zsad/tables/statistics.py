@@ -9,6 +9,7 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 from zsad.metrics.spec import METRICS, resampled
+from zsad.results.aggregate import is_partial
 from zsad.results.store import ResultStore, key_of
 from zsad.tables.model import Line, Span, Table
 from zsad.tables.results_matrix import Board, DatasetRow, MatrixColumn
@@ -109,7 +110,8 @@ def compare(
         (c.label, category): found
         for c in board.columns
         for category in row.categories
-        if (found := _scores(store, board, c, row, category)) is not None
+        if not _partial(board, c, row, category)
+        and (found := _scores(store, board, c, row, category)) is not None
     }
     from zsad.metrics.statistics import holm, paired_permutation
 
@@ -146,6 +148,12 @@ def _scores(
     record = next((r for (c, _), r in sorted(cells.items()) if c == category), None)
     found = store.scores(key_of(record)) if record is not None else None
     return found[["uid", "label", "score"]] if found is not None else None
+
+
+def _partial(board: Board, column: MatrixColumn, row: DatasetRow, category: str) -> bool:
+    """Whether images are missing from a category's scores, so that nothing is compared."""
+    cells = board.of(column.label, row.name)
+    return any(is_partial(record) for (c, _), record in cells.items() if c == category)
 
 
 def _name(kind: str, metric: ImageMetric) -> str:
