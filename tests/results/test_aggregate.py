@@ -40,7 +40,7 @@ def record(method: str, category: str, seed: int, value: float | str | None) -> 
 
 def console(records: list[CellRecord]) -> dict[str, str]:
     """What ``zsad bench`` prints of the metric, by method."""
-    document = {
+    document: dict[str, Any] = {
         "summary": summary(records),
         "cells": [],
         "counters": {},
@@ -50,7 +50,8 @@ def console(records: list[CellRecord]) -> dict[str, str]:
     printed = io.StringIO()
     with redirect_stdout(printed):
         print_summary(document)
-    heads, *lines = [re.split(r" {2,}", x.strip()) for x in printed.getvalue().splitlines()][:-1]
+    table = printed.getvalue().splitlines()[: 1 + len(document["summary"])]  # sentences follow it
+    heads, *lines = [re.split(r" {2,}", x.strip()) for x in table]
     return {line[0]: line[heads.index(METRIC.full_title)] for line in lines}
 
 
