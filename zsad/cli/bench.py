@@ -88,12 +88,30 @@ def print_summary(document: dict[str, Any]) -> None:
         say(f"{PARTIAL} scored without {len(left)} files that cannot be read: not to be compared.")
         for text in left[:MOST_FAILURES]:
             tell(f"zsad: left out: {text}")
+    for text in undefined_lines(document):
+        say(text)
     for banner in sorted({c.get("banner") or "" for c in document["cells"]} - {""}):
         say(f"Note: {banner}.")
     if document["counters"].get("images"):
         say(spent(document["seconds"], document["counters"]))
     say(f"Results: {document['results_dir']}  (`zsad tables` makes tables of them)")
     print_failures(document["failed"])
+
+
+def undefined_lines(document: Mapping[str, Any]) -> list[str]:
+    """Why figures are "–" or lack categories, equal reasons of several methods once."""
+    found: dict[str, dict[str, None]] = {}  # sentence -> metrics
+    for line in document["summary"]:
+        for metric in (m for m in headline() if m.name in line["undefined"]):
+            for reason, categories in line["undefined"][metric.name].items():
+                alone = categories == [line["dataset"]]
+                where = line["dataset"] + ("" if alone else f" ({', '.join(categories)})")
+                found.setdefault(f"{where}: {reason}", {})[metric.full_title] = None
+    absent = [
+        f"{name}: no pictures of {', '.join(names)}; left out of every mean"
+        for name, names in document.get("missing", {}).items()
+    ]
+    return [f"– {', '.join(metrics)}: {said}" for said, metrics in found.items()] + absent
 
 
 def named(line: Mapping[str, Any]) -> str:

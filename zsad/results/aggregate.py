@@ -55,6 +55,17 @@ class Figure:
         return f"{100 * self.value:.{PLACES}f}{spread}{PARTIAL * self.partial}"
 
 
+def undefined_reasons(records: Iterable[CellRecord]) -> dict[str, dict[str, list[str]]]:
+    """``{metric: {reason: [categories]}}`` of what the records could not compute."""
+    found: dict[str, dict[str, list[str]]] = {}
+    for record in records:
+        for metric, why in record.undefined.items():
+            names = found.setdefault(metric, {}).setdefault(why, [])
+            if record.category not in names:
+                names.append(record.category)
+    return found
+
+
 def mean(values: Iterable[float]) -> float | None:
     """The arithmetic mean, or None of nothing."""
     items = list(values)

@@ -29,6 +29,7 @@ from zsad.backbones.batch_size import (
     is_out_of_memory,
 )
 from zsad.config import Settings
+from zsad.data import plausible
 from zsad.data.loader import BatchLoader, DecodeThreads, ImageBatch
 from zsad.data.transforms import MaskPolicy, Preprocess
 from zsad.metrics import CategoryMetrics, MetricResult
@@ -131,6 +132,7 @@ class CategoryRun:
     _begun: BatchLoader | None = None
     _most: int | None = None  # images of a batch in a later pass
     _encoding: Portions = field(default_factory=Portions)
+    _marked: dict[str, float] = field(default_factory=dict)  # uid -> share of the picture
 
     # --------------------------------------------------------------------------- the run
     def start(self) -> None:
@@ -184,7 +186,14 @@ class CategoryRun:
                 outcomes[i] = outcome
         for head in self.heads:
             self.batch_sizes |= head.scorer.portions.used
+        plausible.tell_masks(f"{self.category.dataset}/{self.category.key}", self._marked)
         return outcomes
+
+    def _look_at_masks(self, batch: ImageBatch) -> None:
+        """Remember how much of each anomalous picture its mask marks."""
+        for sample, mask in zip(batch.samples, batch.masks):
+            if sample.label and sample.mask is not None:
+                self._marked[sample.uid] = float(mask.float().mean())
 
     def _pass(self, heads: Sequence[Head]) -> list[Outcome]:
         """Score every sample with these heads."""
@@ -212,6 +221,7 @@ class CategoryRun:
                 active = [o for o in outcomes if o.error is None]
                 if not active:
                     return
+                self._look_at_masks(batch)
                 for group in _by_variant(active).values():
                     self._score_batch(batch, group)
                 if self.on_images and self._most is None:

@@ -126,6 +126,7 @@ class Recorder:
             "limit": self.request.limit,
             "variant": dataset.index.variant,
             "dataset_fingerprint": dataset.index.fingerprint,
+            **({"missing_categories": list(missing)} if (missing := dataset.index.missing) else {}),
             "mask_resize": self.request.settings.data.mask_resize,
             "metrics": cfg.identity(self.request.settings.metrics),
             "boxes": dict(head.scorer.boxes.info) if head.scorer.boxes else {},
