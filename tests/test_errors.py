@@ -41,4 +41,4 @@ def test_a_message_is_one_line_whatever_it_names(name: str) -> None:
     text = str(DataError(f"{name}: broken"))
     assert is_plain(text)
     assert "\n" not in text
-    assert reason(RequestError(text)) == text
+    assert reason(RequestError(text)) == text.strip()

@@ -145,7 +145,7 @@ def test_a_reader_that_goes_hides_no_unfinished_work(
     with without_reader(monkeypatch):
         assert main(words) == output.UNREAD
         assert main([*words, "--out", str(out)]) == 0
-    assert len(list(out.glob("*.heat.png"))) == len(NAMES)
+    assert len(list(out.glob("*.heat.webp"))) == len(NAMES)
     (tmp_path / "broken.png").write_bytes(b"-")
     with without_reader(monkeypatch):
         assert main([*words, "--out", str(out)]) == 3
