@@ -253,6 +253,18 @@ def test_build_maps_equals_the_naive_order_of_steps(order, align_corners, fuse):
     assert built.unsuppressed is built.final
 
 
+@pytest.mark.parametrize("fuse", ["mean", "sum"])
+def test_added_values_are_enlarged_and_fused_like_probabilities(fuse):
+    spec = MapSpec(order="upsample_then_softmax", align_corners=True, fuse=fuse)
+    stages = [noise(2, 2, 9, 9, seed=s) for s in range(2)]
+    values = [noise(2, 9, 9, seed=s).abs() for s in (5, 6)]
+    plain = core.build_maps(Scores(stages, torch.zeros(2)), spec, 70).final
+    both = core.build_maps(Scores(stages, torch.zeros(2), added=values), spec, 70).final
+    share = 2 if fuse == "mean" else 1
+    expected = plain + sum(core.upsample(v, 70, True) for v in values) / share
+    torch.testing.assert_close(both, expected, atol=1e-5, rtol=0)
+
+
 @pytest.mark.parametrize("align_corners", [False, True])
 @pytest.mark.parametrize("size", [70, (33, 50), (9, 7), 4])
 @pytest.mark.parametrize("sigma", [0.0, 0.7, 10.0])

@@ -19,7 +19,8 @@ from zsad.backbones import Backbone
 from zsad.backbones.batch_size import Portions
 from zsad.errors import CellError
 from zsad.grounding import file as box_file
-from zsad.inference.loaded_method import LoadedMethod, category_of
+from zsad.inference.loaded_method import LoadedMethod
+from zsad.inference.request import category_of
 from zsad.method import Method, new_method
 from zsad.scoring import Means, Scorer, encode
 from zsad.types import BuiltMaps, ImageFeatures, ScoreContext, Scored, Scores
@@ -228,10 +229,10 @@ def test_predictions_survive_a_method_without_memory(monkeypatch: pytest.MonkeyP
     assert limits.image is not None
 
 
-def test_a_value_that_is_no_number_names_its_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_value_that_is_not_a_number_names_its_picture(monkeypatch: pytest.MonkeyPatch) -> None:
     loaded = zsad.load_method("clip", backbone="zsad-tiny", image_size=64, device="cpu")
 
-    def image_score(self: Method, scores: Scores, maps: BuiltMaps) -> Tensor:
+    def image_score(self: Method, scores: Scores, built: BuiltMaps) -> Tensor:
         return torch.where(torch.arange(len(scores.image)) == 1, torch.nan, scores.image)
 
     monkeypatch.setattr(type(loaded.method), "image_score", image_score)

@@ -7,10 +7,12 @@ parameters of :func:`bench` and :func:`train` are the fields of
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zsad.errors import nearest
 from zsad.runner.options import BenchOptions, TrainOptions, takes
 
 if TYPE_CHECKING:
@@ -59,13 +61,16 @@ def load_method(
     offline: bool = False,
     untrained: bool = False,
     seed: int = 0,
+    activation: str = "auto",
 ) -> LoadedMethod:
     """Load one method on one backbone.
 
     ``checkpoint``: a trained state, ours or an official one as released (which forces
     ``preset="released"`` unless another is given; sizes that it implies win over the config).
     ``backbone="file"`` with ``weights=FILE`` builds the architecture that a CLIP state dict in
-    OpenAI's naming implies.  ``overrides``: config keys of the method, nested or dotted.
+    OpenAI's naming implies; ``activation="gelu"`` where its weights were trained with that one and
+    not with QuickGELU (a LAION model, say).  ``overrides``: config keys of the method, nested or
+    dotted.
     A trained method without a checkpoint raises :class:`WeightsError` unless ``untrained``.
     """
     from zsad.inference.run import load_method as run
@@ -83,6 +88,7 @@ def load_method(
         offline=offline,
         untrained=untrained,
         seed=seed,
+        activation=activation,
     )
 
 
@@ -97,10 +103,13 @@ def predict(
     threshold: float | None = None,
     image_threshold: float | None = None,
     scale: tuple[float, float] | None = None,
-    references: Sequence[str | Path] = (),
+    ignore: str | Path | None = None,
+    save: str | Sequence[str] | None = None,
+    references: str | Path | Sequence[str | Path] = (),
     explanations: int = 5,
     listed: Sequence[str] = (),
     plugins: str | Path | None = None,
+    overrides: Mapping[str, Any] | Sequence[str] | None = None,
     **loading: Any,
 ) -> Iterator[Prediction]:
     """Score pictures that have no labels, one after the other.
@@ -108,14 +117,25 @@ def predict(
     ``pictures``: files, folders, wildcards (one, or several); ``listed``: further ones of a list.
     ``calibrate``: a few normal pictures, or the ``calibration.json`` that an earlier run left in
     its ``out``; ``false_alarms``: the highest share of them that is wished for (0.05).
-    ``threshold`` and ``image_threshold`` set the thresholds by hand.  With ``out`` the map, heat
-    map, mask and description of every picture are written there.  ``loading``: further keywords
-    of :func:`load_method`.  What a prediction holds: :class:`zsad.inference.prediction.Prediction`;
+    ``references``: normal pictures of the same thing, as files, folders or wildcards, for a method
+    that compares with them; their number sets its shots, unless ``overrides`` do.
+    ``threshold`` and ``image_threshold`` set the thresholds by hand.  ``ignore``: what is not
+    looked at, a rectangle ``"x,y,w,h"`` in pixels, a mask file or a folder of masks.  With ``out``
+    files about every picture are written there, of the kinds of :mod:`zsad.inference.outputs` that
+    ``save`` names.  ``loading``: further keywords of :func:`load_method`.  What a prediction
+    holds: :class:`zsad.inference.prediction.Prediction`;
     that of a picture that cannot be read or scored has an ``error``, and the others go on.
     Raises :class:`zsad.errors.ZsadError` when the request is wrong: nothing was scored then.
     """
     from zsad.inference.run import predict as run
 
+    if unknown := sorted(loading.keys() - inspect.signature(load_method).parameters):
+        known = {
+            **inspect.signature(predict).parameters,
+            **inspect.signature(load_method).parameters,
+        }
+        hint = nearest(unknown[0], known)
+        raise TypeError(f"predict() got an unexpected keyword argument '{unknown[0]}'{hint}")
     return run(
         method,
         pictures,
@@ -126,9 +146,12 @@ def predict(
         threshold=threshold,
         image_threshold=image_threshold,
         scale=scale,
+        ignore=ignore,
+        save=save,
         references=references,
         explanations=explanations,
         listed=listed,
         plugins=plugins,
-        load=lambda: load_method(method, **loading),
+        overrides=overrides,
+        load=lambda values: load_method(method, overrides=values, **loading),
     )

@@ -276,7 +276,13 @@ def _stored_config(
 ) -> tuple[MethodConfig, list[str]]:
     """Return the stored config with the caller's layers on it, except where they do not fit."""
     assert found.meta is not None
-    stored = (str(path), found.meta.config)
+    held = dict(found.meta.config)
+    gone = found.meta.preset not in ("default", *entry.presets)
+    notes = []
+    if gone:  # the stored values say all that it said
+        held["preset"] = "default"
+        notes.append(f"its preset '{found.meta.preset}' is no longer there; its values are kept")
+    stored = (str(path), held)
     explicit: list[tuple[str, Mapping[str, Any]]] = []
     for origin, values in layers:
         if "preset" in values:  # the stored config holds every key and would hide the preset
@@ -284,9 +290,8 @@ def _stored_config(
         explicit.append((origin, values))
     config = entry.resolve(stored, *explicit)
     if not explicit or _fits(entry, config, info, found.state):
-        return config, []
+        return config, notes
     kept: list[tuple[str, Mapping[str, Any]]] = []
-    notes = []
     for origin, values in explicit:
         for leaf, one in _leaves(values):
             try:

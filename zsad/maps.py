@@ -299,8 +299,9 @@ def _fuse(
             plane = torch.sigmoid(enlarged)
         elif scores.kind == "logits":
             plane = pair_probability(plane)
-        key = tuple(plane.shape[-2:])
-        sums[key] = sums[key].add(plane, alpha=weight) if key in sums else plane * weight
+        _add(sums, plane, weight)
+    for weight, values in zip(weights, scores.added):
+        _add(sums, values.float(), weight)
     fused = [
         smooth_upsample(plane, size, spec.align_corners, spec.sigma)
         if _smooths_early(spec)
@@ -308,3 +309,9 @@ def _fuse(
         for plane in sums.values()
     ]
     return torch.stack(fused).sum(0) if len(fused) > 1 else fused[0]
+
+
+def _add(sums: dict[tuple[int, ...], Tensor], plane: Tensor, weight: float) -> None:
+    """Add ``weight`` * [B, h, w] to the sum of the planes of its size."""
+    key = tuple(plane.shape[-2:])
+    sums[key] = sums[key].add(plane, alpha=weight) if key in sums else plane * weight

@@ -33,6 +33,7 @@ from zsad.types import (
     ScoreContext,
     Scored,
     Scores,
+    Tap,
     TextT,
     TrainBatch,
 )
@@ -167,6 +168,7 @@ class Method(lightning.LightningModule, Generic[ConfigT, TextT]):
         self.config: ConfigT = config
         self.backbone = backbone
         self.revision = 1  # of what the method computes; see zsad.registry.MethodEntry
+        self.masks = True  # whether its maps are good for masks; see there, too
         self.phase: str = ""  # name of the training phase that runs, set by the engine
         self.facts: dict[str, Any] = {}  # of the training that made the loaded state
 
@@ -195,15 +197,35 @@ class Method(lightning.LightningModule, Generic[ConfigT, TextT]):
     def map_spec(self) -> MapSpec:
         """Say how the dense-map core builds the anomaly map from :meth:`score`'s maps."""
 
-    def image_score(self, scores: Scores, maps: BuiltMaps) -> Tensor:
+    def image_score(self, scores: Scores, built: BuiltMaps) -> Tensor:
         """Return the final image score [B]; the default is ``scores.image``."""
         return scores.image
+
+    def over_category(self, scores: Tensor, info: Mapping[str, Tensor]) -> Tensor:
+        """Return the final image scores [N] of all images of a category, from what
+        :meth:`image_score` gave each [N] and their figures ``Scores.info`` [N].
+
+        Called where :attr:`stretches` says so, for the test images of one category together.
+        """
+        return scores
 
     def explain(self, scored: Scored[TextT], k: int = 5) -> list[list[Explanation]]:
         """Return up to ``k`` reasons per image, best first; the default has none."""
         return [[] for _ in range(scored.batch_size)]
 
     # ------------------------------------------------------------------- optional needs
+    def views(self, images: Tensor) -> Iterable[Tensor]:
+        """Return further views of images [B, 3, S, S] as the encoder takes them, each as large.
+
+        Their :meth:`view_taps` are in ``context.views``, in this order.  Each is a pass of its own.
+        Not for a :attr:`transductive` method.
+        """
+        return ()
+
+    def view_taps(self) -> frozenset[Tap]:
+        """What :meth:`score` reads of further views."""
+        return frozenset()
+
     @property
     def shots(self) -> int:
         """Normal reference images per category (few-shot); 0 = zero-shot."""
@@ -211,7 +233,13 @@ class Method(lightning.LightningModule, Generic[ConfigT, TextT]):
 
     @property
     def transductive(self) -> bool:
-        """True if :meth:`score` needs ``context.population`` (all test images at once)."""
+        """True if a score depends on all test images of its category: :meth:`score` needs
+        ``context.population``, or :meth:`over_category` has the last word."""
+        return self.stretches
+
+    @property
+    def stretches(self) -> bool:
+        """True if image scores are final only when those of the whole category are known."""
         return False
 
     @property
@@ -244,6 +272,12 @@ class Method(lightning.LightningModule, Generic[ConfigT, TextT]):
     def phases(self) -> list[TrainPhase]:
         """Training phases in order; empty for a training-free method."""
         return []
+
+    @property
+    def needs_masks(self) -> bool:
+        """Whether training needs the mask of every anomalous image; if not, :meth:`losses` finds
+        unknown ones in ``TrainBatch.has_mask``."""
+        return True
 
     def losses(
         self, features: ImageFeatures, batch: TrainBatch, context: ScoreContext[TextT]
@@ -326,6 +360,13 @@ class Method(lightning.LightningModule, Generic[ConfigT, TextT]):
 AnyMethod = Method[Any, Any]  # for code that serves all methods
 
 
+def stretched(scores: Tensor, over: Tensor) -> Tensor:
+    """Bring ``scores`` to the scale on which ``over`` [N] runs from 0 to 1; all 0 where it does
+    not vary."""
+    low, high = over.amin(), over.amax()
+    return (scores - low) / (high - low) if high > low else torch.zeros_like(scores)
+
+
 def new_method(
     entry: MethodEntry, config: MethodConfig, info: BackboneInfo, seed: int = 0
 ) -> AnyMethod:
@@ -338,17 +379,21 @@ def new_method(
         torch.manual_seed(seed)
         method = entry.load()(config, info)
     method.revision = entry.revision
+    method.masks = entry.masks
     return method
 
 
 def feature_request(method: AnyMethod, image_size: int) -> FeatureRequest:
-    """Return the method's request with the run's image size filled in where it names none.
+    """Return the method's request with the image size filled in: the run's, else the method's own,
+    else the backbone's.
 
-    Raises :class:`WeightsError` unless the size is a multiple of the patch.
+    Raises :class:`WeightsError` unless the run's size is a multiple of the patch.  A method's own
+    need not be one: released MVFA-AD sees 17 x 17 patches of 14 of its 240 pixels.
     """
     request = method.feature_request()
-    size = request.variant.image_size or image_size or method.backbone.image_size
-    if size % method.backbone.patch:
+    own = request.variant.image_size
+    size = image_size or own or method.backbone.image_size
+    if size % method.backbone.patch and size != own:
         raise WeightsError(
             f"image size {size} is not a multiple of the patch size {method.backbone.patch} of "
             f"{method.backbone.name}; choose another backbone.image_size"

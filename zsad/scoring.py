@@ -7,17 +7,17 @@ what a caller does with a :class:`Scored` (metrics, examples, records) it does e
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import torch
 from torch import Tensor
 
 from zsad import maps as dense
 from zsad.backbones import Backbone
-from zsad.backbones.batch_size import Portions, is_out_of_memory
+from zsad.backbones.batch_size import BatchTooLarge, Portions, is_out_of_memory
 from zsad.errors import CellError
 from zsad.grounding import BoxProvider, provider
 from zsad.method import AnyMethod, feature_request
@@ -33,9 +33,23 @@ from zsad.types import (
 )
 
 if TYPE_CHECKING:
+    from typing import Unpack
+
     from PIL.Image import Image
 
 Stage = Callable[[str], AbstractContextManager[None]]
+
+
+class ContextFields(TypedDict, total=False):
+    """The fields of :class:`ScoreContext` that a caller of :meth:`Scorer.context` may give."""
+
+    references: Mapping[str, ImageFeatures]
+    population: ImageFeatures | None
+    population_uids: Sequence[str]
+    boxes: Sequence[Boxes | None] | None
+    uids: Sequence[str]
+    carry: Mapping[str, Any]
+    views: Sequence[ImageFeatures]
 
 
 def encode(
@@ -90,8 +104,8 @@ class Scorer:
     # ----------------------------------------------------------- once per set of categories
     @torch.no_grad()
     def prepare(self, categories: Sequence[Category]) -> None:
-        """Encode the text of those categories that are new."""
-        new = {c.key: c for c in categories if c.key not in self._prepared}
+        """Encode the text of those categories that are new, or not what they were."""
+        new = {c.key: c for c in categories if self._prepared.get(c.key) != c}
         if not new:
             return
         encoder = self.backbone.text_encoder(self.request.variant)
@@ -135,9 +149,33 @@ class Scorer:
                 return source.boxes(samples, categories)
             return source.boxes_of_pictures(pictures, categories, names)
 
-    def context(self, categories: Sequence[Category], **rest: Any) -> ScoreContext[Any]:
+    def views(
+        self,
+        images: Tensor,
+        portions: Portions,
+        stage: Stage = lambda name: nullcontext(),
+    ) -> list[ImageFeatures]:
+        """The features of the further views of images [B, 3, S, S] that the method reads, with a
+        row for each image."""
+        taps = self.method.view_taps()
+        if not taps:
+            return []
+        request = FeatureRequest(taps, self.request.variant)
+        found = []
+        for view in self.method.views(images.to(self.backbone.device)):
+            parts = [f for _, f in encode(self.backbone, view, request, portions, stage)]
+            found.append(parts[0] if len(parts) == 1 else ImageFeatures.concat(parts))
+        return found
+
+    def context(
+        self, categories: Sequence[Category], **rest: Unpack[ContextFields]
+    ) -> ScoreContext[Any]:
         """What the method may look at for images of ``categories``, which are prepared if need
-        be.  ``rest``: further fields of :class:`ScoreContext`."""
+        be.  ``rest``: further fields of :class:`ScoreContext`.
+
+        Training makes its own contexts: there a method encodes its prompts at every step, with
+        gradients, and gets no prepared text.
+        """
         self.prepare(categories)
         variant = self.request.variant
         return ScoreContext(
@@ -177,9 +215,9 @@ class Scorer:
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            raise CellError(
-                f"{self.label}: out of memory with {features.batch_size} images, and it carries "
-                f"state from image to image, so they are not tried in portions; lower "
+            raise BatchTooLarge(
+                f"{self.label}: out of memory with a batch of {features.batch_size}, and it "
+                f"carries state from image to image, so the batch is not tried in portions; lower "
                 f"run.batch_size, or choose backbone.precision=bf16"
             ) from error
 
@@ -204,14 +242,16 @@ class Scorer:
 
     @torch.no_grad()
     def explain(self, scored: Scored[Any], k: int = 5) -> list[list[Explanation]]:
-        """Up to ``k`` reasons per image, best first."""
+        """Up to ``k`` reasons per image, best first.  A text is quoted as far as it was read."""
         count = scored.batch_size
 
         def work(rows: slice) -> list[list[Explanation]]:
             part = scored if rows == slice(0, count) else scored.select(rows)
             return self.method.explain(part, k)
 
-        return [reasons for _, part in self._reasons.run(work, count) for reasons in part]
+        found = [reasons for _, part in self._reasons.run(work, count) for reasons in part]
+        read = self.backbone.read_part
+        return [[replace(reason, text=read(reason.text)) for reason in row] for row in found]
 
 
 @dataclass

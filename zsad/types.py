@@ -4,8 +4,7 @@ Letters in shapes, here and in every docstring: B batch, C categories, K layers,
 L patch tokens (= h*w), S sequence positions, h x w patch grid, H x W pixels, D visual width,
 E joint embedding width, W text width.  Pairs are always ordered (normal, anomalous).
 
-This module imports torch for type checkers only: planning a run must not need it.
-"""
+Torch is imported for type checkers only: planning a run must not need it."""
 
 from __future__ import annotations
 
@@ -69,12 +68,18 @@ class EncoderVariant:
     ``pos_interp``: ``bicubic_aa`` (open_clip's own), ``bicubic`` (released FiLo) or ``bilinear``
     (released AnomalyCLIP and FAPrompt).  ``activation``: ``weights`` (the one the weights were
     trained with) or ``gelu`` (released FiLo, both towers).  ``image_size``: pixels, 0 = the
-    backbone's own.
+    backbone's own.  ``input``: ``normalised`` by the weights' mean and deviation, or ``unit`` =
+    values in [0, 1] as they are (released MVFA-AD).  ``resize``: the filter that brings a picture
+    to ``image_size``: that of the ``weights``, or ``bilinear`` (released AnoVL).
+
+    Also a group of config keys: a method that offers another variant has it as ``encoder.*``.
     """
 
     image_size: int = 0
     pos_interp: Literal["bicubic_aa", "bicubic", "bilinear"] = "bicubic_aa"
     activation: Literal["weights", "gelu"] = "weights"
+    input: Literal["normalised", "unit"] = "normalised"
+    resize: Literal["weights", "bilinear"] = "weights"
 
 
 @dataclass(frozen=True)
@@ -123,6 +128,7 @@ class BackboneInfo:
     demo: bool = False  # the bundled demonstration backbone
     random: bool = False  # random weights, asked for explicitly
     native_size: int = 0  # pixels that the weights' position table is made for, 0: unknown
+    logit_scale: float = 100.0  # factor of cosines that the weights were trained with
 
     def grid(self, image_size: int = 0) -> tuple[int, int]:
         """Patch grid (h, w) of a square image of ``image_size`` pixels (0: the default)."""
@@ -193,16 +199,26 @@ class ImageFeatures:
 
 
 # -------------------------------------------------------------------------------- data
+Names = Literal["spoken", "released"]
+"""Which name of a category prompts say: see :class:`Category`."""
+
+
 @dataclass(frozen=True)
 class Category:
     """One evaluation category.  ``key`` is the canonical name ("metal_nut"), ``class_name`` the
-    spoken one that prompts use ("metal nut")."""
+    spoken one that prompts use ("metal nut").  ``released_name``: the one that the authors'
+    scripts put into prompts, the name of the folder; empty: the key."""
 
     dataset: str
     key: str
     class_name: str
     domain: Literal["industrial", "medical"] = "industrial"
     kind: Literal["object", "texture"] = "object"
+    released_name: str = ""
+
+    def said(self, names: Names) -> str:
+        """Return the name that prompts say."""
+        return self.class_name if names == "spoken" else self.released_name or self.key
 
 
 @dataclass(frozen=True)
@@ -225,6 +241,7 @@ class Sample:
     extra_masks: tuple[str, ...] = ()
     uid: str = ""  # stable name inside the dataset: relative path (+ tile), never absolute
     mask_threshold: int = 0  # grey values above it (of 255) are anomalous
+    bits: int = 0  # that deep grey pictures use, such as 12 of 16; 0: as many as their files hold
 
 
 @dataclass
@@ -272,7 +289,9 @@ class Scores:
     ``boxes``: the detections that protect the map, one entry per image, where the method chose
     among the detector's; None: all of them.  ``info``: figures [B] about the images by name
     (prompts kept, say); their means over a category reach :meth:`Method.run_info`.  ``carry``: by
-    ``Category.key``, what its next image is scored with (:attr:`ScoreContext.carry`).
+    ``Category.key``, what its next image is scored with (:attr:`ScoreContext.carry`).  ``added``:
+    further anomaly values [B, h, w], one per stage, that are enlarged as ``maps`` are and added to
+    their probabilities (few-shot distances, say).
     """
 
     maps: list[Tensor]
@@ -282,6 +301,7 @@ class Scores:
     boxes: Sequence[Boxes | None] | None = None
     info: dict[str, Tensor] = field(default_factory=dict)
     carry: dict[str, Any] = field(default_factory=dict)
+    added: list[Tensor] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -343,7 +363,8 @@ class ScoreContext(Generic[TextT]):
     ``text_encoder`` and ``image_encoder`` (for methods that resume a pass) are those of the
     method's encoder variant; the framework always gives both.  ``carry``: by ``Category.key``,
     what a method that carries state from image to image left with the image before
-    (:attr:`Scores.carry`); a category's first image finds no entry.
+    (:attr:`Scores.carry`); a category's first image finds no entry.  ``views``: the features of
+    further views of the images, one entry per view with B rows each (:meth:`Method.views`).
     """
 
     categories: Sequence[Category]
@@ -356,6 +377,7 @@ class ScoreContext(Generic[TextT]):
     uids: Sequence[str] = ()
     population_uids: Sequence[str] = ()
     carry: Mapping[str, Any] = field(default_factory=dict)
+    views: Sequence[ImageFeatures] = ()
 
     def select(self, rows: Rows) -> ScoreContext[TextT]:
         """That of some images of the batch: a slice or a list of indices."""
@@ -365,6 +387,7 @@ class ScoreContext(Generic[TextT]):
             categories=_rows_of(self.categories, rows, count),
             boxes=_rows_of(boxes, rows, count),
             uids=_rows_of(uids, rows, count) or (),
+            views=[view.select(rows) for view in self.views],
         )
 
 
@@ -397,6 +420,7 @@ class Scored(Generic[TextT]):
             parts={name: _rows_of(part, rows, count) for name, part in scores.parts.items()},
             boxes=_rows_of(scores.boxes, rows, count),
             info={name: values[rows] for name, values in scores.info.items()},
+            added=[values[rows] for values in scores.added],
         )
         maps = BuiltMaps(self.maps.final[rows], self.maps.unsuppressed[rows])
         context, features = self.context.select(rows), self.features.select(rows)
@@ -416,7 +440,11 @@ def _rows_of(values: Any, rows: Rows, count: int) -> Any:
 
 @dataclass
 class TrainBatch:
-    """Targets of a training batch: ``masks`` [B, 1, H, W] float {0, 1}, ``labels`` [B] int."""
+    """Targets of a training batch: ``masks`` [B, 1, H, W] float {0, 1}, ``labels`` [B] int.
+
+    ``has_mask`` [B] bool: whether a mask is known; None: all are.  An unknown one is all zero.
+    """
 
     masks: Tensor
     labels: Tensor
+    has_mask: Tensor | None = None

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from zsad import config as cfg
 from zsad.config.method_config import MethodConfig
+from zsad.types import EncoderVariant, Names
 
 
 @dataclass(frozen=True)
@@ -14,7 +16,10 @@ class Adapter:
 
     ``steps`` of AdamW at rate ``lr``; ``noise``: standard deviation of what is added to the patch
     tokens that count as anomalous; ``mix``: share of the adapted tokens; ``hard_weight``: factor
-    of their loss; ``seed`` of the initial weights and the noise, the same for every image.
+    of their loss; ``seed`` of the initial weights and the noise.  ``state``: ``fresh`` = the same
+    start and the same noise for every image, which therefore do not depend on each other; ``kept``
+    = as released, weights and noise are drawn anew for every image, and the optimiser goes on with
+    the moments and the step count that the category's image before left.
     """
 
     enabled: bool = False
@@ -24,6 +29,7 @@ class Adapter:
     mix: float = 0.5
     hard_weight: float = 0.5
     seed: int = 0
+    state: Literal["fresh", "kept"] = cfg.added("fresh")
 
     def __post_init__(self) -> None:
         if self.steps < 0 or self.lr <= 0 or self.noise < 0:
@@ -40,6 +46,11 @@ class Config(MethodConfig):
     ``industrial`` is the paper's for all.  ``vv_blocks``: length of the v-v path in 24ths of the
     encoder, counted from its end.  ``temperature`` divides cosines.  ``pool``: side of the mean
     filter on the patch grid, 1 = off.  ``sigma``: further smoothing, output pixels.
+
+    ``encoder``: the forward pass that the features come from.  ``names``: which name of a category
+    prompts say; ``released`` also takes the script's list of textures.  ``vv_last``: length of the
+    v-v path in blocks, counted from the encoder's end; 0: as ``vv_blocks`` says.  ``views``: of
+    the image, whose scores are averaged; each is a forward pass.
     """
 
     preset: str
@@ -49,6 +60,10 @@ class Config(MethodConfig):
     pool: int
     sigma: float
     adapter: Adapter = field(default_factory=Adapter)
+    encoder: EncoderVariant = cfg.added(default_factory=EncoderVariant)
+    names: Names = cfg.added("spoken")
+    vv_last: int = cfg.added(0)
+    views: Literal[1, 22] = cfg.added(1)
 
     def __post_init__(self) -> None:
         if self.temperature <= 0:
@@ -57,5 +72,7 @@ class Config(MethodConfig):
             raise ValueError(f"pool={self.pool} must be odd: 1, 3, 5")
         if self.sigma < 0:
             raise ValueError(f"sigma={self.sigma} must be 0 or above")
+        if self.vv_last < 0:
+            raise ValueError(f"vv_last={self.vv_last} must be 0 or above")
         if not 1 <= self.vv_blocks <= 24:
             raise ValueError(f"vv_blocks={self.vv_blocks} must lie in 1..24")

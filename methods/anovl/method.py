@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -13,9 +13,10 @@ from torch import Tensor
 from zsad import maps as dense
 from zsad.components.prompt_ensemble import EnsembleFeatures, encode_ensemble, fill, rank_phrases
 from zsad.method import Method
-from zsad.methods.anovl.adapter import adapt
+from zsad.methods.anovl.adapter import Carried, adapt, adapt_in_turn, seeded
 from zsad.methods.anovl.config import Config
-from zsad.methods.anovl.prompts import STATES, templates
+from zsad.methods.anovl.prompts import STATES, templates, word
+from zsad.methods.anovl.views import further_views
 from zsad.types import (
     BackboneInfo,
     Category,
@@ -51,10 +52,27 @@ class AnoVL(Method[Config, DomainText]):
 
     def __init__(self, config: Config, backbone: BackboneInfo) -> None:
         super().__init__(config, backbone)
-        self.dense = Tap("vv_proj", backbone.depth, backbone.vv_start(config.vv_blocks))
+        start = backbone.vv_start(config.vv_blocks)
+        if config.vv_last:
+            start = backbone.depth - min(config.vv_last, backbone.depth) + 1
+        self.dense = Tap("vv_proj", backbone.depth, start)
+        self.draw = seeded(config.adapter)  # where the adapter's random numbers come from
 
     def feature_request(self) -> FeatureRequest:
-        return FeatureRequest.of(CLS, self.dense)
+        return FeatureRequest.of(CLS, self.dense, variant=self.config.encoder)
+
+    # ---------------------------------------------------------------------------- views
+    def views(self, images: Tensor) -> Iterable[Tensor]:
+        """The views beside the image itself, where several are averaged."""
+        return further_views(images) if self.config.views > 1 else ()
+
+    def view_taps(self) -> frozenset[Tap]:
+        return frozenset([CLS] if self.config.views > 1 else [])
+
+    @property
+    def carries(self) -> bool:
+        """Whether the adapter's optimiser goes on from image to image."""
+        return self.config.adapter.enabled and self.config.adapter.state == "kept"
 
     # ----------------------------------------------------------------- domain-aware text
     def prepare_text(
@@ -66,8 +84,9 @@ class AnoVL(Method[Config, DomainText]):
         """
         prepared = {}
         for category in categories:
-            chosen = templates(category, self.config.domain)
-            phrases = fill(STATES, category.class_name)
+            names = self.config.names
+            chosen = templates(category, self.config.domain, names)
+            phrases = fill(STATES, word(category, names))
             states = encode_ensemble(phrases, text, chosen, unit_first=False)
             prompts = None
             if self.config.adapter.enabled:
@@ -78,18 +97,41 @@ class AnoVL(Method[Config, DomainText]):
 
     # -------------------------------------------------------------------------- scoring
     def score(self, features: ImageFeatures, context: ScoreContext[DomainText]) -> Scores:
-        """Image: probability [B] from the class token; map: probabilities [B, h, w]."""
+        """Image: probability [B] from the class token, mean over the views; map: probabilities
+        [B, h, w].
+
+        ``parts``: the probabilities of the ``views`` [B, V]; with the adapter its ``losses``
+        [B, steps] and the ``patches`` [B, L, E] that it made.
+        """
         text: list[DomainText] = [context.text[c.key] for c in context.categories]
         pair = torch.stack([t.states.pair for t in text])
-        scale = 1 / self.config.temperature
         patches = features.patches(self.dense).float()
-        if self.config.adapter.enabled:
+        parts: dict[str, Tensor] = {}
+        carry: dict[str, Carried] = {}
+        adapter = self.config.adapter
+        if adapter.enabled:
             prompts = torch.stack([t.prompts for t in text if t.prompts is not None])
-            patches = adapt(patches, prompts, pair, self.config.adapter)
-        logits = dense.similarity(patches, pair, features.grid, scale)
-        cls = F.normalize(features[CLS].float(), dim=-1)
-        image = (scale * torch.einsum("be,bce->bc", cls, pair)).softmax(-1)[:, 1]
-        return Scores([pooled(dense.pair_probability(logits), self.config.pool)], image, "values")
+            if self.carries:
+                keys = [c.key for c in context.categories]
+                before = {k: v for k, v in context.carry.items() if k in keys}
+                fitted, carry = adapt_in_turn(
+                    patches, prompts, pair, keys, before, adapter, self.draw
+                )
+            else:
+                start = self.draw(0, prompts.shape[1], *patches.shape[1:])
+                fitted = adapt(patches, prompts, pair, adapter, start)
+            patches = fitted.patches
+            parts = {"losses": fitted.losses, "patches": patches}
+        logits = dense.similarity(patches, pair, features.grid, 1 / self.config.temperature)
+        views = [self.probability(f[CLS], pair) for f in (features, *context.views)]
+        parts["views"] = torch.stack(views, 1)
+        maps = [pooled(dense.pair_probability(logits), self.config.pool)]
+        return Scores(maps, parts["views"].mean(1), "values", parts, carry=carry)
+
+    def probability(self, cls: Tensor, pair: Tensor) -> Tensor:
+        """Return the anomaly probability [B] of class embeddings [B, E]."""
+        cosine = torch.einsum("be,bce->bc", F.normalize(cls.float(), dim=-1), pair)
+        return (cosine / self.config.temperature).softmax(-1)[:, 1]
 
     def map_spec(self) -> MapSpec:
         sigma = self.config.sigma

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from zsad.prompt_bank.bank import article
-from zsad.types import Category
+from zsad.types import Category, Names
 
 NORMAL_STATES = (
     "normal {}",
@@ -36,13 +36,28 @@ _LOOKS = ("cropped", "close-up", "bright", "dark", "jpeg corrupted", "blurry")
 _TASKS = ("visual inspection", "anomaly detection")
 
 
-def templates(category: Category, domain: str) -> tuple[str, ...]:
+RELEASED_TEXTURES = ("carpet", "leather", "grid", "tile", "wood")
+"""The categories that the released script calls textures: MVTec's."""
+
+
+def word(category: Category, names: Names) -> str:
+    """Return the name of a category that the prompts say; the released code calls macaroni1 and
+    macaroni2 alike, and all others by their folder."""
+    said = category.said(names)
+    return "macaroni" if names == "released" and said in ("macaroni1", "macaroni2") else said
+
+
+def templates(category: Category, domain: str, names: Names = "spoken") -> tuple[str, ...]:
     """Return the 66 templates of a category: 22 per kind of picture.
 
-    ``domain`` "auto" follows the category's domain; "industrial" treats all as industrial.
+    ``domain`` "auto" follows the category's domain; "industrial" treats all as industrial.  With
+    released ``names`` the script's list says what is a texture.
     """
     medical = domain == "auto" and category.domain == "medical"
-    kinds = PICTURES["medical" if medical else category.kind]
+    kind = category.kind
+    if names == "released":
+        kind = "texture" if category.said(names) in RELEASED_TEXTURES else "object"
+    kinds = PICTURES["medical" if medical else kind]
     return tuple(template for picture in kinds for template in _templates(picture))
 
 

@@ -6,8 +6,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
+from zsad import config as cfg
 from zsad.components.schemas import StageConfig
 from zsad.data.mosaic import Mosaic
+from zsad.types import EncoderVariant, Names
 
 
 @dataclass(frozen=True)
@@ -45,9 +47,13 @@ class Config(StageConfig):
     ``scale`` multiplies cosines.  ``layers``: ``stages`` = the backbone's four feature layers, or
     1-based block numbers.  ``fuse``: how the maps of the layers are joined; ``mean`` keeps them
     in [0, 1], ranks are the same.  ``sigma``: smoothing of the map, output pixels.
+
+    ``encoder``: the forward pass that the features come from.  ``names``: which name of a category
+    prompts say.  ``shots``: normal reference images per category, 0 = zero-shot.  ``stretch``: of
+    the few-shot image score the map's part is stretched to [0, 1] over the images of the category.
     """
 
-    inference_only: ClassVar[tuple[str, ...]] = ("preset", "fuse", "sigma")
+    inference_only: ClassVar[tuple[str, ...]] = ("preset", "fuse", "sigma", "shots", "stretch")
 
     preset: str
     scale: float
@@ -55,8 +61,14 @@ class Config(StageConfig):
     fuse: Literal["mean", "sum"]
     sigma: float
     train: Train = field(default_factory=Train)
+    encoder: EncoderVariant = cfg.added(default_factory=EncoderVariant)
+    names: Names = cfg.added("spoken")
+    shots: int = cfg.added(0)
+    stretch: bool = cfg.added(False)
 
     def __post_init__(self) -> None:
+        if self.shots < 0:
+            raise ValueError(f"shots={self.shots} must be 0 or above")
         if self.scale <= 0:
             raise ValueError(f"scale={self.scale} must be above 0")
         if self.sigma < 0:

@@ -1,8 +1,9 @@
-"""APRIL-GAN (Chen et al. 2023), zero-shot track, in the order of the paper.
+"""APRIL-GAN (Chen et al. 2023), zero-shot and few-shot track, in the order of the paper.
 
 A linear layer per feature stage carries patch tokens of the ordinary path into the joint space;
 they are compared with the label embeddings of a state prompt ensemble.  The image score comes
-from the class token alone.
+from the class token alone.  Few-shot: the distances of the patch tokens, as they are, to those of
+normal images are added to the map, and its maximum to the image score.
 """
 
 from __future__ import annotations
@@ -14,15 +15,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from zsad.components.memory_bank import bank_of
 from zsad.components.prompt_ensemble import EnsembleFeatures, rank_phrases
 from zsad.components.stage_method import StageMethod
+from zsad.components.templates import SCENE_TEMPLATES
 from zsad.data import mosaic
-from zsad.method import ImportedCheckpoint, TrainPhase, chosen_blocks
+from zsad.method import ImportedCheckpoint, TrainPhase, chosen_blocks, stretched
 from zsad.methods.aprilgan import convert
 from zsad.methods.aprilgan.config import Config
-from zsad.methods.aprilgan.prompts import TEMPLATES
 from zsad.types import (
     BackboneInfo,
+    BuiltMaps,
     Category,
     Explanation,
     FeatureRequest,
@@ -45,7 +48,7 @@ class AprilGAN(StageMethod[Config]):
     """Linear layers on patch tokens, compared with a state prompt ensemble."""
 
     name: ClassVar[str] = "aprilgan"
-    templates: ClassVar[Sequence[str]] = TEMPLATES
+    templates: ClassVar[Sequence[str]] = SCENE_TEMPLATES
 
     def __init__(self, config: Config, backbone: BackboneInfo) -> None:
         super().__init__(config, backbone)
@@ -54,7 +57,11 @@ class AprilGAN(StageMethod[Config]):
         self._auxiliary: tuple[str, ...] = ()  # the datasets that it is trained on
 
     def feature_request(self) -> FeatureRequest:
-        return FeatureRequest.of(CLS, *self.taps)
+        return FeatureRequest.of(CLS, *self.taps, variant=self.config.encoder)
+
+    def word(self, category: Category) -> str:
+        """Return the name of a category that the prompts say."""
+        return category.said(self.config.names)
 
     # -------------------------------------------------------------------------- scoring
     def logits(self, features: ImageFeatures, pair: Tensor) -> list[Tensor]:
@@ -64,18 +71,57 @@ class AprilGAN(StageMethod[Config]):
         return self.stage_logits(patches, pair, features.grid)
 
     def score(self, features: ImageFeatures, context: ScoreContext[EnsembleFeatures]) -> Scores:
-        """Image: probability [B] from the class token; maps: pair logits per layer."""
+        """Image: probability [B] from the class token; maps: pair logits per layer, and with
+        ``shots`` the distances to the references, too."""
         pair = torch.stack([context.text[c.key].pair for c in context.categories])
         cls = F.normalize(features[CLS].float(), dim=-1)
         cosine = torch.einsum("be,bce->bc", cls, pair)
         image = (self.config.scale * cosine).softmax(-1)[:, 1]
-        return Scores(self.logits(features, pair), image)
+        if not self.config.shots:
+            return Scores(self.logits(features, pair), image)
+        added = self.distances(features, context)
+        return Scores(
+            self.logits(features, pair), image, added=added, info={"zero_shot_score": image}
+        )
+
+    def distances(
+        self, features: ImageFeatures, context: ScoreContext[EnsembleFeatures]
+    ) -> list[Tensor]:
+        """Return 1 - cosine of every patch and its nearest in the references, per layer:
+        K tensors [B, h, w] in [0, 2]."""
+        keys = [c.key for c in context.categories]
+        found = [
+            torch.empty(len(keys), *features.grid, device=features[t].device) for t in self.taps
+        ]
+        for key in sorted(set(keys)):
+            rows = [i for i, other in enumerate(keys) if other == key]
+            for tap, out in zip(self.taps, found):
+                bank = bank_of(context.references[key], tap, patches=True)
+                distance = 2 * bank.distance(features.patches(tap)[rows])
+                out[rows] = distance.unflatten(1, features.grid)
+        return found
+
+    def image_score(self, scores: Scores, built: BuiltMaps) -> Tensor:
+        """Return the class token's probability; with ``shots`` its mean with the map's maximum."""
+        if not self.config.shots:
+            return scores.image
+        return (scores.image + built.final.amax(dim=(-2, -1))) / 2
+
+    @property
+    def stretches(self) -> bool:
+        return bool(self.config.shots) and self.config.stretch
+
+    def over_category(self, scores: Tensor, info: Mapping[str, Tensor]) -> Tensor:
+        """Stretch the map's part of the few-shot score to [0, 1]."""
+        language = info["zero_shot_score"]
+        largest = 2 * scores - language
+        return (language + stretched(largest, largest)) / 2
 
     def explain(self, scored: Scored[EnsembleFeatures], k: int = 5) -> list[list[Explanation]]:
         """Rank the state phrases by their cosine with the class token."""
         features, context = scored.features, scored.context
         cls = F.normalize(features[CLS].float(), dim=-1)
-        note = f"mean over {len(TEMPLATES)} templates"
+        note = f"mean over {len(SCENE_TEMPLATES)} templates"
         return [
             rank_phrases(unit, context.text[c.key], k, note)
             for unit, c in zip(cls, context.categories)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
+from zsad import config as cfg
 from zsad.config.method_config import MethodConfig
 
 
@@ -53,8 +54,10 @@ class Config(MethodConfig):
     """Keys of ``coop.*`` and ``cocoop.*``.
 
     ``n_ctx``: learned words, shared by both labels.  ``normal_word`` / ``anomalous_word``: the
-    state words between them and the class name.  ``temperature`` divides cosines.  ``sigma``:
-    smoothing of the map, output pixels.
+    state words between them and the class name.  ``temperature`` divides cosines; ``weights``: the
+    backbone's own, 0.01 for OpenAI's.  ``sigma``: smoothing of the map, output pixels.
+    ``ctx_init``: words whose embeddings the learned ones begin with, as many as ``n_ctx``; empty:
+    random ones.
     """
 
     inference_only: ClassVar[tuple[str, ...]] = ("preset", "sigma")
@@ -63,15 +66,20 @@ class Config(MethodConfig):
     n_ctx: int
     normal_word: str
     anomalous_word: str
-    temperature: float
+    temperature: float | Literal["weights"]
     sigma: float
     train: Train
     loss: Loss = field(default_factory=Loss)
+    ctx_init: str = cfg.added("")
 
     def __post_init__(self) -> None:
         if self.n_ctx < 1:
             raise ValueError(f"n_ctx={self.n_ctx} must be at least 1")
-        if self.temperature <= 0:
+        if self.ctx_init and len(self.ctx_init.split()) != self.n_ctx:
+            raise ValueError(
+                f"ctx_init='{self.ctx_init}' must have n_ctx={self.n_ctx} words; change one of them"
+            )
+        if not isinstance(self.temperature, str) and self.temperature <= 0:
             raise ValueError(f"temperature={self.temperature} must be above 0")
         if self.sigma < 0:
             raise ValueError(f"sigma={self.sigma} must be 0 or above")

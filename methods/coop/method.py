@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +19,9 @@ from zsad import maps as dense
 from zsad.components import losses as zl
 from zsad.components.prompt_learning import PromptLearner, encode
 from zsad.components.windows import window_region
-from zsad.method import CosineRate, Method, TrainPhase
+from zsad.errors import RequestError
+from zsad.method import CosineRate, ImportedCheckpoint, Method, TrainPhase
+from zsad.methods.coop import convert
 from zsad.methods.coop.config import Config
 from zsad.types import (
     BackboneInfo,
@@ -61,6 +63,7 @@ class CoOp(Method[Config, PromptPair]):
         self.prompts = PromptLearner(
             config.n_ctx, backbone.text_width, backbone.embed, self.conditional
         )
+        self._first = self.prompts.ctx.detach().clone()  # what nothing has trained yet
         self._tokens: dict[str, PromptTokens] = {}  # by class name
 
     @property
@@ -121,9 +124,15 @@ class CoOp(Method[Config, PromptPair]):
         cls = F.normalize(features[CLS].float(), dim=-1)
         return cls, self.pairs(cls, context)
 
+    @property
+    def scale(self) -> float:
+        """What cosines are multiplied by."""
+        given = self.config.temperature
+        return self.backbone.logit_scale if isinstance(given, str) else 1 / given
+
     def logits(self, features: ImageFeatures, cls: Tensor, pair: Tensor) -> tuple[Tensor, Tensor]:
         """Return cosines / temperature: image [B, 2] and patches [B, 2, h, w]."""
-        scale = 1 / self.config.temperature
+        scale = self.scale
         image = scale * torch.einsum("be,bce->bc", cls, pair)
         patches = features.patches(self.dense).float()
         return image, dense.similarity(patches, pair, features.grid, scale)
@@ -177,6 +186,34 @@ class CoOp(Method[Config, PromptPair]):
         return found
 
     # ------------------------------------------------------------------------- training
+    def begin_training(
+        self,
+        categories: Sequence[Category],
+        captions: Mapping[str, Sequence[str]],
+        text: TextEncoder,
+    ) -> None:
+        """Begin with the embeddings of ``ctx_init``; a training that goes on keeps what it has.
+
+        Raises :class:`RequestError` if those are not ``n_ctx`` tokens.
+        """
+        words = self.config.ctx_init
+        if not words or not torch.equal(self.prompts.ctx.detach().cpu(), self._first):
+            return
+        tokens = text.tokenize([words])
+        count = int(tokens.eot[0]) - 1  # between the start and the end of the text
+        if count != self.config.n_ctx:
+            raise RequestError(
+                f"{self.name}.ctx_init='{words}' is {count} tokens, {self.name}.n_ctx is "
+                f"{self.config.n_ctx}; change one of them"
+            )
+        with torch.no_grad():
+            self.prompts.ctx.copy_(text.embed_tokens(tokens)[0, 1 : 1 + count])
+
+    @property
+    def needs_masks(self) -> bool:
+        """The classifier learns from labels alone."""
+        return bool(self.config.loss.pixel_weight)
+
     def losses(
         self, features: ImageFeatures, batch: TrainBatch, context: ScoreContext[PromptPair]
     ) -> dict[str, Tensor]:
@@ -214,3 +251,10 @@ class CoOp(Method[Config, PromptPair]):
             momentum=train.momentum,
             weight_decay=train.weight_decay,
         )
+
+    @classmethod
+    def import_official(
+        cls, state: Any, config: Config, backbone: BackboneInfo
+    ) -> ImportedCheckpoint:
+        """Translate a released file; see :mod:`zsad.methods.coop.convert`."""
+        return convert.import_official(state, cls.name, cls.conditional, backbone)

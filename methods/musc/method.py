@@ -15,9 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
+from zsad import maps as dense
 from zsad.components.windows import window_region
 from zsad.errors import RequestError
-from zsad.method import Method, chosen_blocks
+from zsad.method import Method, chosen_blocks, stretched
 from zsad.methods.musc.config import Config
 from zsad.types import (
     BackboneInfo,
@@ -37,14 +38,17 @@ if TYPE_CHECKING:
 
 CLS = Tap("cls")
 ELEMENTS = 1 << 25  # numbers in the largest table of similarities
+IMAGES_ENLARGED = 8  # at a time
 
 
 @dataclass(frozen=True)
 class PopulationScores:
-    """Scores of a whole population: ``maps`` [N, L] and ``image`` [N], both in [0, 1]."""
+    """Scores of a whole population: ``maps`` [N, L], ``image`` [N] and the ``largest`` of each map
+    [N], all in [0, 1], or in [0, 2] for whole distances."""
 
     maps: Tensor
     image: Tensor
+    largest: Tensor
 
 
 # By population, for as long as it lives, and by what the scores depend on besides.
@@ -66,7 +70,7 @@ class MuSc(Method[Config, None]):
         return True
 
     def feature_request(self) -> FeatureRequest:
-        return FeatureRequest.of(CLS, *self.taps)
+        return FeatureRequest.of(CLS, *self.taps, variant=self.config.encoder)
 
     def prepare_text(self, categories: Sequence[Category], text: TextEncoder) -> dict[str, None]:
         """Return nothing: no text is read."""
@@ -74,7 +78,9 @@ class MuSc(Method[Config, None]):
 
     # -------------------------------------------------------------------------- scoring
     def score(self, features: ImageFeatures, context: ScoreContext[None]) -> Scores:
-        """Half the Euclidean distances of unit patches, [B, h, w] in [0, 1]; image [B].
+        """Euclidean distances of unit patches, halved or not, [B, h, w]; image [B].
+
+        ``info``: the ``largest`` value of an image's own map, the size of the ``population``.
 
         Raises :class:`RequestError` for a population of one image, or one without this batch.
         """
@@ -84,23 +90,44 @@ class MuSc(Method[Config, None]):
                 "musc compares the test images with each other and needs at least two of them; "
                 "give more images at once"
             )
+        dataset = context.categories[0].dataset if context.categories else ""
+        neighbours = self.config.neighbours_on.get(dataset, self.config.image_neighbours)
         rows = _rows_of(features, population)
-        found = self.population_scores(population)
+        found = self.population_scores(population, neighbours)
         image = found.image[rows]
-        size = torch.full_like(image, population.batch_size)
+        info = {
+            "largest": found.largest[rows],
+            "population": torch.full_like(image, population.batch_size),
+        }
         maps = found.maps[rows].unflatten(1, features.grid)
-        return Scores([maps], image, "values", info={"population": size})
+        return Scores([maps], image, "values", info=info)
 
-    def population_scores(self, population: ImageFeatures) -> PopulationScores:
+    def population_scores(
+        self, population: ImageFeatures, neighbours: Sequence[int]
+    ) -> PopulationScores:
         """Scores of all images; computed once for as long as the population lives."""
         known: dict[Hashable, PopulationScores] = _KNOWN.setdefault(population, {})
         config = self.config
-        key = (*self.taps, *config.degrees, config.nearest, *config.image_neighbours)
+        key = (
+            *(*self.taps, *config.degrees, config.nearest, *neighbours),
+            *(config.distance, config.image_maximum, config.negative_cosines),
+        )
         if key not in known:
-            known[key] = self._score_population(population)
+            known[key] = self._score_population(population, neighbours)
         return known[key]
 
-    def _score_population(self, population: ImageFeatures) -> PopulationScores:
+    @property
+    def stretches(self) -> bool:
+        return self.config.stretch
+
+    def over_category(self, scores: Tensor, info: Mapping[str, Tensor]) -> Tensor:
+        """Stretch as if each image's own maximum had been stretched before it was averaged with
+        its neighbours': the weights of an image add up to 1."""
+        return stretched(scores, info["largest"])
+
+    def _score_population(
+        self, population: ImageFeatures, neighbours: Sequence[int]
+    ) -> PopulationScores:
         """Score every image against all others: mean over layers and degrees."""
         count = population.batch_size
         maps = torch.zeros(count, population.grid[0] * population.grid[1])
@@ -110,8 +137,16 @@ class MuSc(Method[Config, None]):
                 patches = aggregate(population.patches(tap).float(), population.grid, degree)
                 maps += mutual_scores(patches, self.config.nearest)
         maps /= len(self.taps) * len(self.config.degrees)
-        image = rescore(maps.amax(1), population[CLS].float(), self.config.image_neighbours)
-        return PopulationScores(maps, image)
+        if self.config.distance == "euclidean":
+            maps *= 2
+        largest = maps.amax(1)
+        if self.config.image_maximum == "pixels":
+            size = population.grid[0] * self.backbone.patch
+            parts = maps.unflatten(1, population.grid).split(IMAGES_ENLARGED)
+            largest = torch.cat([dense.upsample(p, size, True).amax((1, 2)) for p in parts])
+        cls = population[CLS].float()
+        image = rescore(largest, cls, neighbours, self.config.negative_cosines)
+        return PopulationScores(maps, image, largest)
 
     def map_spec(self) -> MapSpec:
         sigma = self.config.sigma
@@ -198,14 +233,18 @@ def mutual_scores(patches: Tensor, nearest: float) -> Tensor:
 
 
 # -------------------------------------------------------------------------- Sec. 3.3: RsCIN
-def rescore(scores: Tensor, cls: Tensor, neighbours: Sequence[int]) -> Tensor:
+def rescore(
+    scores: Tensor, cls: Tensor, neighbours: Sequence[int], negative: bool = False
+) -> Tensor:
     """Return image scores [N] averaged over each image's nearest ones by class token [N, E].
 
-    Weights are cosines; an image is its own nearest neighbour.  Mean over the numbers of
-    ``neighbours``.  A number above N counts as N.
+    Weights are cosines, ``negative`` ones 0 unless they are asked for; an image is its own nearest
+    neighbour.  Mean over the numbers of ``neighbours``.  A number above N counts as N.
     """
     unit = F.normalize(cls, dim=-1)
-    similarity = (unit @ unit.T).clamp_min(0)
+    similarity = unit @ unit.T
+    if not negative:
+        similarity = similarity.clamp_min(0)
     similarity.fill_diagonal_(1.0)
     rounds = []
     for k in neighbours:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
+from zsad import config as cfg
 from zsad.components.schemas import StageConfig
+from zsad.types import EncoderVariant, Names
 
 
 @dataclass(frozen=True)
@@ -38,9 +40,12 @@ class Config(StageConfig):
     ``mix``: share of each of the two adapters in the stream.  ``scale`` multiplies cosines.
     ``fuse``: how the maps of the stages are joined; ``mean`` keeps them in [0, 1].  ``sigma``:
     smoothing of the map, output pixels.
+
+    ``encoder``: the forward pass that the features come from.  ``names``: which name of a category
+    prompts say.  ``image_fuse``: how the image scores of the stages are joined.
     """
 
-    inference_only: ClassVar[tuple[str, ...]] = ("preset", "fuse", "sigma")
+    inference_only: ClassVar[tuple[str, ...]] = ("preset", "fuse", "image_fuse", "sigma")
 
     preset: str
     layers: Literal["stages"] | list[int]
@@ -50,6 +55,9 @@ class Config(StageConfig):
     sigma: float
     loss: Loss = field(default_factory=Loss)
     train: Train = field(default_factory=Train)
+    encoder: EncoderVariant = cfg.added(default_factory=EncoderVariant)
+    names: Names = cfg.added("spoken")
+    image_fuse: Literal["mean", "sum"] = cfg.added("mean")
 
     def __post_init__(self) -> None:
         if not 0 <= self.mix <= 0.5:

@@ -19,13 +19,14 @@ from torch import Tensor, nn
 from zsad import maps as dense
 from zsad.components.prompt_ensemble import EnsembleFeatures, rank_phrases
 from zsad.components.stage_method import StageMethod
-from zsad.components.templates import TEMPLATES
+from zsad.components.templates import SCENE_TEMPLATES
 from zsad.components.windows import window_region
 from zsad.method import ImportedCheckpoint, TrainPhase, chosen_blocks
-from zsad.methods.mvfa import convert
+from zsad.methods.mvfa import convert, prompts
 from zsad.methods.mvfa.config import Config
 from zsad.types import (
     BackboneInfo,
+    Category,
     Explanation,
     FeatureRequest,
     ImageFeatures,
@@ -47,6 +48,21 @@ class Adapter(nn.Module):
         self.fc1 = nn.Sequential(nn.Linear(width, bottleneck, bias=False), nn.LeakyReLU())
         self.fc2 = nn.Sequential(nn.Linear(bottleneck, width, bias=False), nn.LeakyReLU())
 
+    def down(self, x: Tensor, learn: bool = True) -> Tensor:
+        """Return the bottleneck [B, 1+L, E] of a stream [B, 1+L, D].  Without ``learn`` gradients
+        reach ``x`` and not the weights."""
+        return _run(self.fc1, x, learn)
+
+    def up(self, inner: Tensor, learn: bool = True) -> Tensor:
+        """Return what a bottleneck [B, 1+L, E] adds to the stream, [B, 1+L, D]."""
+        return _run(self.fc2, inner, learn)
+
+
+def _run(layer: nn.Module, x: Tensor, learn: bool) -> Tensor:
+    held = {k: v if learn else v.detach() for k, v in layer.named_parameters()}
+    out: Tensor = torch.func.functional_call(layer, held, x)
+    return out
+
 
 @dataclass
 class Adapted:
@@ -60,7 +76,7 @@ class MVFA(StageMethod[Config]):
     """Multi-level adapters inside the image encoder."""
 
     name: ClassVar[str] = "mvfa"
-    templates: ClassVar[Sequence[str]] = TEMPLATES
+    templates: ClassVar[Sequence[str]] = SCENE_TEMPLATES
 
     def __init__(self, config: Config, backbone: BackboneInfo) -> None:
         super().__init__(config, backbone)
@@ -74,14 +90,24 @@ class MVFA(StageMethod[Config]):
         return Tap("tokens", self.layers[0])
 
     def feature_request(self) -> FeatureRequest:
-        return FeatureRequest.of(self.entry)
+        return FeatureRequest.of(self.entry, variant=self.config.encoder)
+
+    def word(self, category: Category) -> str:
+        """Return the name of a category that the prompts say."""
+        return prompts.word(category, self.config.names)
 
     # ------------------------------------------------------------- the adapted stream
-    def adapted(self, features: ImageFeatures, context: ScoreContext[EnsembleFeatures]) -> Adapted:
+    def adapted(
+        self,
+        features: ImageFeatures,
+        context: ScoreContext[EnsembleFeatures],
+        learn_seg: bool = True,
+    ) -> Adapted:
         """Run the blocks above the first stage with the adapters in between.
 
         After stage i: x <- (1 - 2 mix) x + mix seg_i(x) + mix det_i(x).  Nothing reads the stream
-        after the last stage, so there only the bottlenecks are computed.
+        after the last stage, so there only the bottlenecks are computed.  Without ``learn_seg`` no
+        gradient reaches the weights of the segmentation adapters.
         """
         out = Adapted([], [])
 
@@ -92,13 +118,13 @@ class MVFA(StageMethod[Config]):
             seg, det = self.seg_adapters[stage], self.det_adapters[stage]
             assert isinstance(seg, Adapter)
             assert isinstance(det, Adapter)
-            inner = [adapter.fc1(x.float()) for adapter in (seg, det)]
+            inner = [seg.down(x.float(), learn_seg), det.down(x.float())]
             for kept, bottleneck in zip((out.seg, out.det), inner):
                 kept.append(bottleneck[:, 1:])
             if layer == self.layers[-1]:
                 return x
-            added: Tensor = seg.fc2(inner[0]) + det.fc2(inner[1])
-            return (1 - 2 * share) * x + (share * added).to(x.dtype)
+            both = seg.up(inner[0], learn_seg) + det.up(inner[1])
+            return (1 - 2 * share) * x + (share * both).to(x.dtype)
 
         x = mix(self.layers[0], features[self.entry])
         context.image_encoder.resume(x, self.layers[0] + 1, mix, last_block=self.layers[-1])
@@ -110,12 +136,14 @@ class MVFA(StageMethod[Config]):
         return torch.stack([dense.pair_probability(x).mean((-2, -1)) for x in logits])
 
     def score(self, features: ImageFeatures, context: ScoreContext[EnsembleFeatures]) -> Scores:
-        """Image: probability [B], mean over patches and stages; maps: pair logits per stage."""
+        """Image: probability [B], mean over patches, mean or sum over stages; maps: pair logits per
+        stage."""
         pair = torch.stack([context.text[c.key].pair for c in context.categories])
         stream = self.adapted(features, context)
         image = self.image_probabilities(self.stage_logits(stream.det, pair, features.grid))
         maps = self.stage_logits(stream.seg, pair, features.grid)
-        return Scores(maps, image.mean(0), parts=most_anomalous(maps, stream.seg))
+        joined = image.mean(0) if self.config.image_fuse == "mean" else image.sum(0)
+        return Scores(maps, joined, parts=most_anomalous(maps, stream.seg))
 
     # ------------------------------------------------------------------- explanation
     def explain(self, scored: Scored[EnsembleFeatures], k: int = 5) -> list[list[Explanation]]:
@@ -124,7 +152,7 @@ class MVFA(StageMethod[Config]):
         features, scores, context = scored.features, scored.scores, scored.context
         top, units = scores.parts["top"], scores.parts["units"]
         note = f"adapted features of the {top.shape[1]} most anomalous patches; mean over "
-        note += f"{len(TEMPLATES)} templates"
+        note += f"{len(SCENE_TEMPLATES)} templates"
         found = [
             rank_phrases(unit, context.text[c.key], k, note)
             for unit, c in zip(units, context.categories)
@@ -135,21 +163,36 @@ class MVFA(StageMethod[Config]):
         return found
 
     # ------------------------------------------------------------------------- training
+    @property
+    def needs_masks(self) -> bool:
+        """The image term learns without."""
+        return False
+
     def losses(
         self, features: ImageFeatures, batch: TrainBatch, context: ScoreContext[EnsembleFeatures]
     ) -> dict[str, Tensor]:
-        """Return ``focal``, ``dice`` (of the anomalous map) and ``image``, summed over stages."""
-        pair = self.training_pair(context).to(batch.masks.device)
-        stream = self.adapted(features, context)
-        terms = self.stage_losses(self.stage_logits(stream.seg, pair, features.grid), batch.masks)
+        """Return ``focal``, ``dice`` (of the anomalous map) and ``image``, summed over stages.
+
+        The pixel terms are those of the images whose mask is known.  Where none is, they are
+        absent, and the segmentation adapters do not learn (as released).
+        """
+        pair = self.training_pair(context).to(batch.labels.device)
+        known = batch.has_mask
+        pixels = known is None or bool(known.any())
+        stream = self.adapted(features, context, learn_seg=pixels)
         found = self.image_probabilities(self.stage_logits(stream.det, pair, features.grid))
         labels = batch.labels.to(found).expand_as(found)
         if self.config.loss.image == "released":
             image = F.binary_cross_entropy_with_logits(found, labels, reduction="none")
         else:
             image = F.binary_cross_entropy(found.clamp(1e-6, 1 - 1e-6), labels, reduction="none")
-        terms["image"] = image.mean(1).sum()
-        return {**terms, "total": terms["focal"] + terms["dice"] + terms["image"]}
+        terms = {"image": image.mean(1).sum()}
+        if pixels:
+            logits, masks = self.stage_logits(stream.seg, pair, features.grid), batch.masks
+            if known is not None and not bool(known.all()):
+                logits, masks = [stage[known] for stage in logits], masks[known]
+            terms |= self.stage_losses(logits, masks)
+        return {"total": torch.stack(list(terms.values())).sum(), **terms}
 
     def phases(self) -> list[TrainPhase]:
         train = self.config.train

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from zsad import config as cfg
 from zsad.config.method_config import MethodConfig
+from zsad.types import Names
 
 
 @dataclass(frozen=True)
@@ -16,6 +18,11 @@ class Config(MethodConfig):
     ``include_image_scale``: the image's own score is one more scale of the zero-shot map.
     ``shots``: normal reference images per category, 0 = zero-shot.  ``memory_layer``: the block
     whose patch tokens the memory holds.  ``sigma``: smoothing of the map, output pixels.
+
+    ``templates``: the paper's 22, or the 21 that the ``reproduction`` by AnomalyCLIP's authors
+    averages over.  ``unit_first``: sentences are unit vectors before their mean is taken.
+    ``names``: which name of a category prompts say.  ``fewshot_map``: how the language map and
+    the distances to the references are joined.  ``floor``: smallest value in a harmonic mean.
     """
 
     preset: str
@@ -25,6 +32,11 @@ class Config(MethodConfig):
     shots: int
     memory_layer: Literal["penultimate", "last"]
     sigma: float
+    templates: Literal["paper", "reproduction"] = cfg.added("paper")
+    unit_first: bool = cfg.added(True)
+    names: Names = cfg.added("spoken")
+    fewshot_map: Literal["mean", "sum"] = cfg.added("mean")
+    floor: float = cfg.added(1e-6)
 
     def __post_init__(self) -> None:
         if self.temperature <= 0:
@@ -35,5 +47,5 @@ class Config(MethodConfig):
             raise ValueError(f"scales={list(self.scales)} must be different sizes of 1 or more")
         if self.shots < 0:
             raise ValueError(f"shots={self.shots} must be 0 or above")
-        if self.sigma < 0:
-            raise ValueError(f"sigma={self.sigma} must be 0 or above")
+        if self.sigma < 0 or self.floor < 0:
+            raise ValueError(f"sigma={self.sigma} and floor={self.floor} must be 0 or above")

@@ -19,6 +19,7 @@ from zsad.components.templates import STATES, TEMPLATES
 from zsad.components.windows import join, spread, window_grid, window_region
 from zsad.method import Method
 from zsad.methods.winclip.config import Config
+from zsad.methods.winclip.prompts import REPRODUCTION
 from zsad.types import (
     Category,
     Explanation,
@@ -48,6 +49,11 @@ class WinClip(Method[Config, EnsembleFeatures]):
         offset = 1 if self.config.memory_layer == "penultimate" else 0
         return Tap("tokens", self.backbone.depth - offset)
 
+    @property
+    def templates(self) -> tuple[str, ...]:
+        """The templates that every state phrase stands in."""
+        return TEMPLATES if self.config.templates == "paper" else REPRODUCTION
+
     def feature_request(self) -> FeatureRequest:
         """Raises :class:`zsad.errors.RequestError` for a scale larger than the patch grid."""
         for k in self.config.scales:
@@ -59,9 +65,15 @@ class WinClip(Method[Config, EnsembleFeatures]):
     def prepare_text(
         self, categories: Sequence[Category], text: TextEncoder
     ) -> dict[str, EnsembleFeatures]:
-        """Encode all state x template prompts; a label is the unit mean of its unit prompts."""
+        """Encode all state x template prompts; a label is the unit mean of its (unit) prompts."""
         return {
-            c.key: encode_ensemble(fill(STATES, c.class_name), text, TEMPLATES) for c in categories
+            c.key: encode_ensemble(
+                fill(STATES, c.said(self.config.names)),
+                text,
+                self.templates,
+                unit_first=self.config.unit_first,
+            )
+            for c in categories
         }
 
     def probability(self, embeddings: Tensor, text: Tensor) -> Tensor:
@@ -71,24 +83,29 @@ class WinClip(Method[Config, EnsembleFeatures]):
 
     # -------------------------------------------------------------- Sec. 4.2: windows
     def score(self, features: ImageFeatures, context: ScoreContext[EnsembleFeatures]) -> Scores:
-        """Anomaly probabilities: image [B], map [B, h, w]; with references both are mixed."""
+        """Anomaly probabilities: image [B], map [B, h, w]; with references both are mixed.
+
+        With ``fewshot_map: sum`` the map lies in [0, 2].
+        """
         text = torch.stack([context.text[c.key].pair for c in context.categories])
-        grid = features.grid
+        grid, floor = features.grid, self.config.floor
         image = self.probability(features[CLS][:, None], text)[:, 0]
         scales = [
-            spread(self.probability(features[Tap("window", k)], text), grid, k)
+            spread(self.probability(features[Tap("window", k)], text), grid, k, eps=floor)
             for k in self.config.scales
         ]
         if self.config.include_image_scale:
             scales.append(image[:, None, None].expand(-1, *grid))
-        zero_shot = join(scales)
+        zero_shot = join(scales, eps=floor)
         parts = {"language_image": image, "language_map": zero_shot}
         if not self.config.shots:
             return Scores([zero_shot], image, "values", parts)
         distance = self.association(features, context)
         parts["association_map"] = distance
         image = (image + distance.amax(dim=(-2, -1))) / 2
-        return Scores([(zero_shot + distance) / 2], image, "values", parts)
+        both = zero_shot + distance
+        joined = both / 2 if self.config.fewshot_map == "mean" else both
+        return Scores([joined], image, "values", parts)
 
     # ------------------------------------------------------------ Sec. 4.3: references
     def association(
@@ -105,7 +122,7 @@ class WinClip(Method[Config, EnsembleFeatures]):
             query = features if len(rows) == len(keys) else features.select(rows)
             memory = context.references[key]
             windows = {k: Tap("window", k) for k in self.config.scales}
-            out[rows] = association(query, memory, self.memory_tap, windows)
+            out[rows] = association(query, memory, self.memory_tap, windows, self.config.floor)
         return out
 
     def map_spec(self) -> MapSpec:
@@ -127,7 +144,7 @@ class WinClip(Method[Config, EnsembleFeatures]):
     def _explain_one(
         self, features: ImageFeatures, cls: Tensor, text: EnsembleFeatures, k: int
     ) -> list[Explanation]:
-        note = f"mean over {len(TEMPLATES)} templates"
+        note = f"mean over {len(self.templates)} templates"
         size = max(self.config.scales, default=0)
         if not size:
             return rank_phrases(cls, text, k, note)

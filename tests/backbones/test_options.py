@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 
 from zsad.backbones import Backbone, load
-from zsad.types import FeatureRequest, Tap
+from zsad.errors import RequestError
+from zsad.training.feature_store import space_of
+from zsad.types import EncoderVariant, FeatureRequest, Tap
 
 TAPS = FeatureRequest.of(
     Tap("cls"), Tap("tokens", 2), Tap("vv_proj", 5, 3), Tap("window", 2), Tap("values_proj", 5)
@@ -37,3 +39,28 @@ def test_compiled_encoders_give_the_same_features(
         for tap, value in found.data.items():
             torch.testing.assert_close(value, expected[tap][:count], rtol=1e-5, atol=1e-5)
     assert calls >= 1
+
+
+def test_the_activation_of_a_file_can_be_stated(
+    backbone: Backbone, images: Tensor, files: dict[str, Path]
+) -> None:
+    """A state dict does not tell; a LAION model in OpenAI's naming needs the exact one."""
+    stated = load("file", weights=files["plain.pt"], activation="gelu")
+    assert (backbone.info.activation, stated.info.activation) == ("quick_gelu", "gelu")
+    variant = EncoderVariant(activation="gelu")
+    expected = backbone.encode_image(images, FeatureRequest(TAPS.taps, variant))
+    for tap, value in stated.encode_image(images, TAPS).data.items():
+        torch.testing.assert_close(value, expected[tap])
+    texts = ["a photo of a bottle"]
+    torch.testing.assert_close(
+        stated.text_encoder().encode_texts(texts),
+        backbone.text_encoder(variant).encode_texts(texts),
+    )
+    assert space_of(stated.info, EncoderVariant()) != space_of(backbone.info, EncoderVariant())
+
+
+def test_a_named_backbone_knows_its_own_activation() -> None:
+    with pytest.raises(RequestError, match="backbone 'zsad-tiny' knows its own"):
+        load("zsad-tiny", activation="gelu")
+    with pytest.raises(RequestError, match=r"backbone\.activation=relu: choose one of auto"):
+        load("zsad-tiny", activation="relu")

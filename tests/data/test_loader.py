@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,11 @@ import torch
 from PIL import Image
 
 from tests.data.miniatures import write_miniature
+from tests.methods.small import hand_info
 from zsad.data.index import load_index
 from zsad.data.loader import BatchLoader, DecodeThreads, ImageBatch, batches
 from zsad.data.transforms import MaskPolicy, Preprocess
-from zsad.types import Sample
+from zsad.types import EncoderVariant, Sample
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.5)
 PREPROCESS = Preprocess(8, MEAN, STD)
@@ -27,6 +29,18 @@ def test_normalisation_by_hand() -> None:
     expected = torch.tensor([(1 - 0.5) / 0.2, (0 - 0.4) / 0.25, (0.2 - 0.3) / 0.5])
     torch.testing.assert_close(out[:, 0, 0], expected)
     torch.testing.assert_close(out, expected.view(3, 1, 1).expand(3, 8, 8))
+
+
+def test_an_encoder_variant_has_its_own_size_filter_and_values() -> None:
+    info = hand_info(image_size=40, depth=4, width=8, embed=8)
+    info = replace(info, mean=MEAN, std=STD)
+    plain = Preprocess.for_variant(info, EncoderVariant())
+    assert plain == Preprocess.for_backbone(info) == Preprocess(40, MEAN, STD, "bicubic")
+    own = Preprocess.for_variant(info, EncoderVariant(24, input="unit", resize="bilinear"))
+    assert own == Preprocess(24, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), "bilinear")
+    image = Image.fromarray(np.random.default_rng(1).integers(0, 255, (31, 50, 3), np.uint8))
+    expected = np.asarray(image.resize((24, 24), Image.Resampling.BILINEAR)) / 255
+    torch.testing.assert_close(own(image), torch.from_numpy(expected).float().permute(2, 0, 1))
 
 
 def test_resizing_equals_torchvision() -> None:

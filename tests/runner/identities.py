@@ -91,12 +91,12 @@ def everything(results: Path) -> dict[str, dict[str, str]]:
         asked = request(method, overrides, results)
         column = asked.columns[0]
         entry = {
-            "config": cfg.digest(cfg.to_dict(column.config)),
+            "config": cfg.digest(cfg.identity(column.config)),
             "training_config": cfg.digest(training_config(column.config)),
             **fingerprints(asked),
         }
         if column.entry.trained:
-            entry["training"] = identity(asked)
+            entry["training"] = identity(asked, revision=column.entry.revision)
             entry["state"] = cfg.digest(state_of(column))
         found[name] = entry
     return found

@@ -23,11 +23,30 @@ RECORDED: dict[str, dict[str, str]] = json.loads(
 )
 
 
+# What a method computes otherwise since: nothing that c8305d8 stored of it is served.
+CHANGED = {
+    "anovl:released": "22 views, the last 12 blocks, raw names, the adapter",
+    "aprilgan:released": "exact GELU, raw names",
+    "mvfa:default": "35 templates (revision 2)",
+    "mvfa:released": "35 templates, exact GELU, 240 pixels, no normalisation",
+}
+# Presets whose paper was not at hand.
+GONE = {"anovl:paper", "aprilgan:paper", "maskclip:paper", "mvfa:paper"}
+
+
 def test_the_same_requests_have_the_identities_of_c8305d8(tmp_path: Path) -> None:
     found = identities.everything(tmp_path)
     assert len(RECORDED) == 45
-    for name, recorded in RECORDED.items():
-        assert found[name] == recorded, name
+    assert set(RECORDED) - set(found) >= GONE
+    for name in set(RECORDED) - GONE - set(CHANGED):
+        assert found[name] == RECORDED[name], name
+    for name, why in CHANGED.items():
+        served = found[name]
+        for what, recorded in RECORDED[name].items():
+            if what == "training" or "/" in what:
+                assert served[what] != recorded, (name, what, why)
+            elif what == "state":  # an old file still fits
+                assert served[what] == recorded, name
 
 
 def asked(name: str, results: Path, *more: str) -> Request:
@@ -120,21 +139,21 @@ def turns(first: Any, second: Any, place: str) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class LaterData(DataSettings):
-    names: str = cfg.added("spoken")
+    another: str = cfg.added("no")
 
 
 @dataclasses.dataclass(frozen=True)
 class LaterMetrics(MetricSettings):
-    aupimo: bool = cfg.added(False)
+    another: bool = cfg.added(False)
 
 
-def later(settings: Settings, *, names: str = "spoken", aupimo: bool = False) -> Settings:
+def later(settings: Settings, *, data_too: str = "no", another: bool = False) -> Settings:
     """Settings as a later version has them: one more key of the data and one of the metrics."""
     data, metrics = cfg.to_dict(settings.data), cfg.to_dict(settings.metrics)
     return dataclasses.replace(
         settings,
-        data=LaterData(**data, names=names),
-        metrics=LaterMetrics(**metrics, aupimo=aupimo),
+        data=LaterData(**data, another=data_too),
+        metrics=LaterMetrics(**metrics, another=another),
     )
 
 
@@ -147,9 +166,9 @@ def test_a_later_setting_counts_only_where_it_is_set(tmp_path: Path) -> None:
     same = with_settings()
     assert identities.fingerprints(same) == cells_of(name)
     assert identities.identity(same) == RECORDED[name]["training"]
-    named = with_settings(names="released")
+    named = with_settings(data_too="yes")
     assert all_differ(identities.fingerprints(named), cells_of(name))
     assert identities.identity(named) != RECORDED[name]["training"]
-    measured = with_settings(aupimo=True)
+    measured = with_settings(another=True)
     assert all_differ(identities.fingerprints(measured), cells_of(name))
     assert identities.identity(measured) == RECORDED[name]["training"]  # nothing is trained by it

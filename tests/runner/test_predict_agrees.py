@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,8 @@ from zsad.types import Sample, Scored
 
 EVERY = [e.name for e in registry.select_methods("all") if e.target.startswith("zsad.methods.")]
 SIDE = 112  # of the pictures and of the model's input: maps of predictions are not enlarged
-SHOTS = {"winclip": 2, "alfa": 2}  # PatchCore has some by itself
+RELEASED = [n for n in EVERY if "released" in registry.method(n).presets]
+SHOTS = {"winclip": 2, "alfa": 2, "aprilgan": 2}  # PatchCore has some by itself
 SETTINGS = [f"backbone.image_size={SIDE}", "run.batch_size=3"]
 
 
@@ -48,11 +50,11 @@ def write_pictures(root: Path) -> None:
 class Watching(ExampleCollector):
     """Notes the map and the reasons' features of every image, by method and name."""
 
-    seen: dict[tuple[str, str], torch.Tensor] = {}
+    seen: dict[tuple[str, str, str], torch.Tensor] = {}
 
     def __call__(self, head: Head, samples: Sequence[Sample], scored: Scored) -> None:
         for sample, plane in zip(samples, scored.maps.final):
-            self.seen[head.label, sample.uid] = plane.clone()
+            self.seen[head.column.config.preset, head.label, sample.uid] = plane.clone()
         super().__call__(head, samples, scored)
 
 
@@ -66,22 +68,30 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
     path.write_text(text.format(name="agreement", root=folder / "things"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(running, "ExampleCollector", Watching)
-        document = zsad.bench(
-            ",".join(EVERY),
-            str(path),
-            backbone="zsad-tiny",
-            results=folder / "results",
-            device="cpu",
-            untrained=True,
-            overrides=[*SETTINGS, *(f"{m}.shots={n}" for m, n in SHOTS.items())],
-        )
-    assert not document["failed"]
-    return str(path), folder / "results"
+        for preset, names in (("default", EVERY), ("released", RELEASED)):
+            document = zsad.bench(
+                ",".join(names),
+                str(path),
+                backbone="zsad-tiny",
+                results=folder / preset,
+                device="cpu",
+                untrained=True,
+                overrides=[
+                    *SETTINGS,
+                    *(f"{m}.shots={n}" for m, n in SHOTS.items() if m in names),
+                    *(f"{m}.preset={preset}" for m in names),
+                ],
+            )
+            assert not document["failed"]
+    return str(path), folder
 
 
-@pytest.mark.parametrize("name", EVERY)
-def test_bench_and_predict_agree(name: str, sweep: tuple[str, Path]) -> None:
-    definition, results = sweep
+@pytest.mark.parametrize(
+    ("name", "preset"), [*((n, "default") for n in EVERY), *((n, "released") for n in RELEASED)]
+)
+def test_bench_and_predict_agree(name: str, preset: str, sweep: tuple[str, Path]) -> None:
+    definition, folder = sweep
+    results = folder / preset
     table = pd.read_parquet(results / "scores" / name / "agreement" / "0" / "bolt.parquet")
     index = load_index(definition)
     files = {s.uid: s.image for s in index.samples}
@@ -92,6 +102,7 @@ def test_bench_and_predict_agree(name: str, sweep: tuple[str, Path]) -> None:
         image_size=SIDE,
         device="cpu",
         untrained=True,
+        preset=preset,
         overrides=overrides,
     )
     shots = loaded.method.shots
@@ -100,8 +111,14 @@ def test_bench_and_predict_agree(name: str, sweep: tuple[str, Path]) -> None:
     assert len(found) == 5
     for uid, score, prediction in zip(table["uid"], table["score"], found):
         assert prediction.image_score == pytest.approx(score, abs=1e-5)
-        plane = Watching.seen[name, uid]
+        plane = Watching.seen[preset, name, uid]
         torch.testing.assert_close(
             torch.from_numpy(prediction.anomaly_map), plane, atol=1e-5, rtol=0
         )
     assert len({round(p.image_score, 7) for p in found}) > 1
+    stretched = loaded.method.stretches
+    assert all(("raw_score" in p.info) == stretched for p in found)
+    record = json.loads(
+        (results / "cells" / name / "agreement" / "0" / "bolt.json").read_text(encoding="utf-8")
+    )
+    assert record["info"]["transductive"] == loaded.method.transductive

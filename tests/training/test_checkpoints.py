@@ -53,6 +53,20 @@ def test_sizes_of_the_checkpoint_win_other_keys_do_not(backbone: Backbone, tmp_p
     ]
 
 
+def test_a_preset_that_is_gone_leaves_its_values(backbone: Backbone, tmp_path: Path) -> None:
+    """``aprilgan.preset=paper`` was ``fuse: sum``."""
+    entry, path = registry.method("aprilgan"), tmp_path / "a.safetensors"
+    method = new_method(entry, entry.resolve(("test", {"fuse": "sum"})), backbone.info, 1)
+    meta = checkpoints.describe(method)
+    old = {
+        k: v for k, v in meta.config.items() if k not in ("encoder", "names", "shots", "stretch")
+    }
+    checkpoints.save(path, method.trained_state(), replace(meta, config={**old, "preset": "paper"}))
+    loaded, notes = checkpoints.load_into(entry, path, backbone.info)
+    assert (loaded.config.preset, loaded.config.fuse, loaded.config.shots) == ("default", "sum", 0)
+    assert notes == ["its preset 'paper' is no longer there; its values are kept"]
+
+
 def test_another_backbone_is_refused(backbone: Backbone, tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     saved(backbone, path)
@@ -221,6 +235,26 @@ def test_key_lists_of_the_released_files_are_accepted(method: str, backbone: Bac
     for wrong in ([1, 2], {"model": 3}, {"prompt_learner": {"ctx_pos": 5, "ctx_neg": 6}}):
         with pytest.raises(WeightsError):
             entry.load().import_official(wrong, entry.resolve(), info)
+
+
+@pytest.mark.parametrize(("method", "values"), [("mvfa", 12_582_912), ("aprilgan", 3_148_800)])
+def test_key_lists_of_stage_methods_are_accepted(
+    method: str, values: int, backbone: Backbone
+) -> None:
+    keys = json.loads((PARITY / f"keys_{method}.json").read_text(encoding="utf-8"))
+    state = {
+        part: {
+            k: torch.zeros(shape, dtype=getattr(torch, kind)) for k, (shape, kind) in own.items()
+        }
+        for part, own in keys.items()
+    }
+    info = replace(backbone.info, width=1024, embed=768, depth=24, stages=(6, 12, 18, 24))
+    entry = registry.method(method)
+    imported = entry.load().import_official(state, entry.resolve(), info)
+    built = new_method(entry, entry.resolve(("file", imported.config)), info, 0)
+    built.load_state_dict(imported.state)
+    assert built.config.preset == "released"
+    assert sum(v.numel() for v in built.state_dict().values()) == values
 
 
 def test_files_of_the_other_method_are_refused(backbone: Backbone, recipe: ModuleType) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from zsad import names_on_demand
 
 if TYPE_CHECKING:
-    from zsad.backbones.backbone import Backbone, load
+    from zsad.backbones.backbone import Backbone, load, load_chosen
     from zsad.backbones.clip_vit import ImageEncoder
     from zsad.backbones.counters import Counters
     from zsad.backbones.text import PromptTokens, TextEncoder
@@ -18,12 +18,21 @@ if TYPE_CHECKING:
 _PUBLIC = {
     "Backbone": "zsad.backbones.backbone",
     "load": "zsad.backbones.backbone",
+    "load_chosen": "zsad.backbones.backbone",
     "ImageEncoder": "zsad.backbones.clip_vit",
     "Counters": "zsad.backbones.counters",
     "PromptTokens": "zsad.backbones.text",
     "TextEncoder": "zsad.backbones.text",
 }
 
-__all__ = ["Backbone", "Counters", "ImageEncoder", "PromptTokens", "TextEncoder", "load"]
+__all__ = [
+    "Backbone",
+    "Counters",
+    "ImageEncoder",
+    "PromptTokens",
+    "TextEncoder",
+    "load",
+    "load_chosen",
+]
 
 __getattr__ = names_on_demand(__name__, _PUBLIC)

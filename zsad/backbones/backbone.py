@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import replace
 from importlib import import_module
@@ -21,9 +22,13 @@ from zsad.backbones.specs import spec as find_spec
 from zsad.backbones.tensor_files import naming
 from zsad.backbones.text import TextEncoder
 from zsad.backbones.torchscript import is_archive
+from zsad.config import BackboneSettings
 from zsad.errors import RequestError, WeightsError
 from zsad.types import BackboneInfo, EncoderVariant, FeatureRequest, ImageFeatures
 
+log = logging.getLogger(__name__)
+
+ACTIVATIONS = ("auto", "quick_gelu", "gelu")
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -40,6 +45,7 @@ class Backbone:
         self._vocab = vocab
         self._image_encoders: dict[EncoderVariant, ImageEncoder] = {}
         self._text_encoders: dict[str, TextEncoder] = {}
+        self._told: set[str] = set()  # texts that are longer than what is read
 
     @property
     def device(self) -> torch.device:
@@ -68,10 +74,38 @@ class Backbone:
             )
         return self._text_encoders[variant.activation]
 
+    def read_part(self, text: str) -> str:
+        """What of a text the model reads: all of it, or its first tokens with " ..." behind them.
+
+        Start and end of text take two of the ``context_length`` positions."""
+        most = self.info.context_length - 2
+        if len(text) <= most:  # a token has at least one character
+            return text
+        from zsad.torchvision_compat import open_clip
+
+        tokenizer: Any = open_clip.tokenizer._tokenizer  # the one behind open_clip.tokenize
+        ids = tokenizer.encode(text)
+        return text if len(ids) <= most else f"{tokenizer.decode(ids[:most]).strip()} ..."
+
+    def _tell_cut(self, texts: list[str]) -> None:
+        """Say once for a text that the model does not read to its end."""
+        for text in texts:
+            if text in self._told or (read := self.read_part(text)) == text:
+                continue
+            if not self._told:
+                log.warning(
+                    "a text has more than %d tokens and is read as far as %r; shorten the class "
+                    "name or the text (others are cut without a further word)",
+                    self.info.context_length,
+                    read[-80:],
+                )
+            self._told.add(text)
+
     def _tokenize(self, texts: list[str]) -> Tensor:
         from zsad.torchvision_compat import open_clip
 
         ids: Tensor = open_clip.tokenize(texts, self.info.context_length)
+        self._tell_cut(texts)
         if int(ids.max()) >= self._vocab:
             raise WeightsError(
                 f"backbone '{self.info.name}': its vocabulary has {self._vocab} entries, CLIP's "
@@ -96,13 +130,15 @@ def load(
     device: str | torch.device = "cpu",
     offline: bool = False,
     compile: bool = False,
+    activation: str = "auto",
 ) -> Backbone:
     """Load a backbone by name.
 
     ``weights``: a file, ``"random"`` (a fixed seed, marked in ``info``) or None: bundled, cache,
     hub, in this order.  ``image_size`` in pixels, 0: the backbone's own.  ``precision``: fp32,
     bf16 or fp16, of weights and features.  The name ``file`` builds the architecture that the
-    state dict implies.
+    state dict implies; ``activation`` says which one its weights were trained with (``quick_gelu``,
+    what ``auto`` takes OpenAI's naming for, or ``gelu``: a state dict does not tell).
 
     Raises :class:`RequestError` for an unknown name or option, :class:`WeightsError` for weights
     that are missing, unsafe or do not fit.
@@ -110,9 +146,20 @@ def load(
     spec = find_spec(name)
     if precision not in PRECISIONS:
         raise RequestError(f"backbone.precision={precision}: choose one of {', '.join(PRECISIONS)}")
+    if activation not in ACTIVATIONS:
+        raise RequestError(
+            f"backbone.activation={activation}: choose one of {', '.join(ACTIVATIONS)}"
+        )
     config = spec.model_config()
     if config is not None:
         build.check_config(spec, config)
+        if activation != "auto":
+            raise RequestError(
+                f"backbone.activation={activation}: backbone '{name}' knows its own; leave the key "
+                f"out, or give the file with backbone.name=file"
+            )
+    elif activation != "auto":
+        spec = replace(spec, activation=activation)
     state, found, tag = _weights(spec, weights, offline)
     if config is None:
         if state is None:
@@ -122,12 +169,12 @@ def load(
             )
         with naming(found.path or name, "not a CLIP vision transformer"):
             config = build.config_of_state(state)
-    activation = build.trained_activation(spec, config, tag)
+    trained = build.trained_activation(spec, config, tag)
     if state is None:
-        model = build.build_model(spec, config, activation, None)
+        model = build.build_model(spec, config, trained, None)
     else:
         with naming(found.path or name, "no backbone can be built of it"):
-            model = build.build_model(spec, config, activation, state)
+            model = build.build_model(spec, config, trained, state)
     info = replace(
         describe(spec, config, image_size, model),
         activation=build.activation_in_use(model),
@@ -136,15 +183,31 @@ def load(
         random=state is None,
         **preprocessing(spec, tag),
     )
-    if info.activation != activation:
+    if info.activation != trained:
         raise WeightsError(
-            f"backbone '{name}' was built with {info.activation}, its weights need {activation}"
+            f"backbone '{name}' was built with {info.activation}, its weights need {trained}"
         )
     cast(model, PRECISIONS[precision])
     where = "cuda" if str(device) == "auto" and torch.cuda.is_available() else device
     model.to("cpu" if str(where) == "auto" else where)
     return Backbone(
         model, info, vocab=int(config["text_cfg"].get("vocab_size", 49408)), compile=compile
+    )
+
+
+def load_chosen(
+    chosen: BackboneSettings, device: str | torch.device = "cpu", offline: bool = False
+) -> Backbone:
+    """Load the backbone that the settings ``backbone.*`` name; see :func:`load`."""
+    return load(
+        chosen.name,
+        weights=chosen.weights,
+        image_size=chosen.image_size,
+        precision=chosen.precision,
+        device=str(device),
+        offline=offline,
+        compile=chosen.compile,
+        activation=chosen.activation,
     )
 
 
@@ -212,4 +275,5 @@ def describe(
         vv_first=spec.vv_first,
         demo=spec.demo,
         native_size=int(config["vision_cfg"]["image_size"]),
+        logit_scale=float(towers.logit_scale.detach().exp()),
     )

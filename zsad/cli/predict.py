@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import argparse
-import sys
+import math
 from typing import TYPE_CHECKING, Any
 
+from zsad import registry
 from zsad.cli import options
-from zsad.cli.output import percent, print_json, stdout_to_stderr
+from zsad.cli.output import (
+    UNREAD,
+    listed,
+    percent,
+    print_json,
+    reader_gone,
+    stdout_to_stderr,
+    tell,
+)
 from zsad.errors import RequestError
 
 if TYPE_CHECKING:
-    from zsad.inference.prediction import Thresholds
+    from zsad.inference.prediction import Prediction
 
 EPILOG = """\
 PATH is a picture, a folder (all pictures below it), a pattern in quotes ('photos/**/*.png'), or -
@@ -42,28 +51,53 @@ def add(verbs: Any) -> None:
         "--out", metavar="DIR", help="folder for heat maps, masks, raw maps and descriptions"
     )
     parser.add_argument(
+        "--save",
+        metavar="KINDS",
+        help="files of --out: heat,mask,map,full-map,json,csv (default: all but full-map)",
+    )
+    parser.add_argument(
+        "--ignore",
+        metavar="WHAT",
+        help="parts that are not looked at: a mask, a folder of masks by the pictures' names "
+        "(white is ignored), or x,y,w,h in pixels",
+    )
+    parser.add_argument(
         "--calibrate",
         metavar="DIR",
         help="set thresholds by a few normal pictures; or the calibration.json of an earlier --out",
     )
     parser.add_argument(
         "--false-alarms",
-        type=float,
+        type=options.number,
         metavar="SHARE",
         help="of normal pictures, that --calibrate allows (default: 0.05)",
     )
     parser.add_argument(
-        "--threshold", type=float, metavar="X", help="map value from which a pixel is anomalous"
+        "--threshold",
+        type=options.number,
+        metavar="X",
+        help="map value from which a pixel is anomalous",
     )
     parser.add_argument(
-        "--image-threshold", type=float, metavar="X", help="score from which a picture is anomalous"
+        "--image-threshold",
+        type=options.number,
+        metavar="X",
+        help="score from which a picture is anomalous",
     )
     parser.add_argument("--backbone", default="vit-l-14-336", metavar="NAME")
     parser.add_argument("--weights", metavar="FILE", help="weight file of the backbone")
     parser.add_argument("--checkpoint", metavar="FILE", help="trained state, ours or official")
     parser.add_argument("--preset", metavar="NAME", help="see `zsad show METHOD`")
     parser.add_argument(
-        "--reference", action="append", default=[], metavar="PATH", help="normal picture (few-shot)"
+        "--image-size", type=int, metavar="N", help="pixels of the model's input (backbone's own)"
+    )
+    parser.add_argument("--precision", default="fp32", metavar="NAME", help="fp32, bf16 or fp16")
+    parser.add_argument(
+        "--reference",
+        action="append",
+        default=[],
+        metavar="PATH",
+        help="normal picture, or a folder of them, to compare with (few-shot); may be repeated",
     )
     parser.add_argument(
         "--scale",
@@ -72,7 +106,7 @@ def add(verbs: Any) -> None:
         "widened so that the threshold is no hotter than the middle)",
     )
     parser.add_argument(
-        "--explanations", type=int, default=5, metavar="K", help="reasons per picture"
+        "--explanations", type=options.count, default=5, metavar="K", help="reasons per picture"
     )
     parser.add_argument("--untrained", action="store_true", help="allow the initial state")
     options.device(parser)
@@ -84,10 +118,10 @@ def run(args: argparse.Namespace) -> int:
     """Score all pictures; 3 if some cannot be read or scored."""
     if not args.words:
         raise RequestError("`zsad predict` needs pictures; give files or folders")
+    _refuse_what_changes_nothing(args)
     from zsad.api import predict
     from zsad.inference import outputs
 
-    listed = [line for line in map(str.strip, sys.stdin) if line] if "-" in args.words else []
     with stdout_to_stderr():
         found = predict(
             args.method,
@@ -99,12 +133,16 @@ def run(args: argparse.Namespace) -> int:
             threshold=args.threshold,
             image_threshold=args.image_threshold,
             scale=_scale(args.scale),
+            ignore=args.ignore,
+            save=args.save,
             references=args.reference,
             explanations=args.explanations,
-            listed=listed,
+            listed=listed() if "-" in args.words else [],
             plugins=args.plugins,
             backbone=args.backbone,
             weights=args.weights,
+            image_size=args.image_size,
+            precision=args.precision,
             checkpoint=args.checkpoint,
             preset=args.preset,
             device=args.device,
@@ -120,25 +158,53 @@ def run(args: argparse.Namespace) -> int:
             return 3 if failed else 0
         failed += bool(prediction.error)
         if prediction.thresholds and not told:
-            _tell(prediction.thresholds)
+            _tell(prediction, args.method)
             told = True
         print_json(outputs.record(prediction), indent=None)
+        if reader_gone() and args.out is None:  # nobody sees the others, and they leave no files
+            return 3 if failed else UNREAD
 
 
-def _tell(limits: Thresholds) -> None:
-    """Say on standard error what the thresholds are worth."""
+def _refuse_what_changes_nothing(args: argparse.Namespace) -> None:
+    """Raise :class:`RequestError` before anything is loaded."""
+    if args.plugins:
+        registry.add_plugins(args.plugins)
+    if _scale(args.scale) and args.out is None:
+        raise RequestError(f"--scale {args.scale}: needs --out, where the heat maps are written")
+    if args.untrained and args.checkpoint:
+        raise RequestError("--untrained and --checkpoint: give one of them")
+    if args.untrained and not registry.method(args.method).trained:
+        raise RequestError(f"--untrained: method {args.method} is training-free; leave it out")
+
+
+def _tell(prediction: Prediction, method: str) -> None:
+    """Say on standard error what the thresholds are worth, once for all pictures."""
+    limits = prediction.thresholds
+    assert limits is not None
+    if limits.pixel is None:
+        _note(
+            f"the maps of method '{method}' do not show where a defect is: there are no masks and "
+            f"no regions, only scores; --threshold X marks pixels nevertheless"
+        )
+    if prediction.sees_ignored:
+        _note(
+            f"the score of method '{method}' still sees the pixels of --ignore, because it reads "
+            f"the whole picture; map, mask and regions do not"
+        )
     if limits.rule == "uncalibrated":
-        print(
-            "zsad: note: the thresholds are not calibrated, but a rule of thumb; give --calibrate "
-            "DIR with a few normal pictures",
-            file=sys.stderr,
+        _note(
+            "the thresholds are not calibrated, but a rule of thumb; give --calibrate DIR with a "
+            "few normal pictures"
         )
     elif limits.rule == "calibrated":
-        print(
-            f"zsad: note: thresholds from {limits.normal_pictures} normal pictures; at most "
-            f"{percent(limits.false_alarms)} % false alarms are expected of pictures like them",
-            file=sys.stderr,
+        _note(
+            f"thresholds from {limits.normal_pictures} normal pictures; at most "
+            f"{percent(limits.false_alarms)} % false alarms are expected of pictures like them"
         )
+
+
+def _note(text: str) -> None:
+    tell(f"zsad: note: {text}")
 
 
 def _scale(value: str | None) -> tuple[float, float] | None:
@@ -148,6 +214,6 @@ def _scale(value: str | None) -> tuple[float, float] | None:
         low, high = (float(v) for v in value.split(","))
     except ValueError:
         low = high = 0.0
-    if not low < high:
+    if not (low < high and math.isfinite(high - low)):
         raise RequestError(f"--scale {value}: give two numbers, the lower first, such as 0,1")
     return low, high

@@ -8,7 +8,7 @@ from typing import Any
 
 from zsad import registry
 from zsad.cli import options
-from zsad.cli.output import print_json, print_table, stdout_to_stderr
+from zsad.cli.output import print_json, print_table, say, stdout_to_stderr
 from zsad.errors import RequestError
 from zsad.prompt_bank.kinds import find_kind, image_query_of, kinds
 
@@ -21,6 +21,20 @@ class _KindHelp(str):
         return f"{', '.join(kinds())} (check: all)"
 
 
+# The options that `check` has no use for, with their defaults.
+GENERATES: dict[str, Any] = {
+    "images": False,
+    "limit": 0,
+    "max_requests": 0,
+    "concurrency": 4,
+    "rate": 0.0,
+    "base_url": None,
+    "model": None,
+    "timeout": 60.0,
+    "data_root": None,
+}
+
+
 def add(verbs: Any) -> None:
     """Register the verb."""
     parser = options.verb(verbs, "prompts", run, "Check the prompt bank, or generate prompts.")
@@ -30,15 +44,21 @@ def add(verbs: Any) -> None:
     parser.add_argument(
         "--images", action="store_true", help="ask about training images, if the kind does"
     )
-    parser.add_argument("--limit", type=int, default=0, metavar="N", help="images per category")
-    parser.add_argument("--max-requests", type=int, default=0, metavar="N", help="budget, 0: none")
     parser.add_argument(
-        "--concurrency", type=int, default=4, metavar="N", help="requests at a time"
+        "--limit", type=options.count, default=0, metavar="N", help="images per category"
     )
-    parser.add_argument("--rate", type=float, default=0.0, metavar="N", help="requests per minute")
+    parser.add_argument(
+        "--max-requests", type=options.count, default=0, metavar="N", help="budget, 0: none"
+    )
+    parser.add_argument(
+        "--concurrency", type=options.count, default=4, metavar="N", help="requests at a time"
+    )
+    parser.add_argument(
+        "--rate", type=options.number, default=0.0, metavar="N", help="requests per minute"
+    )
     parser.add_argument("--base-url", metavar="URL", help="default: $OPENAI_BASE_URL")
     parser.add_argument("--model", metavar="NAME", help="default: $ZSAD_LLM_MODEL")
-    parser.add_argument("--timeout", type=float, default=60.0, metavar="SECONDS")
+    parser.add_argument("--timeout", type=options.number, default=60.0, metavar="SECONDS")
     parser.add_argument("--out", metavar="DIR", help="folder of the texts (default: $ZSAD_PROMPTS)")
     options.plugins(parser)
     options.data_root(parser)
@@ -52,6 +72,11 @@ def run(args: argparse.Namespace) -> int:
         registry.add_plugins(args.plugins)
     if args.kind is not None and args.kind not in kinds():
         raise RequestError(f"--kind {args.kind}: known are {', '.join(kinds())}")
+    if args.action == "check":
+        for name, default in GENERATES.items():
+            if getattr(args, name) != default:
+                flag = f"--{name.replace('_', '-')}"
+                raise RequestError(f"{flag} belongs to `zsad prompts generate`")
     return check(args) if args.action == "check" else generate(args)
 
 
@@ -80,9 +105,8 @@ def check(args: argparse.Namespace) -> int:
     columns = ["kind", "dataset", "categories", "texts (per category)", "longest", "source"]
     print_table([*columns, "problems"], rows, right=(2, 4, 6))
     texts = sum(sum(v) for r in found for v in r.counts.values())
-    print(f"{texts} texts, {len(problems)} problems; 'longest' is in tokens of CLIP's 77")
-    for problem in problems:
-        print(problem)
+    say(f"{texts} texts, {len(problems)} problems; 'longest' is in tokens of CLIP's 77")
+    say(*problems)
     return 3 if problems else 0
 
 
@@ -119,11 +143,11 @@ def generate(args: argparse.Namespace) -> int:
     if args.json:
         print_json(report)
     else:
-        print(f"{report['requests']} requests, {report['cached']} answers from the cache")
+        say(f"{report['requests']} requests, {report['cached']} answers from the cache")
         for path in report["files"]:
-            print(f"wrote {path}")
+            say(f"wrote {path}")
         for line in report["failed"]:
-            print(f"failed: {line}")
+            say(f"failed: {line}")
         if report["files"]:
-            print(f"use them: export ZSAD_PROMPTS={out}")
+            say(f"use them: export ZSAD_PROMPTS={out}")
     return 3 if report["failed"] else 0

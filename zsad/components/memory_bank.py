@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
-from zsad.components.windows import join, spread
+from zsad.components.windows import EPSILON, join, spread
 from zsad.types import ImageFeatures, Tap
 
 
@@ -108,17 +108,21 @@ def bank_of(references: ImageFeatures, tap: Tap, patches: bool = False) -> Memor
 
 
 def association(
-    query: ImageFeatures, references: ImageFeatures, tokens: Tap, windows: Mapping[int, Tap]
+    query: ImageFeatures,
+    references: ImageFeatures,
+    tokens: Tap,
+    windows: Mapping[int, Tap],
+    floor: float = EPSILON,
 ) -> Tensor:
     """Distance of every patch to the references: [B, h, w] in [0, 1].
 
     Mean over one bank of patch ``tokens`` and one bank per window size (``windows``: size -> tap
-    [B, M, E]); a window's distance is spread to its patches by the harmonic mean.  WinCLIP
-    (Jeong et al. 2023) Sec. 4.3, used by ALFA, too.
+    [B, M, E]); a window's distance is spread to its patches by the harmonic mean, where it counts
+    as ``floor`` at least.  WinCLIP (Jeong et al. 2023) Sec. 4.3, used by ALFA, too.
     """
     bank = bank_of(references, tokens, patches=True)
     maps = [bank.distance(query.patches(tokens)).reshape(-1, *query.grid)]
     for size, tap in windows.items():
         distance = bank_of(references, tap).distance(query[tap])
-        maps.append(spread(distance, query.grid, size))
+        maps.append(spread(distance, query.grid, size, eps=floor))
     return join(maps, "mean")

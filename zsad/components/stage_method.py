@@ -46,9 +46,13 @@ class StageMethod(Method[StageConfigT, EnsembleFeatures]):
         """Encode every state in every template, per category."""
         return {c.key: self.encode(c, text) for c in categories}
 
+    def word(self, category: Category) -> str:
+        """Return the name of a category that the prompts say."""
+        return category.class_name
+
     def encode(self, category: Category, text: TextEncoder) -> EnsembleFeatures:
         """Encode the ensemble of one category."""
-        phrases = fill((NORMAL_STATES, ANOMALOUS_STATES), category.class_name)
+        phrases = fill((NORMAL_STATES, ANOMALOUS_STATES), self.word(category))
         return encode_ensemble(phrases, text, self.templates)
 
     # -------------------------------------------------------------------------- scoring

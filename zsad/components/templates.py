@@ -25,3 +25,20 @@ TEMPLATES = (
     *(f"a photo of {the} {size} {{}}." for size in _SIZES for the in ("a", "the")),
     *(f"a photo of {the} {{}} for {task}." for task in _TASKS for the in ("a", "the")),
 )
+
+_QUALITIES = ("bright", "blurry", "jpeg corrupted", "low resolution", "black and white", "cropped")
+_MORE = ("bad", "dark", "good", "close-up")
+
+SCENE_TEMPLATES = (
+    *(f"a {how} photo of {the} {{}}." for how in (*_QUALITIES, *_MORE) for the in ("a", "the")),
+    *(f"a photo of {the} {size} {{}}." for size in ("large", "small") for the in ("a", "the")),
+    *(f"a photo of {the} cool {{}}." for the in ("a", "the")),
+    *(f"a photo of {who} {{}}." for who in ("a", "the", "my", "one")),
+    *(
+        f"{what} {the} {{}} in the scene."
+        for what in ("there is", "this is")
+        for the in ["a", "the"]
+    ),
+    "this is one {} in the scene.",
+)
+"""The 35 of the released code of APRIL-GAN and MVFA-AD, in another order, which changes no mean."""

@@ -21,6 +21,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from zsad.config.folder_settings import FolderSettings as FolderSettings
 from zsad.errors import RequestError
 from zsad.io.schema import SchemaError, check, read
 from zsad.metrics.spec import Mode, check_extra
@@ -364,6 +365,8 @@ class BackboneSettings:
     image_size: int = 0  # pixels; 0: the backbone's default
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     compile: bool = False
+    # of the weights of backbone `file`; auto: quick_gelu, as OpenAI's
+    activation: Literal["auto", "quick_gelu", "gelu"] = added("auto")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -374,6 +377,12 @@ class DataSettings:
     workers: int = 1  # decoding threads
     train_part: Literal["test", "all"] = "test"  # the part of the auxiliary set that is trained on
     variants: dict[str, str] = dataclasses.field(default_factory=dict)  # dataset -> variant name
+    # What all prompts call a category: "metal nut", or as released scripts, by its folder; a
+    # method's own `names` (of its preset) is the stronger
+    names: Literal["spoken", "released"] = added("spoken")
+    # In the identity of the datasets that it is for, so no later key of every cell.
+    folder: FolderSettings = dataclasses.field(default_factory=FolderSettings)
+    skip_broken: bool = added(False)  # score a category without its files that cannot be read
 
 
 @dataclasses.dataclass(frozen=True)
@@ -400,6 +409,10 @@ class RunSettings:
     batch_size: int = 0  # images; 0: chosen automatically
     deterministic: bool = True
     feature_cache_gb: float = 4.0  # host memory for frozen features in training
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 0:
+            raise ValueError(f"batch_size={self.batch_size} must be 0 (chosen) or above")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from zsad.data.images import DECODING_RULES, nearest, read_mask
-from zsad.types import BackboneInfo, Sample
+from zsad.types import BackboneInfo, EncoderVariant, Sample
 
 _RESAMPLING = {
     "nearest": Image.Resampling.NEAREST,
@@ -48,6 +48,17 @@ class Preprocess:
         """The preprocessing that a backbone's weights were trained with, at its size or another."""
         size = image_size or info.image_size
         return cls(size, tuple(info.mean), tuple(info.std), info.interpolation)  # type: ignore[arg-type]
+
+    @classmethod
+    def for_variant(cls, info: BackboneInfo, variant: EncoderVariant) -> Preprocess:
+        """The preprocessing of an encoder variant: as :meth:`for_backbone`, but for the filter or
+        the mean and deviation where the variant has its own."""
+        made = cls.for_backbone(info, variant.image_size)
+        if variant.resize != "weights":
+            made = replace(made, interpolation=variant.resize)
+        if variant.input == "unit":
+            made = replace(made, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+        return made
 
     def __call__(self, image: Image.Image) -> Tensor:
         resized = image.convert("RGB")

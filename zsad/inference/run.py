@@ -6,20 +6,29 @@ wrong request ends before.
 
 from __future__ import annotations
 
+import contextlib
+import logging
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zsad import registry
-from zsad.config import merge, parse_dotlist
-from zsad.errors import RequestError, WeightsError
+from zsad.errors import RequestError, WeightsError, reason
+from zsad.inference import provenance
+from zsad.inference.settings import ORIGIN, split
 
 if TYPE_CHECKING:
+    from zsad.inference.ignored import Ignored
     from zsad.inference.loaded_method import LoadedMethod
+    from zsad.inference.outputs import Writer
     from zsad.inference.pictures import Photo
     from zsad.inference.prediction import Prediction, Thresholds
 
+log = logging.getLogger(__name__)
+
 Paths = str | Path | Sequence[str | Path]
+Overrides = Mapping[str, Any] | Sequence[str] | None
 
 
 def load_method(
@@ -30,14 +39,17 @@ def load_method(
     checkpoint: str | Path | None,
     preset: str | None,
     device: str,
-    overrides: Mapping[str, Any] | Sequence[str] | None,
+    overrides: Overrides,
     *,
     precision: str,
     offline: bool,
     untrained: bool,
     seed: int,
+    activation: str,
 ) -> LoadedMethod:
     """Load one method on one backbone; see :func:`zsad.api.load_method`."""
+    import torch
+
     from zsad import backbones
     from zsad.backbones.devices import choose_device
     from zsad.checkpoints import load_into
@@ -45,19 +57,26 @@ def load_method(
     from zsad.method import new_method
 
     entry = registry.method(name)
-    place = choose_device(device)
-    base = backbones.load(
-        backbone,
-        weights=str(weights) if weights else None,
-        image_size=image_size or 0,
-        precision=precision,
-        device=str(place),
-        offline=offline,
+    settings, own = split(
+        name,
+        overrides,
+        {
+            "name": backbone,
+            "weights": str(weights) if weights else None,
+            "image_size": image_size,
+            "precision": precision,
+            "activation": activation,
+        },
     )
+    chosen = settings.value
+    place = choose_device(device)
+    if chosen.run.deterministic and settings.origin("run.deterministic") == ORIGIN:
+        torch.use_deterministic_algorithms(True, warn_only=True)
+    base = backbones.load_chosen(chosen.backbone, place, offline)
     layers: list[tuple[str, Mapping[str, Any]]] = []
     if preset:
-        layers.append(("load_method", {"preset": preset}))
-    layers.append(("load_method", _method_overrides(name, overrides)))
+        layers.append((ORIGIN, {"preset": preset}))
+    layers.append((ORIGIN, own))
     if checkpoint is None:
         if entry.trained and not untrained:
             raise WeightsError(
@@ -66,11 +85,13 @@ def load_method(
                 f"initial state"
             )
         method = new_method(entry, entry.resolve(*layers), base.info, seed)
-        return LoadedMethod(method, base, place, image_size or 0)
+        loaded = LoadedMethod(method, base, place, batch_size=chosen.run.batch_size)
+        loaded.untrained = entry.trained
+        return loaded
     if not entry.trained:
         raise RequestError(f"method '{name}' is training-free: it takes no checkpoint")
     method, report = load_into(entry, Path(checkpoint), base.info, layers)
-    return LoadedMethod(method, base, place, image_size or 0, report)
+    return LoadedMethod(method, base, place, 0, report, batch_size=chosen.run.batch_size)
 
 
 def predict(
@@ -84,43 +105,90 @@ def predict(
     threshold: float | None,
     image_threshold: float | None,
     scale: tuple[float, float] | None,
-    references: Sequence[str | Path],
+    ignore: str | Path | None,
+    save: str | Sequence[str] | None,
+    references: Paths,
     explanations: int,
     listed: Sequence[str],
     plugins: str | Path | None,
-    load: Callable[[], LoadedMethod],
+    overrides: Overrides,
+    load: Callable[[Overrides], LoadedMethod],
 ) -> Iterator[Prediction]:
     """Check the request, ``load`` the method and return the predictions as they are made; see
     :func:`zsad.api.predict`."""
     from zsad.inference import outputs
+    from zsad.inference.ignored import Ignored
     from zsad.inference.pictures import find
+    from zsad.inference.references import found as references_of
+    from zsad.inference.references import with_shots
 
     if plugins:
         registry.add_plugins(plugins)
     registry.method(method)  # a misspelt name ends here, before torch is imported
+    _check_numbers(threshold=threshold, image_threshold=image_threshold, false_alarms=false_alarms)
+    _check_numbers(**dict(zip(("scale", "scale's end"), scale or ())))
+    kinds = outputs.kinds(save, out)
+    hidden = None if ignore is None else Ignored.parse(ignore)
     found = find(_words(pictures), out, listed)
     if not found:
         raise RequestError("there are no pictures to score; give files or folders")
     normal = _words(calibrate) if calibrate else []
     _check_calibration(normal, false_alarms)
     good = [] if _is_stored(normal) else find(normal)
-    loaded = load()
+    if hidden:
+        _tell_unmasked(hidden, [*found, *good])
+    near = references_of(references)
+    if out is not None:
+        outputs.make_folder(out)
+    loaded = load(with_shots(method, overrides, len(near)))
+    made_by = provenance.made_by(loaded, class_name)
     limits = None
     if normal:
-        limits = _limits(loaded, normal, good, class_name, references, false_alarms, out)
+        limits = _limits(loaded, normal, good, class_name, near, false_alarms, out, hidden, made_by)
 
     def each() -> Iterator[Prediction]:
-        paths = [p.path for p in found]
         stream = loaded.stream(
-            paths, class_name, None, references, explanations, limits, keep_errors=True
+            [p.path for p in found],
+            class_name,
+            None,
+            near,
+            explanations,
+            limits,
+            keep_errors=True,
+            ignore=hidden,
         )
-        for photo, prediction in zip(found, stream):
-            prediction.set_by_hand(image_threshold, threshold)
-            if out is not None and not prediction.error:
-                outputs.save(prediction, photo, out, scale)
-            yield prediction
+        with contextlib.ExitStack() as stack:
+            writer = stack.enter_context(outputs.Writer(out, kinds, scale)) if out else None
+            for photo, prediction in zip(found, stream):
+                prediction.made_by = made_by
+                prediction.set_by_hand(image_threshold, threshold)
+                if writer:
+                    prediction = _written(writer, prediction, photo)
+                yield prediction
 
     return each()
+
+
+def _check_numbers(**values: float | None) -> None:
+    """Raise :class:`RequestError` for NaN and infinity: nothing would ever be above or below."""
+    for name, value in values.items():
+        if value is not None and not math.isfinite(value):
+            flag = name.replace("_", "-")
+            raise RequestError(f"--{flag} {value}: is not a finite number")
+
+
+def _tell_unmasked(hidden: Ignored, pictures: Sequence[Photo]) -> None:
+    """Check what is ignored of every picture, and say of which there is nothing."""
+    missing = hidden.check([p.path for p in pictures])
+    if hidden.masks and missing:
+        log.warning(
+            "--ignore %s: %d of %d pictures have no mask there, %s the first; nothing of them is "
+            "ignored",
+            hidden.masks,
+            len(missing),
+            len(pictures),
+            missing[0],
+        )
 
 
 def _is_stored(normal: Sequence[str]) -> bool:
@@ -144,39 +212,45 @@ def _limits(
     normal: Sequence[str],
     good: Sequence[Photo],
     class_name: str,
-    references: Sequence[str | Path],
+    references: Sequence[Any],
     false_alarms: float | None,
     out: str | Path | None,
+    hidden: Ignored | None,
+    made_by: Mapping[str, Any],
 ) -> Thresholds:
     """The thresholds of an earlier run, or those that the pictures ``good`` give."""
     from zsad.inference import calibration, outputs
+    from zsad.inference.references import digest, warn_of_twins
 
-    made_for = loaded.identity(class_name)
+    made_for = loaded.identity(class_name, hidden)
+    if references:
+        made_for["references"] = digest(references)
     if _is_stored(normal):
         return calibration.load(normal[0], made_for)
+    warn_of_twins(references, [p.path for p in good])
     share = calibration.FALSE_ALARMS if false_alarms is None else false_alarms
-    limits = loaded.calibrate([p.path for p in good], class_name, references, share)
+    limits = loaded.calibrate([p.path for p in good], class_name, references, share, hidden)
     if out is not None:
-        outputs.save_calibration(out, limits, made_for)
+        outputs.save_calibration(out, limits, made_for, made_by)
     return limits
+
+
+def _written(writer: Writer, prediction: Prediction, photo: Photo) -> Prediction:
+    """Write the files of a picture; what concerns it alone is its own error.
+
+    Raises :class:`RequestError` where the output folder cannot be written.
+    """
+    from zsad.inference.pictures import failed
+
+    try:
+        writer.put(prediction, photo)
+    except RequestError:
+        raise
+    except Exception as error:
+        prediction = failed(str(photo.path), reason(error))
+        writer.put(prediction, photo)  # its row of the table
+    return prediction
 
 
 def _words(value: Paths) -> list[str]:
     return [str(v) for v in ([value] if isinstance(value, (str, Path)) else value)]
-
-
-def _method_overrides(
-    name: str, overrides: Mapping[str, Any] | Sequence[str] | None
-) -> dict[str, Any]:
-    """Accept nested mappings, dotted keys, and dot-lists with or without the method's name."""
-    if not overrides:
-        return {}
-    if isinstance(overrides, Mapping):
-        nested = {k: v for k, v in overrides.items() if "." not in str(k)}
-        dotted = [f"{k}={v}" for k, v in overrides.items() if "." in str(k)]
-    else:
-        nested, dotted = {}, list(overrides)
-    values = merge(nested, parse_dotlist(dotted) if dotted else {})
-    if set(values) == {name} and isinstance(values[name], Mapping):
-        return dict(values[name])
-    return values

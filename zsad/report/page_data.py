@@ -14,6 +14,7 @@ from zsad.metrics.spec import METRICS, glossary
 from zsad.report import pictures
 from zsad.report.pictures import PictureShelf
 from zsad.results import examples
+from zsad.results.aggregate import is_partial
 from zsad.results.examples import CellExamples
 from zsad.results.records import CellRecord
 from zsad.results.store import ResultStore, key_of
@@ -53,7 +54,7 @@ def collect(store: ResultStore, most: int = pictures.MOST) -> dict[str, Any]:
 def _board(store: ResultStore, board: Board, per_cell: int, shelf: PictureShelf) -> dict[str, Any]:
     comparable = _comparable_by_category(board)
     cells = [
-        _cell(store, record, comparable, per_cell, shelf)
+        _cell(store, record, (column.label, row.name), comparable, per_cell, shelf)
         for column in board.columns
         for row in board.rows
         for record in board.of(column.label, row.name).values()
@@ -65,7 +66,7 @@ def _board(store: ResultStore, board: Board, per_cell: int, shelf: PictureShelf)
             {
                 "label": c.label,
                 "title": c.head,
-                "comparable": c.comparable,
+                "comparable": c.comparable and not _any_partial(board, c.label),
                 "ablation": c.ablation,
                 "without": _without(board, c.label),
             }
@@ -78,6 +79,16 @@ def _board(store: ResultStore, board: Board, per_cell: int, shelf: PictureShelf)
         "means": _means(board),
         "published": _published(board),
     }
+
+
+def _any_partial(board: Board, label: str) -> bool:
+    """Whether a figure of a column was made without files that cannot be read."""
+    return any(
+        is_partial(record)
+        for (own, _), cells in board.cells.items()
+        if own == label
+        for record in cells.values()
+    )
 
 
 def _without(board: Board, label: str) -> list[str]:
@@ -135,6 +146,7 @@ def _category_entries(board: Board, row: DatasetRow) -> Sequence[dict[str, Any]]
 def _cell(
     store: ResultStore,
     record: CellRecord,
+    place: tuple[str, str],
     published: dict[tuple[str, str, str], dict[str, float]],
     per_cell: int,
     shelf: PictureShelf,
@@ -148,13 +160,13 @@ def _cell(
     values, labels = _scores(store, record)
     low, high = pictures.colour_range(found.examples)
     return {
-        "method": record.method,
-        "dataset": record.dataset,
+        "method": place[0],
+        "dataset": place[1],
         "category": record.category,
         "seed": record.seed,
         "metrics": record.metrics,
         "undefined": record.undefined,
-        "published": published.get((record.method, record.dataset, record.category), {}),
+        "published": published.get((*place, record.category), {}),
         "normal": record.n_normal,
         "anomalous": record.n_anomalous,
         "histogram": histogram(values, labels),

@@ -2,7 +2,8 @@
 
 A head that raises loses its own cell; the others go on.  What all heads share (an image that
 cannot be read, a batch that cannot be encoded) loses the category for every head, because a
-figure over fewer images would silently be another one.  When memory runs out, encoding and
+figure over fewer images would silently be another one; with ``data.skip_broken`` such images are
+left out, and the outcome names them.  When memory runs out, encoding and
 scoring are tried again with fewer images; metrics and examples take in every image once, and an
 error there ends the cell.
 """
@@ -15,21 +16,36 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from zsad.backbones import Backbone
-from zsad.backbones.batch_size import Portions, estimate_batch, is_out_of_memory
+from zsad.backbones.batch_size import (
+    BatchTooLarge,
+    Portions,
+    estimate_batch,
+    free_cached,
+    is_out_of_memory,
+)
 from zsad.config import Settings
+from zsad.data import plausible
 from zsad.data.loader import BatchLoader, DecodeThreads, ImageBatch
 from zsad.data.transforms import MaskPolicy, Preprocess
-from zsad.errors import CellError
 from zsad.metrics import CategoryMetrics, MetricResult
 from zsad.metrics.curves import category_curves
 from zsad.runner.heads import Head
 from zsad.runner.timing import StageTimer
 from zsad.scoring import Means, encode
-from zsad.types import Category, EncoderVariant, FeatureRequest, ImageFeatures, Sample, Scored
+from zsad.types import (
+    Category,
+    EncoderVariant,
+    FeatureRequest,
+    ImageFeatures,
+    Sample,
+    ScoreContext,
+    Scored,
+)
 
 log = logging.getLogger(__name__)
 
@@ -52,14 +68,31 @@ class Outcome:
     carry: dict[str, Any] = field(default_factory=dict)
     references: ImageFeatures | None = None
     stored: list[tuple[ImageFeatures, ImageBatch]] = field(default_factory=list)  # on the host
+    skipped: list[str] = field(default_factory=list)  # what cannot be read, one line each
 
     def conclude(self) -> None:
         """Compute the metrics of what was scored; nothing, where scoring ended with an error."""
         if self.error is None:
             try:
-                self.result = self.metrics.compute()
+                self.result = self._computed()
             except Exception as error:
                 self.error = error
+
+    def _computed(self) -> MetricResult:
+        """The metrics' values; tried twice where memory runs out, since nothing changes."""
+        try:
+            return self.metrics.compute()
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        free_cached()  # here, where the frames that hold tensors are gone
+        return self.metrics.compute()
+
+    @property
+    def starved(self) -> bool:
+        """Whether memory ran out in a way that smaller batches may help."""
+        error = self.error
+        return error is not None and (isinstance(error, BatchTooLarge) or is_out_of_memory(error))
 
     def curves(self) -> dict[str, dict[str, Any]]:
         """ROC, precision-recall and PRO curves that are defined, ready for JSON."""
@@ -97,15 +130,17 @@ class CategoryRun:
     followed_by: CategoryRun | None = None
     batch_sizes: set[int] = field(default_factory=set)
     _begun: BatchLoader | None = None
+    _most: int | None = None  # images of a batch in a later pass
     _encoding: Portions = field(default_factory=Portions)
+    _marked: dict[str, float] = field(default_factory=dict)  # uid -> share of the picture
 
     # --------------------------------------------------------------------------- the run
     def start(self) -> None:
         """Begin to decode the first images, ahead of :meth:`run`."""
         if self._begun is None and self.heads:
             try:
-                size = self._sizes()[0]
-                self._begun = self._loader(self.samples, size, self._of_size(size))
+                first = self._inputs()[0]
+                self._begun = self._loader(self.samples, first, self._of_input(first))
                 self._begun.start()
             except Exception:  # whatever it is, it is met again, and told, in :meth:`run`
                 log.debug("decoding ahead failed", exc_info=True)
@@ -115,41 +150,81 @@ class CategoryRun:
         if self._begun is not None:
             self._begun.close()
 
-    def _sizes(self) -> list[int]:
-        return sorted({h.request.variant.image_size for h in self.heads})
+    def _input_of(self, head: Head) -> Preprocess:
+        return Preprocess.for_variant(self.backbone.info, head.request.variant)
 
-    def _of_size(self, size: int) -> list[Head]:
-        return [h for h in self.heads if h.request.variant.image_size == size]
+    def _inputs(self) -> list[Preprocess]:
+        """The ways in which pictures are prepared: one, unless heads want other sizes, filters or
+        values."""
+        found = {self._input_of(h) for h in self.heads}
+        return sorted(found, key=lambda p: (p.size, p.interpolation, p.mean))
+
+    def _of_input(self, preprocess: Preprocess) -> list[Head]:
+        return [h for h in self.heads if self._input_of(h) == preprocess]
 
     def run(self) -> list[Outcome]:
-        """Score every sample with every head and return one outcome per head, to be concluded."""
-        metrics = self.settings.metrics
-        outcomes = [Outcome(h, CategoryMetrics.of(metrics)) for h in self.heads]
-        for size in self._sizes():
-            self._run_size(size, [o for o in outcomes if o.head.request.variant.image_size == size])
+        """Score every sample with every head and return one outcome per head, to be concluded.
+
+        A head that ran out of memory while its images were counted begins the category anew, with
+        smaller batches: what was counted by then is dropped with its outcome.
+        """
+        outcomes = self._pass(self.heads)
+        first = max(self.batch_sizes, default=1)
+        for size in sorted({max(1, first // 4), 1}, reverse=True):
+            starved = [i for i, outcome in enumerate(outcomes) if outcome.starved]
+            if not starved:
+                break
+            self._most = size
+            log.warning(
+                "out of memory with %s, category %s; once more, %d images at a time",
+                ", ".join(outcomes[i].head.label for i in starved),
+                self.category.key,
+                self._most,
+            )
+            free_cached()
+            for i, outcome in zip(starved, self._pass([outcomes[i].head for i in starved])):
+                outcomes[i] = outcome
         for head in self.heads:
             self.batch_sizes |= head.scorer.portions.used
+        plausible.tell_masks(f"{self.category.dataset}/{self.category.key}", self._marked)
         return outcomes
 
-    def _run_size(self, size: int, outcomes: list[Outcome]) -> None:
-        """All heads whose working size is ``size`` pixels: one pass over the files."""
-        loader = self._begun or self._loader(self.samples, size, [o.head for o in outcomes])
+    def _look_at_masks(self, batch: ImageBatch) -> None:
+        """Remember how much of each anomalous picture its mask marks."""
+        for sample, mask in zip(batch.samples, batch.masks):
+            if sample.label and sample.mask is not None:
+                self._marked[sample.uid] = float(mask.float().mean())
+
+    def _pass(self, heads: Sequence[Head]) -> list[Outcome]:
+        """Score every sample with these heads."""
+        outcomes = [Outcome(h, CategoryMetrics.of(self.settings.metrics)) for h in heads]
+        for preprocess in self._inputs():
+            alike = [o for o in outcomes if self._input_of(o.head) == preprocess]
+            if alike:
+                self._run_input(preprocess, alike)
+        return outcomes
+
+    def _run_input(self, preprocess: Preprocess, outcomes: list[Outcome]) -> None:
+        """All heads whose pictures are prepared alike: one pass over the files."""
+        loader = self._begun or self._loader(self.samples, preprocess, [o.head for o in outcomes])
         self._begun = None
         self._encoding = Portions(used=self.batch_sizes)
         try:
-            self._encode_references(size, outcomes)
-            if size == self._sizes()[-1]:
+            self._encode_references(preprocess, outcomes)
+            if preprocess == self._inputs()[-1]:
                 loader.followed_by = self.followed_by
             self.batch_sizes.add(min(loader.batch_size, max(1, len(self.samples))))
             for batch in self.timer.waiting(loader, "decode"):
-                if batch.failures:
-                    raise batch.failures[0]
+                self._leave_out(batch, outcomes)
+                if not len(batch):
+                    continue
                 active = [o for o in outcomes if o.error is None]
                 if not active:
                     return
+                self._look_at_masks(batch)
                 for group in _by_variant(active).values():
                     self._score_batch(batch, group)
-                if self.on_images:
+                if self.on_images and self._most is None:
                     self.on_images(len(batch.samples))
         except Exception as error:  # a decoder, the encoder, the device: whatever it was
             log.debug("category %s failed", self.category.key, exc_info=True)
@@ -162,15 +237,29 @@ class CategoryRun:
             if outcome.head.method.transductive:
                 self._score_population(outcome)
 
-    def _loader(self, samples: Sequence[Sample], size: int, heads: Sequence[Head]) -> BatchLoader:
+    def _leave_out(self, batch: ImageBatch, outcomes: Sequence[Outcome]) -> None:
+        """Note what could not be read.  Raises it, unless ``data.skip_broken`` leaves it out and
+        something is left."""
+        if not batch.failures:
+            return
+        lines = [str(error) for error in batch.failures]
+        for outcome in outcomes:
+            outcome.skipped += lines
+        if not self.settings.data.skip_broken or len(outcomes[0].skipped) == len(self.samples):
+            raise batch.failures[0]
+
+    def _loader(
+        self, samples: Sequence[Sample], preprocess: Preprocess, heads: Sequence[Head]
+    ) -> BatchLoader:
         data, info = self.settings.data, self.backbone.info
         n_taps = max(len(h.request.taps) for h in heads)
         device = self.backbone.device
+        most = self.settings.run.batch_size or estimate_batch(info, preprocess.size, n_taps, device)
         return BatchLoader(
             samples,
-            Preprocess.for_backbone(info, size),
+            preprocess,
             MaskPolicy(data.mask_resize),
-            self.settings.run.batch_size or estimate_batch(info, size, n_taps, device),
+            min(most, self._most or most),
             self.threads,
         )
 
@@ -180,20 +269,20 @@ class CategoryRun:
     ) -> Iterator[tuple[slice, ImageFeatures]]:
         return encode(self.backbone, batch.images, request, self._encoding, self.timer.stage)
 
-    def _encode_references(self, size: int, outcomes: Sequence[Outcome]) -> None:
+    def _encode_references(self, preprocess: Preprocess, outcomes: Sequence[Outcome]) -> None:
         """Encode the few-shot images once, and give each outcome its own.
 
         What goes wrong with them ends the heads that need them, and no other."""
         needy = [o for o in outcomes if (o.head.label, o.head.seed) in self.references]
         for group in _by_variant(needy).values():
             try:
-                self._encode_references_of(size, group)
+                self._encode_references_of(preprocess, group)
             except Exception as error:
                 log.debug("references of %s failed", self.category.key, exc_info=True)
                 for outcome in group:
                     outcome.error = error
 
-    def _encode_references_of(self, size: int, outcomes: Sequence[Outcome]) -> None:
+    def _encode_references_of(self, preprocess: Preprocess, outcomes: Sequence[Outcome]) -> None:
         wanted: dict[str, Sample] = {}
         for outcome in outcomes:
             for sample in self.references[outcome.head.label, outcome.head.seed]:
@@ -201,7 +290,7 @@ class CategoryRun:
         request = FeatureRequest.merge([o.head.request for o in outcomes])
         rows: dict[str, int] = {}
         parts = []
-        loader = self._loader(list(wanted.values()), size, [o.head for o in outcomes])
+        loader = self._loader(list(wanted.values()), preprocess, [o.head for o in outcomes])
         self.batch_sizes.add(min(loader.batch_size, len(wanted)))
         for batch in self.timer.waiting(loader, "decode"):
             if batch.failures:
@@ -233,7 +322,9 @@ class CategoryRun:
                     if outcome.head.method.transductive:
                         outcome.stored.append((own.to("cpu"), part.without_images()))
                     else:
-                        self._score(outcome, own, part)
+                        scorer = outcome.head.scorer
+                        views = scorer.views(part.images, self._encoding, self.timer.stage)
+                        self._score(outcome, own, part, views=views)
 
     def _score_population(self, outcome: Outcome) -> None:
         """A transductive head sees the features of all test images of the category at once."""
@@ -246,42 +337,73 @@ class CategoryRun:
             population = ImageFeatures.concat([features for features, _ in stored])
             stored.clear()
             population = population.to(self.backbone.device)
-            start = 0
-            for batch in batches:
-                rows = slice(start, start + len(batch))
-                start = rows.stop
-                self._score(outcome, population.select(rows), batch, population, uids)
+            together = {"population": population, "population_uids": uids}
+            final = self._conclude(outcome, population, batches, together)
+            for rows, batch in _rows_of(batches):
+                own = None if final is None else final[rows]
+                self._score(outcome, population.select(rows), batch, own, **together)
+
+    def _conclude(
+        self,
+        outcome: Outcome,
+        population: ImageFeatures,
+        batches: Sequence[ImageBatch],
+        together: dict[str, Any],
+    ) -> Tensor | None:
+        """The final image scores of a head that makes them of those of the whole category, which
+        is scored once more for them; None for any other."""
+        method, scorer = outcome.head.method, outcome.head.scorer
+        if not method.stretches:
+            return None
+        raw: list[Tensor] = []
+        info: list[dict[str, Tensor]] = []
+        for rows, batch in _rows_of(batches):
+            context = self._context(outcome, batch, **together)
+            for _, scored in scorer.score(population.select(rows), context):
+                raw.append(scored.image_scores)
+                info.append(scored.scores.info)
+        joined = {name: torch.cat([part[name] for part in info]) for name in info[0]}
+        return method.over_category(torch.cat(raw), joined)
+
+    def _context(self, outcome: Outcome, batch: ImageBatch, **rest: Any) -> ScoreContext[Any]:
+        scorer, categories = outcome.head.scorer, [self.category] * len(batch)
+        known = outcome.references
+        return scorer.context(
+            categories,
+            references={} if known is None else {self.category.key: known},
+            boxes=scorer.boxes_of(categories, batch.samples),
+            uids=[s.uid for s in batch.samples],
+            carry=dict(outcome.carry),
+            **rest,
+        )
 
     def _score(
         self,
         outcome: Outcome,
         features: ImageFeatures,
         batch: ImageBatch,
-        population: ImageFeatures | None = None,
-        population_uids: Sequence[str] = (),
+        final: Tensor | None = None,
+        **rest: Any,
     ) -> None:
         """Score a batch with one head.  What memory does not suffice for is tried again in
-        smaller portions; what was scored is taken in once."""
-        scorer, categories = outcome.head.scorer, [self.category] * len(batch)
-        known = outcome.references
-        context = scorer.context(
-            categories,
-            references={} if known is None else {self.category.key: known},
-            population=population,
-            population_uids=population_uids,
-            boxes=scorer.boxes_of(categories, batch.samples),
-            uids=[s.uid for s in batch.samples],
-            carry=dict(outcome.carry),
-        )
+        smaller portions; what was scored is taken in once.
+
+        ``final``: the image scores, where they follow from the whole category; ``rest``: further
+        fields of the context."""
+        scorer, context = outcome.head.scorer, self._context(outcome, batch, **rest)
         for rows, scored in scorer.score(features, context):
+            if final is not None:
+                scored.scores.info["raw_score"] = scored.image_scores
+                scored.image_scores = final[rows]
             try:
                 self._take(outcome, batch.select(rows), scored)
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
-                raise CellError(
-                    f"{outcome.head.label}: out of memory in the metrics or the examples, which "
-                    f"cannot be tried again without counting twice; lower run.batch_size"
+                raise BatchTooLarge(
+                    f"{outcome.head.label}: out of memory in the metrics or the examples, with "
+                    f"every size of batch; lower backbone.image_size, or choose a device with more "
+                    f"memory"
                 ) from error
 
     def _take(self, outcome: Outcome, batch: ImageBatch, scored: Scored[Any]) -> None:
@@ -310,6 +432,14 @@ def _update(metrics: CategoryMetrics, batch: ImageBatch, scored: Scored[Any]) ->
         one = slice(i, i + 1)
         native = F.interpolate(maps[one, None], size=tuple(mask.shape), mode="bilinear")[:, 0]
         metrics.update(native, mask[None].to(maps.device), scores[one], labels[one], has_mask[one])
+
+
+def _rows_of(batches: Sequence[ImageBatch]) -> Iterator[tuple[slice, ImageBatch]]:
+    """Batches with their rows among all images."""
+    start = 0
+    for batch in batches:
+        yield slice(start, start + len(batch)), batch
+        start += len(batch)
 
 
 @contextmanager

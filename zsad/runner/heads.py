@@ -45,16 +45,7 @@ class Head:
 
 def load_backbone(request: Request, device: torch.device) -> Backbone:
     """Load the backbone that the settings name."""
-    chosen = request.settings.backbone
-    return backbones.load(
-        chosen.name,
-        weights=chosen.weights,
-        image_size=chosen.image_size,
-        precision=chosen.precision,
-        device=str(device),
-        offline=request.offline,
-        compile=chosen.compile,
-    )
+    return backbones.load_chosen(request.settings.backbone, device, request.offline)
 
 
 def build_method(column: Column, backbone: Backbone, seed: int, device: torch.device) -> AnyMethod:

@@ -67,6 +67,7 @@ class Recorder:
                 seconds={k: round(v, 4) for k, v in {**shared, **own}.items()},
                 info={
                     **self.info(dataset, head),
+                    **({"skipped": list(outcome.skipped)} if outcome.skipped else {}),
                     "method_info": self.method_info(head, category, outcome.means),
                     **_details(result),
                 },
@@ -103,10 +104,11 @@ class Recorder:
             "method": entry.name,
             "group": entry.group,
             "trained": entry.trained,
-            "transductive": entry.transductive,
+            "transductive": entry.transductive or head.method.transductive,
             "untrained": entry.trained and self.request.untrained,
             "trained_on": head.trained_on,
             "preset": head.column.config.preset,
+            "preset_title": entry.preset_titles.get(head.column.config.preset, ""),
             "revision": entry.revision,
             # What the fingerprint covers: a later key at its default is left out here as well, or
             # tables would part what was stored before and after the key came.
@@ -124,6 +126,7 @@ class Recorder:
             "limit": self.request.limit,
             "variant": dataset.index.variant,
             "dataset_fingerprint": dataset.index.fingerprint,
+            **({"missing_categories": list(missing)} if (missing := dataset.index.missing) else {}),
             "mask_resize": self.request.settings.data.mask_resize,
             "metrics": cfg.identity(self.request.settings.metrics),
             "boxes": dict(head.scorer.boxes.info) if head.scorer.boxes else {},
@@ -136,9 +139,9 @@ class Recorder:
 
     # --------------------------------------------------------------------------- failure
     def fail_rest(self, dataset: DatasetPlan, error: Exception, only: str | None = None) -> None:
-        """Fail what is not stored yet, of the category ``only`` if given."""
+        """Fail what this run has not stored yet, of the category ``only`` if given."""
         for (label, seed, category), key in dataset.todo.items():
-            if only in (None, category) and not self.store.has(key):
+            if only in (None, category) and not dataset.is_done(self.store, key):
                 self.fail_cell(dataset, label, seed, category, error)
 
     def fail(self, dataset: DatasetPlan, head: Head, category: str, error: Exception) -> None:

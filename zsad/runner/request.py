@@ -13,13 +13,11 @@ from zsad import config as cfg
 from zsad import registry
 from zsad.config import Settings
 from zsad.config.method_config import MethodConfig
+from zsad.config.sections import COMMAND_LINE, SECTIONS, resolve_settings
 from zsad.errors import RequestError, nearest
 from zsad.protocols import Protocol, load_protocol
 from zsad.registry import MethodEntry
 from zsad.runner.options import BenchOptions, Names, RunOptions, takes
-
-SECTIONS = ("backbone", "data", "metrics", "run", "ray")
-DEFAULT_BACKBONE = "vit-l-14-336"
 
 
 @dataclass(frozen=True)
@@ -150,12 +148,6 @@ def parse_limit(value: int | str | None) -> int:
     return limit
 
 
-def resolve_settings(layers: Sequence[cfg.Layer]) -> cfg.Resolved[Settings]:
-    """Build :class:`Settings` from the section layers; each is checked under its own origin."""
-    chosen = [(o, {k: v for k, v in values.items() if k in SECTIONS}) for o, values in layers]
-    return cfg.resolve(Settings, chosen)
-
-
 def split_layers(
     layers: Sequence[tuple[str, Mapping[str, Any]]], chosen: Sequence[str]
 ) -> dict[str, list[tuple[str, Mapping[str, Any]]]]:
@@ -188,9 +180,6 @@ def split_layers(
                     f"'{key}.{next(iter(value), '')}' is set but method {key} is not in --methods"
                 )
     return out
-
-
-COMMAND_LINE = "the command line"
 
 
 def make_column(
@@ -247,7 +236,7 @@ def request_of(options: RunOptions, methods: Names | None, datasets: Names | Non
         layers.append((str(options.config), cfg.read_yaml(options.config)))
     given = options.overrides
     from_line = dict(given) if isinstance(given, Mapping) else cfg.parse_dotlist(list(given))
-    layers.append((COMMAND_LINE, cfg.merge(_named(options), from_line)))
+    layers.append((COMMAND_LINE, cfg.merge(_by_flags(options, from_line), from_line)))
 
     entries = registry.select_methods(methods or proto.methods)
     per_method = split_layers(layers, [e.name for e in entries])
@@ -267,9 +256,10 @@ def request_of(options: RunOptions, methods: Names | None, datasets: Names | Non
             )
         if not rows:
             columns.append(make_column(entry, per_method[entry.name]))
+    _refuse_what_changes_nothing(options, columns, from_line)
     return Request(
         columns=tuple(columns),
-        datasets=tuple(select_datasets(datasets or proto.datasets)),
+        datasets=tuple(select_datasets(datasets or proto.datasets, settings.value.data.folder)),
         settings=settings.value,
         protocol=proto,
         seeds=parse_seeds(options.seeds, proto.seeds),
@@ -282,10 +272,44 @@ def request_of(options: RunOptions, methods: Names | None, datasets: Names | Non
     )
 
 
-def _named(options: RunOptions) -> dict[str, Any]:
-    """The settings that have an option of their own."""
-    backbone = {"name": options.backbone, "weights": options.weights}
-    found: dict[str, Any] = {"backbone": {k: str(v) for k, v in backbone.items() if v}}
-    if isinstance(options, BenchOptions) and options.ray_address:
-        found["ray"] = {"address": options.ray_address}
+def _refuse_what_changes_nothing(
+    options: RunOptions, columns: Sequence[Column], from_line: Mapping[str, Any]
+) -> None:
+    """Raise :class:`RequestError` for an option that the rest of the request makes void."""
+    if isinstance(options, BenchOptions) and options.untrained:
+        trained = [c for c in columns if c.entry.trained]
+        if not trained:
+            names = ", ".join(dict.fromkeys(c.entry.name for c in columns))
+            raise RequestError(f"--untrained: none of {names} is trained; leave it out")
+        if given := [c for c in trained if c.checkpoint]:
+            raise RequestError(
+                f"--untrained and {given[0].entry.name}.checkpoint: give one of them"
+            )
+    if "ray" in from_line and getattr(options, "launcher", "") != "ray":
+        key = next(iter(cfg.flat({"ray": from_line["ray"]})))
+        raise RequestError(f"{key}: needs `zsad bench --launcher ray`; leave it out")
+
+
+def _by_flags(options: RunOptions, overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that have an option of their own, as nested keys.
+
+    Raises :class:`RequestError` where an override gives one of them another value.
+    """
+    address = options.ray_address if isinstance(options, BenchOptions) else None
+    given = {
+        ("--backbone", "backbone", "name"): options.backbone,
+        ("--weights", "backbone", "weights"): options.weights,
+        ("--ray-address", "ray", "address"): address,
+    }
+    found: dict[str, Any] = {}
+    for (flag, section, key), value in given.items():
+        if not value:
+            continue
+        found.setdefault(section, {})[key] = str(value)
+        others = overrides.get(section)
+        if isinstance(others, Mapping) and others.get(key, str(value)) != str(value):
+            raise RequestError(
+                f"{flag} {value} and {section}.{key}={others[key]} set the same thing; "
+                f"give one of them"
+            )
     return found

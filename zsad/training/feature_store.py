@@ -47,6 +47,7 @@ def space_of(info: BackboneInfo, variant: EncoderVariant, precision: str = "fp32
         list(info.mean),
         list(info.std),
         info.interpolation,
+        info.activation,
         precision,
     ]
     return cfg.digest(identity, 20)

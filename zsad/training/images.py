@@ -54,22 +54,33 @@ class TrainingImages:
         self.mask_policy = MaskPolicy("bilinear" if resize == "native" else resize)
         self._group_of: dict[str, list[Sample]] = {}
         self._digests: dict[str, str] = {}
+        self._unmasked: frozenset[str] = frozenset()  # uids of images whose mask is unknown
         self._list = ""
 
     # ------------------------------------------------------------------------- warming up
     def prepare(
-        self, samples: Iterable[Sample], request: FeatureRequest, extra: Iterable[Sample] = ()
+        self,
+        samples: Iterable[Sample],
+        request: FeatureRequest,
+        extra: Iterable[Sample] = (),
+        *,
+        needs_masks: bool = True,
     ) -> None:
         """Encode all samples for ``request`` once, as far as the store has room.
 
         ``extra``: samples that one method adds (mosaics); they are grouped apart, so that the
         others' groups do not depend on them.
-        Raises :class:`DataError` for an image that cannot be read, or an anomalous one whose
-        mask is missing: training needs every target.
+        Raises :class:`DataError` for an image that cannot be read, or with ``needs_masks`` for an
+        anomalous one whose mask is missing.
         """
-        base = _checked(samples)
+        base = _unique(samples)
+        if not base:
+            raise DataError(
+                "there is no image to train on; choose another auxiliary dataset or part"
+            )
         known = {s.uid for s in base}
-        added = [s for s in _checked(extra, empty=True) if s.uid not in known]
+        added = [s for s in _unique(extra) if s.uid not in known]
+        self._unmasked = _unmasked([*base, *added], needs_masks)
         for sample in (*base, *added):
             if sample.uid not in self._digests:
                 self._digests[sample.uid] = image_digest(sample)
@@ -129,7 +140,10 @@ class TrainingImages:
             features = self._recompute(samples, request).restrict(wanted.taps)
         masks = torch.stack([self._mask(s, size) for s in samples]).to(self.device)
         labels = torch.tensor([s.label for s in samples], device=self.device)
-        return features, TrainBatch(masks[:, None].float(), labels)
+        known = None
+        if self._unmasked:
+            known = torch.tensor([s.uid not in self._unmasked for s in samples], device=self.device)
+        return features, TrainBatch(masks[:, None].float(), labels, known)
 
     def _recompute(self, samples: Sequence[Sample], request: FeatureRequest) -> ImageFeatures:
         """Read what is kept, encode the groups of what is not."""
@@ -162,7 +176,7 @@ class TrainingImages:
         """Yield decoded groups; ``samples`` is a run of whole groups."""
         for batch in batches(
             samples,
-            Preprocess.for_backbone(self.backbone.info, request.variant.image_size),
+            Preprocess.for_variant(self.backbone.info, request.variant),
             self.mask_policy,
             batch_size=self.group or 1,
             workers=self.settings.data.workers,
@@ -196,18 +210,25 @@ class TrainingImages:
         return f"mask-{self.mask_policy.resize}-{size}"
 
 
-def _checked(samples: Iterable[Sample], empty: bool = False) -> list[Sample]:
-    """Return the samples without repetition.  Raises :class:`DataError` for missing masks."""
-    unique = list({s.uid: s for s in samples}.values())
-    bare = [s for s in unique if s.label == 1 and s.mask is None]
-    if bare:
+def _unique(samples: Iterable[Sample]) -> list[Sample]:
+    """Return the samples without repetition."""
+    return list({s.uid: s for s in samples}.values())
+
+
+def _unmasked(samples: Sequence[Sample], needs_masks: bool) -> frozenset[str]:
+    """Return the names of the images whose mask is unknown.
+
+    Those are the anomalous ones without a mask; in a dataset that has no mask at all the normal
+    ones, too: no pixel of it is labelled.  Raises :class:`DataError` for any with ``needs_masks``.
+    """
+    anomalous = [s for s in samples if s.label == 1]
+    bare = [s for s in anomalous if s.mask is None]
+    if bare and needs_masks:
         raise DataError(
-            f"{len(bare)} of {len(unique)} training images are anomalous but have no mask "
+            f"{len(bare)} of {len(samples)} training images are anomalous but have no mask "
             f"(first: {bare[0].uid}); train on a dataset with pixel masks"
         )
-    if not unique and not empty:
-        raise DataError("there is no image to train on; choose another auxiliary dataset or part")
-    return unique
+    return frozenset(s.uid for s in (samples if bare and len(bare) == len(anomalous) else bare))
 
 
 def default_store(settings: Settings, device: torch.device, folder: Path) -> FeatureStore:

@@ -259,7 +259,12 @@ class PhaseData(lightning.LightningDataModule):
             for s in self.order(epoch)
             if s.uid not in known
         }
-        self.images.prepare(self.run.samples, self.company, [extra[u] for u in sorted(extra)])
+        self.images.prepare(
+            self.run.samples,
+            self.company,
+            [extra[u] for u in sorted(extra)],
+            needs_masks=self.run.method.needs_masks,
+        )
         self.state.group = self.images.group
 
     def train_dataloader(self) -> EpochBatches:
@@ -292,6 +297,7 @@ class PhaseData(lightning.LightningDataModule):
         """Return features, targets and context of some samples."""
         run = self.run
         features, targets = self.images.batch(samples, self.company, run.request.taps)
+        # Without text: in training a method encodes its prompts at every step, with gradients.
         context: ScoreContext[Any] = ScoreContext(
             categories=[run.categories[s.category] for s in samples],
             text={},

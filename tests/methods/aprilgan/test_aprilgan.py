@@ -20,9 +20,9 @@ from zsad.backbones import Backbone
 from zsad.components import losses
 from zsad.components.stage_method import ANOMALOUS_STATES
 from zsad.components.templates import NORMAL_STATES
+from zsad.components.templates import SCENE_TEMPLATES as TEMPLATES
 from zsad.errors import RequestError, WeightsError
 from zsad.methods.aprilgan.method import CLS, AprilGAN
-from zsad.methods.aprilgan.prompts import TEMPLATES
 from zsad.types import ImageFeatures, Sample, ScoreContext, TrainBatch
 
 SIZE = 84
