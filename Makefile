@@ -19,8 +19,9 @@ SUDO ?= $(if $(filter 0,$(shell id -u)),,sudo)
 
 SPEED := end_to_end pipeline scaling text filo windows maps metrics training stages loading generator
 SPEED_BATCH ?= 8
+SECONDS ?= 600
 
-.PHONY: setup demo test test-all fault browser readme lint format bench tables speed speed-full speed-gpu clean
+.PHONY: setup demo test test-all fault fuzz browser readme lint format bench tables speed speed-full speed-gpu clean
 
 setup: $(STAMP)  ## virtual environment with zsad in editable mode
 
@@ -43,6 +44,9 @@ test-all: setup  ## the whole suite, offline
 
 fault: setup  ## all kills, full disks and odd files: the long version, a quarter of an hour
 	OMP_NUM_THREADS=1 ZSAD_FAULT_LONG=1 $(BIN)/python -m pytest -m fault $(PYTEST_ARGS)
+
+fuzz: setup  ## mutate inputs of every kind for SECONDS; what is found stays in tests/fuzz/corpus
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz.standing --seconds $(SECONDS)
 
 browser:  ## Debian's Chromium, with which the tests look at the report
 	command -v chromium || $(SUDO) apt-get install -y --no-install-recommends chromium

@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 from zsad.config.method_config import MethodConfig
 from zsad.data.mosaic import Mosaic
 
-KERNEL = re.compile(r"(\d+)x(\d+)")
+KERNEL = re.compile(r"(\d{1,4})x(\d{1,4})")
 
 
 @dataclass(frozen=True)

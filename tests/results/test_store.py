@@ -23,7 +23,7 @@ from zsad.results import store as store_module
 from zsad.results.records import CellKey, CellRecord
 from zsad.results.store import ResultStore, key_of, safe_name
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def record(fingerprint: str = "f1", category: str = "bottle", **changes: object) -> CellRecord:

@@ -74,7 +74,7 @@ class VariantSpec:
         layouts = tuple(
             replace(x, options={**x.options, self.numbered: number}) for x in self.layouts
         )
-        return replace(self, title=re.sub(r"\d+$", str(number), self.title), layouts=layouts)
+        return replace(self, title=re.sub(r"(?<!\d)\d+$", str(number), self.title), layouts=layouts)
 
 
 @dataclass(frozen=True)

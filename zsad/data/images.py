@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import logging
 import math
 import operator
 from collections.abc import Callable
@@ -298,6 +299,7 @@ def _needs_tifffile(content: bytes) -> bool:
     """
     import tifffile
 
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # a file that is odd is said once
     with tifffile.TiffFile(io.BytesIO(content)) as file:
         page = file.pages.first
         grey = page.photometric in (

@@ -217,20 +217,35 @@ def read_json(path: Path | str) -> Any:
     return parse_json(text, str(path))
 
 
-def parse_json(text: str | bytes, name: str) -> Any:
+def parse_json(text: str | bytes, name: str, depth: int = 0) -> Any:
     """Read JSON: the one place where it is done.
 
     ``name``: what it is, for errors.  NaN and infinities, which are not JSON, are refused, and so
-    are brackets and numbers without end.  Raises :class:`DataError` that names the line.
+    are brackets and numbers without end, and more than ``depth`` (0: any number of) containers in
+    each other.  Raises :class:`DataError` that names the line.
     """
     try:
-        return json.loads(text, parse_constant=_no_number)
+        found = json.loads(text, parse_constant=_no_number)
+        if depth and _deeper(found, depth):
+            raise RecursionError
+        return found
     except json.JSONDecodeError as error:
         raise DataError(f"{name}, line {error.lineno}: not valid JSON ({error.msg})") from None
     except RecursionError:
         raise DataError(f"{name}: not JSON that can be read (too many brackets)") from None
     except ValueError as error:  # not UTF-8, not a number, a number without end
         raise DataError(f"{name}: not JSON that can be read ({error})") from None
+
+
+def _deeper(value: Any, depth: int) -> bool:
+    """Whether more than ``depth`` containers lie in each other."""
+    level = [value]
+    for _ in range(depth + 1):
+        containers = [v for v in level if isinstance(v, (dict, list))]
+        if not containers:
+            return False
+        level = [v for c in containers for v in (c.values() if isinstance(c, dict) else c)]
+    return True
 
 
 def _no_number(name: str) -> float:

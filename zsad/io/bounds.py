@@ -38,9 +38,6 @@ class Bound:
 
 
 PICTURE = Bound("ZSAD_MAX_PIXELS", 80_000_000, "pixels", "width x height of a picture")
-BATCH = Bound(
-    "ZSAD_MAX_BATCH_PIXELS", 64_000_000, "pixels", "pictures that are held decoded at once"
-)
 ARCHIVE_FILES = Bound("ZSAD_MAX_ARCHIVE_FILES", 1_000_000, "files", "files in an archive")
 ARCHIVE_BYTES = Bound("ZSAD_MAX_ARCHIVE_BYTES", 200 * 2**30, "bytes", "what an archive unpacks to")
 ARCHIVE_RATIO = Bound(
@@ -51,6 +48,6 @@ ANSWER = Bound("ZSAD_MAX_ANSWER", 256_000, "bytes", "the answer of a language mo
 ANSWER_DEPTH = Bound("ZSAD_MAX_ANSWER_DEPTH", 50, "levels", "lists in lists in such an answer")
 
 BOUNDS = (
-    *(PICTURE, BATCH, ARCHIVE_FILES, ARCHIVE_BYTES, ARCHIVE_RATIO, ARCHIVE_HEADER),
+    *(PICTURE, ARCHIVE_FILES, ARCHIVE_BYTES, ARCHIVE_RATIO, ARCHIVE_HEADER),
     *(ANSWER, ANSWER_DEPTH),
 )

@@ -13,6 +13,7 @@ import platformdirs
 
 from zsad.errors import DataError
 from zsad.io import dump_json, read_json, write_json
+from zsad.io.bounds import ANSWER
 
 FIELDS = ("question", "answer", "model", "date", "sha256")
 
@@ -91,6 +92,10 @@ class AnswerStore:
         whole = isinstance(record, dict) and all(k in record for k in FIELDS)
         if not whole or not isinstance(record["question"], dict):
             raise DataError(f"{path}: not a cached answer; delete it, it is asked for again")
-        if hashlib.sha256(str(record["answer"]).encode()).hexdigest() != record["sha256"]:
+        answer = record["answer"]
+        if not isinstance(answer, str) or len(answer) > ANSWER.value():
+            raise DataError(f"{path}: its answer is not a text within the limit; delete the file")
+        # half of a character, which JSON can hold, is in no answer that was kept
+        if hashlib.sha256(answer.encode("utf-8", "replace")).hexdigest() != record["sha256"]:
             raise DataError(f"{path}: the answer does not match its hash; delete the file")
         return dict(record)

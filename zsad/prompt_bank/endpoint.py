@@ -8,12 +8,17 @@ import random
 import threading
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
-from zsad.errors import RequestError, ZsadError
+from zsad.errors import RequestError, ZsadError, gist
+from zsad.io.bounds import ANSWER
+from zsad.prompt_bank.replies import http_client, within
 
 log = logging.getLogger(__name__)
 
+TIMEOUTS = 3  # how many replies' time all attempts of a question have together
+_MALFORMED = (ValueError, TypeError, AttributeError, IndexError, KeyError, RecursionError)
 
 # Characters from which a key is a secret.  A shorter one is any word, for an endpoint that asks for
 # none: such a word stands in many an answer.
@@ -31,7 +36,9 @@ class NoAnswer(ZsadError):
 @dataclass(frozen=True)
 class EndpointOptions:
     """Where and how to ask.  ``max_requests``: budget, retries counted, 0 = none.
-    ``per_minute``: 0 = no limit.  ``timeout``, ``first_wait``, ``longest_wait``: seconds."""
+    ``per_minute``: 0 = no limit.  ``timeout``: seconds for one reply, from its request to its last
+    byte; all attempts of a question and the waits between them end after :data:`TIMEOUTS` times
+    that.  ``first_wait``, ``longest_wait``: seconds."""
 
     base_url: str
     model: str
@@ -78,14 +85,23 @@ class Endpoint:
         self._lock = threading.Lock()
         self._next = 0.0  # monotonic time of the next permitted request
         # The HTTP client logs headers at debug level; what is logged here is ours alone.
-        for name in ("openai", "httpx", "httpcore"):
+        for name in ("openai", "httpx", "httpcore", "httpx2", "httpcore2"):
             logging.getLogger(name).setLevel(logging.WARNING)
-        self._client = openai.OpenAI(
-            api_key=options.key,
-            base_url=options.base_url,
-            timeout=options.timeout,
-            max_retries=0,  # the loop below counts every request against the budget
-        )
+        try:
+            self._client = openai.OpenAI(
+                api_key=options.key,
+                base_url=options.base_url,
+                timeout=options.timeout,
+                max_retries=0,  # the loop below counts every request against the budget
+                http_client=http_client(),
+            )
+        except RequestError:
+            raise
+        except Exception as error:  # httpx.InvalidURL is of no type of errors of requests
+            raise RequestError(
+                f"--base-url {options.base_url!r}: not an address ({self._safe(error)}); "
+                "give one as https://api.openai.com/v1"
+            ) from None
 
     def ask(self, prompt: str, temperature: float, image_url: str | None = None) -> str:
         """Return the answer's text.
@@ -102,17 +118,22 @@ class Endpoint:
                 {"type": "image_url", "image_url": {"url": image_url}},
             ]
         reason = ""
+        request = partial(
+            self._client.chat.completions.create,
+            model=self.options.model,
+            messages=[{"role": "user", "content": content}],
+            temperature=temperature,
+            max_tokens=self.options.max_tokens,
+        )
+        left = TIMEOUTS * self.options.timeout  # seconds; waiting for a turn does not count
         for attempt in range(self.options.attempts):
             self._admit()
+            began = time.monotonic()
             pause: float | None = None
             try:
-                reply = self._client.chat.completions.create(
-                    model=self.options.model,
-                    messages=[{"role": "user", "content": content}],
-                    temperature=temperature,
-                    max_tokens=self.options.max_tokens,
-                )
-                return self._text(reply)
+                return self._text(within(min(self.options.timeout, left), request))
+            except TimeoutError:
+                reason = f"no answer within {self.options.timeout:g} s"
             except (
                 openai.AuthenticationError,
                 openai.PermissionDeniedError,
@@ -131,12 +152,18 @@ class Endpoint:
                 pause = _retry_after(error.response.headers.get("retry-after"))
             except openai.APITimeoutError:
                 reason = f"no answer within {self.options.timeout:g} s"
-            except openai.APIError as error:
-                reason = self._safe(error)
-            except (ValueError, TypeError, AttributeError, IndexError, KeyError) as error:
+            except openai.APIError as error:  # its cause says more than "Connection error."
+                reason = self._safe(error.__cause__ or error)
+            except _MALFORMED as error:
                 reason = f"malformed reply ({self._safe(error)})"
             if attempt + 1 < self.options.attempts:
-                self._wait(attempt, pause)
+                left -= time.monotonic() - began
+                left -= self._wait(attempt, pause, left)
+                if left <= 0:
+                    raise NoAnswer(
+                        f"no answer within {TIMEOUTS * self.options.timeout:g} s in {attempt + 1} "
+                        f"attempts; the last: {reason}; --timeout gives more"
+                    )
                 log.info("asking again after: %s", reason)
         raise NoAnswer(f"no answer in {self.options.attempts} attempts; the last: {reason}")
 
@@ -147,6 +174,8 @@ class Endpoint:
             raise ValueError("no text in it")
         if choice.finish_reason == "length":
             raise ValueError("the answer is cut off")
+        if len(text) > ANSWER.value() or len(text.encode()) > ANSWER.value():
+            raise ValueError(f"the answer has more than {ANSWER.value():,} bytes")
         if len(self.options.key) >= SHORTEST_SECRET and self.options.key in text:
             raise ValueError("it repeats the key")
         return text
@@ -167,16 +196,19 @@ class Endpoint:
         if turn > now:
             time.sleep(turn - now)
 
-    def _wait(self, attempt: int, asked: float | None) -> None:
-        """Back off exponentially with jitter, at least as long as the server asks for."""
+    def _wait(self, attempt: int, asked: float | None, most: float) -> float:
+        """Back off exponentially with jitter, at least as long as the server asks for, but at
+        most ``most`` seconds; return for how long."""
         options = self.options
         pause = options.first_wait * 2**attempt * random.Random().uniform(0.5, 1.0)
-        time.sleep(max(min(pause, options.longest_wait), min(asked or 0.0, options.longest_wait)))
+        wanted: float = min(max(pause, asked or 0.0), options.longest_wait)
+        slept = max(0.0, min(wanted, most))
+        time.sleep(slept)
+        return slept
 
     def _safe(self, error: BaseException) -> str:
-        """The first line of an error, without the key and of bounded length."""
-        lines = str(error).splitlines() or [type(error).__name__]
-        text = lines[0]
+        """What an error says in one line, without the key and of bounded length."""
+        text = gist(error)
         if len(self.options.key) >= SHORTEST_SECRET:
             text = text.replace(self.options.key, "***")
         return text[:200]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import re
 import unicodedata
 from collections.abc import Callable
 from typing import Any
+
+from zsad.errors import DataError
+from zsad.io import dump_json, parse_json
+from zsad.io.bounds import ANSWER, ANSWER_DEPTH
 
 BULLET = re.compile(r"^\s*(?:[-*\u2022\u2013\u2014+]|\(?\d{1,3}[.):]|[a-z]\))\s+", re.IGNORECASE)
 SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z0-9\"'])")
@@ -18,7 +21,8 @@ REFUSAL = re.compile(
 )
 # An answer is data for an encoder.  Whatever addresses a reader, a program or a browser is none.
 SUSPICIOUS = re.compile(
-    r"https?://|www\.|<\s*/?\s*[a-z!]|[{}\\`]|\$\(|\bignore (?:all|any|the|previous|prior|your)\b|"
+    r"https?://|www\.|<\s*(?:/\s*)?[a-z!]|[{}\\`]|\$\(|"
+    r"\bignore (?:all|any|the|previous|prior|your)\b|"
     r"\b(?:system|developer) (?:prompt|message)\b|\bassistant\b|\binstructions?\b|\bapi[ _-]?key\b|"
     r"\bpassword\b|\bexecute\b|\bsudo\b|\bimport os\b|\bjailbreak\b|\bdisregard\b",
     re.IGNORECASE,
@@ -34,8 +38,9 @@ DEFECT_WORDS = re.compile(
     r"flawed|rust(?:ed|y)?|corroded|corrosion|contaminat\w+|missing|chipped)\b",
     re.IGNORECASE,
 )
-FENCE = re.compile(r"^\s*```[a-z]*\s*|\s*```\s*$")
+FENCE = re.compile(r"```[a-z]*")
 HEADER = re.compile(r":\s*$|^#|^\*\*.*\*\*:?$")
+LONGEST_WORD = 60  # characters; no word of a description has more
 LEAD_IN = re.compile(
     r"^(?:sure|certainly|of course|here (?:are|is)|below|okay|ok)\b", re.IGNORECASE
 )
@@ -54,7 +59,7 @@ def _harmless(c: str) -> bool:
 
 def tainted(answer: str) -> bool:
     """Whether any part of an answer is suspicious: such an answer is refused as a whole."""
-    body = FENCE.sub("", answer.strip())
+    body = unfenced(answer)
     return any(map(suspicious, items(answer) if body[:1] in "[{" else [body]))
 
 
@@ -82,11 +87,15 @@ def items(answer: str) -> list[str]:
 
     Broken or truncated JSON and JSON of any other form give nothing.
     """
-    body = FENCE.sub("", answer.strip())
+    if len(answer) > ANSWER.value():
+        return []
+    body = unfenced(answer)
     if body[:1] in "[{":
         try:
-            value: Any = json.loads(body)
-        except ValueError:
+            value: Any = parse_json(body, "answer", depth=ANSWER_DEPTH.value())
+            body.encode()
+            dump_json(value).encode()  # half of a character, which no file could hold
+        except (DataError, ValueError):
             return []
         if isinstance(value, dict) and len(value) == 1:
             value = next(iter(value.values()))
@@ -98,6 +107,14 @@ def items(answer: str) -> list[str]:
     chosen = marked or lines
     found = [tidy(BULLET.sub("", line)) for line in chosen]
     return [t for t in found if t and not HEADER.search(t) and not LEAD_IN.match(t)]
+
+
+def unfenced(answer: str) -> str:
+    """The answer without blanks, and the fence of a block of code, around it."""
+    body = answer.strip()
+    if opened := FENCE.match(body):
+        body = body[opened.end() :]
+    return body.strip().removesuffix("```").strip()
 
 
 def continued(answer: str) -> str:
@@ -114,9 +131,10 @@ def tidy(text: str) -> str:
 
 def usable(text: str, label: str, least: int, most: int) -> bool:
     """Whether an item may be kept: of sensible length, no question, refusal, order or denial."""
-    words = len(text.split())
+    words = text.split()
     return (
-        least <= words <= most
+        least <= len(words) <= most
+        and max(map(len, words), default=0) <= LONGEST_WORD
         and not text.endswith("?")
         and not REFUSAL.search(text)
         and not suspicious(text)

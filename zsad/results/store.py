@@ -15,6 +15,8 @@ earlier record.  Nothing here imports torch.
 
 from __future__ import annotations
 
+import contextlib
+import glob
 import io
 import logging
 import math
@@ -116,7 +118,8 @@ class ResultStore:
                     atomic_write_bytes(target, content)
                 else:
                     target.unlink(missing_ok=True)
-                write_json(path, {**_plain(record), "written": time.time()})
+                write_json(path, {**_plain(record), "written": self._now(key)})
+                self._drop_aside(key)
         except OSError as error:
             reason = error.strerror or error
             raise CellError(f"{path}: cannot be written ({reason}); check the disk") from error
@@ -125,24 +128,30 @@ class ResultStore:
 
     def promote(self, key: CellKey) -> None:
         """Make an earlier record of the cell its newest again; no record: do nothing."""
-        found = self._find(key)
-        if found is None or found.current:
+        if not self._path(key, fingerprint=key.fingerprint).exists():
             return
-        with self._lock():
-            self._set_aside(key)
-            target = self._path(key)
-            if (scores := self._scores_path(found.path)).exists():
-                new = self._scores_path(target)
-                new.parent.mkdir(parents=True, exist_ok=True)
-                os.replace(scores, new)
-            write_json(target, {**_plain(found.record), "written": time.time()})
-            found.path.unlink(missing_ok=True)
+        with self._lock():  # looked for within it: another process may have promoted it meanwhile
+            found = self._find(key)
+            if found is None:
+                return
+            if not found.current:
+                self._set_aside(key)
+                target = self._path(key)
+                if (scores := self._scores_path(found.path)).exists():
+                    # a copy: whoever is killed here leaves the earlier record with its scores
+                    atomic_write_bytes(self._scores_path(target), scores.read_bytes())
+                write_json(target, {**_plain(found.record), "written": self._now(key)})
+            self._drop_aside(key)
 
     def scores(self, key: CellKey) -> pd.DataFrame | None:
         """Return the image scores of a stored cell, or None if it has none."""
         found = self._find(key)
-        path = self._scores_path(found.path) if found else None
-        if path is None or not path.exists():
+        if found is None:
+            return None
+        # the second place: who was killed while it set the record aside had moved its scores
+        places = (found.path, self._path(key, fingerprint=key.fingerprint))
+        path = next((p for p in map(self._scores_path, places) if p.exists()), None)
+        if path is None:
             return None
         import pandas as pd
 
@@ -272,6 +281,24 @@ class ResultStore:
             if record.fingerprint == key.fingerprint:
                 return StoredCell(record, path, written, "@" not in path.name)
         return None
+
+    def _drop_aside(self, key: CellKey) -> None:
+        """Remove what lies aside under the fingerprint of the newest record: a process that was
+        killed while it made that one the newest leaves both."""
+        aside = self._path(key, fingerprint=key.fingerprint)
+        self._scores_path(aside).unlink(missing_ok=True)  # first: by the record it is known again
+        aside.unlink(missing_ok=True)
+
+    def _now(self, key: CellKey) -> float:
+        """The time, but later than that of every record of the cell: clocks are set back."""
+        path = self._path(key)
+        times = [time.time()]
+        for other in path.parent.glob(f"{glob.escape(path.stem)}@*.json"):
+            with contextlib.suppress(DataError):
+                times.append(_read_record(other)[1] + 1e-3)
+        with contextlib.suppress(DataError):
+            times.append(_read_record(path)[1] + 1e-3)
+        return max(times)
 
     def _set_aside(self, key: CellKey) -> None:
         """Move the newest record to its fingerprint's name, unless it is the key's own."""
