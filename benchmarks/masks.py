@@ -154,7 +154,8 @@ def loaded(method: str, work: Path) -> LoadedMethod:
         options["checkpoint"] = made["checkpoints"][0]["checkpoint"]
     elif method_needs_shots(method):
         options["overrides"] = {"shots": SHOTS}
-    return zsad.load_method(method, **options)
+    ready: LoadedMethod = zsad.load_method(method, **options)
+    return ready
 
 
 def method_needs_shots(method: str) -> bool:
