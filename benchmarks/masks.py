@@ -154,8 +154,8 @@ def loaded(method: str, work: Path) -> LoadedMethod:
         options["checkpoint"] = made["checkpoints"][0]["checkpoint"]
     elif method_needs_shots(method):
         options["overrides"] = {"shots": SHOTS}
-    ready: LoadedMethod = zsad.load_method(method, **options)
-    return ready
+    made_ready: LoadedMethod = zsad.load_method(method, **options)
+    return made_ready
 
 
 def method_needs_shots(method: str) -> bool:
