@@ -288,6 +288,8 @@ def test_own_outputs_are_no_pictures(predict: Predict, place: Path) -> None:
     assert [line["path"] for line in predict("photos")] == paths
     assert [line["path"] for line in predict("photos", "--out", "photos/again")] == paths
     assert [line["path"] for line in predict("photos/**/*.png")] == paths
+    again = predict("photos/**/*.png", "--out", "photos/found")
+    assert [line["path"] for line in again] == paths
     assert len(predict("photos/found/0.mask.png")) == 1  # whoever names a file means it
 
 

@@ -64,9 +64,9 @@ def find(
         for path, top, wanted in _expanded(word, strict):
             absolute, folder = plain_path(path), plain_path(top)
             if own is not None and path != Path(word):  # found by a search
-                if own == folder:
+                if own == folder and wanted:
                     raise RequestError(f"--out {out}: is the folder of the pictures; give another")
-                if own in absolute.parents and folder in own.parents:
+                if own in absolute.parents and (own == folder or folder in own.parents):
                     continue
             if wanted:
                 files.setdefault(absolute, path)
