@@ -15,6 +15,11 @@ from zsad.errors import RequestError, ZsadError
 log = logging.getLogger(__name__)
 
 
+# Characters from which a key is a secret.  A shorter one is any word, for an endpoint that asks for
+# none: such a word stands in many an answer.
+SHORTEST_SECRET = 8
+
+
 class BudgetSpent(ZsadError):
     """The budget of requests is used up; what was answered is kept."""
 
@@ -39,6 +44,9 @@ class EndpointOptions:
     first_wait: float = 1.0
     longest_wait: float = 60.0
     max_tokens: int = 1024
+
+    def __post_init__(self) -> None:
+        _check_key(self.key)
 
     @classmethod
     def from_environment(
@@ -139,7 +147,7 @@ class Endpoint:
             raise ValueError("no text in it")
         if choice.finish_reason == "length":
             raise ValueError("the answer is cut off")
-        if self.options.key in text:
+        if len(self.options.key) >= SHORTEST_SECRET and self.options.key in text:
             raise ValueError("it repeats the key")
         return text
 
@@ -168,7 +176,21 @@ class Endpoint:
     def _safe(self, error: BaseException) -> str:
         """The first line of an error, without the key and of bounded length."""
         lines = str(error).splitlines() or [type(error).__name__]
-        return lines[0].replace(self.options.key, "***")[:200]
+        text = lines[0]
+        if len(self.options.key) >= SHORTEST_SECRET:
+            text = text.replace(self.options.key, "***")
+        return text[:200]
+
+
+def _check_key(key: str) -> None:
+    """Raise :class:`RequestError`, without the key, for one that no HTTP header can carry."""
+    if key != key.strip():
+        what = "begins or ends with a blank or a line end"
+    elif not key.isascii() or not key.isprintable():
+        what = "holds characters that no key has (letters with accents, quotes of a text editor)"
+    else:
+        return
+    raise RequestError(f"OPENAI_API_KEY {what}; set it again, without them")
 
 
 def _retry_after(value: str | None) -> float | None:

@@ -2,7 +2,8 @@
 
 A head that raises loses its own cell; the others go on.  What all heads share (an image that
 cannot be read, a batch that cannot be encoded) loses the category for every head, because a
-figure over fewer images would silently be another one.  When memory runs out, encoding and
+figure over fewer images would silently be another one; with ``data.skip_broken`` such images are
+left out, and the outcome names them.  When memory runs out, encoding and
 scoring are tried again with fewer images; metrics and examples take in every image once, and an
 error there ends the cell.
 """
@@ -67,6 +68,7 @@ class Outcome:
     carry: dict[str, Any] = field(default_factory=dict)
     references: ImageFeatures | None = None
     stored: list[tuple[ImageFeatures, ImageBatch]] = field(default_factory=list)  # on the host
+    skipped: list[str] = field(default_factory=list)  # what cannot be read, one line each
 
     def conclude(self) -> None:
         """Compute the metrics of what was scored; nothing, where scoring ended with an error."""
@@ -213,8 +215,9 @@ class CategoryRun:
                 loader.followed_by = self.followed_by
             self.batch_sizes.add(min(loader.batch_size, max(1, len(self.samples))))
             for batch in self.timer.waiting(loader, "decode"):
-                if batch.failures:
-                    raise batch.failures[0]
+                self._leave_out(batch, outcomes)
+                if not len(batch):
+                    continue
                 active = [o for o in outcomes if o.error is None]
                 if not active:
                     return
@@ -233,6 +236,17 @@ class CategoryRun:
         for outcome in outcomes:
             if outcome.head.method.transductive:
                 self._score_population(outcome)
+
+    def _leave_out(self, batch: ImageBatch, outcomes: Sequence[Outcome]) -> None:
+        """Note what could not be read.  Raises it, unless ``data.skip_broken`` leaves it out and
+        something is left."""
+        if not batch.failures:
+            return
+        lines = [str(error) for error in batch.failures]
+        for outcome in outcomes:
+            outcome.skipped += lines
+        if not self.settings.data.skip_broken or len(outcomes[0].skipped) == len(self.samples):
+            raise batch.failures[0]
 
     def _loader(
         self, samples: Sequence[Sample], preprocess: Preprocess, heads: Sequence[Head]

@@ -67,6 +67,7 @@ class Recorder:
                 seconds={k: round(v, 4) for k, v in {**shared, **own}.items()},
                 info={
                     **self.info(dataset, head),
+                    **({"skipped": list(outcome.skipped)} if outcome.skipped else {}),
                     "method_info": self.method_info(head, category, outcome.means),
                     **_details(result),
                 },

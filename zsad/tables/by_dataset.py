@@ -10,8 +10,10 @@ from zsad.io.names import safe_name
 from zsad.metrics import spec
 from zsad.results.aggregate import (
     NOT_COMPUTED,
+    PARTIAL,
     UNDEFINED,
     Figure,
+    is_partial,
     of_category,
     over_categories,
     over_datasets,
@@ -298,6 +300,24 @@ def conditions(board: Board) -> list[str]:
         *_configuration_notes(board),
         *_setting_notes(board),
         *_training_notes(board),
+        *_partial_notes(board),
+    ]
+
+
+def _partial_notes(board: Board) -> list[str]:
+    """What was left out of records that are made with ``data.skip_broken``."""
+    left = {
+        text
+        for (label, _), cells in board.cells.items()
+        for record in cells.values()
+        if label in {c.label for c in board.columns} and is_partial(record)
+        for text in record.info["skipped"]
+    }
+    if not left:
+        return []
+    return [
+        f"{PARTIAL} scored without files that cannot be read ({len(left)} of the datasets here): "
+        "neither ranked nor compared."
     ]
 
 
