@@ -199,15 +199,15 @@ def test_predictions_survive_an_encoder_without_memory(
     loaded = zsad.load_method(name, backbone="zsad-tiny", image_size=64, device="cpu")
     known = pictures(12)[11:]
     tensor = torch.randn(5, 3, 64, 64, generator=torch.Generator().manual_seed(2))
-    options = {"references": known} if loaded.method.shots else {}
+    options: dict[str, Any] = {"references": known} if loaded.method.shots else {}
     expected = loaded.predict(pictures(11), "bottle", **options)
-    limits = loaded.calibrate(pictures(5), "bottle", known)
+    limits = loaded.calibrate(pictures(5), "bottle", **options)
     direct = loaded.predict_tensor(tensor, "bottle", **options)
 
     asked = request.getfixturevalue("narrow")
     equal(loaded.predict(pictures(11), "bottle", **options), expected)
     assert sum(size > 2 for size in asked) == 2  # 8, then 4; then it has learned
-    found = loaded.calibrate(pictures(5), "bottle", known)
+    found = loaded.calibrate(pictures(5), "bottle", **options)
     assert found.image == pytest.approx(limits.image, abs=1e-5)
     assert found.pixel == pytest.approx(limits.pixel, abs=1e-5)
     equal(loaded.predict_tensor(tensor, "bottle", **options), direct)

@@ -166,7 +166,7 @@ def test_every_config_of_the_house_answers_without_torch() -> None:
         "import sys; from zsad import registry; from zsad import config as cfg\n"
         "for e in registry.methods().values():\n"
         "    c = e.resolve(); c.preset, c.shots, c.prompt_kind, c.caption_source\n"
-        "    assert cfg.identity(c) == cfg.to_dict(c), e.name\n"
+        "    assert cfg.flat(cfg.identity(c)).items() <= cfg.flat(cfg.to_dict(c)).items(), e.name\n"
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -12,8 +12,8 @@ from zsad.results import examples
 from zsad.results.examples import CellExamples
 from zsad.results.records import CellRecord
 from zsad.results.store import ResultStore
-from zsad.runner.category import Outcome
 from zsad.runner.heads import Head
+from zsad.runner.outcome import Outcome
 from zsad.runner.plan import DatasetPlan
 from zsad.runner.request import Request
 from zsad.scoring import Means
