@@ -129,7 +129,7 @@ def test_what_a_folder_holds_besides_is_told_in_one_line(
         (["Calibration.PNG"], ["Calibration.PNG"]),
         ([".png"], [".png"]),
         # The heat map of one is the name of another's folder.
-        (["a.png", "a.heat.png/b.png"], ["a.png", "a.heat.png/b"]),
+        (["a.png", "a.heat.webp/b.png"], ["a.png", "a.heat.webp/b"]),
     ],
 )
 def test_pictures_have_files_of_their_own(inside: list[str], expected: list[str]) -> None:
@@ -159,7 +159,7 @@ def test_no_two_pictures_share_a_file(inside: list[str]) -> None:
             for stem in made
             for ending in pictures.OUTPUTS
         ]
-        assert len(set(files)) == 4 * len(inside)
+        assert len(set(files)) == len(pictures.OUTPUTS) * len(inside)
         assert "calibration.json" not in files
         folders = {parent for file in files for parent in Path(file).parents}
         assert folders.isdisjoint(map(Path, files))
@@ -171,10 +171,10 @@ def test_no_two_pictures_share_a_file(inside: list[str]) -> None:
 
 
 def test_an_output_is_never_an_input(place: Path) -> None:
-    for name in ("c.heat.png", "c.png"):
+    for name in ("c.heat.webp", "c.png"):
         Image.new("RGB", (4, 3)).save(place / name)
-    found = pictures.find(["c.png", "c.heat.png"], out=place)
-    assert shown(found) == [("c.png", "c.png"), ("c.heat.png", "c.heat")]
+    found = pictures.find(["c.png", "c.heat.webp"], out=place)
+    assert shown(found) == [("c.png", "c.png"), ("c.heat.webp", "c.heat")]
 
 
 @pytest.mark.parametrize(
