@@ -9,9 +9,12 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
+
+from zsad.types import Sample
 
 log = logging.getLogger(__name__)
 
@@ -119,6 +122,15 @@ def findings(shares: Mapping[str, float]) -> list[str]:
     if empty:
         out.append(f"{len(empty)} anomalous images have an empty mask (first: {empty[0]})")
     return out
+
+
+def marked(samples: Iterable[Sample], masks: Iterable[Any]) -> dict[str, float]:
+    """How much of each anomalous picture its mask marks, by name.  masks: bool tensors [H, W]."""
+    return {
+        s.uid: float(mask.float().mean())
+        for s, mask in zip(samples, masks)
+        if s.label and s.mask is not None
+    }
 
 
 def tell_masks(where: str, shares: Mapping[str, float]) -> None:

@@ -3,9 +3,8 @@
 A head that raises loses its own cell; the others go on.  What all heads share (an image that
 cannot be read, a batch that cannot be encoded) loses the category for every head, because a
 figure over fewer images would silently be another one; with ``data.skip_broken`` such images are
-left out, and the outcome names them.  When memory runs out, encoding and
-scoring are tried again with fewer images; metrics and examples take in every image once, and an
-error there ends the cell.
+left out, and the outcome names them.  When memory runs out, encoding and scoring are tried again
+with fewer images; metrics and examples take in every image once, and an error there ends the cell.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -97,8 +97,7 @@ class CategoryRun:
         return Preprocess.for_variant(self.backbone.info, head.request.variant)
 
     def _inputs(self) -> list[Preprocess]:
-        """The ways in which pictures are prepared: one, unless heads want other sizes, filters or
-        values."""
+        """How pictures are prepared: in one way, unless heads want other sizes, filters, values."""
         found = {self._input_of(h) for h in self.heads}
         return sorted(found, key=lambda p: (p.size, p.interpolation, p.mean))
 
@@ -132,12 +131,6 @@ class CategoryRun:
         plausible.tell_masks(f"{self.category.dataset}/{self.category.key}", self._marked)
         return outcomes
 
-    def _look_at_masks(self, batch: ImageBatch) -> None:
-        """Remember how much of each anomalous picture its mask marks."""
-        for sample, mask in zip(batch.samples, batch.masks):
-            if sample.label and sample.mask is not None:
-                self._marked[sample.uid] = float(mask.float().mean())
-
     def _pass(self, heads: Sequence[Head]) -> list[Outcome]:
         """Score every sample with these heads."""
         outcomes = [Outcome(h, CategoryMetrics.of(self.settings.metrics)) for h in heads]
@@ -164,7 +157,7 @@ class CategoryRun:
                 active = [o for o in outcomes if o.error is None]
                 if not active:
                     return
-                self._look_at_masks(batch)
+                self._marked.update(plausible.marked(batch.samples, batch.masks))
                 for group in _by_variant(active).values():
                     self._score_batch(batch, group)
                 if self.on_images and self._most is None:
@@ -379,10 +372,8 @@ def _update(metrics: CategoryMetrics, batch: ImageBatch, scored: Scored[Any]) ->
 
 def _rows_of(batches: Sequence[ImageBatch]) -> Iterator[tuple[slice, ImageBatch]]:
     """Batches with their rows among all images."""
-    start = 0
-    for batch in batches:
+    for start, batch in zip(accumulate(map(len, batches), initial=0), batches):
         yield slice(start, start + len(batch)), batch
-        start += len(batch)
 
 
 @contextmanager
