@@ -33,6 +33,7 @@ from zsad.data import plausible
 from zsad.data.loader import BatchLoader, DecodeThreads, ImageBatch
 from zsad.data.transforms import MaskPolicy, Preprocess
 from zsad.metrics import CategoryMetrics
+from zsad.runner.broken import leave_out
 from zsad.runner.heads import Head
 from zsad.runner.outcome import Outcome
 from zsad.runner.timing import StageTimer
@@ -150,8 +151,9 @@ class CategoryRun:
             if preprocess == self._inputs()[-1]:
                 loader.followed_by = self.followed_by
             self.batch_sizes.add(min(loader.batch_size, max(1, len(self.samples))))
+            skips = self.settings.data.skip_broken
             for batch in self.timer.waiting(loader, "decode"):
-                self._leave_out(batch, outcomes)
+                leave_out(batch, [o.skipped for o in outcomes], skips, len(self.samples))
                 if not len(batch):
                     continue
                 active = [o for o in outcomes if o.error is None]
@@ -172,17 +174,6 @@ class CategoryRun:
         for outcome in outcomes:
             if outcome.head.method.transductive:
                 self._score_population(outcome)
-
-    def _leave_out(self, batch: ImageBatch, outcomes: Sequence[Outcome]) -> None:
-        """Note what could not be read.  Raises it, unless ``data.skip_broken`` leaves it out and
-        something is left."""
-        if not batch.failures:
-            return
-        lines = [str(error) for error in batch.failures]
-        for outcome in outcomes:
-            outcome.skipped += lines
-        if not self.settings.data.skip_broken or len(outcomes[0].skipped) == len(self.samples):
-            raise batch.failures[0]
 
     def _loader(
         self, samples: Sequence[Sample], preprocess: Preprocess, heads: Sequence[Head]
