@@ -62,6 +62,8 @@ def load_method(
     untrained: bool = False,
     seed: int = 0,
     activation: str = "auto",
+    tiles: int | str | None = None,
+    keep_aspect: bool = False,
 ) -> LoadedMethod:
     """Load one method on one backbone.
 
@@ -70,7 +72,10 @@ def load_method(
     ``backbone="file"`` with ``weights=FILE`` builds the architecture that a CLIP state dict in
     OpenAI's naming implies; ``activation="gelu"`` where its weights were trained with that one and
     not with QuickGELU (a LAION model, say).  ``overrides``: config keys of the method, nested or
-    dotted.
+    dotted; and ``backbone.*``, ``run.batch_size`` as for :func:`bench`.
+    ``tiles``: also look at a picture in so many tiles along its longer side, ``"auto"``: in tiles
+    of the model's input size.  ``keep_aspect``: do not squeeze pictures into a square.  For both
+    see :mod:`zsad.inference.tiles`.
     A trained method without a checkpoint raises :class:`WeightsError` unless ``untrained``.
     """
     from zsad.inference.run import load_method as run
@@ -89,6 +94,8 @@ def load_method(
         untrained=untrained,
         seed=seed,
         activation=activation,
+        tiles=tiles,
+        keep_aspect=keep_aspect,
     )
 
 

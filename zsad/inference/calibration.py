@@ -92,7 +92,8 @@ def load(path: Path | str, made_for: Mapping[str, Any]) -> Thresholds:
             raise TypeError("a threshold is not a number")
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path}: not a calibration file ({error})") from None
-    for key, value in made_for.items():
+    for key in {**made_for, **other}:  # also what only the file was made for: tiles, say
+        value = made_for.get(key)
         if other.get(key) != value:
             raise RequestError(
                 f"{path}: was made for {key} {other.get(key)!r}, not {value!r}; calibrate again "

@@ -26,6 +26,7 @@ from zsad.inference.request import (
     refuse_singles,
     rows_by_category,
 )
+from zsad.inference.tiles import WHOLE, Framing
 from zsad.method import AnyMethod
 from zsad.scoring import Scorer
 from zsad.types import Category, ImageFeatures, ScoreContext, TrainBatch
@@ -35,7 +36,7 @@ class LoadedMethod:
     """A method with its backbone.  Not thread-safe.
 
     ``report`` holds what importing an official checkpoint had to say; ``batch_size``: pictures
-    that are scored together, 0: chosen.
+    that are scored together, 0: chosen; ``framing``: how they are shown to the model.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class LoadedMethod:
         image_size: int = 0,
         report: Sequence[str] = (),
         batch_size: int = 0,
+        framing: Framing = WHOLE,
     ) -> None:
         self.method = method.to(device)
         self.backbone = backbone
@@ -54,8 +56,14 @@ class LoadedMethod:
         self.scorer = Scorer(self.method, backbone, image_size)
         self.request = self.scorer.request
         self.image_size = self.scorer.image_size
-        self.pictures = Pictures(self.scorer)
         self.batch_size = batch_size or BATCH
+        self.framing = framing
+        self.pictures = Pictures(self.scorer, framing, self.batch_size)
+        if framing.tiled and (method.transductive or method.carries):
+            raise RequestError(
+                f"--tiles: method '{method.name}' scores a picture with others of the same kind, "
+                f"and a tile is none; leave --tiles out, or choose another method"
+            )
 
     # ------------------------------------------------------------------------ prediction
     def predict(
@@ -159,6 +167,9 @@ class LoadedMethod:
         }
         if self.method.revision > 1:
             made_for["revision"] = self.method.revision
+        if (dtype := self.backbone.image_encoder(self.request.variant).dtype) != torch.float32:
+            made_for["precision"] = str(dtype).removeprefix("torch.")
+        made_for |= self.framing.identity()
         if self.method.phases():
             digest = hashlib.sha256()
             for name, value in sorted(self.method.trained_state().items()):
@@ -186,6 +197,11 @@ class LoadedMethod:
         ``{"boxes": [[cx, cy, w, h]], "scores": [...], "phrases": [...]}``, the detector's raw
         answer (0..1), or None.  Maps are float32 [S, S].
         """
+        if self.framing.identity():
+            raise RequestError(
+                "predict_tensor takes images as the encoder takes them: load the method without "
+                "tiles and keep_aspect, or use predict for pictures"
+            )
         images = torch.as_tensor(images, dtype=torch.float32)
         size = self.image_size
         if (
@@ -234,8 +250,7 @@ class LoadedMethod:
         batches: list[PictureBatch] = []
         for batch in read:
             if batch.rows:
-                parts = self.pictures.encode(self.pictures.tensor(batch.pictures))
-                batch.features = joined([f.to("cpu") for _, f in parts])
+                batch.features = self.pictures.encode_all(batch.pictures).to("cpu")
             if self.method.box_request([]) is None:
                 batch.pictures = []  # only a detector looks at them again
             batches.append(batch)

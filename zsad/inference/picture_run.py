@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
@@ -16,20 +18,25 @@ from zsad.backbones.batch_size import Portions
 from zsad.data.transforms import Preprocess
 from zsad.errors import RequestError, WeightsError, ZsadError
 from zsad.inference import calibration
-from zsad.inference.pictures import PictureBatch, failed, open_picture
+from zsad.inference.pictures import BATCH, PictureBatch, failed, open_picture
 from zsad.inference.prediction import Prediction, Thresholds
 from zsad.inference.request import Pictures as Given
 from zsad.inference.request import rows_by_category
+from zsad.inference.tiles import WHOLE, Box, Framing, Joined, boxes_in, enlarged, reasons_of_tile
 from zsad.method import AnyMethod
 from zsad.scoring import Scorer, encode
 from zsad.types import Boxes, Category, ImageFeatures, ScoreContext, Scored
+
+CHUNK = 16  # views of references that are encoded at a time
 
 
 class Pictures:
     """Takes pictures to the features that a method reads, and its scores to predictions."""
 
-    def __init__(self, scorer: Scorer) -> None:
+    def __init__(self, scorer: Scorer, framing: Framing = WHOLE, batch_size: int = BATCH) -> None:
         self.scorer = scorer
+        self.framing = framing
+        self.batch_size = batch_size
         self.device = scorer.backbone.device
         self.preprocess = Preprocess.for_variant(scorer.backbone.info, scorer.request.variant)
         self._portions = Portions()  # of the encoder
@@ -55,8 +62,23 @@ class Pictures:
     def encode(self, images: Tensor) -> Iterator[tuple[slice, ImageFeatures]]:
         return encode(self.scorer.backbone, images, self.scorer.request, self._portions)
 
+    def alike(self, pictures: Sequence[Image.Image]) -> bool:
+        """Whether the model sees all of the pictures at one size."""
+        return len({self.input_size(p) for p in pictures}) < 2
+
     def tensor(self, pictures: Sequence[Image.Image]) -> Tensor:
-        return torch.stack([self.preprocess(p) for p in pictures])
+        return torch.stack([self.preprocess(p, self.input_size(p)) for p in pictures])
+
+    def input_size(self, picture: Image.Image) -> tuple[int, int]:
+        """Height and width in pixels at which the model sees a picture."""
+        patch = self.scorer.backbone.info.patch
+        side = self.scorer.image_size
+        return self.framing.input_size(picture.height, picture.width, side, patch)
+
+    def shown(self, picture: Image.Image) -> list[Image.Image]:
+        """What the model sees of a picture: the whole, and its tiles."""
+        grid = self.framing.cut(picture.height, picture.width, self.scorer.image_size)
+        return [picture, *(picture.crop(box) for box in grid.boxes if len(grid) > 1)]
 
     def encode_all(self, pictures: Given) -> ImageFeatures:
         if isinstance(pictures, Tensor):
@@ -64,7 +86,10 @@ class Pictures:
         elif all(isinstance(p, Tensor) for p in pictures):
             images = torch.stack([torch.as_tensor(p, dtype=torch.float32) for p in pictures])
         else:
-            images = self.tensor([open_picture(p) for p in pictures])
+            shown = [view for p in pictures for view in self.shown(open_picture(p))]
+            step = CHUNK if self.alike(shown) else 1
+            chunks = (shown[i : i + step] for i in range(0, len(shown), step))
+            return joined([f for c in chunks for _, f in self.encode(self.tensor(c))])
         return joined([features for _, features in self.encode(images)])
 
 
@@ -88,10 +113,33 @@ class PictureRun:
 
     def score(self, batch: PictureBatch) -> list[Prediction]:
         """Score pictures together; maps have each picture's own size."""
-        context = self._context(batch)
-        images = None if batch.features is not None else self.pictures.tensor(batch.pictures)
-        if batch.features is not None:
-            parts = iter([(slice(0, len(batch.rows)), batch.features)])
+        if self.pictures.framing.tiled:
+            found = [self._in_tiles(part) for part in batch.singles()]
+        elif batch.features is None and not self.pictures.alike(batch.pictures):
+            return [p for part in batch.singles() for p in self.score(part)]
+        else:
+            seen = batch.pictures if batch.features is None else batch.features
+            found = self._at_model_size(seen, self._context(batch), self.explanations)
+            for prediction, size in zip(found, batch.sizes):
+                prediction.anomaly_map = enlarged(_map(prediction), *size)
+        for prediction, path in zip(found, batch.paths):
+            prediction.path = path
+            prediction.thresholds = self.thresholds or calibration.uncalibrated(
+                _map(prediction), bool(self.pictures.scorer.text)
+            )
+        return found
+
+    def _at_model_size(
+        self,
+        seen: Sequence[Image.Image] | ImageFeatures,
+        context: ScoreContext[Any],
+        explanations: int,
+    ) -> list[Prediction]:
+        """Score what the model sees, pictures of one size or their features; maps have the size
+        of its input."""
+        images = None if isinstance(seen, ImageFeatures) else self.pictures.tensor(seen)
+        if isinstance(seen, ImageFeatures):
+            parts = iter([(slice(0, seen.batch_size), seen)])
         else:
             assert images is not None
             parts = self.pictures.encode(images)
@@ -104,17 +152,38 @@ class PictureRun:
             on_device = features.to(self.pictures.device)
             for _, scored in self.pictures.scorer.score(on_device, part):
                 carry |= scored.scores.carry
-                found += self.pictures.predictions(scored, self.explanations)
+                found += self.pictures.predictions(scored, explanations)
         self.carry = carry  # a batch that fails leaves what was there before
-        for prediction, path, size in zip(found, batch.paths, batch.sizes):
-            prediction.path = path
-            assert prediction.anomaly_map is not None
-            whole = _resize(prediction.anomaly_map, *size)
-            prediction.anomaly_map = whole
-            prediction.thresholds = self.thresholds or calibration.uncalibrated(
-                whole, bool(self.pictures.scorer.text)
-            )
         return found
+
+    def _in_tiles(self, batch: PictureBatch) -> Prediction:
+        """Score one picture as a whole and in tiles: the larger score, the larger map values, and
+        the reasons for the score."""
+        picture, size = batch.pictures[0], batch.sizes[0]
+        grid = self.pictures.framing.cut(*size, self.pictures.scorer.image_size)
+        context = self._context(batch)
+        whole = self._at_model_size([picture], context, self.explanations)[0]
+        whole.anomaly_map = enlarged(_map(whole), *size)
+        if len(grid) == 1:
+            return whole
+        tiles, merged = grid.boxes, Joined(grid)
+        best, score = 0, -math.inf
+        for first in range(0, len(tiles), self.pictures.batch_size):
+            chosen = range(first, min(first + self.pictures.batch_size, len(tiles)))
+            shown = [picture.crop(tiles[i]) for i in chosen]
+            part = _context_of_tiles(context, [tiles[i] for i in chosen], size)
+            for i, found in zip(chosen, self._at_model_size(shown, part, 0)):
+                merged.add(i, _map(found))
+                if found.image_score > score:
+                    best, score = i, found.image_score
+        np.maximum(whole.anomaly_map, merged.values, out=whole.anomaly_map)
+        if score > whole.image_score:
+            box = tiles[best]
+            part = _context_of_tiles(context, [box], size)
+            top = self._at_model_size([picture.crop(box)], part, self.explanations)[0]
+            whole.image_score, whole.info = score, top.info
+            whole.explanations = reasons_of_tile(top.explanations, box, size)
+        return whole
 
     def gather(self, batches: Sequence[PictureBatch]) -> None:
         """Put the features of all pictures together by category."""
@@ -163,6 +232,12 @@ def conclude(method: AnyMethod, predictions: Sequence[Prediction]) -> None:
 
 
 def joined(parts: Sequence[ImageFeatures]) -> ImageFeatures:
+    """Raises :class:`RequestError` for features of pictures that were not seen at one size."""
+    if len({part.grid for part in parts}) > 1:
+        raise RequestError(
+            "--keep-aspect: pictures that are compared with each other need the same proportions; "
+            "give such ones, or leave --keep-aspect out"
+        )
     return parts[0] if len(parts) == 1 else ImageFeatures.concat(parts)
 
 
@@ -195,9 +270,20 @@ def attempt(
     return found
 
 
-def _resize(values: np.ndarray, height: int, width: int) -> np.ndarray:
-    tensor = torch.from_numpy(values)[None, None]
-    out = torch.nn.functional.interpolate(
-        tensor, size=(height, width), mode="bilinear", align_corners=False
+def _map(prediction: Prediction) -> NDArray[np.float32]:
+    """The map of a picture that was scored."""
+    assert prediction.anomaly_map is not None
+    return prediction.anomaly_map
+
+
+def _context_of_tiles(
+    whole: ScoreContext[Any], tiles: Sequence[Box], size: tuple[int, int]
+) -> ScoreContext[Any]:
+    """The context of tiles of one picture: what is known of it, and its boxes where they lie."""
+    boxes = whole.boxes
+    return replace(
+        whole,
+        categories=[whole.categories[0]] * len(tiles),
+        boxes=None if boxes is None else [boxes_in(boxes[0], tile, size) for tile in tiles],
+        uids=[whole.uids[0]] * len(tiles),
     )
-    return out[0, 0].numpy()

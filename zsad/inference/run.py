@@ -38,6 +38,8 @@ def load_method(
     untrained: bool,
     seed: int,
     activation: str,
+    tiles: int | str | None,
+    keep_aspect: bool,
 ) -> LoadedMethod:
     """Load one method on one backbone; see :func:`zsad.api.load_method`."""
     import torch
@@ -46,8 +48,10 @@ def load_method(
     from zsad.backbones.devices import choose_device
     from zsad.checkpoints import load_into
     from zsad.inference.loaded_method import LoadedMethod
+    from zsad.inference.tiles import Framing
     from zsad.method import new_method
 
+    framing = Framing.of(tiles, keep_aspect)
     entry = registry.method(name)
     settings, own = split(
         name,
@@ -65,6 +69,7 @@ def load_method(
     if chosen.run.deterministic and settings.origin("run.deterministic") == ORIGIN:
         torch.use_deterministic_algorithms(True, warn_only=True)
     base = backbones.load_chosen(chosen.backbone, place, offline)
+    how: dict[str, Any] = {"batch_size": chosen.run.batch_size, "framing": framing}
     layers: list[tuple[str, Mapping[str, Any]]] = []
     if preset:
         layers.append((ORIGIN, {"preset": preset}))
@@ -77,11 +82,11 @@ def load_method(
                 f"initial state"
             )
         method = new_method(entry, entry.resolve(*layers), base.info, seed)
-        return LoadedMethod(method, base, place, batch_size=chosen.run.batch_size)
+        return LoadedMethod(method, base, place, **how)
     if not entry.trained:
         raise RequestError(f"method '{name}' is training-free: it takes no checkpoint")
     method, report = load_into(entry, Path(checkpoint), base.info, layers)
-    return LoadedMethod(method, base, place, 0, report, batch_size=chosen.run.batch_size)
+    return LoadedMethod(method, base, place, 0, report, **how)
 
 
 def predict(

@@ -6,6 +6,7 @@ The words are those of ``zsad bench``: ``backbone.precision=bf16``, ``run.batch_
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -85,7 +86,8 @@ def _of_method(method: str, values: Mapping[str, Any]) -> dict[str, Any]:
                 f"'{key}.{next(iter(value), '')}' is set but the method is {method}; "
                 f"write {method}.KEY=VALUE"
             )
-        fields = registry.method(method).config_class().__dataclass_fields__
+        schema: Any = registry.method(method).config_class()
+        fields = [f.name for f in dataclasses.fields(schema)]
         if key not in fields:
             raise RequestError(
                 f"unknown key '{key}.{next(iter(value), '')}'"

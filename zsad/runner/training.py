@@ -13,6 +13,7 @@ import torch
 from zsad import checkpoints
 from zsad.backbones import Backbone
 from zsad.backbones.devices import choose_device
+from zsad.config.sections import COMMAND_LINE
 from zsad.data.index import DatasetIndex
 from zsad.errors import RequestError, reason
 from zsad.method import AnyMethod
@@ -20,7 +21,7 @@ from zsad.runner.heads import build_method
 from zsad.runner.options import TrainOptions
 from zsad.runner.plan import AuxiliaryData, auxiliary_samples
 from zsad.runner.progress import TrainingProgress
-from zsad.runner.request import COMMAND_LINE, Column, Request, request_of, require_writable
+from zsad.runner.request import Column, Request, request_of, require_writable
 from zsad.training.feature_store import FeatureStore
 from zsad.types import Sample
 
