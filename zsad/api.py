@@ -115,6 +115,8 @@ def predict(
     listed: Sequence[str] = (),
     plugins: str | Path | None = None,
     overrides: Mapping[str, Any] | Sequence[str] | None = None,
+    bank: str | Path | None = None,
+    save_bank: str | Path | None = None,
     **loading: Any,
 ) -> Iterator[Prediction]:
     """Score pictures that have no labels, one after the other.
@@ -123,7 +125,9 @@ def predict(
     ``calibrate``: a few normal pictures, or the ``calibration.json`` that an earlier run left in
     its ``out``; ``false_alarms``: the highest share of them that is wished for (0.05).
     ``references``: normal pictures of the same thing, as files, folders or wildcards, for a method
-    that compares with them; their number sets its shots, unless ``overrides`` do.
+    that compares with them; their number sets its shots, unless ``overrides`` do.  ``save_bank``
+    keeps what it remembers of them in a file, which ``bank`` takes in their place; a method that
+    compares pictures with each other keeps ``pictures``, and compares with them, too, later.
     ``threshold`` and ``image_threshold`` set the thresholds by hand.  With ``out`` the map, heat
     map, mask and description of every picture are written there.  ``loading``: further keywords
     of :func:`load_method`.  What a prediction holds: :class:`zsad.inference.prediction.Prediction`;
@@ -154,5 +158,7 @@ def predict(
         listed=listed,
         plugins=plugins,
         overrides=overrides,
+        bank=bank,
+        save_bank=save_bank,
         load=lambda values: load_method(method, overrides=values, **loading),
     )

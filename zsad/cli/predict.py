@@ -74,6 +74,10 @@ def add(verbs: Any) -> None:
         help="normal picture, or a folder of them, to compare with (few-shot); may be repeated",
     )
     parser.add_argument(
+        "--save-bank", metavar="FILE", help="keep what the method remembers of the references"
+    )
+    parser.add_argument("--bank", metavar="FILE", help="such a file, in place of references")
+    parser.add_argument(
         "--tiles",
         metavar="N|auto",
         help="look at tiles, too: N along the longer side, auto: of the model's input size",
@@ -123,6 +127,8 @@ def run(args: argparse.Namespace) -> int:
             weights=args.weights,
             image_size=args.image_size,
             precision=args.precision,
+            bank=args.bank,
+            save_bank=args.save_bank,
             tiles=args.tiles,
             keep_aspect=args.keep_aspect,
             checkpoint=args.checkpoint,

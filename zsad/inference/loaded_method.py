@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,10 +14,12 @@ from torch import Tensor
 from zsad import config as cfg
 from zsad.backbones import Backbone
 from zsad.errors import RequestError
-from zsad.inference import calibration
+from zsad.inference import calibration, reference_bank
 from zsad.inference.picture_run import PictureRun, Pictures, attempt, conclude, joined
-from zsad.inference.pictures import BATCH, PictureBatch, read_ahead
+from zsad.inference.pictures import BATCH, PictureBatch, open_picture, read_ahead
 from zsad.inference.prediction import Prediction, Thresholds
+from zsad.inference.reference_bank import Bank
+from zsad.inference.references import digest, refuse_bank
 from zsad.inference.request import (
     OneOrEach,
     References,
@@ -59,6 +63,7 @@ class LoadedMethod:
         self.batch_size = batch_size or BATCH
         self.framing = framing
         self.pictures = Pictures(self.scorer, framing, self.batch_size)
+        self.bank: Bank | None = None
         if framing.tiled and (method.transductive or method.carries):
             raise RequestError(
                 f"--tiles: method '{method.name}' scores a picture with others of the same kind, "
@@ -120,6 +125,7 @@ class LoadedMethod:
             self._reference_features(references, categories),
             explanations,
             thresholds,
+            bank=self.bank if self.method.transductive else None,
         )
         # One by one, where an image is scored with what the one before it left.
         read = read_ahead(images, keep_errors, 1 if self.method.carries else self.batch_size)
@@ -332,11 +338,80 @@ class LoadedMethod:
             uids=[str(i) for i in range(count)],
         )
 
+    # ------------------------------------------------------------------------------- banks
+    def bank_identity(self, class_name: str) -> dict[str, Any]:
+        """What the features of a bank depend on."""
+        made_for = self.identity(class_name)
+        variant = asdict(replace(self.request.variant, image_size=self.image_size))
+        for key in ("config", "revision", "state"):
+            made_for.pop(key, None)
+        return made_for | {"layers": sorted(map(list, self.request.taps)), "variant": variant}
+
+    def save_bank(
+        self, path: Path | str, pictures: Sequence[Any], class_name: str = "object"
+    ) -> Path:
+        """Keep what the method remembers of normal pictures (paths, PIL images or arrays) in a
+        file for :meth:`load_bank`.
+
+        Raises :class:`RequestError` for a method that compares with no pictures, and where the
+        file cannot be written.
+        """
+        self._check_bank()
+        opened = [open_picture(p) for p in pictures]
+        if not opened:
+            raise RequestError("--save-bank: there are no pictures to keep; give references")
+        features = self.pictures.encode_all(opened)
+        names = tuple(str(p) for p in pictures if isinstance(p, (str, Path)))
+        made_for = self.bank_identity(class_name)
+        return reference_bank.save(path, features, made_for, len(opened), digest(opened), names)
+
+    def load_bank(self, path: Path | str, class_name: str = "object") -> str:
+        """Compare with the pictures of a bank from now on, without ``references``; return the
+        digest of its pictures.
+
+        Raises :class:`zsad.errors.DataError` for a file that is damaged or not a bank, and
+        :class:`RequestError` for one that was made for something else.
+        """
+        self._check_bank()
+        account, features = reference_bank.load(path, self.bank_identity(class_name))
+        key, shots = category_of(class_name).class_name, self.method.shots
+        if not self.method.transductive and account.shots != shots:
+            raise RequestError(
+                f"--bank {path}: holds {account.shots} pictures, and {self.method.name}.shots is "
+                f"{shots}; leave shots out"
+            )
+        names = account.names if len(account.names) == features.batch_size else ()
+        self.bank = Bank(key, features.to(self.device), names)
+        return account.pictures
+
+    def _check_bank(self) -> None:
+        compares = self.method.transductive and not self.method.stretches
+        if not (self.method.shots or compares):
+            raise refuse_bank(self.method.name, type(self.method.config))
+
+    def _of_bank(self, references: References, categories: Sequence[Category]) -> bool:
+        """Whether the references are those of the bank.  Raises :class:`RequestError` for others
+        beside it, and for another class."""
+        if self.bank is None:
+            return False
+        if len(references):
+            raise RequestError("--bank holds the references: leave --reference out")
+        for category in categories:
+            if category.class_name != self.bank.class_name:
+                raise RequestError(
+                    f"--bank: is of '{self.bank.class_name}', not of '{category.class_name}'"
+                )
+        return True
+
     def _reference_features(
         self, references: References, categories: Sequence[Category]
     ) -> dict[str, ImageFeatures]:
         """The features of a few-shot method's references by category, the same ones encoded once;
         {} for zero shots."""
+        if self._of_bank(references, categories) and self.bank is not None:
+            if self.method.transductive:
+                return {}
+            return {c.key: self.bank.features for c in categories}
         encoded: dict[int, ImageFeatures] = {}
         found: dict[str, ImageFeatures] = {}
         for key, pictures in references_of(references, categories, self.method).items():

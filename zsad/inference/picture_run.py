@@ -20,6 +20,7 @@ from zsad.errors import RequestError, WeightsError, ZsadError
 from zsad.inference import calibration
 from zsad.inference.pictures import BATCH, PictureBatch, failed, open_picture
 from zsad.inference.prediction import Prediction, Thresholds
+from zsad.inference.reference_bank import Bank
 from zsad.inference.request import Pictures as Given
 from zsad.inference.request import rows_by_category
 from zsad.inference.tiles import WHOLE, Box, Framing, Joined, boxes_in, enlarged, reasons_of_tile
@@ -99,7 +100,8 @@ class PictureRun:
 
     ``categories`` and ``boxes``: by row in the list of all pictures.  ``populations``: for
     methods that compare pictures, the features and names of all of a category.  ``carry``: what
-    the last picture of every category left.
+    the last picture of every category left.  ``bank``: pictures that are compared with, too, and
+    are not scored.
     """
 
     pictures: Pictures
@@ -110,6 +112,7 @@ class PictureRun:
     thresholds: Thresholds | None
     populations: dict[str, tuple[ImageFeatures, list[str]]] = field(default_factory=dict)
     carry: dict[str, Any] = field(default_factory=dict)
+    bank: Bank | None = None
 
     def score(self, batch: PictureBatch) -> list[Prediction]:
         """Score pictures together; maps have each picture's own size."""
@@ -195,7 +198,12 @@ class PictureRun:
         names = [name for b in encoded for name in _names(b.rows, b.paths)]
         for key, chosen in rows_by_category([self.categories[row] for row in rows]).items():
             own = whole.select(chosen).to(self.pictures.device)
-            self.populations[key] = own, [names[i] for i in chosen]
+            called = [names[i] for i in chosen]
+            if self.bank is not None:
+                own = joined([own, self.bank.features])
+                kept = range(1, self.bank.features.batch_size + 1)
+                called += self.bank.names or [f"picture {i} of the bank" for i in kept]
+            self.populations[key] = own, called
 
     def _context(self, batch: PictureBatch) -> ScoreContext[Any]:
         scorer = self.pictures.scorer

@@ -105,14 +105,16 @@ def predict(
     listed: Sequence[str],
     plugins: str | Path | None,
     overrides: Overrides,
+    bank: str | Path | None,
+    save_bank: str | Path | None,
     load: Callable[[Overrides], LoadedMethod],
 ) -> Iterator[Prediction]:
     """Check the request, ``load`` the method and return the predictions as they are made; see
     :func:`zsad.api.predict`."""
     from zsad.inference import outputs
     from zsad.inference.pictures import find
+    from zsad.inference.references import digest, with_shots
     from zsad.inference.references import found as references_of
-    from zsad.inference.references import with_shots
 
     if plugins:
         registry.add_plugins(plugins)
@@ -124,10 +126,16 @@ def predict(
     _check_calibration(normal, false_alarms)
     good = [] if _is_stored(normal) else find(normal)
     near = references_of(references)
-    loaded = load(with_shots(method, overrides, len(near)))
+    shots = _check_bank(method, bank, save_bank, len(near))
+    loaded = load(with_shots(method, overrides, shots))
+    kept = digest(near) if near else ""
+    if bank is not None:
+        kept = loaded.load_bank(bank, class_name)
+    if save_bank is not None:
+        loaded.save_bank(save_bank, near or [p.path for p in found], class_name)
     limits = None
     if normal:
-        limits = _limits(loaded, normal, good, class_name, near, false_alarms, out)
+        limits = _limits(loaded, normal, good, class_name, near, kept, false_alarms, out)
 
     def each() -> Iterator[Prediction]:
         paths = [p.path for p in found]
@@ -141,6 +149,25 @@ def predict(
             yield prediction
 
     return each()
+
+
+def _check_bank(
+    method: str, bank: str | Path | None, save_bank: str | Path | None, references: int
+) -> int:
+    """How many pictures the method compares with.  Raises before anything is loaded."""
+    from zsad.inference.reference_bank import read_account
+
+    compares = registry.method(method).transductive
+    if bank is not None:
+        if references or save_bank is not None:
+            raise RequestError(
+                f"--bank {bank}: holds the references; leave --reference and --save-bank out"
+            )
+        shots = read_account(bank).shots
+        return 0 if compares else shots
+    if save_bank is not None and not references and not compares:
+        raise RequestError(f"--save-bank {save_bank}: needs --reference with normal pictures")
+    return references
 
 
 def _is_stored(normal: Sequence[str]) -> bool:
@@ -165,16 +192,18 @@ def _limits(
     good: Sequence[Photo],
     class_name: str,
     references: Sequence[Any],
+    kept: str,
     false_alarms: float | None,
     out: str | Path | None,
 ) -> Thresholds:
-    """The thresholds of an earlier run, or those that the pictures ``good`` give."""
+    """The thresholds of an earlier run, or those that the pictures ``good`` give.  ``kept``: the
+    digest of the references."""
     from zsad.inference import calibration, outputs
-    from zsad.inference.references import digest, warn_of_twins
+    from zsad.inference.references import warn_of_twins
 
     made_for = loaded.identity(class_name)
-    if references:
-        made_for["references"] = digest(references)
+    if kept:
+        made_for["references"] = kept
     if _is_stored(normal):
         return calibration.load(normal[0], made_for)
     warn_of_twins(references, [p.path for p in good])
