@@ -141,6 +141,7 @@ def test_words_for_a_product_reach_the_reasons(
     Image.new("RGB", (40, 40), "grey").save(tmp_path / "x.png")
     words = ["predict", "--method", "alfa", "--class-name", "gearbox cover", "--backbone", "file"]
     words += ["--weights", str(weights), "--device", "cpu", str(tmp_path / "x.png")]
+    words += ["--explanations", "1000"]
     try:
         assert main(words) == 0
     finally:
