@@ -5,6 +5,8 @@
 In a checkout ``zsad.methods`` and ``zsad.benchmarks`` exist only at run time (``zsad/__init__.py``
 extends its ``__path__``), which no type checker follows.  So the files are copied to a temporary
 folder as the wheel has them, mypy runs there, and its messages name the files of the checkout.
+``docs/regenerate.py`` is left out with the tests: it makes pictures of a release by hand, is in no
+wheel, and imports the browser of the tests; ``tests/docs/test_regenerate.py`` runs it.
 The settings stand in pyproject.toml under ``[tool.mypy]``.  Exits as mypy does: 0 clean, 1 errors.
 """
 

@@ -15,10 +15,15 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may reach for a hub
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 
 from zsad import torchvision_compat
 
 torchvision_compat.ensure()  # tests may import torchmetrics or lightning before zsad
+
+# How fast examples are drawn says how busy the machine is, not whether a property holds.
+settings.register_profile("zsad", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("zsad")
 
 ROOT = Path(__file__).resolve().parent.parent
 PARITY = ROOT / "tests" / "parity"
@@ -56,6 +61,24 @@ def golden() -> Callable[[str], tuple[dict[str, np.ndarray], dict[str, Any]]]:
         return arrays, json.loads(str(arrays["spec_json"]))
 
     return load
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_fixture_setup(
+    fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest
+) -> Iterator[None]:
+    """What a fixture of wider scope registers is not known to the modules after the first one.
+
+    Such a fixture is set up before the two fixtures below, which would therefore take what it
+    registers for what was known before: for the rest of the session, as another module's name.
+    """
+    from zsad import registry
+    from zsad.data import catalog
+
+    if fixturedef.scope in ("session", "package"):
+        with catalog.own_forgotten(), registry.plugins_forgotten():
+            return (yield)
+    return (yield)
 
 
 @pytest.fixture(scope="module", autouse=True)

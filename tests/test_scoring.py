@@ -229,10 +229,10 @@ def test_predictions_survive_a_method_without_memory(monkeypatch: pytest.MonkeyP
     assert limits.image is not None
 
 
-def test_a_value_that_is_no_number_names_its_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_value_that_is_not_a_number_names_its_picture(monkeypatch: pytest.MonkeyPatch) -> None:
     loaded = zsad.load_method("clip", backbone="zsad-tiny", image_size=64, device="cpu")
 
-    def image_score(self: Method, scores: Scores, maps: BuiltMaps) -> Tensor:
+    def image_score(self: Method, scores: Scores, built: BuiltMaps) -> Tensor:
         return torch.where(torch.arange(len(scores.image)) == 1, torch.nan, scores.image)
 
     monkeypatch.setattr(type(loaded.method), "image_score", image_score)

@@ -24,6 +24,7 @@ print(torch.ops.torchvision.nms(boxes, torch.tensor([0.5, 0.9, 0.1]), 0.5).tolis
 """
 
 
+@pytest.mark.slow
 def test_torchvision_and_open_clip_import_in_a_fresh_process() -> None:
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT],

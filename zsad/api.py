@@ -110,6 +110,8 @@ def predict(
     threshold: float | None = None,
     image_threshold: float | None = None,
     scale: tuple[float, float] | None = None,
+    ignore: str | Path | None = None,
+    save: str | Sequence[str] | None = None,
     references: str | Path | Sequence[str | Path] = (),
     explanations: int = 5,
     listed: Sequence[str] = (),
@@ -128,9 +130,11 @@ def predict(
     that compares with them; their number sets its shots, unless ``overrides`` do.  ``save_bank``
     keeps what it remembers of them in a file, which ``bank`` takes in their place; a method that
     compares pictures with each other keeps ``pictures``, and compares with them, too, later.
-    ``threshold`` and ``image_threshold`` set the thresholds by hand.  With ``out`` the map, heat
-    map, mask and description of every picture are written there.  ``loading``: further keywords
-    of :func:`load_method`.  What a prediction holds: :class:`zsad.inference.prediction.Prediction`;
+    ``threshold`` and ``image_threshold`` set the thresholds by hand.  ``ignore``: what is not
+    looked at, a rectangle ``"x,y,w,h"`` in pixels, a mask file or a folder of masks.  With ``out``
+    files about every picture are written there, of the kinds of :mod:`zsad.inference.outputs` that
+    ``save`` names.  ``loading``: further keywords of :func:`load_method`.  What a prediction
+    holds: :class:`zsad.inference.prediction.Prediction`;
     that of a picture that cannot be read or scored has an ``error``, and the others go on.
     Raises :class:`zsad.errors.ZsadError` when the request is wrong: nothing was scored then.
     """
@@ -153,6 +157,8 @@ def predict(
         threshold=threshold,
         image_threshold=image_threshold,
         scale=scale,
+        ignore=ignore,
+        save=save,
         references=references,
         explanations=explanations,
         listed=listed,

@@ -8,9 +8,9 @@ with ``weights_only=True`` and translated by the method.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
-import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,9 +21,10 @@ from torch import Tensor
 
 import zsad
 from zsad import config as cfg
+from zsad.backbones.tensor_files import check_values, is_safetensors, naming, read_tensors
 from zsad.config.method_config import MethodConfig
-from zsad.errors import CellError, RequestError, WeightsError
-from zsad.io import atomic_write_bytes
+from zsad.errors import CellError, DataError, RequestError, WeightsError
+from zsad.io import atomic_write_bytes, parse_json
 from zsad.io.schema import read
 from zsad.method import AnyMethod, new_method
 from zsad.types import BackboneInfo
@@ -32,7 +33,9 @@ if TYPE_CHECKING:
     from zsad.registry import MethodEntry
 
 FORMAT = "zsad-checkpoint-1"
+LARGEST = 10_000  # of the numbers in a stored config, unless its tensors have larger sides
 Layers = Sequence[tuple[str, Mapping[str, Any]]]
+Shapes = dict[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
@@ -139,46 +142,12 @@ def load_any(path: Path | str) -> LoadedCheckpoint:
     """Read a checkpoint of ours or an official one; ``kind`` says which it is.
 
     Raises :class:`WeightsError` for a file that is missing, damaged, or holds anything but
-    tensors and plain containers: nothing in it is ever executed.
+    dense tensors and plain containers: nothing in it is ever executed.
     """
     path = Path(path)
-    try:
-        with path.open("rb") as file:
-            head = file.read(9)
-    except OSError as error:
-        reason = "no such file" if isinstance(error, FileNotFoundError) else error.strerror
-        raise WeightsError(f"checkpoint {path}: {reason}; give the path of a file") from None
-    if len(head) == 9 and head[8:] == b"{" and struct.unpack("<Q", head[:8])[0] < 1 << 27:
-        return _load_safetensors(path)
-    return LoadedCheckpoint("official", load_official(path))
-
-
-def load_official(path: Path | str) -> Any:
-    """Read a torch file without executing anything in it.  Raises :class:`WeightsError`."""
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # unpickling raises many types
-        unsafe = "weights_only" in str(error) or "Unsupported" in str(error)
-        reason = (
-            "holds more than tensors and plain containers and could run code; refused"
-            if unsafe
-            else f"cannot be read as a torch file ({type(error).__name__})"
-        )
-        raise WeightsError(f"checkpoint {path}: {reason}; give a file of tensors only") from None
-
-
-def _load_safetensors(path: Path) -> LoadedCheckpoint:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise WeightsError(
-            f"checkpoint {path}: damaged ({reason}); copy or train it again"
-        ) from None
+    with _of_checkpoint(path):
+        state = read_tensors(path, "damaged, or not a checkpoint")
+    header = _header(path)
     if "zsad" not in header:
         return LoadedCheckpoint("official", state)
     if header.get("format") != FORMAT:
@@ -186,13 +155,32 @@ def _load_safetensors(path: Path) -> LoadedCheckpoint:
             f"checkpoint {path}: format {header.get('format')} is not {FORMAT}; "
             f"use the version of zsad that wrote it, or train again"
         )
+    check_values(f"checkpoint {path}", state)
     return LoadedCheckpoint("zsad", state, _read_meta(path, header["zsad"]))
+
+
+@contextlib.contextmanager
+def _of_checkpoint(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except WeightsError as error:
+        raise WeightsError(f"checkpoint {error}") from None
+
+
+def _header(path: Path) -> dict[str, str]:
+    """The texts in the header of a safetensors file; none of another file."""
+    if not is_safetensors(path):
+        return {}
+    from safetensors import safe_open
+
+    with naming(path, "its header cannot be read"), safe_open(path, framework="pt") as file:
+        return dict(file.metadata() or {})
 
 
 def _read_meta(path: Path, text: str) -> CheckpointMeta:
     try:
-        return read(CheckpointMeta, json.loads(text))
-    except ValueError as error:  # not JSON, or not what the schema says
+        return read(CheckpointMeta, parse_json(text, "JSON"))
+    except (ValueError, DataError) as error:  # not JSON, or not what the schema says
         raise WeightsError(
             f"checkpoint {path}: its account of itself cannot be read ({error}); train again"
         ) from None
@@ -220,9 +208,10 @@ def load_into(
             f"checkpoint {path} is of method '{meta.method}', not '{entry.name}'; give its own file"
         )
     check_backbone(path, meta, info)
-    config, notes = _stored_config(entry, path, found, info, layers)
-    method = new_method(entry, config, info)
-    _load_state(method, found.state, path)
+    with naming(path, f"'{entry.name}' cannot be built of it"):
+        _check_sizes(meta.config, found.state)
+        config, notes = _stored_config(entry, path, found, info, layers)
+        method = _filled(entry, config, info, found.state, path)
     method.facts = dict(meta.facts)
     return method, notes
 
@@ -267,17 +256,17 @@ def _load_imported(
     entry: MethodEntry, path: Path, state: Any, info: BackboneInfo, layers: Layers
 ) -> tuple[AnyMethod, list[str]]:
     try:
-        imported = entry.load().import_official(state, entry.resolve(*layers), info)
+        with naming(path, f"not an official checkpoint of '{entry.name}'"):
+            imported = entry.load().import_official(state, entry.resolve(*layers), info)
     except TypeError as error:
         raise WeightsError(f"checkpoint {path}: {error}; give a file that zsad wrote") from None
-    except WeightsError as error:
-        raise WeightsError(f"{path}: {error}") from None
+    check_values(path, imported.state)
     implied = dict(imported.config)
     if any("preset" in values for _, values in layers):
         implied.pop("preset", None)
     config = entry.resolve(*layers, (str(path), implied))
-    method = new_method(entry, config, info)
-    _load_state(method, imported.state, path)
+    with naming(path, f"'{entry.name}' cannot be built of it"):
+        method = _filled(entry, config, info, imported.state, path)
     notes = [f"official {entry.title} checkpoint, preset {config.preset}", *imported.report]
     return method, notes
 
@@ -287,27 +276,27 @@ def _stored_config(
 ) -> tuple[MethodConfig, list[str]]:
     """Return the stored config with the caller's layers on it, except where they do not fit."""
     assert found.meta is not None
-    values = dict(found.meta.config)
+    held = dict(found.meta.config)
     gone = found.meta.preset not in ("default", *entry.presets)
     notes = []
     if gone:  # the stored values say all that it said
-        values["preset"] = "default"
+        held["preset"] = "default"
         notes.append(f"its preset '{found.meta.preset}' is no longer there; its values are kept")
-    stored = (str(path), values)
+    stored = (str(path), held)
     explicit: list[tuple[str, Mapping[str, Any]]] = []
     for origin, values in layers:
         if "preset" in values:  # the stored config holds every key and would hide the preset
             explicit.append((origin, entry.presets.get(str(values["preset"]), {})))
         explicit.append((origin, values))
     config = entry.resolve(stored, *explicit)
-    if not explicit or _fits(new_method(entry, config, info), found.state):
+    if not explicit or _fits(entry, config, info, found.state):
         return config, notes
     kept: list[tuple[str, Mapping[str, Any]]] = []
     for origin, values in explicit:
         for leaf, one in _leaves(values):
             try:
                 alone = entry.resolve(stored, (origin, one))
-                fits = _fits(new_method(entry, alone, info), found.state)
+                fits = _fits(entry, alone, info, found.state)
             except RequestError:
                 fits = False
             if fits:
@@ -327,26 +316,58 @@ def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield f"{prefix}{key}", {key: value}
 
 
-def _fits(method: AnyMethod, state: Mapping[str, Tensor]) -> bool:
-    own = {k: v.shape for k, v in method.state_dict().items()}
-    return own == {k: v.shape for k, v in state.items()}
+def _check_sizes(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> None:
+    """Raise :class:`WeightsError` for whole numbers of a stored config that no tensor of it has
+    for a side: before they are seen to fit, a method would be built by them."""
+    largest = max([LARGEST, *(side for value in state.values() for side in value.shape)])
+    for leaf, _ in _leaves(config):
+        value: Any = config
+        for key in leaf.split("."):
+            value = value.get(key) if isinstance(value, Mapping) else None
+        if isinstance(value, int) and abs(value) > largest:
+            raise WeightsError(f"its config says {leaf}={value:.3g}; train again")
 
 
-def _load_state(method: AnyMethod, state: Mapping[str, Tensor], path: Path) -> None:
-    own = method.state_dict()
+def _shapes(entry: MethodEntry, config: MethodConfig, info: BackboneInfo) -> Shapes:
+    """The names and shapes of a method's state; nothing of their size is made to find out."""
+    try:
+        with torch.device("meta"):
+            outline = new_method(entry, config, info)
+    except RuntimeError:  # it looks at values while it is built
+        outline = new_method(entry, config, info)
+    return {key: tuple(value.shape) for key, value in outline.state_dict().items()}
+
+
+def _fits(
+    entry: MethodEntry, config: MethodConfig, info: BackboneInfo, state: Mapping[str, Tensor]
+) -> bool:
+    return _shapes(entry, config, info) == {k: tuple(v.shape) for k, v in state.items()}
+
+
+def _filled(
+    entry: MethodEntry,
+    config: MethodConfig,
+    info: BackboneInfo,
+    state: Mapping[str, Tensor],
+    path: Path,
+) -> AnyMethod:
+    """The method with the state of a file.  Raises :class:`WeightsError` if that does not fit."""
+    own = _shapes(entry, config, info)
     missing = sorted(set(own) - set(state))
     unexpected = sorted(set(state) - set(own))
     if missing or unexpected:
         raise WeightsError(
-            f"checkpoint {path} does not fit method '{method.name}'; "
+            f"checkpoint {path} does not fit method '{entry.name}'; "
             f"missing: {', '.join(missing) or 'none'}; "
             f"unexpected: {', '.join(unexpected) or 'none'}"
         )
     for key, value in state.items():
-        if own[key].shape != value.shape:
+        if own[key] != tuple(value.shape):
             raise WeightsError(
-                f"checkpoint {path}: '{key}' is {tuple(value.shape)}, method '{method.name}' on "
-                f"backbone '{method.backbone.name}' needs {tuple(own[key].shape)}; "
+                f"checkpoint {path}: '{key}' is {tuple(value.shape)}, method '{entry.name}' on "
+                f"backbone '{info.name}' needs {own[key]}; "
                 f"use the backbone and config that it was trained with"
             )
+    method = new_method(entry, config, info)
     method.load_state_dict(dict(state))
+    return method

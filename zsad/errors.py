@@ -20,13 +20,31 @@ class ZsadError(Exception):
         super().__init__(*(one_line(a) if isinstance(a, str) else a for a in args))
 
 
-def one_line(text: str) -> str:
-    """Return ``text`` with what does not print (line ends, control characters) written out.
+def shown(text: object) -> str:
+    """Return a foreign text as it is shown: what does not print is written out.
 
-    A very long text loses its middle.
+    Line ends, terminal codes, marks that turn the direction of writing and bytes that are not
+    UTF-8 become ``\\n``, ``\\x1b``, ``\\u202e``, ``\\xe9``.  The one place that does so: whoever
+    prints a name, or puts it into a page, calls this, and nothing is escaped twice.
     """
-    if not text.isprintable():
-        text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+    found = str(text)
+    if found.isprintable():
+        return found
+    return "".join(c if c.isprintable() or c in _BLANKS else _written_out(c) for c in found)
+
+
+_BLANKS = "\u00a0\u202f\u3000"  # blanks that people type; Python calls them unprintable
+
+
+def _written_out(c: str) -> str:
+    code = ord(c)
+    # 0xDC80..: how Python holds a byte of a name that is not UTF-8
+    return f"\\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else repr(c)[1:-1]
+
+
+def one_line(text: str) -> str:
+    """Return ``text`` as it is :func:`shown`; a very long one loses its middle."""
+    text = shown(text)
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 500]} ... {text[-500:]}"
 
 
@@ -48,10 +66,23 @@ class CellError(ZsadError):
     exit_code = 3
 
 
+def gist(error: BaseException) -> str:
+    """Return what an error says as one line: its first line and, of several, the last one.
+
+    Libraries put what they were about first and the cause last.  The class's name stands for an
+    error that says nothing.
+    """
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if len(lines) < 2:
+        return lines[0] if lines else type(error).__name__
+    return f"{lines[0]} ... {lines[-1]}"
+
+
 def reason(error: BaseException) -> str:
     """Return an error as one line: ours as it is, a foreign one with the name of its class."""
-    first = next(iter(str(error).splitlines()), "") or "no message"
-    return first if isinstance(error, ZsadError) else f"{type(error).__name__}: {first}"
+    if isinstance(error, ZsadError):
+        return gist(error)
+    return f"{type(error).__name__}: {gist(error) if str(error).strip() else 'no message'}"
 
 
 def nearest(word: str, known: Iterable[str], cutoff: float = 0.5) -> str:

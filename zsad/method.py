@@ -168,6 +168,7 @@ class Method(lightning.LightningModule, Generic[ConfigT, TextT]):
         self.config: ConfigT = config
         self.backbone = backbone
         self.revision = 1  # of what the method computes; see zsad.registry.MethodEntry
+        self.masks = True  # whether its maps are good for masks; see there, too
         self.phase: str = ""  # name of the training phase that runs, set by the engine
         self.facts: dict[str, Any] = {}  # of the training that made the loaded state
 
@@ -196,7 +197,7 @@ class Method(lightning.LightningModule, Generic[ConfigT, TextT]):
     def map_spec(self) -> MapSpec:
         """Say how the dense-map core builds the anomaly map from :meth:`score`'s maps."""
 
-    def image_score(self, scores: Scores, maps: BuiltMaps) -> Tensor:
+    def image_score(self, scores: Scores, built: BuiltMaps) -> Tensor:
         """Return the final image score [B]; the default is ``scores.image``."""
         return scores.image
 
@@ -378,6 +379,7 @@ def new_method(
         torch.manual_seed(seed)
         method = entry.load()(config, info)
     method.revision = entry.revision
+    method.masks = entry.masks
     return method
 
 

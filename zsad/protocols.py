@@ -53,7 +53,8 @@ class Protocol:
     chosen on the target.  ``settings``: sections of :class:`zsad.config.Settings`.
     ``overrides``: ``{method: {key: value}}``.  ``rows``: a method under several overrides, which
     stand in place of it; ``ablation``: the rows are compared with each other only, and have a
-    table of their own.
+    table of their own.  ``boxes``: "required" where the paper's method has a detector's boxes:
+    a method that asks for them must get them, or be told to do without.
     """
 
     name: str
@@ -71,6 +72,7 @@ class Protocol:
     overrides: dict[str, Any] = field(default_factory=dict)
     rows: tuple[ProtocolRow, ...] = ()
     ablation: bool = False
+    boxes: Literal["", "required"] = ""
 
     def __post_init__(self) -> None:
         if not self.datasets or not self.methods:

@@ -37,10 +37,13 @@ _PLUGIN_DIRS: list[Path] = []
 class MethodEntry:
     """A method as its ``config.yaml`` describes it; the class is imported on demand.
 
-    These fields are the keys of that file (``key``: where the name differs).  ``revision``: raised
+    These fields are the keys of that file (``key``: where the name differs).  ``differs``: in what
+    it is always another method than the one whose figures papers print; no figure of it is then
+    called equal to a printed one.  ``revision``: raised
     by whoever changes what the method computes under equal settings; above 1 it enters the
-    fingerprint of cells and the identity of trained states.  ``preset_titles``: what tables call a
-    preset, where its name says too little.
+    fingerprint of cells and the identity of trained states.  ``masks``: false where the maps do not
+    show where a defect is, so that ``zsad predict`` marks no pixels (``docs/own-photos.md`` has the
+    measurement).  ``preset_titles``: what tables call a preset, where its name says too little.
     """
 
     name: str
@@ -57,7 +60,9 @@ class MethodEntry:
     transductive: bool = False
     backbones: tuple[str, ...] = ()  # empty: any
     notes: tuple[str, ...] = field(default=())
+    differs: tuple[str, ...] = field(default=())
     revision: int = 1
+    masks: bool = True
     preset_titles: Mapping[str, str] = field(default_factory=dict)
     prompt_kind: str = ""  # "module:object", torch-free; see zsad.prompt_bank.kinds
 
@@ -73,9 +78,24 @@ class MethodEntry:
         """
         what = f"schema of method '{self.name}'"
         try:
-            return check_schema(load_object(self.schema, what), self.defaults)
+            schema = check_schema(load_object(self.schema, what), self.defaults)
+            self._check_prompt_kind(schema.prompt_kind)
+            return schema
         except (TypeError, ValueError, NameError) as error:  # refused by the base, or not a schema
             raise RequestError(f"{self.origin}: {what}, {self.schema}, {error}") from None
+
+    def _check_prompt_kind(self, read: str) -> None:
+        """Raise ``ValueError`` unless the texts that the config says it ``read``-s, which enter
+        identities, are of the kind that ``config.yaml`` makes known."""
+        brought = ""
+        if self.prompt_kind:
+            kind = load_object(self.prompt_kind, f"prompt kind of method '{self.name}'")
+            brought = str(getattr(kind, "name", ""))
+        if read != brought:
+            raise ValueError(
+                f"has prompt_kind '{read}', and config.yaml names a prompt_kind '{brought}' "
+                f"({self.prompt_kind or 'no key prompt_kind'}); give both the same kind, or neither"
+            )
 
     def resolve(self, *layers: cfg.Layer) -> MethodConfig:
         """Return the checked config dataclass.  ``layers``: (origin, values), later ones win.

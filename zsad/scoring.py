@@ -7,17 +7,17 @@ what a caller does with a :class:`Scored` (metrics, examples, records) it does e
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import torch
 from torch import Tensor
 
 from zsad import maps as dense
 from zsad.backbones import Backbone
-from zsad.backbones.batch_size import Portions, is_out_of_memory
+from zsad.backbones.batch_size import BatchTooLarge, Portions, is_out_of_memory
 from zsad.errors import CellError
 from zsad.grounding import BoxProvider, provider
 from zsad.method import AnyMethod, feature_request
@@ -33,9 +33,23 @@ from zsad.types import (
 )
 
 if TYPE_CHECKING:
+    from typing import Unpack
+
     from PIL.Image import Image
 
 Stage = Callable[[str], AbstractContextManager[None]]
+
+
+class ContextFields(TypedDict, total=False):
+    """The fields of :class:`ScoreContext` that a caller of :meth:`Scorer.context` may give."""
+
+    references: Mapping[str, ImageFeatures]
+    population: ImageFeatures | None
+    population_uids: Sequence[str]
+    boxes: Sequence[Boxes | None] | None
+    uids: Sequence[str]
+    carry: Mapping[str, Any]
+    views: Sequence[ImageFeatures]
 
 
 def encode(
@@ -157,9 +171,15 @@ class Scorer:
             found.append(parts[0] if len(parts) == 1 else ImageFeatures.concat(parts))
         return found
 
-    def context(self, categories: Sequence[Category], **rest: Any) -> ScoreContext[Any]:
+    def context(
+        self, categories: Sequence[Category], **rest: Unpack[ContextFields]
+    ) -> ScoreContext[Any]:
         """What the method may look at for images of ``categories``, which are prepared if need
-        be.  ``rest``: further fields of :class:`ScoreContext`."""
+        be.  ``rest``: further fields of :class:`ScoreContext`.
+
+        Training makes its own contexts: there a method encodes its prompts at every step, with
+        gradients, and gets no prepared text.
+        """
         self.prepare(categories)
         variant = self.request.variant
         return ScoreContext(
@@ -199,9 +219,9 @@ class Scorer:
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            raise CellError(
-                f"{self.label}: out of memory with {features.batch_size} images, and it carries "
-                f"state from image to image, so they are not tried in portions; lower "
+            raise BatchTooLarge(
+                f"{self.label}: out of memory with a batch of {features.batch_size}, and it "
+                f"carries state from image to image, so the batch is not tried in portions; lower "
                 f"run.batch_size, or choose backbone.precision=bf16"
             ) from error
 

@@ -29,11 +29,13 @@ if TYPE_CHECKING:
     import open_clip
     import open_clip.tokenizer
     import open_clip.transformer
+    import torchmetrics
+    import torchmetrics.wrappers.abstract
     import transformers
     from torch import Tensor
     from torch.library import Library
 
-__all__ = ["ensure", "lightning", "nms", "open_clip", "transformers"]
+__all__ = ["ensure", "lightning", "nms", "open_clip", "torchmetrics", "transformers"]
 
 log = logging.getLogger(__name__)
 _SCHEMAS = {
@@ -41,7 +43,7 @@ _SCHEMAS = {
     "qnms": "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
 }
 _libraries: list[Library] = []  # a Library unregisters its operators when it is collected
-_IMPORT_TORCHVISION = ("lightning", "open_clip", "transformers")
+_IMPORT_TORCHVISION = ("lightning", "open_clip", "torchmetrics", "transformers")
 
 
 def __getattr__(name: str) -> Any:

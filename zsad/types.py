@@ -4,8 +4,7 @@ Letters in shapes, here and in every docstring: B batch, C categories, K layers,
 L patch tokens (= h*w), S sequence positions, h x w patch grid, H x W pixels, D visual width,
 E joint embedding width, W text width.  Pairs are always ordered (normal, anomalous).
 
-This module imports torch for type checkers only: planning a run must not need it.
-"""
+Torch is imported for type checkers only: planning a run must not need it."""
 
 from __future__ import annotations
 
@@ -242,6 +241,7 @@ class Sample:
     extra_masks: tuple[str, ...] = ()
     uid: str = ""  # stable name inside the dataset: relative path (+ tile), never absolute
     mask_threshold: int = 0  # grey values above it (of 255) are anomalous
+    bits: int = 0  # that deep grey pictures use, such as 12 of 16; 0: as many as their files hold
 
 
 @dataclass

@@ -23,21 +23,21 @@ import copy
 import functools
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from zsad import backbones, registry
-from zsad import maps as dense
 from zsad.backbones import Backbone
 from zsad.backbones.backbone import PRECISIONS
 from zsad.backbones.clip_vit import resize_positions
 from zsad.benchmarks.speed import measure
-from zsad.method import AnyMethod
 from zsad.metrics import CategoryMetrics
 from zsad.runner.timing import StageTimer
-from zsad.types import Category, FeatureRequest, ScoreContext, Tap
+from zsad.scoring import Scorer
+from zsad.types import Category, FeatureRequest, Tap
 
 PLAIN = "open_clip encode_image"
 CATEGORY = Category("mvtec", "metal_nut", "metal nut")  # nine descriptions: 126 abnormal prompts
@@ -64,15 +64,18 @@ class ClockTimer(StageTimer):
         return measure.now(self.device.type, self.clock)
 
 
+def _stage_of(timer: StageTimer, name: str, stage: str) -> AbstractContextManager[None]:
+    """A stage of one method's scoring, timed for all methods together and for this one."""
+    return timer.stage(stage, f"{stage} {name}")
+
+
 class Pipeline:
     """Methods on one backbone, ready to score batches; text is prepared."""
 
     def __init__(self, backbone: Backbone, names: Sequence[str]) -> None:
         self.backbone = backbone
-        self.methods: dict[str, AnyMethod] = {}
-        self.requests: dict[str, FeatureRequest] = {}
+        self.scorers: dict[str, Scorer] = {}
         self.metrics = {name: CategoryMetrics() for name in names}
-        self.text: dict[str, dict[str, Any]] = {}
         self.text_seconds: dict[str, float] = {}
         device = str(backbone.device)
         for name in names:
@@ -80,11 +83,9 @@ class Pipeline:
             config = entry.resolve(("benchmark", WITHOUT_BOXES.get(name, {})))
             torch.manual_seed(0)
             method = entry.load()(config, backbone.info).to(backbone.device).eval()
-            self.methods[name], self.requests[name] = method, method.feature_request()
+            self.scorers[name] = Scorer(method, backbone)
             start = measure.now(device)
-            with torch.no_grad():
-                encoder = backbone.text_encoder(self.requests[name].variant)
-                self.text[name] = method.prepare_text([CATEGORY], encoder)
+            self.scorers[name].prepare([CATEGORY])
             self.text_seconds[name] = measure.now(device) - start
 
     @torch.no_grad()
@@ -95,30 +96,22 @@ class Pipeline:
         timer = timer or StageTimer(images.device)
         groups: dict[Any, list[str]] = {}
         for name in names:
-            groups.setdefault(self.requests[name].variant, []).append(name)
+            groups.setdefault(self.scorers[name].request.variant, []).append(name)
         found: dict[str, Tensor] = {}
         for members in groups.values():
-            request = FeatureRequest.merge([self.requests[n] for n in members])
+            request = FeatureRequest.merge([self.scorers[n].request for n in members])
             with timer.stage("encode"):
                 features = self.backbone.encode_image(images, request)
             for name in members:
-                method = self.methods[name]
-                context: ScoreContext[Any] = ScoreContext(
-                    categories=[CATEGORY] * len(images),
-                    text=self.text[name],
-                    text_encoder=self.backbone.text_encoder(request.variant),
-                    image_encoder=self.backbone.image_encoder(request.variant),
-                )
-                with timer.stage("head", f"head {name}"):
-                    own = features.restrict(self.requests[name].taps)
-                    scores = method.score(own, context)
-                with timer.stage("map", f"map {name}"):
-                    built = dense.build_maps(scores, method.map_spec(), images.shape[-1])
-                    image_scores = method.image_score(scores, built).float()
+                scorer = self.scorers[name]
+                scorer.stage = functools.partial(_stage_of, timer, name)
+                own = features.restrict(scorer.request.taps)
+                ((_, scored),) = scorer.score(own, scorer.context([CATEGORY] * len(images)))
                 with timer.stage("metrics"):
                     labels = torch.arange(len(images), device=images.device) % 2
-                    self.metrics[name].update(built.final, masks, image_scores, labels)
-                found[name] = built.final
+                    final = scored.maps.final
+                    self.metrics[name].update(final, masks, scored.image_scores, labels)
+                found[name] = final
         return found
 
 

@@ -59,6 +59,7 @@ def steps(
     batch = TrainBatch(masks.to(options.device), torch.arange(options.batch) % 2)
     categories = [Category("any", "nut", "metal nut")] * options.batch
     encoder = backbone.text_encoder(request.variant)
+    # as training makes it: without text, which a method encodes at every step, with gradients
     context: ScoreContext[Any] = ScoreContext(
         categories,
         {},

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from torch.nn import functional as F
 
 from zsad.benchmarks.tiny.pool import open_pool
 from zsad.data.synthetic.generator import SIZE
+from zsad.io import parse_json
 
 MEAN = torch.tensor((0.48145466, 0.4578275, 0.40821073)).view(1, 3, 1, 1)
 STD = torch.tensor((0.26862954, 0.26130258, 0.27577711)).view(1, 3, 1, 1)
@@ -47,7 +47,9 @@ class Pool:
     def reload(self) -> None:
         """Take in the pairs that were drawn since."""
         text = (self.folder / "facts.jsonl").read_text("utf-8")
-        facts = [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+        facts = [
+            parse_json(line, "facts.jsonl") for line in text[: text.rfind("\n") + 1].splitlines()
+        ]
         shares = np.array([SHARE.get(f["class"], 1.0) for f in facts])
         self.drawn = facts, shares / shares.sum()  # in one go: batches are cut in another thread
 

@@ -7,7 +7,6 @@ A test compares its outputs with open_clip's.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any, cast
@@ -16,13 +15,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from zsad.io import parse_json
+
 Config = dict[str, Any]
 
 
 def read_config() -> Config:
     """The open_clip model file of zsad-tiny."""
     text = (files("zsad.backbones") / "tiny" / "config.json").read_text("utf-8")
-    config: Config = json.loads(text)
+    config: Config = parse_json(text, "tiny/config.json")
     return config
 
 

@@ -48,12 +48,13 @@ FIGURES = ("nested_share", "kept_normal", "kept_abnormal")  # of every image, fo
 
 @dataclass(frozen=True)
 class PromptFeatures:
-    """Text side of one category.
+    """Text side of one category, whose key is ``category``.
 
     ``embeddings`` [T, E] unit rows, normal prompts first; ``labels`` [T] 0 or 1; ``template`` [T]
     bool; ``descriptors`` [N, E] unit rows of the interpretability query, N may be 0.
     """
 
+    category: str
     prompts: PromptSet
     texts: list[str]
     embeddings: Tensor
@@ -105,6 +106,7 @@ class Alfa(Method[Config, PromptFeatures]):
             ]
             labels = torch.tensor([0] * by_label[0] + [1] * by_label[1], device=units.device)
             prepared[category.key] = PromptFeatures(
+                category.key,
                 prompts,
                 texts,
                 units[: len(texts)],
@@ -213,8 +215,9 @@ class Alfa(Method[Config, PromptFeatures]):
             }
             info["context"] = {"images": means["images"], **{k: means[k] for k in FIGURES}}
             log.info(
-                "alfa: intervals nest in %.0f %% of %d images; %.1f normal and %.1f abnormal "
+                "alfa, %s: intervals nest in %.0f %% of %d images; %.1f normal and %.1f abnormal "
                 "prompts kept on average",
+                text.category,
                 100 * means["nested_share"],
                 means["images"],
                 means["kept_normal"],

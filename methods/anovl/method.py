@@ -13,7 +13,7 @@ from torch import Tensor
 from zsad import maps as dense
 from zsad.components.prompt_ensemble import EnsembleFeatures, encode_ensemble, fill, rank_phrases
 from zsad.method import Method
-from zsad.methods.anovl.adapter import adapt, adapt_in_turn, seeded
+from zsad.methods.anovl.adapter import Carried, adapt, adapt_in_turn, seeded
 from zsad.methods.anovl.config import Config
 from zsad.methods.anovl.prompts import STATES, templates, word
 from zsad.methods.anovl.views import further_views
@@ -105,7 +105,9 @@ class AnoVL(Method[Config, DomainText]):
         """
         text: list[DomainText] = [context.text[c.key] for c in context.categories]
         pair = torch.stack([t.states.pair for t in text])
-        patches, parts, carry = features.patches(self.dense).float(), {}, {}
+        patches = features.patches(self.dense).float()
+        parts: dict[str, Tensor] = {}
+        carry: dict[str, Carried] = {}
         adapter = self.config.adapter
         if adapter.enabled:
             prompts = torch.stack([t.prompts for t in text if t.prompts is not None])

@@ -101,11 +101,11 @@ class AprilGAN(StageMethod[Config]):
                 out[rows] = distance.unflatten(1, features.grid)
         return found
 
-    def image_score(self, scores: Scores, maps: BuiltMaps) -> Tensor:
+    def image_score(self, scores: Scores, built: BuiltMaps) -> Tensor:
         """Return the class token's probability; with ``shots`` its mean with the map's maximum."""
         if not self.config.shots:
             return scores.image
-        return (scores.image + maps.final.amax(dim=(-2, -1))) / 2
+        return (scores.image + built.final.amax(dim=(-2, -1))) / 2
 
     @property
     def stretches(self) -> bool:

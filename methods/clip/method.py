@@ -73,12 +73,12 @@ class Clip(Method[Config, EnsembleFeatures]):
         sigma = self.config.sigma
         return MapSpec(blur="gaussian" if sigma else "none", sigma=sigma)
 
-    def image_score(self, scores: Scores, maps: BuiltMaps) -> Tensor:
+    def image_score(self, scores: Scores, built: BuiltMaps) -> Tensor:
         """Mix the map's maximum in with weight ``map_max`` (0 in all papers)."""
         weight = self.config.map_max
         if not weight:
             return scores.image
-        return (1 - weight) * scores.image + weight * maps.final.amax(dim=(-2, -1))
+        return (1 - weight) * scores.image + weight * built.final.amax(dim=(-2, -1))
 
     def explain(self, scored: Scored[EnsembleFeatures], k: int = 5) -> list[list[Explanation]]:
         """Rank the prompts of both labels by their cosine with the class token."""

@@ -200,6 +200,9 @@ class Config(MethodConfig):
         "prompt.positions",
     )
 
+    # Records say which boxes there were; a folded convolution is the same one.
+    cosmetic: ClassVar[tuple[str, ...]] = ("grounding.enabled", "grounding.cache", "mmci.fold")
+
     prompt_kind: ClassVar[str] = "filo"  # texts of the prompt bank that prompts are made of
 
     preset: str = "default"

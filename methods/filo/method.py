@@ -236,9 +236,9 @@ class FiLo(Method[Config, texts.PromptTable]):
             box_arithmetic=self.config.boxes.arithmetic,
         )
 
-    def image_score(self, scores: Scores, maps: BuiltMaps) -> Tensor:
+    def image_score(self, scores: Scores, built: BuiltMaps) -> Tensor:
         """Eq. 1, halved to stay in [0, 1] (ranks do not change)."""
-        chosen = maps.final if self._score.max_from == "filtered" else maps.unsuppressed
+        chosen = built.final if self._score.max_from == "filtered" else built.unsuppressed
         return (scores.image + chosen.amax(dim=(-2, -1))) / 2
 
     def explain(self, scored: Scored[texts.PromptTable], k: int = 5) -> list[list[Explanation]]:

@@ -226,9 +226,9 @@ class KAnoCLIP(Method[Config, TextState]):
             logits, self.image_probability(features, pairs), parts={"visual": visuals[-1]}
         )
 
-    def image_score(self, scores: Scores, maps: BuiltMaps) -> Tensor:
+    def image_score(self, scores: Scores, built: BuiltMaps) -> Tensor:
         """Eq. 12, halved so that it stays in [0, 1] (the ranking is unchanged)."""
-        return (scores.image + maps.final.amax(dim=(-2, -1))) / 2
+        return (scores.image + built.final.amax(dim=(-2, -1))) / 2
 
     # ---------------------------------------------------------- Sec. 2.5: training
     def losses(

@@ -87,6 +87,7 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Sweep:
     return Sweep(code, json.loads(out.getvalue()), results)
 
 
+@pytest.mark.slow
 def test_every_method_runs_on_every_dataset(sweep: Sweep) -> None:
     assert sweep.document["failed"] == []
     assert sweep.code == 0
@@ -100,6 +101,7 @@ def test_every_method_runs_on_every_dataset(sweep: Sweep) -> None:
     assert len({name for _, name in found}) == 19
 
 
+@pytest.mark.slow
 def test_what_learns_was_trained_once_for_all_datasets(sweep: Sweep) -> None:
     """Small as the training was, it happened: nothing is evaluated in its initial state."""
     checkpoints = [p.parent.name for p in sweep.results.glob("checkpoints/*/*.safetensors")]
@@ -110,6 +112,7 @@ def test_what_learns_was_trained_once_for_all_datasets(sweep: Sweep) -> None:
         assert bool(info["trained_on"]) == info["trained"], stored.record.method
 
 
+@pytest.mark.slow
 def test_the_overview_has_a_row_for_every_dataset(sweep: Sweep) -> None:
     members = [load_spec(n) for n in group_members("all")]
     overview = sweep.overview()
@@ -121,6 +124,7 @@ def test_the_overview_has_a_row_for_every_dataset(sweep: Sweep) -> None:
         assert any(line.label == "mean of 19" for line in table.lines if line.mean)
 
 
+@pytest.mark.slow
 def test_undefined_figures_are_none_with_a_reason(sweep: Sweep) -> None:
     """No normal images: no image figures; no masks: no pixel figures; never 0 or one half."""
     stored = ResultStore(sweep.results).cells()
@@ -142,6 +146,7 @@ def test_undefined_figures_are_none_with_a_reason(sweep: Sweep) -> None:
             assert (row["metrics"]["pixel_auroc"] is None) == ("pixel" not in levels)
 
 
+@pytest.mark.slow
 def test_the_overview_shows_what_is_undefined_and_counts_what_is_not(sweep: Sweep) -> None:
     """A mean leaves out what is undefined and says so: 13 datasets have image figures."""
     for level in ("image", "pixel"):

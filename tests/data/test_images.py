@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from PIL import Image
 
 from zsad.data import images
 from zsad.data.images import image_digest, image_size, mask_values, read_image, read_mask
-from zsad.errors import DataError
+from zsad.errors import DataError, RequestError
 from zsad.types import Sample
 
 ORIENTATION = 0x0112
@@ -219,7 +220,7 @@ def test_empty_absent_and_foreign_files(tmp_path: Path) -> None:
 def test_huge_images_are_refused_before_decoding(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(images, "PIXEL_LIMIT", 100)
+    monkeypatch.setenv("ZSAD_MAX_PIXELS", "100")
     Image.new("L", (11, 10)).save(tmp_path / "a.png")
     colour = np.zeros((10, 11, 3), np.uint8)
     tifffile.imwrite(tmp_path / "a.tif", colour, photometric="minisblack", planarconfig="contig")
@@ -229,6 +230,71 @@ def test_huge_images_are_refused_before_decoding(
     Image.new("1", (20_000, 20_000)).save(tmp_path / "bomb.png")
     with pytest.raises(DataError, match="more pixels than the limit"):
         read_image(tmp_path / "bomb.png")
+
+
+def test_the_limit_of_pixels_can_be_raised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.new("1", (20_000, 10_000)).save(tmp_path / "wide.png")
+    with pytest.raises(DataError, match="ZSAD_MAX_PIXELS raises the limit"):
+        read_image(tmp_path / "wide.png")
+    monkeypatch.setenv("ZSAD_MAX_PIXELS", "250_000_000")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
+    assert read_image(tmp_path / "wide.png").size == (20_000, 10_000)
+    for wrong in ("many", "-1", "0", "1.5", "9" * 40):
+        monkeypatch.setenv("ZSAD_MAX_PIXELS", wrong)
+        with pytest.raises(RequestError, match=r"ZSAD_MAX_PIXELS=.*: not a whole number above 0"):
+            read_image(tmp_path / "wide.png")
+
+
+def test_files_that_are_no_pictures_are_called_what_they_are(tmp_path: Path) -> None:
+    for content, words in (
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "a Git LFS pointer"),
+        (b"<!doctype html><title>404</title>", "an HTML or XML page"),
+        (b"7z\xbc\xaf\x27\x1c\0\0", "a 7z archive"),
+    ):
+        (tmp_path / "a.png").write_bytes(content)
+        with pytest.raises(DataError, match=rf"a\.png: not an image .*\(it is {words}"):
+            read_image(tmp_path / "a.png")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes with names")
+def test_pipes_and_folders_are_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(DataError, match=r"pipe\.png: not a regular file"):
+        read_image(tmp_path / "pipe.png")
+    with pytest.raises(DataError, match=r"not a regular file|cannot be read"):
+        read_image(tmp_path)
+    with pytest.raises(DataError, match="cannot be read"):
+        read_image("a\0.png")
+
+
+class Unheard(Exception):
+    """Of no kind that anybody lists."""
+
+
+def test_whatever_a_decoder_raises_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def reader(uri: str) -> Image.Image:
+        raise Unheard("first line\nand the cause")
+
+    images.register_reader("unheard", reader)
+    try:
+        for read in (read_image, image_size, mask_values):
+            with pytest.raises(DataError, match=r"unheard://1: .*first line \.\.\. and the cause"):
+                read("unheard://1")
+    finally:
+        del images.READERS["unheard"]
+
+
+def test_deep_pictures_are_converted_in_stripes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same values, whatever the stripe."""
+    array = np.random.default_rng(0).integers(0, 65536, (23, 9)).astype(np.uint16)
+    Image.fromarray(array).save(tmp_path / "deep.png")
+    whole, levels = _pixels(tmp_path / "deep.png"), mask_values(tmp_path / "deep.png")
+    monkeypatch.setattr(images, "STRIPE", 20)
+    assert np.array_equal(_pixels(tmp_path / "deep.png"), whole)
+    assert np.array_equal(mask_values(tmp_path / "deep.png"), levels)
+    assert whole[..., 0].tolist() == np.rint(array / 257).astype(int).tolist()
 
 
 # ----------------------------------------------------------------------------------- masks

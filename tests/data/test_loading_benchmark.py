@@ -15,6 +15,7 @@ from zsad.data.index import load_index
 ROOT = Path(__file__).resolve().parents[2]
 
 
+@pytest.mark.slow
 def test_quick_loading_benchmark() -> None:
     options = ["--images", "4", "--size", "56", "--workers", "0,1", "--repeats", "3", "--json"]
     done = subprocess.run(

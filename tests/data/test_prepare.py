@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import hashlib
 import io
+import lzma
 import stat
 import tarfile
 import zipfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -140,6 +144,107 @@ def test_existing_files_are_never_replaced(tmp_path: Path) -> None:
         extract(_zip(tmp_path / "3.zip", {"a/0": b"0", "a/1": b"changed"}), target)
     assert _everything_below(target) == ["a/1", "a/2"]
     assert (target / "a" / "1").read_bytes() == b"1"
+
+
+def test_an_extraction_that_was_killed_is_finished_by_the_same_command(tmp_path: Path) -> None:
+    """At every file that may be moved last, into a folder that holds something else as well."""
+    content = {f"a/{i}": bytes([i]) for i in range(5)}
+    archive = _zip(tmp_path / "a.zip", content)
+    for moved in range(len(content) + 1):
+        target = tmp_path / f"target-{moved}"
+        (target / "a").mkdir(parents=True)
+        (target / "mine").write_bytes(b"mine")
+        for name in list(content)[:moved]:
+            (target / name).write_bytes(content[name])
+        extract(archive, target)
+        assert _everything_below(target) == [*content, "mine"]
+        assert all((target / name).read_bytes() == value for name, value in content.items())
+        assert (target / "mine").read_bytes() == b"mine"
+    assert not [p for p in tmp_path.iterdir() if "partial" in p.name]
+
+
+def test_what_is_in_the_way_of_an_archive_is_said_before_anything_moves(tmp_path: Path) -> None:
+    archive = _zip(tmp_path / "a.zip", {"a/1": b"1", "b/c/2": b"2"})
+    for way in ("b", "b/c"):
+        target = tmp_path / way.replace("/", "-")
+        (target / way).parent.mkdir(parents=True)
+        (target / way).write_bytes(b"a file")
+        with pytest.raises(DataError, match="is not a folder; remove it"):
+            extract(archive, target)
+        assert _everything_below(target) == [way]
+    (tmp_path / "folder" / "a" / "1").mkdir(parents=True)
+    with pytest.raises(DataError, match="exists already with other content"):
+        extract(archive, tmp_path / "folder")
+
+
+# ------------------------------------------------------------------------ bounds of headers
+def _headers(kind: bytes, size: int, count: int = 1) -> bytes:
+    info = tarfile.TarInfo("h")
+    info.type, info.size = kind, size
+    record = b"%d k=" % size
+    body = record + b"v" * (size - len(record) - 1) + b"\n"
+    return (info.tobuf(tarfile.USTAR_FORMAT) + body + bytes(-size % 512)) * count
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress, bz2.compress, lzma.compress])
+@pytest.mark.parametrize(
+    ("kind", "size", "count"),
+    [
+        (tarfile.XHDTYPE, 3 << 20, 1),
+        (tarfile.XGLTYPE, 3 << 20, 1),
+        (tarfile.GNUTYPE_LONGNAME, 3 << 20, 1),
+        (tarfile.GNUTYPE_LONGLINK, 3 << 20, 1),
+        (tarfile.XHDTYPE, 1 << 19, 4),
+        (tarfile.XHDTYPE, 512, 3000),
+        (tarfile.XGLTYPE, 512, 3000),
+    ],
+)
+def test_headers_of_a_tar_have_a_bound(
+    tmp_path: Path, kind: bytes, size: int, count: int, pack: Callable[[bytes], bytes]
+) -> None:
+    archive = tmp_path / "bomb.tar"
+    archive.write_bytes(pack(_headers(kind, size, count) + bytes(1024)))
+    with pytest.raises(DataError, match=r"bomb\.tar: ") as error:
+        extract(archive, tmp_path / "target")
+    assert "\n" not in str(error.value)
+    assert _everything_below(tmp_path) == ["bomb.tar"]
+
+
+def test_a_header_within_the_bound_is_read(tmp_path: Path) -> None:
+    name = "/".join(["folder"] * 100) + "/file"
+    for form in (tarfile.PAX_FORMAT, tarfile.GNU_FORMAT):
+        with tarfile.open(tmp_path / "long.tar", "w:xz", format=form) as archive:
+            info = tarfile.TarInfo(name)
+            info.size = 3
+            archive.addfile(info, io.BytesIO(b"abc"))
+        extract(tmp_path / "long.tar", tmp_path / f"{form}")
+        assert (tmp_path / f"{form}" / name).read_bytes() == b"abc"
+
+
+def test_the_directory_of_a_zip_has_a_bound(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = _zip(tmp_path / "many.zip", {f"{'n' * 200}/{i}": b"" for i in range(2000)})
+    monkeypatch.setenv("ZSAD_MAX_ARCHIVE_FILES", "400")
+    with pytest.raises(DataError, match=r"many\.zip: holds a header or directory"):
+        extract(archive, tmp_path / "target")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"<!doctype html><title>Sign in</title>", "it is an HTML or XML page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid", "it is a Git LFS pointer"),
+        (b"", "it is empty"),
+        (bytes(2000), "holds no files|nothing but zeros"),
+    ],
+)
+def test_what_is_saved_as_an_archive_is_called_what_it_is(
+    tmp_path: Path, content: bytes, words: str
+) -> None:
+    (tmp_path / "a.zip").write_bytes(content)
+    with pytest.raises(DataError, match=rf"a\.zip: .*({words})"):
+        extract(tmp_path / "a.zip", tmp_path / "target")
 
 
 def test_checksums_where_known(tmp_path: Path) -> None:

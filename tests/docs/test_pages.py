@@ -13,10 +13,15 @@ from zsad.cli.main import parse
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 NOTES = sorted(ROOT.glob("methods/*/README.md"))
+SLOW = (ROOT / "README.md", ROOT / "docs" / "reproduce.md")
+RUN = [
+    pytest.param(p, marks=pytest.mark.slow) if p in SLOW else p  # of more than ten seconds
+    for p in PAGES
+]
 named = {"ids": lambda path: path.name if path.parent.name != "methods" else path.parts[-2]}
 
 
-@pytest.mark.parametrize("page", PAGES, **named)
+@pytest.mark.parametrize("page", RUN, **named)
 def test_what_a_page_says_works(page: Path, workspace: Workspace) -> None:
     for block in blocks(page):
         assert block.language, f"{block.place}: say in which language the block is"

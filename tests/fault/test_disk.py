@@ -22,6 +22,7 @@ def complaints(done: Done) -> list[str]:
 
 
 # ---------------------------------------------------------------------------------- full disks
+@pytest.mark.slow
 def test_a_sweep_on_a_full_disk_goes_on_when_there_is_room(
     place: Place, whole: Done, tmp_path: Path
 ) -> None:

@@ -97,6 +97,7 @@ def test_picture_to_boxes_to_position_to_damped_map(encoder: Path, tmp_path: Pat
     assert again.boxes_of_pictures([picture()], [CATEGORY]) == [boxes]
 
 
+@pytest.mark.slow
 def test_weights_are_read_from_a_file_safely(encoder: Path, tmp_path: Path) -> None:
     from zsad.grounding import grounding_dino as gd
 

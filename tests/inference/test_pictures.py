@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import unicodedata
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from tests.hostile import NAMES, is_plain
+from zsad.data.images import READERS, register_reader
 from zsad.errors import DataError, RequestError
 from zsad.inference import pictures
 
@@ -111,6 +115,121 @@ def test_what_a_folder_holds_besides_is_told_in_one_line(
     caplog.clear()
     pictures.find(["c.png", "photos/*.png"])
     assert caplog.records == []
+
+
+# ------------------------------------------------------------------ where files are written
+@pytest.mark.parametrize(
+    ("inside", "expected"),
+    [
+        (["a.png", "b/a.png"], ["a", "b/a"]),
+        (["nut.png", "nut.jpg"], ["nut.png", "nut.jpg"]),
+        # What keeps its ending beside a namesake may meet a third one.
+        (["nut.png", "nut.jpg", "nut.png.gif"], ["nut.png", "nut.jpg", "nut.png.gif"]),
+        (["calibration.png", "b/calibration.png"], ["calibration.png", "b/calibration"]),
+        (["Calibration.PNG"], ["Calibration.PNG"]),
+        ([".png"], [".png"]),
+        # The heat map of one is the name of another's folder.
+        (["a.png", "a.heat.png/b.png"], ["a.png", "a.heat.png/b"]),
+    ],
+)
+def test_pictures_have_files_of_their_own(inside: list[str], expected: list[str]) -> None:
+    assert [s.as_posix() for s in pictures.stems([Path(p) for p in inside])] == expected
+
+
+@pytest.mark.parametrize(
+    "inside",
+    [
+        ["calibration", "calibration.png", "CALIBRATION.jpg"],
+        ["A.png", "a.png", "a.PNG"],
+        ["e\u0301.png", "\u00e9.png"],  # one name, composed and decomposed
+        ["a\x1b.png", "a%1B.png", "a\x1b.jpg"],
+        ["\udce9.png", "%E9.png"],
+        ["图" * 82 + ".png", "图" * 83 + ".png", "图" * 82 + ".jpg"],
+        ["x.1" + "y" * 240 + ".png", "x.1" + "y" * 239 + ".png"],
+        ["a.png", "a.png.png", "a.png.png.png", "a", "A"],
+        ["a.png", "a.json/b.png", "a.png.json/c.png"],
+        [name + ending for name in NAMES.values() for ending in (".png", ".PNG", "")],
+    ],
+)
+def test_no_two_pictures_share_a_file(inside: list[str]) -> None:
+    found = pictures.stems([Path(name) for name in inside])
+    for made in (found, pictures.stems([Path(name) for name in inside[::-1]])[::-1]):
+        files = [
+            unicodedata.normalize("NFKC", f"{stem.as_posix()}.{ending}").casefold()
+            for stem in made
+            for ending in pictures.OUTPUTS
+        ]
+        assert len(set(files)) == 4 * len(inside)
+        assert "calibration.json" not in files
+        folders = {parent for file in files for parent in Path(file).parents}
+        assert folders.isdisjoint(map(Path, files))
+        for stem in made:
+            assert not stem.is_absolute()
+            assert ".." not in stem.parts
+            assert is_plain(stem.as_posix())
+            assert len(os.fsencode(stem.name)) <= 230
+
+
+def test_an_output_is_never_an_input(place: Path) -> None:
+    for name in ("c.heat.png", "c.png"):
+        Image.new("RGB", (4, 3)).save(place / name)
+    found = pictures.find(["c.png", "c.heat.png"], out=place)
+    assert shown(found) == [("c.png", "c.png"), ("c.heat.png", "c.heat")]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["photos/day/a.png", "photos/day/../../c.png"],
+        ["photos/day/a.png", "photos/day/../../../{place}/c.png"],
+        ["photos/day/../day/./a.png", "c.png"],
+        ["photos/day", "photos/day/../../photos/day/../../c.png"],
+    ],
+)
+def test_files_stay_below_the_output_folder(words: list[str], place: Path) -> None:
+    words = [word.format(place=place.name) for word in words]
+    assert sorted(s for _, s in shown(pictures.find(words, out="x/y"))) == ["c", "photos/day/a"]
+    assert sorted(s for _, s in shown(pictures.find([], "x/y", words))) == ["c", "photos/day/a"]
+
+
+def test_one_picture_by_several_words_is_one(place: Path) -> None:
+    (place / "link").symlink_to(place / "photos" / "day")
+    words = ["photos/b.png", "photos/day/../b.png", "link/../b.png"]
+    assert len(pictures.find(words)) == 1
+
+
+@pytest.mark.parametrize(
+    "line", ["a\0b.png", "x" * 300, "y/" * 3000 + "z", "\udce9.png", "c.png/d"]
+)
+def test_an_odd_line_of_a_list_costs_itself(line: str, place: Path) -> None:
+    found = pictures.find([], "out", ["c.png", line])
+    assert [p.path.as_posix() for p in found] == ["c.png", Path(line).as_posix()]
+    batch = next(pictures.read_ahead([p.path for p in found], keep_errors=True))
+    assert batch.rows == [0]
+    assert batch.errors[1].error
+    assert is_plain(batch.errors[1].error)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [RuntimeError("Failed to decode"), TypeError("'<' of tuple"), AssertionError(), MemoryError(),
+     ZeroDivisionError("x"), RecursionError("deep"), SystemExit(3), StopIteration(), Warning("w")],
+    ids=lambda error: type(error).__name__,
+)  # fmt: skip
+def test_whatever_a_decoder_raises_costs_its_picture(error: BaseException, place: Path) -> None:
+    def fail(uri: str) -> Image.Image:
+        raise error
+
+    register_reader("raises", fail)
+    try:
+        items = ["c.png", "raises://x", "photos/b.png"]
+        (batch,) = pictures.read_ahead(items, keep_errors=True)
+        assert batch.rows == [0, 2]
+        assert "\n" not in batch.errors[1].error
+        with pytest.raises((DataError, SystemExit)):
+            list(pictures.read_ahead(items))
+    finally:
+        del READERS["raises"]
 
 
 def test_a_list_may_name_what_is_missing(place: Path) -> None:

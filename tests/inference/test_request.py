@@ -91,17 +91,19 @@ def test_a_dataset_can_be_called_as_released() -> None:
 
 # ---------------------------------------------------------------------------- references
 def test_references_of_every_form_are_the_same(images: torch.Tensor) -> None:
-    loaded = load("winclip", shots=2)
+    loaded = load("aprilgan", shots=2, stretch=False)
     near = torch.randn(3, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
     names = ["a", "b", "a", "b"]
 
     def scores(references: Any) -> list[float]:
-        found = loaded.predict_tensor(images, names, references=references)
+        found = loaded.predict_tensor(images, names, references=references, explanations=0)
         return [p.image_score for p in found]
 
     first = scores(near)
     assert scores(list(near)) == first
     assert scores({"a": near, "b": near[:2]}) == first
+    assert scores([near, near]) == scores(torch.stack([near, near])) == first
+    assert scores([near, near[1:]]) == scores({"a": near, "b": near[1:]})
     assert scores({"a": near, "b": near[1:]}) != first
 
 

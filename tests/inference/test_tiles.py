@@ -68,7 +68,7 @@ def test_weights_add_up_to_one_and_vanish_at_seams(length: int, side: int) -> No
 def test_joined_maps_of_a_ramp_are_the_ramp() -> None:
     grid = Grid.of(60, 90, 24)
     ramp = np.add.outer(np.arange(60.0), 2 * np.arange(90.0)).astype(np.float32)
-    joined = Joined(grid)
+    joined = Joined(grid, 24)
     for i, (left, top, right, bottom) in enumerate(grid.boxes):
         joined.add(i, ramp[top:bottom, left:right])
     np.testing.assert_allclose(joined.values, ramp, atol=1e-3)
@@ -111,7 +111,7 @@ def test_score_and_map_are_the_larger_of_whole_and_tiles() -> None:
     grid = Framing.of(3).cut(96, 160, 128)
     whole = loaded().predict(image, "nut")[0]
     tiles = loaded().predict([image.crop(box) for box in grid.boxes], "nut")
-    joined = Joined(grid)
+    joined = Joined(grid, 128)
     for i, tile in enumerate(tiles):
         joined.add(i, tile.anomaly_map)
     found = loaded(tiles=3).predict(image, "nut")[0]
@@ -190,3 +190,22 @@ def test_a_calibration_is_bound_to_the_tiling(tmp_path: Path, other: dict[str, A
     assert calibration.load(path, method.identity("nut")).rule == "calibrated"
     with pytest.raises(RequestError, match=r"was made for (tiles|keep_aspect)"):
         calibration.load(path, loaded(**other).identity("nut"))
+
+
+def test_what_is_ignored_leaves_tiles_too() -> None:
+    from zsad.inference.ignored import Ignored
+
+    image = picture(96, 160)
+    method = loaded("patchcore", tiles=3, overrides={"shots": 1})
+    noise = np.random.default_rng(3).integers(90, 130, (96, 160, 3), dtype=np.uint8)
+    near = [Image.fromarray(noise)]
+    hidden = Ignored(rectangle=(0, 0, 80, 96))  # the flaw, and some tiles altogether
+    seen = next(method.stream([image], "nut", references=near))
+    left = next(method.stream([image], "nut", references=near, ignore=hidden))
+    assert left.ignored is not None
+    assert left.size == (96, 160)
+    assert left.values is not None
+    assert np.isfinite(left.values).all()
+    assert left.seen is not None
+    assert seen.values is not None
+    assert left.seen.max() < seen.values.max()

@@ -21,7 +21,7 @@ from zsad.prompt_bank import bank
 from zsad.prompt_bank.kinds import PromptKind, Query, TextList, find_kind, image_query_of, kinds
 from zsad.types import Category
 
-PLUGINS = Path(__file__).parent / "knowledge" / "plugins"
+PLUGINS = Path(__file__).parent / "plugins"
 KEY = "sk-a-key-of-the-tests-0123456789"
 LIST = TextList("words", 1, 2)
 
@@ -87,6 +87,31 @@ def test_wrong_kinds_are_named(tmp_path: Path, target: str, message: str, forget
     registry.add_plugins(tmp_path)
     with pytest.raises(RequestError, match=message):
         kinds()
+
+
+@pytest.mark.parametrize(
+    ("file", "written", "instead", "message"),
+    [
+        ("config.py", '= "wear"', '= "tear"', "has prompt_kind 'tear', and .* names .* 'wear'"),
+        ("config.py", "    prompt_kind", "    #", "has prompt_kind '', and .* names .* 'wear'"),
+        ("config.yaml", "prompt_kind:", "# ", "'wear', and .* names a prompt_kind '' .no key"),
+    ],
+)
+def test_config_and_yaml_name_one_kind(
+    tmp_path: Path, file: str, written: str, instead: str, message: str, forget: None
+) -> None:
+    """What identities are made of is what the bank, the questions and the checks know."""
+    apart = f"apart_{abs(hash((file, written, instead)))}"  # modules stay known in a process
+    shutil.copytree(PLUGINS / "wear", tmp_path / apart)
+    for path in (tmp_path / apart).glob("config.*"):
+        text = path.read_text().replace("name: wear", f"name: {apart}")
+        text = text.replace("wear.config:", f"{apart}.config:")
+        path.write_text(text.replace(written, instead) if path.name == file else text)
+    registry.add_plugins(PLUGINS)
+    registry.add_plugins(tmp_path)
+    assert registry.method("wear").resolve().prompt_kind == "wear"
+    with pytest.raises(RequestError, match=message):
+        registry.method(apart).resolve()
 
 
 def test_methods_may_share_a_kind(tmp_path: Path, forget: None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from zsad.results import heatmaps
@@ -28,16 +29,62 @@ def test_a_constant_map_has_no_hot_place() -> None:
     assert (colours == (13, 8, 135)).all()
 
 
-def test_the_overlay_mixes_picture_and_colours() -> None:
-    picture = Image.new("L", (3, 2), 200)
-    mixed = np.asarray(heatmaps.overlay(picture, np.zeros((2, 3)), 0, 1, opacity=0.5))
-    np.testing.assert_allclose(mixed[0, 0], (np.array((13, 8, 135)) + 200) / 2, atol=1)
-    with pytest.raises(ValueError, match="the map is"):
-        heatmaps.overlay(picture, np.zeros((3, 2)), 0, 1)
+def test_cold_parts_show_the_picture_and_hot_ones_the_colours() -> None:
+    picture = Image.new("L", (4, 2), 200)
+    values = np.array([[0, 0.25, 0.5, 1.0]] * 2, dtype=np.float32)
+    mixed = np.asarray(heatmaps.overlay(picture, values, 0, 1, opacity=0.5))
+    np.testing.assert_array_equal(mixed[0, :2], np.full((2, 3), 200))
+    hot = heatmaps.heat(values, 0, 1)[0, 2:]
+    np.testing.assert_allclose(mixed[0, 2:], (hot.astype(float) + 200) / 2, atol=1)
 
 
-def test_the_mask_includes_the_threshold() -> None:
-    found = np.asarray(heatmaps.mask(np.array([[0.4, 0.5, 0.6]]), 0.5))
+def test_the_overlay_is_of_bounded_size_and_shows_regions_and_what_is_ignored() -> None:
+    picture = Image.new("RGB", (600, 300), (200, 200, 200))
+    ignored = np.zeros((300, 600), dtype=bool)
+    ignored[:, :300] = True
+    shown = heatmaps.overlay(
+        picture,
+        np.ones((3, 6), dtype=np.float32),
+        0,
+        1,
+        side=200,
+        outlines=[[(330, 30), (570, 30), (570, 270), (330, 270)]],
+        ignored=ignored,
+    )
+    assert shown.size == (200, 100)
+    pixels = np.asarray(shown).astype(int)
+    np.testing.assert_array_equal(pixels[50, 20], (156, 156, 156))  # grey, without colours
+    assert (pixels[50, 110] > 240).all()  # the outline
+    assert pixels[50, 150, 2] < 150  # yellow
+    plain = heatmaps.overlay(picture, np.zeros((3, 6)), 0, 1, side=200)
+    marked = heatmaps.overlay(picture, np.zeros((3, 6)), 0, 1, side=200, caption="random weights")
+    changed = np.asarray(plain) != np.asarray(marked)
+    assert changed.any()
+    assert not changed[:50].any()
+
+
+@pytest.mark.parametrize("size", [(7, 9), (3, 31), (40, 3), (1, 1), (600, 5)])
+def test_enlarging_is_torchs_bilinear_interpolation(size: tuple[int, int]) -> None:
+    values = np.random.default_rng(3).random((7, 9)).astype(np.float32)
+    expected = torch.nn.functional.interpolate(
+        torch.from_numpy(values)[None, None], size=size, mode="bilinear", align_corners=False
+    )[0, 0].numpy()
+    found = heatmaps.enlarged(values, size)
+    np.testing.assert_allclose(found, expected, atol=2e-6)
+    assert values.min() <= found.min() <= found.max() <= values.max()
+
+
+def test_a_shrunk_mask_leaves_something_to_see() -> None:
+    mask = np.ones((50, 50), dtype=bool)
+    mask[31, 12] = False
+    small = heatmaps.shrunk(mask, (5, 5))
+    assert np.argwhere(~small).tolist() == [[3, 1]]
+    assert heatmaps.shrunk(np.ones((50, 50), dtype=bool), (5, 5)).all()
+    assert not heatmaps.shrunk(np.zeros((50, 50), dtype=bool), (5, 5)).any()
+
+
+def test_a_mask_is_black_and_white() -> None:
+    found = np.asarray(heatmaps.mask(np.array([[False, True, True]])))
     np.testing.assert_array_equal(found, [[0, 255, 255]])
 
 

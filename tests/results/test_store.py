@@ -250,7 +250,7 @@ def test_two_processes_at_once_lose_nothing(store: ResultStore) -> None:
 @pytest.mark.fault
 def test_a_kill_at_any_moment_leaves_whole_records(store: ResultStore) -> None:
     code = (
-        "import sys; sys.path.insert(0, 'tests'); from test_store import *\n"
+        "import sys; from tests.results.test_store import *\n"
         f"store = ResultStore({str(store.root)!r})\n"
         "print('go', flush=True); i = 0\n"
         "while True:\n"

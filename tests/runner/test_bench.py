@@ -15,7 +15,7 @@ import torch
 
 import zsad
 from zsad import registry
-from zsad.backbones import devices
+from zsad.backbones import Backbone, devices
 from zsad.data import loader
 from zsad.errors import RequestError
 from zsad.metrics import spec
@@ -105,6 +105,28 @@ def test_a_second_run_computes_nothing(bench: Bench) -> None:
     more = bench("clip,winclip")
     assert more["counters"]["cells_run"] == 2
     assert bench("clip", fresh=True)["counters"]["cells_run"] == 2
+
+
+@pytest.mark.parametrize("place", ["encode_image", "text_encoder"])
+def test_computing_again_in_vain_is_a_failure_although_an_older_record_stands(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """Whether the encoder fails (which costs the category) or the head cannot be made."""
+    first = bench("clip")
+
+    def broken(*args: Any, **options: Any) -> Any:
+        raise ValueError("the device is gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Backbone, place, broken)
+        again = bench("clip", fresh=True)
+    assert again["cells"] == again["summary"] == []
+    assert [f["cell"]["category"] for f in again["failed"]] == ["bolt", "cloth"]
+    assert all("the device is gone" in f["error"] for f in again["failed"])
+    asked = bench("clip")  # what is stored is still there for a run that does not ask for more
+    assert numbers(asked) == numbers(first)
+    assert asked["failed"] == []
+    assert bench("clip", fresh=True)["failed"] == []
 
 
 def test_what_changes_numbers_makes_new_cells(bench: Bench) -> None:

@@ -53,7 +53,7 @@ def test_state_goes_from_image_to_image_and_begins_anew(
     for category, values in found.items():
         table = next((tmp_path / "results" / "scores").rglob(f"{category}.parquet"))
         paths[category] = [files[u] for u in pd.read_parquet(table)["uid"]]
-        tensor = torch.stack([loaded._preprocess(_open(p)) for p in paths[category]])
+        tensor = torch.stack([loaded.pictures.preprocess(_open(p)) for p in paths[category]])
         features = loaded.backbone.encode_image(tensor, loaded.request)
         assert values == pytest.approx(by_hand(features[Tap("cls")]), abs=1e-4)
         direct = loaded.predict_tensor(tensor, category)
@@ -104,8 +104,9 @@ def test_it_is_never_given_a_part_of_a_batch(
     document = bench("drift,clip", overrides=["run.batch_size=4"], results=tmp_path / "short")
     (failure,) = document["failed"]
     assert failure["cell"]["category"] == "cloth"
-    assert "drift: out of memory with 4 images, and it carries state" in failure["error"]
-    assert asked == [4, 4, 4, 4]
+    assert "drift: out of memory with a batch of 1, and it carries state" in failure["error"]
+    # never a part of a batch; then the category anew, image by image, up to the second one
+    assert asked == [4, 4, 4, 4, 1, 1]
 
 
 def test_one_picture_that_fails_leaves_the_others_what_was_carried(

@@ -18,7 +18,7 @@ from zsad.cli import options as flags
 from zsad.cli.main import build_parser, parse
 from zsad.config.sections import COMMAND_LINE
 from zsad.errors import RequestError
-from zsad.runner import launch
+from zsad.runner import manifest
 from zsad.runner.options import (
     VERBS,
     BenchOptions,
@@ -104,6 +104,18 @@ def test_a_misspelt_keyword_is_a_type_error_with_the_nearest() -> None:
         ({"limit": 0}, "--limit 0: give at least 1"),
         ({"seeds": "0,0"}, "--seeds 0,0: give distinct"),
         ({"plugins": "absent"}, "--plugins absent: no such folder"),
+        (
+            {"backbone": "zsad-tiny", "overrides": ["backbone.name=vit-l-14-336"]},
+            "--backbone zsad-tiny and backbone.name=vit-l-14-336 set the same thing; give one",
+        ),
+        (
+            {"weights": "a.pt", "overrides": {"backbone": {"weights": None}}},
+            "--weights a.pt and backbone.weights=None set the same thing; give one of them",
+        ),
+        (
+            {"launcher": "ray", "ray_address": "auto", "overrides": ["ray.address=other"]},
+            "--ray-address auto and ray.address=other set the same thing; give one of them",
+        ),
     ],
 )
 def test_a_wrong_value_is_refused_before_anything_runs(
@@ -183,8 +195,8 @@ def test_one_more_option_is_one_edit(tmp_path: Path) -> None:
     request = call(**given)
     assert request.options.colour == "red"
     info = BackboneInfo(**_some(BackboneInfo))
-    finished = launch.Finished(Plan(request, "w", True), info, {}, {}, {})
-    assert launch.manifest(finished)["request"]["colour"] == "red"
+    finished = manifest.Finished(Plan(request, "w", True), info, {}, {}, {})
+    assert manifest.manifest(finished)["request"]["colour"] == "red"
 
 
 def _some(kind: type[Any]) -> dict[str, Any]:

@@ -105,6 +105,7 @@ def test_what_has_no_effects_is_tried_again(
 
 EFFECTS = {
     "metrics": (CategoryMetrics, "update"),
+    "values": (CategoryMetrics, "compute"),
     "examples": (example_collector.ExampleCollector, "__call__"),
 }
 
@@ -112,7 +113,7 @@ EFFECTS = {
 @pytest.mark.parametrize("late", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("error", ERRORS, ids=["torch", "python"])
 @pytest.mark.parametrize("stage", EFFECTS)
-def test_what_has_effects_is_not_and_its_cell_fails(
+def test_what_has_effects_begins_anew(
     stage: str,
     error: BaseException,
     late: bool,
@@ -124,12 +125,34 @@ def test_what_has_effects_is_not_and_its_cell_fails(
     where, name = EFFECTS[stage]
     Short(monkeypatch, where, name, error, late)
     document = bench(METHODS, overrides=SETTINGS)
-    (failure,) = document["failed"]
-    assert (failure["cell"]["method"], failure["cell"]["category"]) == ("clip", "bolt")
-    assert "out of memory in the metrics or the examples" in failure["error"]
-    assert "run.batch_size" in failure["error"]
+    assert not document["failed"]
     found, wanted = stored(tmp_path / "results"), stored(expected)
-    assert wanted.keys() - found.keys() == {("clip", "bolt")}
+    assert found.keys() == wanted.keys()
+    equal(found, wanted)
+    assert chosen(tmp_path / "results") == chosen(expected)
+
+
+def test_what_never_fits_costs_its_own_cell_and_says_so(
+    bench: Bench, expected: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passes: list[int] = []
+    whole = example_collector.ExampleCollector.__call__
+
+    def short(self: Any, head: Any, samples: Any, scored: Any) -> None:
+        if head.label == "clip":
+            passes.append(len(samples))
+            raise MemoryError
+        whole(self, head, samples, scored)
+
+    monkeypatch.setattr(example_collector.ExampleCollector, "__call__", short)
+    document = bench(METHODS, overrides=SETTINGS)
+    assert {f["cell"]["method"] for f in document["failed"]} == {"clip"}
+    for failure in document["failed"]:
+        assert "out of memory in the metrics or the examples" in failure["error"]
+        assert "backbone.image_size" in failure["error"]
+    assert passes == 2 * [4, 1]  # either category: the first pass and a later one
+    found, wanted = stored(tmp_path / "results"), stored(expected)
+    assert {key[0] for key in wanted.keys() - found.keys()} == {"clip"}
     equal(found, wanted)
     monkeypatch.undo()
     assert not bench(METHODS, overrides=SETTINGS)["failed"]  # what failed is computed again
@@ -138,7 +161,7 @@ def test_what_has_effects_is_not_and_its_cell_fails(
 
 @pytest.mark.parametrize("error", ERRORS, ids=["torch", "python"])
 @pytest.mark.parametrize("name", ["concat", "to"])
-def test_a_population_without_memory_costs_its_own_cell(
+def test_a_population_without_memory_is_gathered_anew(
     name: str,
     error: BaseException,
     bench: Bench,
@@ -164,8 +187,21 @@ def test_a_population_without_memory_costs_its_own_cell(
     else:
         monkeypatch.setattr(ImageFeatures, "concat", short)
     document = bench(METHODS, overrides=SETTINGS)
-    (failure,) = document["failed"]
-    assert (failure["cell"]["method"], failure["cell"]["category"]) == ("crowd", "bolt")
+    assert not document["failed"]
+    found, wanted = stored(tmp_path / "results"), stored(expected)
+    assert found.keys() == wanted.keys()
+    equal(found, wanted)
+
+
+def test_a_population_that_never_fits_costs_its_own_cell(
+    bench: Bench, expected: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def short(*args: Any) -> ImageFeatures:
+        raise MemoryError
+
+    monkeypatch.setattr(ImageFeatures, "concat", short)
+    document = bench(METHODS, overrides=SETTINGS)
+    assert {f["cell"]["method"] for f in document["failed"]} == {"crowd"}
     equal(stored(tmp_path / "results"), stored(expected))
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import os
 import pickle
 import random
 import signal
+import socket
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -35,7 +38,6 @@ def cluster() -> Iterator[None]:
     from zsad.runner.ray.cluster import cluster as start
 
     before = dict(os.environ)
-    os.environ["RAY_AUTH_MODE"] = "disabled"  # or it writes a token into the home folder
     os.environ["OMP_NUM_THREADS"] = "1"
     try:
         with start(RaySettings(workers=2)):
@@ -79,6 +81,80 @@ def sweep(things: Path, weights: Path) -> Sweep:
 
 def numbers(document: dict[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
     return {(c["method"], c["category"]): c["metrics"] for c in document["cells"]}
+
+
+# -------------------------------------------------------------------------------- ports
+@pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="reads /proc")
+def test_no_port_of_a_cluster_of_our_own_is_open_to_other_machines(cluster: None) -> None:
+    """Of this process and everything below it, while a task runs in a worker."""
+    import ray
+
+    @ray.remote
+    def name() -> str:
+        return socket.gethostname()
+
+    assert ray.get(name.remote())
+    found = listeners(os.getpid())
+    assert len(found) >= 4  # the cluster does listen: its control service, nodes, workers
+    assert [place for place in found if not place.is_loopback] == []
+
+
+@pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="reads /proc")
+def test_a_cluster_of_our_own_asks_for_a_token(cluster: None, tmp_path: Path) -> None:
+    """Another program of this machine, which knows the address, is not let in."""
+    import ray
+
+    code = "import ray, sys; ray.init(address=sys.argv[1], log_to_driver=False); print('in')"
+    address = ray.get_runtime_context().gcs_address
+
+    def enter(token: str) -> tuple[str, str]:
+        environment = {**os.environ, "HOME": str(tmp_path), "RAY_AUTH_TOKEN": token}
+        done = subprocess.run(
+            [sys.executable, "-c", code, address],
+            capture_output=True, text=True, timeout=100, env=environment,
+        )  # fmt: skip
+        return done.stdout, done.stderr
+
+    out, err = enter("0" * 64)
+    assert out == ""
+    assert "InvalidAuthToken" in err
+    assert enter(os.environ["RAY_AUTH_TOKEN"])[0] == "in\n"
+    assert not list(tmp_path.rglob("auth_token"))
+
+
+def listeners(process: int) -> list[ipaddress.IPv4Address | ipaddress.IPv6Address]:
+    """The addresses on which a process and all below it wait for connections."""
+    own = {p for p in map(int, filter(str.isdigit, os.listdir("/proc"))) if is_below(p, process)}
+    sockets = set()
+    for folder in (Path(f"/proc/{p}/fd") for p in own):
+        with contextlib.suppress(OSError):
+            for link in folder.iterdir():
+                with contextlib.suppress(OSError):
+                    sockets.add(os.readlink(link))
+    found: list[ipaddress.IPv4Address | ipaddress.IPv6Address] = []
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            words = line.split()
+            if words[3] == "0A" and f"socket:[{words[9]}]" in sockets:
+                found.append(address_of(words[1].partition(":")[0]))
+    return found
+
+
+def is_below(process: int, top: int) -> bool:
+    with contextlib.suppress(OSError):
+        return process == top or top in ancestors(process)
+    return False
+
+
+def address_of(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """The kernel prints addresses as words of 32 bits in the machine's own order."""
+    raw = bytes.fromhex(text)
+    words = [
+        raw[i : i + 4][:: -1 if sys.byteorder == "little" else 1] for i in range(0, len(raw), 4)
+    ]
+    found = ipaddress.ip_address(b"".join(words))
+    mapped = getattr(found, "ipv4_mapped", None)
+    return mapped or found
 
 
 # ------------------------------------------------------------------------------- sweeps

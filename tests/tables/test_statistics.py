@@ -60,9 +60,10 @@ def test_the_published_figure_stands_beside_with_its_difference(tmp_path: Path) 
     rows = rows_of(store, "mvtec", "published-image", published=True)
     found = {(r["row"], r["metric"]): r for r in rows}
     # FAPrompt, table 1 prints 91.8 for WinCLIP on MVTec AD.
-    mean = found["mean of 1", "image_auroc"]
+    mean = found["mean of 1 of 15", "image_auroc"]
     assert (mean["published"], mean["difference"], mean["value"]) == ("91.8", "0.0", "91.8")
-    assert "published only" in tables.render(store.root, published=True).lower()
+    assert "published only" in tables.render(store.root, published="all").lower()
+    assert "published only" not in tables.render(store.root, published=True).lower()
     assert "published only" not in tables.render(store.root).lower()
     assert rows_of(store, "mvtec", "published-image") == []
 
@@ -178,7 +179,7 @@ def test_shots_stand_as_rows_with_the_deviation_over_seeds(tmp_path: Path) -> No
         ("4-shot", "WinCLIP (published)"),
     ]
     assert (table.corner, table.heads) == ("setup", ("method", "AUROC", "AP", "F1-max"))
-    assert table.groups == (("", 1), ("MVTec AD (1)", 3))
+    assert table.groups == (("", 1), ("MVTec AD (1 of 15)", 3))
     assert lines["1-shot", "WinCLIP"][0] == "85.0 ± 7.1"
     assert lines["4-shot", "WinCLIP"][0] == "95.0"
     assert lines["1-shot", "WinCLIP (published)"][0] == "93.1 ± 2.0"  # ALFA, table 4
@@ -194,10 +195,11 @@ def test_systems_that_are_not_hosted_are_listed_with_the_reason(tmp_path: Path) 
     assert {"AnomalyGPT", "SAA+", "RD4AD", "UniAD", "PaDiM", "JNLD", "Trans-MM"} <= {
         *hosted_nowhere
     }
-    plain = next(p for p in tables.pages(store.root) if p.name.endswith("overview"))
-    note = next(n for n in plain.notes if n.startswith("Not hosted"))
-    assert all(name in note for name in hosted_nowhere)
-    page = next(p for p in tables.pages(store.root, published=True) if p.name.endswith("overview"))
+    for asked in (False, True):
+        found = next(p for p in tables.pages(store.root, asked) if p.name.endswith("overview"))
+        assert "published-only" not in [t.name for t in found.tables]
+        assert not any("AnomalyGPT" in note for note in found.notes)
+    page = next(p for p in tables.pages(store.root, "all") if p.name.endswith("overview"))
     table = next(t for t in page.tables if t.name == "published-only")
     listed = {line.label.split(", ")[0]: line for line in table.lines}
     assert set(listed) == set(hosted_nowhere)
@@ -205,7 +207,15 @@ def test_systems_that_are_not_hosted_are_listed_with_the_reason(tmp_path: Path) 
         assert reason in listed[name].cells[-1][0].text
     figures = [cell[0].text for cell in listed["AnomalyGPT"].cells[:-1]]
     assert any(f != "–" for f in figures)
-    assert not any(n.startswith("Not hosted") for n in page.notes)
+
+
+def test_papers_that_print_other_values_are_named(tmp_path: Path) -> None:
+    store = ResultStore(tmp_path)
+    put(store, "maskclip", title="MaskCLIP")
+    put(store, "clip@clip-ac", title="CLIP-AC")
+    text = tables.render(store.root, published=True)
+    assert "Papers disagree on image AP of CLIP-AC on MVTec AD: 89.5 (ALFA, Table 1); 86.4" in text
+    assert "Papers disagree" not in tables.render(store.root)
 
 
 def test_ablation_rows_stand_in_the_protocols_order(tmp_path: Path) -> None:

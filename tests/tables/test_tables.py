@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zsad import tables
+from zsad.config import digest
 from zsad.results.aggregate import Figure, of_category, over_categories, over_datasets, ranks
 from zsad.results.records import CellRecord
 from zsad.results.store import ResultStore
@@ -36,7 +37,7 @@ def record(
         dataset=dataset,
         category=category,
         seed=seed,
-        fingerprint=f"{method}-{dataset}-{category}-{seed}-{sorted(info.items())}",
+        fingerprint=digest([method, dataset, category, seed, sorted(info.items())]),
         metrics=values,
         undefined={k: "one class only" for k, v in values.items() if v is None},
         n_normal=3,
@@ -181,16 +182,15 @@ def test_backbones_are_never_mixed(store: ResultStore) -> None:
         assert md_rows(found[f"vit-l-14-336-{name}/overview"])["mine (1)"] == [f"({value}, 25.0)"]
 
 
-def test_the_newest_settings_win_and_the_others_are_counted(store: ResultStore) -> None:
-    for category in "abc":
-        store.put(record(category=category, auroc=0.9, limit=16))
-    for category in "ab":
-        store.put(record(category=category, auroc=0.6, limit=0))
+def test_a_cell_computed_again_alike_is_counted_and_not_mixed(store: ResultStore) -> None:
+    """The same configuration under another fingerprint: a text or a training set has changed."""
+    first = record(auroc=0.9)
+    first.fingerprint = "before"
+    store.put(first)
+    store.put(record(auroc=0.6))
     text = tables.render(store.root)
-    assert md_rows(text)["mine (2)"] == ["(60.0, 25.0)"]
-    assert "Left out: 1 records of clip on mine with other settings" in text
-    store.put(record(category="c", auroc=0.6, limit=0))
-    assert "Left out" not in tables.render(store.root)  # the earlier ones are only set aside
+    assert md_rows(text)["mine (1)"] == ["(60.0, 25.0)"]
+    assert "Left out: 1 earlier records of CLIP on mine, computed again since" in text
 
 
 def test_records_of_another_revision_of_the_method_do_not_mix(store: ResultStore) -> None:
@@ -199,9 +199,9 @@ def test_records_of_another_revision_of_the_method_do_not_mix(store: ResultStore
         store.put(record(category=category, auroc=0.9, **revision))
     assert md_rows(tables.render(store.root))["mine (3)"] == ["(90.0, 25.0)"]
     store.put(record(category="a", auroc=0.6, revision=2))
-    text = tables.render(store.root)
-    assert md_rows(text)["mine (1)"] == ["(60.0, 25.0)"]
-    assert "Left out: 2 records of clip on mine with other settings" in text
+    rows = md_rows(tables.render(store.root))
+    assert rows["dataset (categories)"] == ["CLIP [revision 2]", "CLIP [revision 1]"]
+    assert rows["mine (3)"] == ["(60.0, 25.0) [1 of 3]", "(90.0, 25.0)"]
 
 
 def test_markers_limits_and_training_sets_are_noted(store: ResultStore) -> None:
@@ -242,7 +242,10 @@ def test_datasets_stand_in_the_papers_order_with_domain_means(store: ResultStore
         store.put(record(dataset=spec.name))
     labels = list(md_rows(tables.render(store.root)))
     ordered = sorted(specs, key=lambda s: (s.order, s.name))
-    assert [x for x in labels if x.endswith("(1)")] == [f"{s.title} (1)" for s in ordered]
+    evaluated = [sum(c.group == "test" for c in s.categories.values()) for s in ordered]
+    sizes = [f" of {count}" if count > 1 else "" for count in evaluated]
+    named = [f"{s.title} (1{of})" for s, of in zip(ordered, sizes)]
+    assert [x for x in labels if re.search(r"\(1( of \d+)?\)$", x)] == named
     medical = sum(s.domain == "medical" for s in specs)
     assert (f"medical mean of {medical}" in labels) == (1 < medical < len(specs))
 

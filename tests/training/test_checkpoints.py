@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save as to_bytes
+from torch import Tensor
 
 from zsad import checkpoints, registry
 from zsad.backbones import Backbone
-from zsad.errors import WeightsError
+from zsad.errors import WeightsError, ZsadError
 from zsad.method import new_method
 
 PARITY = Path(__file__).resolve().parents[1] / "parity"
@@ -120,6 +123,70 @@ def test_a_cut_off_file_and_a_missing_one(backbone: Backbone, tmp_path: Path) ->
         checkpoints.load_any(tmp_path / "gone")
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda t: t * float("nan"), "not finite numbers"),
+        (lambda t: t.int(), "holds int32 values"),
+        (lambda t: t > 0, "holds bool values"),
+    ],
+)
+def test_tensors_that_no_training_wrote(
+    backbone: Backbone, tmp_path: Path, change: Callable[[Tensor], Tensor], words: str
+) -> None:
+    path = tmp_path / "odd.safetensors"
+    saved(backbone, path)
+    found = checkpoints.load_any(path)
+    assert found.meta is not None
+    key = sorted(found.state)[0]
+    checkpoints.save(path, {**found.state, key: change(found.state[key])}, found.meta)
+    with pytest.raises(WeightsError, match=rf"odd\.safetensors: '{key}' .*{words}"):
+        checkpoints.load_into(registry.method("faprompt"), path, backbone.info)
+
+
+def _changed_account(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Write the account anew, as JSON of any form."""
+    found = checkpoints.load_any(path)
+    assert found.meta is not None
+    fields = json.loads(json.dumps(asdict(found.meta)))
+    text = change(fields)
+    account = text if isinstance(text, str) else json.dumps(fields)
+    path.write_bytes(to_bytes(found.state, {"format": checkpoints.FORMAT, "zsad": account}))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda m: m.update(config=[1]),
+        lambda m: m.update(config="text"),
+        lambda m: m.update(config=True),
+        lambda m: m.update(backbone_sha256=5),
+        lambda m: m.update(taps=[["cls", "x", 0]]),
+        lambda m: m.update(trained_on=[]),
+        lambda m: m["config"]["cap"].update(base_len=10**30),
+        lambda m: m["config"]["cap"].update(n_prompts=10**9),
+        lambda m: m["config"]["dap"].update(hidden=900_000),
+        lambda m: m["config"]["deep"].update(depth=10**9),
+        lambda m: m["config"]["deep"].update(depth=10**4 + 1),
+        lambda m: "[" * 100_000,
+        lambda m: '{"a":' * 100_000,
+        lambda m: '{"method": NaN}',
+        lambda m: "",
+    ],
+)
+def test_accounts_that_no_training_wrote(
+    backbone: Backbone, tmp_path: Path, change: Callable[[dict[str, Any]], object]
+) -> None:
+    path = tmp_path / "odd.safetensors"
+    saved(backbone, path)
+    _changed_account(path, change)
+    for layers in ((), [("here", {"cap": {"n_prompts": 7}})]):
+        with pytest.raises(ZsadError) as caught:
+            checkpoints.load_into(registry.method("faprompt"), path, backbone.info, layers)
+        assert "odd.safetensors" in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
 def test_an_official_file_becomes_one_of_ours(
     backbone: Backbone, recipe: ModuleType, tmp_path: Path
 ) -> None:
@@ -168,6 +235,26 @@ def test_key_lists_of_the_released_files_are_accepted(method: str, backbone: Bac
     for wrong in ([1, 2], {"model": 3}, {"prompt_learner": {"ctx_pos": 5, "ctx_neg": 6}}):
         with pytest.raises(WeightsError):
             entry.load().import_official(wrong, entry.resolve(), info)
+
+
+@pytest.mark.parametrize(("method", "values"), [("mvfa", 12_582_912), ("aprilgan", 3_148_800)])
+def test_key_lists_of_stage_methods_are_accepted(
+    method: str, values: int, backbone: Backbone
+) -> None:
+    keys = json.loads((PARITY / f"keys_{method}.json").read_text(encoding="utf-8"))
+    state = {
+        part: {
+            k: torch.zeros(shape, dtype=getattr(torch, kind)) for k, (shape, kind) in own.items()
+        }
+        for part, own in keys.items()
+    }
+    info = replace(backbone.info, width=1024, embed=768, depth=24, stages=(6, 12, 18, 24))
+    entry = registry.method(method)
+    imported = entry.load().import_official(state, entry.resolve(), info)
+    built = new_method(entry, entry.resolve(("file", imported.config)), info, 0)
+    built.load_state_dict(imported.state)
+    assert built.config.preset == "released"
+    assert sum(v.numel() for v in built.state_dict().values()) == values
 
 
 def test_files_of_the_other_method_are_refused(backbone: Backbone, recipe: ModuleType) -> None:

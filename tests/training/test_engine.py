@@ -209,6 +209,7 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.mark.fault
+@pytest.mark.slow
 def test_killed_in_an_epoch_it_goes_on_to_the_same_bits(
     dataset: Path,
     weights: Path,

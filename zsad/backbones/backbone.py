@@ -18,6 +18,7 @@ from zsad.backbones.counters import Counters
 from zsad.backbones.locate import FoundWeights
 from zsad.backbones.specs import BackboneSpec, quarters
 from zsad.backbones.specs import spec as find_spec
+from zsad.backbones.tensor_files import naming
 from zsad.backbones.text import TextEncoder
 from zsad.backbones.torchscript import is_archive
 from zsad.config import BackboneSettings
@@ -134,9 +135,14 @@ def load(
                 "backbone 'file' takes its architecture from a file; give backbone.weights=FILE, "
                 "or a named backbone with backbone.weights=random"
             )
-        config = build.config_of_state(state)
+        with naming(found.path or name, "not a CLIP vision transformer"):
+            config = build.config_of_state(state)
     trained = build.trained_activation(spec, config, tag)
-    model = build.build_model(spec, config, trained, state)
+    if state is None:
+        model = build.build_model(spec, config, trained, None)
+    else:
+        with naming(found.path or name, "no backbone can be built of it"):
+            model = build.build_model(spec, config, trained, state)
     info = replace(
         describe(spec, config, image_size, model),
         activation=build.activation_in_use(model),

@@ -15,6 +15,11 @@ from zsad.types import BackboneInfo
 log = logging.getLogger(__name__)
 R = TypeVar("R")
 
+
+class BatchTooLarge(CellError):
+    """Memory ran out in what must not be tried again by itself, but may be with fewer images."""
+
+
 HOST_BUDGET = 1.5e9  # bytes for the activations of one batch on the host
 LARGEST = 64
 
@@ -27,6 +32,12 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and (
         "out of memory" in text or "can't allocate memory" in text or "defaultcpuallocator" in text
     )
+
+
+def free_cached() -> None:
+    """Give back what torch keeps of a device's memory for later."""
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def estimate_batch(info: BackboneInfo, image_size: int, n_taps: int, device: torch.device) -> int:
@@ -86,8 +97,6 @@ class Portions:
                 start += size
                 yield rows, found
                 continue
-            # Here, where the exception and with it the frames that hold tensors are gone.
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
+            free_cached()  # here, where the exception and the frames that hold tensors are gone
             self.most = (size + 1) // 2
             log.warning("out of memory with %d images, trying %d", size, self.most)

@@ -6,7 +6,6 @@ Nothing here imports torch: listing backbones and planning a run must not need i
 from __future__ import annotations
 
 import importlib.util
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -17,6 +16,7 @@ from typing import Any
 import yaml
 
 from zsad.errors import RequestError, nearest
+from zsad.io import parse_json, read_json
 
 OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
 OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -60,11 +60,9 @@ class BackboneSpec:
                     f"backbone '{self.name}': {self.bundled}/config.json is missing from this "
                     "installation; reinstall zsad"
                 )
-            return dict(json.loads(path.read_text(encoding="utf-8")))
+            return dict(parse_json(path.read_text(encoding="utf-8"), f"{self.bundled}/config.json"))
         if self.open_clip_model:
-            return dict(
-                json.loads(open_clip_models()[self.open_clip_model].read_text(encoding="utf-8"))
-            )
+            return dict(read_json(open_clip_models()[self.open_clip_model]))
         return None
 
 

@@ -58,18 +58,19 @@ def read_archive(path: Path) -> dict[str, Tensor]:
     with zipfile.ZipFile(path) as z:
         roots = [n[: -len("data.pkl")] for n in z.namelist() if n.endswith("/data.pkl")]
         root = min(roots, key=len)
-        tree = _Reader(z, root, path.name).load()
+        tree = _Reader(z, root, str(path)).load()
     state: dict[str, Tensor] = {}
-    _collect(tree, "", state)
+    _collect(tree, "", state, set())
     return state
 
 
-def _collect(node: Any, prefix: str, state: dict[str, Tensor]) -> None:
+def _collect(node: Any, prefix: str, state: dict[str, Tensor], seen: set[int]) -> None:
+    seen.add(id(node))  # a tree of a hostile file may hold itself
     for name, value in getattr(node, "attributes", {}).items():
         if isinstance(value, Tensor):
-            state[prefix + name] = value
-        elif isinstance(value, _ScriptObject):
-            _collect(value, f"{prefix}{name}.", state)
+            state[f"{prefix}{name}"] = value
+        elif isinstance(value, _ScriptObject) and id(value) not in seen:
+            _collect(value, f"{prefix}{name}.", state, seen)
 
 
 class _Reader(pickle.Unpickler):

@@ -2,22 +2,16 @@
 
 Where a file is looked for first: :mod:`zsad.backbones.locate`.
 
-Formats, told apart by content, not by ending: ``.safetensors``; pickled state dicts (open_clip's
-``.bin`` / ``.pt``), read with ``weights_only=True``; TorchScript archives (OpenAI's ``.pt``).
-``torch.jit.load`` would compile an archive's code and run its set-state functions, so the
-tensors of an archive are read by the restricted reader of :mod:`zsad.backbones.torchscript`.
+How its tensors are read: :mod:`zsad.backbones.tensor_files`.
 """
 
 from __future__ import annotations
 
 import os
 import socket
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-import torch
 from torch import Tensor
 
 from zsad.backbones.locate import (
@@ -29,9 +23,8 @@ from zsad.backbones.locate import (
     weights_digest,
 )
 from zsad.backbones.specs import BackboneSpec
-from zsad.errors import WeightsError
-
-State = dict[str, Tensor]
+from zsad.backbones.tensor_files import State, check_values, read_tensors
+from zsad.errors import WeightsError, gist
 
 # what some training scripts wrap the state dict in, and put before every name
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
@@ -88,7 +81,7 @@ def _from_hub(spec: BackboneSpec, tag: str, offline: bool) -> Path:
                     )
                 )
             except Exception as error:  # the hub client raises many types
-                reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+                reason = gist(error)
     folder = os.environ.get("ZSAD_WEIGHTS") or default_folder()
     raise WeightsError(
         f"backbone '{spec.name}': weight file {Path(name).name} is missing and cannot be fetched "
@@ -112,7 +105,7 @@ def _unreachable(host: str) -> str:
     try:
         socket.create_connection((host, 443), timeout=5).close()
     except OSError as error:
-        return f"no connection to {host}: {str(error).splitlines()[0]}"
+        return f"no connection to {host}: {gist(error)}"
     return ""
 
 
@@ -124,57 +117,25 @@ def read_state(path: Path | str) -> State:
     Raises :class:`WeightsError` for a file that is broken, holds code, or is not a CLIP.
     """
     path = Path(path)
-    loaded = read_any(path)
+    loaded = read_tensors(path)
     for wrapper in _WRAPPERS:
         if isinstance(loaded, Mapping) and isinstance(loaded.get(wrapper), Mapping):
             loaded = loaded[wrapper]
     if not isinstance(loaded, Mapping):
-        raise WeightsError(f"{path.name}: holds a {type(loaded).__name__}, not a state dict")
+        raise WeightsError(f"{path}: holds a {type(loaded).__name__}, not a state dict")
     state = _canonical({str(k): v for k, v in loaded.items() if isinstance(v, Tensor)})
     missing = [k for k in ("visual.conv1.weight", "token_embedding.weight") if k not in state]
     if missing:
         raise WeightsError(
-            f"{path.name}: not the state dict of a CLIP vision transformer in OpenAI's naming "
+            f"{path}: not the state dict of a CLIP vision transformer in OpenAI's naming "
             f"({missing[0]} is missing); give another file"
         )
-    return state
-
-
-def read_any(path: Path) -> Any:
-    """Read tensors and plain containers from a weight file of any known format, safely."""
-    from zsad.backbones.torchscript import is_archive, read_archive
-
-    try:
-        if _is_safetensors(path):
-            from safetensors.torch import load_file
-
-            return load_file(str(path))
-        if is_archive(path):
-            return read_archive(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except WeightsError:
-        raise
-    except FileNotFoundError:
-        raise WeightsError(f"{path}: no such file") from None
-    except Exception as error:  # broken files fail in many ways
-        text = str(error)
-        if "WeightsUnpickler" in text or "weights_only" in text or "Weights only" in text:
-            raise WeightsError(
-                f"{path.name}: refused, it holds objects other than tensors and plain containers; "
-                "save its state dict alone"
-            ) from None
-        first = text.splitlines()[0] if text else type(error).__name__
-        raise WeightsError(f"{path.name}: not a readable weight file ({first})") from None
-
-
-def _is_safetensors(path: Path) -> bool:
-    with open(path, "rb") as f:
-        head = f.read(9)
-    return len(head) == 9 and head[8:9] == b"{" and not zipfile.is_zipfile(path)
+    check_values(path, state)
+    return {k: v.float() for k, v in state.items()}
 
 
 def _canonical(state: State) -> State:
-    """Strip wrapper prefixes and non-weights; move a ``text.`` tower to the top; float32."""
+    """Strip wrapper prefixes and non-weights; move a ``text.`` tower to the top."""
     changed = True
     while changed and "visual.conv1.weight" not in state:
         changed = False
@@ -185,11 +146,7 @@ def _canonical(state: State) -> State:
                 state = {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)}
                 changed = True
     state = {k.removeprefix("text."): v for k, v in state.items()}
-    return {
-        k: v.float() if v.is_floating_point() else v
-        for k, v in state.items()
-        if k not in _NOT_WEIGHTS
-    }
+    return {k: v for k, v in state.items() if k not in _NOT_WEIGHTS}
 
 
-__all__ = ["State", "cache_folders", "pretrained_tag", "read_any", "read_state", "resolve"]
+__all__ = ["State", "cache_folders", "pretrained_tag", "read_state", "resolve"]

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import logging
 import sys
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from zsad.cli import options
-from zsad.cli.output import percent, print_json, print_table, stdout_to_stderr
+from zsad.cli.output import percent, print_json, print_table, say, stdout_to_stderr, tell
+from zsad.data.account import Account, Entry
 from zsad.metrics.spec import headline
 from zsad.results.aggregate import NOT_COMPUTED
 from zsad.runner.options import BenchOptions
@@ -37,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     """Run the sweep; 3 if a cell failed."""
     from zsad.api import bench
 
-    with stdout_to_stderr():
+    with stdout_to_stderr(), accounts_told():
         document = bench(**options.given(BenchOptions, args))
     if args.json:
         print_json(document)
@@ -48,12 +51,29 @@ def run(args: argparse.Namespace) -> int:
     return 3 if document["failed"] else 0
 
 
+@contextlib.contextmanager
+def accounts_told() -> Iterator[None]:
+    """Print to standard error what the files of own datasets are taken for, as it is found out."""
+    logger = logging.getLogger("zsad.accounts")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("zsad: %(message)s"))
+    handler.addFilter(lambda record: record.levelno < logging.WARNING)  # others print these
+    before = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)
+
+
 def print_summary(document: dict[str, Any]) -> None:
     """Print the means, what failed, and where everything lies."""
     shown = headline()
     rows = [
         [
-            line["method"],
+            named(line),
             line["dataset"],
             *(figure(line, m.name) for m in shown),
             line["categories"],
@@ -64,11 +84,16 @@ def print_summary(document: dict[str, Any]) -> None:
     if rows:
         print_table(heads, rows, right=range(2, len(heads)))
     for banner in sorted({c.get("banner") or "" for c in document["cells"]} - {""}):
-        print(f"Note: {banner}.")
+        say(f"Note: {banner}.")
     if document["counters"].get("images"):
-        print(spent(document["seconds"], document["counters"]))
-    print(f"Results: {document['results_dir']}  (`zsad tables` makes tables of them)")
+        say(spent(document["seconds"], document["counters"]))
+    say(f"Results: {document['results_dir']}  (`zsad tables` makes tables of them)")
     print_failures(document["failed"])
+
+
+def named(line: Mapping[str, Any]) -> str:
+    """The name that a method is asked for by, with its configuration where not the default."""
+    return f"{line['method']}{line['configuration']}"
 
 
 def figure(line: Mapping[str, Any], metric: str) -> str:
@@ -95,17 +120,29 @@ def spent(seconds: Mapping[str, float], counters: Mapping[str, Any]) -> str:
     return f"Time: {', '.join(stages)} ({', '.join(facts)})"
 
 
+def account_lines(document: Mapping[str, Any]) -> list[str]:
+    """The lines of an account out of its JSON form."""
+    entries = tuple(Entry(**e) for e in document["entries"])
+    return Account(document["root"], entries).lines()
+
+
 def print_failures(failed: list[dict[str, Any]]) -> None:
-    """Print failed cells with their causes to standard error, equal causes once."""
+    """Print failed cells with their causes to standard error, equal causes once, then the rows
+    that are stored and say nothing."""
+    idle = [failure for failure in failed if failure.get("stored")]
+    failed = [failure for failure in failed if not failure.get("stored")]
+    for failure in idle:
+        name = "/".join(str(v) for v in failure["cell"].values())
+        tell(f"zsad: no effect: {name}: {failure['error']}")
     causes: dict[str, list[str]] = {}
     for failure in failed:
         name = "/".join(str(v) for v in failure["cell"].values())
         causes.setdefault(failure["error"], []).append(name)
     if failed:
-        print(f"zsad: {len(failed)} cells failed; the others are stored", file=sys.stderr)
+        tell(f"zsad: {len(failed)} cells failed; the others are stored")
     for cause, names in list(causes.items())[:MOST_FAILURES]:
         more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-        print(f"zsad: failed: {names[0]}{more}: {cause}", file=sys.stderr)
+        tell(f"zsad: failed: {names[0]}{more}: {cause}")
 
 
 def print_plan(document: dict[str, Any]) -> None:
@@ -118,7 +155,12 @@ def print_plan(document: dict[str, Any]) -> None:
         for (method, dataset), count in total.items()
     ]
     print_table(["method", "dataset", "cells", "stored", "to run"], rows, right=(2, 3, 4))
+    for name, account in document.get("accounts", {}).items():
+        say(f"{name}: what every file was taken for")
+        say(*(f"  {line}" for line in account_lines(account)))
+    for name, absent in document.get("missing", {}).items():
+        say(f"{name}: categories that are not there: {', '.join(absent)}")
     images = sum(document.get("images", {}).values())
     line = f"{document['to_run']} of {len(cells)} cells to run, {images} images, backbone "
-    print(f"{line}{document['backbone']}, results in {document['results_dir']}")
+    say(f"{line}{document['backbone']}, results in {document['results_dir']}")
     print_failures(document["failed"])

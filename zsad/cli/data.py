@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from zsad import config as cfg
 from zsad.cli import options
-from zsad.cli.output import print_json
+from zsad.cli.output import print_json, say, tell
+from zsad.config import FolderSettings, Settings
+from zsad.data.account import Account
 from zsad.data.check import CheckReport, check
 from zsad.data.prepare import PreparedDataset, prepare
 from zsad.errors import CellError, DataError, RequestError, ZsadError
+from zsad.registry import expand
 
 
 def add(verbs: Any) -> None:
@@ -21,14 +28,26 @@ def add(verbs: Any) -> None:
         "data",
         run,
         "Check datasets (counts, every image and mask), or extract a downloaded archive.",
+        takes="overrides",
     )
-    parser.epilog = "`check` exits with 3 when a dataset is not as published or a file is broken."
+    parser.epilog = (
+        "`check` exits with 3 when a dataset is not as published or a file is broken, and with 2 "
+        "when a picture of a folder has no role.  KEY=VALUE words are data.folder.class_name, "
+        "data.folder.mask_threshold and data.folder.bits."
+    )
     parser.add_argument("action", choices=["check", "prepare"], metavar="check|prepare")
-    parser.add_argument("dataset", metavar="DATASET", help="a name; check takes several and groups")
+    parser.add_argument(
+        "dataset",
+        metavar="DATASET|FOLDER",
+        help="a name, a YAML file or a folder; check takes several and groups",
+    )
     options.data_root(parser)
     parser.add_argument("--variant", metavar="NAME", help="the preparation that is meant")
     parser.add_argument("--archive", metavar="FILE", help="prepare: the downloaded zip or tar file")
     parser.add_argument("--counts", action="store_true", help="check: only count, open no file")
+    parser.add_argument(
+        "--write", metavar="FILE", help="check: write the definition of a folder to FILE (.yaml)"
+    )
     options.as_json(parser)
     options.done(parser)
 
@@ -38,16 +57,96 @@ def run(args: argparse.Namespace) -> int:
     from zsad.data.catalog import select_datasets
     from zsad.runner.request import data_root
 
-    names = select_datasets(args.dataset)
     if args.action == "check":
         if args.archive:
             raise RequestError("--archive belongs to `zsad data prepare`")
+        settings = _folder_settings(args.overrides)
+        words = [_word(w) for w in _words(args.dataset)]
+        if args.write:
+            words = [_write(words, settings, Path(args.write))]
+        with _account_on_refusal(words, args.json):
+            names = select_datasets(words, settings)
         return _check(args, names, data_root(args.data_root))
+    if args.write or args.overrides:
+        raise RequestError("--write and KEY=VALUE words belong to `zsad data check`")
+    names = select_datasets(args.dataset)
     if len(names) > 1:
         raise RequestError(f"`zsad data prepare` takes one dataset, not {len(names)}")
     if args.variant or args.counts:
         raise RequestError("--variant and --counts belong to `zsad data check`")
     return _prepare(args, names[0])
+
+
+# ------------------------------------------------------------------------------ folders
+def _words(text: str) -> list[str]:
+    """The datasets that are asked for; a folder may have a comma in its name."""
+    path = text.removeprefix("folder:")
+    return [text] if os.path.isdir(path) and "," in path else expand(text)
+
+
+def _word(text: str) -> str:
+    """``folder:PATH`` for the path of a folder, unless a dataset has that name."""
+    from zsad.data.catalog import GROUPS, list_specs
+
+    known = text in GROUPS or text in list_specs()
+    return f"folder:{text}" if not known and os.path.isdir(text) else text
+
+
+def _folder_settings(overrides: list[str]) -> FolderSettings:
+    """``data.folder.*``; nothing else is a setting of a check."""
+    values = cfg.parse_dotlist(overrides)
+    foreign = [k for k in cfg.flat(values) if not k.startswith("data.folder.")]
+    if foreign:
+        raise RequestError(f"`zsad data check` takes data.folder.KEY=VALUE only, not {foreign[0]}")
+    found = cfg.resolve(Settings, [("the command line", values)])
+    return found.value.data.folder
+
+
+@contextlib.contextmanager
+def _account_on_refusal(words: list[str], as_json: bool) -> Iterator[None]:
+    """Say what every file was taken for, where a folder is refused."""
+    try:
+        yield
+    except RequestError as error:
+        accounts = {w: _account(w) for w in words if w.startswith("folder:")}
+        refused = {w: a for w, a in accounts.items() if a is not None and a.without_role}
+        if as_json:
+            failed = [
+                {"dataset": w, "error": str(error), "account": a.document()}
+                for w, a in refused.items()
+            ]
+            print_json({"datasets": [], "failed": failed})
+        else:
+            for word, account in refused.items():
+                say(f"{word}: what every file was taken for")
+                say(*(f"  {line}" for line in account.lines()))
+        raise
+
+
+def _account(word: str) -> Account | None:
+    from zsad.data.folder_dataset import account_of
+
+    try:
+        return account_of(Path(word.removeprefix("folder:")))
+    except ZsadError:
+        return None
+
+
+def _write(words: list[str], settings: FolderSettings, target: Path) -> str:
+    """Write the definition of a folder and return what to check instead."""
+    from zsad.data.folder_dataset import definition, inferred
+
+    if len(words) != 1 or not words[0].startswith("folder:"):
+        raise RequestError(f"--write {target}: give one folder, not '{','.join(words)}'")
+    if target.suffix not in (".yaml", ".yml"):
+        raise RequestError(f"--write {target}: give a name that ends in .yaml")
+    if target.exists():
+        raise RequestError(f"--write {target}: is there already; give another name")
+    text = definition(inferred(Path(words[0].removeprefix("folder:"))), settings, target)
+    with target.open("x", encoding="utf-8") as file:
+        file.write(text)
+    tell(f"zsad: wrote {target}; edit it, and use it as --datasets {target}")
+    return str(target)
 
 
 # ------------------------------------------------------------------------------- check
@@ -62,10 +161,10 @@ def _check(args: argparse.Namespace, names: list[str], root: Path | None) -> int
                 raise
             failures[name] = error
             if not args.json:
-                print(f"{name}: NOT there: {error}")
+                say(f"{name}: NOT there: {error}")
             continue
         if not args.json:
-            print("\n".join(reports[-1].lines()), flush=True)
+            say(*reports[-1].lines())
     if args.json:
         print_json(
             {
@@ -96,20 +195,19 @@ def _report(report: CheckReport) -> dict[str, Any]:
         "sizes": report.sizes,
         "modes": report.modes,
         "findings": [f._asdict() for f in report.findings],
+        "account": report.account.document() if report.account else None,
     }
 
 
 # ----------------------------------------------------------------------------- prepare
 def _prepare(args: argparse.Namespace, name: str) -> int:
-    import os
-
     # The folder for datasets need not exist before the first one is put there.
     root = args.data_root or os.environ.get("ZSAD_DATA")
     done = prepare(name, root, args.archive)
     if args.json:
         print_json(_prepared(done))
     else:
-        print("\n".join(done.lines()))
+        say(*done.lines())
     return CellError.exit_code if done.index.problems else 0
 
 

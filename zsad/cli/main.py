@@ -1,7 +1,8 @@
 """``zsad``: parses the command line, runs a verb, turns errors into exit codes.
 
 Exit codes: 0 all done; 2 the request is wrong and nothing was run; 3 some cells failed and the
-others are stored; 1 an error of zsad itself; 130 interrupted.
+others are stored; 1 an error of zsad itself; 130 interrupted; 141 standard output was closed
+before all was done.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from importlib import import_module
 from typing import NoReturn
 
 from zsad import __version__
-from zsad.errors import RequestError, ZsadError, nearest, reason, unknown
+from zsad.cli import output
+from zsad.errors import RequestError, ZsadError, nearest, one_line, reason, unknown
+from zsad.runner.logs import OneLine
 from zsad.runner.options import others_with
 
 # verb -> module of this package; a module has `add(subparsers)`
@@ -29,6 +32,7 @@ VERBS = {
     "predict": "predict",
     "tables": "tables",
     "report": "report",
+    "results": "results",
     "list": "show",
     "show": "show",
     "data": "data",
@@ -37,7 +41,7 @@ VERBS = {
     "doctor": "doctor",
 }
 
-ENVIRONMENT = {
+ENVIRONMENT = {  # what may be wrong with an unnamed file: with standard output
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO),
     *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EMFILE, errno.ENFILE),
 }
@@ -103,15 +107,15 @@ def _is_override(word: str, takes: str) -> bool:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
+    output.open_streams()
     debug = bool(os.environ.get("ZSAD_DEBUG"))
-    logging.basicConfig(level=logging.WARNING, format="zsad: %(levelname)s: %(message)s")
+    _log_to_stderr()
     if not debug:
         warnings.simplefilter("ignore")  # of libraries; zsad's own are log records
     code = 0
     try:
         args = parse(sys.argv[1:] if argv is None else list(argv))
         code = int(args.run(args))
-        sys.stdout.flush()
     except SystemExit as done:  # --help and --version
         code = done.code if isinstance(done.code, int) else 0
     except ZsadError as error:
@@ -119,27 +123,43 @@ def main(argv: Sequence[str] | None = None) -> int:
         _complain(str(error), debug)
     except KeyboardInterrupt:
         code = 130
-    except BrokenPipeError:
-        _drop_output()  # the reader has seen enough
+    except BrokenPipeError:  # of another pipe than standard output, which `output` looks after
+        code = output.UNREAD
     except OSError as error:
-        # A full disk, a folder that may not be written: the world's fault, not ours.
-        known = error.errno in ENVIRONMENT
-        code = 2 if known else 1
-        if not error.filename:
-            _drop_output()
-        place = error.filename or "standard output"
-        advice = f"{place}: {error.strerror}; fix this, then run the same command again"
-        _complain(advice if known else _internal(error), debug)
+        code, message = _of_the_world(error)
+        _complain(message, debug)
+    except MemoryError as error:
+        code = RequestError.exit_code
+        detail = f" ({error})" if str(error) else ""
+        _complain(f"out of memory{detail}; give the command more, or less to do at a time", debug)
     except Exception as error:
         code = 1
         _complain(_internal(error), debug)
+    try:
+        sys.stdout.flush()  # what --help had to say
+    except (OSError, ValueError) as error:
+        output.drop_output()
+        return code if isinstance(error, BrokenPipeError) else code or RequestError.exit_code
     return code
 
 
-def _drop_output() -> None:
-    """Let what is still buffered go nowhere: Python would complain when it flushes at its end."""
-    with contextlib.suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def _log_to_stderr() -> None:
+    handler = logging.StreamHandler()
+    handler.setFormatter(OneLine("zsad: %(levelname)s: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+
+
+def _of_the_world(error: OSError) -> tuple[int, str]:
+    """Exit code and message of a full disk, a name that is too long, a folder that may not be
+    written: the world's fault, not ours, wherever a file is named."""
+    if not error.filename and error.errno not in ENVIRONMENT:
+        return 1, _internal(error)
+    if not error.filename:
+        output.drop_output()
+    place = error.filename or output.STDOUT
+    place = os.fsdecode(place) if isinstance(place, bytes) else place
+    what = error.strerror or reason(error)
+    return 2, f"{place}: {what}; fix this, then run the same command again"
 
 
 def _internal(error: BaseException) -> str:
@@ -147,7 +167,7 @@ def _internal(error: BaseException) -> str:
 
 
 def _complain(message: str, debug: bool) -> None:
-    with contextlib.suppress(BrokenPipeError):
-        if debug:
+    if debug:
+        with contextlib.suppress(OSError, ValueError):
             traceback.print_exc()
-        print(f"zsad: error: {message}", file=sys.stderr, flush=True)
+    output.tell(f"zsad: error: {one_line(message)}")

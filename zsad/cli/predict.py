@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from typing import TYPE_CHECKING, Any
 
 from zsad.cli import options
-from zsad.cli.output import percent, print_json, stdout_to_stderr
+from zsad.cli.output import (
+    UNREAD,
+    listed,
+    percent,
+    print_json,
+    reader_gone,
+    stdout_to_stderr,
+    tell,
+)
 from zsad.errors import RequestError
 
 if TYPE_CHECKING:
-    from zsad.inference.prediction import Thresholds
+    from zsad.inference.prediction import Prediction
 
 EPILOG = """\
 PATH is a picture, a folder (all pictures below it), a pattern in quotes ('photos/**/*.png'), or -
@@ -40,6 +47,17 @@ def add(verbs: Any) -> None:
     )
     parser.add_argument(
         "--out", metavar="DIR", help="folder for heat maps, masks, raw maps and descriptions"
+    )
+    parser.add_argument(
+        "--save",
+        metavar="KINDS",
+        help="files of --out: heat,mask,map,full-map,json,csv (default: all but full-map)",
+    )
+    parser.add_argument(
+        "--ignore",
+        metavar="WHAT",
+        help="parts that are not looked at: a mask, a folder of masks by the pictures' names "
+        "(white is ignored), or x,y,w,h in pixels",
     )
     parser.add_argument(
         "--calibrate",
@@ -107,7 +125,6 @@ def run(args: argparse.Namespace) -> int:
     from zsad.api import predict
     from zsad.inference import outputs
 
-    listed = [line for line in map(str.strip, sys.stdin) if line] if "-" in args.words else []
     with stdout_to_stderr():
         found = predict(
             args.method,
@@ -119,9 +136,11 @@ def run(args: argparse.Namespace) -> int:
             threshold=args.threshold,
             image_threshold=args.image_threshold,
             scale=_scale(args.scale),
+            ignore=args.ignore,
+            save=args.save,
             references=args.reference,
             explanations=args.explanations,
-            listed=listed,
+            listed=listed() if "-" in args.words else [],
             plugins=args.plugins,
             backbone=args.backbone,
             weights=args.weights,
@@ -146,25 +165,41 @@ def run(args: argparse.Namespace) -> int:
             return 3 if failed else 0
         failed += bool(prediction.error)
         if prediction.thresholds and not told:
-            _tell(prediction.thresholds)
+            _tell(prediction, args.method)
             told = True
         print_json(outputs.record(prediction), indent=None)
+        if reader_gone() and args.out is None:  # nobody sees the others, and they leave no files
+            return 3 if failed else UNREAD
 
 
-def _tell(limits: Thresholds) -> None:
-    """Say on standard error what the thresholds are worth."""
+def _tell(prediction: Prediction, method: str) -> None:
+    """Say on standard error what the thresholds are worth, once for all pictures."""
+    limits = prediction.thresholds
+    assert limits is not None
+    if limits.pixel is None:
+        _note(
+            f"the maps of method '{method}' do not show where a defect is: there are no masks and "
+            f"no regions, only scores; --threshold X marks pixels nevertheless"
+        )
+    if prediction.sees_ignored:
+        _note(
+            f"the score of method '{method}' still sees the pixels of --ignore, because it reads "
+            f"the whole picture; map, mask and regions do not"
+        )
     if limits.rule == "uncalibrated":
-        print(
-            "zsad: note: the thresholds are not calibrated, but a rule of thumb; give --calibrate "
-            "DIR with a few normal pictures",
-            file=sys.stderr,
+        _note(
+            "the thresholds are not calibrated, but a rule of thumb; give --calibrate DIR with a "
+            "few normal pictures"
         )
     elif limits.rule == "calibrated":
-        print(
-            f"zsad: note: thresholds from {limits.normal_pictures} normal pictures; at most "
-            f"{percent(limits.false_alarms)} % false alarms are expected of pictures like them",
-            file=sys.stderr,
+        _note(
+            f"thresholds from {limits.normal_pictures} normal pictures; at most "
+            f"{percent(limits.false_alarms)} % false alarms are expected of pictures like them"
         )
+
+
+def _note(text: str) -> None:
+    tell(f"zsad: note: {text}")
 
 
 def _scale(value: str | None) -> tuple[float, float] | None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from zsad import registry
 from zsad.cli import options
-from zsad.cli.output import print_json, print_table, stdout_to_stderr
+from zsad.cli.output import print_json, print_table, say, stdout_to_stderr
 from zsad.errors import RequestError
 from zsad.prompt_bank.kinds import find_kind, image_query_of, kinds
 
@@ -121,9 +121,8 @@ def check(args: argparse.Namespace) -> int:
     columns = ["kind", "dataset", "categories", "texts (per category)", "longest", "source"]
     print_table([*columns, "problems"], rows, right=(2, 4, 6))
     texts = sum(sum(v) for r in found for v in r.counts.values())
-    print(f"{texts} texts, {len(problems)} problems; 'longest' is in tokens of CLIP's 77")
-    for problem in problems:
-        print(problem)
+    say(f"{texts} texts, {len(problems)} problems; 'longest' is in tokens of CLIP's 77")
+    say(*problems)
     return 3 if problems else 0
 
 
@@ -179,13 +178,13 @@ def generate(args: argparse.Namespace) -> int:
     if args.json:
         print_json(report)
     else:
-        print(f"{report['requests']} requests, {report['cached']} answers from the cache")
+        say(f"{report['requests']} requests, {report['cached']} answers from the cache")
         for path in report["files"]:
-            print(f"wrote {path}")
+            say(f"wrote {path}")
         for line in report["failed"]:
-            print(f"failed: {line}")
+            say(f"failed: {line}")
         if report["files"]:
-            print(f"use them: export ZSAD_PROMPTS={shlex.quote(str(out))}")
+            say(f"use them: export ZSAD_PROMPTS={shlex.quote(str(out))}")
     return 3 if report["failed"] else 0
 
 

@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from zsad.cli import options
-from zsad.cli.output import print_json
+from zsad.cli.output import print_json, say
 from zsad.errors import RequestError
 
 
@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json({"report": str(path)})
     else:
-        print(f"Report: {path}")
+        say(f"Report: {path}")
     return 0
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from zsad import config as cfg
 from zsad import registry
 from zsad.cli import options
-from zsad.cli.output import print_json, print_table
+from zsad.cli.output import print_json, print_table, say
 from zsad.errors import RequestError, unknown
 
 
@@ -117,7 +117,7 @@ def run_show(args: argparse.Namespace) -> int:
     table = found.pop("config", None)
     _print_tree(found)
     if table is not None:
-        print("config:")
+        say("config:")
         print_table(
             ["key", "value", "from"], [[k, e["value"], e["origin"]] for k, e in table.items()]
         )
@@ -200,13 +200,13 @@ def _plain(value: Any) -> dict[str, Any]:
 def _print_tree(value: Any, indent: str = "") -> None:
     for key, item in value.items():
         if isinstance(item, Mapping) and item:
-            print(f"{indent}{key}:")
+            say(f"{indent}{key}:")
             _print_tree(item, indent + "  ")
         elif isinstance(item, (list, tuple)) and item and isinstance(item[0], Mapping):
-            print(f"{indent}{key}:")
+            say(f"{indent}{key}:")
             for entry in item:
                 _print_tree(entry, indent + "  - ")
         elif isinstance(item, (list, tuple)):
-            print(f"{indent}{key}: {', '.join(map(str, item))}")
+            say(f"{indent}{key}: {', '.join(map(str, item))}")
         else:
-            print(f"{indent}{key}: {item}")
+            say(f"{indent}{key}: {item}")

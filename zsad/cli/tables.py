@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 from zsad.cli import options
+from zsad.cli.output import say, say_document
 from zsad.errors import unknown
 
 
@@ -19,7 +20,13 @@ def add(verbs: Any) -> None:
         "--format", default="md,tex,csv,html", metavar="F,...", help=f"of {', '.join(FORMATS)}"
     )
     parser.add_argument(
-        "--published", action="store_true", help="set the papers' numbers beside the measured ones"
+        "--published",
+        nargs="?",
+        const="measured",
+        choices=["measured", "all"],
+        metavar="all",
+        help="set the papers' numbers beside the measured ones; all: and those of systems that are "
+        "not hosted here",
     )
     parser.add_argument(
         "--ci", action="store_true", help="add bootstrap intervals over images (image AUROC and AP)"
@@ -42,8 +49,12 @@ def run(args: argparse.Namespace) -> int:
         if name not in FORMATS:
             raise unknown("format", name, FORMATS)
     folder = options.existing_results(args.results)
-    extras = {"published": args.published, "ci": args.ci, "significance": args.significance}
+    extras = {
+        "published": args.published or False,
+        "ci": args.ci,
+        "significance": args.significance,
+    }
     written = tables.write(folder, formats, **extras)
-    print(tables.render(folder, **extras))
-    print(f"{len(written)} files in {folder / 'tables'}")
+    say_document(tables.render(folder, **extras))
+    say(f"{len(written)} files in {folder / 'tables'}")
     return 0

@@ -9,7 +9,7 @@ from typing import Any
 
 from zsad import registry
 from zsad.cli import options
-from zsad.cli.output import stdout_to_stderr
+from zsad.cli.output import say, stdout_to_stderr
 from zsad.errors import RequestError, WeightsError
 
 
@@ -49,8 +49,8 @@ def run(args: argparse.Namespace) -> int:
     target = Path(args.out or f"{entry.name}-official.safetensors")
     own = given.get(entry.name, {})
     if "grounding" in entry.defaults and (report := _detector(source, own)):
-        print("\n".join(report))
-        print(f"use it: zsad bench --methods {entry.name} {entry.name}.grounding.weights={source}")
+        say(*report)
+        say(f"use it: zsad bench --methods {entry.name} {entry.name}.grounding.weights={source}")
         return 0
     from zsad import backbones
     from zsad.checkpoints import import_file
@@ -59,8 +59,8 @@ def run(args: argparse.Namespace) -> int:
         info = backbones.load(args.backbone, weights=args.weights, offline=args.offline).info
         layers = [("preset", {"preset": "released"})] if "released" in entry.presets else []
         report = import_file(entry, source, target, info, [*layers, ("the command line", own)])
-    print("\n".join(report))
-    print(f"use it: zsad bench --methods {entry.name} {entry.name}.checkpoint={target} ...")
+    say(*report)
+    say(f"use it: zsad bench --methods {entry.name} {entry.name}.checkpoint={target} ...")
     return 0
 
 

@@ -21,6 +21,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from zsad.config.folder_settings import FolderSettings as FolderSettings
 from zsad.errors import RequestError
 from zsad.io.schema import SchemaError, check, read
 from zsad.metrics.spec import Mode, check_extra
@@ -379,6 +380,8 @@ class DataSettings:
     # What all prompts call a category: "metal nut", or as released scripts, by its folder; a
     # method's own `names` (of its preset) is the stronger
     names: Literal["spoken", "released"] = added("spoken")
+    # In the identity of the datasets that it is for, so no later key of every cell.
+    folder: FolderSettings = dataclasses.field(default_factory=FolderSettings)
 
 
 @dataclasses.dataclass(frozen=True)

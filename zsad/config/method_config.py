@@ -50,6 +50,8 @@ class MethodConfig:
     none: their content enters the identity of results and checkpoints.
     ``inference_only``: dotted keys (or groups of keys) that change nothing but inference: one
     checkpoint serves all their values.
+    ``cosmetic``: dotted keys (or groups) that change no figure, or whose effect a record states
+    elsewhere (which boxes there were): two values of them are one configuration.
 
     A key that is added after results were stored is declared with :func:`zsad.config.added`.
     A misspelt name of this class in a sub-class is a ``TypeError``.
@@ -59,6 +61,7 @@ class MethodConfig:
     shots: int = _fallback(0)  # normal reference images per category; 0 = zero-shot
     prompt_kind: ClassVar[str] = ""
     inference_only: ClassVar[tuple[str, ...]] = ()
+    cosmetic: ClassVar[tuple[str, ...]] = ()
 
     @property
     def caption_source(self) -> CaptionSource:
@@ -96,11 +99,11 @@ class MethodConfig:
                 meant = nearest(name, CLASS_VARIABLES)
                 raise TypeError(
                     f"unknown class variable '{name}'{meant}; a config may set "
-                    f"{' and '.join(CLASS_VARIABLES)}, everything else is a typed field"
+                    f"{', '.join(CLASS_VARIABLES)}, everything else is a typed field"
                 )
 
 
-CLASS_VARIABLES = ("prompt_kind", "inference_only")
+CLASS_VARIABLES = ("prompt_kind", "inference_only", "cosmetic")
 QUESTIONS = ("caption_source", "caption_all", "own_readings")
 
 
@@ -134,27 +137,29 @@ def check_schema(schema: object, defaults: Mapping[str, Any]) -> type[MethodConf
         raise ValueError("has no key 'preset'; write `preset: str` as its first field")
     if not isinstance(schema.prompt_kind, str):
         raise ValueError(f"prompt_kind={schema.prompt_kind!r} must be text")
-    if not isinstance(schema.inference_only, tuple):
-        raise ValueError(f"inference_only={schema.inference_only!r} must be a tuple of keys")
-    for dotted in schema.inference_only:
-        _check_key(schema, str(dotted).split("."), str(dotted))
+    for name in ("inference_only", "cosmetic"):
+        keys = getattr(schema, name)
+        if not isinstance(keys, tuple):
+            raise ValueError(f"{name}={keys!r} must be a tuple of keys")
+        for dotted in keys:
+            _check_key(schema, str(dotted).split("."), str(dotted), name)
     _check_added(schema, defaults, "")
     return schema
 
 
-def _check_key(schema: type, path: list[str], dotted: str) -> None:
+def _check_key(schema: type, path: list[str], dotted: str, where: str) -> None:
     """Raise ``ValueError`` unless the key below ``path`` exists."""
     head, *rest = path
     names = [f.name for f in dataclasses.fields(schema)]
     if head not in names:
         raise ValueError(
-            f"inference_only names '{dotted}', and there is no such key{nearest(head, names)}"
+            f"{where} names '{dotted}', and there is no such key{nearest(head, names)}"
         )
     groups = _groups(typing.get_type_hints(schema)[head])
     if rest and not groups:
-        raise ValueError(f"inference_only names '{dotted}', and '{head}' has no keys")
+        raise ValueError(f"{where} names '{dotted}', and '{head}' has no keys")
     for group in groups if rest else ():
-        _check_key(group, rest, dotted)
+        _check_key(group, rest, dotted, where)
 
 
 def _groups(hint: Any) -> list[type]:

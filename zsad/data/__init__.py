@@ -1,12 +1,13 @@
 """Datasets: what is on disk, how it is read, how it becomes batches.
 
 ======================  ==================================================================
+``definition``          what a definition says: categories, variants, layouts
 ``catalog``             dataset definitions (``benchmarks/datasets/*.yaml``), groups, selection
-``own``                 a definition for a user's own folder, made from what lies in it
+``folder_dataset``      a definition for a user's own folder, made from what lies in it
 ``index``               from a definition and a folder to a sorted list of samples
 ``indexers``            one small function per layout on disk
-``roles``               which samples are evaluated, trained on or referred to
-``inputs``              remembers the content of the files that results were computed from
+``splits``              which samples are evaluated, trained on or referred to
+``provenance``          remembers the content of the files that results were computed from
 ``images``              files to pixels: images by content, masks by a stated rule
 ``transforms``          pixels to tensors: preprocessing, mask policy
 ``loader``              samples to batches, decoded by background threads

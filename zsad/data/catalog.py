@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import fnmatch
+import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
@@ -16,6 +17,7 @@ from typing import Any
 
 from zsad import config as cfg
 from zsad import registry
+from zsad.config import FolderSettings
 from zsad.data.definition import DatasetSpec
 from zsad.errors import RequestError, unknown
 
@@ -79,8 +81,9 @@ def list_specs() -> list[str]:
     return sorted({*registry.yaml_names("datasets"), *_USER_SPECS})
 
 
-def load_spec(name: str | DatasetSpec) -> DatasetSpec:
-    """A definition by name, by YAML file or by ``folder:PATH``.
+def load_spec(name: str | DatasetSpec, folder: FolderSettings | None = None) -> DatasetSpec:
+    """A definition by name, by YAML file or by ``folder:PATH``; ``folder`` says what the latter
+    cannot.
 
     Raises :class:`RequestError` that suggests the nearest name, or names the key that is wrong.
     """
@@ -89,10 +92,29 @@ def load_spec(name: str | DatasetSpec) -> DatasetSpec:
     if name in _USER_SPECS:
         return _USER_SPECS[name]
     if is_own(name):
-        return load_spec(register_spec(*_own_spec(name)))
+        return load_spec(register_spec(*_own_spec(name, folder)))
     if name not in registry.yaml_names("datasets"):
         raise unknown("dataset", name, [*list_specs(), *GROUPS], "see `zsad list datasets`")
     return _bundled(name)
+
+
+def origin_of(spec: DatasetSpec) -> str:
+    """The absolute path of the file or folder that a user's definition was made from; else ""."""
+    return _ORIGINS.get(spec.name, "") if _USER_SPECS.get(spec.name) == spec else ""
+
+
+def is_folder(spec: DatasetSpec) -> bool:
+    """Whether a definition was made from ``folder:PATH``: nobody stated what should be there."""
+    origin = origin_of(spec)
+    return bool(origin) and not is_own(origin)
+
+
+def typed(spec: DatasetSpec) -> str:
+    """What to type for a dataset, quoted for a shell: its name, its YAML file, or folder:PATH."""
+    origin = origin_of(spec)
+    if not origin:
+        return spec.name
+    return shlex.quote(origin if is_own(origin) else f"folder:{origin}")
 
 
 def is_own(name: str) -> bool:
@@ -113,12 +135,12 @@ def _build(values: Mapping[str, Any], origin: str, stem: str) -> DatasetSpec:
     return spec
 
 
-def _own_spec(name: str) -> tuple[DatasetSpec, str]:
+def _own_spec(name: str, folder: FolderSettings | None) -> tuple[DatasetSpec, str]:
     """The definition, and the absolute path of what it was made from."""
     if name.startswith("folder:"):
         from zsad.data.folder_dataset import folder_spec
 
-        spec = folder_spec(Path(name.removeprefix("folder:")))
+        spec = folder_spec(Path(name.removeprefix("folder:")), folder)
         return spec, spec.root
     path = Path(name)
     values = dict(cfg.read_yaml(path))
@@ -129,16 +151,19 @@ def _own_spec(name: str) -> tuple[DatasetSpec, str]:
     return spec, str(path.resolve())
 
 
-def select_datasets(names: str | Sequence[str] | Iterable[str]) -> list[str]:
+def select_datasets(
+    names: str | Sequence[str] | Iterable[str], folder: FolderSettings | None = None
+) -> list[str]:
     """Expand groups, wildcards, names, YAML files and ``folder:PATH`` to dataset names.
 
+    ``folder``: what the folders among them cannot say (``data.folder.*``).
     Own datasets are registered and returned under their short name.  Raises
     :class:`RequestError` for an unknown name or an empty selection.
     """
     chosen: dict[str, None] = {}
     for name in registry.expand(names):
         if is_own(name):
-            chosen[load_spec(name).name] = None
+            chosen[load_spec(name, folder).name] = None
         elif name in GROUPS:
             chosen.update(dict.fromkeys(group_members(name)))
         elif any(c in name for c in "*?["):

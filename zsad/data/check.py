@@ -12,18 +12,22 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from zsad.data.catalog import load_spec
+from zsad.data.account import Account
+from zsad.data.catalog import is_folder, load_spec
 from zsad.data.definition import Counts, DatasetSpec
 from zsad.data.images import image_digest, image_mode, mask_values, read_image, read_mask
 from zsad.data.index import DatasetIndex, load_index
-from zsad.errors import DataError
+from zsad.errors import DataError, ZsadError, reason
 from zsad.types import Sample
+
+# An error makes a check fail.
+Severity = Literal["error", "warning", "note"]
 
 
 class Finding(NamedTuple):
     """Something worth saying.  Errors make the check fail."""
 
-    severity: Literal["error", "warning", "note"]
+    severity: Severity
     text: str
 
 
@@ -52,7 +56,8 @@ class CheckReport:
     """The outcome of a check.  ``ok`` decides the exit code; :meth:`lines` is what to print.
 
     ``variant`` and ``layout`` say what was found, ``title`` what the variant is; ``confirmed``:
-    whether a source prints its counts; ``others``: what else the files can be read as.
+    whether a source prints its counts; ``others``: what else the files can be read as;
+    ``account``: what every file was taken for, of a user's own dataset.
     """
 
     dataset: str
@@ -70,6 +75,7 @@ class CheckReport:
     modes: dict[str, int] = field(default_factory=dict)
     mask_threshold: int = 0
     findings: list[Finding] = field(default_factory=list)
+    account: Account | None = None
 
     @property
     def total(self) -> Counts:
@@ -86,6 +92,7 @@ class CheckReport:
         place = self.root if self.root is not None else "generated"
         out = [f"{self.dataset}: variant {self.variant} (layout {self.layout}) in {place}"]
         out += [f"  {self.variant}: {self.title}"] if self.title else []
+        out += [f"  {line}" for line in self.account.lines()] if self.account else []
         for c in self.counts if len(self.counts) > 1 else ():
             out.append(f"  {c.category}: {_said(c.test, c.published)}")
         out.append(f"  test: {_said(self.total, self.published, self.confirmed)}")
@@ -146,14 +153,16 @@ def check(
         others=_others(index, root),
         masks=sum(s.mask is not None for s in index.samples),
         mask_threshold=max((s.mask_threshold for s in index.samples), default=0),
+        account=index.account,
     )
     say = report.findings.append
     for problem in index.problems:
         say(Finding("error", problem))
+    # What a definition states must be there; of a folder it is only said what it holds.
+    grave: Severity = "warning" if is_folder(spec) else "error"
     for note in index.notes:
-        say(
-            Finding("error" if index.missing and note.endswith(index.missing[-1]) else "note", note)
-        )
+        absent = index.missing and note.endswith(index.missing[-1])
+        say(Finding(grave if absent else "note", note))
     _compare(report, spec)
     _one_class(report, spec)
     if open_files:
@@ -245,16 +254,21 @@ def _open(sample: Sample) -> _Opened:
     try:
         size = read_image(sample.image, sample.crop).size
         mode = image_mode(sample.image)
-    except DataError as error:
-        return _Opened(size, mode, (str(error),), empty, grey)
+    except Exception as error:  # whatever a decoder raises is the end of this file alone
+        return _Opened(size, mode, (_told(sample.image, error),), empty, grey)
     if sample.mask is not None:
         try:
             marked = read_mask(sample, (size[1], size[0]))
             empty = not marked.any()
             grey = len(np.unique(mask_values(sample.mask))) > 2
-        except DataError as error:
-            errors.append(str(error))
+        except Exception as error:
+            errors.append(_told(sample.mask, error))
     return _Opened(size, mode, tuple(errors), empty, grey)
+
+
+def _told(path: str, error: Exception) -> str:
+    """What is wrong with a file."""
+    return str(error) if isinstance(error, ZsadError) else f"{path}: {reason(error)}"
 
 
 def _open_all(report: CheckReport, samples: list[Sample], workers: int) -> None:
@@ -310,7 +324,7 @@ def _duplicates(report: CheckReport, samples: list[Sample], workers: int) -> Non
 def _digest(sample: Sample) -> str:
     try:
         return image_digest(sample)
-    except DataError:
+    except Exception:  # said by :func:`_open` already
         return ""
 
 

@@ -48,7 +48,9 @@ class VariantSpec:
 
     ``test``: published (normal, anomalous).  ``certainty``: ``published`` figures must match;
     ``unconfirmed`` ones come from no source at hand, so a difference is only reported.
-    ``mask_threshold``: grey values above it (of 255) are anomalous.
+    ``mask_threshold``: grey values above it (of 255) are anomalous; None leaves it to the layout,
+    which takes 0 unless it says otherwise.  ``bits``: that deep grey pictures use, such as 12 in
+    files of 16; 0 takes them as their files say.
     ``numbered``: the layout option that the number at the end of the variant's name sets, so that
     ``seed-0`` stands for ``seed-1``, ``seed-2``, ... as well.
     """
@@ -57,8 +59,15 @@ class VariantSpec:
     layouts: tuple[Layout, ...]
     test: Counts | None = None
     certainty: Literal["published", "unconfirmed"] = "published"
-    mask_threshold: int = 0
+    mask_threshold: int | None = None
+    bits: int = 0
     numbered: str = ""
+
+    def __post_init__(self) -> None:
+        if self.mask_threshold is not None and not 0 <= self.mask_threshold <= 254:
+            raise ValueError(f"mask_threshold={self.mask_threshold} must lie in 0..254")
+        if not 0 <= self.bits <= 32:
+            raise ValueError(f"bits={self.bits} must lie in 1..32, or be 0 (as the files say)")
 
     def with_number(self, number: int) -> VariantSpec:
         """The same preparation with another number in title and layouts."""

@@ -2,79 +2,186 @@
 
 from __future__ import annotations
 
-import json
+import glob
+import os
 import re
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from zsad import registry
+from zsad.config import FolderSettings
+from zsad.data.account import Account
 from zsad.data.definition import CategorySpec, DatasetSpec, Layout, VariantSpec
-from zsad.data.indexers.base import find_folder, subfolders
-from zsad.data.indexers.folders import is_plain
+from zsad.data.indexers import INDEXERS, Indexing
+from zsad.data.indexers.base import spoken
+from zsad.data.indexers.lists import list_layout
+from zsad.data.indexers.mask_names import NAMING
+from zsad.data.indexers.own_folder import NO_PICTURE, understand
 from zsad.errors import RequestError
 
+VARIANT = "default"
 
-def folder_spec(path: Path) -> DatasetSpec:
+
+@dataclass(frozen=True)
+class Inferred:
+    """What a folder was taken for.  ``account``: of every file, where the folders' names decide."""
+
+    home: Path
+    categories: Sequence[str]
+    layout: Layout
+    account: Account | None = None
+
+    def spec(self, settings: FolderSettings) -> DatasetSpec:
+        """The definition that stands for the folder, with what a folder cannot say."""
+        return DatasetSpec(
+            name=_free_name(self.home.name),
+            title=self.home.name,
+            categories={
+                key: CategorySpec(settings.class_name or spoken(key)) for key in self.categories
+            },
+            variants={
+                VARIANT: VariantSpec(
+                    "as it lies",
+                    (self.layout,),
+                    mask_threshold=settings.mask_threshold,
+                    bits=settings.bits,
+                )
+            },
+            default_variant=VARIANT,
+            root=str(self.home),
+            modality="own pictures",
+            licence="the user's own",
+        )
+
+
+def folder_spec(path: Path, settings: FolderSettings | None = None) -> DatasetSpec:
     """Define a dataset from a folder.
 
-    Recognised, in this order: ``normal/`` and ``anomalous/``; ``test/<type>/`` with
-    ``ground_truth/<type>/``; a folder for each category with either of these; a ``meta.json``.
-    The folder's name is what prompts call the thing.  Raises :class:`RequestError` that says
-    what was expected.
+    The names of its folders say what is normal, anomalous, a training picture or a mask
+    (:mod:`zsad.data.indexers.own_folder`); else a list does: ``meta.json``, COCO annotations or a
+    table.  The folder's name, or that of each category's folder, is what prompts call the thing,
+    unless ``settings`` name it.  Raises :class:`RequestError` where a picture has no role, with
+    the first three and the way out.
     """
+    found = inferred(path)
+    spec = found.spec(settings or FolderSettings())
+    account = found.account or _listed(found, spec)
+    if account is not None:
+        refuse_strays(found.home, account)
+    return spec
+
+
+def account_of(path: Path) -> Account | None:
+    """What every file of a folder is taken for, whatever is wrong with it."""
+    found = inferred(path)
+    return found.account or _listed(found, found.spec(FolderSettings()))
+
+
+def _listed(found: Inferred, spec: DatasetSpec) -> Account | None:
+    """The account of a folder in which a list says what pictures are."""
+    at = Indexing(spec, found.home)
+    INDEXERS[found.layout.indexer](at, **found.layout.options)
+    return at.account
+
+
+def inferred(path: Path) -> Inferred:
+    """What a folder is taken for, strays included.  Raises :class:`RequestError` where there is no
+    folder, or none of the layouts in it."""
     home = path.expanduser().resolve()
     if not home.is_dir():
         raise RequestError(f"folder:{path}: no such folder")
-    categories, layout = _recognised(home)
-    return DatasetSpec(
-        name=_free_name(home.name),
-        title=home.name,
-        categories={key: CategorySpec(spoken(key)) for key in categories},
-        variants={"default": VariantSpec("as it lies", (layout,))},
-        default_variant="default",
-        root=str(home),
-        modality="own pictures",
-        licence="the user's own",
-    )
-
-
-def _recognised(home: Path) -> tuple[list[str], Layout]:
-    folders = subfolders(home)
-    if is_plain(home):
-        return [home.name], Layout("folder", looks="normal/ and anomalous/")
-    if find_folder(home, "test") is not None:
-        options = {"folders": {home.name: ["."]}, **_masks(home)}
-        return [home.name], Layout("mvtec_like", options, looks="test/good/ and test/<type>/")
-    if any(is_plain(f) for f in folders.values()):
-        names = [n for n, f in folders.items() if is_plain(f)]
-        return names, Layout("folder", looks="<category>/normal/ and <category>/anomalous/")
-    tested = [n for n, f in folders.items() if find_folder(f, "test") is not None]
-    if tested:
-        return tested, Layout(
-            "mvtec_like", _masks(folders[tested[0]]), looks="<category>/test/good/"
+    found = understand(home)
+    if not found.pictures and (listed := list_layout(home)) is not None:
+        return Inferred(home, *listed)
+    categories = [key or home.name for key in found.categories]
+    many = found.categories != [""]
+    looks = "<category>/normal/ or the like" if many else "normal/ and anomalous/, or the like"
+    if not found.recognised and not found.account.without_role:
+        raise RequestError(
+            f"folder:{home}: holds no pictures in normal/, anomalous/, train/ or test/, and no "
+            "list of pictures; sort the pictures into normal/ and anomalous/"
         )
-    if (home / "meta.json").is_file():
-        return _meta_classes(home / "meta.json"), Layout("meta_json", looks="meta.json")
-    raise RequestError(
-        f"folder:{home}: holds neither normal/ and anomalous/, nor test/, nor a meta.json "
-        "(nor folders of these); sort the pictures into normal/ and anomalous/"
-    )
+    return Inferred(home, categories, Layout("folder", looks=looks), found.account)
 
 
-def _masks(home: Path) -> dict[str, str | None]:
-    return {} if find_folder(home, "ground_truth") is not None else {"masks": None}
+def refuse_strays(home: Path, account: Account) -> None:
+    """Raise :class:`RequestError` if a picture has no role, with the way out."""
+    folder = shlex.quote(str(home))
+    masks = any(e.reason.startswith(NO_PICTURE) for e in account.without_role)
+    advice = [NAMING] if masks else []
+    advice.append("sort the pictures into normal/ and anomalous/")
+    counts = account.counts()
+    if counts["normal"] + counts["anomalous"]:
+        advice.append(
+            f"`zsad data check {folder} --write my.yaml` writes a definition that leaves them out"
+        )
+    advice.append(f"`zsad data check {folder}` shows what every file was taken for")
+    account.refuse("; ".join(advice))
 
 
-def _meta_classes(path: Path) -> list[str]:
+def definition(found: Inferred, settings: FolderSettings, target: Path) -> str:
+    """The text of a YAML file that says what was inferred; pictures without a role are ignored in
+    it by name.  ``target``: where the file will lie.  Raises :class:`RequestError` where there is
+    nothing to define."""
+    spec = found.spec(settings)
+    account = found.account or _listed(found, spec)
+    counts = account.counts() if account else None
+    if counts and not counts["normal"] + counts["anomalous"] + counts["training"]:
+        raise RequestError(
+            f"{found.home}: no picture in it is known to be normal or anomalous; sort the pictures "
+            "into normal/ and anomalous/ first"
+        )
+    layout = spec.variants[VARIANT].layouts[0]
+    options = dict(layout.options)
+    if account and (ignore := _patterns(account)):
+        options["ignore"] = ignore
+    variant: dict[str, Any] = {"title": "as it lies"}
+    if settings.mask_threshold is not None:
+        variant["mask_threshold"] = settings.mask_threshold
+    if settings.bits:
+        variant["bits"] = settings.bits
+    indexer = "own_folder" if layout.indexer == "folder" else layout.indexer
+    variant["layouts"] = [
+        {"indexer": indexer, "looks": layout.looks, **({"options": options} if options else {})}
+    ]
+    values = {
+        "name": spec.name,
+        "title": spec.title,
+        "root": _relative(found.home, target),
+        "categories": {
+            key: {"prompt": c.prompt, "kind": c.kind} for key, c in spec.categories.items()
+        },
+        "default_variant": VARIANT,
+        "variants": {VARIANT: variant},
+    }
+    head = "# What the folder was taken for; `prompt` is what methods call a category, and `kind`\n"
+    head += "# is object or texture.  docs/add-a-dataset.md explains every key.\n"
+    return head + yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=100)
+
+
+def _patterns(account: Account) -> list[str]:
+    """What to ignore: the pictures without a role, a whole folder where it holds nothing else."""
+    out: list[str] = []
+    for folder, entries in account.folders().items():
+        strays = [e.path for e in entries if e.role == "no role"]
+        inside = [e for e in account.entries if e.path.startswith(f"{folder}/")]
+        if strays and all(e.role in ("no role", "left out") for e in inside) and folder != ".":
+            out.append(f"{glob.escape(folder)}/*")
+        else:
+            out += [glob.escape(path) for path in strays]
+    return out
+
+
+def _relative(home: Path, target: Path) -> str:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        return sorted({str(name) for part in content.values() for name in part})
-    except (OSError, ValueError, AttributeError, TypeError) as error:
-        raise RequestError(f"{path}: not a meta.json ({error})") from None
-
-
-def spoken(key: str) -> str:
-    """How prompts call a folder: ``metal_nut`` -> ``metal nut``."""
-    return re.sub(r"[_\-\s]+", " ", key).strip() or "object"
+        return Path(os.path.relpath(home, target.absolute().parent)).as_posix()
+    except ValueError:  # on another drive of Windows
+        return str(home)
 
 
 def _free_name(folder: str) -> str:

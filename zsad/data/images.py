@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import io
-import struct
-import threading
+import math
+import operator
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path, PurePath
@@ -17,7 +17,10 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from zsad.errors import DataError
+from zsad.data.picture_file import read_bytes
+from zsad.errors import DataError, ZsadError, gist
+from zsad.io import foreign
+from zsad.io.bounds import PICTURE
 from zsad.types import Sample
 
 # The one list of what a picture is: Pillow's name of a format, and how its files' names end.  A
@@ -39,8 +42,8 @@ FORMATS: dict[str, tuple[str, ...]] = {
     "PCX": (".pcx",),
     "SGI": (".sgi", ".rgb", ".rgba", ".bw"),
 }
-PIXEL_LIMIT = 80_000_000  # width x height; larger files are refused before they are decoded
 ALPHA_BACKGROUND = (0, 0, 0)
+LOSSY_CUT = 127  # threshold of lossy masks: compression rings around every edge
 
 DECODING_RULES: dict[str, str] = {
     "format": "by content; the file's ending is ignored",
@@ -61,16 +64,8 @@ READERS: dict[str, Reader] = {}
 Crop = tuple[int, int, int, int]
 
 _ORIENTATION = 0x0112  # EXIF tag
-_BROKEN = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    struct.error,
-    IndexError,
-    KeyError,
-    MemoryError,
-)
+_BROKEN = (Exception,)  # decoders raise whatever they like, and no list of types is complete
+STRIPE = 1 << 22  # values that are converted at a time: their float64 takes 32 MiB
 
 
 def register_reader(scheme: str, reader: Reader) -> None:
@@ -93,6 +88,30 @@ def is_picture(name: str | Path) -> bool:
     suffix = path.suffix.lower()
     hidden = any(part.startswith(".") for part in path.parts)
     return not hidden and any(suffix in known for known in FORMATS.values())
+
+
+def decodable(path: str | Path) -> bool:
+    """Whether the first bytes of a file are those of a picture of :data:`FORMATS`, whatever its
+    name.  No pixel is decoded."""
+    try:
+        with Image.open(path, formats=_formats()):
+            return True
+    except Exception:  # whatever a decoder raises
+        try:  # what Pillow refuses and tifffile reads
+            with open(path, "rb") as file:
+                return file.read(4) in _TIFF
+        except OSError:
+            return False
+
+
+def is_lossy(path: str | Path) -> bool:
+    """Whether a file is a JPEG or a lossy WebP, by its first bytes."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(16)
+    except OSError:
+        return False
+    return head.startswith(b"\xff\xd8\xff") or (head[:4] == b"RIFF" and head[8:16] == b"WEBPVP8 ")
 
 
 def read_image(uri: str | Path, crop: Crop | None = None) -> Image.Image:
@@ -147,7 +166,7 @@ def mask_values(uri: str | Path) -> np.ndarray:
     image = _open(text)
     try:
         return _mask_levels(image)
-    except _BROKEN as error:
+    except Exception as error:  # each decoder raises types of its own
         raise _unreadable(text, error) from None
 
 
@@ -169,36 +188,32 @@ def image_digest(sample: Sample) -> str:
         image = read_image(sample.image, sample.crop)
         content = repr(image.size).encode() + image.tobytes()
         return hashlib.sha256(content).hexdigest()
-    digest = hashlib.sha256(_bytes(sample.image))
+    digest = hashlib.sha256(read_bytes(sample.image))
     if sample.crop is not None:
         digest.update(repr(sample.crop).encode())
     return digest.hexdigest()
 
 
 # ------------------------------------------------------------------------------- opening
-def _bytes(path: str) -> bytes:
-    try:
-        return Path(path).read_bytes()
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from None
-
-
 def _open(uri: str) -> Image.Image:
     """The first frame of a file or URI, decoded, in its own mode, upright."""
     scheme, separator, _ = uri.partition("://")
     if separator:
         if scheme not in READERS:
             raise DataError(f"{uri}: no reader is registered for '{scheme}://'")
-        return READERS[scheme](uri)
-    content = _bytes(uri)
+        try:
+            return READERS[scheme](uri)
+        except ZsadError:
+            raise
+        except _BROKEN as error:  # a reader may be foreign code
+            raise _unreadable(uri, error) from None
+    content = read_bytes(uri)
     if not content:
         raise DataError(f"{uri}: the file is empty")
     try:
         if content[:4] in _TIFF and _needs_tifffile(content):
             return _from_tifffile(content, uri)
-        with Image.open(io.BytesIO(content), formats=_formats()) as image:
+        with _pillow(io.BytesIO(content)) as image:
             _check_size(image.size, uri)
             image.load()
             turned = image.getexif().get(_ORIENTATION, 1) != 1
@@ -206,11 +221,23 @@ def _open(uri: str) -> Image.Image:
     except DataError:
         raise
     except UnidentifiedImageError:
-        raise DataError(f"{uri}: not an image of a known format") from None
+        words = foreign.describe(content[: foreign.HEAD])
+        raise DataError(
+            f"{uri}: not an image of a known format{f' (it is {words})' if words else ''}"
+        ) from None
     except Image.DecompressionBombError:
-        raise DataError(f"{uri}: more pixels than the limit of {PIXEL_LIMIT:,}") from None
+        raise DataError(
+            f"{uri}: more pixels than the limit of {PICTURE.value():,}; {PICTURE.raised()}"
+        ) from None
     except _BROKEN as error:
         raise _unreadable(uri, error) from None
+
+
+def _pillow(file: str | io.BytesIO) -> Image.Image:
+    """Open a picture of :data:`FORMATS`; nothing but its header is read."""
+    if PICTURE.value() > (Image.MAX_IMAGE_PIXELS or math.inf):
+        Image.MAX_IMAGE_PIXELS = PICTURE.value()  # Pillow's own limit, of twice as many
+    return Image.open(file, formats=_formats())
 
 
 @cache
@@ -223,31 +250,32 @@ def _formats() -> tuple[str, ...]:
 def _shape(path: str) -> tuple[int, int, bool]:
     """(height, width, turned) from the header; ``turned``: EXIF swaps the two."""
     try:
-        with Image.open(path, formats=_formats()) as image:
+        with _pillow(path) as image:
             turned = image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
             # Pillow swaps the size of a turned TIFF by itself, that of other formats not.
             tags = getattr(image, "tag_v2", None)
             height, width = (tags[257], tags[256]) if tags else (image.height, image.width)
-            return height, width, turned
-    except (*_BROKEN, Image.DecompressionBombError):
+            return operator.index(height), operator.index(width), turned
+    except _BROKEN:
         decoded = _open(path)  # the slow way: multi-sample TIFF, or a clear error
         return decoded.height, decoded.width, False
 
 
 def _check_size(size: tuple[int, int], uri: str) -> None:
-    if size[0] * size[1] > PIXEL_LIMIT:
+    if size[0] * size[1] > PICTURE.value():
         raise DataError(
-            f"{uri}: {size[0]}x{size[1]} pixels, more than the limit of {PIXEL_LIMIT:,}"
+            f"{uri}: {size[0]}x{size[1]} pixels, more than the limit of {PICTURE.value():,}; "
+            f"{PICTURE.raised()}"
         )
 
 
 def _unreadable(uri: str, error: BaseException) -> DataError:
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return DataError(f"{uri}: broken or truncated image ({reason})")
+    if isinstance(error, MemoryError):
+        return DataError(f"{uri}: too little memory to decode it")
+    return DataError(f"{uri}: broken or truncated image ({gist(error)})")
 
 
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_TIFF_LOCK = threading.Lock()
 
 
 def _needs_tifffile(content: bytes) -> bool:
@@ -271,7 +299,8 @@ def _from_tifffile(content: bytes, uri: str) -> Image.Image:
 
     with tifffile.TiffFile(io.BytesIO(content)) as file:
         page = file.pages.first
-        _check_size((page.imagewidth, page.imagelength), uri)
+        # samples beyond the third are decoded, too
+        _check_size((page.imagewidth, page.imagelength * max(1, page.samplesperpixel // 4)), uri)
         array = np.asarray(page.asarray())
         if page.planarconfig == tifffile.PLANARCONFIG.SEPARATE and array.ndim == 3:
             array = np.moveaxis(array, 0, -1)
@@ -294,7 +323,7 @@ def _to_rgb(image: Image.Image, uri: str) -> Image.Image:
         return image.convert("RGB")
     except DataError:
         raise
-    except _BROKEN as error:
+    except Exception as error:  # each decoder raises types of its own
         raise _unreadable(uri, error) from None
 
 
@@ -318,7 +347,18 @@ def _eight_bit(array: np.ndarray, uri: str) -> np.ndarray:
         full = 65535.0
     else:  # 32-bit containers of 8-, 16- or 32-bit data
         full = next((m for m in (255.0, 65535.0) if high <= m), float(2**32 - 1))
-    return np.rint(array.astype(np.float64) * (255.0 / full)).astype(np.uint8)
+    return _striped(lambda part: np.rint(part * (255.0 / full)), array)
+
+
+def _striped(change: Callable[[np.ndarray], np.ndarray], array: np.ndarray) -> np.ndarray:
+    """uint8 of ``change`` (of float64 values) of an array, a stripe of its rows at a time: a
+    float64 copy of a large picture would take eight times its memory."""
+    out = np.empty(array.shape, np.uint8)
+    rows = max(1, STRIPE // max(1, math.prod(array.shape[1:])))
+    for start in range(0, len(array), rows):
+        part = array[start : start + rows].astype(np.float64)
+        out[start : start + rows] = change(part).astype(np.uint8)
+    return out
 
 
 # --------------------------------------------------------------------------------- masks
@@ -334,9 +374,9 @@ def _mask_levels(image: Image.Image) -> np.ndarray:
             return np.asarray(image)  # class indices: 0 is background whatever the colours say
         return np.asarray(image.convert("L"))
     if mode.startswith("I") or mode == "F":
-        array: np.ndarray[Any, Any] = np.asarray(image).astype(np.float64)
+        array: np.ndarray[Any, Any] = np.asarray(image)
         full = 255.0 if array.max() <= 255 else max(65535.0, float(array.max()))
-        return np.clip(np.ceil(array * (255.0 / full)), 0, 255).astype(np.uint8)
+        return _striped(lambda part: np.clip(np.ceil(part * (255.0 / full)), 0, 255), array)
     if "A" in mode or "a" in mode:
         return np.asarray(_composited(image.convert("RGBA")).convert("L"))
     return np.asarray(image.convert("L"))
@@ -361,11 +401,14 @@ def _aligned(values: np.ndarray, uri: str, image_uri: str, image_hw: tuple[int, 
 
 def _turned_like(values: np.ndarray, image_uri: str) -> np.ndarray:
     """The mask turned as the EXIF orientation of its image says."""
-    with Image.open(image_uri, formats=_formats()) as image:
-        orientation = image.getexif().get(_ORIENTATION, 1)
-    mask = Image.fromarray(values)
-    mask.getexif()[_ORIENTATION] = orientation
-    return np.asarray(ImageOps.exif_transpose(mask))
+    try:
+        with _pillow(image_uri) as image:
+            orientation = image.getexif().get(_ORIENTATION, 1)
+        mask = Image.fromarray(values)
+        mask.getexif()[_ORIENTATION] = orientation
+        return np.asarray(ImageOps.exif_transpose(mask))
+    except _BROKEN as error:
+        raise _unreadable(image_uri, error) from None
 
 
 def _inside(crop: Crop, size_wh: tuple[int, int], uri: str) -> Crop:

@@ -6,20 +6,26 @@ import hashlib
 import importlib
 import importlib.util
 import os
+import shlex
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from zsad.data.catalog import list_specs, load_spec
+from zsad.data.account import Account
+from zsad.data.catalog import is_folder, list_specs, load_spec, origin_of, typed
 from zsad.data.definition import DatasetSpec, Layout
 from zsad.data.indexers import INDEXERS, Indexing, NotThisLayout
-from zsad.data.indexers.base import checked_options, find_folder, natural, subfolders
-from zsad.errors import DataError, RequestError, unknown
+from zsad.data.indexers.base import checked_options, find_folder, natural, spoken, subfolders
+from zsad.errors import DataError, RequestError, reason, unknown
 from zsad.types import Category, Names, Sample
 
 # Every dataset may lie in the layout of an index file that is prepared already.
 PREPARED = Layout("meta_json", looks="meta.json at its root")
 PREPARED_VARIANT = "prepared"
+# Indexers of which spoken names belong to the fingerprint.  Results of the others are stored
+# without them: their definitions raise `revision`.
+NAMED = ("own_folder", "coco", "csv")
 
 
 @dataclass(frozen=True)
@@ -29,7 +35,8 @@ class DatasetIndex:
     ``variant`` and ``layout`` say what was found; ``root`` is None for generated data.
     ``fingerprint`` hashes names, labels, file sizes and the revision of the rules.  ``problems``
     is empty unless the index was made with ``strict=False``; ``missing`` are categories that have
-    no samples.
+    no samples.  ``account``: what every file was taken for, of a folder of one's own;
+    ``masks_of_normal``: its (mask, normal picture) pairs, whose masks should mark nothing.
     """
 
     spec: DatasetSpec
@@ -42,6 +49,8 @@ class DatasetIndex:
     notes: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
+    account: Account | None = None
+    masks_of_normal: tuple[tuple[str, str], ...] = ()
 
     def calling(self, names: Names) -> DatasetIndex:
         """The same with categories whose prompts say another name (:meth:`Category.said`)."""
@@ -82,7 +91,7 @@ def load_index(
     """
     spec = load_spec(name)
     if spec.module:
-        importlib.import_module(spec.module)
+        _import_module(spec)
     bare: DatasetIndex | None = None  # something was recognised, but it holds no image
     for variant_name, layout in _candidates(spec, variant):
         for root in _roots(spec, layout, data_root):
@@ -95,20 +104,48 @@ def load_index(
             if layout.only_counts and index.counts() != layout.only_counts:
                 continue
             if samples:
-                return _accepted(index, strict)
+                return _accepted(index, strict, _check_command(spec, variant, data_root))
             bare = bare or index
     if bare is not None and bare.problems:
-        return _accepted(bare, strict)
+        return _accepted(bare, strict, _check_command(spec, variant, data_root))
     raise _not_found(spec, variant, data_root)
 
 
-def _accepted(index: DatasetIndex, strict: bool) -> DatasetIndex:
+def _import_module(spec: DatasetSpec) -> None:
+    """Import what a definition names; a module beside its YAML file is found, too."""
+    origin = origin_of(spec)
+    beside = str(Path(origin).parent) if origin else ""
+    try:
+        if beside:
+            sys.path.insert(0, beside)
+        importlib.import_module(spec.module)
+    except Exception as error:  # the user's own code: whatever it raises
+        raise RequestError(
+            f"{origin or spec.name}: module '{spec.module}' cannot be imported ({reason(error)}); "
+            "put it beside the YAML file, or its folder into PYTHONPATH"
+        ) from None
+    finally:
+        if beside:
+            sys.path.remove(beside)
+
+
+def _check_command(spec: DatasetSpec, variant: str | None, data_root: Path | str | None) -> str:
+    """The command that lists what is wrong, ready to be pasted."""
+    words = ["zsad", "data", "check", typed(spec)]
+    if data_root is not None and not spec.root:
+        words += ["--data-root", shlex.quote(str(data_root))]
+    if variant is not None:
+        words += ["--variant", shlex.quote(variant)]
+    return " ".join(words)
+
+
+def _accepted(index: DatasetIndex, strict: bool, command: str) -> DatasetIndex:
     """The index, or if ``strict`` the first of its problems as a :class:`DataError`."""
     if strict and index.problems:
         more = f" (and {len(index.problems) - 1} more)" if len(index.problems) > 1 else ""
         raise DataError(
             f"dataset {index.spec.name} in {index.root}: {index.problems[0]}{more}; "
-            f"`zsad data check {index.spec.name}` lists everything"
+            f"`{command}` lists everything"
         )
     return index
 
@@ -189,9 +226,19 @@ def _finish(
 ) -> DatasetIndex:
     spec = indexing.spec
     known = spec.find_variant(variant)
-    threshold = known.mask_threshold if known else 0
-    if threshold:
-        samples = [replace(s, mask_threshold=threshold) if s.mask else s for s in samples]
+    if known and known.mask_threshold is not None:
+        cut = known.mask_threshold
+        samples = [replace(s, mask_threshold=cut) if s.mask else s for s in samples]
+    if is_folder(spec) or layout.indexer in NAMED:
+        # What methods read; before, a category was always called what its folder is called.
+        indexing.identity += [
+            f"{key}: {c.kind} {c.prompt}"
+            for key, c in spec.categories.items()
+            if c.prompt != spoken(key) or c.kind != "object"
+        ]
+    if known and known.bits:
+        samples = [replace(s, bits=known.bits) for s in samples]
+        indexing.identity.append(f"bits {known.bits}")
     rank = {key: i for i, key in enumerate(spec.categories)}
     samples = sorted(samples, key=lambda s: (rank[s.category], s.split, natural(s.uid)))
     present = {s.category for s in samples}
@@ -213,6 +260,8 @@ def _finish(
         tuple(notes),
         tuple(indexing.problems),
         missing,
+        indexing.account,
+        tuple(indexing.masks_of_normal),
     )
 
 
@@ -224,6 +273,8 @@ def _fingerprint(indexing: Indexing, samples: list[Sample], variant: str) -> str
     head = f"{indexing.spec.name}/{variant}"
     if indexing.spec.revision > 1:  # results of the first revision were stored without it
         head += f"/revision {indexing.spec.revision}"
+    if indexing.identity:
+        head += f"/{sorted(indexing.identity)!r}"
     digest = hashlib.sha256(head.encode())
     for s in samples:
         files = [s.image, *([s.mask] if s.mask else []), *s.extra_masks]
@@ -264,12 +315,12 @@ def _not_found(spec: DatasetSpec, variant: str | None, data_root: Path | str | N
     shown = (known or spec.variants[spec.default_variant]).layouts
     looks = shown[0].looks or shown[0].indexer
     help_line = f"`zsad data prepare {spec.name}` says where to get it"
+    if spec.root:  # a user's own: there is nothing to get
+        help_line = f"`zsad show {typed(spec)}` shows the definition"
     if data_root is None and not spec.root:
         return DataError(f"{what} needs its files: give --data-root DIR ({looks}); {help_line}")
     place = spec.root or data_root
     if not Path(str(place)).is_dir():
         return DataError(f"{what}: {place}: no such folder; {help_line}")
-    return DataError(
-        f"{what}: not found in {place}; expected {looks} in a folder {spec.folder_names[0]} there; "
-        f"{help_line}"
-    )
+    where = "there" if spec.root else f"in a folder {spec.folder_names[0]} there"
+    return DataError(f"{what}: not found in {place}; expected {looks} {where}; {help_line}")

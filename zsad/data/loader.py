@@ -15,7 +15,7 @@ from torch import Tensor
 
 from zsad.data.images import read_image
 from zsad.data.transforms import MaskPolicy, Preprocess
-from zsad.errors import DataError
+from zsad.errors import DataError, reason
 from zsad.types import Sample
 
 
@@ -206,8 +206,7 @@ def _attempt(
     except DataError as error:
         return error
     except (Exception, SystemExit) as error:  # readers may be foreign code; a thread must not die
-        reason = next(iter(str(error).splitlines()), "no message")
-        return DataError(f"{sample.image}: decoding ended with {type(error).__name__}: {reason}")
+        return DataError(f"{sample.image}: decoding ended with {reason(error)}")
 
 
 def _batch(

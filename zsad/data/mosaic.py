@@ -20,6 +20,7 @@ import numpy as np
 from PIL import Image
 
 from zsad.data.images import read_image, read_mask, register_reader
+from zsad.io import parse_json
 from zsad.types import Sample
 
 SCHEME = "mosaic"
@@ -96,7 +97,7 @@ def mosaic(tiles: Sequence[Sample], uid: str) -> Sample:
 def read(uri: str) -> Image.Image:
     """Draw the picture or the mask that a URI of :func:`mosaic` denotes."""
     kind, _, code = uri.partition("://")[2].partition("/")
-    tiles = [_tile(value) for value in json.loads(base64.urlsafe_b64decode(code))]
+    tiles = [_tile(value) for value in parse_json(base64.urlsafe_b64decode(code), uri)]
     first = read_image(tiles[0].image, tiles[0].crop)
     width, height = first.size
     whole = Image.new("RGB" if kind == "image" else "L", (2 * width, 2 * height))

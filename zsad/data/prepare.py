@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import filecmp
 import importlib.util
 import os
 import shutil
-import stat
-import tarfile
-import zipfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO, NamedTuple
 
+from zsad.data.archives import Member, members, reading
 from zsad.data.catalog import list_specs, load_spec
 from zsad.data.definition import DatasetSpec
 from zsad.data.index import DatasetIndex, load_index
 from zsad.errors import DataError, RequestError
 from zsad.io import scratch_folder, sha256_file
+from zsad.io.bounds import ARCHIVE_BYTES, ARCHIVE_FILES, ARCHIVE_RATIO
 
-MAX_FILES = 1_000_000
-MAX_BYTES = 200 * 2**30
-MAX_RATIO = 200  # times the archive's own size, minded above RATIO_FROM: small masks pack well
-RATIO_FROM = 256 * 2**20
+RATIO_FROM = 256 * 2**20  # bytes up to which an archive may unpack to any multiple of its size
 _BLOCK = 1 << 20
 
 
@@ -57,8 +52,8 @@ def prepare(
     root: Path | str | None,
     archive: Path | str | None = None,
     *,
-    max_files: int = MAX_FILES,
-    max_bytes: int = MAX_BYTES,
+    max_files: int | None = None,
+    max_bytes: int | None = None,
 ) -> PreparedDataset:
     """Extract ``archive`` into ``root/<name>`` and index what is there.
 
@@ -116,28 +111,25 @@ def _check_sum(spec: DatasetSpec, path: Path) -> None:
 
 
 # ---------------------------------------------------------------------------- extraction
-class _Member(NamedTuple):
-    name: str
-    size: int
-    source: IO[bytes]
-
-
 def extract(
     archive: Path | str,
     target: Path | str,
     *,
-    max_files: int = MAX_FILES,
-    max_bytes: int = MAX_BYTES,
+    max_files: int | None = None,
+    max_bytes: int | None = None,
 ) -> tuple[int, int]:
     """Extract a zip or tar archive into the folder ``target``; (files, bytes) written.
 
     Members that would leave the target, links and devices are refused, and so is anything
-    beyond the limits (counted while writing, not as the archive claims).  Everything is written
-    to a temporary folder first: after an error the target is as it was.  Existing files are
-    never replaced.  Raises :class:`DataError`.
+    beyond the limits (counted while writing, not as the archive claims; None: those of
+    :mod:`zsad.io.bounds`).  Everything is written to a temporary folder first: after an error the
+    target is as it was.  Files that exist are never replaced; of the same content, they count as
+    extracted.  Raises :class:`DataError`.
     """
     archive, target = Path(archive), Path(target)
-    max_bytes = min(max_bytes, max(RATIO_FROM, MAX_RATIO * _size_of(archive)))
+    max_files = ARCHIVE_FILES.value() if max_files is None else max_files
+    max_bytes = ARCHIVE_BYTES.value() if max_bytes is None else max_bytes
+    max_bytes = min(max_bytes, max(RATIO_FROM, ARCHIVE_RATIO.value() * _size_of(archive)))
     try:
         with scratch_folder(target.parent, f".{target.name}.partial-") as partial:
             files, size = _write_members(archive, partial, max_files, max_bytes)
@@ -157,67 +149,21 @@ def _size_of(archive: Path) -> int:
 
 def _write_members(archive: Path, folder: Path, max_files: int, max_bytes: int) -> tuple[int, int]:
     files = size = 0
-    try:
-        for member in _members(archive):
+    with reading(archive):
+        for member in members(archive):
             files += 1
             if files > max_files:
-                raise DataError(f"{archive}: holds more than {max_files:,} files; refused")
+                raise DataError(
+                    f"{archive}: holds more than {max_files:,} files; refused "
+                    f"({ARCHIVE_FILES.raised()})"
+                )
             size = _write(member, folder, archive, size, max_bytes)
-    except (
-        zipfile.BadZipFile,
-        tarfile.TarError,
-        EOFError,
-        RuntimeError,
-    ) as error:
-        raise DataError(f"{archive}: broken or unreadable archive ({error})") from None
-    except Exception as error:  # zlib.error and lzma.LZMAError have no type in common
-        if type(error).__module__ not in ("zlib", "lzma", "_lzma", "bz2"):
-            raise
-        raise DataError(f"{archive}: broken or unreadable archive ({error})") from None
     if not files:
         raise DataError(f"{archive}: holds no files")
     return files, size
 
 
-def _members(archive: Path) -> Iterator[_Member]:
-    """Regular files of an archive; raises :class:`DataError` for anything else in it."""
-    if zipfile.is_zipfile(archive):
-        with zipfile.ZipFile(archive) as zipped:
-            for info in zipped.infolist():
-                mode = info.external_attr >> 16
-                if stat.S_ISLNK(mode):
-                    raise DataError(f"{archive}: member {info.filename} is a link; refused")
-                if not info.is_dir():
-                    with zipped.open(info) as source:
-                        yield _Member(info.filename, info.file_size, source)
-    elif tarfile.is_tarfile(archive):
-        with tarfile.open(archive) as tape:
-            for entry in tape:
-                if entry.isdir():
-                    continue
-                if not entry.isreg():
-                    raise DataError(f"{archive}: member {entry.name} is a link or device; refused")
-                stream = tape.extractfile(entry)
-                if stream is not None:
-                    with stream as source:
-                        yield _Member(entry.name, entry.size, source)
-    else:
-        raise DataError(f"{archive}: neither zip nor tar{_hint(archive)}")
-
-
-def _hint(archive: Path) -> str:
-    with archive.open("rb") as file:
-        head = file.read(6)
-    if head == b"7z\xbc\xaf\x27\x1c":
-        return "; a 7z archive: extract it with `7z x` into the dataset's folder below --data-root"
-    if head[:4] == b"Rar!":
-        return (
-            "; a rar archive: extract it with `unrar x` into the dataset's folder below --data-root"
-        )
-    return ""
-
-
-def _write(member: _Member, folder: Path, archive: Path, size: int, max_bytes: int) -> int:
+def _write(member: Member, folder: Path, archive: Path, size: int, max_bytes: int) -> int:
     """Copy one member; returns the bytes written so far."""
     path = folder / _safe(member.name, archive)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -229,7 +175,10 @@ def _write(member: _Member, folder: Path, archive: Path, size: int, max_bytes: i
         while block := member.source.read(_BLOCK):
             size += len(block)
             if size > max_bytes:
-                raise DataError(f"{archive}: holds more than {max_bytes:,} bytes; refused")
+                raise DataError(
+                    f"{archive}: holds more than {max_bytes:,} bytes; refused "
+                    f"({ARCHIVE_BYTES.variable} and {ARCHIVE_RATIO.variable} raise the limit)"
+                )
             out.write(block)
     return size
 
@@ -244,19 +193,42 @@ def _safe(name: str, archive: Path) -> PurePosixPath:
 
 
 def _merge(partial: Path, target: Path, archive: Path) -> None:
-    """Move the extracted tree into place; nothing that exists is replaced."""
-    if not target.exists():
+    """Move the extracted tree into place; nothing that exists is replaced.
+
+    A file that is there already with the same content is done: an extraction that was killed is
+    finished by the same command.
+    """
+    if not os.path.lexists(target):
         partial.chmod(0o755)
-        partial.rename(target)
-        return
+        with contextlib.suppress(OSError):  # somebody else was faster: what is missing is added
+            partial.rename(target)
+            return
     files = [p for p in sorted(partial.rglob("*")) if p.is_file()]
-    clash = next((p for p in files if (target / p.relative_to(partial)).exists()), None)
-    if clash is not None:
-        raise DataError(
-            f"{archive}: {target / clash.relative_to(partial)} exists already; "
-            "remove the folder first to extract it anew"
-        )
-    for path in files:
-        place = target / path.relative_to(partial)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(path, place)
+    places = {path: target / path.relative_to(partial) for path in files}
+    done = {path for path, place in places.items() if _is_there(path, place, target, archive)}
+    for path, place in places.items():
+        if path not in done:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(path, place)
+
+
+def _is_there(path: Path, place: Path, target: Path, archive: Path) -> bool:
+    """Whether ``place`` holds the content of ``path`` already.
+
+    Raises :class:`DataError` where it holds anything else, or lies below a file.
+    """
+    for folder in place.parents:
+        if os.path.lexists(folder) and not folder.is_dir():
+            raise DataError(
+                f"{archive}: {folder} is not a folder; remove it to extract the archive"
+            )
+        if folder == target:
+            break
+    if not os.path.lexists(place):
+        return False
+    if place.is_file() and filecmp.cmp(path, place, shallow=False):
+        return True
+    raise DataError(
+        f"{archive}: {place} exists already with other content; "
+        "remove the folder first to extract it anew"
+    )

@@ -21,12 +21,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
-from urllib.parse import quote
 
 from zsad import config as cfg
 from zsad.data.index import DatasetIndex
 from zsad.errors import DataError
 from zsad.io import file_lock, read_json, remove_leftover, sha256_file, write_json
+from zsad.io.names import safe_name
 from zsad.io.schema import SchemaError, convert
 from zsad.types import Sample
 
@@ -114,7 +114,7 @@ def _looked_at(entries: Mapping[str, Entry], root: Path) -> dict[str, Entry]:
 
 
 def _path(results: Path, index: DatasetIndex, category: str) -> Path:
-    parts = [quote(n, safe=" ") for n in (index.spec.name, index.variant, category)]
+    parts = [safe_name(n, " ") for n in (index.spec.name, index.variant, category)]
     return results.joinpath("inputs", *parts[:2], f"{parts[2]}.json")
 
 

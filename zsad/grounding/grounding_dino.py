@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from zsad import torchvision_compat
+from zsad.backbones.tensor_files import check_values, read_tensors
 from zsad.backbones.weights import cache_folders
 from zsad.errors import WeightsError
 from zsad.grounding import dino
@@ -189,16 +190,14 @@ def is_state(state: Any) -> bool:
 
 def read_state(path: Path) -> dict[str, Tensor]:
     """Read a weight file safely.  Raises :class:`WeightsError`."""
-    try:
-        raw = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # unpickling raises many types
-        raise WeightsError(
-            f"{path}: cannot be read as a file of tensors only ({type(error).__name__}); "
-            f"re-save its state dict alone"
-        ) from None
+    raw = read_tensors(path)
     if not is_state(raw):
         raise WeightsError(f"{path}: no Grounding DINO state ('{PATCH_EMBEDDING}' is missing)")
-    return _unwrapped(raw)
+    state = _unwrapped(raw)
+    # positions and indices are whole numbers
+    indices = {k for k, v in state.items() if isinstance(v, Tensor) and v.dtype == torch.int64}
+    check_values(path, {k: v for k, v in state.items() if k not in indices})
+    return state
 
 
 def load_state(model: Any, state: Mapping[str, Tensor]) -> KeyReport:

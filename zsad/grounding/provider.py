@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -165,6 +165,22 @@ def provider(
         cache = BoxCache(handle.identity, cache_dir)
     info = {"source": "detector", **handle.info}
     return BoxProvider(request, handle=handle, cache=cache, lenient=lenient, info=info)
+
+
+def require(options: Mapping[str, Any], asked_by: str, method: str) -> None:
+    """Raise :class:`RequestError` if ``grounding.*`` options of ``auto`` would find no boxes.
+
+    ``asked_by``: who demands them; the message says how to go without.
+    """
+    if options.get("enabled", "auto") != "auto" or options.get("file"):
+        return  # decided by the user: without boxes, or an error of its own where there are none
+    try:
+        _handle(str(options.get("detector", "groundingdino")), DetectorOptions.of(options, "cpu"))
+    except ZsadError as error:
+        raise RequestError(
+            f"{asked_by} needs the boxes of a detector for {method}: {error}; or go without, as "
+            f"another method than the paper's: {method}.grounding=none"
+        ) from None
 
 
 @lru_cache(maxsize=4)

@@ -11,19 +11,28 @@ says how often normal pictures lie above either threshold.
 highest share of false alarms r that is wished for, the threshold lies just above the k-th smallest
 of the n scores, k = min(n, ceil((n + 1)(1 - r))).  If later normal pictures are like these, a share
 of at most (n + 1 - k) / (n + 1) of them is expected at or above it: r, or 1 / (n + 1) where there
-are too few pictures for r.  The threshold of a pixel is the same figure of the maps' maxima: the
-share is that of normal pictures with any pixel marked.
+are too few pictures for r.
+
+Pixels are told by their *contrast*, by how many robust deviations they rise above the median of
+their own map.  The level of a map depends on its picture: with many methods it rises everywhere as
+soon as something is wrong anywhere, and a threshold in values of the map would then mark all of
+it.  The threshold of the contrast is the same order statistic of the highest contrast of each
+normal map, so at most the same share of normal pictures is expected to have any pixel marked.
+Where a map rises higher than that, what is marked is its upper half: from half way between its
+median and its peak on, the usual full width at half maximum.  A peak is above its own half, so
+this changes how much is marked, never whether anything is.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from zsad.errors import DataError, RequestError
 from zsad.inference.prediction import Thresholds
@@ -32,25 +41,65 @@ from zsad.io import read_json, write_json
 FALSE_ALARMS = 0.05  # the default wish
 MIDDLE = 0.5
 DEVIATIONS = 5.0
+GAUSSIAN_MAD = 1.4826  # standard deviations of a normal distribution in a median absolute one
+GAUSSIAN_MEAN = 1.2533  # and in a mean absolute one
+
+
+# ----------------------------------------------------------------------------- one picture
+def of_picture(
+    limits: Thresholds | None, seen: NDArray[np.float32], reads_text: bool
+) -> Thresholds:
+    """The thresholds of one picture: ``limits`` made out for the values of its map that are
+    ``seen`` (of any shape), or, without any, the uncalibrated ones."""
+    if limits is None:
+        return uncalibrated(seen, reads_text)
+    if limits.contrast is None:
+        return limits
+    middle, spread = level(seen)
+    peak = float(seen.max())
+    pixel = float(np.float32(middle + max(limits.contrast * spread, (peak - middle) / 2)))
+    # Rounding must not decide whether anything is marked: that is what the promise is about.
+    stands_out = contrast(seen) >= limits.contrast
+    return replace(limits, pixel=min(pixel, peak) if stands_out else max(pixel, _just_above(peak)))
 
 
 def uncalibrated(anomaly_map: np.ndarray, reads_text: bool) -> Thresholds:
-    """The thresholds of one picture by its map [H, W] alone."""
+    """The thresholds of one picture by the values of its map alone."""
     values = np.asarray(anomaly_map, dtype=np.float64)
     middle = float(np.median(values))
-    spread = 1.4826 * float(np.median(np.abs(values - middle)))
+    spread = GAUSSIAN_MAD * float(np.median(np.abs(values - middle)))
     pixel = middle + DEVIATIONS * spread
     if not spread:  # more than half of the map is flat: whatever is higher stands out
         pixel = _just_above(middle)
     return Thresholds(MIDDLE if reads_text else None, pixel)
 
 
+def level(values: np.ndarray) -> tuple[float, float]:
+    """The middle of a map's values, and their robust standard deviation around it.
+
+    Where more than half of the map is flat the mean absolute deviation takes the place of the
+    median one; 0 for a map that is flat altogether.
+    """
+    exact = np.asarray(values, dtype=np.float64)
+    middle = float(np.median(exact))
+    distance = np.abs(exact - middle)
+    spread = GAUSSIAN_MAD * float(np.median(distance))
+    return middle, spread or GAUSSIAN_MEAN * float(distance.mean())
+
+
+def contrast(values: np.ndarray) -> float:
+    """By how many robust deviations the highest value of a map rises above its middle; >= 0."""
+    middle, spread = level(values)
+    return (float(values.max()) - middle) / spread if spread else 0.0
+
+
+# ---------------------------------------------------------------------------- many pictures
 def calibrated(
     image_scores: Sequence[float],
-    map_maxima: Sequence[float],
+    contrasts: Sequence[float],
     false_alarms: float = FALSE_ALARMS,
 ) -> Thresholds:
-    """Thresholds from the scores and the maps' maxima of normal pictures.
+    """Thresholds from the scores and the maps' highest contrasts of normal pictures.
 
     Raises :class:`RequestError` without a picture, or for a share outside of 0..1.
     """
@@ -59,8 +108,8 @@ def calibrated(
     if not image_scores:
         raise RequestError("calibration needs at least one normal picture")
     image, share = conformal(image_scores, false_alarms)
-    pixel, _ = conformal(map_maxima, false_alarms)
-    return Thresholds(image, pixel, "calibrated", len(image_scores), share)
+    rise, _ = conformal(contrasts, false_alarms)
+    return Thresholds(image, None, "calibrated", len(image_scores), share, rise)
 
 
 def conformal(values: Sequence[float], share: float) -> tuple[float, float]:
@@ -72,31 +121,44 @@ def conformal(values: Sequence[float], share: float) -> tuple[float, float]:
 
 def _just_above(value: float) -> float:
     """The next number of single precision, which scores and maps have."""
-    return float(np.nextafter(np.float32(value), np.float32(np.inf)))
+    single = np.float32(value)
+    return float(single if single > value else np.nextafter(single, np.float32(np.inf)))
 
 
 # ------------------------------------------------------------------------------- storage
-def save(path: Path | str, thresholds: Thresholds, made_for: Mapping[str, Any]) -> Path:
-    """Write thresholds to a JSON file with what they were made for."""
-    return write_json(path, {"thresholds": asdict(thresholds), "made_for": dict(made_for)})
+def save(
+    path: Path | str,
+    thresholds: Thresholds,
+    made_for: Mapping[str, Any],
+    made_by: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write thresholds to a JSON file with what they hold for, and what made them."""
+    content = {"thresholds": asdict(thresholds), "made_for": dict(made_for)}
+    return write_json(path, {**content, "made_by": dict(made_by or {})})
 
 
 def load(path: Path | str, made_for: Mapping[str, Any]) -> Thresholds:
     """Read thresholds.  Raises :class:`DataError` for a file of another kind, and
-    :class:`RequestError` where they were made for something else than ``made_for``."""
+    :class:`RequestError` where they were made for something else than ``made_for``, or by a rule
+    that has changed since."""
     raw = read_json(path)
     try:
         found, other = Thresholds(**raw["thresholds"]), dict(raw["made_for"])
-        numbers = [v for v in (found.image, found.pixel) if v is not None]
-        if not all(isinstance(v, (int, float)) for v in numbers) or found.pixel is None:
-            raise TypeError("a threshold is not a number")
+        for value in (found.image, found.pixel, found.contrast):
+            if value is not None and not isinstance(value, (int, float)):
+                raise TypeError("a threshold is not a number")
+        if found.image is None:
+            raise TypeError("it holds no threshold of a picture")
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path}: not a calibration file ({error})") from None
-    for key in {**made_for, **other}:  # also what only the file was made for: tiles, say
-        value = made_for.get(key)
-        if other.get(key) != value:
+    again = "calibrate again with a folder of normal pictures"
+    for key in [*made_for, *sorted(set(other) - set(made_for))]:
+        if other.get(key) != made_for.get(key):
             raise RequestError(
-                f"{path}: was made for {key} {other.get(key)!r}, not {value!r}; calibrate again "
-                f"with a folder of normal pictures"
+                f"{path}: was made for {key} {other.get(key)!r}, not {made_for.get(key)!r}; {again}"
             )
+    if found.contrast is None:
+        raise RequestError(
+            f"{path}: was made by an earlier version, whose masks marked too much; {again}"
+        )
     return found

@@ -15,6 +15,7 @@ from zsad import config as cfg
 from zsad.backbones import Backbone
 from zsad.errors import RequestError
 from zsad.inference import calibration, reference_bank
+from zsad.inference.ignored import Ignored
 from zsad.inference.picture_run import PictureRun, Pictures, attempt, conclude, joined
 from zsad.inference.pictures import BATCH, PictureBatch, open_picture, read_ahead
 from zsad.inference.prediction import Prediction, Thresholds
@@ -57,6 +58,7 @@ class LoadedMethod:
         self.backbone = backbone
         self.device = device
         self.report = list(report)
+        self.untrained = False  # in its initial state, though it could be trained
         self.scorer = Scorer(self.method, backbone, image_size)
         self.request = self.scorer.request
         self.image_size = self.scorer.image_size
@@ -94,9 +96,17 @@ class LoadedMethod:
         anomalous.  Raises :class:`zsad.errors.DataError` for a picture that cannot be read.
         """
         items = list(images) if isinstance(images, (list, tuple)) else [images]
-        said = {"kinds": kinds, "domains": domains}
         return list(
-            self.stream(items, class_name, boxes, references, explanations, thresholds, **said)
+            self.stream(
+                items,
+                class_name,
+                boxes,
+                references,
+                explanations,
+                thresholds,
+                kinds=kinds,
+                domains=domains,
+            )
         )
 
     def stream(
@@ -110,9 +120,11 @@ class LoadedMethod:
         keep_errors: bool = False,
         kinds: OneOrEach = None,
         domains: OneOrEach = None,
+        ignore: Ignored | None = None,
     ) -> Iterator[Prediction]:
         """Score as :meth:`predict` does, one after the other: for more pictures than fit in memory.
 
+        ``ignore``: parts of the pictures that are not looked at.
         With ``keep_errors`` a picture that cannot be read or scored is a prediction with an
         ``error``, and the others go on.
         """
@@ -125,6 +137,7 @@ class LoadedMethod:
             self._reference_features(references, categories),
             explanations,
             thresholds,
+            ignore,
             bank=self.bank if self.method.transductive else None,
         )
         # One by one, where an image is scored with what the one before it left.
@@ -141,6 +154,7 @@ class LoadedMethod:
         class_name: str = "object",
         references: Sequence[Any] = (),
         false_alarms: float = calibration.FALSE_ALARMS,
+        ignore: Ignored | None = None,
     ) -> Thresholds:
         """Thresholds from a few normal pictures; :mod:`zsad.inference.calibration` has the rule.
 
@@ -154,14 +168,17 @@ class LoadedMethod:
                 f"the pictures of a call, so no threshold holds for others; use "
                 f"{self.method.name}.stretch=false"
             )
+        given = self.stream(
+            list(normal), class_name, None, references, explanations=0, ignore=ignore
+        )
         found = [
-            (p.image_score, float(p.anomaly_map.max()))
-            for p in self.stream(list(normal), class_name, None, references, explanations=0)
-            if p.anomaly_map is not None  # without keep_errors there is one
+            (p.image_score, calibration.contrast(p.seen))
+            for p in given
+            if p.seen is not None  # without keep_errors there is one
         ]
         return calibration.calibrated([f[0] for f in found], [f[1] for f in found], false_alarms)
 
-    def identity(self, class_name: str) -> dict[str, Any]:
+    def identity(self, class_name: str, ignore: Ignored | None = None) -> dict[str, Any]:
         """What thresholds depend on besides the normal pictures."""
         made_for: dict[str, Any] = {
             "method": self.method.name,
@@ -176,6 +193,8 @@ class LoadedMethod:
         if (dtype := self.backbone.image_encoder(self.request.variant).dtype) != torch.float32:
             made_for["precision"] = str(dtype).removeprefix("torch.")
         made_for |= self.framing.identity()
+        if ignore:
+            made_for["ignore"] = ignore.digest
         if self.method.phases():
             digest = hashlib.sha256()
             for name, value in sorted(self.method.trained_state().items()):
@@ -301,9 +320,10 @@ class LoadedMethod:
             )
         images = torch.as_tensor(images, dtype=torch.float32).to(self.device)
         targets = self._targets(images, masks, torch.as_tensor(labels).long().to(self.device))
-        context = ScoreContext(
+        # Without text, as in training: the method encodes its prompts at every step.
+        context: ScoreContext[Any] = ScoreContext(
             categories_of(class_names, len(images)),
-            self.scorer.text,
+            {},
             text_encoder=self.backbone.text_encoder(self.request.variant),
             image_encoder=self.backbone.image_encoder(self.request.variant),
             uids=[str(i) for i in range(len(images))],
@@ -415,7 +435,7 @@ class LoadedMethod:
         encoded: dict[int, ImageFeatures] = {}
         found: dict[str, ImageFeatures] = {}
         for key, pictures in references_of(references, categories, self.method).items():
-            which = id(references[key]) if isinstance(references, Mapping) else 0
+            which = id(pictures)  # alive as long as the mapping that is gone through
             if which not in encoded:
                 encoded[which] = self.pictures.encode_all(pictures)
             found[key] = encoded[which]

@@ -1,96 +1,254 @@
-"""Writes what was found in a picture: map, heat map, mask and description."""
+"""Writes what was found in pictures: heat maps, masks, maps, records and a table of all.
+
+======== ==================== ============================================================
+kind     file                 what
+======== ==================== ============================================================
+heat     ``x.heat.webp``      the picture under its map, regions outlined, at most 1024
+                              pixels a side
+mask     ``x.mask.png``       black and white, of the picture's size
+map      ``x.map.npy``        the map at the size at which the model made it, float16
+full-map ``x.full-map.npy``   the map at the picture's size, float32
+json     ``x.json``           the record: what the line on standard output says
+csv      ``results.csv``      one line per picture
+======== ==================== ============================================================
+"""
 
 from __future__ import annotations
 
+import csv
+import errno
 import io
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
+from zsad.data import own_outputs
 from zsad.data.images import read_image
-from zsad.errors import DataError, RequestError
+from zsad.errors import DataError, RequestError, unknown
 from zsad.inference import calibration
 from zsad.inference.pictures import Photo
 from zsad.inference.prediction import Prediction, Thresholds
 from zsad.io import atomic_write_bytes, dump_json
 from zsad.results import heatmaps
 
+# What may be wrong with the place of one picture's files; anything else (a full disk) is wrong
+# with the output folder.
+OWN = (errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ENAMETOOLONG, errno.ELOOP)
+KINDS = ("heat", "mask", "map", "full-map", "json", "csv")
+DEFAULT = ("heat", "mask", "map", "json", "csv")
+TABLE = "results.csv"
+COLUMNS = (
+    "path", "image_score", "anomalous", "marked", "map_max", "regions", "image_threshold",
+    "pixel_threshold", "note", "heat", "error",
+)  # fmt: skip
+QUALITY = 80  # of a heat map
+
+
+def kinds(text: str | Sequence[str] | None, out: Path | str | None = None) -> tuple[str, ...]:
+    """The kinds of files of a comma-separated list.  Raises :class:`RequestError`."""
+    if text is None:
+        return DEFAULT
+    names = text.split(",") if isinstance(text, str) else list(text)
+    chosen = tuple(dict.fromkeys(n.strip() for n in names if n.strip()))
+    for name in chosen:
+        if name not in KINDS:
+            raise unknown("kind of file", name, KINDS, "give --save a list of them")
+    if not chosen:
+        raise RequestError(f"--save: names nothing; kinds of files: {', '.join(KINDS)}")
+    if out is None:
+        raise RequestError(f"--save {','.join(chosen)}: needs --out DIR")
+    return chosen
+
 
 def record(found: Prediction) -> dict[str, Any]:
     """What is said about a picture, ready for JSON."""
     if found.error:
         return {"path": found.path, "error": found.error}
-    limits = found.thresholds
-    return {
+    limits, findings = found.thresholds, found.findings
+    said: dict[str, Any] = {
         "path": found.path,
         "image_score": found.image_score,
         "anomalous": found.anomalous,
-        "marked": None if found.mask is None else float(found.mask.mean()),
-        "map_max": float(_map(found).max()),
+        "marked": None if findings is None else findings.share,
+        "map_max": float(_seen(found).max()),
+        "note": found.note or None,
+        "regions": [r.plain() for r in findings.regions] if findings else [],
+        "regions_omitted": findings.omitted if findings else 0,
         "thresholds": asdict(limits) if limits else None,
         "explanations": [asdict(e) for e in found.explanations],
         "files": dict(found.files),
+        "made_by": dict(found.made_by),
     }
+    if found.ignored is not None:
+        said["ignored"] = float(found.ignored.mean())
+        said["score_sees_ignored"] = found.sees_ignored
+    return said
 
 
-def save(
-    found: Prediction, photo: Photo, out: Path | str, scale: tuple[float, float] | None = None
-) -> None:
-    """Write map (.npy), heat map, mask and description of a picture; fill ``found.files``.
+def make_folder(out: Path | str) -> None:
+    """Make the output folder, before anything is scored.  Raises :class:`RequestError`."""
+    try:
+        Path(out).mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise RequestError(f"--out {out}: cannot be written ({reason}); name another") from None
 
-    ``scale``: the values of the coldest and the hottest colour.  Raises :class:`RequestError`
-    where ``out`` cannot be written, and :class:`DataError` if the picture is gone by now.
+
+class Writer:
+    """Writes the files of one run below ``out``; the table of all when it is left.
+
+    ``scale``: the values of the coldest and the hottest colour of every heat map.
     """
-    values = _map(found)
-    limit = found.thresholds.pixel if found.thresholds else None
-    low, high = scale or heatmaps.span(values, limit)
-    heat = heatmaps.overlay(read_image(photo.path), values, low, high)
-    content = {"map": ("map.npy", _npy(values)), "heat": ("heat.png", _png(heat))}
-    if limit is not None:
-        content["mask"] = ("mask.png", _png(heatmaps.mask(values, limit)))
-    base = Path(out) / photo.stem
-    for kind, (ending, raw) in content.items():
-        found.files[kind] = _write(base.with_name(f"{base.name}.{ending}"), raw)
-    text = base.with_name(f"{base.name}.json")
-    found.files["record"] = str(text)
-    _write(text, (dump_json(record(found)) + "\n").encode())
+
+    def __init__(
+        self,
+        out: Path | str,
+        save: Sequence[str] = DEFAULT,
+        scale: tuple[float, float] | None = None,
+    ) -> None:
+        self.out, self.save, self.scale = Path(out), tuple(save), scale
+        self._rows: list[dict[str, Any]] = []
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if "csv" in self.save and self._rows:
+            _write(self.out / TABLE, _table(self._rows))
+
+    def put(self, found: Prediction, photo: Photo) -> None:
+        """Write the files of a picture and fill ``found.files``; of one with an error only its
+        row.
+
+        Raises :class:`RequestError` where ``out`` cannot be written, and :class:`DataError` for
+        what concerns this picture alone: it is gone by now, or something else lies where its files
+        belong.
+        """
+        if not found.error:
+            base = self.out / photo.stem
+            if not Path(os.path.realpath(base.parent)).is_relative_to(os.path.realpath(self.out)):
+                raise DataError(f"--out {base.parent}: a link leads out of {self.out}; remove it")
+            for kind, (ending, raw) in self._content(found, photo).items():
+                found.files[kind] = _write(base.with_name(f"{base.name}.{ending}"), raw)
+            if "json" in self.save:
+                text = base.with_name(f"{base.name}.json")
+                found.files["record"] = str(text)
+                _write(text, (dump_json(record(found)) + "\n").encode())
+        if "csv" in self.save:
+            self._rows.append(_row(found))
+
+    def _content(self, found: Prediction, photo: Photo) -> dict[str, tuple[str, bytes]]:
+        content: dict[str, tuple[str, bytes]] = {}
+        assert found.values is not None
+        if "heat" in self.save:
+            content["heat"] = ("heat.webp", _heat(found, photo, self.scale))
+        mask = found.mask if "mask" in self.save else None
+        if mask is not None:
+            content["mask"] = ("mask.png", _mask(mask, found.made_by))
+        if "map" in self.save:
+            content["map"] = ("map.npy", _npy(_half(found.values)))
+        if "full-map" in self.save:
+            whole = found.anomaly_map
+            assert whole is not None
+            content["full-map"] = ("full-map.npy", _npy(whole))
+        return content
 
 
-def _map(found: Prediction) -> NDArray[np.float32]:
-    """The map of a picture that could be scored.  Raises :class:`DataError` for another."""
-    if found.anomaly_map is None:
-        raise DataError(f"{found.path}: has no anomaly map; {found.error}")
-    return found.anomaly_map
-
-
-def save_calibration(out: Path | str, thresholds: Thresholds, made_for: Mapping[str, Any]) -> Path:
+def save_calibration(
+    out: Path | str,
+    thresholds: Thresholds,
+    made_for: Mapping[str, Any],
+    made_by: Mapping[str, Any] | None = None,
+) -> Path:
     """Write ``calibration.json``.  Raises :class:`RequestError` where ``out`` cannot be written."""
     path = Path(out) / "calibration.json"
     try:
-        return calibration.save(path, thresholds, made_for)
+        return calibration.save(path, thresholds, made_for, made_by)
     except OSError as error:
         raise RequestError(f"--out {path}: cannot be written ({error.strerror})") from None
+
+
+def _seen(found: Prediction) -> NDArray[np.float32]:
+    """The map of a picture that could be scored.  Raises :class:`DataError` for another."""
+    if found.seen is None:
+        raise DataError(f"{found.path}: has no anomaly map; {found.error}")
+    return found.seen
+
+
+# -------------------------------------------------------------------------------- content
+def _heat(found: Prediction, photo: Photo, scale: tuple[float, float] | None) -> bytes:
+    low, high = scale or heatmaps.span(_seen(found), found.pixel_limit)
+    findings = found.findings
+    assert found.values is not None
+    shown = heatmaps.overlay(
+        read_image(photo.path),
+        found.values,
+        low,
+        high,
+        outlines=[r.contour for r in findings.regions] if findings else (),
+        ignored=found.ignored,
+        caption=str(found.made_by.get("mark", "")),
+    )
+    buffer = io.BytesIO()
+    shown.save(buffer, "WEBP", quality=QUALITY, exif=own_outputs.exif(found.made_by))
+    return buffer.getvalue()
+
+
+def _mask(mask: NDArray[np.bool_], made_by: Mapping[str, Any]) -> bytes:
+    buffer = io.BytesIO()
+    heatmaps.mask(mask).save(buffer, "PNG", pnginfo=own_outputs.png_text(made_by))
+    return buffer.getvalue()
+
+
+def _half(values: NDArray[np.float32]) -> NDArray[np.float16 | np.float32]:
+    """Half precision, unless values are too large for it."""
+    small = values.astype(np.float16)
+    return small if np.isfinite(small).all() else values
+
+
+def _npy(values: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, values, allow_pickle=False)
+    return buffer.getvalue()
+
+
+def _row(found: Prediction) -> dict[str, Any]:
+    if found.error:
+        return {"path": found.path, "error": found.error}
+    said, limits, findings = record(found), found.thresholds, found.findings
+    return {
+        **{name: said.get(name) for name in COLUMNS},
+        "regions": None if findings is None else len(findings.regions) + findings.omitted,
+        "image_threshold": limits.image if limits else None,
+        "pixel_threshold": limits.pixel if limits else None,
+        "heat": found.files.get("heat"),
+        "error": "",
+    }
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> bytes:
+    text = io.StringIO()
+    table = csv.DictWriter(text, COLUMNS, restval="", lineterminator="\n")
+    table.writeheader()
+    table.writerows(rows)
+    return text.getvalue().encode("utf-8", errors="backslashreplace")  # names may be no Unicode
 
 
 def _write(path: Path, content: bytes) -> str:
     try:
         return str(atomic_write_bytes(path, content))
     except OSError as error:
+        if error.errno in OWN:
+            raise DataError(f"--out {path}: cannot be written ({error.strerror})") from None
         raise RequestError(f"--out {path}: cannot be written ({error.strerror})") from None
-
-
-def _png(image: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def _npy(values: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, values.astype(np.float32), allow_pickle=False)
-    return buffer.getvalue()

@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
@@ -18,15 +17,20 @@ from zsad.backbones.batch_size import Portions
 from zsad.data.transforms import Preprocess
 from zsad.errors import RequestError, WeightsError, ZsadError
 from zsad.inference import calibration
+from zsad.inference.ignored import Ignored, without
 from zsad.inference.pictures import BATCH, PictureBatch, failed, open_picture
 from zsad.inference.prediction import Prediction, Thresholds
 from zsad.inference.reference_bank import Bank
 from zsad.inference.request import Pictures as Given
 from zsad.inference.request import rows_by_category
-from zsad.inference.tiles import WHOLE, Box, Framing, Joined, boxes_in, enlarged, reasons_of_tile
+from zsad.inference.tiles import WHOLE, Box, Framing, Joined, boxes_in, reasons_of_tile
 from zsad.method import AnyMethod
+from zsad.results.heatmaps import enlarged
 from zsad.scoring import Scorer, encode
 from zsad.types import Boxes, Category, ImageFeatures, ScoreContext, Scored
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 CHUNK = 16  # views of references that are encoded at a time
 
@@ -110,36 +114,38 @@ class PictureRun:
     references: Mapping[str, ImageFeatures]
     explanations: int
     thresholds: Thresholds | None
+    ignore: Ignored | None = None
     populations: dict[str, tuple[ImageFeatures, list[str]]] = field(default_factory=dict)
     carry: dict[str, Any] = field(default_factory=dict)
     bank: Bank | None = None
 
     def score(self, batch: PictureBatch) -> list[Prediction]:
-        """Score pictures together; maps have each picture's own size."""
+        """Score pictures together; maps have the model's input size, or that of joined tiles."""
+        masks = [
+            self.ignore.of(path, size) if self.ignore else None
+            for path, size in zip(batch.paths, batch.sizes)
+        ]
         if self.pictures.framing.tiled:
-            found = [self._in_tiles(part) for part in batch.singles()]
+            found = [self._in_tiles(p, mask) for p, mask in zip(batch.singles(), masks)]
         elif batch.features is None and not self.pictures.alike(batch.pictures):
             return [p for part in batch.singles() for p in self.score(part)]
         else:
             seen = batch.pictures if batch.features is None else batch.features
-            found = self._at_model_size(seen, self._context(batch), self.explanations)
-            for prediction, size in zip(found, batch.sizes):
-                prediction.anomaly_map = enlarged(_map(prediction), *size)
-        for prediction, path in zip(found, batch.paths):
-            prediction.path = path
-            prediction.thresholds = self.thresholds or calibration.uncalibrated(
-                _map(prediction), bool(self.pictures.scorer.text)
-            )
+            found = self._at_model_size(seen, self._context(batch), masks, self.explanations)
+        for prediction, path, size in zip(found, batch.paths, batch.sizes):
+            prediction.path, prediction.size = path, size
+            prediction.thresholds = self._limits(prediction)
         return found
 
     def _at_model_size(
         self,
         seen: Sequence[Image.Image] | ImageFeatures,
         context: ScoreContext[Any],
+        masks: Sequence[NDArray[np.bool_] | None],
         explanations: int,
     ) -> list[Prediction]:
-        """Score what the model sees, pictures of one size or their features; maps have the size
-        of its input."""
+        """Score what the model sees, pictures of one size or their features, without what
+        ``masks`` ignore of them."""
         images = None if isinstance(seen, ImageFeatures) else self.pictures.tensor(seen)
         if isinstance(seen, ImageFeatures):
             parts = iter([(slice(0, seen.batch_size), seen)])
@@ -153,40 +159,77 @@ class PictureRun:
             part.carry = dict(carry)
             part.views = [] if images is None else self.pictures.views(images[rows])
             on_device = features.to(self.pictures.device)
-            for _, scored in self.pictures.scorer.score(on_device, part):
+            for inner, scored in self.pictures.scorer.score(on_device, part):
                 carry |= scored.scores.carry
-                found += self.pictures.predictions(scored, explanations)
+                found += self._predictions(scored, masks[rows][inner], explanations)
         self.carry = carry  # a batch that fails leaves what was there before
         return found
 
-    def _in_tiles(self, batch: PictureBatch) -> Prediction:
+    def _in_tiles(self, batch: PictureBatch, mask: NDArray[np.bool_] | None) -> Prediction:
         """Score one picture as a whole and in tiles: the larger score, the larger map values, and
-        the reasons for the score."""
+        the reasons for the score.  A tile that is ignored altogether is left out."""
         picture, size = batch.pictures[0], batch.sizes[0]
-        grid = self.pictures.framing.cut(*size, self.pictures.scorer.image_size)
+        side = self.pictures.scorer.image_size
+        grid = self.pictures.framing.cut(*size, side)
         context = self._context(batch)
-        whole = self._at_model_size([picture], context, self.explanations)[0]
-        whole.anomaly_map = enlarged(_map(whole), *size)
+        whole = self._at_model_size([picture], context, [mask], self.explanations)[0]
         if len(grid) == 1:
             return whole
-        tiles, merged = grid.boxes, Joined(grid)
+        tiles, merged = grid.boxes, Joined(grid, side)
+        hidden = [None if mask is None else mask[t:b, l:r] for l, t, r, b in tiles]
+        left = [i for i, part in enumerate(hidden) if part is None or not part.all()]
         best, score = 0, -math.inf
-        for first in range(0, len(tiles), self.pictures.batch_size):
-            chosen = range(first, min(first + self.pictures.batch_size, len(tiles)))
-            shown = [picture.crop(tiles[i]) for i in chosen]
-            part = _context_of_tiles(context, [tiles[i] for i in chosen], size)
-            for i, found in zip(chosen, self._at_model_size(shown, part, 0)):
-                merged.add(i, _map(found))
+        for first in range(0, len(left), self.pictures.batch_size):
+            chosen = left[first : first + self.pictures.batch_size]
+            boxes = [tiles[i] for i in chosen]
+            for i, found in zip(chosen, self._tiles(picture, context, boxes, hidden, chosen, 0)):
+                merged.add(i, _values(found))
+                whole.sees_ignored |= found.sees_ignored
                 if found.image_score > score:
                     best, score = i, found.image_score
-        np.maximum(whole.anomaly_map, merged.values, out=whole.anomaly_map)
+        whole.values = np.maximum(enlarged(_values(whole), merged.values.shape), merged.values)
         if score > whole.image_score:
             box = tiles[best]
-            part = _context_of_tiles(context, [box], size)
-            top = self._at_model_size([picture.crop(box)], part, self.explanations)[0]
+            top = self._tiles(picture, context, [box], hidden, [best], self.explanations)[0]
             whole.image_score, whole.info = score, top.info
             whole.explanations = reasons_of_tile(top.explanations, box, size)
         return whole
+
+    def _tiles(
+        self,
+        picture: Image.Image,
+        context: ScoreContext[Any],
+        boxes: Sequence[Box],
+        hidden: Sequence[NDArray[np.bool_] | None],
+        chosen: Sequence[int],
+        explanations: int,
+    ) -> list[Prediction]:
+        """Score some tiles of a picture."""
+        shown = [picture.crop(box) for box in boxes]
+        part = _context_of_tiles(context, boxes, (picture.height, picture.width))
+        return self._at_model_size(shown, part, [hidden[i] for i in chosen], explanations)
+
+    def _predictions(
+        self,
+        scored: Scored[Any],
+        masks: Sequence[NDArray[np.bool_] | None],
+        explanations: int,
+    ) -> list[Prediction]:
+        """The predictions of some pictures, without what ``masks`` [H, W] ignore of them."""
+        sees = False
+        if any(mask is not None for mask in masks):
+            scored, sees = without(self.pictures.scorer.method.image_score, scored, masks)
+        found = self.pictures.predictions(scored, explanations)
+        for prediction, mask in zip(found, masks):
+            prediction.ignored, prediction.sees_ignored = mask, sees and mask is not None
+        return found
+
+    def _limits(self, prediction: Prediction) -> Thresholds:
+        """The thresholds of one picture; none of a pixel where maps are not good for masks."""
+        assert prediction.seen is not None
+        scorer = self.pictures.scorer
+        limits = calibration.of_picture(self.thresholds, prediction.seen, bool(scorer.text))
+        return limits if scorer.method.masks else replace(limits, pixel=None)
 
     def gather(self, batches: Sequence[PictureBatch]) -> None:
         """Put the features of all pictures together by category."""
@@ -278,10 +321,10 @@ def attempt(
     return found
 
 
-def _map(prediction: Prediction) -> NDArray[np.float32]:
+def _values(prediction: Prediction) -> NDArray[np.float32]:
     """The map of a picture that was scored."""
-    assert prediction.anomaly_map is not None
-    return prediction.anomaly_map
+    assert prediction.values is not None
+    return prediction.values
 
 
 def _context_of_tiles(

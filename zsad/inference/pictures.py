@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import glob
+import hashlib
 import logging
 import math
 import os
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,14 +19,20 @@ import numpy as np
 from PIL import Image
 
 from zsad.data.images import endings, is_picture, read_image
-from zsad.errors import DataError, RequestError
+from zsad.data.own_outputs import is_own_output
+from zsad.errors import DataError, RequestError, reason, shown
 from zsad.inference.prediction import Prediction
+from zsad.io.names import plain_path, readable_name
 from zsad.types import Category, ImageFeatures
 
 log = logging.getLogger(__name__)
 
 BATCH = 8  # pictures that are scored together
 READERS = 4  # threads
+# How the names of the files end that are written about a picture, and the stem of what is
+# written about all of them.
+OUTPUTS = ("map.npy", "heat.png", "mask.png", "json")
+RESERVED = ("calibration",)
 
 
 # ------------------------------------------------------------------------------- finding
@@ -48,13 +56,13 @@ def find(
     Raises :class:`DataError` for a word without a picture, and :class:`RequestError` where
     ``out`` is the folder of the pictures.
     """
-    own = Path(out).absolute() if out is not None else None
+    own = plain_path(out) if out is not None else None
     tops: list[Path] = []
     files: dict[Path, Path] = {}
     passed_over: dict[Path, Path] = {}
     for word, strict in [*((w, True) for w in words), *((w, False) for w in listed)]:
         for path, top, wanted in _expanded(word, strict):
-            absolute, folder = path.absolute(), top.absolute()
+            absolute, folder = plain_path(path), plain_path(top)
             if own is not None and path != Path(word):  # found by a search
                 if own == folder:
                     raise RequestError(f"--out {out}: is the folder of the pictures; give another")
@@ -70,21 +78,72 @@ def find(
         return []
     common = Path(os.path.commonpath(tops))
     inside = {absolute: absolute.relative_to(common) for absolute in files}
-    same = Counter(p.with_suffix("") for p in inside.values())
-    return [
-        # "nut.png" and "nut.jpg" keep their endings, or one would overwrite the other
-        Photo(path, inside[a].with_suffix("") if same[inside[a].with_suffix("")] < 2 else inside[a])
-        for a, path in files.items()
-    ]
+    taken = [absolute.relative_to(own) for absolute in files if own and own in absolute.parents]
+    return [Photo(files[a], stem) for a, stem in zip(files, stems(list(inside.values()), taken))]
+
+
+# ------------------------------------------------------------------ where files are written
+def stems(inside: Sequence[Path], taken: Iterable[Path] = ()) -> list[Path]:
+    """Where the files of pictures go, below the output folder and without ending.
+
+    ``inside``: the paths of the pictures in the folder that is common to all; ``taken``: files
+    that lie in the output folder and are not to be overwritten.  A picture loses its ending
+    where that leaves it a name of its own, keeps it beside a namesake (``nut.png``, ``nut.jpg``),
+    and gets a hash of its path where the names still meet, be it only on a disk that makes no
+    difference between ``A`` and ``a``.  No two pictures share a file, and no file of a picture
+    is one that zsad writes for all (:data:`RESERVED`).
+    """
+    names = [_names_of(path) for path in inside]
+    level = [0] * len(names)  # which of its names a picture has
+    folders = {_folded(f) for name in names for f in name[0].parents if f.parts}
+    held = folders | {_folded(path) for path in taken}
+    refused = {_folded(Path(name)) for name in RESERVED}
+    while True:
+        chosen = [name[i] for name, i in zip(names, level)]
+        keys = [_folded(stem) for stem in chosen]
+        lowest: dict[str, int] = {}
+        for key, i in zip(keys, level):
+            lowest[key] = min(i, lowest.get(key, i))
+        count = Counter(keys)
+        # Of namesakes, those move on whose name is the least particular.
+        wrong = [
+            i
+            for i, key in enumerate(keys)
+            if level[i] + 1 < len(names[i])
+            and (
+                (count[key] > 1 and level[i] == lowest[key])
+                or key in refused
+                or any(f"{key}.{ending}" in held for ending in OUTPUTS)
+            )
+        ]
+        if not wrong:
+            return chosen
+        for i in wrong:
+            level[i] += 1
+
+
+def _names_of(path: Path) -> tuple[Path, Path, Path]:
+    """Without ending, with it, and with a hash of the whole path."""
+    folder = Path(*map(readable_name, path.parts[:-1]))
+    short = readable_name(path.stem or path.name)
+    mark = hashlib.sha256(os.fsencode(path)).hexdigest()[:12]
+    return folder / short, folder / readable_name(path.name), folder / f"{short}-{mark}"
+
+
+def _folded(path: Path) -> str:
+    """Paths that some file system takes for the same one are the same text."""
+    return unicodedata.normalize("NFKC", path.as_posix()).casefold()
 
 
 def _expanded(word: str, strict: bool) -> Iterator[tuple[Path, Path, bool]]:
     """Files of a word, each with the folder that it was found through, and whether it is wanted:
     all that is named, and of a folder what is a picture."""
     path = Path(word)
-    if path.is_dir():
+    if not strict and not _can_be_asked(path):  # an odd line of a list: the picture's own error
+        yield path, path.parent, True
+    elif path.is_dir():
         found = sorted(p for p in path.rglob("*") if p.is_file())
-        wanted = [is_picture(p.relative_to(path)) for p in found]
+        wanted = [is_picture(p.relative_to(path)) and not is_own_output(p) for p in found]
         if strict and not any(wanted):
             raise DataError(f"{path}: no pictures there ({', '.join(endings())})")
         yield from ((p, path, w) for p, w in zip(found, wanted))
@@ -94,17 +153,27 @@ def _expanded(word: str, strict: bool) -> Iterator[tuple[Path, Path, bool]]:
         matches = [Path(p) for p in sorted(glob.glob(word, recursive=True)) if Path(p).is_file()]
         if not matches:
             raise DataError(f"{word}: no file matches")
-        yield from ((p, p.parent, True) for p in matches)
+        yield from ((p, p.parent, not is_own_output(p)) for p in matches)
     else:
         raise DataError(f"{path}: no such file or folder")
+
+
+def _can_be_asked(path: Path) -> bool:
+    """Whether the system takes the name at all: not with a zero byte, or far too long."""
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        return True
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def _tell_passed_over(paths: Sequence[Path]) -> None:
     """Say in one line how many files of the folders are not pictures, and name the first three."""
     if not paths:
         return
-    # A name may hold a line break.
-    names = [text if text.isprintable() else ascii(text) for text in map(str, paths[:3])]
+    names = [shown(path) for path in paths[:3]]
     log.warning(
         "passed over %s: %s%s; give a file by its name to have it read",
         "a file that is not a picture"
@@ -161,7 +230,8 @@ def read_ahead(
 ) -> Iterator[PictureBatch]:
     """Batches of ``size`` items, the next one read while the last one is used.
 
-    Raises :class:`DataError` for what cannot be read, unless ``keep_errors``.
+    What cannot be read is an error of its own picture with ``keep_errors``, whatever a decoder
+    raises; else it ends the reading (:class:`DataError`).
     """
     with ThreadPoolExecutor(READERS, thread_name_prefix="zsad-photos") as pool:
 
@@ -176,10 +246,12 @@ def read_ahead(
                 path = str(items[row]) if isinstance(items[row], (str, Path)) else None
                 try:
                     picture = future.result()
-                except DataError as error:
+                except RequestError:
+                    raise
+                except (Exception, SystemExit) as error:  # of a decoder: it costs its picture
                     if not keep_errors:
                         raise
-                    batch.errors[row] = failed(path, str(error))
+                    batch.errors[row] = failed(path, reason(error))
                     continue
                 batch.rows.append(row)
                 batch.paths.append(path)

@@ -1,15 +1,20 @@
-"""What is said of a picture without a label: score, map, thresholds, reasons."""
+"""What is said of a picture without a label: score, map, thresholds, regions, reasons."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+from zsad.inference import regions as found_regions
+from zsad.inference.regions import Findings
+from zsad.results import heatmaps
 from zsad.types import Explanation
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+AS_A_WHOLE = "anomalous as a whole, nothing stands out"
 
 
 @dataclass(frozen=True)
@@ -17,6 +22,8 @@ class Thresholds:
     """From where on a picture (``image``) and a pixel (``pixel``) count as anomalous; both
     inclusive; None: no rule says.  :mod:`zsad.inference.calibration` has the rules.
 
+    ``contrast``: of a calibration, by how many robust deviations a pixel must rise above the
+    middle of its own map; ``pixel`` then follows from each picture's map, and is None before.
     ``normal_pictures`` and ``false_alarms`` (the highest expected share of normal pictures that
     are called anomalous) are those of a calibration.
     """
@@ -26,25 +33,49 @@ class Thresholds:
     rule: Literal["uncalibrated", "calibrated", "given"] = "uncalibrated"
     normal_pictures: int = 0
     false_alarms: float | None = None
+    contrast: float | None = None
 
 
 @dataclass
 class Prediction:
-    """``image_score``: anomaly score; ``anomaly_map``: float32 array [H, W].
+    """``image_score``: anomaly score; ``values``: the anomaly map at the size at which the model
+    made it, float32 [h, w], higher is worse.
 
-    ``files``: what was written, by kind.  ``error``: why there is no score (NaN) and no map (None).
-    ``info``: figures about the picture by name; ``raw_score``: the image score before the method
-    stretched it over the pictures of its category.
+    ``size``: (height, width) of the picture; None: that of ``values``.  ``ignored``: pixels of the
+    picture that are not looked at, bool [H, W]; ``sees_ignored``: whether the score depends on
+    them nevertheless.  ``files``: what was written, by kind.  ``made_by``: what made the
+    prediction.  ``error``: why there is no score (NaN) and no map (None).
+    ``info``: figures about the picture by name; under "raw_score" the image score before the
+    method stretched it over the pictures of its category.
     """
 
     image_score: float
-    anomaly_map: NDArray[np.float32] | None
+    values: NDArray[np.float32] | None
     explanations: list[Explanation] = field(default_factory=list)
     path: str | None = None
     thresholds: Thresholds | None = None
     files: dict[str, str] = field(default_factory=dict)
     error: str = ""
     info: dict[str, float] = field(default_factory=dict)
+    size: tuple[int, int] | None = None
+    ignored: NDArray[np.bool_] | None = None
+    sees_ignored: bool = False
+    made_by: dict[str, Any] = field(default_factory=dict)
+    _findings: tuple[float | None, Findings] | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def anomaly_map(self) -> NDArray[np.float32] | None:
+        """The map at the picture's size, float32 [H, W], enlarged bilinearly on every call."""
+        if self.values is None or self.size is None:
+            return self.values
+        return heatmaps.enlarged(self.values, self.size)
+
+    @property
+    def seen(self) -> NDArray[np.float32] | None:
+        """The values that count: all of them, or those [n] of the pixels that are not ignored."""
+        if self.values is None or self.ignored is None:
+            return self.values
+        return self.values[~heatmaps.shrunk(self.ignored, self.values.shape)]
 
     @property
     def anomalous(self) -> bool | None:
@@ -53,12 +84,37 @@ class Prediction:
         return None if limit is None or self.error else bool(self.image_score >= limit)
 
     @property
+    def pixel_limit(self) -> float | None:
+        """The threshold of a pixel; None without one."""
+        return self.thresholds.pixel if self.thresholds and not self.error else None
+
+    @property
     def mask(self) -> NDArray[np.bool_] | None:
         """Where the map reaches its threshold, bool array [H, W]; None without one."""
-        limit = self.thresholds.pixel if self.thresholds else None
-        if limit is None or self.error or self.anomaly_map is None:
+        limit, whole = self.pixel_limit, self.anomaly_map
+        if limit is None or whole is None:
             return None
-        return self.anomaly_map >= limit
+        return found_regions.marked(whole, limit, self.ignored)
+
+    @property
+    def findings(self) -> Findings | None:
+        """The regions of the mask, and the share of the picture that they take; None without a
+        mask."""
+        limit = self.pixel_limit
+        if limit is None or self.values is None:
+            return None
+        if self._findings is None or self._findings[0] != limit:
+            whole = self.anomaly_map
+            assert whole is not None
+            self._findings = (limit, found_regions.find(whole, limit, self.ignored))
+        return self._findings[1]
+
+    @property
+    def note(self) -> str:
+        """What a reader of score and mask should know, or ""."""
+        found = self.findings
+        whole = bool(self.anomalous) and found is not None and not found.regions
+        return AS_A_WHOLE if whole else ""
 
     def set_by_hand(self, image: float | None = None, pixel: float | None = None) -> None:
         """Put thresholds of one's own in place of the others; None leaves one as it is."""

@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 Pictures = Sequence[Any] | Tensor
 """Paths, PIL images or arrays; or a tensor [K, 3, S, S] as the encoder takes it."""
 References = Pictures | Mapping[str, Pictures]
-"""Normal images for all classes, or by class name."""
+"""Normal images for all classes, or by class name; or one tensor for each class."""
 OneOrEach = str | Sequence[str] | None
 KINDS = ("object", "texture")
 DOMAINS = ("industrial", "medical")
@@ -99,6 +99,7 @@ def references_of(
 ) -> dict[str, Pictures]:
     """The normal images of each category, by key, as many as the method wants; {} for none.
 
+    Tensors [K, 3, S, S], as many as there are classes, belong to these in order of appearance.
     Raises :class:`RequestError` where a class has fewer, and for references of a method that uses
     none; of more than it was loaded for a warning says so.
     """
@@ -106,8 +107,12 @@ def references_of(
         if len(references):
             raise _unused(method, len(references))
         return {}
+    keys = list(dict.fromkeys(c.key for c in categories))
+    if not isinstance(references, Mapping) and _one_each_class(references, keys):
+        references = dict(zip(keys, references))
     found: dict[str, Pictures] = {}
-    for key in dict.fromkeys(c.key for c in categories):
+    cut: dict[int, Pictures] = {}  # classes that are given the same ones share them
+    for key in keys:
         given = references.get(key, ()) if isinstance(references, Mapping) else references
         if len(given) < method.shots:
             whose = f" of '{key}'" if isinstance(references, Mapping) else ""
@@ -115,13 +120,19 @@ def references_of(
                 f"method '{method.name}' needs {method.shots} normal reference pictures{whose}, "
                 f"got {len(given)}; give more (--reference, references=[...])"
             )
-        found[key] = given[: method.shots]
-        if len(given) > method.shots:
+        if len(given) > method.shots and id(given) not in cut:
             log.warning(
                 "%s.shots=%d: only the first %d of %d reference pictures are used",
                 method.name, method.shots, method.shots, len(given),
             )  # fmt: skip
+        found[key] = cut.setdefault(id(given), given[: method.shots])
     return found
+
+
+def _one_each_class(parts: Pictures, keys: Sequence[str]) -> bool:
+    """Whether these are tensors [K, 3, S, S] of classes, and not images."""
+    tensors = all(isinstance(part, Tensor) and part.ndim == 4 for part in parts)
+    return tensors and len(parts) == len(keys)
 
 
 def _unused(method: AnyMethod, count: int) -> RequestError:

@@ -6,18 +6,25 @@ wrong request ends before.
 
 from __future__ import annotations
 
+import contextlib
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zsad import registry
-from zsad.errors import RequestError, WeightsError
+from zsad.errors import RequestError, WeightsError, reason
+from zsad.inference import provenance
 from zsad.inference.settings import ORIGIN, split
 
 if TYPE_CHECKING:
+    from zsad.inference.ignored import Ignored
     from zsad.inference.loaded_method import LoadedMethod
+    from zsad.inference.outputs import Writer
     from zsad.inference.pictures import Photo
     from zsad.inference.prediction import Prediction, Thresholds
+
+log = logging.getLogger(__name__)
 
 Paths = str | Path | Sequence[str | Path]
 Overrides = Mapping[str, Any] | Sequence[str] | None
@@ -82,7 +89,9 @@ def load_method(
                 f"initial state"
             )
         method = new_method(entry, entry.resolve(*layers), base.info, seed)
-        return LoadedMethod(method, base, place, **how)
+        loaded = LoadedMethod(method, base, place, **how)
+        loaded.untrained = entry.trained
+        return loaded
     if not entry.trained:
         raise RequestError(f"method '{name}' is training-free: it takes no checkpoint")
     method, report = load_into(entry, Path(checkpoint), base.info, layers)
@@ -100,6 +109,8 @@ def predict(
     threshold: float | None,
     image_threshold: float | None,
     scale: tuple[float, float] | None,
+    ignore: str | Path | None,
+    save: str | Sequence[str] | None,
     references: Paths,
     explanations: int,
     listed: Sequence[str],
@@ -112,6 +123,7 @@ def predict(
     """Check the request, ``load`` the method and return the predictions as they are made; see
     :func:`zsad.api.predict`."""
     from zsad.inference import outputs
+    from zsad.inference.ignored import Ignored
     from zsad.inference.pictures import find
     from zsad.inference.references import digest, with_shots
     from zsad.inference.references import found as references_of
@@ -119,15 +131,22 @@ def predict(
     if plugins:
         registry.add_plugins(plugins)
     registry.method(method)  # a misspelt name ends here, before torch is imported
+    kinds = outputs.kinds(save, out)
+    hidden = None if ignore is None else Ignored.parse(ignore)
     found = find(_words(pictures), out, listed)
     if not found:
         raise RequestError("there are no pictures to score; give files or folders")
     normal = _words(calibrate) if calibrate else []
     _check_calibration(normal, false_alarms)
     good = [] if _is_stored(normal) else find(normal)
+    if hidden:
+        _tell_unmasked(hidden, [*found, *good])
     near = references_of(references)
     shots = _check_bank(method, bank, save_bank, len(near))
+    if out is not None:
+        outputs.make_folder(out)
     loaded = load(with_shots(method, overrides, shots))
+    made_by = provenance.made_by(loaded, class_name)
     kept = digest(near) if near else ""
     if bank is not None:
         kept = loaded.load_bank(bank, class_name)
@@ -135,18 +154,30 @@ def predict(
         loaded.save_bank(save_bank, near or [p.path for p in found], class_name)
     limits = None
     if normal:
-        limits = _limits(loaded, normal, good, class_name, near, kept, false_alarms, out)
+        made_for = loaded.identity(class_name, hidden) | ({"references": kept} if kept else {})
+        limits = _limits(
+            loaded, normal, good, class_name, near, made_for, false_alarms, out, hidden, made_by
+        )
 
     def each() -> Iterator[Prediction]:
-        paths = [p.path for p in found]
         stream = loaded.stream(
-            paths, class_name, None, near, explanations, limits, keep_errors=True
+            [p.path for p in found],
+            class_name,
+            None,
+            near,
+            explanations,
+            limits,
+            keep_errors=True,
+            ignore=hidden,
         )
-        for photo, prediction in zip(found, stream):
-            prediction.set_by_hand(image_threshold, threshold)
-            if out is not None and not prediction.error:
-                outputs.save(prediction, photo, out, scale)
-            yield prediction
+        with contextlib.ExitStack() as stack:
+            writer = stack.enter_context(outputs.Writer(out, kinds, scale)) if out else None
+            for photo, prediction in zip(found, stream):
+                prediction.made_by = made_by
+                prediction.set_by_hand(image_threshold, threshold)
+                if writer:
+                    prediction = _written(writer, prediction, photo)
+                yield prediction
 
     return each()
 
@@ -168,6 +199,20 @@ def _check_bank(
     if save_bank is not None and not references and not compares:
         raise RequestError(f"--save-bank {save_bank}: needs --reference with normal pictures")
     return references
+
+
+def _tell_unmasked(hidden: Ignored, pictures: Sequence[Photo]) -> None:
+    """Check what is ignored of every picture, and say of which there is nothing."""
+    missing = hidden.check([p.path for p in pictures])
+    if hidden.masks and missing:
+        log.warning(
+            "--ignore %s: %d of %d pictures have no mask there, %s the first; nothing of them is "
+            "ignored",
+            hidden.masks,
+            len(missing),
+            len(pictures),
+            missing[0],
+        )
 
 
 def _is_stored(normal: Sequence[str]) -> bool:
@@ -192,26 +237,43 @@ def _limits(
     good: Sequence[Photo],
     class_name: str,
     references: Sequence[Any],
-    kept: str,
+    made_for: dict[str, Any],
     false_alarms: float | None,
     out: str | Path | None,
+    hidden: Ignored | None,
+    made_by: Mapping[str, Any],
 ) -> Thresholds:
-    """The thresholds of an earlier run, or those that the pictures ``good`` give.  ``kept``: the
-    digest of the references."""
+    """The thresholds of an earlier run, or those that the pictures ``good`` give.  ``made_for``:
+    what they depend on."""
     from zsad.inference import calibration, outputs
     from zsad.inference.references import warn_of_twins
 
-    made_for = loaded.identity(class_name)
-    if kept:
-        made_for["references"] = kept
+    """The thresholds of an earlier run, or those that the pictures ``good`` give."""
     if _is_stored(normal):
         return calibration.load(normal[0], made_for)
     warn_of_twins(references, [p.path for p in good])
     share = calibration.FALSE_ALARMS if false_alarms is None else false_alarms
-    limits = loaded.calibrate([p.path for p in good], class_name, references, share)
+    limits = loaded.calibrate([p.path for p in good], class_name, references, share, hidden)
     if out is not None:
-        outputs.save_calibration(out, limits, made_for)
+        outputs.save_calibration(out, limits, made_for, made_by)
     return limits
+
+
+def _written(writer: Writer, prediction: Prediction, photo: Photo) -> Prediction:
+    """Write the files of a picture; what concerns it alone is its own error.
+
+    Raises :class:`RequestError` where the output folder cannot be written.
+    """
+    from zsad.inference.pictures import failed
+
+    try:
+        writer.put(prediction, photo)
+    except RequestError:
+        raise
+    except Exception as error:
+        prediction = failed(str(photo.path), reason(error))
+        writer.put(prediction, photo)  # its row of the table
+    return prediction
 
 
 def _words(value: Paths) -> list[str]:

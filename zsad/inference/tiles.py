@@ -19,11 +19,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from zsad.errors import RequestError
+from zsad.results.heatmaps import enlarged
 from zsad.types import Boxes, Explanation
 
 OVERLAP = 0.25  # of a tile's side, at least
@@ -128,6 +127,15 @@ class Grid:
     def __len__(self) -> int:
         return len(self.rows) * len(self.columns)
 
+    def scaled(self, factor: float) -> Grid:
+        """The same tiles of a picture that is smaller by ``factor`` (0..1), of a pixel at least."""
+
+        def of(cover: tuple[Span, ...]) -> tuple[Span, ...]:
+            ends = [(round(start * factor), round(end * factor)) for start, end in cover]
+            return tuple((start, max(start + 1, end)) for start, end in ends)
+
+        return Grid(of(self.rows), of(self.columns))
+
     @property
     def boxes(self) -> list[Box]:
         """(left, top, right, bottom) of every tile in pixels, row by row."""
@@ -173,31 +181,25 @@ def _rise(count: int) -> NDArray[np.float64]:
 
 
 class Joined:
-    """The maps of tiles, put together as they come: one array of the picture's size."""
+    """The maps of tiles, put together as they come, at the scale at which the model sees them.
 
-    def __init__(self, grid: Grid) -> None:
-        self.grid = grid
-        height, width = grid.rows[-1][1], grid.columns[-1][1]
+    ``side``: pixels of the model's input.
+    """
+
+    def __init__(self, grid: Grid, side: int) -> None:
+        height, width = grid.rows[0][1] - grid.rows[0][0], grid.columns[0][1] - grid.columns[0][0]
+        self.grid = grid.scaled(min(1.0, side / max(height, width)))
+        height, width = self.grid.rows[-1][1], self.grid.columns[-1][1]
         self.values: NDArray[np.float32] = np.zeros((height, width), dtype=np.float32)
-        self._down, self._across = weights(grid.rows), weights(grid.columns)
+        self._down, self._across = weights(self.grid.rows), weights(self.grid.columns)
 
     def add(self, index: int, values: NDArray[np.float32]) -> None:
         """Add the map of tile ``index``, of any size, stretched over the tile."""
         row, column = divmod(index, len(self.grid.columns))
         (top, bottom), (left, right) = self.grid.rows[row], self.grid.columns[column]
-        part = enlarged(values, bottom - top, right - left)
-        part *= self._down[row][:, None]
+        part = enlarged(values, (bottom - top, right - left)) * self._down[row][:, None]
         part *= self._across[column][None]
         self.values[top:bottom, left:right] += part
-
-
-def enlarged(values: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
-    """A map at another size, bilinear."""
-    tensor: Tensor = torch.from_numpy(np.ascontiguousarray(values))[None, None]
-    out = torch.nn.functional.interpolate(
-        tensor, size=(height, width), mode="bilinear", align_corners=False
-    )
-    return np.array(out[0, 0].numpy())
 
 
 # --------------------------------------------------------------- between whole and tile

@@ -21,6 +21,7 @@ from typing import Any
 from filelock import FileLock, SoftFileLock, Timeout, lock_descriptor
 
 from zsad.errors import DataError
+from zsad.io.names import shortened
 
 POLL_SECONDS = 0.01  # between two attempts at a lock
 # Windows removes no file that somebody has open: there it is closed first, and whoever opens it
@@ -54,8 +55,11 @@ def atomic_write_bytes(path: Path | str, content: bytes) -> Path:
 
 
 def atomic_write_text(path: Path | str, text: str) -> Path:
-    """Write UTF-8 ``text`` atomically; see :func:`atomic_write_bytes`."""
-    return atomic_write_bytes(path, text.encode("utf-8"))
+    """Write UTF-8 ``text`` atomically; see :func:`atomic_write_bytes`.
+
+    What cannot be written so (half a character, a byte of a name that is not UTF-8) is escaped.
+    """
+    return atomic_write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
 def write_json(path: Path | str, value: Any) -> Path:
@@ -64,10 +68,20 @@ def write_json(path: Path | str, value: Any) -> Path:
 
 
 def dump_json(value: Any, indent: int | None = 1) -> str:
-    """Return ``value`` as JSON with sorted keys; NaN and infinities become null."""
-    return json.dumps(
+    """Return ``value`` as JSON with sorted keys; NaN and infinities become null.
+
+    Letters stay as they are.  What does not print is an escape of JSON (``\\u202e``): reading
+    gives back the same text, and no terminal acts upon it.
+    """
+    text = json.dumps(
         finite(value), indent=indent, sort_keys=True, ensure_ascii=False, allow_nan=False
     )
+    lines = text.split("\n")  # of the layout: a line end inside of a text is escaped
+    return "\n".join(line if line.isprintable() else _escaped(line) for line in lines)
+
+
+def _escaped(text: str) -> str:
+    return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
 
 
 def finite(value: Any) -> Any:
@@ -94,8 +108,13 @@ def finite(value: Any) -> Any:
 def remove_leftovers(path: Path | str) -> None:
     """Remove what killed processes left of their attempts to write ``path``."""
     path = Path(path)
-    for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+    for left in path.parent.glob(f".{glob.escape(_short(path.name))}.*.tmp"):
         remove_leftover(left)
+
+
+def _short(name: str) -> str:
+    """What a temporary file beside ``name`` is called by: it must be short of 255 bytes."""
+    return shortened(name, 200)
 
 
 def remove_leftover(path: Path) -> None:
@@ -111,7 +130,9 @@ def remove_leftover(path: Path) -> None:
 def _temporary(path: Path) -> tuple[int, str]:
     """A temporary file beside ``path``: (open handle that holds its lock, name)."""
     while True:
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        handle, name = tempfile.mkstemp(
+            prefix=f".{_short(path.name)}.", suffix=".tmp", dir=path.parent
+        )
         if _claimed(handle, name):
             return handle, name
         os.close(handle)
@@ -187,15 +208,29 @@ def _umask() -> int:
 def read_json(path: Path | str) -> Any:
     """Read a JSON file.  Raises :class:`DataError` that names the file and the line."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"), parse_constant=_no_number)
+        # Editors of Windows put a byte-order mark in front.
+        text = Path(path).read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:  # not UTF-8, or a name that no file can have
         raise DataError(f"{path}: cannot be read ({error})") from None
+    return parse_json(text, str(path))
+
+
+def parse_json(text: str | bytes, name: str) -> Any:
+    """Read JSON: the one place where it is done.
+
+    ``name``: what it is, for errors.  NaN and infinities, which are not JSON, are refused, and so
+    are brackets and numbers without end.  Raises :class:`DataError` that names the line.
+    """
+    try:
+        return json.loads(text, parse_constant=_no_number)
     except json.JSONDecodeError as error:
-        raise DataError(f"{path}, line {error.lineno}: not valid JSON ({error.msg})") from None
-    except (ValueError, RecursionError) as error:  # a number without end, brackets without end
-        raise DataError(f"{path}: not JSON that can be read ({error})") from None
+        raise DataError(f"{name}, line {error.lineno}: not valid JSON ({error.msg})") from None
+    except RecursionError:
+        raise DataError(f"{name}: not JSON that can be read (too many brackets)") from None
+    except ValueError as error:  # not UTF-8, not a number, a number without end
+        raise DataError(f"{name}: not JSON that can be read ({error})") from None
 
 
 def _no_number(name: str) -> float:

@@ -13,7 +13,7 @@ module              what it holds
 ``category``        all metrics of one category: what the runner uses
 ``evaluate``        one call for arrays that are already there
 ``curves``          ROC, precision-recall and PRO points for reports
-``stats``           confidence intervals, paired tests, correction for many tests
+``statistics``      confidence intervals, paired tests, correction for many tests
 ``reference``       slow, obvious versions: the ground truth of tests and of ``zsad doctor``
 ==================  ==============================================================================
 """

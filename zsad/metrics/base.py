@@ -11,18 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zsad import torchvision_compat
-
-torchvision_compat.ensure()  # torchmetrics imports torchvision
-
-from torchmetrics import Metric  # noqa: E402
-from torchmetrics.wrappers.abstract import WrapperMetric  # noqa: E402
-
-from zsad.metrics import spec  # noqa: E402
-from zsad.metrics.functional import Curve  # noqa: E402
-
-# Others take torchmetrics' classes from here: torchvision must be made to fit before.
-__all__ = ["Metric", "MetricReport", "RankingMetric", "WrapperMetric", "one_class"]
+from zsad.metrics import spec
+from zsad.metrics.functional import Curve
+from zsad.torchvision_compat import torchmetrics
 
 
 @dataclass
@@ -63,7 +54,7 @@ def one_class(curve: Curve, items: str) -> str:
     return ""
 
 
-class RankingMetric(Metric):
+class RankingMetric(torchmetrics.Metric):
     """A torchmetrics ``Metric`` of one or several entries of :data:`zsad.metrics.spec.METRICS`,
     whose states can be merged in any order.
 
@@ -126,7 +117,7 @@ class RankingMetric(Metric):
         super().sync(*args, **kwargs)
 
     # ----------------------------------------------------------------------------- merging
-    def merge_state(self, incoming_state: dict[str, Any] | Metric) -> None:
+    def merge_state(self, incoming_state: dict[str, Any] | torchmetrics.Metric) -> None:
         """Add everything that another metric of the same kind has seen, after what is here."""
         mine = {name: getattr(self, name) for name in self._list_types}
         super().merge_state(incoming_state)

@@ -11,10 +11,11 @@ from torch import Tensor
 
 from zsad.errors import RequestError
 from zsad.metrics import spec
-from zsad.metrics.base import Metric, MetricReport, RankingMetric, WrapperMetric
+from zsad.metrics.base import MetricReport, RankingMetric
 from zsad.metrics.image import ImageRanking
 from zsad.metrics.pixel import PixelHistogram, PixelScores
 from zsad.metrics.spec import MODES, Mode
+from zsad.torchvision_compat import torchmetrics
 
 if TYPE_CHECKING:
     from zsad.config import MetricSettings
@@ -35,7 +36,7 @@ class MetricResult:
     per_image: dict[str, list[float | None]] = field(default_factory=dict)
 
 
-class CategoryMetrics(WrapperMetric):
+class CategoryMetrics(torchmetrics.wrappers.abstract.WrapperMetric):
     """The metrics of a category: those that records always hold, or those of ``names``.
 
     ``binned`` streams pixels into a histogram of fixed size and reports an error bound;
@@ -149,7 +150,7 @@ class CategoryMetrics(WrapperMetric):
         for metric in self._with_states:
             metric.reset()
 
-    def merge_state(self, incoming_state: dict[str, Any] | Metric) -> None:
+    def merge_state(self, incoming_state: dict[str, Any] | torchmetrics.Metric) -> None:
         """Add everything that another ``CategoryMetrics`` of the same settings has seen."""
         if not isinstance(incoming_state, CategoryMetrics):
             raise ValueError(f"cannot merge {type(incoming_state).__name__} into CategoryMetrics")

@@ -37,6 +37,15 @@ class PairedTest:
     p_value: float
 
 
+def image_metric(image_scores: Any, labels: Any, metric: ImageMetric | None = None) -> float:
+    """Return an image metric (None: AUROC) of image_scores [N] and labels [N] in {0, 1}.
+
+    Raises :class:`RequestError` unless both classes are present.
+    """
+    scores, truth = _checked(image_scores, labels)
+    return float(_of_scores(scores[None], truth, metric)[0])
+
+
 def bootstrap_ci(
     image_scores: Any,
     labels: Any,

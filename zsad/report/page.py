@@ -5,13 +5,13 @@ from __future__ import annotations
 import html
 import json
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from zsad import __version__
-from zsad.errors import RequestError
+from zsad.errors import RequestError, shown
 from zsad.io import atomic_write_text
 from zsad.metrics.spec import glossary
 from zsad.report import pictures
@@ -20,7 +20,7 @@ from zsad.report.page_data import collect
 from zsad.results.store import ResultStore
 from zsad.tables import pages
 from zsad.tables.comparison import published_only
-from zsad.tables.formats import html_table
+from zsad.tables.formats import html_table, html_text
 from zsad.tables.results_matrix import boards
 
 ASSETS = files("zsad.report") / "assets"
@@ -61,7 +61,7 @@ def render(store: ResultStore, data: dict[str, Any]) -> str:
         "PUBLISHED": _published(store, data["boards"]),
         "FAILURES": _failures(failures),
         "RUNS": _runs(runs),
-        "VERSION": html.escape(__version__),
+        "VERSION": html_text(__version__),
         "DATA": embedded(data),
     }
     page = _asset("page.html")
@@ -74,9 +74,18 @@ def render(store: ResultStore, data: dict[str, Any]) -> str:
 
 
 def embedded(value: Any) -> str:
-    """JSON that is safe inside a script element, whatever its texts hold."""
-    text = json.dumps(value, separators=(",", ":"), allow_nan=False)
+    """JSON that is safe inside a script element, whatever its texts hold, with texts as they are
+    shown: scripts put them into the page as they are."""
+    text = json.dumps(_shown(value), separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _shown(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {shown(key): _shown(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_shown(inner) for inner in value]
+    return shown(value) if isinstance(value, str) else value
 
 
 def _asset(name: str) -> str:
@@ -100,7 +109,7 @@ def _lead(boards: Sequence[dict[str, Any]], runs: Sequence[dict[str, Any]]) -> s
     noun = _plural("backbone", len(boards))
     when = str(runs[0].get("finished", ""))[:10] if runs else ""
     text = f"{', '.join(named[:3])} and {named[3]}, with the {noun} {backbones}"
-    return html.escape(f"{text}{f'; newest run {when}' if when else ''}.")
+    return html_text(f"{text}{f'; newest run {when}' if when else ''}.")
 
 
 def _plural(word: str, count: int) -> str:
@@ -115,8 +124,8 @@ def _banners(boards: Sequence[dict[str, Any]]) -> str:
         if banner := board["banner"]:
             more = RANDOM if banner.startswith("random") else DEMO if "demo" in banner else ""
             lines.append(
-                f"<p class=banner><b>{html.escape(board['backbone'])}: "
-                f"{html.escape(banner)}.</b> {html.escape(more)}</p>"
+                f"<p class=banner><b>{html_text(board['backbone'])}: "
+                f"{html_text(banner)}.</b> {html_text(more)}</p>"
             )
     return "\n".join(lines)
 
@@ -124,8 +133,8 @@ def _banners(boards: Sequence[dict[str, Any]]) -> str:
 def _metrics(shown: Collection[str]) -> str:
     """The glossary of the metrics that the page shows, as a table."""
     rows = "".join(
-        f"<tr><th scope=row>{html.escape(m.full_title)}</th><td>{html.escape(m.question)}</td>"
-        f"<td>{html.escape(m.chance)}</td></tr>"
+        f"<tr><th scope=row>{html_text(m.full_title)}</th><td>{html_text(m.question)}</td>"
+        f"<td>{html_text(m.chance)}</td></tr>"
         for m in glossary(shown)
     )
     head = "<tr><th>figure</th><th>what it answers</th><th>guessing gets</th></tr>"
@@ -139,12 +148,12 @@ def _overview(store: ResultStore) -> str:
     for page in pages(store.root):
         if not re.search("/(overview|ablation-[^/]*)$", page.name):
             continue
-        out.append(f"<h4>{html.escape(page.title)}</h4>")
+        out.append(f"<h4>{html_text(page.title)}</h4>")
         out += [
-            f"<h5>{html.escape(t.title)}</h5><div class=wide>{html_table(t)}</div>"
+            f"<h5>{html_text(t.title)}</h5><div class=wide>{html_table(t)}</div>"
             for t in page.tables
         ]
-        notes = "".join(f"<li>{html.escape(n)}</li>" for n in page.notes)
+        notes = "".join(f"<li>{html_text(n)}</li>" for n in page.notes)
         out.append(f"<ul class=notes>{notes}</ul>")
     return "\n".join(out)
 
@@ -162,7 +171,7 @@ def _published(store: ResultStore, found: Sequence[dict[str, Any]]) -> str:
     elsewhere = ""
     if only is not None:
         elsewhere = (
-            f"<details><summary>{html.escape(only.title)}</summary>"
+            f"<details><summary>{html_text(only.title)}</summary>"
             f"<div class=wide>{html_table(only)}</div></details>"
         )
     legend = (
@@ -177,7 +186,7 @@ def _failures(failures: Sequence[tuple[str, str]]) -> str:
     if not failures:
         return ""
     items = "".join(
-        f"<li><b>{html.escape(cell)}</b>: {html.escape(error)}</li>" for cell, error in failures
+        f"<li><b>{html_text(cell)}</b>: {html_text(error)}</li>" for cell, error in failures
     )
     title = "Cells without a result"
     lead = "These are in no figure above. Run the same command again to try them once more."
@@ -203,12 +212,12 @@ def _runs(runs: Sequence[dict[str, Any]]) -> str:
             device.get("name", ""),
             _part(run, "versions").get("zsad", ""),
         )
-        lines.append("<tr>" + "".join(f"<td>{html.escape(str(c))}</td>" for c in cells) + "</tr>")
+        lines.append("<tr>" + "".join(f"<td>{html_text(str(c))}</td>" for c in cells) + "</tr>")
     names = ("finished", "methods", "datasets", "backbone", "images encoded", "computing")
     head = "".join(f"<th>{n}</th>" for n in (*names, "device", "zsad"))
     table = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
     whole = "".join(
-        f"<details><summary>Everything about the run of {html.escape(str(r.get('finished', '')))}"
+        f"<details><summary>Everything about the run of {html_text(str(r.get('finished', '')))}"
         f"</summary><pre>{html.escape(json.dumps(r, indent=1, sort_keys=True))}</pre></details>"
         for r in runs
     )

@@ -53,7 +53,7 @@ def collect(store: ResultStore, most: int = pictures.MOST) -> dict[str, Any]:
 def _board(store: ResultStore, board: Board, per_cell: int, shelf: PictureShelf) -> dict[str, Any]:
     comparable = _comparable_by_category(board)
     cells = [
-        _cell(store, record, comparable, per_cell, shelf)
+        _cell(store, record, (column.label, row.name), comparable, per_cell, shelf)
         for column in board.columns
         for row in board.rows
         for record in board.of(column.label, row.name).values()
@@ -135,6 +135,7 @@ def _category_entries(board: Board, row: DatasetRow) -> Sequence[dict[str, Any]]
 def _cell(
     store: ResultStore,
     record: CellRecord,
+    place: tuple[str, str],
     published: dict[tuple[str, str, str], dict[str, float]],
     per_cell: int,
     shelf: PictureShelf,
@@ -148,13 +149,13 @@ def _cell(
     values, labels = _scores(store, record)
     low, high = pictures.colour_range(found.examples)
     return {
-        "method": record.method,
-        "dataset": record.dataset,
+        "method": place[0],
+        "dataset": place[1],
         "category": record.category,
         "seed": record.seed,
         "metrics": record.metrics,
         "undefined": record.undefined,
-        "published": published.get((record.method, record.dataset, record.category), {}),
+        "published": published.get((*place, record.category), {}),
         "normal": record.n_normal,
         "anomalous": record.n_anomalous,
         "histogram": histogram(values, labels),

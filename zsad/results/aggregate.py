@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from zsad.results.records import CellRecord
 
@@ -17,13 +17,17 @@ UNDEFINED = "–"
 NOT_COMPUTED = "not computed"
 
 
+Images = tuple[str, str, str, int, int]
+
+
 @dataclass(frozen=True)
 class Figure:
     """A metric in 0..1, or None where it is undefined.
 
     ``deviation``: sample standard deviation over seeds, None with one seed or without any
     spread.  ``count`` of ``of``: categories (or datasets) behind the mean.  ``computed``: False
-    where there are records, and none of them holds the metric: it was not asked for.
+    where there are records, and none of them holds the metric: it was not asked for.  ``images``:
+    what was measured on, by (dataset, files, category, normal, anomalous images).
     """
 
     value: float | None
@@ -31,6 +35,7 @@ class Figure:
     count: int = 0
     of: int = 0
     computed: bool = True
+    images: frozenset[Images] = field(default=frozenset(), compare=False)
 
     @property
     def shown(self) -> float | None:
@@ -81,7 +86,8 @@ def over_categories(
     if not defined:
         return Figure(None, None, 0, len(categories), _computed(records.values(), metric))
     means = [math.fsum(column) / len(defined) for column in zip(*defined.values())]
-    return over_seeds(means, len(defined), len(categories))
+    images = images_of(r for (category, _), r in records.items() if category in defined)
+    return replace(over_seeds(means, len(defined), len(categories)), images=images)
 
 
 def of_category(
@@ -90,27 +96,50 @@ def of_category(
     """One category's mean over the seeds that define ``metric``."""
     found = [r for (c, _), r in sorted(records.items()) if c == category]
     values = [v for r in found if (v := _value(r, metric)) is not None]
-    return replace(over_seeds(values, int(bool(values)), 1), computed=_computed(found, metric))
+    figure = over_seeds(values, int(bool(values)), 1)
+    return replace(figure, computed=_computed(found, metric), images=images_of(found))
 
 
 def over_datasets(figures: Sequence[Figure]) -> Figure:
     """The mean of the datasets' means, each counted once; no deviation."""
     values = [f.value for f in figures if f.value is not None]
     computed = any(f.computed for f in figures) or not figures
-    return Figure(mean(values), None, len(values), len(figures), computed)
+    images = frozenset[Images]().union(*(f.images for f in figures if f.value is not None))
+    return Figure(mean(values), None, len(values), len(figures), computed, images)
+
+
+def images_of(records: Iterable[CellRecord]) -> frozenset[Images]:
+    """Which images records were measured on.
+
+    A limit chooses the same images every time, so that counts and files tell them apart."""
+    return frozenset(
+        (
+            r.dataset,
+            str(r.info.get("dataset_fingerprint") or ""),
+            r.category,
+            r.n_normal,
+            r.n_anomalous,
+        )
+        for r in records
+    )
 
 
 def ranks(figures: Sequence[Figure], eligible: Sequence[bool]) -> list[int]:
     """1 for the best, 2 for the second best printed value, 0 for all others.
 
-    Equal printed values share a rank.  Only eligible figures with the largest count behind
-    them compete, and only if there are at least two.
+    Equal printed values share a rank.  Only eligible figures of the same images, with the
+    largest count behind them, compete, and only if there are at least two: where there are
+    several such sets of images, those of the largest.
     """
     running = [f.value is not None and ok for f, ok in zip(figures, eligible)]
     most = max((f.count for f, r in zip(figures, running) if r), default=0)
     running = [r and f.count == most for f, r in zip(figures, running)]
-    if sum(running) < 2:
+    sets = [f.images for f, r in zip(figures, running) if r]
+    shared = [s for s in dict.fromkeys(sets) if sets.count(s) > 1]
+    if not shared:
         return [0] * len(figures)
+    chosen = max(shared, key=lambda s: sum(normal + bad for *_, normal, bad in s))
+    running = [r and f.images == chosen for f, r in zip(figures, running)]
     values = sorted({f.shown for f, r in zip(figures, running) if r and f.shown is not None})
     place = {value: i + 1 for i, value in enumerate(reversed(values)) if i < 2}
     return [

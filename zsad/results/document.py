@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from zsad.results import identity
 from zsad.results.aggregate import over_categories
 from zsad.results.records import CellKey, CellRecord
 from zsad.results.store import ResultStore
 
 
 def document(
-    cells: Iterable[CellKey],
+    cells: Iterable[tuple[CellKey, bool]],
     unplanned: Mapping[str, Exception],
     store: ResultStore,
     counters: Mapping[str, Any],
@@ -19,25 +20,28 @@ def document(
 ) -> dict[str, Any]:
     """Return the document that ``zsad bench --json`` prints.
 
-    ``cells``: those of the plan, in table order; ``unplanned``: datasets that could not be read,
-    with the error.  ``counters`` and ``seconds`` describe this run only; cells include those stored
-    earlier.
+    ``cells``: those of the plan, in table order, with whether the store holds the record that was
+    asked for (an older one is not, where a cell was to be computed again); ``unplanned``: datasets
+    that could not be read, with the error.  ``counters`` and ``seconds`` describe this run only;
+    cells include those stored earlier.
     """
     records: list[CellRecord] = []
     failed: list[dict[str, Any]] = []
-    failures = {(f.method, f.dataset, f.category, f.seed): f for f in store.failures()}
-    for key in cells:
+    failures = {
+        CellKey(f.method, f.dataset, f.category, f.seed, f.fingerprint): f.error
+        for f in store.failures()
+    }
+    for key, done in cells:
         name = {
             "method": key.method,
             "dataset": key.dataset,
             "category": key.category,
             "seed": key.seed,
         }
-        if store.has(key):
+        if done:
             records.append(store.get(key))
         else:
-            failure = failures.get((key.method, key.dataset, key.category, key.seed))
-            failed.append({"cell": name, "error": failure.error if failure else "was not run"})
+            failed.append({"cell": name, "error": failures.get(key, "was not run")})
     for dataset, error in unplanned.items():
         failed.append({"cell": {"dataset": dataset}, "error": str(error)})
     return {
@@ -54,6 +58,7 @@ def cell(record: CellRecord) -> dict[str, Any]:
     """One cell of the document."""
     return {
         "method": record.method,
+        **named(record),
         "dataset": record.dataset,
         "category": record.category,
         "seed": record.seed,
@@ -65,6 +70,14 @@ def cell(record: CellRecord) -> dict[str, Any]:
         "backbone": record.info.get("backbone", ""),
         "banner": record.info.get("banner", ""),
     }
+
+
+def named(record: CellRecord) -> dict[str, str]:
+    """The method's title as a table's heading says it, and the part of it that tells the
+    configuration, "" for the default one."""
+    (heading,) = identity.headings([identity.of_record(record)])
+    title = f"{record.info.get('title') or record.method}{heading.suffix}"
+    return {"title": title, "configuration": heading.suffix}
 
 
 def summary(records: Sequence[CellRecord]) -> list[dict[str, Any]]:
@@ -88,6 +101,7 @@ def summary(records: Sequence[CellRecord]) -> list[dict[str, Any]]:
         out.append(
             {
                 "method": method,
+                **named(next(iter(cells.values()))),
                 "dataset": dataset,
                 "metrics": {m: f.value for m, f in figures.items()},
                 "counts": {m: f.count for m, f in figures.items()},

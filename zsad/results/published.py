@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
-from typing import Any
+from typing import Any, Literal, cast, get_args
 
 import yaml
 
@@ -29,7 +29,28 @@ MEAN = "mean"  # the category of a figure over all categories of a dataset
 _COLUMNS = [
     *("paper", "table", "protocol", "method", "dataset", "category"),
     *("level", "metric", "value", "std", "shots", "note"),
+    *("kind", "backbone", "image_size", "trained_on", "train_part", "boxes", "prompts", "features"),
 ]
+Kind = Literal["paper", "authors' log", "re-implementation", "secondary"]
+KINDS: tuple[str, ...] = get_args(Kind)
+
+
+@dataclass(frozen=True)
+class RowConditions:
+    """What a printed row was measured with, where it is known; "" and 0: as its protocol has it.
+
+    ``backbone``: "unknown" where the paper does not say; ``boxes``: ``authors`` (a detector that
+    they trained), ``none``, or "" for a method without; ``prompts``: the language model that wrote
+    texts which are not at hand; ``features``: of another network than CLIP.
+    """
+
+    backbone: str = ""
+    image_size: int = 0
+    trained_on: str = ""
+    train_part: str = ""
+    boxes: str = ""
+    prompts: str = ""
+    features: str = ""
 
 
 @dataclass(frozen=True)
@@ -39,7 +60,8 @@ class Reference:
     ``value``, ``std``: percent.  ``name``: the paper's name of the method or row; ``method``:
     ours (``name@row`` for an ablation or few-shot row), "" if it is not hosted.  ``category``:
     one category, or :data:`MEAN`.  ``metric``: our name; ``compare_with``: the metric of ours
-    that is the same quantity.  ``protocol``: the protocol that reproduces its conditions.
+    that is the same quantity.  ``protocol``: the protocol that reproduces its conditions; ``kind``:
+    who measured it; ``conditions``: what its row used.
     """
 
     paper: str
@@ -54,6 +76,8 @@ class Reference:
     std: float | None = None
     shots: int | None = None
     note: str = ""
+    kind: Kind = "paper"
+    conditions: RowConditions = RowConditions()
 
     @property
     def method(self) -> str:
@@ -68,25 +92,28 @@ class Reference:
     @property
     def source(self) -> str:
         """Where it is printed: "FAPrompt, Table 1"."""
-        return f"{self.paper}, Table {self.table}"
+        return f"{self.paper}, Table {self.table}" if self.table else self.paper
 
     def differences(self, info: Mapping[str, Any], metric: str = "") -> list[str]:
         """Reasons why a measured record is not this number's equal; empty if it matches.
 
-        ``info``: a record's ``info`` (keys ``protocol``, ``backbone``, ``image_size``,
-        ``trained_on`` with its ``part``, ``variant``, ``limit``, ``untrained``; those absent are
-        not compared).  ``metric``: the measured metric.
+        ``info``: a record's ``info`` (keys ``backbone``, ``image_size``, ``trained_on`` with its
+        ``part``, ``boxes``, ``variant``, ``mask_resize``, ``limit``, ``untrained``; those absent
+        are not compared).  ``metric``: the measured metric.
         """
         reasons: list[str] = []
         if self.protocol not in list_protocols():
             reasons.append(f"no protocol reproduces its conditions ({self.note or self.protocol})")
-        elif info.get("protocol") not in (None, self.protocol):
-            reasons.append(f"protocol {info['protocol']}, not {self.protocol}")
         measured = _measured(info)
-        for key, value in _conditions(self.protocol, self.dataset).items():
+        for key, value in self._wanted().items():
             found = measured.get(key)
             if found and found != value:
                 reasons.append(f"{key} {found}, not {value}")
+        reasons += _of_boxes(self.conditions.boxes, info)
+        if self.conditions.prompts:
+            reasons.append(f"texts of {self.conditions.prompts} are not at hand")
+        if self.conditions.features:
+            reasons.append(f"features of CLIP, not of {self.conditions.features}")
         if info.get("limit"):
             reasons.append(f"only {info['limit']} images per category")
         if info.get("untrained"):
@@ -94,6 +121,46 @@ class Reference:
         if metric and metric != self.compare_with:
             reasons.append(f"{metric} is another quantity than the paper's")
         return reasons
+
+    def _wanted(self) -> dict[str, Any]:
+        """The protocol's conditions, and over them those of the row."""
+        own = self.conditions
+        row = {
+            "backbone": own.backbone,
+            "image size": own.image_size,
+            "trained on": own.trained_on,
+            "trained on part": own.train_part if own.trained_on else "",
+        }
+        wanted = {**_conditions(self.protocol, self.dataset), **{k: v for k, v in row.items() if v}}
+        if own.backbone == "unknown":
+            wanted.pop("image size", None)
+        if own.trained_on and _own_part(own.trained_on):
+            wanted.pop("trained on part", None)
+        return wanted
+
+
+def _of_boxes(wanted: str, info: Mapping[str, Any]) -> list[str]:
+    """How the boxes of a record differ from those of a printed row."""
+    held = info.get("boxes")
+    if not wanted or not isinstance(held, Mapping):
+        return []
+    config = info.get("config")
+    options = config.get("grounding") if isinstance(config, Mapping) else None
+    off = isinstance(options, Mapping) and options.get("enabled") is False
+    source = str(held.get("source") or "none")
+    if wanted == "none":
+        return [] if source == "none" else ["boxes of a detector, not none"]
+    if off or source == "none" or (held.get("unanswered") and not held.get("answered")):
+        return ["no boxes, not those of the authors' detector"]
+    if not held.get("recognised"):
+        return ["boxes of another detector than the authors'"]
+    return []
+
+
+@cache
+def _own_part(dataset: str) -> bool:
+    """Whether a dataset has a part to train on, so that there is no choice of parts."""
+    return dataset in list_specs() and load_spec(dataset).training_split == "train"
 
 
 def _measured(info: Mapping[str, Any]) -> dict[str, Any]:
@@ -106,6 +173,7 @@ def _measured(info: Mapping[str, Any]) -> dict[str, Any]:
         "image size": info.get("image_size"),
         "trained on": trained.get("dataset"),
         "trained on part": trained.get("part") if trained.get("dataset") else None,
+        "masks resized": info.get("mask_resize"),
         # what an index file of somebody's own holds is not known here
         "variant": None if variant == PREPARED_VARIANT else variant,
     }
@@ -124,12 +192,13 @@ def _conditions(protocol: str, dataset: str) -> dict[str, Any]:
     settings = cfg.build(cfg.Settings, found.settings, origin=protocol)
     name = settings.backbone.name
     auxiliary = found.auxiliary.of(dataset)
-    own = load_spec(auxiliary).training_split == "train"
+    own = _own_part(auxiliary)
     wanted = {
         "backbone": name,
         "image size": settings.backbone.image_size or spec(name).image_size,
         "trained on": auxiliary,
         "trained on part": "" if own else found.train_part,
+        "masks resized": settings.data.mask_resize,
         "variant": settings.data.variants.get(dataset) or _default_variant(dataset),
     }
     return {key: value for key, value in wanted.items() if value}
@@ -142,10 +211,15 @@ def _default_variant(dataset: str) -> str:
 
 @dataclass
 class Published:
-    """All printed numbers.  ``not_hosted``: systems shown from papers only, with the reason."""
+    """All printed numbers.
+
+    ``not_hosted``: systems shown from papers only, with the reason; ``not_run``: the same for
+    rows, protocols and datasets that no run of a hosted method can be set beside.
+    """
 
     references: list[Reference]
     not_hosted: dict[str, str] = field(default_factory=dict)
+    not_run: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._index: dict[tuple[str, str, str], list[Reference]] = defaultdict(list)
@@ -188,15 +262,53 @@ class Published:
     ) -> Reference | None:
         """The number to set beside a record: the one whose conditions differ least.
 
-        Among equals a paper's own figure for its own method comes first, then table order.
+        A recognised released file is set beside its authors' log, where there is one.  Among
+        equals the record's protocol counts, then a paper's own figure for its own method, then
+        table order.
         """
         found = self.lookup(method, dataset, category, metric)
         compared = same_quantity(metric)
+        trained = info.get("trained_on")
+        recognised = bool(isinstance(trained, Mapping) and trained.get("recognised"))
+        if recognised:  # the authors' own file belongs beside the authors' own figures
+            found = [r for r in found if r.kind == "authors' log"] or found
         return min(
             found,
-            key=lambda r: (len(r.differences(info, compared)), r.name != r.paper),
+            key=lambda r: (
+                len(r.differences(info, compared)) + (r.kind != "paper" and not recognised),
+                r.protocol != info.get("protocol"),
+                r.name != r.paper,
+            ),
             default=None,
         )
+
+    def why_not(self, reference: Reference) -> str:
+        """Why no run can be set beside a number; "" if one can."""
+        listed = self.not_run
+        return str(
+            (listed.get("protocols") or {}).get(reference.protocol)
+            or (listed.get("datasets") or {}).get(reference.dataset)
+            or self.not_hosted.get(reference.name, "")
+            or _row_of((listed.get("rows") or {}).get(reference.protocol) or {}, reference)
+            or ""
+        )
+
+    def disagreements(
+        self, method: str, dataset: str, category: str, metric: str
+    ) -> dict[float, list[str]]:
+        """What papers print for the same figure, value by value, where it is not one value.
+
+        Zero-shot figures of the papers themselves; no authors' logs and no rows of ablations."""
+        found: dict[float, list[str]] = {}
+        for r in self.lookup(method, dataset, category, metric):
+            if r.kind == "paper" and not r.protocol.endswith("-ablation"):
+                found.setdefault(r.value, []).append(r.source)
+        return found if len(found) > 1 else {}
+
+
+def _row_of(rows: Mapping[str, Any], reference: Reference) -> Any:
+    """The entry of a paper's row, by its name or its name with the number of shots."""
+    return rows.get(reference.name) or rows.get(f"{reference.name} ({reference.shots}-shot)")
 
 
 def _load() -> Published:
@@ -208,7 +320,8 @@ def _load() -> Published:
         for table in tables
         for reference in read_table(table.read_text(encoding="utf-8"), table.name, names)
     ]
-    return Published(references, dict(names.get("not_hosted") or {}))
+    lists = dict(names.get("not_hosted") or {}), dict(names.get("not_run") or {})
+    return Published(references, *lists)
 
 
 def read_table(text: str, origin: str, names: Mapping[str, Any]) -> Iterable[Reference]:
@@ -233,9 +346,21 @@ def read_table(text: str, origin: str, names: Mapping[str, Any]) -> Iterable[Ref
                 std=float(row["std"]) if row["std"] else None,
                 shots=shots,
                 note=row["note"],
+                kind=_kind(row["kind"]),
+                conditions=RowConditions(
+                    backbone=row["backbone"],
+                    image_size=int(row["image_size"] or 0),
+                    **{k: row[k] for k in _COLUMNS[-5:]},
+                ),
             )
         except (KeyError, ValueError, TypeError) as error:
             raise DataError(f"{origin}, line {number}: {error!r} is not a valid entry") from None
+
+
+def _kind(word: str) -> Kind:
+    if word not in KINDS:
+        raise ValueError(f"kind '{word}' is none of {', '.join(KINDS)}")
+    return cast("Kind", word)
 
 
 def _ours(protocol: str, name: str, shots: int | None, names: Mapping[str, Any]) -> tuple[str, ...]:
@@ -245,7 +370,9 @@ def _ours(protocol: str, name: str, shots: int | None, names: Mapping[str, Any])
     rows = (names.get("rows") or {}).get(protocol)
     if rows is not None:
         found = rows.get(name) or rows.get(f"{name} ({shots}-shot)")
-        return (f"{found[0]}@{ProtocolRow(found[1], found[0]).slug}",) if found else ()
+        if not found:
+            return ()
+        return (f"{found[0]}@{ProtocolRow(found[1], found[0]).slug}" if found[1:] else found[0],)
     methods = tuple((names.get("methods") or {}).get(name) or ())
     if shots:
         return tuple(f"{m}@{ProtocolRow(f'{shots}-shot', m).slug}" for m in methods)

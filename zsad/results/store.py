@@ -24,10 +24,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
-from urllib.parse import quote
 
 from zsad.errors import CellError, DataError, ZsadError
 from zsad.io import atomic_write_bytes, file_lock, read_json, write_json
+from zsad.io.names import PLAIN, safe_name
 from zsad.io.schema import SchemaError, read
 from zsad.results.records import CellKey, CellRecord
 
@@ -38,7 +38,6 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 SCORE_COLUMNS = ("uid", "label", "defect", "score", "path")
-_PLAIN = " +,=()[]@"  # besides letters, digits and _.-~; everything else is percent-encoded
 
 
 class StoredCell(NamedTuple):
@@ -53,7 +52,7 @@ class StoredCell(NamedTuple):
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a cell has no record.  ``kind``: the class name of the error."""
+    """Why the last attempt at a cell left no record.  ``kind``: the class name of the error."""
 
     method: str
     dataset: str
@@ -67,14 +66,6 @@ class Failure:
 def key_of(record: CellRecord) -> CellKey:
     """Return the key of a record."""
     return CellKey(record.method, record.dataset, record.category, record.seed, record.fingerprint)
-
-
-def safe_name(name: str) -> str:
-    """Return ``name`` as one path component; different names stay different."""
-    encoded = quote(str(name), safe=_PLAIN)
-    if not encoded:
-        raise ValueError("a method, dataset or category needs a name")
-    return "%2E" + encoded[1:] if encoded.startswith(".") else encoded
 
 
 class ResultStore:
@@ -98,6 +89,11 @@ class ResultStore:
         if found is None:
             raise DataError(f"{self._path(key)}: no record with fingerprint {key.fingerprint}")
         return found.record
+
+    def written(self, key: CellKey) -> float | None:
+        """When the record of :meth:`get` was stored, in seconds since 1970; None without one."""
+        found = self._find(key)
+        return None if found is None else found.written
 
     def put(
         self,
@@ -172,6 +168,12 @@ class ResultStore:
         """Yield the newest record of every cell, sorted by path; broken files are logged."""
         return (cell.record for cell in self.cells() if cell.current)
 
+    def remove(self, cell: StoredCell) -> None:
+        """Delete a record with its image scores; the others of its cell stay."""
+        with self._lock():
+            cell.path.unlink(missing_ok=True)  # the record first: without it the scores are nothing
+            self._scores_path(cell.path).unlink(missing_ok=True)
+
     def broken(self) -> list[Path]:
         """Return the record files that cannot be read, sorted."""
         found = []
@@ -198,6 +200,11 @@ class ResultStore:
     def clear_failure(self, key: CellKey) -> None:
         """Forget the failure of a cell, if there is one."""
         self._path(key, "failures").unlink(missing_ok=True)
+
+    def forget(self, failure: Failure) -> None:
+        """Forget a failure that :meth:`failures` returned."""
+        names = (failure.method, failure.dataset, failure.category)
+        self.clear_failure(CellKey(*names, failure.seed))
 
     def failures(self) -> list[Failure]:
         """Return all remembered failures, sorted by path."""
@@ -241,7 +248,8 @@ class ResultStore:
     def _path(self, key: CellKey, kind: str = "cells", fingerprint: str = "") -> Path:
         tail = f"@{safe_name(fingerprint)}" if fingerprint else ""
         folder = self.root / kind / safe_name(key.method) / safe_name(key.dataset) / str(key.seed)
-        return folder / f"{safe_name(key.category).replace('@', '%40')}{tail}.json"
+        category = safe_name(key.category, PLAIN.replace("@", ""))
+        return folder / f"{category}{tail}.json"
 
     def _scores_path(self, record: Path) -> Path:
         inside = record.relative_to(self.root / "cells")
@@ -352,6 +360,11 @@ def _read_record(path: Path) -> tuple[CellRecord, float]:
         raise DataError(f"{path}: not a whole record ({error}); run the cell again") from None
 
 
+def _characters(value: Any) -> Any:
+    """Text without what UTF-8 cannot hold: a byte of a name that is not UTF-8 is written out."""
+    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
+
+
 def _score_bytes(scores: pd.DataFrame | Mapping[str, Iterable[Any]]) -> bytes:
     import pandas as pd
 
@@ -359,6 +372,7 @@ def _score_bytes(scores: pd.DataFrame | Mapping[str, Iterable[Any]]) -> bytes:
     missing = [c for c in SCORE_COLUMNS if c not in frame.columns]
     if missing:
         raise ValueError(f"image scores lack the columns {', '.join(missing)}")
+    frame = frame.apply(lambda column: column.map(_characters))
     absolute = [p for p in frame["path"].dropna() if os.path.isabs(str(p))]
     if absolute:
         raise ValueError(f"image scores must hold paths relative to the dataset, not {absolute[0]}")

@@ -20,11 +20,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from zsad.backbones import Backbone
-from zsad.backbones.batch_size import Portions, estimate_batch, is_out_of_memory
+from zsad.backbones.batch_size import (
+    BatchTooLarge,
+    Portions,
+    estimate_batch,
+    free_cached,
+    is_out_of_memory,
+)
 from zsad.config import Settings
 from zsad.data.loader import BatchLoader, DecodeThreads, ImageBatch
 from zsad.data.transforms import MaskPolicy, Preprocess
-from zsad.errors import CellError
 from zsad.metrics import CategoryMetrics, MetricResult
 from zsad.metrics.curves import category_curves
 from zsad.runner.heads import Head
@@ -66,9 +71,25 @@ class Outcome:
         """Compute the metrics of what was scored; nothing, where scoring ended with an error."""
         if self.error is None:
             try:
-                self.result = self.metrics.compute()
+                self.result = self._computed()
             except Exception as error:
                 self.error = error
+
+    def _computed(self) -> MetricResult:
+        """The metrics' values; tried twice where memory runs out, since nothing changes."""
+        try:
+            return self.metrics.compute()
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        free_cached()  # here, where the frames that hold tensors are gone
+        return self.metrics.compute()
+
+    @property
+    def starved(self) -> bool:
+        """Whether memory ran out in a way that smaller batches may help."""
+        error = self.error
+        return error is not None and (isinstance(error, BatchTooLarge) or is_out_of_memory(error))
 
     def curves(self) -> dict[str, dict[str, Any]]:
         """ROC, precision-recall and PRO curves that are defined, ready for JSON."""
@@ -106,6 +127,7 @@ class CategoryRun:
     followed_by: CategoryRun | None = None
     batch_sizes: set[int] = field(default_factory=set)
     _begun: BatchLoader | None = None
+    _most: int | None = None  # images of a batch in a later pass
     _encoding: Portions = field(default_factory=Portions)
 
     # --------------------------------------------------------------------------- the run
@@ -137,14 +159,38 @@ class CategoryRun:
         return [h for h in self.heads if self._input_of(h) == preprocess]
 
     def run(self) -> list[Outcome]:
-        """Score every sample with every head and return one outcome per head, to be concluded."""
-        metrics = self.settings.metrics
-        outcomes = [Outcome(h, CategoryMetrics.of(metrics)) for h in self.heads]
-        for preprocess in self._inputs():
-            alike = [o for o in outcomes if self._input_of(o.head) == preprocess]
-            self._run_input(preprocess, alike)
+        """Score every sample with every head and return one outcome per head, to be concluded.
+
+        A head that ran out of memory while its images were counted begins the category anew, with
+        smaller batches: what was counted by then is dropped with its outcome.
+        """
+        outcomes = self._pass(self.heads)
+        first = max(self.batch_sizes, default=1)
+        for size in sorted({max(1, first // 4), 1}, reverse=True):
+            starved = [i for i, outcome in enumerate(outcomes) if outcome.starved]
+            if not starved:
+                break
+            self._most = size
+            log.warning(
+                "out of memory with %s, category %s; once more, %d images at a time",
+                ", ".join(outcomes[i].head.label for i in starved),
+                self.category.key,
+                self._most,
+            )
+            free_cached()
+            for i, outcome in zip(starved, self._pass([outcomes[i].head for i in starved])):
+                outcomes[i] = outcome
         for head in self.heads:
             self.batch_sizes |= head.scorer.portions.used
+        return outcomes
+
+    def _pass(self, heads: Sequence[Head]) -> list[Outcome]:
+        """Score every sample with these heads."""
+        outcomes = [Outcome(h, CategoryMetrics.of(self.settings.metrics)) for h in heads]
+        for preprocess in self._inputs():
+            alike = [o for o in outcomes if self._input_of(o.head) == preprocess]
+            if alike:
+                self._run_input(preprocess, alike)
         return outcomes
 
     def _run_input(self, preprocess: Preprocess, outcomes: list[Outcome]) -> None:
@@ -165,7 +211,7 @@ class CategoryRun:
                     return
                 for group in _by_variant(active).values():
                     self._score_batch(batch, group)
-                if self.on_images:
+                if self.on_images and self._most is None:
                     self.on_images(len(batch.samples))
         except Exception as error:  # a decoder, the encoder, the device: whatever it was
             log.debug("category %s failed", self.category.key, exc_info=True)
@@ -184,11 +230,12 @@ class CategoryRun:
         data, info = self.settings.data, self.backbone.info
         n_taps = max(len(h.request.taps) for h in heads)
         device = self.backbone.device
+        most = self.settings.run.batch_size or estimate_batch(info, preprocess.size, n_taps, device)
         return BatchLoader(
             samples,
             preprocess,
             MaskPolicy(data.mask_resize),
-            self.settings.run.batch_size or estimate_batch(info, preprocess.size, n_taps, device),
+            min(most, self._most or most),
             self.threads,
         )
 
@@ -329,9 +376,10 @@ class CategoryRun:
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
-                raise CellError(
-                    f"{outcome.head.label}: out of memory in the metrics or the examples, which "
-                    f"cannot be tried again without counting twice; lower run.batch_size"
+                raise BatchTooLarge(
+                    f"{outcome.head.label}: out of memory in the metrics or the examples, with "
+                    f"every size of batch; lower backbone.image_size, or choose a device with more "
+                    f"memory"
                 ) from error
 
     def _take(self, outcome: Outcome, batch: ImageBatch, scored: Scored[Any]) -> None:

@@ -44,8 +44,13 @@ class ExampleCollector:
     _kept: dict[int, dict[str, list[_Candidate]]] = field(default_factory=dict)
 
     def __call__(self, head: Head, samples: Sequence[Sample], scored: Scored[Any]) -> None:
-        """Look at one batch of a head; only the images that enter are explained."""
+        """Look at one batch of a head; only the images that enter are explained.
+
+        An image that was seen before (a head may begin a category anew) takes its own place."""
         kept = self._kept.setdefault(id(head), {})
+        again = {sample.uid for sample in samples}
+        for kind, seen in kept.items():
+            kept[kind] = [c for c in seen if c.sample.uid not in again]
         new = [
             _Candidate(sample, score)
             for sample, score in zip(samples, scored.image_scores.tolist())

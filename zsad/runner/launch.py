@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from zsad import config as cfg
+from zsad import registry
 from zsad.errors import CellError
 from zsad.results.document import document
+from zsad.results.effect import Place, without_effect
+from zsad.results.records import CellRecord
 from zsad.results.store import ResultStore
-from zsad.runner.logs import logged
+from zsad.runner.logs import logged, tell_accounts
 from zsad.runner.manifest import Finished, manifest
 from zsad.runner.options import BenchOptions
 from zsad.runner.plan import build_plan
@@ -32,19 +36,64 @@ def bench(options: BenchOptions) -> dict[str, Any]:
         )
         return build_plan(request, store, weights_id, demo).describe()
 
+    _require_boxes(request)
     require_writable(request.results)
     with logged(request.results):
         if launcher == "ray":
             finished = driver.run(request, store, progress=progress)
         else:
             finished = _run_here(request, store, progress)
-    keys = (key for key, _ in finished.plan.cells())
-    result = document(keys, finished.plan.unplanned, store, finished.counters, finished.seconds)
+    plan, cells = finished.plan, finished.plan.results(store)
+    result = document(cells, plan.unplanned, store, finished.counters, finished.seconds)
+    if request.protocol.ablation and not request.untrained:
+        result["failed"] += _without_effect(finished, store)
+    result["accounts"] = {name: a.document() for name, a in plan.accounts().items()}
+    result["missing"] = plan.missing()
     try:
         store.write_manifest(manifest(finished))
     except CellError as error:  # the cells are stored; that their origin is not must be said
         result["failed"].append({"cell": {"file": "manifest.json"}, "error": str(error)})
     return result
+
+
+def _require_boxes(request: Request) -> None:
+    """Raise :class:`RequestError` where the protocol's boxes can come from nowhere."""
+    if request.protocol.boxes != "required":
+        return
+    from zsad.grounding.provider import require
+
+    for column in request.columns:
+        options = cfg.to_dict(column.config).get("grounding")
+        if isinstance(options, dict):
+            require(options, f"protocol {request.protocol.name}", column.entry.name)
+
+
+def _without_effect(finished: Finished, store: ResultStore) -> list[dict[str, Any]]:
+    """Rows of an ablation that changed no map and no score; they are stored like the others."""
+    rows: dict[str, dict[Place, CellRecord]] = {}
+    for key, _ in finished.plan.cells():
+        if store.has(key):
+            place = key.dataset, key.category, key.seed
+            rows.setdefault(key.method, {})[place] = store.get(key)
+    return [
+        {
+            "cell": {"method": label},
+            "error": f"its switch changed neither map nor score of any image: equal to {other}",
+            "stored": True,
+        }
+        for label, other in without_effect(store, rows, _meant(finished.plan.request))
+    ]
+
+
+def _meant(request: Request) -> dict[str, dict[str, Any]]:
+    """The config of every row as the protocol has it, by label and dotted key."""
+    found = {}
+    for row in request.protocol.rows:
+        entry = registry.method(row.method)
+        layers = [request.protocol.overrides.get(row.method) or {}, row.overrides]
+        plain = [("row", {k: v for k, v in x.items() if k != "checkpoint"}) for x in layers]
+        found[f"{row.method}@{row.slug}"] = cfg.flat(cfg.identity(entry.resolve(*plain)))
+    return found
 
 
 def _run_here(request: Request, store: ResultStore, progress: bool) -> Finished:
@@ -60,6 +109,7 @@ def _run_here(request: Request, store: ResultStore, progress: bool) -> Finished:
         torch.use_deterministic_algorithms(True, warn_only=True)
     backbone = load_backbone(request, device)
     plan = build_plan(request, store, backbone.info.weights_sha256, backbone.info.demo)
+    tell_accounts(plan)
     with SweepProgress(plan, shown=progress) as bar:
         sweep = Sweep(plan, backbone, store, device, on_progress=bar.images, on_event=bar.event)
         sweep.run()

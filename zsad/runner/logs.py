@@ -7,7 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from zsad.errors import shown
+from zsad.runner.plan import Plan
+
 FILE = "run.log"
+MOST_FOLDERS = 30  # of an account, at the head of a run
+ACCOUNTS = logging.getLogger("zsad.accounts")  # the command line prints what it says
 FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
@@ -21,9 +26,9 @@ def logged(results: Path | str) -> Iterator[None]:
     logger = logging.getLogger("zsad")
     folder = Path(results)
     folder.mkdir(parents=True, exist_ok=True)
-    handler = _LogFile(folder / FILE, encoding="utf-8", delay=True)
+    handler = _LogFile(folder / FILE, encoding="utf-8", delay=True, errors="backslashreplace")
     handler.setLevel(logging.INFO)
-    handler.setFormatter(logging.Formatter(FORMAT))
+    handler.setFormatter(OneLine(FORMAT))
     before, elsewhere = logger.level, logger.getEffectiveLevel()
     quiet = _AsBefore(elsewhere)
     others = _handlers(logger)
@@ -50,6 +55,15 @@ def _handlers(logger: logging.Logger | None) -> list[logging.Handler]:
     return found
 
 
+class OneLine(logging.Formatter):
+    """One line per record, whatever the names in it hold; a traceback has lines of its own."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        lines = text.split("\n") if record.exc_info or record.stack_info else [text]
+        return "\n".join(map(shown, lines))
+
+
 class _LogFile(logging.FileHandler):
     """A log file that is given up quietly when it cannot be written."""
 
@@ -72,3 +86,15 @@ class _AsBefore(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         return record.levelno >= self.level or not record.name.startswith("zsad")
+
+
+def tell_accounts(plan: Plan) -> None:
+    """Say, before anything is computed, what the files of users' own datasets were taken for, and
+    which categories hold no picture."""
+    for name, account in plan.accounts().items():
+        ACCOUNTS.info("%s: what every file was taken for", name)
+        for line in account.lines(MOST_FOLDERS):
+            ACCOUNTS.info("  %s", line)
+    for dataset in plan.datasets:
+        for note in dataset.index.notes:
+            ACCOUNTS.warning("%s: %s", dataset.name, note)

@@ -8,6 +8,7 @@ from typing import Any
 
 from zsad import config as cfg
 from zsad.data import provenance, splits
+from zsad.data.account import Account
 from zsad.data.index import DatasetIndex, load_index
 from zsad.errors import DataError, ZsadError
 from zsad.prompt_bank.bank import bank
@@ -36,13 +37,21 @@ class AuxiliaryData:
 
 @dataclass
 class DatasetPlan:
-    """All cells of one dataset.  ``todo`` maps (column label, seed, category) to its key."""
+    """All cells of one dataset.  ``todo`` maps (column label, seed, category) to its key;
+    ``older``: when the records were stored that are there and are to be made again."""
 
     name: str
     index: DatasetIndex
     samples: dict[str, list[Sample]]
     todo: dict[tuple[str, int, str], CellKey] = field(default_factory=dict)
     stored: dict[tuple[str, int, str], CellKey] = field(default_factory=dict)
+    older: dict[CellKey, float] = field(default_factory=dict)
+
+    def is_done(self, store: ResultStore, key: CellKey) -> bool:
+        """Whether the store holds a record of the cell that this run asked for: any one, or, if
+        it is to be made again, one that was not there when the plan was made."""
+        written = store.written(key)
+        return written is not None and written != self.older.get(key)
 
     def columns_to_do(self, request: Request) -> list[tuple[Column, tuple[int, ...]]]:
         """Columns with a cell to do, and the seeds that one method instance can fill."""
@@ -85,9 +94,22 @@ class Plan:
                         elif at in dataset.todo:
                             yield dataset.todo[at], False
 
+    def results(self, store: ResultStore) -> Iterator[tuple[CellKey, bool]]:
+        """Every cell with whether the store holds what was asked for, in table order."""
+        by_name = {dataset.name: dataset for dataset in self.datasets}
+        return ((key, by_name[key.dataset].is_done(store, key)) for key, _ in self.cells())
+
     def auxiliary_name(self, dataset: str) -> str:
         """The dataset that trained columns learn from when ``dataset`` is the target."""
         return auxiliary_name(self.request, dataset, self.demo)
+
+    def accounts(self) -> dict[str, Account]:
+        """What every file was taken for, of the users' own datasets."""
+        return {d.name: a for d in self.datasets if (a := d.index.account) is not None}
+
+    def missing(self) -> dict[str, list[str]]:
+        """The categories of each dataset that hold no picture, where there are any."""
+        return {d.name: list(d.index.missing) for d in self.datasets if d.index.missing}
 
     def describe(self) -> dict[str, Any]:
         """A JSON-ready account for ``--dry-run``."""
@@ -97,6 +119,8 @@ class Plan:
             "cells": [{**_key_dict(key), "stored": stored} for key, stored in self.cells()],
             "images": {d.name: sum(map(len, d.samples.values())) for d in self.datasets},
             "to_run": self.n_todo,
+            "accounts": {name: a.document() for name, a in self.accounts().items()},
+            "missing": self.missing(),
             "failed": [
                 {"cell": {"dataset": name}, "error": str(error)}
                 for name, error in self.unplanned.items()
@@ -156,10 +180,13 @@ def build_plan(request: Request, store: ResultStore, weights_id: str, demo: bool
                             request, column, index, category, chosen, seed, weights_id, trained
                         ),
                     )
-                    stored = not request.fresh and store.has(key)
-                    (dataset.stored if stored else dataset.todo)[(column.label, seed, category)] = (
-                        key
-                    )
+                    at, written = (column.label, seed, category), store.written(key)
+                    if written is not None and not request.fresh:
+                        dataset.stored[at] = key
+                        continue
+                    dataset.todo[at] = key
+                    if written is not None:
+                        dataset.older[key] = written
     return plan
 
 

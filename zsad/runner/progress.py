@@ -15,7 +15,9 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.progress import Progress as RichProgress
+from rich.text import Text
 
+from zsad.errors import shown
 from zsad.runner.plan import Plan
 
 B = TypeVar("B", bound="_Bar")
@@ -27,12 +29,12 @@ class _Bar:
     def __init__(self, name: str, total: int | None, shown: bool, *columns: ProgressColumn) -> None:
         self._shown = shown
         self._bar = RichProgress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             *columns,
-            console=Console(stderr=True),
+            console=Console(stderr=True, markup=False, emoji=False, highlight=False),
             disable=not shown or total == 0,
             transient=True,
         )
@@ -53,7 +55,7 @@ class _Bar:
     def event(self, text: str) -> None:
         """Show one line about something that takes long."""
         if self._shown:
-            self._bar.console.print(text, style="dim")
+            self._bar.console.print(Text(shown(text)), style="dim")
 
 
 class SweepProgress(_Bar):
@@ -70,7 +72,7 @@ class SweepProgress(_Bar):
 
     def images(self, dataset: str, category: str, count: int) -> None:
         """``count`` more images of a category are done."""
-        self._bar.update(self._task, advance=count, description=f"{dataset}/{category}")
+        self._bar.update(self._task, advance=count, description=shown(f"{dataset}/{category}"))
 
 
 class TrainingProgress(_Bar):
@@ -85,7 +87,7 @@ class TrainingProgress(_Bar):
             self._task,
             completed=done.step,
             total=done.steps,
-            description=(
+            description=shown(
                 f"{done.method} {done.phase} epoch {done.epoch}/{done.epochs} loss {done.loss:.4f}"
             ),
         )

@@ -137,9 +137,9 @@ class Recorder:
 
     # --------------------------------------------------------------------------- failure
     def fail_rest(self, dataset: DatasetPlan, error: Exception, only: str | None = None) -> None:
-        """Fail what is not stored yet, of the category ``only`` if given."""
+        """Fail what this run has not stored yet, of the category ``only`` if given."""
         for (label, seed, category), key in dataset.todo.items():
-            if only in (None, category) and not self.store.has(key):
+            if only in (None, category) and not dataset.is_done(self.store, key):
                 self.fail_cell(dataset, label, seed, category, error)
 
     def fail(self, dataset: DatasetPlan, head: Head, category: str, error: Exception) -> None:

@@ -236,7 +236,7 @@ def request_of(options: RunOptions, methods: Names | None, datasets: Names | Non
         layers.append((str(options.config), cfg.read_yaml(options.config)))
     given = options.overrides
     from_line = dict(given) if isinstance(given, Mapping) else cfg.parse_dotlist(list(given))
-    layers.append((COMMAND_LINE, cfg.merge(_named(options), from_line)))
+    layers.append((COMMAND_LINE, cfg.merge(_by_flags(options, from_line), from_line)))
 
     entries = registry.select_methods(methods or proto.methods)
     per_method = split_layers(layers, [e.name for e in entries])
@@ -258,7 +258,7 @@ def request_of(options: RunOptions, methods: Names | None, datasets: Names | Non
             columns.append(make_column(entry, per_method[entry.name]))
     return Request(
         columns=tuple(columns),
-        datasets=tuple(select_datasets(datasets or proto.datasets)),
+        datasets=tuple(select_datasets(datasets or proto.datasets, settings.value.data.folder)),
         settings=settings.value,
         protocol=proto,
         seeds=parse_seeds(options.seeds, proto.seeds),
@@ -271,10 +271,26 @@ def request_of(options: RunOptions, methods: Names | None, datasets: Names | Non
     )
 
 
-def _named(options: RunOptions) -> dict[str, Any]:
-    """The settings that have an option of their own."""
-    backbone = {"name": options.backbone, "weights": options.weights}
-    found: dict[str, Any] = {"backbone": {k: str(v) for k, v in backbone.items() if v}}
-    if isinstance(options, BenchOptions) and options.ray_address:
-        found["ray"] = {"address": options.ray_address}
+def _by_flags(options: RunOptions, overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that have an option of their own, as nested keys.
+
+    Raises :class:`RequestError` where an override gives one of them another value.
+    """
+    address = options.ray_address if isinstance(options, BenchOptions) else None
+    given = {
+        ("--backbone", "backbone", "name"): options.backbone,
+        ("--weights", "backbone", "weights"): options.weights,
+        ("--ray-address", "ray", "address"): address,
+    }
+    found: dict[str, Any] = {}
+    for (flag, section, key), value in given.items():
+        if not value:
+            continue
+        found.setdefault(section, {})[key] = str(value)
+        others = overrides.get(section)
+        if isinstance(others, Mapping) and others.get(key, str(value)) != str(value):
+            raise RequestError(
+                f"{flag} {value} and {section}.{key}={others[key]} set the same thing; "
+                f"give one of them"
+            )
     return found

@@ -7,49 +7,56 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
+from zsad.errors import shown
 from zsad.io import atomic_write_text
 from zsad.metrics import spec
 from zsad.results.store import ResultStore
+from zsad.tables.ablation import ablation_pages
 from zsad.tables.by_dataset import dataset_page, overview
-from zsad.tables.comparison import comparison, elsewhere, published_only
-from zsad.tables.few_shot import ablation_pages, few_shot_page
+from zsad.tables.by_defect import defect_page
+from zsad.tables.comparison import comparison, published_only
+from zsad.tables.few_shot import few_shot_page
 from zsad.tables.formats import FORMATS, markdown
 from zsad.tables.model import Page
 from zsad.tables.results_matrix import Board, DatasetRow, boards, parted
 from zsad.tables.statistics import CI_NOTE, TEST_NOTE, intervals
 from zsad.tables.statistics import significance as tests
 
+ALL = "all"  # of ``published``: systems that are not hosted here, too
 MOST_FAILURES = 10  # named in a footnote
 
 
 def pages(
-    results: Path | str, published: bool = False, ci: bool = False, significance: bool = False
+    results: Path | str, published: bool | str = False, ci: bool = False, significance: bool = False
 ) -> list[Page]:
-    """All pages: per backbone the overview, one page per dataset, few-shot and ablation pages.
+    """All pages: per backbone the overview, one page per dataset (and one by type of defect),
+    few-shot and ablation pages.
 
     The rows of an ablation have a page of their own and are not columns of the others.
-    ``published``: with tables of measured, published and difference; ``ci``: with bootstrap
+    ``published``: with tables of measured, published and difference (:data:`ALL`: and with what
+    papers print of systems that are not hosted here); ``ci``: with bootstrap
     intervals, ``significance``: with paired tests, both on the pages of datasets.
     """
     store = ResultStore(results)
     made: list[Page] = []
-    stored = list(store.cells())
-    for board in boards(stored):
+    for board in boards(store.cells()):
         main, ablations = parted(board)
         if main.columns:
             made.append(_extended(store, main, None, overview(main), published, False, False))
         for row in main.rows:
             page = dataset_page(main, row)
             made.append(_extended(store, main, row, page, published, ci, significance))
-        shots = few_shot_page(board, stored, published)
-        made += [*([shots] if shots else []), *ablation_pages(ablations, published)]
+            if (defects := defect_page(store, main, row)) is not None:
+                made.append(defects)
+        shots = few_shot_page(board, bool(published))
+        made += [*([shots] if shots else []), *ablation_pages(store, ablations, bool(published))]
     return made
 
 
 def write(
     results: Path | str,
     formats: Iterable[str] = tuple(FORMATS),
-    published: bool = False,
+    published: bool | str = False,
     ci: bool = False,
     significance: bool = False,
 ) -> list[Path]:
@@ -68,7 +75,7 @@ def write(
 
 
 def render(
-    results: Path | str, published: bool = False, ci: bool = False, significance: bool = False
+    results: Path | str, published: bool | str = False, ci: bool = False, significance: bool = False
 ) -> str:
     """The overview of every backbone as Markdown, with the datasets' statistics if asked for."""
     store = ResultStore(results)
@@ -77,13 +84,14 @@ def render(
         if re.search(r"/(overview|few-shot|ablation-[^/]*)$", page.name):
             parts.append(markdown(page))
             continue
-        shown = tuple(t for t in page.tables if t.name.startswith(("ci", "significance")))
-        if shown:
+        chosen = tuple(t for t in page.tables if t.name.startswith(("ci", "significance")))
+        if chosen:
             kept = tuple(n for n in page.notes if n in (CI_NOTE, TEST_NOTE))
-            parts.append(markdown(replace(page, tables=shown, notes=kept)))
+            parts.append(markdown(replace(page, tables=chosen, notes=kept)))
     failures = store.failures()
     lines = [
-        f"- {f.method} on {f.dataset}/{f.category}, seed {f.seed}: {f.error}" for f in failures
+        shown(f"- {f.method} on {f.dataset}/{f.category}, seed {f.seed}: {f.error}")
+        for f in failures
     ]
     if len(lines) > MOST_FAILURES:
         lines[MOST_FAILURES:] = [f"- and {len(lines) - MOST_FAILURES} more"]
@@ -97,7 +105,7 @@ def _extended(
     board: Board,
     row: DatasetRow | None,
     page: Page,
-    with_published: bool,
+    with_published: bool | str,
     with_ci: bool,
     with_tests: bool,
 ) -> Page:
@@ -105,11 +113,12 @@ def _extended(
     tables, notes = list(page.tables), list(page.notes)
     if with_published:
         found, remarks = comparison(board, row)
-        only = published_only(board.rows, every=True) if row is None else published_only([row])
+        only = None
+        if with_published == ALL:
+            rows = board.rows if row is None else [row]
+            only = published_only(rows, every=row is None)
         tables += [*found, *([only] if only else [])]
         notes += remarks
-    elif row is None:
-        notes.append(elsewhere())
     if row is not None:
         for make, note in [(intervals, CI_NOTE)] * with_ci + [(tests, TEST_NOTE)] * with_tests:
             made = [

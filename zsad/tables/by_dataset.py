@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 from typing import Any
 
+from zsad.io.names import safe_name
 from zsad.metrics import spec
 from zsad.results.aggregate import (
     NOT_COMPUTED,
@@ -16,7 +17,6 @@ from zsad.results.aggregate import (
     over_datasets,
     ranks,
 )
-from zsad.results.store import safe_name
 from zsad.tables.model import Line, Page, Span, Spans, Table
 from zsad.tables.results_matrix import (
     Board,
@@ -42,7 +42,7 @@ def overview(board: Board) -> Page:
         lines, data = [], []
         for row in board.rows:
             figures = _dataset_figures(board, row)
-            label = f"{row.title} ({len(row.categories)})"
+            label = f"{row.title} ({row.size})"
             lines.append(_line(label, board.columns, metrics, figures))
             data += _data(row.name, board.columns, metrics, figures)
         for label, rows in _means(board.rows):
@@ -67,13 +67,13 @@ def dataset_page(board: Board, row: DatasetRow) -> Page:
             lines.append(_line(category, board.columns, metrics, single))
             data += _data(category, board.columns, metrics, single)
         figures = _dataset_figures(board, row)
-        label = f"mean of {len(row.categories)}"
+        label = f"mean of {row.size}"
         lines.append(_line(label, board.columns, metrics, figures, mean=True))
         data += _data(label, board.columns, metrics, figures)
         tables.append(_table(board, name, title, "category", lines, data))
     title = f"{row.title}, backbone {board.name}"
     page = f"{safe_name(board.name)}/{safe_name(row.name)}"
-    return Page(page, title, tuple(tables), notes(board, row.name))
+    return Page(page, title, tuple(tables), notes(board, row))
 
 
 # ------------------------------------------------------------------------------- figures
@@ -101,8 +101,11 @@ def _mean_figures(board: Board, rows: Sequence[DatasetRow]) -> Figures:
 
 
 def _means(rows: Sequence[DatasetRow]) -> list[tuple[str, list[DatasetRow]]]:
-    """Labels and members of the mean rows: each domain with several datasets, and all."""
+    """Labels and members of the mean rows: each domain with several datasets, and all.
+
+    Of a dataset whose files changed between runs, the newest state counts."""
     out = []
+    rows = [r for r in rows if r.newest]
     for domain in DOMAINS:
         members = [r for r in rows if r.domain == domain]
         if 1 < len(members) < len(rows):
@@ -167,6 +170,7 @@ def _data(
                 {
                     "row": label,
                     "method": column.label,
+                    "configuration": column.overrides,
                     "metric": metric,
                     "value": None if figure.value is None else round(100 * figure.value, 4),
                     "deviation": None
@@ -180,24 +184,61 @@ def _data(
 
 
 # --------------------------------------------------------------------------------- notes
-def notes(board: Board, dataset: str | None = None) -> tuple[str, ...]:
-    """Footnotes: how to read the figures, and everything that limits comparing them."""
+def notes(board: Board, row: DatasetRow | None = None) -> tuple[str, ...]:
+    """Footnotes: how to read the figures, and everything that limits comparing them.
+
+    ``row``: the one that the page is about; None: all of them."""
     out = [
         *banner(board),
         "Figures in percent; best bold, second underlined, among zero-shot columns with the "
-        "same count behind them; – undefined; [n of m] where a mean lacks categories or datasets.",
+        "same images and the same count behind them; – undefined; [n of m] where a mean lacks "
+        "categories or datasets.",
         *not_computed(board),
     ]
     signs = "".join(c.markers for c in board.columns)
     out += [f"{text}." for sign, text in LEGEND.items() if sign in signs]
     out += conditions(board)
+    rows = board.rows if row is None else [row]
+    out += _image_notes(board, rows)
     seeds = {seed for cells in board.cells.values() for _, seed in cells}
     if len(seeds) > 1:
         out.append(f"Seeds {', '.join(map(str, sorted(seeds)))}: mean ± standard deviation.")
-    for what, count in board.left_out.items():
-        if dataset is None or what.endswith(f" on {dataset}"):
-            out.append(f"Left out: {count} records of {what} with other settings than the newest.")
-    return tuple(out)
+    if row is None and not all(r.newest for r in board.rows):
+        shown = ", ".join(r.title for r in board.rows if r.newest and r.title != r.name)
+        out.append(f"The files of a dataset differ between runs; means count the newest: {shown}.")
+    return (*out, *left_out(board, rows))
+
+
+def left_out(board: Board, rows: Sequence[DatasetRow]) -> list[str]:
+    """Which records stand behind no figure, and why."""
+    columns = {c.label: c.head for c in board.columns}
+    titles = {r.name: r.title for r in rows}
+    return [
+        f"Left out: {count} earlier records of {columns[label]} on {titles[name]}, computed again "
+        "since with other texts, another training or another version (`zsad results list`)."
+        for (label, name), count in board.left_out.items()
+        if name in titles
+    ]
+
+
+def _image_notes(board: Board, rows: Sequence[DatasetRow]) -> list[str]:
+    """The sentence about columns that were measured on other images of a category."""
+    out = []
+    for row in rows:
+        for category in row.categories:
+            behind: dict[tuple[int, int], list[str]] = {}
+            for column in board.columns:
+                for (name, _), r in board.of(column.label, row.name).items():
+                    heads = behind.setdefault((r.n_normal, r.n_anomalous), [])
+                    if name == category and column.head not in heads:
+                        heads.append(column.head)
+            parts = [f"{sum(n)} behind {', '.join(heads)}" for n, heads in behind.items() if heads]
+            if len(parts) > 1:
+                where = f"{row.title}, {category}"
+                text = f"Different images ({where}: {'; '.join(parts)}) are not ranked together."
+                out.append(text)
+                break
+    return out[:1]
 
 
 def not_computed(board: Board) -> list[str]:
@@ -221,8 +262,26 @@ def banner(board: Board) -> list[str]:
 
 
 def conditions(board: Board) -> list[str]:
-    """Settings and training data of the board's columns, one sentence each."""
-    return [*_setting_notes(board), *_training_notes(board)]
+    """Configuration, settings and training data of the board's columns, one sentence each."""
+    return [
+        *_configuration_notes(board),
+        *_setting_notes(board),
+        *_training_notes(board),
+    ]
+
+
+def _configuration_notes(board: Board) -> list[str]:
+    """What each column was told beyond its method's preset, and which one lacked its boxes."""
+    # A heading that shows all of them needs no footnote.
+    out = [
+        f"{c.head}: {c.overrides}."
+        for c in board.columns
+        if f", {c.overrides}]" not in c.title and f"[{c.overrides}]" not in c.title and c.overrides
+    ]
+    bare = dict.fromkeys(c.plain for c in board.columns if not c.configuration.boxes)
+    if bare:
+        out.append(f"Without the detector's boxes that the method asks for: {', '.join(bare)}.")
+    return out
 
 
 def _setting_notes(board: Board) -> list[str]:

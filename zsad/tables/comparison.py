@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
-from typing import Any, Literal
+from typing import Any
 
-from zsad import registry
 from zsad.metrics import spec
 from zsad.results.aggregate import (
     NOT_COMPUTED,
@@ -17,53 +15,17 @@ from zsad.results.aggregate import (
     of_category,
     over_categories,
 )
+from zsad.results.conditions import Match, label_of, match
 from zsad.results.published import MEAN, Published, Reference
-from zsad.results.records import CellRecord
 from zsad.tables.model import Line, Span, Spans, Table
 from zsad.tables.results_matrix import Board, DatasetRow, MatrixColumn
 
+APART = 0.2  # points: what papers print beyond the last digit apart is called a disagreement
 SIGNS = {"yes": "", "partly": "≈", "no": "≠"}
 LEGEND = (
     "Published beside measured: Δ = measured minus published, in points; ≈ protocols differ in "
     "part, ≠ not comparable; – nothing published or measured."
 )
-SEVERE = ("backbone", "only ", "not trained", "random", "demonstration")
-
-
-@dataclass(frozen=True)
-class Match:
-    """How far the conditions behind two figures agree, and the points in which they differ."""
-
-    degree: Literal["yes", "partly", "no"]
-    points: tuple[str, ...] = ()
-
-
-def match(reference: Reference, record: CellRecord, metric: str) -> Match:
-    """Compare a printed number's conditions with those of a record's ``metric``."""
-    info = record.info
-    points = reference.differences(info, metric)
-    if info.get("weights_source") == "random":
-        points.append("random backbone weights")
-    elif info.get("banner"):
-        points.append("demonstration backbone")
-    entry = registry.methods().get(record.method.split("@")[0])
-    preset = str(info.get("preset") or "default")
-    if preset == "default" and entry is not None and entry.presets.get("paper"):
-        points.append("preset default, not paper")
-    if any(p.startswith(SEVERE) for p in points):
-        return Match("no", tuple(points))
-    return Match("partly" if points else "yes", tuple(points))
-
-
-def label_of(record: CellRecord) -> str:
-    """The label under which the published numbers list a record's method."""
-    info = record.info
-    method, row = record.method.split("@")[0], record.method.partition("@")[2]
-    if shots := int(info.get("shots") or 0):
-        return record.method if row else f"{method}@{shots}-shot"
-    preset = str(info.get("preset") or "default")
-    plain = preset in ("default", "paper", "released")
-    return record.method if row or plain else f"{method}@{preset}"
 
 
 def comparison(board: Board, row: DatasetRow | None = None) -> tuple[list[Table], list[str]]:
@@ -116,13 +78,28 @@ def comparison(board: Board, row: DatasetRow | None = None) -> tuple[list[Table]
         )
     notes = [LEGEND] if tables else []
     notes += [f"{who}: {'; '.join(what)}." for who, what in points.items() if what]
+    notes += disagreements(board, row)
     return tables, notes
 
 
-def elsewhere() -> str:
-    """A note that names the systems that are not hosted here."""
-    names = ", ".join(_published().not_hosted)
-    return f"Not hosted, shown from the papers' figures with the option --published: {names}."
+def disagreements(board: Board, row: DatasetRow | None = None) -> list[str]:
+    """A sentence per figure that papers print in several values, for what the board shows."""
+    published = _published()
+    out = []
+    rows = board.rows if row is None else [row]
+    for column in board.columns:
+        for shown in rows:
+            held = board.of(column.label, shown.name)
+            if not held or not shown.newest:
+                continue
+            label = label_of(next(iter(held.values())))
+            for metric in (m.name for m in spec.headline()):
+                found = published.disagreements(label, shown.dataset, MEAN, metric)
+                if found and max(found) - min(found) >= APART:
+                    parts = (f"{v:.1f} ({', '.join(dict.fromkeys(s))})" for v, s in found.items())
+                    what = f"{spec.METRICS[metric].full_title} of {column.plain} on {shown.title}"
+                    out.append(f"Papers disagree on {what}: {'; '.join(parts)}.")
+    return list(dict.fromkeys(out))
 
 
 def published_only(rows: Sequence[DatasetRow], every: bool = False) -> Table | None:
@@ -130,7 +107,7 @@ def published_only(rows: Sequence[DatasetRow], every: bool = False) -> Table | N
 
     ``every``: systems without a figure on these datasets are listed, too.
     """
-    titles = {row.name: row.title for row in rows}
+    titles = {row.dataset: row.title for row in rows}
     lines, data = [], []
     blocks: dict[tuple[str, str, str], dict[str, Reference]] = {}
     for value in _hosted_elsewhere():
@@ -185,7 +162,7 @@ def _entries(board: Board, row: DatasetRow | None) -> list[tuple[str, str, str]]
     if row is None:
         return [(r.title, r.name, MEAN) for r in board.rows]
     lines = [(c, row.name, c) for c in row.categories]
-    return [*lines, (f"mean of {len(row.categories)}", row.name, MEAN)]
+    return [*lines, (f"mean of {row.size}", row.name, MEAN)]
 
 
 def _triple(
@@ -202,18 +179,18 @@ def _triple(
     record = next(iter(cells.values()))
     same = spec.same_quantity(metric)
     own = same if record.metrics.get(same) is not None else metric
+    row = next(r for r in board.rows if r.name == dataset)
     if category == MEAN:
-        row = next(r for r in board.rows if r.name == dataset)
         figure = over_categories(cells, own, row.categories)
     else:
         figure = of_category(cells, own, category)
-    value = published.best(label_of(record), dataset, category, metric, record.info)
+    value = published.best(label_of(record), row.dataset, category, metric, record.info)
     if value is None:
         return figure, None, None
     found = match(value, record, own)
-    if figure.count != figure.of:
-        missing = f"{figure.count} of {figure.of} categories"
-        found = Match("no", (*found.points, missing))
+    of = max(figure.of, row.of) if category == MEAN else figure.of
+    if figure.count != of:
+        found = Match("no", (*found.points, f"{figure.count} of {of} categories"))
     return figure, value, found
 
 

@@ -8,6 +8,7 @@ import io
 import re
 from collections.abc import Callable
 
+from zsad.errors import shown
 from zsad.tables.model import Line, Page, Span, Spans, Table
 
 
@@ -41,7 +42,7 @@ def _markdown_cell(cell: Spans) -> str:
 
 
 def _md(text: str) -> str:
-    text = re.sub(r"([\\`*<>|])", r"\\\1", text.replace("\n", " "))
+    text = re.sub(r"([\\`*<>|]|&(?=#?\w+;))", r"\\\1", shown(text.replace("\n", " ")))
     text = text.replace("](", r"]\(")  # no links
     return re.sub(r"(?<!\w)_|_(?!\w)", r"\\_", text)  # underscores inside words are plain
 
@@ -75,7 +76,7 @@ _LATEX = {
 
 def latex(page: Page) -> str:
     """The page as LaTeX tables for the packages booktabs and (for wide ones) graphicx."""
-    parts = [f"% {page.title}\n% needs \\usepackage{{booktabs,graphicx}}".replace("\n ", " ")]
+    parts = [f"% {shown(page.title)}\n% needs \\usepackage{{booktabs,graphicx}}"]
     parts += [_latex_table(page, table) for table in page.tables]
     return "\n\n".join(parts) + "\n"
 
@@ -125,10 +126,14 @@ def _latex_cell(cell: Spans) -> str:
 
 
 def _tex(text: str) -> str:
-    return "".join(_LATEX.get(c, c) for c in text.replace("\n", " "))
+    return "".join(_LATEX.get(c, c) for c in shown(text.replace("\n", " ")))
 
 
 # ----------------------------------------------------------------------------------- CSV
+_FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠")  # the last four: of full width
+_CSV_BLANKS = " '\"\u00a0\u202f\u3000"
+
+
 def comma_separated(page: Page) -> str:
     """The page's figures as one long CSV table, percentages not rounded to one decimal."""
     heads = ["page", "table", *dict.fromkeys(k for t in page.tables for d in t.data for k in d)]
@@ -137,8 +142,18 @@ def comma_separated(page: Page) -> str:
     writer.writeheader()
     for table in page.tables:
         for entry in table.data:
-            writer.writerow({"page": page.name, "table": table.name, **entry})
+            row = {"page": page.name, "table": table.name, **entry}
+            writer.writerow({key: _csv(value) for key, value in row.items()})
     return buffer.getvalue()
+
+
+def _csv(value: object) -> object:
+    """A value for a spreadsheet: a text that would be a formula there begins with a quote."""
+    if not isinstance(value, str):
+        return value
+    text = shown(value)
+    text = re.sub(r"(;\s*)(?=[=+\-@])", r"\1'", text)  # some take ; for the end of a cell
+    return f"'{text}" if text.lstrip(_CSV_BLANKS).startswith(_FORMULA) else text
 
 
 # ---------------------------------------------------------------------------------- HTML
@@ -155,39 +170,40 @@ _STYLE = (
 def html_page(page: Page) -> str:
     """The page as one self-contained HTML file."""
     body = "".join(
-        f"<h2>{_esc(t.title)}</h2><div class=wide>{html_table(t)}</div>\n" for t in page.tables
+        f"<h2>{html_text(t.title)}</h2><div class=wide>{html_table(t)}</div>\n" for t in page.tables
     )
-    notes = "".join(f"<li>{_esc(note)}</li>" for note in page.notes)
+    notes = "".join(f"<li>{html_text(note)}</li>" for note in page.notes)
     return (
         '<!doctype html>\n<html lang="en"><meta charset="utf-8">'
-        f"<title>{_esc(page.title)}</title>\n"
-        f"<style>{_STYLE}</style>\n<h1>{_esc(page.title)}</h1>\n{body}"
+        f"<title>{html_text(page.title)}</title>\n"
+        f"<style>{_STYLE}</style>\n<h1>{html_text(page.title)}</h1>\n{body}"
         f"<footer><ul>{notes}</ul></footer></html>\n"
     )
 
 
 def html_table(table: Table) -> str:
     """One table as an HTML fragment."""
-    groups = "".join(f"<th colspan={n}>{_esc(g)}</th>" for g, n in table.groups)
+    groups = "".join(f"<th colspan={n}>{html_text(g)}</th>" for g, n in table.groups)
     above = f"<tr><th></th>{groups}</tr>" if groups else ""
-    heads = "".join(f"<th>{_esc(h)}</th>" for h in [table.corner, *table.heads])
+    heads = "".join(f"<th>{html_text(h)}</th>" for h in [table.corner, *table.heads])
     rows, before = [], False
     for line in table.lines:
         first = line.rule or (line.mean and not before)
         kind = " ".join(["mean"] * line.mean + ["first"] * first)
         before = line.mean
         cells = "".join(f"<td>{''.join(map(_html_span, c))}</td>" for c in line.cells)
-        rows.append(f'<tr class="{kind}"><td>{_esc(line.label)}</td>{cells}</tr>')
+        rows.append(f'<tr class="{kind}"><td>{html_text(line.label)}</td>{cells}</tr>')
     return f"<table><thead>{above}<tr>{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
 
 
 def _html_span(span: Span) -> str:
     marks = {0: "{}", 1: "<b>{}</b>", 2: "<u>{}</u>"}
-    return marks[span.rank].format(_esc(span.text))
+    return marks[span.rank].format(html_text(span.text))
 
 
-def _esc(text: str) -> str:
-    return html.escape(text, quote=True)
+def html_text(text: object) -> str:
+    """A foreign text as HTML, for content and for attributes in quotes."""
+    return html.escape(shown(text), quote=True)
 
 
 FORMATS: dict[str, Callable[[Page], str]] = {

@@ -1,41 +1,47 @@
 """Sorts stored records into boards: one per backbone, never mixed.
 
-Within a board a method is compared on one set of settings.  Where the store holds several (a
-run with ``--limit``, then one without), the settings of the newest record win and the records
-of the others are counted in a note.
+A column is a method and its configuration (:mod:`zsad.results.identity`): every record of the
+store has a place, those that a later run set aside as well.  Where a dataset's files differ between
+runs, each state of them is a row.  Of records that are told apart by neither (the same cell
+computed again after a text or a training set changed) the newest stands, and a note counts the
+others.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from zsad.config import digest
 from zsad.errors import ZsadError
 from zsad.protocols import load_protocol
+from zsad.results import identity
+from zsad.results.identity import Configuration
 from zsad.results.records import CellRecord
 from zsad.results.store import StoredCell
 
 Cells = dict[tuple[str, int], CellRecord]  # by (category, seed)
 
-# What must be equal among the records behind one mean.
-SETTINGS = (
-    *("image_size", "pos_interp", "activation", "precision", "limit", "variant"),
-    *("dataset_fingerprint", "mask_resize", "metrics", "preset", "config", "untrained", "shots"),
-)
 GROUP_ORDER = {"baselines": 0, "papers": 1}
 
 
 @dataclass(frozen=True)
 class MatrixColumn:
-    """A method (or one row of a protocol) as a column.  ``markers``: footnote signs;
-    ``ablation``: a row that is compared with the other rows of its protocol only."""
+    """A method (or one row of a protocol) under one configuration, as a column.
+
+    ``label``: unique on a board, the stored name for the plainest configuration of a method;
+    ``title``: as printed, unique, too; ``plain``: the method's title without configuration;
+    ``overrides``: all overridden keys in words.  ``markers``: footnote signs; ``ablation``: a row
+    that is compared with the other rows of its protocol only.
+    """
 
     label: str
     title: str
     group: str
+    configuration: Configuration
+    plain: str = ""
+    overrides: str = ""
     markers: str = ""
     ablation: bool = False
 
@@ -52,18 +58,41 @@ class MatrixColumn:
 
 @dataclass(frozen=True)
 class DatasetRow:
-    """A dataset as a row."""
+    """A dataset as a row.
+
+    ``name``: unique on a board, that of the ``dataset`` for the newest state of its files (the
+    one that means are made of, ``newest``).  ``categories``: those with a record; ``of``: how many
+    the dataset has, 0 where that is not known.
+    """
 
     name: str
     title: str
     domain: str
     order: int
     categories: tuple[str, ...]
+    dataset: str = ""
+    of: int = 0
+    newest: bool = True
+
+    @property
+    def whole(self) -> bool:
+        """Whether no category of the dataset is without a record."""
+        return len(self.categories) >= self.of
+
+    @property
+    def size(self) -> str:
+        """The number of categories: "15", or "3 of 15"."""
+        own = len(self.categories)
+        return str(own) if self.whole else f"{own} of {self.of}"
 
 
 @dataclass
 class Board:
-    """All records of one backbone that tables are made of.  ``cells`` by (column, dataset)."""
+    """All records of one backbone that tables are made of.
+
+    ``cells`` by (column, row); ``left_out``: how many earlier records of the same cells and the
+    same configuration stand behind none.
+    """
 
     backbone: str
     weights: str
@@ -71,7 +100,7 @@ class Board:
     columns: list[MatrixColumn]
     rows: list[DatasetRow]
     cells: dict[tuple[str, str], Cells]
-    left_out: dict[str, int] = field(default_factory=dict)
+    left_out: dict[tuple[str, str], int] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -79,7 +108,7 @@ class Board:
         return self.backbone if not self.weights else f"{self.backbone}-{self.weights}"
 
     def of(self, column: str, dataset: str) -> Cells:
-        """Records of a column on a dataset, by (category, seed)."""
+        """Records of a column on a row, by (category, seed)."""
         return self.cells.get((column, dataset), {})
 
 
@@ -87,7 +116,7 @@ def boards(stored: Iterable[StoredCell]) -> list[Board]:
     """One board per backbone and weights, real backbones first."""
     by_backbone: dict[tuple[str, str], list[StoredCell]] = defaultdict(list)
     for cell in stored:
-        by_backbone[backbone_of(cell.record)].append(cell)
+        by_backbone[identity.backbone_of(cell.record)].append(cell)
     names = [name for name, _ in by_backbone]
     made = [
         _board(name, weights if names.count(name) > 1 else "", cells)
@@ -112,24 +141,8 @@ def _restricted(board: Board, labels: set[str]) -> Board:
         columns=[c for c in board.columns if c.label in labels],
         rows=[r for r in board.rows if r.name in datasets],
         cells=cells,
-        left_out={what: n for what, n in board.left_out.items() if what.split(" on ")[0] in labels},
+        left_out={what: n for what, n in board.left_out.items() if what[0] in labels},
     )
-
-
-def backbone_of(record: CellRecord) -> tuple[str, str]:
-    """What records must share to stand in one table: backbone and (short) weight hash."""
-    info = record.info
-    name = str(info.get("backbone") or "unknown backbone")
-    if info.get("weights_source") == "random":
-        return f"{name}-random", ""
-    return name, str(info.get("weights_sha256") or "")[:8]
-
-
-def setting_of(record: CellRecord) -> str:
-    """A digest of everything that must be equal among the records behind one mean."""
-    trained_on = trained_on_of(record)
-    revision = record.info.get("revision") or 1  # records of the first one may not name it
-    return digest([[record.info.get(k) for k in SETTINGS], trained_on, revision])
 
 
 def trained_on_of(record: CellRecord) -> str:
@@ -141,57 +154,90 @@ def trained_on_of(record: CellRecord) -> str:
 
 
 def _board(name: str, weights: str, stored: list[StoredCell]) -> Board:
-    groups: dict[tuple[str, str], list[StoredCell]] = defaultdict(list)
-    for cell in stored:
-        groups[cell.record.method, cell.record.dataset].append(cell)
-    cells: dict[tuple[str, str], Cells] = {}
-    left_out: dict[str, int] = {}
-    latest: dict[str, tuple[float, CellRecord]] = {}
-    for (method, dataset), members in groups.items():
-        members.sort(key=lambda c: c.written)
-        setting = setting_of(members[-1].record)
-        chosen = [c for c in members if setting_of(c.record) == setting]
+    found = [(cell, identity.of_record(cell.record)) for cell in stored]
+    columns = _columns(found)
+    rows = _rows(stored)
+    cells: dict[tuple[str, str], Cells] = defaultdict(dict)
+    left_out: dict[tuple[str, str], int] = defaultdict(int)
+    for cell, configuration in sorted(found, key=lambda pair: pair[0].written):
+        record = cell.record
+        place = columns[configuration].label, rows[identity.files_of(record)].name
+        held = cells[place]
         # Sorted by time: the newest of a cell comes last and stays.
-        kept = {(c.record.category, c.record.seed): c.record for c in chosen}
-        cells[method, dataset] = dict(sorted(kept.items()))
-        others = sum(c.current and setting_of(c.record) != setting for c in members)
-        if others:
-            left_out[f"{method} on {dataset}"] = others
-        time, record = members[-1].written, members[-1].record
-        if method not in latest or latest[method][0] < time:
-            latest[method] = (time, record)
-    columns = [_column(record) for _, record in latest.values()]
-    columns.sort(key=lambda c: (GROUP_ORDER.get(c.group, 2), c.group, c.label))
-    datasets = {dataset for _, dataset in cells}
-    rows = [
-        _row(d, sorted({c for (_, on), found in cells.items() if on == d for c, _ in found}))
-        for d in datasets
-    ]
+        left_out[place] += (record.category, record.seed) in held
+        held[record.category, record.seed] = record
     banners = {str(c.record.info.get("banner") or "") for c in stored}
     return Board(
         name,
         weights,
         max(banners),
-        columns,
-        sorted(rows, key=lambda r: (r.order, r.name)),
-        cells,
-        left_out,
+        list(dict.fromkeys(columns.values())),
+        sorted(rows.values(), key=lambda r: (r.order, r.dataset, not r.newest, r.name)),
+        {place: dict(sorted(held.items())) for place, held in cells.items()},
+        {place: n for place, n in left_out.items() if n},
     )
 
 
-def _column(record: CellRecord) -> MatrixColumn:
+def _columns(
+    found: Sequence[tuple[StoredCell, Configuration]],
+) -> dict[Configuration, MatrixColumn]:
+    """The columns in their order: by group and method, the plainest configuration first."""
+    newest: dict[Configuration, StoredCell] = {}
+    for cell, configuration in found:
+        held = newest.get(configuration)
+        if held is None or held.written <= cell.written:
+            newest[configuration] = cell
+    measured: dict[Configuration, set[str]] = defaultdict(set)
+    for cell, configuration in found:
+        measured[configuration].add(cell.record.dataset)
+    methods: dict[str, list[Configuration]] = defaultdict(list)
+    for configuration in newest:
+        methods[configuration.method].append(configuration)
+    made: list[tuple[tuple[Any, ...], tuple[Configuration, ...], MatrixColumn]] = []
+    for method, members in methods.items():
+        members.sort(key=lambda c: (identity.plain_first(c), -newest[c].written))
+        joined = _joined(members, measured)
+        siblings = [identity.merged(parts) for parts in joined]
+        for place, heading in enumerate(identity.headings(siblings)):
+            one, parts = siblings[place], joined[place]
+            record = newest[parts[0]].record
+            column = MatrixColumn(
+                method if place == 0 else f"{method} [{heading.key or place + 1}]",
+                f"{record.info.get('title') or method}{heading.suffix}",
+                str(record.info.get("group") or ""),
+                one,
+                str(record.info.get("title") or method),
+                heading.overrides,
+                _markers(record),
+                _ablation(record),
+            )
+            order = (GROUP_ORDER.get(column.group, 2), column.group, method, place)
+            made.append((order, tuple(parts), column))
+    made.sort(key=lambda entry: entry[0])
+    return {part: column for _, parts, column in made for part in parts}
+
+
+def _joined(
+    members: Sequence[Configuration], measured: Mapping[Configuration, set[str]]
+) -> list[list[Configuration]]:
+    """The members by column: those of one config whose runs differ in a setting (a limit, a
+    precision) share one, unless a dataset was measured under both."""
+    columns: list[list[Configuration]] = []
+    for one in members:
+        for column in columns:
+            taken = set().union(*(measured[other] for other in column))
+            if column[0].same_method == one.same_method and not taken & measured[one]:
+                column.append(one)
+                break
+        else:
+            columns.append([one])
+    return columns
+
+
+def _markers(record: CellRecord) -> str:
     info = record.info
-    title = str(info.get("title") or record.method)
-    preset = str(info.get("preset") or "default")
-    if preset != "default":
-        title += f" ({info.get('preset_title') or preset})"
-    if shots := int(info.get("shots") or 0):
-        title += f", {shots}-shot"
     markers = "†" * bool(info.get("untrained")) + "‡" * bool(info.get("transductive"))
-    markers += "§" * bool(shots)
-    return MatrixColumn(
-        record.method, title, str(info.get("group") or ""), markers, _ablation(record)
-    )
+    return markers + "§" * bool(int(info.get("shots") or 0))
 
 
 def _ablation(record: CellRecord) -> bool:
@@ -204,16 +250,42 @@ def _ablation(record: CellRecord) -> bool:
         return False
 
 
+def _rows(stored: Sequence[StoredCell]) -> dict[identity.Files, DatasetRow]:
+    """A row per state of a dataset's files; the newest one has the dataset's name."""
+    written: dict[identity.Files, float] = {}
+    categories: dict[identity.Files, set[str]] = defaultdict(set)
+    for cell in stored:
+        files = identity.files_of(cell.record)
+        written[files] = max(written.get(files, 0.0), cell.written)
+        categories[files].add(cell.record.category)
+    made = {}
+    for files in written:
+        states = [f for f in written if f[0] == files[0]]
+        newest = max(states, key=lambda f: written[f])
+        row = _row(files[0], sorted(categories[files]))
+        if len(states) > 1:
+            variants = {variant for _, variant, _ in states}
+            words = [files[1]] if len(variants) > 1 else []
+            if sum(f[1] == files[1] for f in states) > 1:
+                words.append(f"files {files[2][:8] or 'unknown'}")
+            name = row.name if files == newest else f"{row.name} [{', '.join(words)}]"
+            title = f"{row.title} [{', '.join(words)}]"
+            row = replace(row, name=name, title=title, newest=files == newest)
+        made[files] = row
+    return made
+
+
 def _row(name: str, categories: list[str]) -> DatasetRow:
     from zsad.data.catalog import load_spec
 
     try:
         spec = load_spec(name)
     except ZsadError:  # somebody's own dataset: the store knows its name only
-        return DatasetRow(name, name, "", 10_000, tuple(categories))
+        return DatasetRow(name, name, "", 10_000, tuple(categories), name)
     order = {c: i for i, c in enumerate(spec.categories)}
     ordered = sorted(categories, key=lambda c: (order.get(c, len(order)), c))
-    return DatasetRow(name, spec.title, spec.domain, spec.order, tuple(ordered))
+    own = sum(c.group == "test" for c in spec.categories.values())  # those that are evaluated
+    return DatasetRow(name, spec.title, spec.domain, spec.order, tuple(ordered), name, own)
 
 
 def settings_by_column(board: Board, key: str) -> dict[str, set[Any]]:

@@ -297,6 +297,7 @@ class PhaseData(lightning.LightningDataModule):
         """Return features, targets and context of some samples."""
         run = self.run
         features, targets = self.images.batch(samples, self.company, run.request.taps)
+        # Without text: in training a method encodes its prompts at every step, with gradients.
         context: ScoreContext[Any] = ScoreContext(
             categories=[run.categories[s.category] for s in samples],
             text={},

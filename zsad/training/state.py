@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from zsad.backbones.tensor_files import read_tensors
+from zsad.errors import WeightsError, gist
 from zsad.io import atomic_write_bytes
 
 log = logging.getLogger(__name__)
@@ -56,16 +58,29 @@ def load_state(path: Path, identity: str) -> TrainState | None:
     if not path.is_file():
         return None
     try:
-        raw = torch.load(path, map_location="cpu", weights_only=True)
+        raw = read_tensors(path)
         version = raw.pop("version")
         state = TrainState(**raw)
-    except Exception as error:  # unpickling raises many types
-        log.warning("%s cannot be read (%s); training starts over", path, type(error).__name__)
+        _check_types(state)
+    except (WeightsError, KeyError, TypeError, AttributeError) as error:
+        log.warning("%s cannot be read (%s); training starts over", path, gist(error))
         return None
     if version != VERSION or state.identity != identity:
         log.warning("%s belongs to another training; training starts over", path)
         return None
     return state
+
+
+def _check_types(state: TrainState) -> None:
+    """Raise ``TypeError`` for a field that is not of its type, or a count below 0."""
+    for field_name, blank in vars(TrainState("")).items():
+        value = getattr(state, field_name)
+        kinds: tuple[type, ...] = (type(blank), int) if isinstance(blank, float) else (type(blank),)
+        if field_name == "optimizer":
+            kinds = (dict, type(None))
+        negative = isinstance(value, (int, float)) and not value >= 0
+        if not isinstance(value, kinds) or negative:
+            raise TypeError(f"its '{field_name}' is not what a training writes")
 
 
 def random_state() -> list[Tensor]:

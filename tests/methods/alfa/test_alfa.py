@@ -49,6 +49,7 @@ def prompts_of(embeddings: Tensor, n_normal: int, descriptors: int = 0) -> Promp
     sets = {"normal": texts[:n_normal], "abnormal": texts[n_normal:]}
     names = [f"descriptor {i}" for i in range(descriptors)]
     return PromptFeatures(
+        "bottle",
         PromptSet(sets, descriptors=names),
         texts,
         embeddings[:n],

@@ -4,13 +4,15 @@ An indexer gets an :class:`~zsad.data.indexers.base.Indexing` and its options fr
 dataset's YAML file.  It lists files and reads label files; it decodes no image.
 """
 
-from zsad.data.indexers import folders, mvtec, prepared, tables, tiles
+from zsad.data.indexers import coco, csv_list, folders, mvtec, prepared, tables, tiles
 from zsad.data.indexers.base import INDEXERS, Indexing, NotThisLayout, indexer
 
 __all__ = [
     "INDEXERS",
     "Indexing",
     "NotThisLayout",
+    "coco",
+    "csv_list",
     "folders",
     "indexer",
     "mvtec",

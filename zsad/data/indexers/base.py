@@ -11,6 +11,7 @@ from math import ceil
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Literal
 
+from zsad.data.account import Account
 from zsad.data.images import is_picture
 from zsad.types import Sample
 
@@ -27,12 +28,17 @@ class NotThisLayout(Exception):
 @dataclass
 class Indexing:
     """One attempt to index a folder.  Indexers append to ``problems`` (what makes the index
-    wrong: it is refused) and to ``notes`` (worth knowing)."""
+    wrong: it is refused), to ``notes`` (worth knowing), to ``identity`` (what numbers depend on
+    besides the files) and to ``masks_of_normal`` ((mask, normal picture): to be looked at).
+    ``account``: what every file was taken for, where an indexer says so."""
 
     spec: DatasetSpec
     root: Path
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    identity: list[str] = field(default_factory=list)
+    account: Account | None = None
+    masks_of_normal: list[tuple[str, str]] = field(default_factory=list)
 
     def require(self, *parts: str) -> Path:
         """The path below the root, or :class:`NotThisLayout` if it is not there."""
@@ -109,6 +115,11 @@ def find_folder(folder: Path | str, *names: str) -> Path | None:
         return None
     present = {name.lower(): path for name, path in subfolders(folder).items()}
     return next((present[n.lower()] for n in names if n.lower() in present), None)
+
+
+def spoken(key: str) -> str:
+    """How prompts call a folder: ``metal_nut`` -> ``metal nut``."""
+    return re.sub(r"[_\-\s]+", " ", key).strip() or "object"
 
 
 def natural(path: str) -> tuple[str | int, ...]:

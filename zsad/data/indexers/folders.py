@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from zsad.data.images import LOSSY_CUT, is_lossy
 from zsad.data.indexers.base import (
     MASK_ENDINGS,
     Indexing,
@@ -16,12 +18,8 @@ from zsad.data.indexers.base import (
     subfolders,
     with_hold_out,
 )
+from zsad.data.indexers.own_folder import NO_PICTURE, Understood, understand
 from zsad.types import Sample
-
-NORMAL = ("normal", "good", "ok")
-ANOMALOUS = ("anomalous", "anomaly", "abnormal", "defective", "defect", "bad", "ng")
-MASKS = ("masks", "mask", "ground_truth")
-REFERENCES = ("train", "references", "reference")
 
 
 @indexer("class_folders")
@@ -104,45 +102,64 @@ def _descend(root: Path, path: str) -> Path | None:
 
 @indexer("folder")
 def plain_folder(at: Indexing) -> list[Sample]:
-    """A user's own pictures: ``normal/``, ``anomalous/``, optional ``masks/`` and ``train/``.
+    """A user's own pictures, in every layout that ``indexers/own_folder.py`` understands."""
+    return _understood(at, understand(at.root))
 
-    With several categories each has a folder of these.  Anomalous images may lie in
-    sub-folders named by the type of defect.  Masks carry their image's name, with or without
-    ``_mask``; there is one for every anomalous image or there is no ``masks`` folder.
-    ``train/`` holds normal reference images.
+
+@indexer("own_folder")
+def own_folder(
+    at: Indexing, *, roles: Mapping[str, str] | None = None, ignore: Sequence[str] = ()
+) -> list[Sample]:
+    """The same, with what the names of folders do not say: what ``zsad data check --write`` writes.
+
+    ``roles``: folder below the root -> normal, anomalous, train, test, mask, category or ignore.
+    ``ignore``: patterns of files that are left out.
     """
+    return _understood(at, understand(at.root, roles, ignore))
+
+
+def _understood(at: Indexing, found: Understood) -> list[Sample]:
+    """The samples of what was understood; a picture without a role is a problem."""
+    at.account = found.account
+    names = at.spec.categories
+    if found.categories == [""] and len(names) > 1:
+        at.problems.append(
+            f"{at.root}: its pictures are those of one category, the definition has "
+            f"{len(names)}: {', '.join(names)}"
+        )
+    # Masks without a picture are among the problems already.
+    strays = [e for e in found.account.without_role if not e.reason.startswith(NO_PICTURE)]
+    if strays:
+        at.problems.append(
+            f"{len(strays)} pictures have no role (first: {strays[0].path}: {strays[0].reason})"
+        )
+    at.problems += found.problems
+    at.notes += found.notes
+    at.masks_of_normal += [
+        (str(at.root / mask), str(at.root / picture)) for mask, picture in found.masks_of_normal
+    ]
+    by_name = {n.casefold(): n for n in names}
+    only = at.only_category if found.categories == [""] else ""
     samples: list[Sample] = []
-    for category in at.spec.categories:
-        home = at.root if is_plain(at.root) else find_folder(at.root, category)
-        if home is not None and is_plain(home):
-            samples += _plain_category(at, home, category)
-    if not samples:
-        raise NotThisLayout(f"no image in {at.root}/normal or {at.root}/anomalous")
-    return samples
-
-
-def is_plain(folder: Path) -> bool:
-    """Whether a folder holds ``normal/`` or ``anomalous/`` (or one of their other names)."""
-    return find_folder(folder, *NORMAL, *ANOMALOUS) is not None
-
-
-def _plain_category(at: Indexing, home: Path, category: str) -> list[Sample]:
-    good, bad = find_folder(home, *NORMAL), find_folder(home, *ANOMALOUS)
-    truth, reference = find_folder(home, *MASKS), find_folder(home, *REFERENCES)
-    samples: list[Sample] = []
-    if reference is not None:
-        holder = find_folder(reference, *NORMAL) or reference
-        samples += [at.sample(p, 0, category, defect="good", split="train") for p in listed(holder)]
-    if good is not None:
-        samples += [at.sample(p, 0, category, defect="good") for p in listed(good)]
-    typed = [] if bad is None else [("anomaly", bad), *subfolders(bad).items()]
-    for defect, folder in typed:
-        images = listed(folder)
-        if not images:
+    for p in found.pictures:
+        category = only or by_name.get(p.category.casefold())
+        if category is None:
             continue
-        paired: dict[str, str] = {}
-        if truth is not None:
-            own = truth if folder == bad else find_folder(truth, defect) or truth
-            paired = pair_masks(images, listed(own), at.relative(str(folder)), at.problems)
-        samples += [at.sample(p, 1, category, mask=paired.get(p), defect=defect) for p in images]
+        first, *more = [str(at.root / m) for m in p.masks] or [""]
+        sample = at.sample(
+            str(at.root / p.path),
+            p.label,
+            category,
+            mask=first or None,
+            defect=p.defect,
+            split=p.split,
+            extra_masks=tuple(more),
+        )
+        lossy = any(is_lossy(m) for m in (sample.mask, *sample.extra_masks) if m)
+        samples.append(replace(sample, mask_threshold=LOSSY_CUT) if lossy else sample)
+    unknown = [] if only else [c for c in found.categories if c.casefold() not in by_name]
+    if unknown:
+        at.notes.append(f"not categories of the definition, left out: {', '.join(unknown)}")
+    if not samples and not at.problems:
+        raise NotThisLayout(f"no image in {at.root}/normal or {at.root}/anomalous")
     return samples

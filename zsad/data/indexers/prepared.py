@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from zsad.data.indexers.base import Indexing, NotThisLayout, indexer, mask_key, stem
+from zsad.data.indexers.lists import listed_account
 from zsad.errors import DataError
 from zsad.io import read_json
 from zsad.types import Sample
 
 
 @indexer("meta_json")
-def meta_json(at: Indexing, *, file: str = "meta.json") -> list[Sample]:
+def meta_json(at: Indexing, *, file: str = "meta.json", ignore: Sequence[str] = ()) -> list[Sample]:
     """``{"train": {class: [entry]}, "test": {...}}`` at the root of the dataset.
 
     Split names are compared without case and may be absent.  Paths that repeat the root, as
     some generators write them, are cut down.  A class is matched to a category without regard
     to case, blanks and underscores; a dataset of one category takes every class name.
+    ``ignore``: patterns of pictures that are not listed and left out.
     """
     path = at.root / file
     if not path.is_file():
@@ -48,6 +50,8 @@ def meta_json(at: Indexing, *, file: str = "meta.json") -> list[Sample]:
                 continue
             samples += _entries(at, path, split, category, entries)
     _check_masks(at, path, samples)
+    if at.spec.root:  # a user's own
+        at.account = listed_account(at.root, samples, file, ignore)
     return samples
 
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import ipaddress
 import logging
 import math
 import os
+import secrets
 import socket
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -32,12 +35,17 @@ def require_ray() -> None:
 def cluster(settings: RaySettings) -> Iterator[None]:
     """Connect to a cluster, or start one here that ends with the run.  A connection that the
     caller has made is used and left open."""
-    import ray
-
-    if ray.is_initialized():
+    if "ray" in sys.modules and sys.modules["ray"].is_initialized():
         yield
         return
     address = settings.address or os.environ.get("RAY_ADDRESS") or "local"
+    with _closed_to_others() if address == "local" else contextlib.nullcontext():
+        yield from _connected(settings, address)
+
+
+def _connected(settings: RaySettings, address: str) -> Iterator[None]:
+    import ray
+
     options: dict[str, Any] = {
         "log_to_driver": bool(os.environ.get("ZSAD_DEBUG")),
         "logging_level": logging.ERROR,
@@ -53,7 +61,12 @@ def cluster(settings: RaySettings) -> Iterator[None]:
         try:
             _knock(address)
             ray.init(address=address, **options)
+            if address == "local":
+                _check_loopback()
             break
+        except RequestError:
+            ray.shutdown()
+            raise
         except Exception as error:  # of many types, none of them its own
             log.debug("attempt %d to reach Ray failed", attempt + 1, exc_info=True)
             ray.shutdown()
@@ -64,6 +77,53 @@ def cluster(settings: RaySettings) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+# Read when Ray is imported: whether nodes of other machines may join.  If not, it calls this node
+# by its loopback address, and a server of Ray listens on the address of its node alone.
+_JOINING = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+_TOKEN = secrets.token_hex(32)  # of this process: Ray remembers the first one it sees
+
+
+@contextlib.contextmanager
+def _closed_to_others() -> Iterator[None]:
+    """What makes a cluster that is started within one of this machine and this user: no port
+    beyond loopback, and a token, which stays in the environment of its processes."""
+    values = {_JOINING: "0"}
+    if not os.environ.keys() & {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"}:
+        values |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": _TOKEN}
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        from ray._private import ray_constants  # it may have been imported long ago
+
+        joining, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
+        with contextlib.suppress(ImportError, AttributeError):  # a Ray without tokens
+            from ray import _raylet
+
+            _raylet.Config.initialize("")  # type: ignore[attr-defined]  # read the environment again
+        try:
+            yield
+        finally:
+            ray_constants.ENABLE_RAY_CLUSTER = joining
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _check_loopback() -> None:
+    """Raise :class:`RequestError` if other machines can reach the cluster that was started."""
+    import ray
+
+    place = ray.util.get_node_ip_address()
+    if not ipaddress.ip_address(place).is_loopback:
+        raise RequestError(
+            f"--launcher ray: Ray {ray.__version__} opens its ports to other machines ({place}); "
+            f"install the version of zsad[ray], or start a cluster yourself and give --ray-address"
+        )
 
 
 def _knock(address: str) -> None:

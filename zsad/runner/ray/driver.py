@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from zsad import registry
 from zsad.errors import CellError, RequestError, ZsadError
 from zsad.results.store import ResultStore
+from zsad.runner.logs import tell_accounts
 from zsad.runner.plan import DatasetPlan, Plan, auxiliary_of, build_plan
 from zsad.runner.progress import SweepProgress
 from zsad.runner.ray import cluster
@@ -49,6 +50,7 @@ def run(request: Request, store: ResultStore, *, progress: bool = False) -> Fini
         tasks = _Tasks(setup, needs, request.settings.ray.retries)
         known = tasks.describe()
         plan = build_plan(request, store, known.info.weights_sha256, known.info.demo)
+        tell_accounts(plan)
         with SweepProgress(plan, shown=progress) as bar:
             driver = _Driver(plan, store, tasks, slots, bar)
             driver.meet(known.worker)
@@ -330,7 +332,7 @@ class _Driver:
             self._end_training(task, dict.fromkeys(task.wanted, failure))
         else:
             for key in task.shard.plan.todo.values():
-                if not self.store.has(key):
+                if not task.shard.plan.is_done(self.store, key):
                     self.store.fail(key, f"{task.name}: {tries}", type(error).__name__)
 
     def _end_training(self, task: _Task, found: dict[tuple[str, int], Path | Exception]) -> None:

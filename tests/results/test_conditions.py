@@ -1,0 +1,162 @@
+"""When a figure may be called equal to a printed one: the verdicts that were once wrong."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from zsad import config as cfg
+from zsad import registry
+from zsad.protocols import load_protocol
+from zsad.results.conditions import Match, match
+from zsad.results.published import MEAN, Published, Reference
+from zsad.results.records import CellRecord
+
+L, B = ("vit-l-14-336", 518), ("vit-b-16-plus-240", 240)
+STOCK = {"source": "detector", "answered": 9, "unanswered": 0}
+AUTHORS = {**STOCK, "recognised": "grounding_train_on_visa.pth"}
+NONE = {"source": "none", "reason": "the extra is missing"}
+
+
+def record(
+    label: str,
+    backbone: tuple[str, int] = L,
+    preset: str = "paper",
+    part: str = "test",
+    boxes: dict[str, Any] | None = None,
+    trained: dict[str, Any] | None = None,
+    protocol: str = "filo",
+    **overrides: Any,
+) -> CellRecord:
+    """A whole record on MVTec AD as a run of a protocol leaves it."""
+    name, _, slug = label.partition("@")
+    entry = registry.methods()[name]
+    rows = [r.overrides for r in load_protocol(protocol).rows if (r.method, r.slug) == (name, slug)]
+    config = entry.resolve(*(("row", r) for r in rows), ("x", overrides), ("p", {"preset": preset}))
+    info: dict[str, Any] = {
+        "backbone": backbone[0],
+        "image_size": backbone[1],
+        "weights_source": "hub:openai",
+        "preset": preset,
+        "revision": entry.revision,
+        "config": cfg.identity(config),
+        "protocol": protocol,
+        "variant": "",
+        "limit": 0,
+        "mask_resize": "bilinear",
+        "boxes": boxes or {},
+        "trained_on": {},
+    }
+    if entry.trained:
+        info["trained_on"] = {"dataset": "visa", "part": part} if trained is None else trained
+    return CellRecord(label, "mvtec", "bottle", 0, "", {"image_auroc": 0.9}, {}, 1, 1, {}, info)
+
+
+def printed(label: str, paper: str, shots: int | None = None, table: int = 0) -> Reference:
+    found = Published.load().lookup(label, "mvtec", MEAN, "image_auroc", paper=paper)
+    return next(r for r in found if r.shots == shots and table in (0, r.table))
+
+
+def verdict(reference: Reference, of: CellRecord) -> Match:
+    return match(reference, of, "image_auroc")
+
+
+@pytest.mark.parametrize(
+    ("of", "reference", "degree", "point"),
+    [
+        (record("filo", boxes=NONE), ("filo", "FiLo"), "no", "no boxes"),
+        (
+            record("filo", boxes=AUTHORS, train={"epochs": 1}),
+            ("filo", "FiLo"),
+            "no",
+            "configuration train.epochs=1",
+        ),
+        (record("filo", boxes=STOCK), ("filo", "FiLo"), "partly", "another detector"),
+        (record("filo", boxes=AUTHORS), ("filo", "FiLo"), "yes", ""),
+        (
+            record("filo@t4-boxes", boxes=NONE, protocol="filo-ablation"),
+            ("filo@t4-boxes", "FiLo"),
+            "no",
+            "no boxes",
+        ),
+        (record("winclip", L), ("winclip", "FiLo"), "no", "backbone vit-l-14-336, not vit-b-16"),
+        (record("winclip", B), ("winclip", "FiLo"), "yes", ""),
+        (record("winclip", B, protocol="faprompt"), ("winclip", "FAPrompt"), "yes", ""),
+        (
+            record("patchcore", B, protocol="alfa-few-shot", shots=1),
+            ("patchcore@1-shot", "ALFA", 1),
+            "no",
+            "features of CLIP, not of wide-resnet-50",
+        ),
+        (record("alfa", B, protocol="alfa"), ("alfa", "ALFA"), "partly", "texts of gpt-3.5"),
+        (
+            record("anomalyclip", part="test", protocol="faprompt"),
+            ("anomalyclip", "FAPrompt"),
+            "yes",
+            "",
+        ),
+        (
+            record("anomalyclip", part="all", protocol="faprompt"),
+            ("anomalyclip", "FAPrompt"),
+            "no",
+            "trained on part all, not test",
+        ),
+        (
+            record("faprompt", part="test", protocol="faprompt"),
+            ("faprompt", "FAPrompt"),
+            "no",
+            "trained on part test, not all",
+        ),
+        (record("mvfa", protocol="kanoclip"), ("mvfa", "KAnoCLIP"), "partly", "image size 518"),
+        (record("winclip", B, temperature=1.0), ("winclip", "FiLo"), "partly", "temperature=1"),
+        (record("filo", boxes=AUTHORS, preset="default"), ("filo", "FiLo"), "partly", "preset def"),
+        (record("winclip", B, preset="default"), ("winclip", "FiLo"), "yes", ""),  # resolves alike
+    ],
+)
+def test_verdicts(of: CellRecord, reference: tuple[Any, ...], degree: str, point: str) -> None:
+    found = verdict(printed(*reference), of)
+    assert found.degree == degree, found.points
+    assert (not point and not found.points) or any(point in p for p in found.points)
+
+
+@pytest.mark.parametrize(
+    ("recognised", "degree"), [("9_12_4_multiscale/epoch_15.pth", "yes"), ("", "partly")]
+)
+def test_an_imported_official_checkpoint_can_be_equal_to_its_authors_log(
+    recognised: str, degree: str
+) -> None:
+    trained = {"dataset": "visa", "part": "test", "recognised": recognised}
+    one = record("anomalyclip", preset="released", trained=trained)
+    reference = printed("anomalyclip", "AnomalyCLIP's released log")
+    assert reference.kind == "authors' log"
+    assert verdict(reference, one).degree == degree
+
+
+def test_a_recognised_file_is_set_beside_the_log() -> None:
+    trained = {"dataset": "visa", "part": "test", "recognised": "filo_train_on_visa.pth"}
+    one = record("filo", preset="released", trained=trained, boxes=AUTHORS)
+    best = Published.load().best("filo", "mvtec", "bottle", "image_auroc", one.info)
+    assert best is not None
+    assert best.paper == "FiLo's released log"
+    assert verdict(best, one).degree == "yes"
+
+
+@pytest.mark.parametrize("kind", ["re-implementation", "secondary"])
+def test_other_kinds_are_never_equal(kind: Any) -> None:
+    one = replace(printed("winclip", "FiLo"), kind=kind)
+    assert verdict(one, record("winclip", B)).degree == "no"
+
+
+def test_keys_that_change_no_figure_are_no_difference() -> None:
+    one = record("filo", boxes=AUTHORS, mmci={"fold": "never"}, grounding={"enabled": True})
+    assert verdict(printed("filo", "FiLo"), one).points == ()
+
+
+@pytest.mark.parametrize("name", [n for n, e in registry.methods().items() if e.differs])
+def test_what_a_method_says_of_itself_is_a_point(name: str) -> None:
+    reference = next(r for r in Published.load().references if name in r.methods)
+    found = match(reference, record(name), reference.metric)
+    assert set(registry.methods()[name].differs) <= set(found.points)
+    assert found.degree != "yes"

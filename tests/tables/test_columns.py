@@ -1,0 +1,180 @@
+"""A column is a method and its configuration: nothing vanishes, nothing unlike is ranked."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.tables.test_tables import md_rows, record
+from zsad import config as cfg
+from zsad import registry, tables
+from zsad.results.store import ResultStore
+from zsad.tables.formats import FORMATS
+
+
+def config(method: str, **overrides: Any) -> dict[str, Any]:
+    """What a record of today holds of a method's config."""
+    return cfg.identity(registry.methods()[method].resolve(("test", overrides)))
+
+
+def winclip(auroc: float, category: str = "a", limit: int = 0, **overrides: Any) -> Any:
+    held = config("winclip", **overrides)
+    title = {"title": "WinCLIP", "preset": str(held["preset"]), "limit": limit}
+    return record("winclip", category=category, auroc=auroc, config=held, **title)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ResultStore:
+    return ResultStore(tmp_path)
+
+
+def test_an_overridden_run_is_a_column_beside_the_default(store: ResultStore) -> None:
+    """The finding: the second run took the column over, and the first one vanished."""
+    store.put(winclip(0.9))
+    store.put(winclip(0.6, scales=[2], temperature=1.0, sigma=3.0))  # sets the first one aside
+    assert sum(cell.current for cell in store.cells()) == 1
+    text = tables.render(store.root)
+    heads = ["WinCLIP", "WinCLIP [scales=\\[2\\], sigma=3, +1]"]
+    assert [h.replace("\\", "") for h in md_rows(text)["dataset (categories)"]] == [
+        h.replace("\\", "") for h in heads
+    ]
+    assert md_rows(text)["mine (1)"] == ["(**90.0**, **25.0**)", "(<u>60.0</u>, **25.0**)"]
+    assert "scales=[2], sigma=3, temperature=1." in text  # all keys, in a footnote
+    assert "Left out" not in text
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_format_names_the_overridden_keys(store: ResultStore, name: str) -> None:
+    store.put(winclip(0.9))
+    store.put(winclip(0.6, temperature=0.5))
+    (page,) = (p for p in tables.pages(store.root) if p.name.endswith("overview"))
+    assert "temperature=0.5" in FORMATS[name](page)
+
+
+def test_the_plain_name_stays_that_of_the_default(store: ResultStore) -> None:
+    """Whoever reads the CSV by method gets the figures that were under that name before."""
+    store.put(winclip(0.6, temperature=0.5))
+    store.put(winclip(0.9))
+    store.put(winclip(0.7, temperature=0.4))
+    files = tables.write(store.root, ["csv"])
+    overview = next(f for f in files if f.name == "overview.csv")
+    with overview.open() as opened:
+        rows = [r for r in csv.DictReader(opened) if r["metric"] == "image_auroc"]
+    found = {r["method"]: (r["value"], r["configuration"]) for r in rows}
+    assert found == {
+        "winclip": ("90.0", ""),
+        "winclip [temperature=0.4]": ("70.0", "temperature=0.4"),
+        "winclip [temperature=0.5]": ("60.0", "temperature=0.5"),
+    }
+
+
+def test_one_overridden_run_alone_is_not_the_default(store: ResultStore) -> None:
+    store.put(winclip(0.6, temperature=0.5))
+    text = tables.render(store.root)
+    assert md_rows(text)["dataset (categories)"] == ["WinCLIP [temperature=0.5]"]
+
+
+def test_keys_beyond_the_shown_ones_still_tell_columns_apart(store: ResultStore) -> None:
+    same = {"scales": [2], "include_image_scale": False}
+    store.put(winclip(0.6, temperature=0.5, **same))
+    store.put(winclip(0.7, temperature=0.4, **same))
+    heads = md_rows(tables.render(store.root))["dataset (categories)"]
+    assert all("temperature=" in head for head in heads)  # shown first: it is what differs
+    assert len(set(heads)) == 2
+
+
+def test_a_limited_run_is_a_column_and_is_not_ranked_with_a_whole_one(store: ResultStore) -> None:
+    limited, whole, other = winclip(0.95, limit=2), winclip(0.6), record("clip", auroc=0.5)
+    limited.n_normal, limited.n_anomalous = 1, 1
+    for one in (limited, whole, other):
+        store.put(one)
+    rows = md_rows(tables.render(store.root))
+    assert rows["dataset (categories)"] == ["CLIP", "WinCLIP", "WinCLIP [at most 2 images]"]
+    assert rows["mine (1)"] == ["(<u>50.0</u>, **25.0**)", "(**60.0**, **25.0**)", "(95.0, 25.0)"]
+
+
+def test_other_images_than_the_others_are_said(store: ResultStore) -> None:
+    broken = record("winclip", auroc=0.95)
+    broken.n_normal = 2  # one picture of three could not be read
+    store.put(record("clip", auroc=0.5))
+    store.put(broken)
+    text = tables.render(store.root)
+    assert md_rows(text)["mine (1)"] == ["(50.0, 25.0)", "(95.0, 25.0)"]
+    assert "(mine, a: 7 behind CLIP; 6 behind WINCLIP) are not ranked together" in text
+
+
+def test_files_that_changed_between_runs_are_two_rows(store: ResultStore) -> None:
+    store.put(record("clip", auroc=0.5, dataset_fingerprint="aaaaaaaaaaaa"))
+    store.put(record("winclip", auroc=0.9, dataset_fingerprint="bbbbbbbbbbbb"))
+    store.put(record("alfa", dataset="two", auroc=0.3))
+    text = tables.render(store.root)
+    rows = {label.replace("\\", ""): cells for label, cells in md_rows(text).items()}
+    assert rows["mine [files bbbbbbbb] (1)"][2] == "(90.0, 25.0)"
+    assert rows["mine [files aaaaaaaa] (1)"][1] == "(50.0, 25.0)"
+    assert "means count the newest" in text
+    assert "mean of 2" in rows  # not three
+
+
+@pytest.mark.parametrize(
+    ("boxes", "bare"),
+    [
+        ({"source": "none", "reason": "the extra is missing"}, True),
+        ({"source": "none", "reason": "switched off"}, True),
+        ({"source": "detector", "answered": 0, "unanswered": 5}, True),
+        ({"source": "detector", "answered": 5, "unanswered": 0}, False),
+        ({"source": "detector"}, False),
+        ({}, False),
+    ],
+)
+def test_a_method_without_its_boxes_is_called_so(
+    store: ResultStore, boxes: dict[str, Any], bare: bool
+) -> None:
+    held = config("filo")
+    store.put(record("filo", boxes=boxes, title="FiLo", config=held))
+    text = tables.render(store.root)
+    assert md_rows(text)["dataset (categories)"] == ["FiLo (no boxes)" if bare else "FiLo"]
+    assert ("Without the detector's boxes that the method asks for: FiLo." in text) == bare
+
+
+def test_boxes_that_were_switched_off_are_missing_too(store: ResultStore) -> None:
+    held = config("filo", grounding="none")
+    store.put(record("filo", boxes={}, title="FiLo", config=held))
+    heads = md_rows(tables.render(store.root))["dataset (categories)"]
+    assert heads == ["FiLo (no boxes)"]
+
+
+def test_only_a_row_that_wants_no_boxes_goes_unmarked(store: ResultStore) -> None:
+    from zsad.protocols import load_protocol
+
+    none = {"source": "none", "reason": "switched off"}
+    for row in load_protocol("filo-ablation").rows:
+        if row.slug in ("t4-boxes", "t4-no-hq-loc"):
+            info = {"title": f"FiLo: {row.label}", "protocol": "filo-ablation", "boxes": none}
+            store.put(record(f"filo@{row.slug}", config=config("filo", **row.overrides), **info))
+    (page,) = (p for p in tables.pages(store.root) if "ablation" in p.name)
+    labels = [line.label for line in page.tables[0].lines]
+    assert labels == ["FiLo: T4: no HQ-Loc", "FiLo: T4: boxes (no boxes)"]
+
+
+def test_another_training_set_is_another_column(store: ResultStore) -> None:
+    for name, value in (("mvtec", 0.9), ("folder:own", 0.6)):
+        trained = {"trained_on": {"dataset": name, "part": "test"}}
+        store.put(record("filo", "visa", auroc=value, title="FiLo", **trained))
+    heads = md_rows(tables.render(store.root))["dataset (categories)"]
+    assert heads == ["FiLo", "FiLo [trained on folder:own]"]
+
+
+def test_an_unknown_method_shows_only_what_tells_its_columns_apart(store: ResultStore) -> None:
+    for width in (1, 2):
+        store.put(record("elsewhere", auroc=width / 4, config={"width": width, "depth": 5}))
+    heads = md_rows(tables.render(store.root))["dataset (categories)"]
+    assert sorted(heads) == ["ELSEWHERE [width=1]", "ELSEWHERE [width=2]"]
+
+
+def test_keys_that_change_no_figure_make_no_column(store: ResultStore) -> None:
+    for fold in ("auto", "never"):
+        store.put(record("filo", title="FiLo", config=config("filo", mmci={"fold": fold})))
+    assert md_rows(tables.render(store.root))["dataset (categories)"] == ["FiLo"]

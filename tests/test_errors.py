@@ -1,0 +1,44 @@
+"""What becomes of a foreign text when it is shown."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.hostile import TEXTS, is_plain
+from zsad.errors import DataError, RequestError, reason, shown
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("größe 图", "größe 图"),
+        ("a\nb\r\x1b[0m", r"a\nb\r\x1b[0m"),
+        ("caf\udce9", r"caf\xe9"),
+        ("\u202egnp", r"\u202egnp"),
+        ("\x9b\x85\u2028", r"\x9b\x85\u2028"),
+        ("\U000e0041\ud83d", r"\U000e0041\ud83d"),
+        ("10\u00a0%", "10\u00a0%"),
+        (3, "3"),
+    ],
+)
+def test_what_does_not_print_is_written_out(text: object, expected: str) -> None:
+    assert shown(text) == expected
+
+
+@given(st.text(st.characters(codec=None)))
+def test_what_is_shown_acts_on_nothing_and_is_escaped_once(text: str) -> None:
+    found = shown(text)
+    assert is_plain(found)
+    assert "\n" not in found
+    assert shown(found) == found
+    found.encode("utf-8")
+
+
+@pytest.mark.parametrize("name", TEXTS.values(), ids=TEXTS)
+def test_a_message_is_one_line_whatever_it_names(name: str) -> None:
+    text = str(DataError(f"{name}: broken"))
+    assert is_plain(text)
+    assert "\n" not in text
+    assert reason(RequestError(text)) == text

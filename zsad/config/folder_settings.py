@@ -1,0 +1,19 @@
+"""What a folder of pictures cannot say of itself."""
+
+from __future__ import annotations
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class FolderSettings:
+    """``data.folder.*``: what a folder cannot say, for the ``folder:`` datasets of the command.
+
+    ``class_name``: what prompts call the thing.  ``mask_threshold``: grey values above it (of 255)
+    are anomalous; None: 0, and 127 for lossy masks.  ``bits``: that deep grey pictures use, such as
+    12 in files of 16; 0: as the files say.  They enter the identity of those datasets.
+    """
+
+    class_name: str = ""
+    mask_threshold: int | None = None
+    bits: int = 0

@@ -1,0 +1,58 @@
+"""What the names of folders say, in any case and with any separator.  One list for all layouts."""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+Kind = Literal["normal", "anomalous", "train", "test", "val", "private", "mask", "neutral", "other"]
+
+# Written without separators: "Not Good", "not_good" and "NOT-GOOD" are "notgood".
+NORMAL = (
+    "normal", "normals", "good", "goods", "ok", "okay", "io", "nominal", "healthy", "intact",
+    "pass", "passed", "nodefect", "nodefects", "defectfree", "nondefective", "undamaged",
+    "withoutdefect", "noanomaly",
+)  # fmt: skip
+ANOMALOUS = (
+    "anomalous", "anomaly", "anomalies", "abnormal", "abnormals", "defective", "defect", "defects",
+    "bad", "ng", "nok", "ko", "nio", "notok", "notgood", "ungood", "nogood", "faulty", "fault",
+    "faults", "fail", "failed", "damaged", "broken", "reject", "rejected",
+)  # fmt: skip
+TRAIN = ("train", "training", "reference", "references")
+TEST = ("test", "testing", "testpublic")
+VALIDATION = ("val", "valid", "validation")
+PRIVATE = ("testprivate", "testprivatemixed")  # MVTec AD 2: parts without labels
+MASKS = (
+    "mask", "masks", "groundtruth", "groundtruths", "gt", "label", "labels", "segmentation",
+    "segmentations", "annotation", "annotations",
+)  # fmt: skip
+NEUTRAL = ("image", "images", "img", "imgs", "picture", "pictures", "photo", "photos", "data")
+
+_LISTS: tuple[tuple[Kind, tuple[str, ...]], ...] = (
+    ("normal", NORMAL),
+    ("anomalous", ANOMALOUS),
+    ("train", TRAIN),
+    ("test", TEST),
+    ("val", VALIDATION),
+    ("private", PRIVATE),
+    ("mask", MASKS),
+    ("neutral", NEUTRAL),
+)
+_KINDS: dict[str, Kind] = {word: kind for kind, words in _LISTS for word in words}
+
+
+def kind_of(name: str) -> Kind:
+    """What a folder's name says: ``Ground Truth`` -> "mask"; "other" for all other names."""
+    return _KINDS.get(re.sub(r"[^0-9a-z]+", "", name.casefold()), "other")
+
+
+def says(name: str) -> Literal["normal", "anomalous"] | None:
+    """The label that a word states, for tables of labels: also 0/1, yes/no and true/false (of the
+    question whether something is wrong)."""
+    plain = re.sub(r"[^0-9a-z]+", "", name.casefold())
+    if plain in ("0", "false", "no", "00"):
+        return "normal"
+    if plain in ("1", "true", "yes", "10"):
+        return "anomalous"
+    kind = kind_of(name)
+    return kind if kind in ("normal", "anomalous") else None

@@ -1,0 +1,85 @@
+"""Foreign names as parts of paths: the one place that says how a name becomes a file name.
+
+A name comes from somebody's folder, archive or ``meta.json`` and may hold anything: other
+alphabets, line ends, terminal codes, bytes that are not UTF-8, thousands of letters.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import unicodedata
+from pathlib import Path
+
+PLAIN = " +,=()[]@"  # besides letters, digits and _.-~; everything else is percent-encoded
+LONGEST = 230  # bytes of a part: with "@<fingerprint>.parquet" it fits the 255 of a file system
+LONGEST_PICTURE = 200  # bytes, of what is written about a picture
+_UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-~")
+_REFUSED = frozenset('<>:"/\\|?*')  # by Windows and its file systems, wherever they are mounted
+_LOOKS_ENCODED = re.compile(r"%(?=[0-9A-Fa-f]{2}|u[0-9A-F]{4}|~)")
+
+
+def safe_name(name: str, plain: str = PLAIN) -> str:
+    """Return ``name`` as one path component of ASCII; different names stay different.
+
+    ``plain``: what is kept besides letters, digits and ``_.-~``.  Raises ``ValueError`` for an
+    empty name.
+    """
+    kept = _UNRESERVED | set(plain)
+    encoded = "".join(c if c in kept else _percent(c) for c in str(name))
+    if not encoded:
+        raise ValueError("a method, dataset or category needs a name")
+    return shortened("%2E" + encoded[1:] if encoded.startswith(".") else encoded, LONGEST)
+
+
+def readable_name(name: str) -> str:
+    """Return ``name`` as one path component that keeps letters of all alphabets.
+
+    What does not print, what a file system may refuse and what is too long is encoded as by
+    :func:`safe_name`.  Different names stay different.
+    """
+    text = _LOOKS_ENCODED.sub("%25", name)
+    encoded = "".join(c if _is_readable(c) else _percent(c) for c in text)
+    if encoded in ("", ".", ".."):
+        encoded = encoded.replace(".", "%2E") or "%~"
+    return shortened(encoded, LONGEST_PICTURE)
+
+
+def shortened(name: str, longest: int) -> str:
+    """Return a file name of at most ``longest`` bytes: a longer one loses its end to a hash.
+
+    The mark ``%~`` before the hash stands in no encoded name, so nothing else is called that.
+    """
+    raw = name.encode("utf-8", "surrogatepass")
+    if len(raw) <= longest:
+        return name
+    tail = f"%~{hashlib.sha256(raw).hexdigest()[:16]}"
+    return raw[: longest - len(tail)].decode("utf-8", "ignore") + tail
+
+
+def plain_path(path: Path | str) -> Path:
+    """Return an absolute path without ``.`` and ``..``, links kept where no ``..`` follows them.
+
+    ``link/..`` is the folder that holds what the link leads to, as the system reads it.
+    """
+    found = Path(path).absolute()
+    parts = found.parts
+    if ".." not in parts:
+        return found
+    last = len(parts) - parts[::-1].index("..")
+    return Path(os.path.realpath(Path(*parts[:last])), *parts[last:])
+
+
+def _is_readable(c: str) -> bool:
+    return c not in _REFUSED and (c.isprintable() or unicodedata.category(c) == "Zs")
+
+
+def _percent(c: str) -> str:
+    """The UTF-8 bytes of a character, or the raw byte that it stands for, percent-encoded."""
+    code = ord(c)
+    if 0xDC80 <= code <= 0xDCFF:  # how Python holds a byte that is not UTF-8
+        return f"%{code - 0xDC00:02X}"
+    if 0xD800 <= code <= 0xDFFF:  # half a character, out of JSON
+        return f"%u{code:04X}"
+    return "".join(f"%{byte:02X}" for byte in c.encode())
