@@ -42,6 +42,11 @@ def _written_out(c: str) -> str:
     return f"\\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else repr(c)[1:-1]
 
 
+def is_text(text: str) -> bool:
+    """Whether a name is text: no byte in it that is not UTF-8, no half character."""
+    return not any("\ud800" <= c <= "\udfff" for c in text)
+
+
 def one_line(text: str) -> str:
     """Return ``text`` as it is :func:`shown`; a very long one loses its middle."""
     text = shown(text)

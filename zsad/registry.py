@@ -141,6 +141,10 @@ def add_plugins(folder: Path | str) -> None:
     path = Path(folder).resolve()
     if not path.is_dir():
         raise RequestError(f"--plugins {folder}: no such folder")
+    if not any(path.glob("*/config.yaml")):
+        raise RequestError(
+            f"--plugins {folder}: holds no method; give the folder that holds NAME/config.yaml"
+        )
     if path not in _PLUGIN_DIRS:
         _PLUGIN_DIRS.append(path)
         if str(path) not in sys.path:

@@ -253,14 +253,16 @@ class Scorer:
 
     @torch.no_grad()
     def explain(self, scored: Scored[Any], k: int = 5) -> list[list[Explanation]]:
-        """Up to ``k`` reasons per image, best first."""
+        """Up to ``k`` reasons per image, best first.  A text is quoted as far as it was read."""
         count = scored.batch_size
 
         def work(rows: slice) -> list[list[Explanation]]:
             part = scored if rows == slice(0, count) else scored.select(rows)
             return self.method.explain(part, k)
 
-        return [reasons for _, part in self._reasons.run(work, count) for reasons in part]
+        found = [reasons for _, part in self._reasons.run(work, count) for reasons in part]
+        read = self.backbone.read_part
+        return [[replace(reason, text=read(reason.text)) for reason in row] for row in found]
 
 
 @dataclass

@@ -19,6 +19,9 @@ from zsad.errors import RequestError
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ["--device", "cpu", "backbone.image_size=56"]
 
+PREDICT = ["predict", "--method", "clip", "--class-name", "n", __file__]
+BENCH = ["bench", "--methods", "clip", "--datasets", "elpv"]
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
@@ -87,6 +90,33 @@ def call(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str, str]
             ["predict", "--method", "clip", "--class-name", "n", __file__, "--scale", "1,0"],
             "--scale 1,0: give two numbers",
         ),
+        *(
+            ([*PREDICT, f"{option}={value}"], f"argument {option}: invalid")
+            for option in ("--threshold", "--image-threshold", "--false-alarms")
+            for value in ("nan", "inf", "-inf", "1e999", "x", "")
+        ),
+        *(([*PREDICT, f"--scale={v}"], "give two numbers") for v in ("0,inf", "nan,1", "-inf,0")),
+        ([*PREDICT, "--scale", "0,1"], "--scale 0,1: needs --out"),
+        ([*PREDICT, "--explanations", "-1"], "argument --explanations: invalid"),
+        ([*PREDICT, "--plugins", str(ROOT / "docs")], "holds no method"),
+        ([*PREDICT, "--untrained"], "--untrained: method clip is training-free; leave it out"),
+        *(
+            ([*PREDICT, option, ""], f"{option}: the value is empty")
+            for option in ("--out", "--weights", "--checkpoint", "--preset", "--reference")
+        ),
+        ([*PREDICT, ""], "an argument is empty"),
+        ([*BENCH, "--untrained"], "--untrained: none of clip is trained"),
+        ([*BENCH, "ray.workers=2"], "ray.workers: needs `zsad bench --launcher ray`"),
+        ([*BENCH, "--results", ""], "--results: the value is empty"),
+        *(
+            ([*BENCH, f"clip.temperature={v}"], "must be a finite number")
+            for v in (".nan", ".inf", "-.inf", "1e999")
+        ),
+        (["prompts", "check", "--model", "x"], "--model belongs to `zsad prompts generate`"),
+        (["prompts", "generate", "--timeout", "nan"], "argument --timeout: invalid"),
+        (["bench", "--methods", "clip", "--datasets", "folder:~nobody-of-this-name/x"], "no such"),
+        (["tables", "--results", "x" * 300], "x/cells: File name too long"),
+        (["predict", "--method", "clip", "--class-name", "n", "x" * 300], "x: File name too long"),
         (["weights", "import", "clip", "x.pt"], "method 'clip' is training-free"),
         (["weights", "import", "faprompt", "x.pt"], "x.pt: no such file"),
     ],
@@ -130,7 +160,7 @@ def test_an_internal_error_is_one_line_and_exit_code_1(
     monkeypatch.delenv("ZSAD_DEBUG", raising=False)
     code, _, err = call(capsys, "list", "methods")
     assert code == 1
-    assert "internal error, RuntimeError: first line (ZSAD_DEBUG=1 shows where)" in err
+    assert "internal error, RuntimeError: first line ... second line (ZSAD_DEBUG=1 shows" in err
     assert "Traceback" not in err
     monkeypatch.setenv("ZSAD_DEBUG", "1")
     assert "Traceback" in call(capsys, "list", "methods")[2]

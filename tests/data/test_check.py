@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from tests.data.miniatures import write_miniature
 from zsad.data.check import CheckReport, check
@@ -219,3 +219,24 @@ def test_absent_files_are_said_once(tmp_path: Path) -> None:
     report = check("visa", tmp_path)
     assert sum("0002.JPG" in f.text for f in report.findings) == 1
     assert report.opened == 4 * 12 - 1 + 2 * 12 + 24
+
+
+@pytest.mark.parametrize("error", [RuntimeError("a"), TypeError("b"), MemoryError(), KeyError("c")])
+def test_whatever_a_decoder_raises_costs_its_file(
+    error: Exception, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every picture is looked at, and the odd one is named."""
+    real = PngImagePlugin.PngImageFile.load
+
+    def load(image: PngImagePlugin.PngImageFile) -> object:
+        if image.size == (9, 9):
+            raise error
+        return real(image)
+
+    _picture(folder / "normal" / "odd.png", 3)
+    Image.new("RGB", (9, 9)).save(folder / "normal" / "odd.png")
+    monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", load)
+    report = check(_own(folder))
+    assert report.opened == 7
+    (text,) = (f.text for f in report.findings if f.severity == "error")
+    assert str(folder / "normal" / "odd.png") in text

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -393,3 +395,50 @@ def test_digest_follows_content_and_crop(picture: Path, tmp_path: Path) -> None:
     first, second = (Sample(str(p), 0, "thing") for p in (picture, copy))
     assert image_digest(first) == image_digest(second)
     assert image_digest(first) != image_digest(replace(first, crop=(0, 0, 2, 2)))
+
+
+def _mutants() -> Iterator[tuple[str, bytes]]:
+    """Damaged files of the formats whose decoders raise types of their own; always the same."""
+    scene = np.random.default_rng(0).integers(0, 255, (24, 32, 3)).astype(np.uint8)
+    sources: dict[str, bytes] = {}
+    for kind, options in (
+        ("TIFF", {}), ("TIFF", {"compression": "tiff_lzw"}), ("TIFF", {"compression": "jpeg"}),
+        ("TIFF", {"compression": "tiff_adobe_deflate"}), ("AVIF", {}), ("WEBP", {}),
+        ("JPEG2000", {}), ("GIF", {}), ("SGI", {}), ("PCX", {}), ("ICO", {}), ("PNG", {}),
+    ):  # fmt: skip
+        buffer = io.BytesIO()
+        Image.fromarray(scene).save(buffer, kind, **options)
+        sources[f"{kind}-{options.get('compression', '')}"] = buffer.getvalue()
+    for planar in ("contig", "separate"):
+        buffer = io.BytesIO()
+        pixels = scene if planar == "contig" else np.moveaxis(scene, -1, 0)
+        tifffile.imwrite(buffer, pixels, photometric="minisblack", planarconfig=planar,
+                         compression="zlib")  # fmt: skip
+        sources[f"tifffile-{planar}"] = buffer.getvalue()
+    rng = np.random.default_rng(1)
+    for name, whole in sources.items():
+        for i in range(30):
+            content = bytearray(whole)
+            for place in rng.integers(4, len(content), rng.integers(1, 12)):
+                # Heads and directories decide more than pixels do.
+                at = int(place) if i % 2 else int(place) % min(len(content), 260)
+                content[at] = int(rng.integers(256))
+            yield f"{name}-{i}", bytes(content[: len(content) // 2] if i % 10 == 9 else content)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_whatever_a_decoder_raises_names_the_file(tmp_path: Path) -> None:
+    problems: list[str] = []
+    refused = 0
+    for name, content in _mutants():
+        path = tmp_path / "odd"
+        path.write_bytes(content)
+        for read in (read_image, image_size, mask_values):
+            try:
+                read(path)
+            except Exception as error:
+                refused += 1
+                if not isinstance(error, DataError) or str(path) not in str(error):
+                    problems.append(f"{name}, {read.__name__}: {type(error).__name__}: {error}")
+    assert problems == []
+    assert refused > 150

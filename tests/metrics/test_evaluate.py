@@ -155,3 +155,20 @@ def test_inputs_are_left_alone(data):
         evaluate(*data, mode=mode)
     for before, after in zip(copies, data):
         np.testing.assert_array_equal(before, after)
+
+
+def test_normal_images_with_marked_pixels_are_named(data, caplog):
+    maps, masks, scores, labels = data
+    assert evaluate(*data)["notes"] == []
+    (note,) = evaluate(maps, masks[[1, 0, 3, 2, 4]], scores, labels)["notes"]
+    assert note.startswith("2 normal images have marked pixels in their masks (first: image 0, 30 ")
+    assert note in caplog.text
+
+
+def test_maps_of_several_sizes_are_named(data):
+    _, _, scores, labels = data
+    maps = [np.zeros((16, 20)), np.zeros((8, 8)), *[np.zeros((16, 20))] * 3]
+    with pytest.raises(RequestError, match=r"maps is not an array of one shape: \[16, 20\] and"):
+        evaluate(maps, None, scores, labels)
+    with pytest.raises(RequestError, match="scale them to one size"):
+        evaluate([torch.from_numpy(m) for m in maps], None, scores, labels)

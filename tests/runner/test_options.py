@@ -128,7 +128,7 @@ def test_a_wrong_value_is_refused_before_anything_runs(
 
 
 def test_the_request_carries_the_options() -> None:
-    request = build_request(methods="clip", datasets="synthetic", untrained=True, limit="3")
+    request = build_request(methods="coop", datasets="synthetic", untrained=True, limit="3")
     assert isinstance(request.options, BenchOptions)
     assert (request.untrained, request.fresh, request.limit) == (True, False, 3)
     assert pickle.loads(pickle.dumps(request)).options == request.options

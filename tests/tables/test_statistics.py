@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from zsad import tables
+from zsad.metrics.intervals import confidence_interval
 from zsad.metrics.statistics import bootstrap_ci
 from zsad.protocols import load_protocol
 from zsad.registry import list_protocols
@@ -124,8 +125,22 @@ def test_intervals_contain_the_value_and_repeat(tmp_path: Path) -> None:
     for row in rows:
         assert float(row["low"]) <= float(row["value"]) <= float(row["high"])
     perfect = next(r for r in rows if r["method"] == "perfect")
-    assert (perfect["low"], perfect["high"]) == ("100.0", "100.0")
+    assert (perfect["value"], perfect["high"]) == ("100.0", "100.0")
+    assert 80 < float(perfect["low"]) < 95  # twenty images of a label do not prove perfection
     assert rows == rows_of(store, "mvtec", "ci", ci=True)
+
+
+def test_four_images_of_a_label_are_too_few(tmp_path: Path) -> None:
+    """The finding: "100.0 [100.0, 100.0]" from two images of each label."""
+    from tests.tables.test_tables import record
+
+    store = ResultStore(tmp_path)
+    uids, labels = list("abcdefghi"), [0] * 4 + [1] * 5
+    columns = {"uid": uids, "label": labels, "defect": [""] * 9, "score": range(9), "path": uids}
+    store.put(record(auroc=1.0), columns)
+    (page,) = (p for p in tables.pages(store.root, ci=True) if p.name.endswith("/mine"))
+    table = next(t for t in page.tables if t.name == "ci")
+    assert [line.cells[0][0].text for line in table.lines] == ["too few", "too few"]
 
 
 def test_pairs_are_tested_with_holms_correction(tmp_path: Path) -> None:
@@ -264,7 +279,7 @@ def test_average_precision_has_tables_of_its_own(tmp_path: Path) -> None:
         assert row["metric"] == "image_ap"
         record = next(r for r in store.records() if r.method == row["method"])
         scores = store.scores(key_of(record))["score"]
-        expected = bootstrap_ci(scores, labels, "image_ap")
+        expected = confidence_interval(scores, labels, "image_ap")
         found = [float(row[k]) for k in ("value", "low", "high")]
         assert found == pytest.approx(
             [100 * v for v in (expected.value, expected.low, expected.high)], abs=1e-3

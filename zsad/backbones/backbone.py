@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import replace
 from importlib import import_module
@@ -25,6 +26,8 @@ from zsad.config import BackboneSettings
 from zsad.errors import RequestError, WeightsError
 from zsad.types import BackboneInfo, EncoderVariant, FeatureRequest, ImageFeatures
 
+log = logging.getLogger(__name__)
+
 ACTIVATIONS = ("auto", "quick_gelu", "gelu")
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -42,6 +45,7 @@ class Backbone:
         self._vocab = vocab
         self._image_encoders: dict[EncoderVariant, ImageEncoder] = {}
         self._text_encoders: dict[str, TextEncoder] = {}
+        self._told: set[str] = set()  # texts that are longer than what is read
 
     @property
     def device(self) -> torch.device:
@@ -70,10 +74,38 @@ class Backbone:
             )
         return self._text_encoders[variant.activation]
 
+    def read_part(self, text: str) -> str:
+        """What of a text the model reads: all of it, or its first tokens with " ..." behind them.
+
+        Start and end of text take two of the ``context_length`` positions."""
+        most = self.info.context_length - 2
+        if len(text) <= most:  # a token has at least one character
+            return text
+        from zsad.torchvision_compat import open_clip
+
+        tokenizer: Any = open_clip.tokenizer._tokenizer  # the one behind open_clip.tokenize
+        ids = tokenizer.encode(text)
+        return text if len(ids) <= most else f"{tokenizer.decode(ids[:most]).strip()} ..."
+
+    def _tell_cut(self, texts: list[str]) -> None:
+        """Say once for a text that the model does not read to its end."""
+        for text in texts:
+            if text in self._told or (read := self.read_part(text)) == text:
+                continue
+            if not self._told:
+                log.warning(
+                    "a text has more than %d tokens and is read as far as %r; shorten the class "
+                    "name or the text (others are cut without a further word)",
+                    self.info.context_length,
+                    read[-80:],
+                )
+            self._told.add(text)
+
     def _tokenize(self, texts: list[str]) -> Tensor:
         from zsad.torchvision_compat import open_clip
 
         ids: Tensor = open_clip.tokenize(texts, self.info.context_length)
+        self._tell_cut(texts)
         if int(ids.max()) >= self._vocab:
             raise WeightsError(
                 f"backbone '{self.info.name}': its vocabulary has {self._vocab} entries, CLIP's "

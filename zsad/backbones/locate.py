@@ -22,6 +22,7 @@ import platformdirs
 from zsad.backbones.specs import BackboneSpec, spec
 from zsad.errors import WeightsError
 from zsad.io import sha256_file
+from zsad.io.names import at_home
 
 BUNDLED_WEIGHTS = "weights.safetensors"
 
@@ -45,7 +46,7 @@ def locate(spec: BackboneSpec, weights: str | os.PathLike[str] | None) -> FoundW
     if weights is not None and os.fspath(weights) == "random":
         return FoundWeights(None, "random", random_digest(spec.model_config() or {}))
     if weights is not None:
-        path = Path(weights).expanduser()
+        path = at_home(weights)
         if not path.is_file():
             raise WeightsError(
                 f"backbone.weights={weights}: no such file; give the path of a state dict, an "
@@ -103,8 +104,8 @@ def find_cached(names: Iterable[str], hub_repo: str) -> Path | None:
 def cache_folders() -> list[Path]:
     """Folders in which a weight file is looked for, first wins."""
     own = os.environ.get("ZSAD_WEIGHTS")
-    folders = [Path(own).expanduser()] if own else []
-    return [*folders, default_folder(), Path("~/.cache/clip").expanduser()]
+    folders = [at_home(own)] if own else []
+    return [*folders, default_folder(), at_home("~/.cache/clip")]
 
 
 def default_folder() -> Path:

@@ -14,7 +14,7 @@ from zsad.cli import options
 from zsad.cli.output import percent, print_json, print_table, say, stdout_to_stderr, tell
 from zsad.data.account import Account, Entry
 from zsad.metrics.spec import headline
-from zsad.results.aggregate import NOT_COMPUTED
+from zsad.results.aggregate import NOT_COMPUTED, PARTIAL
 from zsad.runner.options import BenchOptions
 
 STAGES = ("train", "text", "decode", "encode", "boxes", "head", "map", "metrics")
@@ -83,12 +83,35 @@ def print_summary(document: dict[str, Any]) -> None:
     heads = ["method", "dataset", *(m.full_title for m in shown), "categories"]
     if rows:
         print_table(heads, rows, right=range(2, len(heads)))
+    if skipped := [text for cell in document["cells"] for text in cell.get("skipped", ())]:
+        left = list(dict.fromkeys(skipped))
+        say(f"{PARTIAL} scored without {len(left)} files that cannot be read: not to be compared.")
+        for text in left[:MOST_FAILURES]:
+            tell(f"zsad: left out: {text}")
+    for text in undefined_lines(document):
+        say(text)
     for banner in sorted({c.get("banner") or "" for c in document["cells"]} - {""}):
         say(f"Note: {banner}.")
     if document["counters"].get("images"):
         say(spent(document["seconds"], document["counters"]))
     say(f"Results: {document['results_dir']}  (`zsad tables` makes tables of them)")
     print_failures(document["failed"])
+
+
+def undefined_lines(document: Mapping[str, Any]) -> list[str]:
+    """Why figures are "–" or lack categories, equal reasons of several methods once."""
+    found: dict[str, dict[str, None]] = {}  # sentence -> metrics
+    for line in document["summary"]:
+        for metric in (m for m in headline() if m.name in line["undefined"]):
+            for reason, categories in line["undefined"][metric.name].items():
+                alone = categories == [line["dataset"]]
+                where = line["dataset"] + ("" if alone else f" ({', '.join(categories)})")
+                found.setdefault(f"{where}: {reason}", {})[metric.full_title] = None
+    absent = [
+        f"{name}: no pictures of {', '.join(names)}; left out of every mean"
+        for name, names in document.get("missing", {}).items()
+    ]
+    return [f"– {', '.join(metrics)}: {said}" for said, metrics in found.items()] + absent
 
 
 def named(line: Mapping[str, Any]) -> str:
@@ -102,7 +125,7 @@ def figure(line: Mapping[str, Any], metric: str) -> str:
         return NOT_COMPUTED
     count, of = line["counts"][metric], line["categories"]
     missing = f" [{count} of {of}]" if count != of and of > 1 else ""
-    return f"{percent(line['metrics'][metric])}{missing}"
+    return f"{percent(line['metrics'][metric])}{PARTIAL * ('partial' in line)}{missing}"
 
 
 def spent(seconds: Mapping[str, float], counters: Mapping[str, Any]) -> str:

@@ -90,6 +90,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
             others = " and ".join(f"`zsad {v}`" for v in others_with(name, args.verb))
             hint = f" (it is one of {others})" if others else nearest(flag, known)
             raise RequestError(f"unknown option '{flag}'{hint}; see `zsad {args.verb} --help`")
+    _refuse_empty(args, extras)
     takes = getattr(args, "takes", "")
     args.overrides = [w for w in extras if _is_override(w, takes)]
     args.words = [w for w in extras if not _is_override(w, takes)]
@@ -99,6 +100,20 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         hint = "write KEY=VALUE" if "overrides" in takes else "leave it out"
         raise RequestError(f"`zsad {args.verb}`: unexpected '{args.words[0]}'; {hint}")
     return args
+
+
+def _refuse_empty(args: argparse.Namespace, extras: Sequence[str]) -> None:
+    """Raise :class:`RequestError` for an empty value, such as a shell's unset variable leaves: as
+    a path it would be the current folder."""
+    for name, value in vars(args).items():
+        if name in ("takes", "options", "verb"):  # ours
+            continue
+        if value == "" or (isinstance(value, list) and "" in value):
+            raise RequestError(
+                f"--{name.replace('_', '-')}: the value is empty; give one, or leave the option out"
+            )
+    if "" in extras:
+        raise RequestError(f"`zsad {args.verb}`: an argument is empty; leave it out")
 
 
 def _is_override(word: str, takes: str) -> bool:

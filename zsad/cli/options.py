@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,22 @@ def verb(
     parser: argparse.ArgumentParser = verbs.add_parser(name, help=summary, description=summary)
     parser.set_defaults(run=run, takes=takes)
     return parser
+
+
+def number(text: str) -> float:
+    """A number of the command line.  Raises ``ValueError`` for NaN and infinity, too."""
+    found = float(text)
+    if not math.isfinite(found):
+        raise ValueError(text)
+    return found
+
+
+def count(text: str) -> int:
+    """A whole number from 0 up.  Raises ``ValueError``."""
+    found = int(text)
+    if found < 0:
+        raise ValueError(text)
+    return found
 
 
 def done(parser: argparse.ArgumentParser) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import math
 from typing import TYPE_CHECKING, Any
 
+from zsad import registry
 from zsad.cli import options
 from zsad.cli.output import (
     UNREAD,
@@ -66,15 +68,21 @@ def add(verbs: Any) -> None:
     )
     parser.add_argument(
         "--false-alarms",
-        type=float,
+        type=options.number,
         metavar="SHARE",
         help="of normal pictures, that --calibrate allows (default: 0.05)",
     )
     parser.add_argument(
-        "--threshold", type=float, metavar="X", help="map value from which a pixel is anomalous"
+        "--threshold",
+        type=options.number,
+        metavar="X",
+        help="map value from which a pixel is anomalous",
     )
     parser.add_argument(
-        "--image-threshold", type=float, metavar="X", help="score from which a picture is anomalous"
+        "--image-threshold",
+        type=options.number,
+        metavar="X",
+        help="score from which a picture is anomalous",
     )
     parser.add_argument("--backbone", default="vit-l-14-336", metavar="NAME")
     parser.add_argument("--weights", metavar="FILE", help="weight file of the backbone")
@@ -110,7 +118,7 @@ def add(verbs: Any) -> None:
         "widened so that the threshold is no hotter than the middle)",
     )
     parser.add_argument(
-        "--explanations", type=int, default=5, metavar="K", help="reasons per picture"
+        "--explanations", type=options.count, default=5, metavar="K", help="reasons per picture"
     )
     parser.add_argument("--untrained", action="store_true", help="allow the initial state")
     options.device(parser)
@@ -122,6 +130,7 @@ def run(args: argparse.Namespace) -> int:
     """Score all pictures; 3 if some cannot be read or scored."""
     if not args.words:
         raise RequestError("`zsad predict` needs pictures; give files or folders")
+    _refuse_what_changes_nothing(args)
     from zsad.api import predict
     from zsad.inference import outputs
 
@@ -172,6 +181,18 @@ def run(args: argparse.Namespace) -> int:
             return 3 if failed else UNREAD
 
 
+def _refuse_what_changes_nothing(args: argparse.Namespace) -> None:
+    """Raise :class:`RequestError` before anything is loaded."""
+    if args.plugins:
+        registry.add_plugins(args.plugins)
+    if _scale(args.scale) and args.out is None:
+        raise RequestError(f"--scale {args.scale}: needs --out, where the heat maps are written")
+    if args.untrained and args.checkpoint:
+        raise RequestError("--untrained and --checkpoint: give one of them")
+    if args.untrained and not registry.method(args.method).trained:
+        raise RequestError(f"--untrained: method {args.method} is training-free; leave it out")
+
+
 def _tell(prediction: Prediction, method: str) -> None:
     """Say on standard error what the thresholds are worth, once for all pictures."""
     limits = prediction.thresholds
@@ -209,6 +230,6 @@ def _scale(value: str | None) -> tuple[float, float] | None:
         low, high = (float(v) for v in value.split(","))
     except ValueError:
         low = high = 0.0
-    if not low < high:
+    if not (low < high and math.isfinite(high - low)):
         raise RequestError(f"--scale {value}: give two numbers, the lower first, such as 0,1")
     return low, high

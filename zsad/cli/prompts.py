@@ -28,6 +28,20 @@ class _KindHelp(str):
         return f"{', '.join(kinds())} (check: all)"
 
 
+# The options that `check` has no use for, with their defaults.
+GENERATES: dict[str, Any] = {
+    "images": False,
+    "limit": 0,
+    "max_requests": 0,
+    "concurrency": 4,
+    "rate": 0.0,
+    "base_url": None,
+    "model": None,
+    "timeout": 60.0,
+    "data_root": None,
+}
+
+
 def add(verbs: Any) -> None:
     """Register the verb."""
     parser = options.verb(verbs, "prompts", run, "Check the prompt bank, or generate prompts.")
@@ -37,7 +51,6 @@ def add(verbs: Any) -> None:
     parser.add_argument(
         "--images", action="store_true", help="ask about training images, if the kind does"
     )
-    parser.add_argument("--limit", type=int, default=0, metavar="N", help="images per category")
     parser.add_argument(
         "--class-name",
         action="append",
@@ -45,12 +58,11 @@ def add(verbs: Any) -> None:
         metavar="TEXT",
         help="generate: a product of your own ('gearbox cover'), in place of --datasets",
     )
-    parser.add_argument("--max-requests", type=int, default=0, metavar="N", help="budget, 0: none")
     parser.add_argument(
         "--yes", action="store_true", help=f"send more than {MANY} requests without a budget"
     )
     parser.add_argument(
-        "--max-tokens", type=int, default=1024, metavar="N", help="length of an answer"
+        "--max-tokens", type=options.count, default=1024, metavar="N", help="length of an answer"
     )
     parser.add_argument(
         "--token-parameter",
@@ -71,15 +83,23 @@ def add(verbs: Any) -> None:
         "--no-temperature", action="store_true", help="leave the sampling to the model"
     )
     parser.add_argument(
-        "--reasoning-effort", default="", metavar="NAME", help="of a model that thinks: low, ..."
+        "--reasoning-effort", metavar="NAME", help="of a model that thinks: low, ..."
     )
     parser.add_argument(
-        "--concurrency", type=int, default=4, metavar="N", help="requests at a time"
+        "--limit", type=options.count, default=0, metavar="N", help="images per category"
     )
-    parser.add_argument("--rate", type=float, default=0.0, metavar="N", help="requests per minute")
+    parser.add_argument(
+        "--max-requests", type=options.count, default=0, metavar="N", help="budget, 0: none"
+    )
+    parser.add_argument(
+        "--concurrency", type=options.count, default=4, metavar="N", help="requests at a time"
+    )
+    parser.add_argument(
+        "--rate", type=options.number, default=0.0, metavar="N", help="requests per minute"
+    )
     parser.add_argument("--base-url", metavar="URL", help="default: $OPENAI_BASE_URL")
     parser.add_argument("--model", metavar="NAME", help="default: $ZSAD_LLM_MODEL")
-    parser.add_argument("--timeout", type=float, default=60.0, metavar="SECONDS")
+    parser.add_argument("--timeout", type=options.number, default=60.0, metavar="SECONDS")
     parser.add_argument("--out", metavar="DIR", help="folder of the texts (default: $ZSAD_PROMPTS)")
     options.plugins(parser)
     options.data_root(parser)
@@ -93,6 +113,11 @@ def run(args: argparse.Namespace) -> int:
         registry.add_plugins(args.plugins)
     if args.kind is not None and args.kind not in kinds():
         raise RequestError(f"--kind {args.kind}: known are {', '.join(kinds())}")
+    if args.action == "check":
+        for name, default in GENERATES.items():
+            if getattr(args, name) != default:
+                flag = f"--{name.replace('_', '-')}"
+                raise RequestError(f"{flag} belongs to `zsad prompts generate`")
     return check(args) if args.action == "check" else generate(args)
 
 
@@ -153,7 +178,7 @@ def generate(args: argparse.Namespace) -> int:
         limit=args.token_parameter,
         api=args.api,
         temperature=not args.no_temperature,
-        effort=args.reasoning_effort,
+        effort=args.reasoning_effort or "",
     )
     out = Path(args.out) if args.out else answers_root()
     wanted = [args.kind] if args.kind else list(kinds())

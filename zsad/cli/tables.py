@@ -29,7 +29,7 @@ def add(verbs: Any) -> None:
         "not hosted here",
     )
     parser.add_argument(
-        "--ci", action="store_true", help="add bootstrap intervals over images (image AUROC and AP)"
+        "--ci", action="store_true", help="add intervals over images (image AUROC and AP)"
     )
     parser.add_argument(
         "--significance",

@@ -382,6 +382,7 @@ class DataSettings:
     names: Literal["spoken", "released"] = added("spoken")
     # In the identity of the datasets that it is for, so no later key of every cell.
     folder: FolderSettings = dataclasses.field(default_factory=FolderSettings)
+    skip_broken: bool = added(False)  # score a category without its files that cannot be read
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,14 +12,27 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from zsad.data import plausible
 from zsad.data.account import Account
 from zsad.data.catalog import is_folder, load_spec
 from zsad.data.definition import Counts, DatasetSpec
-from zsad.data.images import image_digest, image_mode, mask_values, read_image, read_mask
+from zsad.data.images import (
+    LOSSY_CUT,
+    image_digest,
+    image_range,
+    is_lossy,
+    mask_values,
+    read_image,
+    read_mask,
+)
 from zsad.data.index import DatasetIndex, load_index
 from zsad.errors import DataError, ZsadError, reason
 from zsad.types import Sample
 
+MIDDLE = (
+    "data.folder.mask_threshold=127 cuts them in the middle (in a definition: "
+    "`mask_threshold: 127`)"
+)
 # An error makes a check fail.
 Severity = Literal["error", "warning", "note"]
 
@@ -168,6 +181,7 @@ def check(
     if open_files:
         present = [s for s in index.samples if _is_there(s)]  # what is absent is a problem above
         _open_all(report, present, workers)
+        _masks_of_normal(report, index)
         _duplicates(report, present, workers)
     return report
 
@@ -243,27 +257,32 @@ class _Opened(NamedTuple):
     size: tuple[int, int]
     mode: str
     errors: tuple[str, ...]
-    empty_mask: bool
-    grey_mask: bool
+    marked: float | None = None  # share of the picture that its mask marks
+    grey_mask: bool = False
+    widened: float = 1.0  # by a soft edge
+    dark: float = 0  # the brightest value of a deep picture that comes out nearly black
 
 
 def _open(sample: Sample) -> _Opened:
     """Open an image and its masks once."""
-    errors: list[str] = []
-    size, mode, empty, grey = (0, 0), "", False, False
     try:
-        size = read_image(sample.image, sample.crop).size
-        mode = image_mode(sample.image)
+        size = read_image(sample.image, sample.crop, sample.bits).size
+        mode, high, full = image_range(sample.image, sample.bits)
     except Exception as error:  # whatever a decoder raises is the end of this file alone
-        return _Opened(size, mode, (_told(sample.image, error),), empty, grey)
-    if sample.mask is not None:
-        try:
-            marked = read_mask(sample, (size[1], size[0]))
-            empty = not marked.any()
-            grey = len(np.unique(mask_values(sample.mask))) > 2
-        except Exception as error:
-            errors.append(_told(sample.mask, error))
-    return _Opened(size, mode, tuple(errors), empty, grey)
+        return _Opened((0, 0), "", (_told(sample.image, error),))
+    found = _Opened(size, mode, (), dark=high if plausible.is_dark(high, full) else 0)
+    if sample.mask is None:
+        return found
+    try:
+        marked = read_mask(sample, (size[1], size[0]))
+        values = mask_values(sample.mask)
+    except Exception as error:
+        return found._replace(errors=(_told(sample.mask, error),))
+    return found._replace(
+        marked=float(marked.mean()),
+        grey_mask=len(np.unique(values)) > 2,
+        widened=plausible.widened(values, sample.mask_threshold),
+    )
 
 
 def _told(path: str, error: Exception) -> str:
@@ -283,17 +302,47 @@ def _open_all(report: CheckReport, samples: list[Sample], workers: int) -> None:
         shown = [low] if low == high else [low, high]
         report.sizes = tuple(f"{w}x{h}" for w, h in shown)
     errors = [e for o in opened for e in o.errors]
+    say = report.findings.append
     report.findings += [Finding("error", e) for e in errors[:20]]
     if len(errors) > 20:
-        report.findings.append(Finding("error", f"and {len(errors) - 20} more files like these"))
-    empty = [s.uid for s, o in zip(samples, opened) if o.empty_mask]
-    if empty:
-        text = f"{len(empty)} anomalous images have an empty mask (first: {empty[0]})"
-        report.findings.append(Finding("warning", text))
-    grey = sum(o.grey_mask for o in opened)
-    if grey:
+        say(Finding("error", f"and {len(errors) - 20} more files like these"))
+    shares = {s.uid: o.marked for s, o in zip(samples, opened) if o.marked is not None}
+    report.findings += [Finding("warning", text) for text in plausible.findings(shares)]
+    if soft := [(s.uid, o.widened) for s, o in zip(samples, opened) if o.widened > 1]:
+        text = (
+            f"{len(soft)} masks have a soft edge, which the threshold widens up to "
+            f"{max(w for _, w in soft):.1f} times (first: {soft[0][0]}); {MIDDLE}"
+        )
+        say(Finding("warning", text))
+    if grey := sum(o.grey_mask for o in opened):
         text = f"{grey} masks hold more than two grey values; the threshold decides"
-        report.findings.append(Finding("note", text))
+        say(Finding("note", text))
+    if dark := [(s.uid, o.dark) for s, o in zip(samples, opened) if o.dark]:
+        bits = plausible.bits_used(max(high for _, high in dark))
+        text = (
+            f"{len(dark)} deep pictures use at most a sixteenth of their range and come out "
+            f"nearly black (first: {dark[0][0]}); if they hold {bits} bits, say so: "
+            f"data.folder.bits={bits} (in a definition: `bits: {bits}`)"
+        )
+        say(Finding("warning", text))
+
+
+def _masks_of_normal(report: CheckReport, index: DatasetIndex) -> None:
+    """Masks of normal pictures should mark nothing."""
+    marking = []
+    for mask, picture in index.masks_of_normal:
+        try:
+            cut = LOSSY_CUT if is_lossy(mask) else 0
+            if (mask_values(mask) > cut).any():
+                marking.append(os.path.relpath(picture, index.root))
+        except DataError as error:
+            report.findings.append(Finding("error", str(error)))
+    if marking:
+        text = (
+            f"{len(marking)} masks of normal pictures mark something (first: that of "
+            f"{marking[0]}); they count as unmarked: are labels or masks mixed up?"
+        )
+        report.findings.append(Finding("warning", text))
 
 
 def _duplicates(report: CheckReport, samples: list[Sample], workers: int) -> None:

@@ -23,6 +23,7 @@ from zsad.data.indexers.lists import list_layout
 from zsad.data.indexers.mask_names import NAMING
 from zsad.data.indexers.own_folder import NO_PICTURE, understand
 from zsad.errors import RequestError
+from zsad.io.names import at_home
 
 VARIANT = "default"
 
@@ -92,7 +93,7 @@ def _listed(found: Inferred, spec: DatasetSpec) -> Account | None:
 def inferred(path: Path) -> Inferred:
     """What a folder is taken for, strays included.  Raises :class:`RequestError` where there is no
     folder, or none of the layouts in it."""
-    home = path.expanduser().resolve()
+    home = at_home(path).resolve()
     if not home.is_dir():
         raise RequestError(f"folder:{path}: no such folder")
     found = understand(home)

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from zsad.data import plausible
 from zsad.data.picture_file import read_bytes
 from zsad.errors import DataError, ZsadError, gist
 from zsad.io import foreign
@@ -114,13 +115,14 @@ def is_lossy(path: str | Path) -> bool:
     return head.startswith(b"\xff\xd8\xff") or (head[:4] == b"RIFF" and head[8:16] == b"WEBPVP8 ")
 
 
-def read_image(uri: str | Path, crop: Crop | None = None) -> Image.Image:
+def read_image(uri: str | Path, crop: Crop | None = None, bits: int = 0) -> Image.Image:
     """Read an image as 8-bit RGB, upright.  ``crop`` = (left, top, right, bottom) in pixels.
 
+    ``bits``: how many a deep picture uses, such as 12 of 16; 0: as many as its type holds.
     Raises :class:`DataError` that names the file.
     """
     text = str(uri)
-    image = _to_rgb(_open(text), text)
+    image = _to_rgb(_open(text, bits), text, bits)
     return image if crop is None else image.crop(_inside(crop, image.size, text))
 
 
@@ -139,6 +141,16 @@ def image_mode(uri: str | Path) -> str:
     return _open(str(uri)).mode
 
 
+def image_range(uri: str | Path, bits: int = 0) -> tuple[str, float, float]:
+    """(mode, brightest value, largest value that there could be) of a file; the values are 0 where
+    its mode has 8 bits."""
+    image = _open(str(uri), bits)
+    if not image.mode.startswith("I"):
+        return image.mode, 0.0, 0.0
+    full = float(2 ** (bits or (16 if "16" in image.mode else 32)) - 1)
+    return image.mode, float(np.asarray(image).max(initial=0)), full
+
+
 def read_mask(sample: Sample, size_hw: tuple[int, int] | None = None) -> np.ndarray:
     """The binary mask of a sample, bool [H, W], in the geometry of its (cropped) image.
 
@@ -152,6 +164,7 @@ def read_mask(sample: Sample, size_hw: tuple[int, int] | None = None) -> np.ndar
     marked = np.zeros(image_hw, dtype=bool)
     for uri in (sample.mask, *sample.extra_masks):
         values = mask_values(uri)
+        plausible.look_at_mask(uri, values, sample.mask_threshold)
         values = _aligned(values, uri, sample.image, image_hw)
         marked |= values > sample.mask_threshold
     if sample.crop is not None:
@@ -195,7 +208,7 @@ def image_digest(sample: Sample) -> str:
 
 
 # ------------------------------------------------------------------------------- opening
-def _open(uri: str) -> Image.Image:
+def _open(uri: str, bits: int = 0) -> Image.Image:
     """The first frame of a file or URI, decoded, in its own mode, upright."""
     scheme, separator, _ = uri.partition("://")
     if separator:
@@ -212,7 +225,7 @@ def _open(uri: str) -> Image.Image:
         raise DataError(f"{uri}: the file is empty")
     try:
         if content[:4] in _TIFF and _needs_tifffile(content):
-            return _from_tifffile(content, uri)
+            return _from_tifffile(content, uri, bits)
         with _pillow(io.BytesIO(content)) as image:
             _check_size(image.size, uri)
             image.load()
@@ -294,7 +307,7 @@ def _needs_tifffile(content: bytes) -> bool:
         return bool(grey and page.samplesperpixel >= 3)
 
 
-def _from_tifffile(content: bytes, uri: str) -> Image.Image:
+def _from_tifffile(content: bytes, uri: str, bits: int) -> Image.Image:
     import tifffile
 
     with tifffile.TiffFile(io.BytesIO(content)) as file:
@@ -304,18 +317,18 @@ def _from_tifffile(content: bytes, uri: str) -> Image.Image:
         array = np.asarray(page.asarray())
         if page.planarconfig == tifffile.PLANARCONFIG.SEPARATE and array.ndim == 3:
             array = np.moveaxis(array, 0, -1)
-    return Image.fromarray(_eight_bit(array[..., :3], uri))
+    return Image.fromarray(_eight_bit(array[..., :3], uri, bits))
 
 
 # ------------------------------------------------------------------------------ to pixels
-def _to_rgb(image: Image.Image, uri: str) -> Image.Image:
+def _to_rgb(image: Image.Image, uri: str, bits: int) -> Image.Image:
     """8-bit RGB of any mode."""
     try:
         mode = image.mode
         if mode == "RGB":
             return image if "transparency" not in image.info else _composited(image.convert("RGBA"))
         if mode.startswith("I") or mode == "F":
-            return Image.fromarray(_eight_bit(np.asarray(image), uri)).convert("RGB")
+            return Image.fromarray(_eight_bit(np.asarray(image), uri, bits)).convert("RGB")
         if mode in ("P", "PA") or "A" in mode or "a" in mode or "transparency" in image.info:
             if mode == "P" and "transparency" not in image.info:
                 return image.convert("RGB")
@@ -332,7 +345,7 @@ def _composited(image: Image.Image) -> Image.Image:
     return Image.alpha_composite(background, image).convert("RGB")
 
 
-def _eight_bit(array: np.ndarray, uri: str) -> np.ndarray:
+def _eight_bit(array: np.ndarray, uri: str, bits: int) -> np.ndarray:
     """uint8 of any numeric array, by the range of its type (see ``DECODING_RULES``)."""
     if array.dtype == np.uint8:
         return array
@@ -341,12 +354,20 @@ def _eight_bit(array: np.ndarray, uri: str) -> np.ndarray:
     low, high = float(array.min()), float(array.max())
     if not np.isfinite([low, high]).all() or low < 0:
         raise DataError(f"{uri}: pixel values from {low:g} to {high:g} have no 8-bit meaning")
-    if array.dtype.kind == "f":
+    if bits:
+        full = float(2**bits - 1)
+        if high > full:
+            raise DataError(f"{uri}: its values reach {high:g}, more than {bits} bits hold")
+    elif array.dtype.kind == "f":
         full = next((m for m in (1.0, 255.0, 65535.0) if high <= m), high)
     elif array.dtype == np.uint16:
         full = 65535.0
     else:  # 32-bit containers of 8-, 16- or 32-bit data
         full = next((m for m in (255.0, 65535.0) if high <= m), float(2**32 - 1))
+    if not bits:
+        # A float picture in 0..1 is dark where it is dark; an integer's range is its type's.
+        high_bound = 0.0 if array.dtype.kind == "f" else high
+        plausible.look_at_range(uri, high_bound, full, array.dtype != np.uint16)
     return _striped(lambda part: np.rint(part * (255.0 / full)), array)
 
 

@@ -322,5 +322,9 @@ def _not_found(spec: DatasetSpec, variant: str | None, data_root: Path | str | N
     place = spec.root or data_root
     if not Path(str(place)).is_dir():
         return DataError(f"{what}: {place}: no such folder; {help_line}")
-    where = "there" if spec.root else f"in a folder {spec.folder_names[0]} there"
-    return DataError(f"{what}: not found in {place}; expected {looks} {where}; {help_line}")
+    if spec.root:
+        return DataError(f"{what}: no pictures in {place}; expected {looks}; {help_line}")
+    return DataError(
+        f"{what}: not found in {place}; expected {looks} in a folder {spec.folder_names[0]} there; "
+        f"{help_line}"
+    )

@@ -98,12 +98,12 @@ def read(uri: str) -> Image.Image:
     """Draw the picture or the mask that a URI of :func:`mosaic` denotes."""
     kind, _, code = uri.partition("://")[2].partition("/")
     tiles = [_tile(value) for value in parse_json(base64.urlsafe_b64decode(code), uri)]
-    first = read_image(tiles[0].image, tiles[0].crop)
+    first = read_image(tiles[0].image, tiles[0].crop, tiles[0].bits)
     width, height = first.size
     whole = Image.new("RGB" if kind == "image" else "L", (2 * width, 2 * height))
     for i, tile in enumerate(tiles):
         if kind == "image":
-            part = first if i == 0 else read_image(tile.image, tile.crop)
+            part = first if i == 0 else read_image(tile.image, tile.crop, tile.bits)
             part = part.resize((width, height)) if part.size != (width, height) else part
         else:
             marked = read_mask(tile, (height, width))

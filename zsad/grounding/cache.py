@@ -12,13 +12,14 @@ import platformdirs
 
 from zsad.errors import DataError
 from zsad.io import read_json, write_json
+from zsad.io.names import at_home
 from zsad.types import Boxes
 
 
 def default_folder() -> Path:
     """``$ZSAD_CACHE/boxes``, else below the user's cache folder."""
     own = os.environ.get("ZSAD_CACHE")
-    root = Path(own).expanduser() if own else Path(platformdirs.user_cache_dir("zsad"))
+    root = at_home(own) if own else Path(platformdirs.user_cache_dir("zsad"))
     return root / "boxes"
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from zsad.errors import WeightsError
 from zsad.grounding.interface import DetectorOptions
+from zsad.io.names import at_home
 from zsad.types import Boxes
 
 MEAN = (0.485, 0.456, 0.406)  # ImageNet
@@ -73,7 +74,7 @@ def text_encoder_folder(option: str | None, folders: Sequence[Path]) -> Path:
     Order: the option; ``bert-base-uncased`` in zsad's weight folders; the hub's local cache.
     """
     if option is not None:
-        folder = Path(option).expanduser()
+        folder = at_home(option)
         if not (folder / "config.json").is_file():
             raise WeightsError(
                 f"grounding.text_encoder={option}: no folder with config.json and vocab.txt of "

@@ -27,6 +27,7 @@ from zsad.errors import WeightsError
 from zsad.grounding import dino
 from zsad.grounding.interface import DetectorOptions, Handle
 from zsad.io import sha256_file
+from zsad.io.names import at_home
 from zsad.types import Boxes
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def handle(options: DetectorOptions) -> Handle:
 def find_weights(option: str) -> Path:
     """Return the weight file that ``grounding.weights`` names.  Raises :class:`WeightsError`."""
     if option != "stock":
-        path = Path(option).expanduser()
+        path = at_home(option)
         if not path.is_file():
             raise WeightsError(f"grounding.weights={option}: no such file")
         return path

@@ -58,7 +58,7 @@ class BoxProvider:
                 c,
                 [s.uid, f"{c.dataset}/{s.uid}"],
                 lambda s=s: image_digest(s),  # type: ignore[misc]
-                lambda s=s: read_image(s.image, s.crop),  # type: ignore[misc]
+                lambda s=s: read_image(s.image, s.crop, s.bits),  # type: ignore[misc]
             )
             for s, c in zip(samples, categories)
         ]

@@ -15,6 +15,7 @@ from zsad.errors import WeightsError
 from zsad.grounding import dino
 from zsad.grounding.interface import DetectorOptions, Handle
 from zsad.io import sha256_file
+from zsad.io.names import at_home
 from zsad.types import Boxes
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def handle(options: DetectorOptions) -> Handle:
     """Say that the detector can be had, without loading it.  Raises :class:`WeightsError`."""
     if importlib.util.find_spec("transformers") is None:
         raise WeightsError("the package transformers is not installed; install zsad[grounding]")
-    folder = Path(options.weights).expanduser()
+    folder = at_home(options.weights)
     missing = [n for n in ("config.json", WEIGHTS) if not (folder / n).is_file()]
     if missing:
         raise WeightsError(

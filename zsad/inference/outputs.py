@@ -35,6 +35,7 @@ from zsad.inference import calibration
 from zsad.inference.pictures import Photo
 from zsad.inference.prediction import Prediction, Thresholds
 from zsad.io import atomic_write_bytes, dump_json
+from zsad.io.cells import cell
 from zsad.results import heatmaps
 
 # What may be wrong with the place of one picture's files; anything else (a full disk) is wrong
@@ -241,8 +242,8 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> bytes:
     text = io.StringIO()
     table = csv.DictWriter(text, COLUMNS, restval="", lineterminator="\n")
     table.writeheader()
-    table.writerows(rows)
-    return text.getvalue().encode("utf-8", errors="backslashreplace")  # names may be no Unicode
+    table.writerows({name: cell(value) for name, value in row.items()} for row in rows)
+    return text.getvalue().encode("utf-8")
 
 
 def _write(path: Path, content: bytes) -> str:

@@ -76,10 +76,13 @@ def find(
     inside = (slice(top, int(rows[-1]) + 1), slice(left, int(columns[-1]) + 1))
     labels, count = scipy.ndimage.label(mask[inside], EIGHT)
     values = anomaly_map[inside]
-    index = np.arange(1, count + 1)
-    peaks = np.asarray(scipy.ndimage.maximum(values, labels, index))
-    order = np.argsort(-peaks, kind="stable")[:most]
     boxes = scipy.ndimage.find_objects(labels)
+    # By their boxes: scipy's own maximum sorts all pixels, at three times the memory of the map.
+    peaks = [
+        np.max(values[box], where=labels[box] == number, initial=-np.inf)
+        for number, box in enumerate(boxes, 1)
+    ]
+    order = np.argsort(-np.array(peaks), kind="stable")[:most]
     regions = [_region(labels, values, int(i) + 1, boxes[i], top, left) for i in order]
     return Findings(tuple(regions), count - len(regions), float(mask.sum() / seen))
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from zsad.errors import RequestError
+from zsad.errors import RequestError, is_text
 from zsad.inference.references import can_refer, refuse
 from zsad.method import AnyMethod
 from zsad.types import Boxes, Category
@@ -33,6 +33,8 @@ def category_of(class_name: str, kind: str = "object", domain: str = "industrial
     spoken = " ".join(str(class_name).replace("_", " ").split())
     if not spoken:
         raise RequestError("the class name is empty; say what the picture shows, e.g. 'metal nut'")
+    if not is_text(spoken):
+        raise RequestError(f"the class name {spoken} is not UTF-8; write it in letters")
     for what, value, known in (("kind", kind, KINDS), ("domain", domain, DOMAINS)):
         if value not in known:
             raise RequestError(f"{what} '{value}' is not one of: {', '.join(known)}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -131,6 +132,8 @@ def predict(
     if plugins:
         registry.add_plugins(plugins)
     registry.method(method)  # a misspelt name ends here, before torch is imported
+    _check_numbers(threshold=threshold, image_threshold=image_threshold, false_alarms=false_alarms)
+    _check_numbers(**dict(zip(("scale", "scale's end"), scale or ())))
     kinds = outputs.kinds(save, out)
     hidden = None if ignore is None else Ignored.parse(ignore)
     found = find(_words(pictures), out, listed)
@@ -199,6 +202,14 @@ def _check_bank(
     if save_bank is not None and not references and not compares:
         raise RequestError(f"--save-bank {save_bank}: needs --reference with normal pictures")
     return references
+
+
+def _check_numbers(**values: float | None) -> None:
+    """Raise :class:`RequestError` for NaN and infinity: nothing would ever be above or below."""
+    for name, value in values.items():
+        if value is not None and not math.isfinite(value):
+            flag = name.replace("_", "-")
+            raise RequestError(f"--{flag} {value}: is not a finite number")
 
 
 def _tell_unmasked(hidden: Ignored, pictures: Sequence[Photo]) -> None:

@@ -58,6 +58,14 @@ def shortened(name: str, longest: int) -> str:
     return raw[: longest - len(tail)].decode("utf-8", "ignore") + tail
 
 
+def at_home(path: str | os.PathLike[str]) -> Path:
+    """Return a path with ``~`` replaced by the home folder, or as it is where nobody knows that."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:  # ~somebody who does not exist; neither HOME nor an entry for the user
+        return Path(path)
+
+
 def plain_path(path: Path | str) -> Path:
     """Return an absolute path without ``.`` and ``..``, links kept where no ``..`` follows them.
 

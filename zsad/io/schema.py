@@ -12,6 +12,7 @@ Nothing here imports torch.
 from __future__ import annotations
 
 import dataclasses
+import math
 import reprlib
 import types
 import typing
@@ -190,9 +191,13 @@ class _Reader:
         known = hint in _NAMES and isinstance(value, accepted)
         if known and (hint is bool or not isinstance(value, bool)):
             try:
-                return float(value) if hint is float else value
+                number = float(value) if hint is float else value
             except OverflowError:
                 pass  # a whole number that no float can hold
+            else:
+                if hint is float and not math.isfinite(number):
+                    raise self.wrong(key, value, "a finite number")
+                return number
         raise self.wrong(key, value, _NAMES.get(hint, str(hint)))
 
     def wrong(self, key: str, value: Any, wanted: str) -> SchemaError:

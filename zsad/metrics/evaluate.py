@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +14,8 @@ from zsad.errors import RequestError
 from zsad.metrics import spec
 from zsad.metrics.category import CategoryMetrics
 from zsad.metrics.spec import Mode
+
+log = logging.getLogger(__name__)
 
 BATCH = 16  # images per update
 
@@ -37,7 +40,8 @@ def evaluate(
     An anomalous image whose mask is None makes the pixel metrics undefined; an all-zero mask
     counts as it is.
 
-    Further keys: ``undefined`` (metric -> reason; such a metric is None), ``n_normal``,
+    Further keys: ``undefined`` (metric -> reason; such a metric is None), ``notes`` (what cannot be
+    meant, such as normal images with marked pixels; they are logged as well), ``n_normal``,
     ``n_anomalous``, and in the ``binned`` mode ``bounds`` (metric -> largest distance to the
     exact value), and ``per_image`` (metric -> one value per image, None where it has none).
     ``aupro_200`` adds the released repositories' approximation of AUPRO.
@@ -54,6 +58,9 @@ def evaluate(
     count = len(scores)
     anomaly_maps = None if maps is None else _planes("maps", _numbers("maps", maps), count)
     truth, has_mask = _masks(masks, anomaly_maps, count)
+    notes = _marked_normals(truth, kinds)
+    for note in notes:
+        log.warning("evaluate: %s", note)
     asked = [m.name for m in spec.METRICS.values() if aupro_200 or not m.stands_for]
     metrics = CategoryMetrics(mode=mode, fpr_limit=fpr_limit, names=asked)
     for start in range(0, count, BATCH):
@@ -68,12 +75,27 @@ def evaluate(
     result = metrics.compute()
     document: dict[str, Any] = dict(result.metrics)
     document["undefined"] = result.undefined
+    document["notes"] = notes
     document["n_normal"] = result.n_normal
     document["n_anomalous"] = result.n_anomalous
     document["per_image"] = result.per_image
     if mode == "binned":
         document["bounds"] = result.bounds
     return document
+
+
+def _marked_normals(truth: Tensor | None, labels: Tensor) -> list[str]:
+    """A note on normal images whose masks mark pixels; none where there are none."""
+    if truth is None:
+        return []
+    marked = truth.flatten(1).any(1).cpu() & (labels.cpu() == 0)
+    if not marked.any():
+        return []
+    first = int(marked.nonzero()[0])
+    return [
+        f"{int(marked.sum())} normal images have marked pixels in their masks (first: image "
+        f"{first}, {int(truth[first].sum())} pixels): are labels and masks in one order?"
+    ]
 
 
 def _masks(masks: Any, maps: Tensor | None, count: int) -> tuple[Tensor | None, Tensor | None]:
@@ -134,7 +156,13 @@ def _tensor(name: str, value: Any) -> Tensor:
         return value.detach()
     try:
         array = _cpu(value)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RuntimeError) as error:
+        shapes = _shapes(value)
+        if len(shapes) > 1:
+            raise RequestError(
+                f"{name} is not an array of one shape: {' and '.join(shapes[:3])}; scale them to "
+                "one size first"
+            ) from None
         raise RequestError(f"{name} is not an array of one shape: {error}") from None
     if array.dtype.kind not in "biuf":
         raise RequestError(f"{name} must hold numbers, not {array.dtype}")
@@ -151,6 +179,14 @@ def _cpu(value: Any) -> np.ndarray:
     if isinstance(value, Sequence) and value and isinstance(value[0], Tensor):
         return np.stack([v.detach().cpu().numpy() for v in value])
     return np.asarray(value)
+
+
+def _shapes(value: Any) -> list[str]:
+    """The different shapes of the parts of a list, in their order."""
+    try:
+        return list(dict.fromkeys(_shape(_cpu(v)) for v in value))
+    except (TypeError, ValueError, RuntimeError):
+        return []
 
 
 def _shape(value: Tensor | np.ndarray) -> str:

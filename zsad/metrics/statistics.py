@@ -42,7 +42,7 @@ def image_metric(image_scores: Any, labels: Any, metric: ImageMetric | None = No
 
     Raises :class:`RequestError` unless both classes are present.
     """
-    scores, truth = _checked(image_scores, labels)
+    scores, truth = checked(image_scores, labels)
     return float(_of_scores(scores[None], truth, metric)[0])
 
 
@@ -60,7 +60,7 @@ def bootstrap_ci(
     within each class (stratified), so every resample is defined and keeps the prevalence, on
     which AP depends.  Raises :class:`RequestError` unless both classes are present.
     """
-    scores, truth = _checked(image_scores, labels)
+    scores, truth = checked(image_scores, labels)
     rows = _metric(metric)
     order = np.argsort(-scores, kind="stable")
     scores, truth = scores[order], truth[order]
@@ -98,8 +98,8 @@ def paired_permutation(
     differ between methods: scores become ranks within their method first, which changes no
     ranking metric (Venkatraman and Begg 1996).  p = (1 + hits) / (1 + permutations), never 0.
     """
-    a, truth = _checked(scores_a, labels)
-    b, _ = _checked(scores_b, labels)
+    a, truth = checked(scores_a, labels)
+    b, _ = checked(scores_b, labels)
     a, b = rankdata(a), rankdata(b)
     observed = float(np.subtract(*_of_scores(np.stack([a, b]), truth, metric)))
     random = np.random.default_rng(seed)
@@ -174,7 +174,11 @@ def _parts(rows: int, columns: int) -> list[slice]:
     return [slice(start, min(rows, start + step)) for start in range(0, rows, step)]
 
 
-def _checked(image_scores: Any, labels: Any) -> tuple[np.ndarray, np.ndarray]:
+def checked(image_scores: Any, labels: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Return scores [N] and labels [N] as arrays (the labels as truth values).
+
+    Raises :class:`RequestError` unless both classes are present and all scores are finite.
+    """
     scores = np.asarray(image_scores, dtype=np.float64)
     truth = np.asarray(labels) > 0
     if scores.ndim != 1 or truth.shape != scores.shape:

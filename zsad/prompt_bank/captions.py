@@ -127,7 +127,7 @@ def describe(sample: Sample, category: Category) -> str:
     mask = read_mask(sample) if sample.mask is not None else None
     if mask is None or not mask.any():
         return f"{article(name)} {name} with {article(defect)} {defect}".capitalize() + "."
-    image = read_image(sample.image, sample.crop)
+    image = read_image(sample.image, sample.crop, sample.bits)
     pixels, small = _shrunk(np.asarray(image), mask)
     words = " ".join((region_tone(pixels, small), region_size(small), region_shape(small)))
     words = f"{words} {defect}"

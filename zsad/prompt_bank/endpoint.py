@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+# Characters from which a key is a secret.  A shorter one is any word, for an endpoint that asks for
+# none: such a word stands in many an answer.
+SHORTEST_SECRET = 8
+
+
 class BudgetSpent(ZsadError):
     """The budget of requests is used up; what was answered is kept."""
 
@@ -58,6 +63,9 @@ class EndpointOptions:
     def shape(self) -> Shape:
         """How requests look before any was refused."""
         return Shape(self.api, self.limit, self.max_tokens, self.temperature, self.effort)
+
+    def __post_init__(self) -> None:
+        _check_key(self.key)
 
     @classmethod
     def from_environment(
@@ -218,7 +226,7 @@ class Endpoint:
             raise CutOff("the answer is empty" if empty else "the answer is cut off")
         if empty:
             raise ValueError("no text in it")
-        if self.options.key in text:
+        if len(self.options.key) >= SHORTEST_SECRET and self.options.key in text:
             raise ValueError("it repeats the key")
         return str(text)
 
@@ -247,7 +255,10 @@ class Endpoint:
     def _safe(self, error: BaseException, length: int = 200) -> str:
         """The first line of an error, without the key and of bounded length."""
         lines = str(error).splitlines() or [type(error).__name__]
-        return lines[0].replace(self.options.key, "***")[:length]
+        text = lines[0]
+        if len(self.options.key) >= SHORTEST_SECRET:
+            text = text.replace(self.options.key, "***")
+        return text[:length]
 
 
 def _advice(status: int) -> str:
@@ -256,6 +267,17 @@ def _advice(status: int) -> str:
     if status == 404:
         return "check --base-url and --model"
     return "check --model, and what it takes: --token-parameter, --no-temperature, --api"
+
+
+def _check_key(key: str) -> None:
+    """Raise :class:`RequestError`, without the key, for one that no HTTP header can carry."""
+    if key != key.strip():
+        what = "begins or ends with a blank or a line end"
+    elif not key.isascii() or not key.isprintable():
+        what = "holds characters that no key has (letters with accents, quotes of a text editor)"
+    else:
+        return
+    raise RequestError(f"OPENAI_API_KEY {what}; set it again, without them")
 
 
 def _retry_after(value: str | None) -> float | None:

@@ -334,7 +334,7 @@ def _ask_images(
 
 def data_url(sample: Sample) -> str:
     """The image as a PNG data URL, its longest side at most :data:`IMAGE_SIDE` pixels."""
-    image = read_image(sample.image, sample.crop)
+    image = read_image(sample.image, sample.crop, sample.bits)
     image.thumbnail((IMAGE_SIDE, IMAGE_SIDE))
     content = io.BytesIO()
     image.save(content, "PNG")

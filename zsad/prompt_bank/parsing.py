@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from collections.abc import Callable
 from typing import Any
 
@@ -42,7 +43,13 @@ LEAD_IN = re.compile(
 
 def suspicious(text: str) -> bool:
     """Whether a text holds instructions, markup or addresses instead of a description."""
-    return bool(SUSPICIOUS.search(text)) or any(ord(c) < 32 and c not in "\n\r\t" for c in text)
+    return bool(SUSPICIOUS.search(text)) or not all(map(_harmless, text))
+
+
+def _harmless(c: str) -> bool:
+    """Whether a character is a letter, a sign or a blank: none that steers a terminal, turns the
+    direction of writing or is not seen."""
+    return c.isprintable() or c in "\n\r\t" or unicodedata.category(c) == "Zs"
 
 
 def tainted(answer: str) -> bool:

@@ -14,6 +14,7 @@ from zsad.metrics.spec import METRICS, glossary
 from zsad.report import pictures
 from zsad.report.pictures import PictureShelf
 from zsad.results import examples
+from zsad.results.aggregate import is_partial
 from zsad.results.examples import CellExamples
 from zsad.results.records import CellRecord
 from zsad.results.store import ResultStore, key_of
@@ -65,7 +66,7 @@ def _board(store: ResultStore, board: Board, per_cell: int, shelf: PictureShelf)
             {
                 "label": c.label,
                 "title": c.head,
-                "comparable": c.comparable,
+                "comparable": c.comparable and not _any_partial(board, c.label),
                 "ablation": c.ablation,
                 "without": _without(board, c.label),
             }
@@ -78,6 +79,16 @@ def _board(store: ResultStore, board: Board, per_cell: int, shelf: PictureShelf)
         "means": _means(board),
         "published": _published(board),
     }
+
+
+def _any_partial(board: Board, label: str) -> bool:
+    """Whether a figure of a column was made without files that cannot be read."""
+    return any(
+        is_partial(record)
+        for (own, _), cells in board.cells.items()
+        if own == label
+        for record in cells.values()
+    )
 
 
 def _without(board: Board, label: str) -> list[str]:

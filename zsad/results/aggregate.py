@@ -15,6 +15,7 @@ from zsad.results.records import CellRecord
 PLACES = 1  # decimals of a percentage, as in the papers
 UNDEFINED = "–"
 NOT_COMPUTED = "not computed"
+PARTIAL = "¶"  # marks a figure over fewer images than the dataset has
 
 
 Images = tuple[str, str, str, int, int]
@@ -28,6 +29,8 @@ class Figure:
     spread.  ``count`` of ``of``: categories (or datasets) behind the mean.  ``computed``: False
     where there are records, and none of them holds the metric: it was not asked for.  ``images``:
     what was measured on, by (dataset, files, category, normal, anomalous images).
+    ``partial``: files that cannot be read were left out (``data.skip_broken``): it is shown,
+    marked, and neither ranked nor compared.
     """
 
     value: float | None
@@ -36,6 +39,7 @@ class Figure:
     of: int = 0
     computed: bool = True
     images: frozenset[Images] = field(default=frozenset(), compare=False)
+    partial: bool = False
 
     @property
     def shown(self) -> float | None:
@@ -48,7 +52,18 @@ class Figure:
         if self.value is None:
             return UNDEFINED if self.computed else NOT_COMPUTED
         spread = f" ± {100 * self.deviation:.{PLACES}f}" if self.deviation is not None else ""
-        return f"{100 * self.value:.{PLACES}f}{spread}"
+        return f"{100 * self.value:.{PLACES}f}{spread}{PARTIAL * self.partial}"
+
+
+def undefined_reasons(records: Iterable[CellRecord]) -> dict[str, dict[str, list[str]]]:
+    """``{metric: {reason: [categories]}}`` of what the records could not compute."""
+    found: dict[str, dict[str, list[str]]] = {}
+    for record in records:
+        for metric, why in record.undefined.items():
+            names = found.setdefault(metric, {}).setdefault(why, [])
+            if record.category not in names:
+                names.append(record.category)
+    return found
 
 
 def mean(values: Iterable[float]) -> float | None:
@@ -87,7 +102,9 @@ def over_categories(
         return Figure(None, None, 0, len(categories), _computed(records.values(), metric))
     means = [math.fsum(column) / len(defined) for column in zip(*defined.values())]
     images = images_of(r for (category, _), r in records.items() if category in defined)
-    return replace(over_seeds(means, len(defined), len(categories)), images=images)
+    partial = any(c in defined and is_partial(r) for (c, _), r in records.items())
+    figure = over_seeds(means, len(defined), len(categories))
+    return replace(figure, images=images, partial=partial)
 
 
 def of_category(
@@ -96,8 +113,12 @@ def of_category(
     """One category's mean over the seeds that define ``metric``."""
     found = [r for (c, _), r in sorted(records.items()) if c == category]
     values = [v for r in found if (v := _value(r, metric)) is not None]
-    figure = over_seeds(values, int(bool(values)), 1)
-    return replace(figure, computed=_computed(found, metric), images=images_of(found))
+    return replace(
+        over_seeds(values, int(bool(values)), 1),
+        computed=_computed(found, metric),
+        images=images_of(found),
+        partial=any(map(is_partial, found)),
+    )
 
 
 def over_datasets(figures: Sequence[Figure]) -> Figure:
@@ -105,7 +126,8 @@ def over_datasets(figures: Sequence[Figure]) -> Figure:
     values = [f.value for f in figures if f.value is not None]
     computed = any(f.computed for f in figures) or not figures
     images = frozenset[Images]().union(*(f.images for f in figures if f.value is not None))
-    return Figure(mean(values), None, len(values), len(figures), computed, images)
+    partial = any(f.partial for f in figures)
+    return Figure(mean(values), None, len(values), len(figures), computed, images, partial)
 
 
 def images_of(records: Iterable[CellRecord]) -> frozenset[Images]:
@@ -127,11 +149,11 @@ def images_of(records: Iterable[CellRecord]) -> frozenset[Images]:
 def ranks(figures: Sequence[Figure], eligible: Sequence[bool]) -> list[int]:
     """1 for the best, 2 for the second best printed value, 0 for all others.
 
-    Equal printed values share a rank.  Only eligible figures of the same images, with the
+    Equal printed values share a rank.  Only eligible, whole figures of the same images, with the
     largest count behind them, compete, and only if there are at least two: where there are
     several such sets of images, those of the largest.
     """
-    running = [f.value is not None and ok for f, ok in zip(figures, eligible)]
+    running = [f.value is not None and not f.partial and ok for f, ok in zip(figures, eligible)]
     most = max((f.count for f, r in zip(figures, running) if r), default=0)
     running = [r and f.count == most for f, r in zip(figures, running)]
     sets = [f.images for f, r in zip(figures, running) if r]
@@ -145,6 +167,11 @@ def ranks(figures: Sequence[Figure], eligible: Sequence[bool]) -> list[int]:
     return [
         place.get(f.shown, 0) if r and f.shown is not None else 0 for f, r in zip(figures, running)
     ]
+
+
+def is_partial(record: CellRecord) -> bool:
+    """Whether files that cannot be read were left out of a record's figures."""
+    return bool(record.info.get("skipped"))
 
 
 def _computed(records: Collection[CellRecord], metric: str) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from zsad.results import identity
-from zsad.results.aggregate import over_categories
+from zsad.results.aggregate import is_partial, over_categories, undefined_reasons
 from zsad.results.records import CellKey, CellRecord
 from zsad.results.store import ResultStore
 
@@ -69,6 +69,7 @@ def cell(record: CellRecord) -> dict[str, Any]:
         "seconds": record.seconds,
         "backbone": record.info.get("backbone", ""),
         "banner": record.info.get("banner", ""),
+        **({"skipped": record.info["skipped"]} if is_partial(record) else {}),
     }
 
 
@@ -85,7 +86,9 @@ def summary(records: Sequence[CellRecord]) -> list[dict[str, Any]]:
 
     The figures are those of the tables (:func:`over_categories`): a category that one seed lacks
     is left out for all seeds.  ``metrics``: in 0..1, None where undefined; a metric that no record
-    holds is absent.  ``counts``: how many of the dataset's ``categories`` are behind a mean.
+    holds is absent.  ``counts``: how many of the dataset's ``categories`` are behind a mean;
+    ``undefined``: ``{metric: {reason: [categories]}}`` of those that are not; ``partial`` (only
+    where it is so): some of these were scored without files that cannot be read.
     """
     groups: dict[tuple[str, str], dict[tuple[str, int], CellRecord]] = {}
     categories: dict[str, dict[str, None]] = {}  # by dataset, whichever method they are stored of
@@ -106,7 +109,9 @@ def summary(records: Sequence[CellRecord]) -> list[dict[str, Any]]:
                 "metrics": {m: f.value for m, f in figures.items()},
                 "counts": {m: f.count for m, f in figures.items()},
                 "categories": len(of),
+                "undefined": undefined_reasons(cells.values()),
                 "seeds": sorted({seed for _, seed in cells}),
+                **({"partial": True} if any(map(is_partial, cells.values())) else {}),
             }
         )
     return out

@@ -66,8 +66,9 @@ def overlay(
     around regions, points (x, y) in pixels of the picture.  ``ignored`` [H, W] of the picture's
     size: pixels that are shown grey and without colours.  ``caption``: a line at the lower edge.
     """
-    small = image.convert("RGB")
-    small.thumbnail((side, side), Image.Resampling.BICUBIC, reducing_gap=2.0)
+    factor = min(1.0, side / max(image.size))
+    size = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
+    small = image.resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0).convert("RGB")
     values = enlarged(np.asarray(anomaly_map, dtype=np.float32), (small.height, small.width))
     alpha = np.clip(4 * level(values, low, high) - 1, 0, 1)[..., None] * np.float32(opacity)
     pixels = np.asarray(small, dtype=np.float32)

@@ -325,6 +325,7 @@ class _Info:
     metrics: dict[str, Any] | None = None
     method_info: dict[str, Any] | None = None
     boxes: dict[str, Any] | None = None
+    skipped: list[str] | None = None
     metric_bounds: dict[str, Any] | None = None
 
 
@@ -368,11 +369,14 @@ def _characters(value: Any) -> Any:
 def _score_bytes(scores: pd.DataFrame | Mapping[str, Iterable[Any]]) -> bytes:
     import pandas as pd
 
-    frame = scores if isinstance(scores, pd.DataFrame) else pd.DataFrame(dict(scores))
+    if isinstance(scores, pd.DataFrame):
+        frame = scores
+    else:
+        columns = {name: [_characters(v) for v in column] for name, column in scores.items()}
+        frame = pd.DataFrame(columns)
     missing = [c for c in SCORE_COLUMNS if c not in frame.columns]
     if missing:
         raise ValueError(f"image scores lack the columns {', '.join(missing)}")
-    frame = frame.apply(lambda column: column.map(_characters))
     absolute = [p for p in frame["path"].dropna() if os.path.isabs(str(p))]
     if absolute:
         raise ValueError(f"image scores must hold paths relative to the dataset, not {absolute[0]}")

@@ -2,7 +2,8 @@
 
 A head that raises loses its own cell; the others go on.  What all heads share (an image that
 cannot be read, a batch that cannot be encoded) loses the category for every head, because a
-figure over fewer images would silently be another one.  When memory runs out, encoding and
+figure over fewer images would silently be another one; with ``data.skip_broken`` such images are
+left out, and the outcome names them.  When memory runs out, encoding and
 scoring are tried again with fewer images; metrics and examples take in every image once, and an
 error there ends the cell.
 """
@@ -28,6 +29,7 @@ from zsad.backbones.batch_size import (
     is_out_of_memory,
 )
 from zsad.config import Settings
+from zsad.data import plausible
 from zsad.data.loader import BatchLoader, DecodeThreads, ImageBatch
 from zsad.data.transforms import MaskPolicy, Preprocess
 from zsad.metrics import CategoryMetrics, MetricResult
@@ -66,6 +68,7 @@ class Outcome:
     carry: dict[str, Any] = field(default_factory=dict)
     references: ImageFeatures | None = None
     stored: list[tuple[ImageFeatures, ImageBatch]] = field(default_factory=list)  # on the host
+    skipped: list[str] = field(default_factory=list)  # what cannot be read, one line each
 
     def conclude(self) -> None:
         """Compute the metrics of what was scored; nothing, where scoring ended with an error."""
@@ -129,6 +132,7 @@ class CategoryRun:
     _begun: BatchLoader | None = None
     _most: int | None = None  # images of a batch in a later pass
     _encoding: Portions = field(default_factory=Portions)
+    _marked: dict[str, float] = field(default_factory=dict)  # uid -> share of the picture
 
     # --------------------------------------------------------------------------- the run
     def start(self) -> None:
@@ -182,7 +186,14 @@ class CategoryRun:
                 outcomes[i] = outcome
         for head in self.heads:
             self.batch_sizes |= head.scorer.portions.used
+        plausible.tell_masks(f"{self.category.dataset}/{self.category.key}", self._marked)
         return outcomes
+
+    def _look_at_masks(self, batch: ImageBatch) -> None:
+        """Remember how much of each anomalous picture its mask marks."""
+        for sample, mask in zip(batch.samples, batch.masks):
+            if sample.label and sample.mask is not None:
+                self._marked[sample.uid] = float(mask.float().mean())
 
     def _pass(self, heads: Sequence[Head]) -> list[Outcome]:
         """Score every sample with these heads."""
@@ -204,11 +215,13 @@ class CategoryRun:
                 loader.followed_by = self.followed_by
             self.batch_sizes.add(min(loader.batch_size, max(1, len(self.samples))))
             for batch in self.timer.waiting(loader, "decode"):
-                if batch.failures:
-                    raise batch.failures[0]
+                self._leave_out(batch, outcomes)
+                if not len(batch):
+                    continue
                 active = [o for o in outcomes if o.error is None]
                 if not active:
                     return
+                self._look_at_masks(batch)
                 for group in _by_variant(active).values():
                     self._score_batch(batch, group)
                 if self.on_images and self._most is None:
@@ -223,6 +236,17 @@ class CategoryRun:
         for outcome in outcomes:
             if outcome.head.method.transductive:
                 self._score_population(outcome)
+
+    def _leave_out(self, batch: ImageBatch, outcomes: Sequence[Outcome]) -> None:
+        """Note what could not be read.  Raises it, unless ``data.skip_broken`` leaves it out and
+        something is left."""
+        if not batch.failures:
+            return
+        lines = [str(error) for error in batch.failures]
+        for outcome in outcomes:
+            outcome.skipped += lines
+        if not self.settings.data.skip_broken or len(outcomes[0].skipped) == len(self.samples):
+            raise batch.failures[0]
 
     def _loader(
         self, samples: Sequence[Sample], preprocess: Preprocess, heads: Sequence[Head]

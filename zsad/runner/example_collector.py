@@ -105,7 +105,9 @@ def _explain(head: Head, scored: Scored[Any], rows: list[int]) -> list[list[Expl
 def _example(candidate: _Candidate, kind: str) -> Example:
     sample = candidate.sample
     assert candidate.map is not None  # every candidate that is kept has one
-    picture = read_image(sample.image, sample.crop).resize((SIDE, SIDE), Image.Resampling.BILINEAR)
+    picture = read_image(sample.image, sample.crop, sample.bits).resize(
+        (SIDE, SIDE), Image.Resampling.BILINEAR
+    )
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=85)
     mask = None

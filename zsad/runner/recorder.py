@@ -67,6 +67,7 @@ class Recorder:
                 seconds={k: round(v, 4) for k, v in {**shared, **own}.items()},
                 info={
                     **self.info(dataset, head),
+                    **({"skipped": list(outcome.skipped)} if outcome.skipped else {}),
                     "method_info": self.method_info(head, category, outcome.means),
                     **_details(result),
                 },
@@ -125,6 +126,7 @@ class Recorder:
             "limit": self.request.limit,
             "variant": dataset.index.variant,
             "dataset_fingerprint": dataset.index.fingerprint,
+            **({"missing_categories": list(missing)} if (missing := dataset.index.missing) else {}),
             "mask_resize": self.request.settings.data.mask_resize,
             "metrics": cfg.identity(self.request.settings.metrics),
             "boxes": dict(head.scorer.boxes.info) if head.scorer.boxes else {},

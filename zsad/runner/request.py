@@ -256,6 +256,7 @@ def request_of(options: RunOptions, methods: Names | None, datasets: Names | Non
             )
         if not rows:
             columns.append(make_column(entry, per_method[entry.name]))
+    _refuse_what_changes_nothing(options, columns, from_line)
     return Request(
         columns=tuple(columns),
         datasets=tuple(select_datasets(datasets or proto.datasets, settings.value.data.folder)),
@@ -269,6 +270,24 @@ def request_of(options: RunOptions, methods: Names | None, datasets: Names | Non
         origins=settings.origins,
         overrides=from_line,
     )
+
+
+def _refuse_what_changes_nothing(
+    options: RunOptions, columns: Sequence[Column], from_line: Mapping[str, Any]
+) -> None:
+    """Raise :class:`RequestError` for an option that the rest of the request makes void."""
+    if isinstance(options, BenchOptions) and options.untrained:
+        trained = [c for c in columns if c.entry.trained]
+        if not trained:
+            names = ", ".join(dict.fromkeys(c.entry.name for c in columns))
+            raise RequestError(f"--untrained: none of {names} is trained; leave it out")
+        if given := [c for c in trained if c.checkpoint]:
+            raise RequestError(
+                f"--untrained and {given[0].entry.name}.checkpoint: give one of them"
+            )
+    if "ray" in from_line and getattr(options, "launcher", "") != "ray":
+        key = next(iter(cfg.flat({"ray": from_line["ray"]})))
+        raise RequestError(f"{key}: needs `zsad bench --launcher ray`; leave it out")
 
 
 def _by_flags(options: RunOptions, overrides: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from zsad.backbones import Backbone
 from zsad.backbones.devices import core_to_spare
 from zsad.data import provenance, splits
 from zsad.data.loader import DecodeThreads
-from zsad.errors import ZsadError
+from zsad.errors import DataError, ZsadError, is_text
 from zsad.results.examples import CellExamples
 from zsad.results.store import ResultStore
 from zsad.runner.category import CategoryRun
@@ -188,6 +188,11 @@ class Sweep:
     ) -> PreparedCategory:
         """Choose the references of the few-shot heads and set up the run; compute nothing."""
         category = dataset.index.categories[name]
+        if not is_text(category.class_name):
+            raise DataError(
+                f"category {name}: the name is not UTF-8, and prompts are made of it; rename the "
+                f"folder (`convmv -f latin1 -t utf8` does, if it is Latin-1)"
+            )
         ready: list[Head] = []
         unfit: list[tuple[Head, ZsadError | None]] = []
         references: dict[tuple[str, int], Sequence[Sample]] = {}
@@ -251,7 +256,8 @@ class Sweep:
     def _heads(self, dataset: DatasetPlan, timer: StageTimer) -> list[Head]:
         """Build, load (or train) and prepare every head that has a cell to do."""
         heads = []
-        categories = [dataset.index.categories[c] for c in dataset.samples]
+        named = [dataset.index.categories[c] for c in dataset.samples]
+        categories = [c for c in named if is_text(c.class_name)]  # another one fails in its turn
         groups = dataset.columns_to_do(self.request)
         with timer.stage("train"):
             trained = self.trained or provide(

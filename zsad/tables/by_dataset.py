@@ -10,12 +10,15 @@ from zsad.io.names import safe_name
 from zsad.metrics import spec
 from zsad.results.aggregate import (
     NOT_COMPUTED,
+    PARTIAL,
     UNDEFINED,
     Figure,
+    is_partial,
     of_category,
     over_categories,
     over_datasets,
     ranks,
+    undefined_reasons,
 )
 from zsad.tables.model import Line, Page, Span, Spans, Table
 from zsad.tables.results_matrix import (
@@ -206,6 +209,7 @@ def notes(board: Board, row: DatasetRow | None = None) -> tuple[str, ...]:
     if row is None and not all(r.newest for r in board.rows):
         shown = ", ".join(r.title for r in board.rows if r.newest and r.title != r.name)
         out.append(f"The files of a dataset differ between runs; means count the newest: {shown}.")
+    out += _undefined_notes(board, rows)
     return (*out, *left_out(board, rows))
 
 
@@ -241,6 +245,35 @@ def _image_notes(board: Board, rows: Sequence[DatasetRow]) -> list[str]:
     return out[:1]
 
 
+def _undefined_notes(board: Board, rows: Sequence[DatasetRow]) -> list[str]:
+    """Why figures are "–" or lack categories: a sentence for each reason; and which categories
+    held no picture."""
+    found: dict[tuple[str, str], dict[str, None]] = {}  # (level, reason) -> places
+    absent: dict[str, None] = {}
+    for row in rows:
+        records = [r for c in board.columns for r in board.of(c.label, row.name).values()]
+        for metric, reasons in undefined_reasons(records).items():
+            level = spec.METRICS[metric].level if metric in spec.METRICS else metric
+            for reason, categories in reasons.items():
+                every = len(categories) == len(row.categories)
+                names = [row.title] if every else [f"{row.title}/{c}" for c in categories]
+                found.setdefault((level, reason), {}).update(dict.fromkeys(names))
+        for record in records:
+            missing = record.info.get("missing_categories", ())
+            absent.update(dict.fromkeys(f"{row.title}/{c}" for c in missing))
+    out = [f"– ({level} level) {_few(names)}: {why}." for (level, why), names in found.items()]
+    if absent:
+        out.append(f"No pictures, and in no mean: {_few(absent)}.")
+    return out
+
+
+def _few(names: Iterable[str], most: int = 8) -> str:
+    """The first names of a list, and how many there are besides."""
+    known = list(names)
+    more = f" and {len(known) - most} more" if len(known) > most else ""
+    return ", ".join(known[:most]) + more
+
+
 def not_computed(board: Board) -> list[str]:
     """The sentence about records without a metric that others of the board hold, if there are."""
     labels = {column.label for column in board.columns}
@@ -267,6 +300,24 @@ def conditions(board: Board) -> list[str]:
         *_configuration_notes(board),
         *_setting_notes(board),
         *_training_notes(board),
+        *_partial_notes(board),
+    ]
+
+
+def _partial_notes(board: Board) -> list[str]:
+    """What was left out of records that are made with ``data.skip_broken``."""
+    left = {
+        text
+        for (label, _), cells in board.cells.items()
+        for record in cells.values()
+        if label in {c.label for c in board.columns} and is_partial(record)
+        for text in record.info["skipped"]
+    }
+    if not left:
+        return []
+    return [
+        f"{PARTIAL} scored without files that cannot be read ({len(left)} of the datasets here): "
+        "neither ranked nor compared."
     ]
 
 

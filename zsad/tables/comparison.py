@@ -191,6 +191,8 @@ def _triple(
     of = max(figure.of, row.of) if category == MEAN else figure.of
     if figure.count != of:
         found = Match("no", (*found.points, f"{figure.count} of {of} categories"))
+    if figure.partial:
+        found = Match("no", (*found.points, "scored without files that cannot be read"))
     return figure, value, found
 
 
@@ -206,7 +208,7 @@ def _cells(triples: Sequence[Triple]) -> list[Spans]:
 
 def difference(figure: Figure, value: Reference | None) -> float | None:
     """Measured minus published in points, of the measured value as printed."""
-    if value is None or figure.shown is None:
+    if value is None or figure.shown is None or figure.partial:
         return None
     return round(figure.shown - value.value, PLACES)
 

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable
 
 from zsad.errors import shown
+from zsad.io.cells import cell
 from zsad.tables.model import Line, Page, Span, Spans, Table
 
 
@@ -67,6 +68,7 @@ _LATEX = {
     "†": r"$^\dagger$",
     "‡": r"$^\ddagger$",
     "§": r"$^\S$",
+    "¶": r"$^\P$",
     "Δ": r"$\Delta$",
     "→": r"$\to$",
     "≈": r"$\approx$",
@@ -130,10 +132,6 @@ def _tex(text: str) -> str:
 
 
 # ----------------------------------------------------------------------------------- CSV
-_FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠")  # the last four: of full width
-_CSV_BLANKS = " '\"\u00a0\u202f\u3000"
-
-
 def comma_separated(page: Page) -> str:
     """The page's figures as one long CSV table, percentages not rounded to one decimal."""
     heads = ["page", "table", *dict.fromkeys(k for t in page.tables for d in t.data for k in d)]
@@ -143,17 +141,8 @@ def comma_separated(page: Page) -> str:
     for table in page.tables:
         for entry in table.data:
             row = {"page": page.name, "table": table.name, **entry}
-            writer.writerow({key: _csv(value) for key, value in row.items()})
+            writer.writerow({key: cell(value) for key, value in row.items()})
     return buffer.getvalue()
-
-
-def _csv(value: object) -> object:
-    """A value for a spreadsheet: a text that would be a formula there begins with a quote."""
-    if not isinstance(value, str):
-        return value
-    text = shown(value)
-    text = re.sub(r"(;\s*)(?=[=+\-@])", r"\1'", text)  # some take ; for the end of a cell
-    return f"'{text}" if text.lstrip(_CSV_BLANKS).startswith(_FORMULA) else text
 
 
 # ---------------------------------------------------------------------------------- HTML

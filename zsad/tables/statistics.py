@@ -9,6 +9,7 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 from zsad.metrics.spec import METRICS, resampled
+from zsad.results.aggregate import is_partial
 from zsad.results.store import ResultStore, key_of
 from zsad.tables.model import Line, Span, Table
 from zsad.tables.results_matrix import Board, DatasetRow, MatrixColumn
@@ -21,9 +22,12 @@ if TYPE_CHECKING:
 # What computes metrics needs scipy or torch, and a command line that only lists things must not
 # wait for them: it is imported where figures are computed.
 
+TOO_FEW = "too few"
 CI_NOTE = (
-    "Intervals: 95 %, 2,000 bootstrap resamples of the images of each class, first seed; those "
-    "of a mean combine those of its categories, taken as independent."
+    "Intervals: 95 %, over images of each class, first seed; AUROC by Newcombe's score interval, "
+    "AP by the wider of that and 2,000 bootstrap resamples, so that they hold at 100 %, too; those "
+    "of a mean combine those of its categories, taken as independent; "
+    '"too few": fewer than five images of a label.'
 )
 TEST_NOTE = (
     "Tests: the same images, first seed, two-sided paired permutation by category, "
@@ -49,13 +53,13 @@ def intervals(
 ) -> Table | None:
     """An image metric with its interval, by category and method; None without stored scores."""
     lines, data = [], []
-    found: dict[str, list[Interval | None]] = {}
+    found: dict[str, list[Interval | str | None]] = {}
     for category in row.categories:
         found[category] = [_interval(store, board, c, row, category, metric) for c in board.columns]
     if not any(i for line in found.values() for i in line):
         return None
     columns = list(zip(*found.values()))
-    means = [_mean([i for i in column if i is not None]) for column in columns]
+    means = [_mean(column) for column in columns]
     for label, line in (*found.items(), (f"mean of {len(row.categories)}", means)):
         lines.append(
             Line(label, tuple((Span(_bounds(i)),) for i in line), label not in row.categories)
@@ -106,7 +110,8 @@ def compare(
         (c.label, category): found
         for c in board.columns
         for category in row.categories
-        if (found := _scores(store, board, c, row, category)) is not None
+        if not _partial(board, c, row, category)
+        and (found := _scores(store, board, c, row, category)) is not None
     }
     from zsad.metrics.statistics import holm, paired_permutation
 
@@ -145,6 +150,12 @@ def _scores(
     return found[["uid", "label", "score"]] if found is not None else None
 
 
+def _partial(board: Board, column: MatrixColumn, row: DatasetRow, category: str) -> bool:
+    """Whether images are missing from a category's scores, so that nothing is compared."""
+    cells = board.of(column.label, row.name)
+    return any(is_partial(record) for (c, _), record in cells.items() if c == category)
+
+
 def _name(kind: str, metric: ImageMetric) -> str:
     """``ci`` for the first metric, ``ci-METRIC`` for others."""
     return kind if metric == next(iter(resampled())) else f"{kind}-{metric}"
@@ -157,17 +168,24 @@ def _interval(
     row: DatasetRow,
     category: str,
     metric: ImageMetric,
-) -> Interval | None:
-    from zsad.metrics.statistics import bootstrap_ci
+) -> Interval | str | None:
+    from zsad.metrics.intervals import FEWEST, confidence_interval
 
     found = _scores(store, board, column, row, category)
     if found is None or found["label"].nunique() < 2:
         return None
-    return bootstrap_ci(found["score"], found["label"], metric)
+    if found["label"].value_counts().min() < FEWEST:
+        return TOO_FEW
+    return confidence_interval(found["score"], found["label"], metric)
 
 
-def _mean(found: Sequence[Interval]) -> Interval | None:
-    """The interval of a mean of independent figures: half-widths add in squares."""
+def _mean(column: Sequence[Interval | str | None]) -> Interval | str | None:
+    """The interval of a mean of independent figures: half-widths add in squares.
+
+    Where a category has too few images there is none: its own could be anything."""
+    if TOO_FEW in column:
+        return TOO_FEW
+    found = [i for i in column if i is not None and not isinstance(i, str)]
     if not found:
         return None
     from zsad.metrics.statistics import Interval
@@ -180,17 +198,19 @@ def _mean(found: Sequence[Interval]) -> Interval | None:
 
 
 def _interval_data(
-    label: str, column: MatrixColumn, found: Interval | None, metric: ImageMetric
+    label: str, column: MatrixColumn, found: Interval | str | None, metric: ImageMetric
 ) -> dict[str, Any]:
-    values = (found.value, found.low, found.high) if found else (None, None, None)
+    values: tuple[float | None, ...] = (None, None, None)
+    if found is not None and not isinstance(found, str):
+        values = (found.value, found.low, found.high)
     numbers = [None if v is None else round(100 * v, 4) for v in values]
     named = dict(zip(("value", "low", "high"), numbers))
     return {"row": label, "method": column.label, "metric": metric, **named}
 
 
-def _bounds(found: Interval | None) -> str:
-    if found is None:
-        return "–"
+def _bounds(found: Interval | str | None) -> str:
+    if found is None or isinstance(found, str):
+        return found or "–"
     return f"{100 * found.value:.1f} [{100 * found.low:.1f}, {100 * found.high:.1f}]"
 
 

@@ -6,6 +6,7 @@ import csv
 import fnmatch
 import io
 import os
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
@@ -110,13 +111,13 @@ def _table_categories(path: Path, options: Mapping[str, str]) -> list[str]:
 # --------------------------------------------------------------------------------- paths
 class Resolver:
     """Paths of a list as they lie below ``root``: Windows' backslashes and drive letters, doubled
-    slashes, and leading folders that repeat the root are understood; case makes no difference where
-    it is the only one."""
+    slashes, and leading folders that repeat the root are understood.  Where there is only one such
+    file, a path below one of the folders is found, and case makes no difference."""
 
     def __init__(self, root: Path, images: str = "") -> None:
         self.root = root
         self.tops = [root / images, root] if images else [root]
-        self._folded: dict[str, str] | None = None
+        self._by_name: dict[str, list[str]] | None = None
 
     def __call__(self, text: str) -> str:
         """The path of a file; where there is none, the one that was looked for first.  Raises
@@ -131,13 +132,21 @@ class Resolver:
                 path = os.path.join(top, *parts[drop:])
                 if os.path.isfile(path):
                     return path
-        return self._without_case("/".join(parts)) or os.path.join(self.tops[0], *parts)
+        return self._searched("/".join(parts)) or os.path.join(self.tops[0], *parts)
 
-    def _without_case(self, text: str) -> str:
-        if self._folded is None:
-            self._folded = {p.casefold(): p for p in tree(self.root)[0]}
-        found = self._folded.get(text.casefold())
-        return os.path.join(self.root, found) if found else ""
+    def _searched(self, text: str) -> str:
+        """The only file whose path ends in ``text``, compared without case; "" for none."""
+        if self._by_name is None:
+            self._by_name = defaultdict(list)
+            for path in tree(self.root)[0]:
+                self._by_name[os.path.basename(path).casefold()].append(path)
+        plain = f"/{text}".casefold()
+        found = [
+            p
+            for p in self._by_name.get(os.path.basename(text).casefold(), ())
+            if f"/{p}".casefold().endswith(plain)
+        ]
+        return os.path.join(self.root, found[0]) if len(found) == 1 else ""
 
 
 # ------------------------------------------------------------------------------- account
