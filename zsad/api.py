@@ -62,6 +62,8 @@ def load_method(
     untrained: bool = False,
     seed: int = 0,
     activation: str = "auto",
+    tiles: int | str | None = None,
+    keep_aspect: bool = False,
 ) -> LoadedMethod:
     """Load one method on one backbone.
 
@@ -70,7 +72,10 @@ def load_method(
     ``backbone="file"`` with ``weights=FILE`` builds the architecture that a CLIP state dict in
     OpenAI's naming implies; ``activation="gelu"`` where its weights were trained with that one and
     not with QuickGELU (a LAION model, say).  ``overrides``: config keys of the method, nested or
-    dotted.
+    dotted; and ``backbone.*``, ``run.batch_size`` as for :func:`bench`.
+    ``tiles``: also look at a picture in so many tiles along its longer side, ``"auto"``: in tiles
+    of the model's input size.  ``keep_aspect``: do not squeeze pictures into a square.  For both
+    see :mod:`zsad.inference.tiles`.
     A trained method without a checkpoint raises :class:`WeightsError` unless ``untrained``.
     """
     from zsad.inference.run import load_method as run
@@ -89,6 +94,8 @@ def load_method(
         untrained=untrained,
         seed=seed,
         activation=activation,
+        tiles=tiles,
+        keep_aspect=keep_aspect,
     )
 
 
@@ -110,6 +117,8 @@ def predict(
     listed: Sequence[str] = (),
     plugins: str | Path | None = None,
     overrides: Mapping[str, Any] | Sequence[str] | None = None,
+    bank: str | Path | None = None,
+    save_bank: str | Path | None = None,
     **loading: Any,
 ) -> Iterator[Prediction]:
     """Score pictures that have no labels, one after the other.
@@ -118,7 +127,9 @@ def predict(
     ``calibrate``: a few normal pictures, or the ``calibration.json`` that an earlier run left in
     its ``out``; ``false_alarms``: the highest share of them that is wished for (0.05).
     ``references``: normal pictures of the same thing, as files, folders or wildcards, for a method
-    that compares with them; their number sets its shots, unless ``overrides`` do.
+    that compares with them; their number sets its shots, unless ``overrides`` do.  ``save_bank``
+    keeps what it remembers of them in a file, which ``bank`` takes in their place; a method that
+    compares pictures with each other keeps ``pictures``, and compares with them, too, later.
     ``threshold`` and ``image_threshold`` set the thresholds by hand.  ``ignore``: what is not
     looked at, a rectangle ``"x,y,w,h"`` in pixels, a mask file or a folder of masks.  With ``out``
     files about every picture are written there, of the kinds of :mod:`zsad.inference.outputs` that
@@ -153,5 +164,7 @@ def predict(
         listed=listed,
         plugins=plugins,
         overrides=overrides,
+        bank=bank,
+        save_bank=save_bank,
         load=lambda values: load_method(method, overrides=values, **loading),
     )

@@ -61,9 +61,13 @@ def encode(
 ) -> Iterator[tuple[slice, ImageFeatures]]:
     """Yield the features of images [B, 3, S, S], which may lie on the host, with their rows.
 
-    In one piece unless memory runs out; ``stage`` is entered around the stage ``encode``.
+    Images that are not square [B, 3, H, W] are encoded as they are, whatever size the request
+    names.  In one piece unless memory runs out; ``stage`` is entered around the stage ``encode``.
     Raises :class:`CellError` where not even one image fits.
     """
+
+    if images.shape[-2] != images.shape[-1]:
+        request = FeatureRequest(request.taps, replace(request.variant, image_size=0))
 
     @torch.no_grad()
     def work(rows: slice) -> ImageFeatures:
@@ -228,7 +232,8 @@ class Scorer:
         with self.stage("head"):
             scores = method.score(features, context)
         with self.stage("map"):
-            built = dense.build_maps(scores, method.map_spec(), self.image_size, context.boxes)
+            size = self._map_size(features)
+            built = dense.build_maps(scores, method.map_spec(), size, context.boxes)
             image_scores = method.image_score(scores, built).float()
         bad = ~(torch.isfinite(built.final).flatten(1).all(1) & torch.isfinite(image_scores))
         if bool(bad.any()):
@@ -239,6 +244,12 @@ class Scorer:
                 f"try backbone.precision=fp32, or report the method's config"
             )
         return Scored(features, context, scores, built, image_scores)
+
+    def _map_size(self, features: ImageFeatures) -> int | tuple[int, int]:
+        """Pixels of the input that the features were made of: a square's side, or (H, W)."""
+        rows, columns = features.grid
+        patch = self.backbone.info.patch
+        return self.image_size if rows == columns else (rows * patch, columns * patch)
 
     @torch.no_grad()
     def explain(self, scored: Scored[Any], k: int = 5) -> list[list[Explanation]]:

@@ -515,3 +515,22 @@ def test_thresholds_of_other_references_are_refused(
     other = ("--reference", "good/1.png", "--calibrate", "found/calibration.json")
     predict("photos", *other, method="winclip", code=2)
     assert "was made for references" in predict.err
+
+
+def test_a_bank_stands_for_its_pictures(predict: Predict, place: Path) -> None:
+    near = ("--reference", "good")
+    first = predict("photos", *near, "--save-bank", "nut.bank", method="winclip")
+    again = predict("photos", "--bank", "nut.bank", method="winclip")
+    assert [line["image_score"] for line in again] == [line["image_score"] for line in first]
+    predict("photos", "--bank", "nut.bank", *near, method="winclip", code=2)
+    assert "--bank nut.bank: holds the references" in predict.err
+    predict("photos", "--bank", "nut.bank", method="patchcore", code=2)
+    assert "was made for" in predict.err
+    predict("photos", "--bank", "nut.bank", code=2)
+    assert "compares with no reference pictures" in predict.err
+    predict("photos", "--save-bank", "x.bank", method="winclip", code=2)
+    assert "--save-bank x.bank: needs --reference" in predict.err
+    predict("photos", "--bank", "photos/0.png", method="winclip", code=2)
+    assert "not a reference bank" in predict.err
+    predict("photos", "--save-bank", "all.bank", method="musc")
+    assert len(predict("photos/0.png", "--bank", "all.bank", method="musc")) == 1

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from tests.prompt_bank.server import serving
+from tests.prompt_bank.test_generation import product_answers
 from zsad.cli.main import main
+from zsad.prompt_bank.bank import bank
 
 KEY = "sk-another-secret-0987654321"
 
@@ -111,3 +115,56 @@ def test_generated_texts_are_used(
     )
     assert "'dark zone', 'thin fracture', 'broken finger', 'bright spot'" in done.stdout
     assert done.stdout.splitlines()[1] == "mvtec"
+
+
+def test_words_for_a_product_reach_the_reasons(
+    tmp_path: Path,
+    weights: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The number of requests comes first; the reasons of ``predict`` are in the words."""
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setenv("ZSAD_PROMPTS", str(tmp_path / "words"))
+    bank.cache_clear()
+    with serving(product_answers) as server:
+        words = ["prompts", "generate", "--class-name", "gearbox cover", "--model", "toy"]
+        words += ["--base-url", server.url]
+        assert main([*words, "--class-name", "gear"]) == 2  # of all kinds
+        err = capsys.readouterr().err
+        assert re.search(r"note: \d\d\d requests to http", err)
+        assert "add --yes, or a budget, --max-requests N" in err
+        assert server.seen == []
+        assert main([*words, "--kind", "alfa", "--yes"]) in (0, 3)  # 3: no reasons among the lists
+        assert server.seen
+        assert KEY not in capsys.readouterr().err
+    Image.new("RGB", (40, 40), "grey").save(tmp_path / "x.png")
+    words = ["predict", "--method", "alfa", "--class-name", "gearbox cover", "--backbone", "file"]
+    words += ["--weights", str(weights), "--device", "cpu", str(tmp_path / "x.png")]
+    words += ["--explanations", "1000"]
+    try:
+        assert main(words) == 0
+    finally:
+        bank.cache_clear()
+    line = json.loads(capsys.readouterr().out)
+    assert any(re.search("porous casting|machined face", r["text"]) for r in line["explanations"])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--class-name", "x", "--datasets", "elpv"], "needs --kind and --datasets, or --class-"),
+        (["--class-name", "x", "--images"], "--images: needs --datasets"),
+        (["--class-name", "...", "--model", "m"], "say what pictures show"),
+        (["--class-name", "x", "--model", "m", "--max-tokens", "0"], "--max-tokens 0"),
+    ],
+)
+def test_words_that_cannot_be_made(
+    words: list[str],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    assert main(["prompts", "generate", *words]) == 2
+    assert message in capsys.readouterr().err

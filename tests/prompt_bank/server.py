@@ -51,7 +51,8 @@ class Handler(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
         with self.server.lock:
             number = len(self.server.seen)
-            self.server.seen.append(body | {"authorization": self.headers["authorization"]})
+            asked = {"authorization": self.headers["authorization"], "path": self.path}
+            self.server.seen.append(body | asked)
             self.server.times.append(time.monotonic())
         answer = self.server.plan(number, body)
         if not isinstance(answer, Fault):

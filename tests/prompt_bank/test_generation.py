@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,17 @@ import pytest
 
 from tests.prompt_bank.server import Fault, completion, serving
 from zsad.errors import RequestError
-from zsad.prompt_bank.bank import read_entries
+from zsad.prompt_bank.bank import PromptBank, read_entries
 from zsad.prompt_bank.endpoint import EndpointOptions
-from zsad.prompt_bank.generation import generate, spread
+from zsad.prompt_bank.generation import (
+    generate,
+    generate_words,
+    product,
+    questions_left,
+    spread,
+)
 from zsad.prompt_bank.kinds import find_kind, image_query_of
+from zsad.types import Category
 
 KEY = "sk-very-secret-key-0123456789"
 TYPES = json.dumps(["dark inactive area", "broken finger", "jagged fracture", "black corner"])
@@ -250,3 +258,61 @@ def test_spread_keeps_what_differs() -> None:
     texts = ["a red dot", "a red dot here", "long blue line", "a red dot there"]
     assert spread(texts, 2) == ["a red dot", "long blue line"]
     assert spread(texts, 9) == texts
+
+
+def product_answers(n: int, body: dict[str, Any]) -> str:
+    label = "abnormal" if "abnormal" in body["messages"][0]["content"] else "normal"
+    what = "a porous casting" if label == "abnormal" else "a clean machined face"
+    return f"1. Zone {n} of the gearbox cover shows {what}.\n2. In zone {n} there is {what}, too."
+
+
+def test_texts_about_a_product_are_found_by_its_name(tmp_path: Path) -> None:
+    with serving(product_answers) as server:
+        run = options(server.url)
+        categories = [product("Gearbox_cover ")]
+        expected = questions_left(["alfa"], categories, tmp_path, run)
+        assert expected > 0
+        report = generate_words(["alfa"], ["Gearbox_cover "], tmp_path, run)
+        assert report["requests"] >= expected
+        assert questions_left(["alfa"], categories, tmp_path, run) == 0
+    (path,) = report["files"]
+    assert Path(path) == tmp_path / "alfa" / "gearbox_cover.yaml"
+    bank = PromptBank(files("zsad.prompts_cache"), tmp_path)
+    entry = bank.find("alfa", Category("", "GEARBOX COVER", "gearbox cover"))
+    assert entry is not None
+    assert any("porous casting" in text for text in entry.texts["abnormal"])
+    with pytest.raises(RequestError, match="say what pictures show"):
+        product("--- !")
+
+
+def test_own_texts_win_over_bundled_ones_by_name(tmp_path: Path) -> None:
+    (tmp_path / "filo").mkdir()
+    (tmp_path / "filo" / "mine.yaml").write_text(
+        "kind: filo\ndataset: mine\nprovenance: {source: by hand}\ncategories:\n"
+        "  bottle:\n    class_name: bottle\n    anomaly_types: [torn liner]\n"
+    )
+    bank = PromptBank(files("zsad.prompts_cache"), tmp_path)
+    bundled = bank.find("filo", Category("mvtec", "bottle", "bottle"))
+    assert bundled is not None
+    assert "torn liner" not in bundled.texts["anomaly_types"]  # its own dataset comes first
+    own = bank.find("filo", Category("", "bottle", "bottle"))
+    assert own is not None
+    assert own.texts["anomaly_types"] == ["torn liner"]
+
+
+def test_an_answer_without_temperature_is_kept_as_such(tmp_path: Path) -> None:
+    refusal = json.dumps(
+        {"error": {"message": "Unsupported value: 'temperature'. Only the default"}}
+    )
+
+    def plan(n: int, body: dict[str, Any]) -> Any:
+        return Fault(400, body=refusal.encode()) if "temperature" in body else TYPES
+
+    with serving(plan) as server:
+        first = generate("filo", ["elpv"], tmp_path, options(server.url))
+        again = generate("filo", ["elpv"], tmp_path, options(server.url))
+    assert (first["requests"], again["requests"], again["cached"]) == (2, 0, 1)
+    (answer,) = tmp_path.glob("answers/*/*.json")
+    assert json.loads(answer.read_text())["question"]["temperature"] == "default"
+    (entry,) = read_entries(Path(first["files"][0]), "filo")
+    assert entry.provenance["temperature"] == "default"

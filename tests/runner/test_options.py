@@ -16,6 +16,7 @@ import pytest
 import zsad
 from zsad.cli import options as flags
 from zsad.cli.main import build_parser, parse
+from zsad.config.sections import COMMAND_LINE
 from zsad.errors import RequestError
 from zsad.runner import manifest
 from zsad.runner.options import (
@@ -28,7 +29,7 @@ from zsad.runner.options import (
     takes,
 )
 from zsad.runner.plan import Plan
-from zsad.runner.request import COMMAND_LINE, build_request, request_of
+from zsad.runner.request import build_request, request_of
 from zsad.types import BackboneInfo
 
 CALLS = {"bench": zsad.bench, "train": zsad.train}

@@ -100,6 +100,18 @@ def add(verbs: Any) -> None:
         help="normal picture, or a folder of them, to compare with (few-shot); may be repeated",
     )
     parser.add_argument(
+        "--save-bank", metavar="FILE", help="keep what the method remembers of the references"
+    )
+    parser.add_argument("--bank", metavar="FILE", help="such a file, in place of references")
+    parser.add_argument(
+        "--tiles",
+        metavar="N|auto",
+        help="look at tiles, too: N along the longer side, auto: of the model's input size",
+    )
+    parser.add_argument(
+        "--keep-aspect", action="store_true", help="do not squeeze pictures into a square"
+    )
+    parser.add_argument(
         "--scale",
         metavar="LOW,HIGH",
         help="values of the coldest and the hottest colour (default: each map's own range, "
@@ -143,6 +155,10 @@ def run(args: argparse.Namespace) -> int:
             weights=args.weights,
             image_size=args.image_size,
             precision=args.precision,
+            bank=args.bank,
+            save_bank=args.save_bank,
+            tiles=args.tiles,
+            keep_aspect=args.keep_aspect,
             checkpoint=args.checkpoint,
             preset=args.preset,
             device=args.device,

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import shlex
+import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from zsad import registry
 from zsad.cli import options
 from zsad.cli.output import print_json, print_table, say, stdout_to_stderr
 from zsad.errors import RequestError
 from zsad.prompt_bank.kinds import find_kind, image_query_of, kinds
+
+if TYPE_CHECKING:
+    from zsad.prompt_bank.endpoint import EndpointOptions
+
+MANY = 100  # requests that are not sent without a word
 
 
 class _KindHelp(str):
@@ -43,6 +50,40 @@ def add(verbs: Any) -> None:
     parser.add_argument("--datasets", metavar="NAMES", help="check: all 22 and synthetic")
     parser.add_argument(
         "--images", action="store_true", help="ask about training images, if the kind does"
+    )
+    parser.add_argument(
+        "--class-name",
+        action="append",
+        default=[],
+        metavar="TEXT",
+        help="generate: a product of your own ('gearbox cover'), in place of --datasets",
+    )
+    parser.add_argument(
+        "--yes", action="store_true", help=f"send more than {MANY} requests without a budget"
+    )
+    parser.add_argument(
+        "--max-tokens", type=options.count, default=1024, metavar="N", help="length of an answer"
+    )
+    parser.add_argument(
+        "--token-parameter",
+        choices=["max_tokens", "max_completion_tokens", "none"],
+        default="max_tokens",
+        metavar="NAME",
+        help="how the length is sent: max_tokens, max_completion_tokens or none; a refusal of the "
+        "model changes it",
+    )
+    parser.add_argument(
+        "--api",
+        choices=["chat", "completions"],
+        default="chat",
+        metavar="NAME",
+        help="chat or completions (a refusal changes it)",
+    )
+    parser.add_argument(
+        "--no-temperature", action="store_true", help="leave the sampling to the model"
+    )
+    parser.add_argument(
+        "--reasoning-effort", metavar="NAME", help="of a model that thinks: low, ..."
     )
     parser.add_argument(
         "--limit", type=options.count, default=0, metavar="N", help="images per category"
@@ -112,14 +153,19 @@ def check(args: argparse.Namespace) -> int:
 
 def generate(args: argparse.Namespace) -> int:
     """Ask the endpoint, keep the answers, write the bank's files."""
-    if args.kind is None or args.datasets is None:
-        raise RequestError("`zsad prompts generate` needs --kind and --datasets")
+    if bool(args.datasets) == bool(args.class_name) or (args.datasets and not args.kind):
+        raise RequestError(
+            "`zsad prompts generate` needs --kind and --datasets, or --class-name TEXT"
+        )
     if args.images:
+        if args.class_name:
+            raise RequestError("--images: needs --datasets with training images, not --class-name")
         image_query_of(find_kind(args.kind))
-    from zsad.data.catalog import select_datasets
+    from zsad.data.catalog import load_spec, select_datasets
     from zsad.prompt_bank.answers import answers_root
     from zsad.prompt_bank.endpoint import EndpointOptions
     from zsad.prompt_bank.generation import generate as run_generation
+    from zsad.prompt_bank.generation import generate_words, product, questions_left
 
     settings = EndpointOptions.from_environment(
         base_url=args.base_url,
@@ -128,18 +174,32 @@ def generate(args: argparse.Namespace) -> int:
         max_requests=args.max_requests,
         concurrency=args.concurrency,
         per_minute=args.rate,
+        max_tokens=args.max_tokens,
+        limit=args.token_parameter,
+        api=args.api,
+        temperature=not args.no_temperature,
+        effort=args.reasoning_effort or "",
     )
     out = Path(args.out) if args.out else answers_root()
+    wanted = [args.kind] if args.kind else list(kinds())
+    datasets = select_datasets(args.datasets) if args.datasets else []
+    categories = [load_spec(d).category(key) for d in datasets for key in load_spec(d).categories]
+    categories += [product(name) for name in args.class_name]
+    if not args.images:
+        _announce(questions_left(wanted, categories, out, settings), settings, args.yes)
     with stdout_to_stderr():
-        report = run_generation(
-            args.kind,
-            select_datasets(args.datasets),
-            out,
-            settings,
-            images=args.images,
-            limit=args.limit,
-            data_root=args.data_root,
-        )
+        if args.class_name:
+            report = generate_words(wanted, args.class_name, out, settings)
+        else:
+            report = run_generation(
+                args.kind,
+                datasets,
+                out,
+                settings,
+                images=args.images,
+                limit=args.limit,
+                data_root=args.data_root,
+            )
     if args.json:
         print_json(report)
     else:
@@ -149,5 +209,20 @@ def generate(args: argparse.Namespace) -> int:
         for line in report["failed"]:
             say(f"failed: {line}")
         if report["files"]:
-            say(f"use them: export ZSAD_PROMPTS={out}")
+            say(f"use them: export ZSAD_PROMPTS={shlex.quote(str(out))}")
     return 3 if report["failed"] else 0
+
+
+def _announce(count: int, settings: EndpointOptions, yes: bool) -> None:
+    """Say how many requests come, before the first.  Raises :class:`RequestError` for many that
+    nobody has agreed to."""
+    print(
+        f"zsad: note: {count} request{'s' * (count != 1)} to {settings.base_url} for model "
+        f"'{settings.model}', and again for answers that cannot be used",
+        file=sys.stderr,
+    )
+    if count > MANY and not yes and not settings.max_requests:
+        raise RequestError(
+            f"{count} requests are more than {MANY}: add --yes, or a budget, --max-requests N; "
+            f"or choose one --kind"
+        )

@@ -60,10 +60,12 @@ class Preprocess:
             made = replace(made, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
         return made
 
-    def __call__(self, image: Image.Image) -> Tensor:
+    def __call__(self, image: Image.Image, shape: tuple[int, int] | None = None) -> Tensor:
+        """``shape``: another (height, width) than the square's."""
+        height, width = shape or (self.size, self.size)
         resized = image.convert("RGB")
-        if resized.size != (self.size, self.size):
-            resized = resized.resize((self.size, self.size), _RESAMPLING[self.interpolation])
+        if resized.size != (width, height):
+            resized = resized.resize((width, height), _RESAMPLING[self.interpolation])
         pixels = torch.from_numpy(np.array(resized)).permute(2, 0, 1)  # [3, S, S]
         mean = torch.tensor(self.mean).view(3, 1, 1)
         std = torch.tensor(self.std).view(3, 1, 1)

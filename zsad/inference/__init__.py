@@ -8,6 +8,12 @@
 ``picture_run``         what one request to score pictures goes through
 ``prediction``          what is said of a picture
 ``outputs``             maps, heat maps, masks and records on disk
+``request``             class names, kinds, boxes and references as callers give them
+``references``          which normal pictures a method compares with
+``reference_bank``      the same, kept in a file
+``settings``            KEY=VALUE of the backbone, the run and the method
+``tiles``               how pictures are shown: whole, in tiles, in their own proportions
+``picture_run``         from pictures to predictions
 ``run``                 the body of ``zsad.predict``
 ======================  ======================================================================
 """

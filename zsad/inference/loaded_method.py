@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,11 +14,13 @@ from torch import Tensor
 from zsad import config as cfg
 from zsad.backbones import Backbone
 from zsad.errors import RequestError
-from zsad.inference import calibration
+from zsad.inference import calibration, reference_bank
 from zsad.inference.ignored import Ignored
 from zsad.inference.picture_run import PictureRun, Pictures, attempt, conclude, joined
-from zsad.inference.pictures import BATCH, PictureBatch, read_ahead
+from zsad.inference.pictures import BATCH, PictureBatch, open_picture, read_ahead
 from zsad.inference.prediction import Prediction, Thresholds
+from zsad.inference.reference_bank import Bank
+from zsad.inference.references import digest, refuse_bank
 from zsad.inference.request import (
     OneOrEach,
     References,
@@ -27,6 +31,7 @@ from zsad.inference.request import (
     refuse_singles,
     rows_by_category,
 )
+from zsad.inference.tiles import WHOLE, Framing
 from zsad.method import AnyMethod
 from zsad.scoring import Scorer
 from zsad.types import Category, ImageFeatures, ScoreContext, TrainBatch
@@ -36,7 +41,7 @@ class LoadedMethod:
     """A method with its backbone.  Not thread-safe.
 
     ``report`` holds what importing an official checkpoint had to say; ``batch_size``: pictures
-    that are scored together, 0: chosen.
+    that are scored together, 0: chosen; ``framing``: how they are shown to the model.
     """
 
     def __init__(
@@ -47,6 +52,7 @@ class LoadedMethod:
         image_size: int = 0,
         report: Sequence[str] = (),
         batch_size: int = 0,
+        framing: Framing = WHOLE,
     ) -> None:
         self.method = method.to(device)
         self.backbone = backbone
@@ -56,8 +62,15 @@ class LoadedMethod:
         self.scorer = Scorer(self.method, backbone, image_size)
         self.request = self.scorer.request
         self.image_size = self.scorer.image_size
-        self.pictures = Pictures(self.scorer)
         self.batch_size = batch_size or BATCH
+        self.framing = framing
+        self.pictures = Pictures(self.scorer, framing, self.batch_size)
+        self.bank: Bank | None = None
+        if framing.tiled and (method.transductive or method.carries):
+            raise RequestError(
+                f"--tiles: method '{method.name}' scores a picture with others of the same kind, "
+                f"and a tile is none; leave --tiles out, or choose another method"
+            )
 
     # ------------------------------------------------------------------------ prediction
     def predict(
@@ -125,6 +138,7 @@ class LoadedMethod:
             explanations,
             thresholds,
             ignore,
+            bank=self.bank if self.method.transductive else None,
         )
         # One by one, where an image is scored with what the one before it left.
         read = read_ahead(images, keep_errors, 1 if self.method.carries else self.batch_size)
@@ -176,6 +190,9 @@ class LoadedMethod:
         }
         if self.method.revision > 1:
             made_for["revision"] = self.method.revision
+        if (dtype := self.backbone.image_encoder(self.request.variant).dtype) != torch.float32:
+            made_for["precision"] = str(dtype).removeprefix("torch.")
+        made_for |= self.framing.identity()
         if ignore:
             made_for["ignore"] = ignore.digest
         if self.method.phases():
@@ -205,6 +222,11 @@ class LoadedMethod:
         ``{"boxes": [[cx, cy, w, h]], "scores": [...], "phrases": [...]}``, the detector's raw
         answer (0..1), or None.  Maps are float32 [S, S].
         """
+        if self.framing.identity():
+            raise RequestError(
+                "predict_tensor takes images as the encoder takes them: load the method without "
+                "tiles and keep_aspect, or use predict for pictures"
+            )
         images = torch.as_tensor(images, dtype=torch.float32)
         size = self.image_size
         if (
@@ -253,8 +275,7 @@ class LoadedMethod:
         batches: list[PictureBatch] = []
         for batch in read:
             if batch.rows:
-                parts = self.pictures.encode(self.pictures.tensor(batch.pictures))
-                batch.features = joined([f.to("cpu") for _, f in parts])
+                batch.features = self.pictures.encode_all(batch.pictures).to("cpu")
             if self.method.box_request([]) is None:
                 batch.pictures = []  # only a detector looks at them again
             batches.append(batch)
@@ -337,11 +358,80 @@ class LoadedMethod:
             uids=[str(i) for i in range(count)],
         )
 
+    # ------------------------------------------------------------------------------- banks
+    def bank_identity(self, class_name: str) -> dict[str, Any]:
+        """What the features of a bank depend on."""
+        made_for = self.identity(class_name)
+        variant = asdict(replace(self.request.variant, image_size=self.image_size))
+        for key in ("config", "revision", "state"):
+            made_for.pop(key, None)
+        return made_for | {"layers": sorted(map(list, self.request.taps)), "variant": variant}
+
+    def save_bank(
+        self, path: Path | str, pictures: Sequence[Any], class_name: str = "object"
+    ) -> Path:
+        """Keep what the method remembers of normal pictures (paths, PIL images or arrays) in a
+        file for :meth:`load_bank`.
+
+        Raises :class:`RequestError` for a method that compares with no pictures, and where the
+        file cannot be written.
+        """
+        self._check_bank()
+        opened = [open_picture(p) for p in pictures]
+        if not opened:
+            raise RequestError("--save-bank: there are no pictures to keep; give references")
+        features = self.pictures.encode_all(opened)
+        names = tuple(str(p) for p in pictures if isinstance(p, (str, Path)))
+        made_for = self.bank_identity(class_name)
+        return reference_bank.save(path, features, made_for, len(opened), digest(opened), names)
+
+    def load_bank(self, path: Path | str, class_name: str = "object") -> str:
+        """Compare with the pictures of a bank from now on, without ``references``; return the
+        digest of its pictures.
+
+        Raises :class:`zsad.errors.DataError` for a file that is damaged or not a bank, and
+        :class:`RequestError` for one that was made for something else.
+        """
+        self._check_bank()
+        account, features = reference_bank.load(path, self.bank_identity(class_name))
+        key, shots = category_of(class_name).class_name, self.method.shots
+        if not self.method.transductive and account.shots != shots:
+            raise RequestError(
+                f"--bank {path}: holds {account.shots} pictures, and {self.method.name}.shots is "
+                f"{shots}; leave shots out"
+            )
+        names = account.names if len(account.names) == features.batch_size else ()
+        self.bank = Bank(key, features.to(self.device), names)
+        return account.pictures
+
+    def _check_bank(self) -> None:
+        compares = self.method.transductive and not self.method.stretches
+        if not (self.method.shots or compares):
+            raise refuse_bank(self.method.name, type(self.method.config))
+
+    def _of_bank(self, references: References, categories: Sequence[Category]) -> bool:
+        """Whether the references are those of the bank.  Raises :class:`RequestError` for others
+        beside it, and for another class."""
+        if self.bank is None:
+            return False
+        if len(references):
+            raise RequestError("--bank holds the references: leave --reference out")
+        for category in categories:
+            if category.class_name != self.bank.class_name:
+                raise RequestError(
+                    f"--bank: is of '{self.bank.class_name}', not of '{category.class_name}'"
+                )
+        return True
+
     def _reference_features(
         self, references: References, categories: Sequence[Category]
     ) -> dict[str, ImageFeatures]:
         """The features of a few-shot method's references by category, the same ones encoded once;
         {} for zero shots."""
+        if self._of_bank(references, categories) and self.bank is not None:
+            if self.method.transductive:
+                return {}
+            return {c.key: self.bank.features for c in categories}
         encoded: dict[int, ImageFeatures] = {}
         found: dict[str, ImageFeatures] = {}
         for key, pictures in references_of(references, categories, self.method).items():

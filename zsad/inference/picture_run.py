@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -16,24 +18,30 @@ from zsad.data.transforms import Preprocess
 from zsad.errors import RequestError, WeightsError, ZsadError
 from zsad.inference import calibration
 from zsad.inference.ignored import Ignored, without
-from zsad.inference.pictures import PictureBatch, failed, open_picture
+from zsad.inference.pictures import BATCH, PictureBatch, failed, open_picture
 from zsad.inference.prediction import Prediction, Thresholds
+from zsad.inference.reference_bank import Bank
 from zsad.inference.request import Pictures as Given
 from zsad.inference.request import rows_by_category
+from zsad.inference.tiles import WHOLE, Box, Framing, Joined, boxes_in, reasons_of_tile
 from zsad.method import AnyMethod
+from zsad.results.heatmaps import enlarged
 from zsad.scoring import Scorer, encode
 from zsad.types import Boxes, Category, ImageFeatures, ScoreContext, Scored
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
+
+CHUNK = 16  # views of references that are encoded at a time
 
 
 class Pictures:
     """Takes pictures to the features that a method reads, and its scores to predictions."""
 
-    def __init__(self, scorer: Scorer) -> None:
+    def __init__(self, scorer: Scorer, framing: Framing = WHOLE, batch_size: int = BATCH) -> None:
         self.scorer = scorer
+        self.framing = framing
+        self.batch_size = batch_size
         self.device = scorer.backbone.device
         self.preprocess = Preprocess.for_variant(scorer.backbone.info, scorer.request.variant)
         self._portions = Portions()  # of the encoder
@@ -59,8 +67,23 @@ class Pictures:
     def encode(self, images: Tensor) -> Iterator[tuple[slice, ImageFeatures]]:
         return encode(self.scorer.backbone, images, self.scorer.request, self._portions)
 
+    def alike(self, pictures: Sequence[Image.Image]) -> bool:
+        """Whether the model sees all of the pictures at one size."""
+        return len({self.input_size(p) for p in pictures}) < 2
+
     def tensor(self, pictures: Sequence[Image.Image]) -> Tensor:
-        return torch.stack([self.preprocess(p) for p in pictures])
+        return torch.stack([self.preprocess(p, self.input_size(p)) for p in pictures])
+
+    def input_size(self, picture: Image.Image) -> tuple[int, int]:
+        """Height and width in pixels at which the model sees a picture."""
+        patch = self.scorer.backbone.info.patch
+        side = self.scorer.image_size
+        return self.framing.input_size(picture.height, picture.width, side, patch)
+
+    def shown(self, picture: Image.Image) -> list[Image.Image]:
+        """What the model sees of a picture: the whole, and its tiles."""
+        grid = self.framing.cut(picture.height, picture.width, self.scorer.image_size)
+        return [picture, *(picture.crop(box) for box in grid.boxes if len(grid) > 1)]
 
     def encode_all(self, pictures: Given) -> ImageFeatures:
         if isinstance(pictures, Tensor):
@@ -68,7 +91,10 @@ class Pictures:
         elif all(isinstance(p, Tensor) for p in pictures):
             images = torch.stack([torch.as_tensor(p, dtype=torch.float32) for p in pictures])
         else:
-            images = self.tensor([open_picture(p) for p in pictures])
+            shown = [view for p in pictures for view in self.shown(open_picture(p))]
+            step = CHUNK if self.alike(shown) else 1
+            chunks = (shown[i : i + step] for i in range(0, len(shown), step))
+            return joined([f for c in chunks for _, f in self.encode(self.tensor(c))])
         return joined([features for _, features in self.encode(images)])
 
 
@@ -78,7 +104,8 @@ class PictureRun:
 
     ``categories`` and ``boxes``: by row in the list of all pictures.  ``populations``: for
     methods that compare pictures, the features and names of all of a category.  ``carry``: what
-    the last picture of every category left.
+    the last picture of every category left.  ``bank``: pictures that are compared with, too, and
+    are not scored.
     """
 
     pictures: Pictures
@@ -90,17 +117,38 @@ class PictureRun:
     ignore: Ignored | None = None
     populations: dict[str, tuple[ImageFeatures, list[str]]] = field(default_factory=dict)
     carry: dict[str, Any] = field(default_factory=dict)
+    bank: Bank | None = None
 
     def score(self, batch: PictureBatch) -> list[Prediction]:
-        """Score pictures together; maps have the model's input size."""
-        context = self._context(batch)
+        """Score pictures together; maps have the model's input size, or that of joined tiles."""
         masks = [
             self.ignore.of(path, size) if self.ignore else None
             for path, size in zip(batch.paths, batch.sizes)
         ]
-        images = None if batch.features is not None else self.pictures.tensor(batch.pictures)
-        if batch.features is not None:
-            parts = iter([(slice(0, len(batch.rows)), batch.features)])
+        if self.pictures.framing.tiled:
+            found = [self._in_tiles(p, mask) for p, mask in zip(batch.singles(), masks)]
+        elif batch.features is None and not self.pictures.alike(batch.pictures):
+            return [p for part in batch.singles() for p in self.score(part)]
+        else:
+            seen = batch.pictures if batch.features is None else batch.features
+            found = self._at_model_size(seen, self._context(batch), masks, self.explanations)
+        for prediction, path, size in zip(found, batch.paths, batch.sizes):
+            prediction.path, prediction.size = path, size
+            prediction.thresholds = self._limits(prediction)
+        return found
+
+    def _at_model_size(
+        self,
+        seen: Sequence[Image.Image] | ImageFeatures,
+        context: ScoreContext[Any],
+        masks: Sequence[NDArray[np.bool_] | None],
+        explanations: int,
+    ) -> list[Prediction]:
+        """Score what the model sees, pictures of one size or their features, without what
+        ``masks`` ignore of them."""
+        images = None if isinstance(seen, ImageFeatures) else self.pictures.tensor(seen)
+        if isinstance(seen, ImageFeatures):
+            parts = iter([(slice(0, seen.batch_size), seen)])
         else:
             assert images is not None
             parts = self.pictures.encode(images)
@@ -113,21 +161,65 @@ class PictureRun:
             on_device = features.to(self.pictures.device)
             for inner, scored in self.pictures.scorer.score(on_device, part):
                 carry |= scored.scores.carry
-                found += self._predictions(scored, masks[rows][inner])
+                found += self._predictions(scored, masks[rows][inner], explanations)
         self.carry = carry  # a batch that fails leaves what was there before
-        for prediction, path, size in zip(found, batch.paths, batch.sizes):
-            prediction.path, prediction.size = path, size
-            prediction.thresholds = self._limits(prediction)
         return found
 
+    def _in_tiles(self, batch: PictureBatch, mask: NDArray[np.bool_] | None) -> Prediction:
+        """Score one picture as a whole and in tiles: the larger score, the larger map values, and
+        the reasons for the score.  A tile that is ignored altogether is left out."""
+        picture, size = batch.pictures[0], batch.sizes[0]
+        side = self.pictures.scorer.image_size
+        grid = self.pictures.framing.cut(*size, side)
+        context = self._context(batch)
+        whole = self._at_model_size([picture], context, [mask], self.explanations)[0]
+        if len(grid) == 1:
+            return whole
+        tiles, merged = grid.boxes, Joined(grid, side)
+        hidden = [None if mask is None else mask[t:b, l:r] for l, t, r, b in tiles]
+        left = [i for i, part in enumerate(hidden) if part is None or not part.all()]
+        best, score = 0, -math.inf
+        for first in range(0, len(left), self.pictures.batch_size):
+            chosen = left[first : first + self.pictures.batch_size]
+            boxes = [tiles[i] for i in chosen]
+            for i, found in zip(chosen, self._tiles(picture, context, boxes, hidden, chosen, 0)):
+                merged.add(i, _values(found))
+                whole.sees_ignored |= found.sees_ignored
+                if found.image_score > score:
+                    best, score = i, found.image_score
+        whole.values = np.maximum(enlarged(_values(whole), merged.values.shape), merged.values)
+        if score > whole.image_score:
+            box = tiles[best]
+            top = self._tiles(picture, context, [box], hidden, [best], self.explanations)[0]
+            whole.image_score, whole.info = score, top.info
+            whole.explanations = reasons_of_tile(top.explanations, box, size)
+        return whole
+
+    def _tiles(
+        self,
+        picture: Image.Image,
+        context: ScoreContext[Any],
+        boxes: Sequence[Box],
+        hidden: Sequence[NDArray[np.bool_] | None],
+        chosen: Sequence[int],
+        explanations: int,
+    ) -> list[Prediction]:
+        """Score some tiles of a picture."""
+        shown = [picture.crop(box) for box in boxes]
+        part = _context_of_tiles(context, boxes, (picture.height, picture.width))
+        return self._at_model_size(shown, part, [hidden[i] for i in chosen], explanations)
+
     def _predictions(
-        self, scored: Scored[Any], masks: Sequence[NDArray[np.bool_] | None]
+        self,
+        scored: Scored[Any],
+        masks: Sequence[NDArray[np.bool_] | None],
+        explanations: int,
     ) -> list[Prediction]:
         """The predictions of some pictures, without what ``masks`` [H, W] ignore of them."""
         sees = False
         if any(mask is not None for mask in masks):
             scored, sees = without(self.pictures.scorer.method.image_score, scored, masks)
-        found = self.pictures.predictions(scored, self.explanations)
+        found = self.pictures.predictions(scored, explanations)
         for prediction, mask in zip(found, masks):
             prediction.ignored, prediction.sees_ignored = mask, sees and mask is not None
         return found
@@ -149,7 +241,12 @@ class PictureRun:
         names = [name for b in encoded for name in _names(b.rows, b.paths)]
         for key, chosen in rows_by_category([self.categories[row] for row in rows]).items():
             own = whole.select(chosen).to(self.pictures.device)
-            self.populations[key] = own, [names[i] for i in chosen]
+            called = [names[i] for i in chosen]
+            if self.bank is not None:
+                own = joined([own, self.bank.features])
+                kept = range(1, self.bank.features.batch_size + 1)
+                called += self.bank.names or [f"picture {i} of the bank" for i in kept]
+            self.populations[key] = own, called
 
     def _context(self, batch: PictureBatch) -> ScoreContext[Any]:
         scorer = self.pictures.scorer
@@ -186,6 +283,12 @@ def conclude(method: AnyMethod, predictions: Sequence[Prediction]) -> None:
 
 
 def joined(parts: Sequence[ImageFeatures]) -> ImageFeatures:
+    """Raises :class:`RequestError` for features of pictures that were not seen at one size."""
+    if len({part.grid for part in parts}) > 1:
+        raise RequestError(
+            "--keep-aspect: pictures that are compared with each other need the same proportions; "
+            "give such ones, or leave --keep-aspect out"
+        )
     return parts[0] if len(parts) == 1 else ImageFeatures.concat(parts)
 
 
@@ -216,3 +319,22 @@ def attempt(
     for part in batch.singles():
         found |= attempt(score, part, keep_errors)
     return found
+
+
+def _values(prediction: Prediction) -> NDArray[np.float32]:
+    """The map of a picture that was scored."""
+    assert prediction.values is not None
+    return prediction.values
+
+
+def _context_of_tiles(
+    whole: ScoreContext[Any], tiles: Sequence[Box], size: tuple[int, int]
+) -> ScoreContext[Any]:
+    """The context of tiles of one picture: what is known of it, and its boxes where they lie."""
+    boxes = whole.boxes
+    return replace(
+        whole,
+        categories=[whole.categories[0]] * len(tiles),
+        boxes=None if boxes is None else [boxes_in(boxes[0], tile, size) for tile in tiles],
+        uids=[whole.uids[0]] * len(tiles),
+    )

@@ -35,6 +35,16 @@ def refuse(method: str, count: int) -> RequestError:
     )
 
 
+def refuse_bank(method: str, schema: type[MethodConfig]) -> RequestError:
+    """The error for a bank of a method that compares with no pictures."""
+    if can_refer(schema):
+        return RequestError(
+            f"method '{method}' was loaded for 0 reference pictures and keeps none; give some "
+            f"(--reference, overrides={{'shots': N}})"
+        )
+    return RequestError(f"method '{method}' compares with no pictures: it keeps no bank")
+
+
 def found(given: Any) -> list[Any]:
     """The references that somebody names: files, folders, patterns; or pictures in memory.
 

@@ -46,6 +46,8 @@ def load_method(
     untrained: bool,
     seed: int,
     activation: str,
+    tiles: int | str | None,
+    keep_aspect: bool,
 ) -> LoadedMethod:
     """Load one method on one backbone; see :func:`zsad.api.load_method`."""
     import torch
@@ -54,8 +56,10 @@ def load_method(
     from zsad.backbones.devices import choose_device
     from zsad.checkpoints import load_into
     from zsad.inference.loaded_method import LoadedMethod
+    from zsad.inference.tiles import Framing
     from zsad.method import new_method
 
+    framing = Framing.of(tiles, keep_aspect)
     entry = registry.method(name)
     settings, own = split(
         name,
@@ -73,6 +77,7 @@ def load_method(
     if chosen.run.deterministic and settings.origin("run.deterministic") == ORIGIN:
         torch.use_deterministic_algorithms(True, warn_only=True)
     base = backbones.load_chosen(chosen.backbone, place, offline)
+    how: dict[str, Any] = {"batch_size": chosen.run.batch_size, "framing": framing}
     layers: list[tuple[str, Mapping[str, Any]]] = []
     if preset:
         layers.append((ORIGIN, {"preset": preset}))
@@ -85,13 +90,13 @@ def load_method(
                 f"initial state"
             )
         method = new_method(entry, entry.resolve(*layers), base.info, seed)
-        loaded = LoadedMethod(method, base, place, batch_size=chosen.run.batch_size)
+        loaded = LoadedMethod(method, base, place, **how)
         loaded.untrained = entry.trained
         return loaded
     if not entry.trained:
         raise RequestError(f"method '{name}' is training-free: it takes no checkpoint")
     method, report = load_into(entry, Path(checkpoint), base.info, layers)
-    return LoadedMethod(method, base, place, 0, report, batch_size=chosen.run.batch_size)
+    return LoadedMethod(method, base, place, 0, report, **how)
 
 
 def predict(
@@ -112,6 +117,8 @@ def predict(
     listed: Sequence[str],
     plugins: str | Path | None,
     overrides: Overrides,
+    bank: str | Path | None,
+    save_bank: str | Path | None,
     load: Callable[[Overrides], LoadedMethod],
 ) -> Iterator[Prediction]:
     """Check the request, ``load`` the method and return the predictions as they are made; see
@@ -119,8 +126,8 @@ def predict(
     from zsad.inference import outputs
     from zsad.inference.ignored import Ignored
     from zsad.inference.pictures import find
+    from zsad.inference.references import digest, with_shots
     from zsad.inference.references import found as references_of
-    from zsad.inference.references import with_shots
 
     if plugins:
         registry.add_plugins(plugins)
@@ -138,13 +145,22 @@ def predict(
     if hidden:
         _tell_unmasked(hidden, [*found, *good])
     near = references_of(references)
+    shots = _check_bank(method, bank, save_bank, len(near))
     if out is not None:
         outputs.make_folder(out)
-    loaded = load(with_shots(method, overrides, len(near)))
+    loaded = load(with_shots(method, overrides, shots))
     made_by = provenance.made_by(loaded, class_name)
+    kept = digest(near) if near else ""
+    if bank is not None:
+        kept = loaded.load_bank(bank, class_name)
+    if save_bank is not None:
+        loaded.save_bank(save_bank, near or [p.path for p in found], class_name)
     limits = None
     if normal:
-        limits = _limits(loaded, normal, good, class_name, near, false_alarms, out, hidden, made_by)
+        made_for = loaded.identity(class_name, hidden) | ({"references": kept} if kept else {})
+        limits = _limits(
+            loaded, normal, good, class_name, near, made_for, false_alarms, out, hidden, made_by
+        )
 
     def each() -> Iterator[Prediction]:
         stream = loaded.stream(
@@ -167,6 +183,25 @@ def predict(
                 yield prediction
 
     return each()
+
+
+def _check_bank(
+    method: str, bank: str | Path | None, save_bank: str | Path | None, references: int
+) -> int:
+    """How many pictures the method compares with.  Raises before anything is loaded."""
+    from zsad.inference.reference_bank import read_account
+
+    compares = registry.method(method).transductive
+    if bank is not None:
+        if references or save_bank is not None:
+            raise RequestError(
+                f"--bank {bank}: holds the references; leave --reference and --save-bank out"
+            )
+        shots = read_account(bank).shots
+        return 0 if compares else shots
+    if save_bank is not None and not references and not compares:
+        raise RequestError(f"--save-bank {save_bank}: needs --reference with normal pictures")
+    return references
 
 
 def _check_numbers(**values: float | None) -> None:
@@ -213,18 +248,18 @@ def _limits(
     good: Sequence[Photo],
     class_name: str,
     references: Sequence[Any],
+    made_for: dict[str, Any],
     false_alarms: float | None,
     out: str | Path | None,
     hidden: Ignored | None,
     made_by: Mapping[str, Any],
 ) -> Thresholds:
-    """The thresholds of an earlier run, or those that the pictures ``good`` give."""
+    """The thresholds of an earlier run, or those that the pictures ``good`` give.  ``made_for``:
+    what they depend on."""
     from zsad.inference import calibration, outputs
-    from zsad.inference.references import digest, warn_of_twins
+    from zsad.inference.references import warn_of_twins
 
-    made_for = loaded.identity(class_name, hidden)
-    if references:
-        made_for["references"] = digest(references)
+    """The thresholds of an earlier run, or those that the pictures ``good`` give."""
     if _is_stored(normal):
         return calibration.load(normal[0], made_for)
     warn_of_twins(references, [p.path for p in good])

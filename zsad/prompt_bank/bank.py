@@ -66,7 +66,7 @@ class PromptBank:
     """Entries by kind, dataset and category.  Files are read when a kind is first asked for."""
 
     def __init__(self, root: Any, overlay: Any = None) -> None:
-        self._roots = [root] if overlay is None else [root, overlay]
+        self._roots = [root] if overlay is None else [overlay, root]
         self._kinds: dict[str, dict[tuple[str, str], BankEntry]] = {}
 
     def entries(self, kind: str) -> list[BankEntry]:
@@ -87,12 +87,12 @@ class PromptBank:
             find_kind(kind)  # a misspelt one is an error, not an empty bank
             folders = [r / kind for r in self._roots if (r / kind).is_dir()]
             paths = [p for f in folders for p in sorted(f.iterdir(), key=lambda p: p.name)]
-            self._kinds[kind] = {
-                (e.dataset, e.category): e
-                for path in paths
-                if path.name.endswith(".yaml")
-                for e in read_entries(path, kind)
-            }
+            found: dict[tuple[str, str], BankEntry] = {}
+            for path in paths:  # those of the overlay first: they win, by dataset and by name
+                if path.name.endswith(".yaml"):
+                    for e in read_entries(path, kind):
+                        found.setdefault((e.dataset, e.category), e)
+            self._kinds[kind] = found
         return self._kinds[kind]
 
 

@@ -7,13 +7,17 @@ import os
 import random
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from zsad.errors import RequestError, ZsadError, gist
 from zsad.io.bounds import ANSWER
 from zsad.prompt_bank.replies import http_client, within
+from zsad.prompt_bank.request_shape import ROOM, Api, Limit, Shape, read_refusal
+
+if TYPE_CHECKING:
+    import openai
 
 log = logging.getLogger(__name__)
 
@@ -33,12 +37,17 @@ class NoAnswer(ZsadError):
     """The endpoint gave no usable answer in all attempts."""
 
 
+class CutOff(Exception):
+    """An answer that the limit of its length has cut, perhaps to nothing."""
+
+
 @dataclass(frozen=True)
 class EndpointOptions:
     """Where and how to ask.  ``max_requests``: budget, retries counted, 0 = none.
     ``per_minute``: 0 = no limit.  ``timeout``: seconds for one reply, from its request to its last
     byte; all attempts of a question and the waits between them end after :data:`TIMEOUTS` times
-    that.  ``first_wait``, ``longest_wait``: seconds."""
+    that.  ``first_wait``, ``longest_wait``: seconds.  ``shape``: how requests look at first; a
+    refusal may change that (:mod:`zsad.prompt_bank.request_shape`)."""
 
     base_url: str
     model: str
@@ -51,6 +60,15 @@ class EndpointOptions:
     first_wait: float = 1.0
     longest_wait: float = 60.0
     max_tokens: int = 1024
+    limit: Limit = "max_tokens"
+    api: Api = "chat"
+    temperature: bool = True  # whether it is sent
+    effort: str = ""
+
+    @property
+    def shape(self) -> Shape:
+        """How requests look before any was refused."""
+        return Shape(self.api, self.limit, self.max_tokens, self.temperature, self.effort)
 
     def __post_init__(self) -> None:
         _check_key(self.key)
@@ -70,19 +88,25 @@ class EndpointOptions:
             )
         if values.get("concurrency", 1) < 1 or values.get("max_requests", 0) < 0:
             raise RequestError("--concurrency must be at least 1, --max-requests at least 0")
+        if values.get("max_tokens", 1) < 1:
+            raise RequestError(f"--max-tokens {values['max_tokens']}: must be at least 1")
         base = base_url or os.environ.get("OPENAI_BASE_URL") or "https://api.openai.com/v1"
         return cls(base_url=base, model=model, key=key, **values)
 
 
 class Endpoint:
-    """A client for many threads.  ``requests`` counts every request that was sent."""
+    """A client for many threads.  ``requests`` counts every request that was sent; ``shape``: how
+    they look by now."""
 
     def __init__(self, options: EndpointOptions) -> None:
         import openai
 
         self.options = options
         self.requests = 0
+        self.shape = options.shape
+        self._seen = {self.shape.form}  # no repair is made twice
         self._lock = threading.Lock()
+        self._widened = False  # the limit was raised because answers did not fit
         self._next = 0.0  # monotonic time of the next permitted request
         # The HTTP client logs headers at debug level; what is logged here is ours alone.
         for name in ("openai", "httpx", "httpcore", "httpx2", "httpcore2"):
@@ -111,74 +135,128 @@ class Endpoint:
         """
         import openai
 
-        content: Any = prompt
-        if image_url is not None:
-            content = [
-                {"type": "text", "text": prompt},
-                {"type": "image_url", "image_url": {"url": image_url}},
-            ]
-        reason = ""
-        request = partial(
-            self._client.chat.completions.create,
-            model=self.options.model,
-            messages=[{"role": "user", "content": content}],
-            temperature=temperature,
-            max_tokens=self.options.max_tokens,
-        )
+        reason, failures = "", 0
         left = TIMEOUTS * self.options.timeout  # seconds; waiting for a turn does not count
-        for attempt in range(self.options.attempts):
+        while failures < self.options.attempts:
             self._admit()
+            shape, pause = self.shape, None
             began = time.monotonic()
-            pause: float | None = None
+            request = partial(self._send, shape, prompt, temperature, image_url)
             try:
                 return self._text(within(min(self.options.timeout, left), request))
             except TimeoutError:
                 reason = f"no answer within {self.options.timeout:g} s"
-            except (
-                openai.AuthenticationError,
-                openai.PermissionDeniedError,
-                openai.NotFoundError,
-                openai.BadRequestError,
-            ) as error:
-                raise RequestError(
-                    f"{self.options.base_url} refuses the request for model "
-                    f"'{self.options.model}' ({error.status_code}: {self._safe(error)}); "
-                    "check OPENAI_API_KEY, --base-url and --model"
-                ) from None
             except openai.APIStatusError as error:
-                if error.status_code < 500 and error.status_code not in (408, 409, 429):
-                    raise NoAnswer(f"status {error.status_code}: {self._safe(error)}") from None
+                if self._adapts(shape, error, image_url is not None):
+                    continue  # repaired: no failure
                 reason = f"status {error.status_code}"
                 pause = _retry_after(error.response.headers.get("retry-after"))
+            except CutOff as cut:
+                if not self._widens(shape):
+                    raise NoAnswer(
+                        f"{cut} at {self.shape.tokens} tokens; give more with --max-tokens, or "
+                        f"less thinking with --reasoning-effort low"
+                    ) from None
+                continue
             except openai.APITimeoutError:
                 reason = f"no answer within {self.options.timeout:g} s"
             except openai.APIError as error:  # its cause says more than "Connection error."
                 reason = self._safe(error.__cause__ or error)
             except _MALFORMED as error:
                 reason = f"malformed reply ({self._safe(error)})"
-            if attempt + 1 < self.options.attempts:
+            failures += 1
+            if failures < self.options.attempts:
                 left -= time.monotonic() - began
-                left -= self._wait(attempt, pause, left)
+                left -= self._wait(failures - 1, pause, left)
                 if left <= 0:
                     raise NoAnswer(
-                        f"no answer within {TIMEOUTS * self.options.timeout:g} s in {attempt + 1} "
+                        f"no answer within {TIMEOUTS * self.options.timeout:g} s in {failures} "
                         f"attempts; the last: {reason}; --timeout gives more"
                     )
                 log.info("asking again after: %s", reason)
         raise NoAnswer(f"no answer in {self.options.attempts} attempts; the last: {reason}")
 
+    def _send(self, shape: Shape, prompt: str, temperature: float, image_url: str | None) -> Any:
+        """One request of this shape."""
+        rest: dict[str, Any] = {"model": self.options.model, **shape.parameters(temperature)}
+        if shape.api == "completions":
+            if image_url is not None:
+                raise RequestError(
+                    f"model '{self.options.model}' completes text and takes no images; "
+                    f"name another model"
+                )
+            return self._client.completions.create(prompt=prompt, **rest)
+        content: Any = prompt
+        if image_url is not None:
+            content = [
+                {"type": "text", "text": prompt},
+                {"type": "image_url", "image_url": {"url": image_url}},
+            ]
+        messages: Any = [{"role": "user", "content": content}]
+        return self._client.chat.completions.create(messages=messages, **rest)
+
+    def _adapts(self, shape: Shape, error: openai.APIStatusError, image: bool) -> bool:
+        """Whether to ask again in another shape at once; False: after a pause.
+
+        Raises :class:`RequestError` for what ends the run, :class:`NoAnswer` for what ends this
+        prompt.
+        """
+        status, text = error.status_code, self._safe(error, 2000)
+        verdict = read_refusal(shape, status, text, image)
+        if verdict is not None and verdict.shape is not None:
+            with self._lock:
+                if self.shape != shape:
+                    return True  # another thread has learned it in the meantime
+                if verdict.shape.form not in self._seen:
+                    self.shape = verdict.shape
+                    self._seen.add(verdict.shape.form)
+                    log.warning("%s: %s", self.options.model, verdict.note)
+                    return True
+        if verdict is not None and verdict.skip:
+            raise NoAnswer(f"{verdict.skip} ({status}: {text[:200]})")
+        if status in (400, 401, 403, 404) or (verdict is not None and verdict.final):
+            known = verdict.final if verdict is not None else ""
+            raise RequestError(
+                f"{self.options.base_url} refuses the request for model '{self.options.model}' "
+                f"({status}: {text[:200]}); {known or _advice(status)}"
+            ) from None
+        if status < 500 and status not in (408, 409, 429):
+            raise NoAnswer(f"status {status}: {text[:200]}") from None
+        return False
+
+    def _widens(self, shape: Shape) -> bool:
+        """Whether there is more room now than the answer to a request of this shape had."""
+        with self._lock:
+            if self.shape != shape:
+                return True
+            if self._widened or shape.limit == "none":
+                return False
+            self._widened = True
+            self.shape = replace(shape, tokens=shape.tokens * ROOM)
+        log.warning(
+            "%s: answers do not fit in %d tokens; asking with %d",
+            self.options.model,
+            shape.tokens,
+            shape.tokens * ROOM,
+        )
+        return True
+
     def _text(self, reply: Any) -> str:
         choice = reply.choices[0]
-        text = choice.message.content
-        if not isinstance(text, str) or not text.strip():
-            raise ValueError("no text in it")
+        message = getattr(choice, "message", None)
+        if getattr(message, "refusal", None) or choice.finish_reason == "content_filter":
+            raise NoAnswer("the model declines to answer")
+        text = choice.text if message is None else message.content
+        empty = not isinstance(text, str) or not text.strip()
         if choice.finish_reason == "length":
-            raise ValueError("the answer is cut off")
+            raise CutOff("the answer is empty" if empty else "the answer is cut off")
+        if empty:
+            raise ValueError("no text in it")
         if len(text) > ANSWER.value() or len(text.encode()) > ANSWER.value():
             raise ValueError(f"the answer has more than {ANSWER.value():,} bytes")
         if len(self.options.key) >= SHORTEST_SECRET and self.options.key in text:
             raise ValueError("it repeats the key")
-        return text
+        return str(text)
 
     def _admit(self) -> None:
         """Take one request from the budget and wait for its turn."""
@@ -206,12 +284,20 @@ class Endpoint:
         time.sleep(slept)
         return slept
 
-    def _safe(self, error: BaseException) -> str:
+    def _safe(self, error: BaseException, length: int = 200) -> str:
         """What an error says in one line, without the key and of bounded length."""
         text = gist(error)
         if len(self.options.key) >= SHORTEST_SECRET:
             text = text.replace(self.options.key, "***")
-        return text[:200]
+        return text[:length]
+
+
+def _advice(status: int) -> str:
+    if status in (401, 403):
+        return "check OPENAI_API_KEY"
+    if status == 404:
+        return "check --base-url and --model"
+    return "check --model, and what it takes: --token-parameter, --no-temperature, --api"
 
 
 def _check_key(key: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
@@ -30,6 +31,7 @@ from zsad.prompt_bank.kinds import PromptKind, TextList, find_kind, image_query_
 from zsad.types import Category, Sample
 
 IMAGE_SIDE = 768  # pixels: images are sent no larger
+OWN = "default"  # the temperature of an answer whose model takes none
 EXTRA_ROUNDS = 2  # ask again this often when too few texts are left
 
 
@@ -60,14 +62,75 @@ def generate(
             failed += _ask_images(asker, about_images, name, limit, data_root)
             continue
         spec = load_spec(name)
-        made: dict[str, Any] = {}
-        for key in spec.categories:
-            texts, errors = _category(asker, wanted, spec.category(key))
-            failed += [f"{name}/{key}: {e}" for e in errors]
-            if texts is not None:
-                made[key] = {"class_name": spec.categories[key].prompt, **texts}
-        if made:
-            files.append(str(_write(out, wanted, name, options, made)))
+        categories = [spec.category(key) for key in spec.categories]
+        _describe(asker, wanted, name, categories, out, files, failed)
+    return _report(asker, files, failed)
+
+
+def generate_words(
+    kinds: Sequence[str], class_names: Sequence[str], out: Path, options: EndpointOptions
+) -> dict[str, Any]:
+    """Ask for texts about products of one's own and write ``out/<kind>/<product>.yaml``: with
+    ``$ZSAD_PROMPTS=out`` methods find them by the class name.  Returns and raises as
+    :func:`generate` does."""
+    asker = Asker(options, AnswerStore(out))
+    failed: list[str] = []
+    files: list[str] = []
+    for kind in kinds:
+        for category in map(product, class_names):
+            _describe(asker, find_kind(kind), category.key, [category], out, files, failed)
+    return _report(asker, files, failed)
+
+
+def product(class_name: str) -> Category:
+    """The category of a product's spoken name; its key, which names a file, has plain letters,
+    digits and underscores.  Raises :class:`RequestError` for a name without any."""
+    spoken = " ".join(class_name.replace("_", " ").split())
+    key = "_".join(re.findall(r"\w+", spoken.lower()))
+    if not key:
+        raise RequestError(
+            f"--class-name {class_name!r}: say what pictures show, such as 'gearbox cover'"
+        )
+    return Category(key[:100], key[:100], spoken)
+
+
+def questions_left(
+    kinds: Sequence[str], categories: Sequence[Category], out: Path, options: EndpointOptions
+) -> int:
+    """How many requests the texts of categories take at first: what is cached is not asked again;
+    what comes back unusable or too short is."""
+    store = AnswerStore(out)
+    left = 0
+    for kind in map(find_kind, kinds):
+        for category in categories:
+            for query in kind.queries(category):
+                asked = [_question(options, query.prompt, query.temperature, s)
+                         for s in range(query.samples)]  # fmt: skip
+                left += sum(_cached(store, question) is None for question in asked)
+    return left
+
+
+def _describe(
+    asker: Asker,
+    kind: PromptKind,
+    dataset: str,
+    categories: Sequence[Category],
+    out: Path,
+    files: list[str],
+    failed: list[str],
+) -> None:
+    """Ask about the categories of one file and write it; add to ``files`` and ``failed``."""
+    made: dict[str, Any] = {}
+    for category in categories:
+        texts, errors = _category(asker, kind, category)
+        failed += [f"{dataset}/{category.key}: {e}" for e in errors]
+        if texts is not None:
+            made[category.key] = {"class_name": category.class_name, **texts}
+    if made:
+        files.append(str(_write(out, kind, dataset, asker, made)))
+
+
+def _report(asker: Asker, files: list[str], failed: list[str]) -> dict[str, Any]:
     return {
         "requests": asker.endpoint.requests,
         "cached": asker.cached,
@@ -84,19 +147,13 @@ class Asker:
         self.store = store
         self.endpoint = Endpoint(options)
         self.cached = 0
+        self.own_sampling = False  # whether an answer's model took no temperature
 
     def question(
         self, prompt: str, temperature: float, sample: int = 0, image: str = ""
     ) -> dict[str, Any]:
         """What identifies an answer."""
-        return {
-            "prompt": prompt,
-            "model": self.options.model,
-            "temperature": temperature,
-            "max_tokens": self.options.max_tokens,
-            "sample": sample,
-            "image": image,
-        }
+        return _question(self.options, prompt, temperature, sample, image)
 
     def ask_all(
         self,
@@ -108,8 +165,9 @@ class Asker:
 
         ``good``: whether an answer is worth keeping.  ``picture``: the data URL of question i.
         """
-        found = [self.store.get(q) for q in questions]
+        found = [_cached(self.store, q) for q in questions]
         self.cached += sum(a is not None for a in found)
+        self.own_sampling |= any(self.store.get(_own_sampling(q)) is not None for q in questions)
         missing = [i for i, a in enumerate(found) if a is None]
         errors: list[str] = []
 
@@ -119,7 +177,9 @@ class Asker:
             for _ in range(1 + EXTRA_ROUNDS):
                 answer = self.endpoint.ask(question["prompt"], question["temperature"], url)
                 if good(answer):
-                    self.store.put(question, answer)
+                    sent = self.endpoint.shape.temperature
+                    self.own_sampling |= not sent
+                    self.store.put(question if sent else _own_sampling(question), answer)
                     return answer
             raise NoAnswer("the answers hold no usable description")
 
@@ -135,6 +195,29 @@ class Asker:
                 pool.shutdown(cancel_futures=True)
                 raise
         return found, list(dict.fromkeys(errors))
+
+
+def _question(
+    options: EndpointOptions, prompt: str, temperature: float, sample: int = 0, image: str = ""
+) -> dict[str, Any]:
+    return {
+        "prompt": prompt,
+        "model": options.model,
+        "temperature": temperature if options.temperature else OWN,
+        "max_tokens": options.max_tokens,
+        "sample": sample,
+        "image": image,
+    }
+
+
+def _own_sampling(question: dict[str, Any]) -> dict[str, Any]:
+    """The question as it was asked of a model that takes no temperature."""
+    return {**question, "temperature": OWN}
+
+
+def _cached(store: AnswerStore, question: dict[str, Any]) -> str | None:
+    found = store.get(question)
+    return store.get(_own_sampling(question)) if found is None else found
 
 
 def _category(
@@ -202,15 +285,15 @@ def _interleaved(lists: Sequence[Sequence[str]]) -> list[str]:
     return [texts[i] for i in range(longest) for texts in lists if i < len(texts)]
 
 
-def _write(
-    out: Path, kind: PromptKind, dataset: str, options: EndpointOptions, made: dict[str, Any]
-) -> Path:
+def _write(out: Path, kind: PromptKind, dataset: str, asker: Asker, made: dict[str, Any]) -> Path:
+    sampling = {"temperature": OWN} if asker.own_sampling else {}
     values = {
         "kind": kind.name,
         "dataset": dataset,
         "provenance": {
             "source": "generated",
-            "model": options.model,
+            "model": asker.options.model,
+            **sampling,
             "date": datetime.now(timezone.utc).date().isoformat(),
             "samples": {q.target: q.samples for q in kind.queries(Category(dataset, "x", "x"))},
             "sha256": cfg.digest(made),
