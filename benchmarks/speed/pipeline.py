@@ -22,6 +22,7 @@ from typing import Any
 import torch
 
 import zsad
+from zsad import registry
 from zsad.benchmarks.speed import measure
 
 SETS = {
@@ -46,7 +47,7 @@ def run(methods: str, options: argparse.Namespace) -> dict[str, Any]:
             options.dataset,
             backbone="zsad-tiny",
             results=folder,
-            untrained=True,
+            untrained=any(e.trained for e in registry.select_methods(methods)),
             offline=True,
             limit=options.limit or None,
             device=options.device,

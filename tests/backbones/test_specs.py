@@ -131,7 +131,7 @@ def test_normalisation_follows_the_weight_tag() -> None:
 def test_registered_backbones_are_listed_without_torch() -> None:
     code = (
         "import sys; from zsad.registry import list_backbones; "
-        "from zsad.backbones.specs import spec, identify; identify('ViT-B-32', 'random'); "
+        "from zsad.backbones.locate import identify; identify('ViT-B-32', 'random'); "
         "print(list_backbones()); assert 'torch' not in sys.modules"
     )
     done = subprocess.run(

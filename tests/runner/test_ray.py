@@ -328,7 +328,9 @@ def test_tasks_fit_into_nodes_as_wholes(
         ray, "nodes", lambda: [*alive, {"Alive": False, "Resources": {"CPU": 64.0, "GPU": 8.0}}]
     )
     overrides = [f"ray.{k}={v}" for k, v in settings.items()]
-    request = build_request(methods="clip", datasets="elpv", device=device, overrides=overrides)
+    request = build_request(
+        methods="clip", datasets="elpv", device=device, launcher="ray", overrides=overrides
+    )
     asked, found = needs(request)
     assert asked == {"num_cpus": settings.get("cpus", 1.0), "num_gpus": expected}
     assert found == slots

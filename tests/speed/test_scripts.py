@@ -79,7 +79,7 @@ def test_map_specifications_are_the_methods_own() -> None:
 
     own = end_to_end.Pipeline(backbones.load("zsad-tiny"), list(maps.SPECS))
     for name, (_, spec) in maps.SPECS.items():
-        asked = own.methods[name].map_spec()
+        asked = own.scorers[name].method.map_spec()
         for key in ("order", "align_corners", "blur", "sigma", "norm", "fuse"):
             assert getattr(asked, key) == getattr(spec, key), (name, key)
 

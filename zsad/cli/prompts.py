@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zsad import registry
 from zsad.cli import options
-from zsad.cli.output import print_json, print_table, say, stdout_to_stderr
+from zsad.cli.output import print_json, print_table, say, stdout_to_stderr, tell
 from zsad.errors import RequestError
 from zsad.prompt_bank.kinds import find_kind, image_query_of, kinds
 
@@ -216,10 +215,9 @@ def generate(args: argparse.Namespace) -> int:
 def _announce(count: int, settings: EndpointOptions, yes: bool) -> None:
     """Say how many requests come, before the first.  Raises :class:`RequestError` for many that
     nobody has agreed to."""
-    print(
+    tell(
         f"zsad: note: {count} request{'s' * (count != 1)} to {settings.base_url} for model "
-        f"'{settings.model}', and again for answers that cannot be used",
-        file=sys.stderr,
+        f"'{settings.model}', and again for answers that cannot be used"
     )
     if count > MANY and not yes and not settings.max_requests:
         raise RequestError(

@@ -77,7 +77,11 @@ def load_method(
     if chosen.run.deterministic and settings.origin("run.deterministic") == ORIGIN:
         torch.use_deterministic_algorithms(True, warn_only=True)
     base = backbones.load_chosen(chosen.backbone, place, offline)
-    how: dict[str, Any] = {"batch_size": chosen.run.batch_size, "framing": framing}
+    how: dict[str, Any] = {
+        "image_size": chosen.backbone.image_size,  # given, it is stronger than the method's own
+        "batch_size": chosen.run.batch_size,
+        "framing": framing,
+    }
     layers: list[tuple[str, Mapping[str, Any]]] = []
     if preset:
         layers.append((ORIGIN, {"preset": preset}))
@@ -96,7 +100,7 @@ def load_method(
     if not entry.trained:
         raise RequestError(f"method '{name}' is training-free: it takes no checkpoint")
     method, report = load_into(entry, Path(checkpoint), base.info, layers)
-    return LoadedMethod(method, base, place, 0, report, **how)
+    return LoadedMethod(method, base, place, report=report, **how)
 
 
 def predict(
