@@ -21,10 +21,15 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from zsad.config import environment
 from zsad.config.folder_settings import FolderSettings as FolderSettings
 from zsad.errors import RequestError
 from zsad.io.schema import SchemaError, check, read
 from zsad.metrics.spec import Mode, check_extra
+
+# Later versions of OmegaConf call it by another name, and warn of the earlier one.
+_register: Any = getattr(OmegaConf, "register_resolver", None) or OmegaConf.register_new_resolver
+_register("oc.env", environment.taken, replace=True)
 
 T = TypeVar("T")
 Layer = tuple[str, Mapping[str, Any]]  # where it comes from, and what it sets

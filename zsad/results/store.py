@@ -27,6 +27,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
+from zsad.config.environment import concealed
 from zsad.errors import CellError, DataError, ZsadError
 from zsad.io import atomic_write_bytes, file_lock, read_json, write_json
 from zsad.io.names import PLAIN, safe_name
@@ -118,7 +119,7 @@ class ResultStore:
                     atomic_write_bytes(target, content)
                 else:
                     target.unlink(missing_ok=True)
-                write_json(path, {**_plain(record), "written": self._now(key)})
+                write_json(path, concealed({**_plain(record), "written": self._now(key)}))
                 self._drop_aside(key)
         except OSError as error:
             reason = error.strerror or error
@@ -235,7 +236,7 @@ class ResultStore:
         try:
             with self._lock():
                 runs = {r["id"]: r for r in self.manifest()["runs"]}
-                runs[str(run["id"])] = {**run, "id": str(run["id"])}
+                runs[str(run["id"])] = concealed({**run, "id": str(run["id"])})
                 return write_json(path, {"format": 1, "runs": [*runs.values()]})
         except OSError as error:
             reason = error.strerror or error
