@@ -63,22 +63,28 @@ def golden() -> Callable[[str], tuple[dict[str, np.ndarray], dict[str, Any]]]:
     return load
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_fixture_setup(
-    fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest
-) -> Iterator[None]:
+class SessionFixtures:
     """What a fixture of wider scope registers is not known to the modules after the first one.
 
     Such a fixture is set up before the two fixtures below, which would therefore take what it
     registers for what was known before: for the rest of the session, as another module's name.
+    It is a plug-in of its own, since pytest does not ask the hooks of a conftest in a folder about
+    fixtures of the session.
     """
-    from zsad import registry
-    from zsad.data import catalog
 
-    if fixturedef.scope in ("session", "package"):
-        with catalog.own_forgotten(), registry.plugins_forgotten():
-            return (yield)
-    return (yield)
+    @pytest.hookimpl(wrapper=True)
+    def pytest_fixture_setup(self, fixturedef: pytest.FixtureDef[Any]) -> Iterator[None]:
+        from zsad import registry
+        from zsad.data import catalog
+
+        if fixturedef.scope in ("session", "package"):
+            with catalog.own_forgotten(), registry.plugins_forgotten():
+                return (yield)
+        return (yield)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(SessionFixtures(), "zsad-session-fixtures")
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -18,8 +19,9 @@ def test_a_short_text_is_read_whole(backbone: Backbone) -> None:
 
 
 def test_what_is_quoted_of_a_long_text_is_what_counts(
-    backbone: Backbone, caplog: pytest.LogCaptureFixture
+    make_backbone: Callable[..., Backbone], caplog: pytest.LogCaptureFixture
 ) -> None:
+    backbone = make_backbone()  # one that has not said it yet
     read = backbone.read_part(LONG)
     assert read.endswith(" ...")
     assert len(read) < len(LONG)
