@@ -86,7 +86,7 @@ class CategoryRun:
                 first = self._inputs()[0]
                 self._begun = self._loader(self.samples, first, self._of_input(first))
                 self._begun.start()
-            except Exception:  # whatever it is, it is met again, and told, in :meth:`run`
+            except Exception:  # reported when the category has its turn, in :meth:`run`
                 log.debug("decoding ahead failed", exc_info=True)
 
     def cancel(self) -> None:

@@ -89,7 +89,7 @@ def _next_of(
         for name in names:
             if heads := wanted(name):
                 return prepare(name, heads)
-    except Exception:  # whatever it is, it is met again, and told, in its own turn
+    except Exception:  # reported when the category has its turn
         log.debug("looking ahead failed", exc_info=True)
     return None
 
