@@ -11,9 +11,12 @@ class FolderSettings:
 
     ``class_name``: what prompts call the thing.  ``mask_threshold``: grey values above it (of 255)
     are anomalous; None: 0, and 127 for lossy masks.  ``bits``: that deep grey pictures use, such as
-    12 in files of 16; 0: as the files say.  They enter the identity of those datasets.
+    12 in files of 16; 0: as the files say.  ``ignore``: what is not looked at: x,y,w,h in pixels of
+    every picture, or a mask file or a folder of masks below the folder.  They enter the identity of
+    those datasets.
     """
 
     class_name: str = ""
     mask_threshold: int | None = None
     bits: int = 0
+    ignore: str = ""

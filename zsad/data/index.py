@@ -15,6 +15,7 @@ from pathlib import Path
 from zsad.data.account import Account
 from zsad.data.catalog import is_folder, list_specs, load_spec, origin_of, typed
 from zsad.data.definition import DatasetSpec, Layout
+from zsad.data.ignored import Ignored, inside
 from zsad.data.indexers import INDEXERS, Indexing, NotThisLayout
 from zsad.data.indexers.base import checked_options, find_folder, natural, spoken, subfolders
 from zsad.errors import DataError, RequestError, reason, unknown
@@ -52,6 +53,12 @@ class DatasetIndex:
     account: Account | None = None
     masks_of_normal: tuple[tuple[str, str], ...] = ()
 
+    @property
+    def ignore(self) -> str:
+        """What the definition says is not looked at; "" for nothing."""
+        known = self.spec.find_variant(self.variant)
+        return known.ignore if known else ""
+
     def calling(self, names: Names) -> DatasetIndex:
         """The same with categories whose prompts say another name (:meth:`Category.said`)."""
         if names == "spoken":
@@ -87,7 +94,7 @@ def load_index(
     ``data_root`` holds one folder per dataset, or is the dataset itself.  Without ``variant``
     the default one is looked for first, then the others, then a ``meta.json``.  Raises
     :class:`DataError` when nothing is found, or (if ``strict``) when something is wrong with
-    what is found, in one line.
+    what is found, in one line, and :class:`RequestError` for an ``ignore`` that does not fit.
     """
     spec = load_spec(name)
     if spec.module:
@@ -95,7 +102,10 @@ def load_index(
     bare: DatasetIndex | None = None  # something was recognised, but it holds no image
     for variant_name, layout in _candidates(spec, variant):
         for root in _roots(spec, layout, data_root):
-            indexing = Indexing(spec, root or Path("."))
+            known, home = spec.find_variant(variant_name), root or Path(".")
+            indexing = Indexing(
+                spec, home, ignore_masks=inside(home, known.ignore if known else "")
+            )
             try:
                 samples = _run(indexing, layout)
             except NotThisLayout:
@@ -239,6 +249,8 @@ def _finish(
     if known and known.bits:
         samples = [replace(s, bits=known.bits) for s in samples]
         indexing.identity.append(f"bits {known.bits}")
+    if known and known.ignore:
+        samples = _ignoring(indexing, samples, known.ignore)
     rank = {key: i for i, key in enumerate(spec.categories)}
     samples = sorted(samples, key=lambda s: (rank[s.category], s.split, natural(s.uid)))
     present = {s.category for s in samples}
@@ -263,6 +275,26 @@ def _finish(
         indexing.account,
         tuple(indexing.masks_of_normal),
     )
+
+
+def _ignoring(indexing: Indexing, samples: list[Sample], text: str) -> list[Sample]:
+    """The samples with what is not looked at of each.  The masks and the size of every picture are
+    read here, so that nothing is run in vain.  Raises :class:`RequestError` as
+    :meth:`Ignored.check` does."""
+    rule = Ignored.parse(text, f"dataset {indexing.spec.name}, ignore", indexing.root)
+    without = rule.check(dict.fromkeys(Path(s.image) for s in samples))
+    indexing.identity.append(f"ignore {rule.digest}")
+    if rule.masks and without:
+        indexing.notes.append(
+            f"ignore {text}: {len(without)} of {len(samples)} pictures have no mask there, "
+            f"{indexing.relative(str(without[0]))} the first; nothing of them is ignored"
+        )
+    ignore = {s.image: rule.rectangle or rule.file_of(s.image) for s in samples}
+    return [
+        replace(s, ignore=v if v is None or isinstance(v, tuple) else str(v))
+        for s in samples
+        for v in [ignore[s.image]]
+    ]
 
 
 def _fingerprint(indexing: Indexing, samples: list[Sample], variant: str) -> str:

@@ -19,12 +19,14 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from zsad.data.images import read_image, read_mask, register_reader
+from zsad.data.ignored import of_sample
+from zsad.data.images import nearest, read_image, read_mask, register_reader
 from zsad.io import parse_json
 from zsad.types import Sample
 
 SCHEME = "mosaic"
 FIELDS = ("image", "mask", "crop", "extra_masks", "mask_threshold")
+LATER = ("bits", "ignore")  # told only of tiles that have them
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,10 @@ def pool(group: Sequence[Sample], config: Mosaic, key: str) -> list[Sample]:
 
 def mosaic(tiles: Sequence[Sample], uid: str) -> Sample:
     """Describe the mosaic of four samples as a sample."""
-    content = [{f: getattr(t, f) for f in FIELDS} for t in tiles]
+    content = [
+        {f: getattr(t, f) for f in FIELDS} | {f: v for f in LATER if (v := getattr(t, f))}
+        for t in tiles
+    ]
     code = base64.urlsafe_b64encode(json.dumps(content).encode()).decode()
     label = int(any(t.label for t in tiles))
     return Sample(
@@ -107,6 +112,10 @@ def read(uri: str) -> Image.Image:
             part = part.resize((width, height)) if part.size != (width, height) else part
         else:
             marked = read_mask(tile, (height, width))
+            if tile.ignore is not None:  # what is not looked at is no defect to learn
+                shape = read_image(tile.image, tile.crop, tile.bits).size[::-1]
+                hidden = of_sample(tile, shape)
+                marked &= True if hidden is None else ~nearest(hidden, (height, width))
             part = Image.fromarray(marked.astype(np.uint8) * 255)
         whole.paste(part, (i % 2 * width, i // 2 * height))
     return whole

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from zsad import config as cfg
 from zsad.backbones import Backbone
+from zsad.data.ignored import Ignored
 from zsad.errors import RequestError
 from zsad.inference import calibration, reference_bank
-from zsad.inference.ignored import Ignored
 from zsad.inference.picture_run import PictureRun, Pictures, attempt, conclude, joined
 from zsad.inference.pictures import BATCH, PictureBatch, open_picture, read_ahead
 from zsad.inference.prediction import Prediction, Thresholds

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from zsad import config as cfg
 from zsad.backbones.batch_size import Portions
+from zsad.data.ignored import Ignored
 from zsad.data.transforms import Preprocess
 from zsad.errors import RequestError, WeightsError, ZsadError
 from zsad.inference import calibration
-from zsad.inference.ignored import Ignored, without
 from zsad.inference.pictures import BATCH, PictureBatch, failed, open_picture
 from zsad.inference.prediction import Prediction, Thresholds
 from zsad.inference.reference_bank import Bank
@@ -26,7 +26,7 @@ from zsad.inference.request import rows_by_category
 from zsad.inference.tiles import WHOLE, Box, Framing, Joined, boxes_in, reasons_of_tile
 from zsad.method import AnyMethod
 from zsad.results.heatmaps import enlarged
-from zsad.scoring import Scorer, encode
+from zsad.scoring import Scorer, encode, without
 from zsad.types import Boxes, Category, ImageFeatures, ScoreContext, Scored
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from zsad.inference import provenance
 from zsad.inference.settings import ORIGIN, split
 
 if TYPE_CHECKING:
-    from zsad.inference.ignored import Ignored
+    from zsad.data.ignored import Ignored
     from zsad.inference.loaded_method import LoadedMethod
     from zsad.inference.outputs import Writer
     from zsad.inference.pictures import Photo
@@ -127,8 +127,8 @@ def predict(
 ) -> Iterator[Prediction]:
     """Check the request, ``load`` the method and return the predictions as they are made; see
     :func:`zsad.api.predict`."""
+    from zsad.data.ignored import Ignored
     from zsad.inference import outputs
-    from zsad.inference.ignored import Ignored
     from zsad.inference.pictures import find
     from zsad.inference.references import digest, with_shots
     from zsad.inference.references import found as references_of

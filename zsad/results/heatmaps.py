@@ -127,16 +127,6 @@ def _between(
     return first, np.minimum(first + 1, old - 1), (place - first).astype(np.float32)
 
 
-def shrunk(mask: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.bool_]:
-    """A mask [H, W] at the ``size`` (h, w) of a map; what is not set altogether stays so."""
-    image = Image.fromarray(mask).resize((size[1], size[0]), Image.Resampling.NEAREST)
-    small = np.array(image, dtype=bool)
-    if small.all() and not mask.all():
-        row, column = np.unravel_index(int(np.argmin(mask)), mask.shape)
-        small[row * size[0] // mask.shape[0], column * size[1] // mask.shape[1]] = False
-    return small
-
-
 def mask(marked: NDArray[np.bool_]) -> Image.Image:
     """A black and white picture: white where ``marked`` [H, W]."""
     return Image.fromarray(marked.astype(np.uint8) * np.uint8(255))

@@ -10,7 +10,7 @@ from zsad import config as cfg
 from zsad.data import provenance, splits
 from zsad.data.account import Account
 from zsad.data.index import DatasetIndex, load_index
-from zsad.errors import DataError, ZsadError
+from zsad.errors import DataError, RequestError, ZsadError
 from zsad.prompt_bank.bank import bank
 from zsad.results.records import CellKey
 from zsad.results.store import ResultStore
@@ -162,6 +162,8 @@ def build_plan(request: Request, store: ResultStore, weights_id: str, demo: bool
             index = provenance.checked(request.results, index)
             index = index.calling(request.settings.data.names)
             samples = splits.evaluated(index, request.limit)
+        except RequestError:
+            raise
         except ZsadError as error:
             plan.unplanned[name] = error
             continue
