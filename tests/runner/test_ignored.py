@@ -32,7 +32,8 @@ def test_what_is_ignored_leaves_pixel_figures_and_scores_of_maps(
 ) -> None:  # fmt: skip
     """The same pictures with another left half: with that ignored, only what reads the picture as
     a whole moves."""
-    options: dict[str, Any] = {"methods": "clip,patchcore", "overrides": [f"data.mask_resize={resize}"]}
+    overrides = [f"data.mask_resize={resize}"]
+    options: dict[str, Any] = {"methods": "clip,patchcore", "overrides": overrides}
     ignoring(definition, '"0,0,8,64"')
     first = bench(**options)
     assert first["failed"] == []
@@ -49,7 +50,7 @@ def test_what_is_ignored_leaves_pixel_figures_and_scores_of_maps(
         assert (found["ignore"], before["ignore"]) == ("0,0,8,64", "0,0,8,64")
     # Both scores are taken before there is a map; CLIP's may be the map's peak instead.
     assert all(c["score_sees_ignored"] for c in by_cell(first).values())
-    peak = bench(overrides=["clip.map_max=1.0", *options["overrides"]], results=tmp_path / "peak")
+    peak = bench(overrides=["clip.map_max=1.0", *overrides], results=tmp_path / "peak")
     assert not any(c["score_sees_ignored"] for c in by_cell(peak).values())
     print_summary(first)
     out = capsys.readouterr().out

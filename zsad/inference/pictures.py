@@ -226,9 +226,10 @@ class PictureBatch:
 
 
 def read_ahead(
-    items: Sequence[Any], keep_errors: bool = False, size: int = BATCH
+    items: Sequence[Any], keep_errors: bool = False, size: int = BATCH, bits: int = 0
 ) -> Iterator[PictureBatch]:
-    """Batches of ``size`` items, the next one read while the last one is used.
+    """Batches of ``size`` items, the next one read while the last one is used.  ``bits``: as
+    :func:`open_picture`.
 
     What cannot be read is an error of its own picture with ``keep_errors``, whatever a decoder
     raises; else it ends the reading (:class:`DataError`).
@@ -236,7 +237,7 @@ def read_ahead(
     with ThreadPoolExecutor(READERS, thread_name_prefix="zsad-photos") as pool:
 
         def begin(start: int) -> list[Future[Image.Image]]:
-            return [pool.submit(open_picture, item) for item in items[start : start + size]]
+            return [pool.submit(open_picture, item, bits) for item in items[start : start + size]]
 
         coming = begin(0)
         for start in range(0, len(items), size):
@@ -260,8 +261,9 @@ def read_ahead(
             yield batch
 
 
-def open_picture(item: Any) -> Image.Image:
-    """A path, a PIL image or an array as an RGB picture."""
+def open_picture(item: Any, bits: int = 0) -> Image.Image:
+    """A path, a PIL image or an array as an RGB picture.  ``bits``: that deep files use, such as 12
+    of 16; 0: as many as they hold."""
     if isinstance(item, Image.Image):
         return item.convert("RGB")
     if isinstance(item, np.ndarray):
@@ -271,7 +273,7 @@ def open_picture(item: Any) -> Image.Image:
             )
         return Image.fromarray(item).convert("RGB")
     if isinstance(item, (str, Path)):
-        return read_image(str(item))
+        return read_image(str(item), bits=bits)
     raise RequestError(
         f"cannot read a picture from a {type(item).__name__}; give a path, a PIL image or an array"
     )

@@ -81,11 +81,11 @@ def with_shots(
     return values
 
 
-def digest(pictures: Sequence[Any]) -> str:
-    """A digest of pictures by their pixels, in order."""
+def digest(pictures: Sequence[Any], bits: int = 0) -> str:
+    """A digest of pictures by their pixels, in order; ``bits`` as :func:`open_picture`."""
     found = hashlib.sha256()
     for item in pictures:
-        picture = open_picture(item)
+        picture = open_picture(item, bits)
         found.update(f"{picture.size}".encode())
         found.update(picture.tobytes())
     return found.hexdigest()[:16]
