@@ -65,7 +65,7 @@ class Sources:
     of_target: Mapping[str, Place]
 
     def of(self, target: str) -> Place:
-        """The place for a target dataset.  Raises :class:`RequestError` with those that have one."""
+        """The place for a target dataset.  Raises :class:`RequestError` with the list."""
         found = self.of_target.get(target) or self.of_target.get(EVERY)
         if found is None:
             listed = ", ".join(f"{name}: {place.text}" for name, place in self.of_target.items())
