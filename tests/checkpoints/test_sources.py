@@ -61,7 +61,7 @@ def test_a_mapping_serves_each_target_its_own(files: Path) -> None:
 
 def test_a_name_that_is_no_dataset_is_told_with_the_nearest(files: Path) -> None:
     found = sources.parse({"visa": "a.pth", "mvtek": "b.safetensors"}, "filo.checkpoint")
-    with pytest.raises(RequestError, match=r"'mvtek' is no dataset \(did you mean 'mvtec'\?\)"):
+    with pytest.raises(RequestError, match=r"'mvtek' is not a dataset \(did you mean 'mvtec'\?\)"):
         found.check(["visa"], ["mvtec"])
     sources.parse({"visa": "a.pth", "mvtec": "a.pth"}, "x").check(["visa"], ["mvtec"])
 

@@ -83,7 +83,7 @@ class Sources:
         for name in self.of_target:
             if name not in names:
                 raise RequestError(
-                    f"{self.option}: '{name}' is no dataset{nearest(name, names)}; the targets are "
+                    f"{self.option}: '{name}' is not a dataset{nearest(name, names)}; the targets are "
                     f"{', '.join(targets)}"
                 )
         for target in targets:
