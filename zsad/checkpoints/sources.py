@@ -83,8 +83,8 @@ class Sources:
         for name in self.of_target:
             if name not in names:
                 raise RequestError(
-                    f"{self.option}: '{name}' is not a dataset{nearest(name, names)}; the targets are "
-                    f"{', '.join(targets)}"
+                    f"{self.option}: '{name}' is not a dataset{nearest(name, names)}; the targets "
+                    f"are {', '.join(targets)}"
                 )
         for target in targets:
             self.of(target)
