@@ -20,3 +20,9 @@ class FolderSettings:
     mask_threshold: int | None = None
     bits: int = 0
     ignore: str = ""
+
+    def __post_init__(self) -> None:
+        if self.mask_threshold is not None and not 0 <= self.mask_threshold <= 254:
+            raise ValueError(f"mask_threshold={self.mask_threshold} must lie in 0..254")
+        if not 0 <= self.bits <= 32:
+            raise ValueError(f"bits={self.bits} must lie in 1..32, or be 0 (as the files say)")

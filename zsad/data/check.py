@@ -266,6 +266,7 @@ class _Opened(NamedTuple):
     grey_mask: bool = False
     widened: float = 1.0  # by a soft edge
     dark: float = 0  # the brightest value of a deep picture that comes out nearly black
+    deep: bool = False  # whether it holds more than 8 bits
     hidden: bool = False  # whether every pixel that its mask marks is ignored
 
 
@@ -276,7 +277,8 @@ def _open(sample: Sample) -> _Opened:
         mode, high, full = image_range(sample.image, sample.bits)
     except Exception as error:  # whatever a decoder raises is the end of this file alone
         return _Opened((0, 0), "", (_told(sample.image, error),))
-    found = _Opened(size, mode, (), dark=high if plausible.is_dark(high, full) else 0)
+    dark = high if plausible.is_dark(high, full) else 0
+    found = _Opened(size, mode, (), dark=dark, deep=mode.startswith(("I", "F")) or "16" in mode)
     if sample.mask is None:
         return found
     try:
@@ -331,6 +333,9 @@ def _open_all(report: CheckReport, samples: list[Sample], workers: int) -> None:
     if grey := sum(o.grey_mask for o in opened):
         text = f"{grey} masks hold more than two grey values; the threshold decides"
         say(Finding("note", text))
+    bits = max((s.bits for s in samples), default=0)
+    if bits and sound and not any(o.deep for o in opened):
+        say(Finding("warning", f"bits={bits} changes nothing: no picture is deeper than 8 bits"))
     if dark := [(s.uid, o.dark) for s, o in zip(samples, opened) if o.dark]:
         bits = plausible.bits_used(max(high for _, high in dark))
         text = (

@@ -33,14 +33,15 @@ def values(image: Image.Image, content: bytes) -> np.ndarray:
     if image.format == "PPM":
         return _of_ppm(content)
     upper, lower = (_plane(content, low) for low in (False, True))
-    return (upper.astype(np.uint16) << 8) | lower
+    joined: np.ndarray = (upper.astype(np.uint16) << 8) | lower
+    return joined
 
 
 def _plane(content: bytes, low: bool) -> np.ndarray:
     """The upper or lower bytes of a PNG file, uint8 [H, W, 3]."""
     with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
         if low:
-            image.tile = [t._replace(args=_PNG[t.args]) for t in image.tile]  # type: ignore[attr-defined]
+            image.tile = [t._replace(args=_PNG[str(t.args)]) for t in image.tile]
         return np.asarray(image)[..., :3]
 
 
@@ -57,6 +58,6 @@ def _of_tiff(content: bytes) -> np.ndarray:
 
 def _of_ppm(content: bytes) -> np.ndarray:
     with Image.open(io.BytesIO(content), formats=["PPM"]) as image:
-        start, (width, height) = image.tile[0].offset, image.size  # type: ignore[attr-defined]
+        start, (width, height) = image.tile[0].offset, image.size
     found = np.frombuffer(content, ">u2", count=width * height * 3, offset=start)
     return found.reshape(height, width, 3).astype(np.uint16)

@@ -20,7 +20,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from zsad.data import deep_colour, plausible
 from zsad.data.picture_file import read_bytes
-from zsad.data.pixel_values import DEEP, eight_bit, kept_levels, mask_levels, to_rgb
+from zsad.data.pixel_values import DEEP, eight_bit, guessed_range, kept_levels, mask_levels, to_rgb
 from zsad.errors import DataError, ZsadError, gist
 from zsad.io import foreign
 from zsad.io.bounds import PICTURE
@@ -124,7 +124,7 @@ def read_image(uri: str | Path, crop: Crop | None = None, bits: int = 0) -> Imag
     text = str(uri)
     try:
         image = to_rgb(_open(text, bits), text, bits)
-    except DataError:
+    except ZsadError:
         raise
     except Exception as error:  # each decoder raises types of its own
         raise _unreadable(text, error) from None
@@ -162,6 +162,16 @@ def image_range(uri: str | Path, bits: int = 0) -> tuple[str, float, float]:
     sixteen = "16" in image.mode or image.format == "PPM"
     full = float(2 ** (bits or (16 if sixteen else 32)) - 1)
     return image.mode, float(np.asarray(image).max(initial=0)), full
+
+
+def own_range(uri: str | Path) -> float | None:
+    """What a 32-bit grey picture is divided by where nobody says how many bits it uses; None for
+    any other picture, of which the header is read alone."""
+    with contextlib.suppress(*_BROKEN), _pillow(str(uri)) as image:
+        if image.mode in ("I", "F") and image.format != "PPM":
+            values = np.asarray(image)
+            return guessed_range(image.mode == "F", float(values.max(initial=0)))
+    return None
 
 
 def read_mask(sample: Sample, size_hw: tuple[int, int] | None = None) -> np.ndarray:
@@ -276,8 +286,8 @@ def _turned(image: Image.Image, orientation: int) -> Image.Image:
 
 def _maybe_dark(image: Image.Image) -> bool:
     """Whether the upper bytes of a picture in colour, which may be rounded, are nearly black."""
-    upper = max(high for _, high in image.getextrema()[:3])
-    return plausible.DARK * (upper - 0.5) <= 255
+    upper = np.asarray(image.getextrema(), dtype=np.float64)[:3, 1].max()
+    return bool(plausible.DARK * (upper - 0.5) <= 255)
 
 
 def _lower_bits_too(

@@ -16,6 +16,7 @@ from zsad.data.account import Account
 from zsad.data.catalog import is_folder, list_specs, load_spec, origin_of, typed
 from zsad.data.definition import DatasetSpec, Layout
 from zsad.data.ignored import Ignored, inside
+from zsad.data.images import own_range
 from zsad.data.indexers import INDEXERS, Indexing, NotThisLayout
 from zsad.data.indexers.base import checked_options, find_folder, natural, spoken, subfolders
 from zsad.errors import DataError, RequestError, reason, unknown
@@ -27,6 +28,7 @@ PREPARED_VARIANT = "prepared"
 # Indexers of which spoken names belong to the fingerprint.  Results of the others are stored
 # without them: their definitions raise `revision`.
 NAMED = ("own_folder", "coco", "csv")
+WIDE = (".tif", ".tiff", ".pfm")  # files that may hold pictures of 32 bits
 
 
 @dataclass(frozen=True)
@@ -249,6 +251,8 @@ def _finish(
     if known and known.bits:
         samples = [replace(s, bits=known.bits) for s in samples]
         indexing.identity.append(f"bits {known.bits}")
+    elif is_folder(spec) or layout.indexer in NAMED:
+        samples = _of_one_range(indexing, samples)
     if known and known.ignore:
         samples = _ignoring(indexing, samples, known.ignore)
     rank = {key: i for i, key in enumerate(spec.categories)}
@@ -275,6 +279,24 @@ def _finish(
         indexing.account,
         tuple(indexing.masks_of_normal),
     )
+
+
+def _of_one_range(indexing: Indexing, samples: list[Sample]) -> list[Sample]:
+    """The samples, where their 32-bit pictures would be divided by different values, all with the
+    bits of the largest of these: exposures of one camera keep their brightness."""
+    paths = dict.fromkeys(s.image for s in samples if s.image.lower().endswith(WIDE))
+    found = {path: full for path in paths if (full := own_range(path)) is not None}
+    if len(set(found.values())) < 2:
+        return samples
+    low, high = (pick(found, key=lambda p: found[p]) for pick in (min, max))
+    bits = int(found[high]).bit_length()  # fractions of one: 1
+    indexing.identity.append(f"32-bit pictures of {bits} bits")
+    indexing.notes.append(
+        f"{len(found)} 32-bit pictures are all taken to use {bits} bits, as the values of "
+        f"{indexing.relative(high)} suggest ({indexing.relative(low)} alone would be divided by "
+        f"{found[low]:g}); data.folder.bits=N says otherwise (in a definition: `bits: N`)"
+    )
+    return [replace(s, bits=bits) if s.image in found else s for s in samples]
 
 
 def _ignoring(indexing: Indexing, samples: list[Sample], text: str) -> list[Sample]:

@@ -60,17 +60,23 @@ def eight_bit(array: np.ndarray, uri: str, bits: int, stated: float = 0.0) -> np
             raise DataError(f"{uri}: its values reach {high:g}, more than {bits} bits hold")
     elif stated:
         full = stated
-    elif array.dtype.kind == "f":
-        full = next((m for m in (1.0, 255.0, 65535.0) if high <= m), high)
     elif array.dtype == np.uint16:
         full = DEEP
-    else:  # 32-bit containers of 8-, 16- or 32-bit data
-        full = next((m for m in (255.0, 65535.0) if high <= m), float(2**32 - 1))
+    else:
+        full = guessed_range(array.dtype.kind == "f", high)
     if not bits:
         # A float picture in 0..1 is dark where it is dark; an integer's range is its type's.
         high_bound = 0.0 if array.dtype.kind == "f" else high
         plausible.look_at_range(uri, high_bound, full, not stated and array.dtype != np.uint16)
     return _striped(lambda part: np.rint(part * (255.0 / full)), array)
+
+
+def guessed_range(floating: bool, high: float) -> float:
+    """The largest value that there could be in a 32-bit picture whose brightest value is ``high``:
+    such files hold 8-, 16- or 32-bit data, or fractions of one."""
+    if floating:
+        return next((m for m in (1.0, 255.0, DEEP) if high <= m), high)
+    return next((m for m in (255.0, DEEP) if high <= m), float(2**32 - 1))
 
 
 def _striped(change: Callable[[np.ndarray], np.ndarray], array: np.ndarray) -> np.ndarray:

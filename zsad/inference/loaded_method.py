@@ -141,7 +141,8 @@ class LoadedMethod:
             bank=self.bank if self.method.transductive else None,
         )
         # One by one, where an image is scored with what the one before it left.
-        read = read_ahead(images, keep_errors, 1 if self.method.carries else self.batch_size)
+        step = 1 if self.method.carries else self.batch_size
+        read = read_ahead(images, keep_errors, step, self.framing.bits)
         if self.method.transductive:
             yield from self._together(read, run)
             return
@@ -222,7 +223,7 @@ class LoadedMethod:
         ``{"boxes": [[cx, cy, w, h]], "scores": [...], "phrases": [...]}``, the detector's raw
         answer (0..1), or None.  Maps are float32 [S, S].
         """
-        if self.framing.identity():
+        if self.framing.tiled or self.framing.keep_aspect:
             raise RequestError(
                 "predict_tensor takes images as the encoder takes them: load the method without "
                 "tiles and keep_aspect, or use predict for pictures"
@@ -377,7 +378,7 @@ class LoadedMethod:
         file cannot be written.
         """
         self._check_bank()
-        opened = [open_picture(p) for p in pictures]
+        opened = [open_picture(p, self.framing.bits) for p in pictures]
         if not opened:
             raise RequestError("--save-bank: there are no pictures to keep; give references")
         features = self.pictures.encode_all(opened)

@@ -91,7 +91,8 @@ class Pictures:
         elif all(isinstance(p, Tensor) for p in pictures):
             images = torch.stack([torch.as_tensor(p, dtype=torch.float32) for p in pictures])
         else:
-            shown = [view for p in pictures for view in self.shown(open_picture(p))]
+            bits = self.framing.bits
+            shown = [view for p in pictures for view in self.shown(open_picture(p, bits))]
             step = CHUNK if self.alike(shown) else 1
             chunks = (shown[i : i + step] for i in range(0, len(shown), step))
             return joined([f for c in chunks for _, f in self.encode(self.tensor(c))])

@@ -59,7 +59,6 @@ def load_method(
     from zsad.inference.tiles import Framing
     from zsad.method import new_method
 
-    framing = Framing.of(tiles, keep_aspect)
     entry = registry.method(name)
     settings, own = split(
         name,
@@ -73,6 +72,7 @@ def load_method(
         },
     )
     chosen = settings.value
+    framing = Framing.of(tiles, keep_aspect, chosen.data.folder.bits)
     place = choose_device(device)
     if chosen.run.deterministic and settings.origin("run.deterministic") == ORIGIN:
         torch.use_deterministic_algorithms(True, warn_only=True)
@@ -154,7 +154,8 @@ def predict(
         outputs.make_folder(out)
     loaded = load(with_shots(method, overrides, shots))
     made_by = provenance.made_by(loaded, class_name)
-    kept = digest(near) if near else ""
+    bits = loaded.framing.bits
+    kept = digest(near, bits) if near else ""
     if bank is not None:
         kept = loaded.load_bank(bank, class_name)
     if save_bank is not None:
@@ -178,7 +179,7 @@ def predict(
             ignore=hidden,
         )
         with contextlib.ExitStack() as stack:
-            writer = stack.enter_context(outputs.Writer(out, kinds, scale)) if out else None
+            writer = stack.enter_context(outputs.Writer(out, kinds, scale, bits)) if out else None
             for photo, prediction in zip(found, stream):
                 prediction.made_by = made_by
                 prediction.set_by_hand(image_threshold, threshold)
