@@ -17,6 +17,7 @@ _RAMP = np.array(
 SIDE = 1024  # pixels of a heat map over a picture
 OPACITY = 0.65  # of its hot half
 ROWS = 256  # of a map that are enlarged at once
+STRIP = 64  # rows of a picture that are coloured at once
 
 Outline = Sequence[tuple[float, float]]
 
@@ -70,14 +71,21 @@ def overlay(
     size = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
     small = image.resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0).convert("RGB")
     values = enlarged(np.asarray(anomaly_map, dtype=np.float32), (small.height, small.width))
-    alpha = np.clip(4 * level(values, low, high) - 1, 0, 1)[..., None] * np.float32(opacity)
-    pixels = np.asarray(small, dtype=np.float32)
+    where = None
     if ignored is not None:
         where = np.asarray(Image.fromarray(ignored).resize(small.size, Image.Resampling.NEAREST))
-        alpha[where] = 0
-        pixels = np.where(where[..., None], 0.4 * pixels + 76, pixels)
-    mixed = pixels * (1 - alpha) + heat(values, low, high) * alpha
-    shown = Image.fromarray(np.round(mixed).astype(np.uint8))
+    pixels = np.array(small)
+    for start in range(0, small.height, STRIP):
+        rows = slice(start, start + STRIP)
+        alpha = np.clip(4 * level(values[rows], low, high) - 1, 0, 1)[..., None]
+        alpha = alpha * np.float32(opacity)
+        below = pixels[rows].astype(np.float32)
+        if where is not None:
+            alpha[where[rows]] = 0
+            below = np.where(where[rows, :, None], 0.4 * below + 76, below)
+        mixed = below * (1 - alpha) + heat(values[rows], low, high) * alpha
+        pixels[rows] = np.round(mixed).astype(np.uint8)
+    shown = Image.fromarray(pixels)
     _draw(shown, outlines, small.width / image.width, small.height / image.height)
     if caption:
         height = max(8, min(20, shown.width // 40))
