@@ -18,7 +18,6 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import logging
-import sys
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,24 +51,7 @@ def __getattr__(name: str) -> Any:
     if name not in _IMPORT_TORCHVISION:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     ensure()
-    if name == "open_clip":
-        return _open_clip()
     return importlib.import_module(name)
-
-
-def _open_clip() -> Any:
-    """Import open_clip without transformers, which it looks for.
-
-    Its text towers of other families, which no backbone here has, are all that needs it; where
-    transformers, scikit-learn and pandas are installed, it would take 120 MB and seconds to load.
-    """
-    if "open_clip" in sys.modules or "transformers" in sys.modules:
-        return importlib.import_module("open_clip")
-    sys.modules["transformers"] = None  # type: ignore[assignment]  # an import of it then fails
-    try:
-        return importlib.import_module("open_clip")
-    finally:
-        del sys.modules["transformers"]
 
 
 @cache

@@ -5,7 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -563,3 +566,41 @@ def test_pictures_of_12_bits_are_scored_as_their_8_bits(place: Path, predict: Pr
     predict(*again, "data.folder.bits=12", method="winclip")
     predict(*again, method="winclip", code=2)
     assert "was made for" in predict.err
+
+
+MEASURED = """
+import re, sys
+from pathlib import Path
+import zsad
+from zsad.cli.main import main
+
+def highest():
+    return int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) / 1024
+
+zsad.load_method("winclip", backbone="zsad-tiny", device="cpu")
+before = highest()
+code = main(sys.argv[1:])
+print(highest() - before, file=sys.stderr)
+sys.exit(code)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's /proc")
+def test_a_photo_of_12_megapixels_is_bounded_in_memory_and_on_disk(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(90, 130, (375, 500, 3), dtype=np.uint8)
+    photo = Image.fromarray(noise).resize((4000, 3000), Image.Resampling.BICUBIC)
+    photo.paste((250, 250, 250), (2000, 1500, 2024, 1524))
+    photo.save(tmp_path / "photo.jpg", quality=92)
+    options = ["--method", "winclip", "--backbone", "zsad-tiny", "--class-name", "cloth"]
+    words = ["predict", *options, "--device", "cpu", str(tmp_path / "photo.jpg"), "--out"]
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURED, *words, str(tmp_path / "found")],
+        cwd=Path(zsad.__file__).parents[1],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert float(done.stderr.splitlines()[-1]) < 220  # MB beyond the loaded method; 190 measured
+    assert sum(p.stat().st_size for p in (tmp_path / "found").rglob("*")) < 1_000_000
