@@ -116,7 +116,7 @@ class Plan:
         return {
             "results_dir": str(self.request.results),
             "backbone": self.request.settings.backbone.name,
-            "cells": [{**_key_dict(key), "stored": stored} for key, stored in self.cells()],
+            "cells": [{**key.document(), "stored": stored} for key, stored in self.cells()],
             "images": {d.name: sum(map(len, d.samples.values())) for d in self.datasets},
             "to_run": self.n_todo,
             "accounts": {name: a.document() for name, a in self.accounts().items()},
@@ -126,15 +126,6 @@ class Plan:
                 for name, error in self.unplanned.items()
             ],
         }
-
-
-def _key_dict(key: CellKey) -> dict[str, Any]:
-    return {
-        "method": key.method,
-        "dataset": key.dataset,
-        "category": key.category,
-        "seed": key.seed,
-    }
 
 
 def auxiliary_name(request: Request, dataset: str, demo: bool) -> str:
