@@ -25,8 +25,11 @@ RECORDED: dict[str, dict[str, str]] = json.loads(
 
 # What a method computes otherwise since: nothing that c8305d8 stored of it is served.
 CHANGED = {
+    "anomalyclip:paper": "the map of the last layer",
+    "anomalyclip:released": "the map of the last layer",
     "anovl:released": "22 views, the last 12 blocks, raw names, the adapter",
     "aprilgan:released": "exact GELU, raw names",
+    "faprompt:released": "7 epochs",
     "mvfa:default": "35 templates (revision 2)",
     "mvfa:released": "35 templates, exact GELU, 240 pixels, no normalisation",
 }
