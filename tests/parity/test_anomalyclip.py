@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 import zsad
@@ -209,6 +210,26 @@ def test_the_public_route_maps_the_last_layer_as_the_released_scripts(infer: Cas
     last = [gaussian_filter(layers[-1], sigma=4) for layers in z["layer_maps"]]
     np.testing.assert_allclose([p.anomaly_map for p in found], last, rtol=0, atol=1e-5)
     np.testing.assert_allclose([p.image_score for p in found], z["image_score"], **MAPS)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "P"])
+def test_pictures_are_decoded_as_released(infer: Case, mode: str, tmp_path: Path) -> None:
+    """Resized as they are stored, then ``convert("RGB")``; from a path and from PIL alike."""
+    values = np.random.default_rng(3).integers(0, 256, (60, 90, 4), dtype=np.uint8)
+    picture = Image.fromarray(values if mode == "RGBA" else values[..., :3])
+    picture = picture if mode == "RGBA" else picture.quantize(12)
+    path, size = tmp_path / "a.png", infer.spec["image_size"]
+    picture.save(path)
+    theirs = Image.open(path).resize((size, size), Image.Resampling.BICUBIC).convert("RGB")
+    info = infer.backbone.info
+    tensor = (np.asarray(theirs, dtype=np.float32) / 255 - info.mean) / info.std
+    loaded = public(infer)
+    (want,) = loaded.predict_tensor(torch.from_numpy(tensor).float().permute(2, 0, 1)[None])
+    for item in (path, Image.open(path)):
+        (found,) = loaded.predict([item])
+        np.testing.assert_allclose(found.values, want.values, rtol=0, atol=1e-6)
+    (ours,) = public(infer, "anomalyclip.decoding=rgb").predict([path])
+    assert np.abs(ours.values - want.values).max() > 1e-4
 
 
 def test_the_public_route_returns_the_released_losses(train: Case) -> None:
