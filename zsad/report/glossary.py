@@ -8,7 +8,7 @@ DEMO = (
 RANDOM = "The model's weights are random: the figures only show that everything runs."
 UNKNOWN = (
     "What these weights are is not known: no file that their publishers describe has this content. "
-    "The name of a file or of a backbone is no evidence."
+    "The name of a file, or of a backbone, does not say it."
 )
 
 
