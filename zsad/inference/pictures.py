@@ -226,9 +226,11 @@ class PictureBatch:
 
 
 def read_ahead(
-    items: Sequence[Any], keep_errors: bool = False, size: int = BATCH
+    items: Sequence[Any], keep_errors: bool = False, size: int = BATCH, *, stored: bool = False
 ) -> Iterator[PictureBatch]:
     """Batches of ``size`` items, the next one read while the last one is used.
+
+    ``stored``: as :func:`open_picture` has it.
 
     What cannot be read is an error of its own picture with ``keep_errors``, whatever a decoder
     raises; else it ends the reading (:class:`DataError`).
@@ -236,7 +238,7 @@ def read_ahead(
     with ThreadPoolExecutor(READERS, thread_name_prefix="zsad-photos") as pool:
 
         def begin(start: int) -> list[Future[Image.Image]]:
-            return [pool.submit(open_picture, item) for item in items[start : start + size]]
+            return [pool.submit(open_picture, i, stored) for i in items[start : start + size]]
 
         coming = begin(0)
         for start in range(0, len(items), size):
@@ -260,10 +262,10 @@ def read_ahead(
             yield batch
 
 
-def open_picture(item: Any) -> Image.Image:
-    """A path, a PIL image or an array as an RGB picture."""
+def open_picture(item: Any, stored: bool = False) -> Image.Image:
+    """A path, a PIL image or an array as an RGB picture; ``stored``: in the mode that it has."""
     if isinstance(item, Image.Image):
-        return item.convert("RGB")
+        return item if stored else item.convert("RGB")
     if isinstance(item, np.ndarray):
         if item.dtype != np.uint8 or item.ndim not in (2, 3):
             raise RequestError(
@@ -271,7 +273,7 @@ def open_picture(item: Any) -> Image.Image:
             )
         return Image.fromarray(item).convert("RGB")
     if isinstance(item, (str, Path)):
-        return read_image(str(item))
+        return read_image(str(item), stored=stored)
     raise RequestError(
         f"cannot read a picture from a {type(item).__name__}; give a path, a PIL image or an array"
     )
