@@ -16,6 +16,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from zsad.io.digests import remembered_sha256
+
 ANY = "*"  # of `serves`: every dataset that it was not trained on
 BLOCK = 1 << 20  # bytes that are read at a time
 
@@ -102,7 +104,9 @@ class ReleasedFile:
 
 def recognise(path: Path | str) -> ReleasedFile | None:
     """The row of a file, by its content; None for one that the table does not hold."""
-    return by_content(content_of(path))
+    known = _by_hash(released_files())
+    # Most rows have a SHA-256, which is remembered between runs; git's id costs another reading.
+    return known.get(remembered_sha256(path)) or known.get(_git_blob(path))
 
 
 def by_content(content: Content) -> ReleasedFile | None:
@@ -112,20 +116,24 @@ def by_content(content: Content) -> ReleasedFile | None:
 
 
 def content_of(path: Path | str) -> Content:
-    """Name a file by its content; remembered while its size, time and inode do not change."""
-    path = Path(path)
-    stat = path.stat()
-    return _content(str(path.resolve()), stat.st_size, stat.st_mtime_ns, stat.st_ino)
+    """Name a file by its content."""
+    return Content(remembered_sha256(path), _git_blob(path))
+
+
+def _git_blob(path: Path | str) -> str:
+    stat = Path(path).stat()
+    stamp = (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
+    return _blob_of(str(Path(path).resolve()), stamp)
 
 
 @cache
-def _content(path: str, size: int, time: int, inode: int) -> Content:
-    sha, blob = hashlib.sha256(), hashlib.sha1(f"blob {size}\0".encode(), usedforsecurity=False)
+def _blob_of(path: str, stamp: tuple[int, ...]) -> str:
+    """Git's id of a file, remembered in this process while nothing of its ``stamp`` changes."""
+    blob = hashlib.sha1(f"blob {stamp[0]}\0".encode(), usedforsecurity=False)
     with open(path, "rb") as file:
         while block := file.read(BLOCK):
-            sha.update(block)
             blob.update(block)
-    return Content(sha.hexdigest(), blob.hexdigest())
+    return blob.hexdigest()
 
 
 @cache

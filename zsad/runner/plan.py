@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from zsad import config as cfg
-from zsad.checkpoints.released import content_of
 from zsad.data import provenance, splits
 from zsad.data.account import Account
 from zsad.data.index import DatasetIndex, load_index
 from zsad.errors import DataError, ZsadError
+from zsad.io.digests import remembered_sha256
 from zsad.prompt_bank.bank import bank
 from zsad.results.records import CellKey
 from zsad.results.store import ResultStore
@@ -220,7 +220,7 @@ def _training_identity(plan: Plan, column: Column, dataset: str) -> str:
         return "untrained"
     if column.checkpoint is not None:
         path = given_for(plan.request, column, dataset).path
-        return f"file:{content_of(path).sha256}"
+        return f"file:{remembered_sha256(path)}"
     try:
         auxiliary = auxiliary_of(plan, dataset)
     except ZsadError as error:
