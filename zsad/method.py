@@ -295,6 +295,12 @@ class Method(lightning.LightningModule, Generic[ConfigT, TextT]):
         """
         return None
 
+    @property
+    def adds_anew(self) -> bool:
+        """Whether what :meth:`epoch_samples` adds differs from epoch to epoch, so that its features
+        are not worth keeping."""
+        return False
+
     def begin_training(
         self,
         categories: Sequence[Category],

@@ -271,9 +271,9 @@ def test_large_pictures_are_decoded_few_at_a_time(
     opened: list[str] = []
     reading = pictures.open_picture
 
-    def counted(item: str) -> Image.Image:
+    def counted(item: str, stored: bool) -> Image.Image:
         opened.append(item)
-        return reading(item)
+        return reading(item, stored)
 
     monkeypatch.setattr(pictures, "open_picture", counted)
     rows: list[list[int]] = []

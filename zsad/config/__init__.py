@@ -375,7 +375,7 @@ class BackboneSettings:
 class DataSettings:
     """``data.*``: which part of a dataset, how masks are brought to the working size."""
 
-    mask_resize: Literal["bilinear", "nearest", "native"] = "bilinear"
+    mask_resize: Literal["bilinear", "whole", "nearest", "native"] = "bilinear"
     workers: int = 1  # decoding threads
     train_part: Literal["test", "all"] = "test"  # the part of the auxiliary set that is trained on
     variants: dict[str, str] = dataclasses.field(default_factory=dict)  # dataset -> variant name

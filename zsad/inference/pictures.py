@@ -227,25 +227,34 @@ class PictureBatch:
 
 
 def read_ahead(
-    items: Sequence[Any], keep_errors: bool = False, size: int = BATCH
+    items: Sequence[Any], keep_errors: bool = False, size: int = BATCH, *, stored: bool = False
 ) -> Iterator[PictureBatch]:
     """Batches of at most ``size`` items, the next one read while the last one is used where both
     have no more pixels than :data:`zsad.io.bounds.BATCH_PIXELS`.
+
+    ``stored``: as :func:`open_picture` has it.
 
     What cannot be read is an error of its own picture with ``keep_errors``, whatever a decoder
     raises; else it ends the reading (:class:`DataError`).
     """
     with ThreadPoolExecutor(READERS, thread_name_prefix="zsad-photos") as pool:
         plan = _planned(items, size)
-        coming = _Coming.begin(pool, items, next(plan, None))
+
+        def begin(planned: tuple[range, int] | None) -> _Coming | None:
+            if planned is None:
+                return None
+            tasks = [pool.submit(open_picture, items[row], stored) for row in planned[0]]
+            return _Coming(*planned, tasks)
+
+        coming = begin(next(plan, None))
         while coming is not None:
             now, following = coming, next(plan, None)
             fits = following and now.pixels + following[1] <= BATCH_PIXELS.value()
-            coming = _Coming.begin(pool, items, following) if fits else None
+            coming = begin(following) if fits else None
             yield now.batch(items, keep_errors)
             del now  # its pictures, before others are decoded
             if not fits:
-                coming = _Coming.begin(pool, items, following)
+                coming = begin(following)
 
 
 def _planned(items: Sequence[Any], size: int) -> Iterator[tuple[range, int]]:
@@ -288,15 +297,6 @@ class _Coming:
     pixels: int
     futures: list[Future[Image.Image]]
 
-    @classmethod
-    def begin(
-        cls, pool: ThreadPoolExecutor, items: Sequence[Any], planned: tuple[range, int] | None
-    ) -> _Coming | None:
-        if planned is None:
-            return None
-        rows, pixels = planned
-        return cls(rows, pixels, [pool.submit(open_picture, items[row]) for row in rows])
-
     def batch(self, items: Sequence[Any], keep_errors: bool) -> PictureBatch:
         """Wait for the pictures, and give them away."""
         batch = PictureBatch([], [], [], [])
@@ -318,10 +318,10 @@ class _Coming:
         return batch
 
 
-def open_picture(item: Any) -> Image.Image:
-    """A path, a PIL image or an array as an RGB picture."""
+def open_picture(item: Any, stored: bool = False) -> Image.Image:
+    """A path, a PIL image or an array as an RGB picture; ``stored``: in the mode that it has."""
     if isinstance(item, Image.Image):
-        return item.convert("RGB")
+        return item if stored else item.convert("RGB")
     if isinstance(item, np.ndarray):
         if item.dtype != np.uint8 or item.ndim not in (2, 3):
             raise RequestError(
@@ -329,7 +329,7 @@ def open_picture(item: Any) -> Image.Image:
             )
         return Image.fromarray(item).convert("RGB")
     if isinstance(item, (str, Path)):
-        return read_image(str(item))
+        return read_image(str(item), stored=stored)
     raise RequestError(
         f"cannot read a picture from a {type(item).__name__}; give a path, a PIL image or an array"
     )

@@ -232,9 +232,23 @@ def _training_identity(plan: Plan, column: Column, dataset: str) -> str:
 
         return f"file:{sha256_file(column.checkpoint)}"
     try:
-        return f"on:{auxiliary_of(plan, dataset).digest}"
+        auxiliary = auxiliary_of(plan, dataset)
     except ZsadError as error:
         return f"unavailable:{error}"
+    return f"on:{auxiliary.digest}{_answers_digest(column, auxiliary)}"
+
+
+def _answers_digest(column: Column, auxiliary: AuxiliaryData) -> str:
+    """What a vision model said about the training images, '' where none was ever asked."""
+    config = column.config
+    if config.caption_source not in ("endpoint", "auto"):
+        return ""
+    from zsad.prompt_bank.vision import read_answers
+
+    keys = dict.fromkeys(s.category for s in auxiliary.samples)
+    categories = [auxiliary.index.categories[key] for key in keys]
+    answers = read_answers(config.prompt_kind, config.caption_count, categories)
+    return "" if answers is None else f":{cfg.digest(answers)}"
 
 
 def _bank_digest(column: Column, index: DatasetIndex, category: str) -> str:

@@ -86,7 +86,14 @@ def fit(
             trained_on=data,
             captions=captions,
             identity=training_identity(
-                method.name, method.config, backbone, settings, data, seed, method.revision
+                method.name,
+                method.config,
+                backbone,
+                settings,
+                data,
+                seed,
+                method.revision,
+                index.categories,
             ),
         )
         for method, path in zip(methods, targets)

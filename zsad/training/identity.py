@@ -11,9 +11,9 @@ from zsad.checkpoints import TrainedOn
 from zsad.config import Settings
 from zsad.config.method_config import MethodConfig
 from zsad.data.index import DatasetIndex
-from zsad.prompt_bank.answers import AnswerStore, answers_root
 from zsad.prompt_bank.bank import bank
-from zsad.types import Sample
+from zsad.prompt_bank.vision import read_answers
+from zsad.types import Category, Sample
 
 # Raised whenever a change of the engine changes trained weights for an unchanged request.
 TRAINING_VERSION = 1
@@ -27,11 +27,14 @@ def training_identity(
     data: TrainedOn,
     seed: int,
     revision: int = 1,
+    categories: Mapping[str, Category] | None = None,
 ) -> str:
     """Hash everything that changes the trained state; no path, no clock, no device.
 
     What came later (keys declared by :func:`zsad.config.added`, the method's ``revision``) is
     hashed only where it is not at its default: states that were trained before are still found.
+    ``categories``: those of the training set, by key; with them, of a vision model's cached answers
+    only those to the present questions count.
     """
     info = backbone.info
     later: dict[str, Any] = {"revision": revision} if revision > 1 else {}
@@ -52,14 +55,16 @@ def training_identity(
             "part": data.part,
             "samples": list(data.uids),
             "seed": seed,
-            **knowledge(config, data),
+            **knowledge(config, data, categories),
             **later,
         },
         16,
     )
 
 
-def knowledge(config: MethodConfig, data: TrainedOn) -> dict[str, Any]:
+def knowledge(
+    config: MethodConfig, data: TrainedOn, categories: Mapping[str, Category] | None = None
+) -> dict[str, Any]:
     """Texts that training reads besides the samples: of the prompt bank, of a vision model.
 
     A config class names its kind of bank texts in ``prompt_kind`` and, as ``caption_source``, where
@@ -74,9 +79,10 @@ def knowledge(config: MethodConfig, data: TrainedOn) -> dict[str, Any]:
             if e.dataset == data.dataset or e.category in data.categories
         )
     if config.caption_source in ("endpoint", "auto"):
-        answers = AnswerStore(answers_root()).images()
-        if answers:
-            found["answers"] = sorted(r["sha256"] for r in answers.values())
+        known = None if categories is None else [categories[c] for c in data.categories]
+        answers = read_answers(kind, config.caption_count, known)
+        if answers is not None:
+            found["answers"] = answers
     return found
 
 

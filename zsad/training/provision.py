@@ -53,7 +53,16 @@ def ensure_trained(
         checkpoint_path(
             root,
             entry.name,
-            training_identity(entry.name, config, backbone, settings, data, seed, entry.revision),
+            training_identity(
+                entry.name,
+                config,
+                backbone,
+                settings,
+                data,
+                seed,
+                entry.revision,
+                index.categories,
+            ),
         )
         for entry, config in wanted
     ]

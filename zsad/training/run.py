@@ -259,10 +259,13 @@ class PhaseData(lightning.LightningDataModule):
             for s in self.order(epoch)
             if s.uid not in known
         }
+        added = [extra[u] for u in sorted(extra)]
+        anew = self.run.method.adds_anew
         self.images.prepare(
             self.run.samples,
             self.company,
-            [extra[u] for u in sorted(extra)],
+            [] if anew else added,
+            passing=added if anew else [],
             needs_masks=self.run.method.needs_masks,
         )
         self.state.group = self.images.group
