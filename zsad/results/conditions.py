@@ -10,14 +10,15 @@ from zsad import config as cfg
 from zsad import registry
 from zsad.errors import ZsadError
 from zsad.registry import MethodEntry
-from zsad.results import identity
+from zsad.results import identity, weights
 from zsad.results.published import Reference
 from zsad.results.records import CellRecord
 
 # Beginnings of the points that forbid to compare; all others are differences "in part".
 SEVERE = (
-    *("backbone", "only ", "not trained", "random", "demonstration", "no boxes", "features of"),
-    *("configuration train.", "trained on part", "a re-implementation", "a secondary note"),
+    *("backbone", "only ", "not trained", "random", "demonstration", "unknown weights"),
+    *("no boxes", "features of", "configuration train.", "trained on part"),
+    *("a re-implementation", "a secondary note"),
 )
 
 
@@ -39,10 +40,7 @@ def match(reference: Reference, record: CellRecord, metric: str) -> Match:
     """
     info = record.info
     points = reference.differences(info, metric)
-    if info.get("weights_source") == "random":
-        points.append("random backbone weights")
-    elif info.get("banner"):
-        points.append("demonstration backbone")
+    points += weights.differences(info)
     points += _of_kind(reference, info)
     points += [f"configuration {k}={v}" for k, v in identity.of_record(record).overrides]
     entry = registry.methods().get(record.method.split("@")[0])

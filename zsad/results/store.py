@@ -352,6 +352,8 @@ class _Info:
     backbone: str | None = None
     weights_source: str | None = None
     weights_sha256: str | None = None
+    weights_grade: str | None = None
+    weights_name: str | None = None
     banner: str | None = None
     precision: str | None = None
     mask_resize: str | None = None

@@ -117,6 +117,8 @@ class Recorder:
             "backbone": backbone.name,
             "weights_source": backbone.weights_source,
             "weights_sha256": backbone.weights_sha256,
+            "weights_grade": backbone.weights_grade,
+            "weights_name": backbone.weights_name,
             "banner": backbone.banner,
             "image_size": head.request.variant.image_size,
             "pos_interp": head.request.variant.pos_interp,
