@@ -148,6 +148,7 @@ class LoadedMethod:
             return
         for batch in read:
             yield from batch.in_order(attempt(run.score, batch, keep_errors))
+            del batch  # its pictures, before others are decoded
 
     def calibrate(
         self,

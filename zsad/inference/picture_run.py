@@ -12,10 +12,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from zsad import config as cfg
 from zsad.backbones.batch_size import Portions
 from zsad.data.transforms import Preprocess
-from zsad.errors import RequestError, WeightsError, ZsadError
+from zsad.errors import RequestError, WeightsError, reason
 from zsad.inference import calibration
 from zsad.inference.ignored import Ignored, without
 from zsad.inference.pictures import BATCH, PictureBatch, failed, open_picture
@@ -314,9 +313,7 @@ def attempt(
         if not keep_errors:
             raise
         if len(batch.rows) == 1:
-            known = isinstance(error, ZsadError)
-            text = str(error) if known else f"{type(error).__name__}: {cfg.first_line(error)}"
-            return {batch.rows[0]: failed(batch.paths[0], text)}
+            return {batch.rows[0]: failed(batch.paths[0], reason(error))}
     found: dict[int, Prediction] = {}
     for part in batch.singles():
         found |= attempt(score, part, keep_errors)
