@@ -12,6 +12,7 @@ from zsad.results.document import document
 from zsad.results.effect import Place, without_effect
 from zsad.results.records import CellRecord
 from zsad.results.store import ResultStore
+from zsad.runner.given import check as check_given
 from zsad.runner.logs import logged, tell_accounts
 from zsad.runner.manifest import Finished, manifest
 from zsad.runner.options import BenchOptions
@@ -33,6 +34,7 @@ def bench(options: BenchOptions, also: OnScored | None = None) -> dict[str, Any]
     ``also``: looks at every scored batch of a local run, beside what is stored of it.
     """
     request = request_of(options, options.methods, options.datasets)
+    check_given(request)
     launcher, progress = options.launcher, options.progress
     store = ResultStore(request.results)
     if launcher == "ray":
