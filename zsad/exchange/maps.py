@@ -16,6 +16,7 @@ import math
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -235,7 +236,8 @@ def _read_archive(path: Path, names: Names, found: Outside) -> None:
             doubled.append(uid)
         else:
             try:
-                found.maps[uid] = _checked(place, plane.shape, plane.dtype, lambda p=plane: p)
+                held_here = partial(np.asarray, plane)
+                found.maps[uid] = _checked(place, plane.shape, plane.dtype, held_here)
             except ValueError as error:
                 raise DataError(f"{place}: {error}") from None
     refuse(f"{path}: several maps of one image", doubled, "leave one of each")

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -123,7 +124,7 @@ class DatasetImport:
         for start in range(0, len(samples), BATCH):
             batch = samples[start : start + BATCH]
             planes, scores = self._read(batch)
-            for sample, score, plane in zip(batch, scores, planes or [None] * len(batch)):
+            for sample, score, plane in zip_longest(batch, scores, planes):  # planes may be none
                 content.update(f"{sample.uid}\0{score!r}\0".encode("utf-8", "backslashreplace"))
                 content.update(b"" if plane is None else plane.tobytes())
                 self._update(metrics, sample, score, plane)
