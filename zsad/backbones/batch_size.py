@@ -30,7 +30,10 @@ def is_out_of_memory(error: BaseException) -> bool:
         return True
     text = str(error).lower()
     return isinstance(error, RuntimeError) and (
-        "out of memory" in text or "can't allocate memory" in text or "defaultcpuallocator" in text
+        "out of memory" in text
+        or "can't allocate memory" in text
+        or "defaultcpuallocator" in text
+        or "bad_alloc" in text  # of runtimes that are written in C++
     )
 
 

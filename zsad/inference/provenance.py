@@ -35,6 +35,8 @@ def made_by(loaded: LoadedMethod, class_name: str) -> dict[str, Any]:
         "weights": info.weights_sha256,
         "weights_source": info.weights_source,
         "image_size": loaded.image_size,
+        "precision": loaded.backbone.figures,
+        "engine": loaded.backbone.engines.account(loaded.request.variant),
         "class_name": made_for["class_name"],
         "time": now.isoformat(timespec="seconds"),
         "mark": "; ".join(m for m in marks if m),

@@ -39,6 +39,8 @@ def training_identity(
     settings_later = {k: v for k, v in cfg.set_later(settings).items() if k != "metrics"}
     if settings_later:
         later["settings"] = settings_later
+    if settings.backbone.trained_by:
+        later["engine"] = settings.backbone.trained_by
     return cfg.digest(
         {
             "version": TRAINING_VERSION,
@@ -46,7 +48,7 @@ def training_identity(
             "config": training_config(config),
             "backbone": [info.name, info.weights_sha256 or info.weights_source, info.image_size],
             "image_size": settings.backbone.image_size,
-            "precision": settings.backbone.precision,
+            "precision": settings.backbone.figures,
             "mask_resize": settings.data.mask_resize,
             "data": [data.dataset, data.variant, data.fingerprint],
             "part": data.part,
