@@ -178,6 +178,7 @@ def methods() -> Iterator[Diagnosis]:
 
 def weights() -> Iterator[Diagnosis]:
     """Which backbones can be loaded without a network."""
+    from zsad.backbones.known_weights import banner
     from zsad.backbones.locate import default_folder, locate
     from zsad.backbones.specs import specs
 
@@ -194,7 +195,9 @@ def weights() -> Iterator[Diagnosis]:
             hint = f"not here; fetched on first use, or put {spec.weights_file or 'a file'} into "
             yield Diagnosis("weights", spec.name, "absent", hint + str(default_folder()))
         else:
-            yield Diagnosis("weights", spec.name, "ok", found.source)
+            said = banner(found.origin, False, found.source, found.sha256)
+            named = f"{found.source} ({found.origin.name})" if found.origin.name else found.source
+            yield Diagnosis("weights", spec.name, "differs" if said else "ok", said or named)
 
 
 def detector() -> Iterator[Diagnosis]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from functools import reduce
+from typing import Any, ClassVar, Literal, cast
 
+from zsad.config import added
 from zsad.config.method_config import CaptionSource, MethodConfig
 
 
@@ -15,12 +17,20 @@ class KnowledgeBase:
     ``vqa``: image-specific sentences from cached answers of a vision model (``endpoint``), from
     the training masks (``mask``), the first where cached and else the second (``auto``), or none
     (``off``).  ``vqa_images``: which training images are described.  ``weighting``:
-    ``per_prompt`` is Eq. 3, ``per_source`` gives both sources the same weight.
+    ``per_prompt`` is Eq. 3, ``per_source`` gives both sources the same weight.  ``n``: general
+    descriptions of a category, the bank's first ones; ``m``: answers of a vision model about an
+    image, one description each (Sec. 2.2.1).
     """
 
     vqa: Literal["auto", "endpoint", "mask", "off"] = "auto"
     vqa_images: Literal["anomalous", "all"] = "anomalous"
     weighting: Literal["per_prompt", "per_source"] = "per_prompt"
+    n: int = added(5)
+    m: int = added(1)
+
+    def __post_init__(self) -> None:
+        if self.n < 0 or self.m < 1:
+            raise ValueError("knpl.kb.n must be at least 0, knpl.kb.m at least 1")
 
 
 @dataclass(frozen=True)
@@ -124,10 +134,20 @@ class Config(MethodConfig):
     bicmci: BiCMCI = field(default_factory=BiCMCI)
     conv_adapter: Literal["pointwise", "conv1d", "off"] = "pointwise"
     conv_adapter_residual: bool = False
+    d_bottle: int = added(0)  # width of Eq. 11's bottleneck; 0: half of the embedding's
     score: Score = Score()
     loss: Loss = Loss()
     post: Post = Post()
     train: Train = Train()
+
+    def __post_init__(self) -> None:
+        if self.d_bottle < 0:
+            raise ValueError("d_bottle must be at least 0 (0: half of the embedding's width)")
+
+    def own_readings(self) -> dict[str, Any]:
+        """The value of every key of :data:`OWN_READINGS`; records and the manifest hold it."""
+        found = {key: reduce(getattr, key.split("."), cast(Any, self)) for key in OWN_READINGS}
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in found.items()}
 
     @property
     def caption_source(self) -> CaptionSource:
@@ -138,3 +158,37 @@ class Config(MethodConfig):
     def caption_all(self) -> bool:
         """Whether normal training images are described, too."""
         return self.knpl.kb.vqa_images == "all"
+
+    @property
+    def caption_count(self) -> int:
+        """Answers of a vision model about an image that are read: m of Sec. 2.2.1."""
+        return self.knpl.kb.m
+
+
+OWN_READINGS = (
+    "knpl.kb.vqa",
+    "knpl.kb.vqa_images",
+    "knpl.kb.weighting",
+    "vv.blocks",
+    "global_token",
+    "bicmci.width",
+    "bicmci.heads",
+    "bicmci.groups",
+    "bicmci.stride",
+    "bicmci.share_stages",
+    "bicmci.fuse",
+    "conv_adapter",
+    "conv_adapter_residual",
+    "d_bottle",
+    "score.temperature",
+    "score.scale",
+    "score.max_grad",
+    "loss.local_on",
+    "post.sigma",
+    "train.epochs",
+    "train.batch_size",
+    "train.lr_context",
+    "train.lr_modules",
+    "train.gradient_clip",
+)
+"""Keys at which the paper is silent or can be read in several ways."""

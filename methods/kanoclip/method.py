@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from zsad import maps
 from zsad.components import losses
+from zsad.errors import RequestError
 from zsad.method import Method, TrainPhase
 from zsad.methods.kanoclip.config import Config
 from zsad.methods.kanoclip.knowledge import knowledge_loss, knowledge_mean
@@ -70,7 +71,7 @@ class KAnoCLIP(Method[Config, TextState]):
             )
         if config.conv_adapter != "off":
             self.conv_adapter = ConvAdapter(
-                backbone.embed, config.conv_adapter, config.conv_adapter_residual
+                backbone.embed, config.conv_adapter, config.conv_adapter_residual, config.d_bottle
             )
         self.knowledge: dict[str, Tensor] = {}  # category key -> unit mean [E], training only
 
@@ -136,13 +137,16 @@ class KAnoCLIP(Method[Config, TextState]):
         captions: Mapping[str, Sequence[str]],
         text: TextEncoder,
     ) -> None:
-        """Build the knowledge mean of every training category (Eq. 3)."""
+        """Build the knowledge mean of every training category (Eq. 3).
+
+        Raises :class:`RequestError` where the bank holds fewer than ``knpl.kb.n`` descriptions of a
+        category.
+        """
         self.knowledge.clear()
         if not self.config.knpl.enabled:
             return
         for category in categories:
-            entry = bank().find("kanoclip", category)
-            general = list(entry.texts["abnormal"]) if entry else []
+            general = general_descriptions(category, self.config.knpl.kb.n)
             specific = list(captions.get(category.key, ()))
             if general or specific:
                 encoded = text.encode_texts([*general, *specific])
@@ -287,6 +291,12 @@ class KAnoCLIP(Method[Config, TextState]):
         active = sum(row["steps"] * row["knowledge_active"] for row in rows)
         return {"knowledge_active_share": round(active / known, 4)}
 
+    def run_info(
+        self, text: TextState | None = None, means: Mapping[str, float] | None = None
+    ) -> dict[str, Any]:
+        """What was chosen where the paper is silent."""
+        return {"own_readings": self.config.own_readings()}
+
     # ------------------------------------------------------------------- explanation
     def explain(self, scored: Scored[TextState], k: int = 5) -> list[list[Explanation]]:
         """Rank known descriptions by their cosine with the most anomalous 1 % of the patches."""
@@ -313,3 +323,20 @@ class KAnoCLIP(Method[Config, TextState]):
                 ]
             )
         return out
+
+
+def general_descriptions(category: Category, count: int) -> list[str]:
+    """The first ``count`` descriptions of a category in the prompt bank; none without an entry.
+
+    Raises :class:`RequestError` where an entry has fewer, with the command that asks for more.
+    """
+    entry = bank().find("kanoclip", category)
+    texts = list(entry.texts["abnormal"]) if entry else []
+    if entry and len(texts) < count:
+        raise RequestError(
+            f"knpl.kb.n={count}: the prompt bank holds {len(texts)} descriptions of "
+            f"{category.dataset}/{category.key}; ask for more with `zsad prompts generate --kind "
+            f"kanoclip --datasets {category.dataset} --out my-prompts` and "
+            f"`export ZSAD_PROMPTS=my-prompts`, or take n={len(texts)}"
+        )
+    return texts[:count]

@@ -153,15 +153,16 @@ class ConvAdapter(nn.Module):
 
     A depthwise k x k kernel with zero padding sees one position of a 1 x 1 extent: it is one
     factor per channel, which the norm's affine part already has.  ``conv1d`` slides a depthwise
-    kernel of 3 along the feature axis instead (ablation).
+    kernel of 3 along the feature axis instead (ablation).  ``bottle``: d_bottle, 0 for E/2.
     """
 
-    def __init__(self, embed: int, kind: str, residual: bool) -> None:
+    def __init__(self, embed: int, kind: str, residual: bool, bottle: int = 0) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(embed)
         self.slide = nn.Conv1d(1, 1, 3, padding=1) if kind == "conv1d" else None
-        self.down = nn.Linear(embed, embed // 2, bias=False)
-        self.up = nn.Linear(embed // 2, embed, bias=False)
+        bottle = bottle or embed // 2
+        self.down = nn.Linear(embed, bottle, bias=False)
+        self.up = nn.Linear(bottle, embed, bias=False)
         self.residual = residual
         if residual:  # starts as CLIP's own feature
             nn.init.zeros_(self.up.weight)

@@ -8,16 +8,18 @@ from zsad.types import Category
 
 
 def queries(category: Category) -> list[Query]:
-    """The general knowledge of a category (Sec. 2.2.1), five answers."""
+    """The general knowledge of a category (Sec. 2.2.1), asked for five times."""
     prompt = f"Describe what an abnormal image of {category.class_name} looks like?"
     return [Query(prompt, "abnormal", 5, 0.7)]
 
 
 def image_query(category: Category) -> str:
-    """The question that goes with an image (Sec. 2.2.1: place, colour, shape, size)."""
+    """The question that goes with an image, as printed (Sec. 2.2.1, Fig. 2), where the category
+    takes the place of the paper's example "fabric"."""
     return (
-        f"This image shows an anomalous {category.class_name}. Describe each anomaly's location, "
-        "color, shape, size and other visible characteristics in short plain sentences."
+        "Identify anomalies in the input image of the specified class (e.g., "
+        f"{category.class_name}). Describe each anomaly's location, color, shape, size, and other "
+        "characteristics."
     )
 
 
@@ -28,9 +30,9 @@ def read_answer(answer: str, target: TextList, category: Category) -> list[str]:
 
 KIND = PromptKind(
     name="kanoclip",
-    lists=(TextList("abnormal", 5, 5),),
+    lists=(TextList("abnormal", 5, 20),),  # knpl.kb.n of them are read
     queries=queries,
     read=read_answer,
     image_query=image_query,
 )
-"""Five sentences about what is abnormal."""
+"""Sentences about what is abnormal, five or more."""

@@ -171,4 +171,4 @@ def test_every_config_of_the_house_answers_without_torch() -> None:
     )
     subprocess.run([sys.executable, "-c", code], check=True)
     readings = [n for n, e in registry.methods().items() if e.resolve().own_readings()]
-    assert readings == ["alfa"]
+    assert readings == ["alfa", "kanoclip"]

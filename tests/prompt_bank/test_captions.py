@@ -102,6 +102,7 @@ def test_unnamed_defects_and_missing_masks(tmp_path: Path) -> None:
 class Wish:
     caption_source: str
     caption_all: bool = False
+    caption_count: int = 1
 
 
 def test_sources(tmp_path: Path) -> None:
@@ -109,21 +110,24 @@ def test_sources(tmp_path: Path) -> None:
     categories = {"metal_nut": NUT}
 
     def answers(s: Sample, category: Category) -> list[str] | None:
-        return ["A dark pit.", "It is deep."] if s is made[0] else None
+        return {0: ["A dark pit. It is deep.", "A pit."], 1: [""]}.get(made.index(s))
 
-    def ask(source: str) -> list[str]:
-        found = captions.captions_for(Wish(source), made, categories, "toy", answers)
-        return found.get("metal_nut", [])
+    def ask(source: str, count: int = 1, normal: bool = False) -> list[str]:
+        wish = Wish(source, normal, count)
+        return captions.captions_for(wish, made, categories, "toy", answers).get("metal_nut", [])
 
     assert ask("off") == []
     assert ask("mask") == captions.mask_captions(made, categories)["metal_nut"]
-    assert ask("auto") == ["A dark pit.", "It is deep.", *ask("mask")[1:]]
-    with pytest.raises(
-        DataError,
-        match=r"2 training images .*prompts generate --kind toy "
-        r"--datasets toy --images",
-    ):
+    # one description per image; the second was asked about, and nothing abnormal was named
+    assert ask("auto") == ["A dark pit. It is deep.", ask("mask")[2]]
+    assert ask("auto", 2) == ["A dark pit. It is deep.", "A pit.", ask("mask")[2]]
+    command = "zsad prompts generate --kind toy --datasets toy --images"
+    with pytest.raises(DataError, match=rf"1 training images have no cached .*`{command}`"):
         ask("endpoint")
+    with pytest.raises(DataError, match=rf"2 .*fewer than 2 .*`{command} --per-image 2`"):
+        ask("endpoint", 2)
+    with pytest.raises(DataError, match=rf"`{command} --normal-images`"):
+        ask("endpoint", normal=True)
 
 
 def test_a_huge_image_is_described_like_its_small_copy(tmp_path: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import re
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -11,10 +13,12 @@ from typing import Any
 import pytest
 
 from tests.prompt_bank.server import Fault, completion, serving
-from zsad.errors import RequestError
+from zsad.cli.main import main
+from zsad.errors import DataError, RequestError
 from zsad.prompt_bank.bank import PromptBank, read_entries
 from zsad.prompt_bank.endpoint import EndpointOptions
 from zsad.prompt_bank.generation import (
+    ImageOptions,
     generate,
     generate_words,
     product,
@@ -224,19 +228,20 @@ def test_images_are_asked_once_and_found_by_training(
     class Wish:
         caption_source = "endpoint"
         caption_all = False
+        caption_count = 1
 
     index = load_index("synthetic", None)
     one = next(s for s in index.samples if s.label)
     key = one.category
-    text = "There is a dark round pit at the top left."
+    text = "There is a dark round pit at the top left. Its rim is bright and uneven."
     with serving(lambda n, body: text) as server:
         run = options(server.url)
-        report = generate("kanoclip", ["synthetic"], tmp_path, run, images=True, limit=1)
+        report = generate("kanoclip", ["synthetic"], tmp_path, run, images=ImageOptions(1))
         assert report["failed"] == []
         parts = server.seen[0]["messages"][0]["content"]
         assert parts[1]["image_url"]["url"].startswith("data:image/png;base64,")
         count = len(server.seen)
-        generate("kanoclip", ["synthetic"], tmp_path, run, images=True, limit=1)
+        generate("kanoclip", ["synthetic"], tmp_path, run, images=ImageOptions(1))
         assert len(server.seen) == count
     asked = sorted((s for s in index.samples if s.category == key and s.label), key=lambda s: s.uid)
     query = image_query_of(find_kind("kanoclip"))
@@ -251,7 +256,40 @@ def test_images_are_asked_once_and_found_by_training(
     with pytest.raises(RequestError, match="which has no prompt kind, asks nothing about images"):
         captions_for(Wish(), asked[:1], index.categories, "")
     with pytest.raises(RequestError, match="only the kind kanoclip asks about images"):
-        generate("filo", ["synthetic"], tmp_path, options(""), images=True)
+        generate("filo", ["synthetic"], tmp_path, options(""), images=ImageOptions())
+
+
+def test_no_dead_end_for_normal_images_and_several_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the refusal names makes what was missing, whatever the model says about a picture."""
+    from zsad.data.index import load_index
+    from zsad.prompt_bank.captions import captions_for
+
+    index = load_index("synthetic", None)
+    key = index.samples[0].category
+    samples = [next(s for s in index.samples if s.category == key and s.label == x) for x in (0, 1)]
+    only = replace(index, samples=samples, categories={key: index.categories[key]})
+    monkeypatch.setattr("zsad.prompt_bank.generation.load_index", lambda *a: only)
+    monkeypatch.setenv("ZSAD_PROMPTS", str(tmp_path))
+
+    class Wish:
+        caption_source = "endpoint"
+        caption_all = True
+        caption_count = 2
+
+    with pytest.raises(DataError) as caught:
+        captions_for(Wish(), samples, index.categories, "kanoclip")
+    found = re.search("`zsad (.*?)`", str(caught.value))
+    assert found is not None
+    answers = ["There are no anomalies in this image.", "A dark pit near the rim. It is small."]
+    with serving(lambda n, body: answers[n % 2]) as server:
+        for name, value in (("OPENAI_BASE_URL", server.url), ("OPENAI_API_KEY", KEY)):
+            monkeypatch.setenv(name, value)
+        monkeypatch.setenv("ZSAD_LLM_MODEL", "m")
+        assert main([*found[1].split(), "--concurrency", "1"]) == 0
+    # two answers about each of two pictures, of which every other one names an anomaly
+    assert captions_for(Wish(), samples, index.categories, "kanoclip") == {key: [answers[1]] * 2}
 
 
 def test_spread_keeps_what_differs() -> None:

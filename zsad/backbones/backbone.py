@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zsad.backbones import build
+from zsad.backbones import build, known_weights
 from zsad.backbones import weights as weight_files
 from zsad.backbones.blocks import cast
 from zsad.backbones.clip_vit import ImageEncoder
@@ -207,6 +207,9 @@ def load(
         activation=build.activation_in_use(model),
         weights_source=found.source,
         weights_sha256=found.sha256,
+        weights_grade=found.origin.grade,
+        weights_name=found.origin.name,
+        banner=known_weights.banner(found.origin, spec.demo, found.source, found.sha256),
         random=state is None,
         **preprocessing(spec, tag),
     )
@@ -255,7 +258,7 @@ def _weights(
     A file that is given for a named backbone is taken to hold the weights of the spec's tag.
     """
     found = weight_files.resolve(spec, weights, offline=offline)
-    tag = found.source.removeprefix("hub:") if weights is None else spec.pretrained
+    tag = found.tag if weights is None else spec.pretrained
     if found.path is None:
         return None, found, tag
     if found.source == "bundled":

@@ -30,6 +30,8 @@ class _KindHelp(str):
 # The options that `check` has no use for, with their defaults.
 GENERATES: dict[str, Any] = {
     "images": False,
+    "normal_images": False,
+    "per_image": 1,
     "limit": 0,
     "max_requests": 0,
     "concurrency": 4,
@@ -49,6 +51,12 @@ def add(verbs: Any) -> None:
     parser.add_argument("--datasets", metavar="NAMES", help="check: all 22 and synthetic")
     parser.add_argument(
         "--images", action="store_true", help="ask about training images, if the kind does"
+    )
+    parser.add_argument(
+        "--normal-images", action="store_true", help="with --images: about normal ones, too"
+    )
+    parser.add_argument(
+        "--per-image", type=options.count, default=1, metavar="M", help="answers per image"
     )
     parser.add_argument(
         "--class-name",
@@ -160,11 +168,16 @@ def generate(args: argparse.Namespace) -> int:
         if args.class_name:
             raise RequestError("--images: needs --datasets with training images, not --class-name")
         image_query_of(find_kind(args.kind))
+    elif args.normal_images or args.per_image != 1:
+        flag = "--normal-images" if args.normal_images else "--per-image"
+        raise RequestError(f"{flag}: says what --images asks about; add --images")
+    if args.per_image < 1:
+        raise RequestError("--per-image: take 1 or more")
     from zsad.data.catalog import load_spec, select_datasets
     from zsad.prompt_bank.answers import answers_root
     from zsad.prompt_bank.endpoint import EndpointOptions
+    from zsad.prompt_bank.generation import ImageOptions, generate_words, product, questions_left
     from zsad.prompt_bank.generation import generate as run_generation
-    from zsad.prompt_bank.generation import generate_words, product, questions_left
 
     settings = EndpointOptions.from_environment(
         base_url=args.base_url,
@@ -195,8 +208,9 @@ def generate(args: argparse.Namespace) -> int:
                 datasets,
                 out,
                 settings,
-                images=args.images,
-                limit=args.limit,
+                images=ImageOptions(args.limit, args.normal_images, args.per_image)
+                if args.images
+                else None,
                 data_root=args.data_root,
             )
     if args.json:
@@ -205,6 +219,8 @@ def generate(args: argparse.Namespace) -> int:
         say(f"{report['requests']} requests, {report['cached']} answers from the cache")
         for path in report["files"]:
             say(f"wrote {path}")
+        for line in report["notes"]:
+            say(f"note: {line}")
         for line in report["failed"]:
             say(f"failed: {line}")
         if report["files"]:

@@ -77,6 +77,11 @@ class MethodConfig:
         """Whether normal training images are described, too."""
         return False
 
+    @property
+    def caption_count(self) -> int:
+        """How many of a vision model's answers about an image are read, one text each."""
+        return 1
+
     def own_readings(self) -> dict[str, Any]:
         """What was chosen where the paper is silent, by key; records and the manifest hold it."""
         return {}
@@ -104,7 +109,7 @@ class MethodConfig:
 
 
 CLASS_VARIABLES = ("prompt_kind", "inference_only", "cosmetic")
-QUESTIONS = ("caption_source", "caption_all", "own_readings")
+QUESTIONS = ("caption_source", "caption_all", "caption_count", "own_readings")
 
 
 def _is_class_variable(hint: Any) -> bool:

@@ -61,9 +61,10 @@ class AnswerStore:
         """Return the whole record.  Raises :class:`DataError` for a missing or damaged one."""
         return self._checked(self.path(question))
 
-    def images(self) -> dict[tuple[str, str], dict[str, Any]]:
-        """All answers about images, by (image digest, prompt)."""
-        found: dict[tuple[str, str], dict[str, Any]] = {}
+    def images(self) -> dict[tuple[str, str], list[dict[str, Any]]]:
+        """The answers about images, by (image digest, prompt), in the order in which they were
+        asked for.  Of several models' answers those of the smallest model name are taken."""
+        found: dict[tuple[str, str], list[dict[str, Any]]] = {}
         for path in sorted(self.folder.glob("*/*.json")):
             try:
                 record = self._checked(path)
@@ -72,9 +73,8 @@ class AnswerStore:
             question = record["question"]
             if question.get("image"):
                 key = (str(question["image"]), str(question.get("prompt")))
-                if key not in found or record["model"] < found[key]["model"]:
-                    found[key] = record
-        return found
+                found.setdefault(key, []).append(record)
+        return {key: _of_one_model(records) for key, records in found.items()}
 
     def broken(self) -> list[Path]:
         """The files that are not whole answers, sorted; each counts as missing."""
@@ -99,3 +99,10 @@ class AnswerStore:
         if hashlib.sha256(answer.encode("utf-8", "replace")).hexdigest() != record["sha256"]:
             raise DataError(f"{path}: the answer does not match its hash; delete the file")
         return dict(record)
+
+
+def _of_one_model(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those of the smallest model name, in the order of their samples."""
+    first = min(str(r["model"]) for r in records)
+    chosen = [r for r in records if str(r["model"]) == first]
+    return sorted(chosen, key=lambda r: str(r["question"].get("sample", 0)).zfill(9))

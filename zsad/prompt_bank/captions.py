@@ -39,6 +39,8 @@ class WantsCaptions(Protocol):
     def caption_source(self) -> str: ...
     @property
     def caption_all(self) -> bool: ...
+    @property
+    def caption_count(self) -> int: ...
 
 
 def captions_for(
@@ -51,12 +53,13 @@ def captions_for(
     """Return the sentences that a method's training wants, by category key, in sample order.
 
     ``kind``: the method's kind of prompts, '' for none; its question is the one that was answered.
-    ``answers``: looks up a vision model's cached sentences, None where there are none; default
-    :func:`zsad.prompt_bank.vision.cached_answers`.  When the source is ``endpoint``: raises
-    :class:`RequestError` for a kind that asks nothing about images, and :class:`DataError` naming
-    the command that makes missing answers.
+    ``answers``: looks up a vision model's cached descriptions of an image, one an answer ('' where
+    it names nothing abnormal), None where it was not asked; default
+    :func:`zsad.prompt_bank.vision.cached_answers`.  Of every image the first ``caption_count``
+    answers are read.  When the source is ``endpoint``: raises :class:`RequestError` for a kind that
+    asks nothing about images, and :class:`DataError` naming the command that makes missing answers.
     """
-    source = config.caption_source
+    source, count = config.caption_source, config.caption_count
     if source == "off":
         return {}
     if source == "mask":
@@ -68,19 +71,28 @@ def captions_for(
     for sample in wanted(samples, config.caption_all):
         category = categories[sample.category]
         found = answers(sample, category)
-        if found is None and source == "endpoint":
+        if source == "endpoint" and len(found or ()) < count:
             missing += 1
         elif found is None:
             found = [describe(sample, category)]
-        captions.setdefault(sample.category, []).extend(found or ())
+        captions.setdefault(sample.category, []).extend(t for t in (found or ())[:count] if t)
     if missing:
         name = next(iter(categories.values())).dataset
+        few = "no cached description" if count == 1 else f"fewer than {count} cached descriptions"
         raise DataError(
-            f"{missing} training images have no cached description; make them with "
-            f"`zsad prompts generate --kind {kind} --datasets {name} --images`, or take the "
-            f"annotation instead (caption source 'mask' or 'auto')"
+            f"{missing} training images have {few}; make them with "
+            f"`{_command(config, kind, name)}`, or take the annotation instead (caption source "
+            f"'mask' or 'auto')"
         )
     return captions
+
+
+def _command(config: WantsCaptions, kind: str, dataset: str) -> str:
+    """What asks about all images that ``config`` wants described."""
+    words = [f"zsad prompts generate --kind {kind} --datasets {dataset} --images"]
+    words += ["--normal-images"] if config.caption_all else []
+    words += [f"--per-image {config.caption_count}"] if config.caption_count > 1 else []
+    return " ".join(words)
 
 
 def _cached(kind: str, source: str) -> Answers:

@@ -11,6 +11,7 @@ import io
 import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,7 @@ import yaml
 from zsad import config as cfg
 from zsad.data.catalog import load_spec
 from zsad.data.images import image_digest, read_image
+from zsad.data.index import DatasetIndex, load_index
 from zsad.errors import RequestError
 from zsad.io import atomic_write_text
 from zsad.prompt_bank import parsing
@@ -32,7 +34,22 @@ from zsad.types import Category, Sample
 
 IMAGE_SIDE = 768  # pixels: images are sent no larger
 OWN = "default"  # the temperature of an answer whose model takes none
+MORE = 0.7  # temperature of a second answer about an image, and of further ones
 EXTRA_ROUNDS = 2  # ask again this often when too few texts are left
+
+
+@dataclass(frozen=True)
+class ImageOptions:
+    """Which training images are asked about.  ``limit``: at most so many per category, anomalous
+    ones first, 0 = all.  ``normal``: normal ones, too.  ``answers``: how many per image."""
+
+    limit: int = 0
+    normal: bool = False
+    answers: int = 1
+
+    def __post_init__(self) -> None:
+        if self.limit < 0 or self.answers < 1:
+            raise ValueError("limit must be 0 or more, answers 1 or more")
 
 
 def generate(
@@ -41,30 +58,31 @@ def generate(
     out: Path,
     options: EndpointOptions,
     *,
-    images: bool = False,
-    limit: int = 0,
+    images: ImageOptions | None = None,
     data_root: Path | str | None = None,
 ) -> dict[str, Any]:
     """Ask what is not cached yet and write ``out/<kind>/<dataset>.yaml``.
 
-    ``images``: ask about anomalous training images instead, at most ``limit`` per category.
-    Returns ``{"requests", "cached", "files", "failed"}``.  Raises :class:`RequestError` for a
-    kind that does not exist or that asks nothing about images, and when the endpoint refuses key
-    or model; answers until then are kept.
+    ``images``: ask about training images instead.
+    Returns ``{"requests", "cached", "files", "failed", "notes"}``.  Raises :class:`RequestError`
+    for a kind that does not exist or that asks nothing about images, and when the endpoint refuses
+    key or model; answers until then are kept.
     """
     wanted = find_kind(kind)
     about_images = image_query_of(wanted) if images else None
     asker = Asker(options, AnswerStore(out))
     failed: list[str] = []
     files: list[str] = []
+    notes: list[str] = []
     for name in datasets:
-        if about_images is not None:
-            failed += _ask_images(asker, about_images, name, limit, data_root)
+        if images is not None and about_images is not None:
+            index = load_index(name, Path(data_root) if data_root else None)
+            failed += ask_images(asker, about_images, index, images, notes)
             continue
         spec = load_spec(name)
         categories = [spec.category(key) for key in spec.categories]
         _describe(asker, wanted, name, categories, out, files, failed)
-    return _report(asker, files, failed)
+    return _report(asker, files, failed, notes)
 
 
 def generate_words(
@@ -130,12 +148,15 @@ def _describe(
         files.append(str(_write(out, kind, dataset, asker, made)))
 
 
-def _report(asker: Asker, files: list[str], failed: list[str]) -> dict[str, Any]:
+def _report(
+    asker: Asker, files: list[str], failed: list[str], notes: Sequence[str] = ()
+) -> dict[str, Any]:
     return {
         "requests": asker.endpoint.requests,
         "cached": asker.cached,
         "files": files,
         "failed": failed,
+        "notes": list(notes),
     }
 
 
@@ -305,30 +326,36 @@ def _write(out: Path, kind: PromptKind, dataset: str, asker: Asker, made: dict[s
 
 
 # -------------------------------------------------------------------------------- images
-def _ask_images(
+def ask_images(
     asker: Asker,
     query: Callable[[Category], str],
-    dataset: str,
-    limit: int,
-    data_root: Path | str | None,
+    index: DatasetIndex,
+    wanted: ImageOptions,
+    notes: list[str],
 ) -> list[str]:
-    """Ask about every anomalous image that could be trained on; return what failed."""
-    from zsad.data.index import load_index
+    """Ask about every image that could be trained on; return what failed.
 
-    index = load_index(dataset, Path(data_root) if data_root else None)
+    An answer that names nothing abnormal is kept: the image was asked about, and adds no text.
+    ``notes`` says how many there are.
+    """
     failed = []
     for key, category in index.categories.items():
-        chosen = [s for s in index.samples if s.category == key and s.label]
-        chosen = sorted(chosen, key=lambda s: s.uid)[: limit or None]
+        chosen = [s for s in index.samples if s.category == key and (s.label or wanted.normal)]
+        chosen = sorted(chosen, key=lambda s: (not s.label, s.uid))[: wanted.limit or None]
         prompt = query(category)
-        digests = [image_digest(s) for s in chosen]
-        questions = [asker.question(prompt, 0.0, 0, d) for d in digests]
-        _, errors = asker.ask_all(
-            questions,
-            lambda a: bool(parsing.sentences(a, "abnormal")),
-            partial(_picture, chosen),
+        pairs = [(s, image_digest(s), n) for s in chosen for n in range(wanted.answers)]
+        # further answers to the same question differ only if they are sampled
+        questions = [asker.question(prompt, MORE if n else 0.0, n, d) for _, d, n in pairs]
+        answers, errors = asker.ask_all(
+            questions, parsing.answered, partial(_picture, [s for s, _, _ in pairs])
         )
-        failed += [f"{dataset}/{key}: {e}" for e in errors]
+        failed += [f"{index.spec.name}/{key}: {e}" for e in errors]
+        silent = [a for a in answers if a is not None and not parsing.description(a, "abnormal")]
+        if silent:
+            notes.append(
+                f"{index.spec.name}/{key}: {len(silent)} of {len(answers)} answers name nothing "
+                f"abnormal; they add no text"
+            )
     return failed
 
 

@@ -61,7 +61,7 @@ class PromptKind:
     a description is dropped (see :mod:`zsad.prompt_bank.parsing`).  ``problems(text, target,
     class_name)``: what is wrong with a generated text, besides what is wrong for every kind.
     ``image_query(category)``: the question that goes with a training image, if the method learns
-    from such answers; they are read as sentences.
+    from such answers; each becomes one text (see :mod:`zsad.prompt_bank.vision`).
 
     Raises ``ValueError`` for a kind without a list, and for two lists of one name.
     """

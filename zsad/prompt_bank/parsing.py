@@ -175,6 +175,24 @@ def clipped(text: str, tokens: Callable[[str], int], most: int = 77) -> str:
     return text
 
 
+def description(answer: str, label: str, least: int = 4) -> str:
+    """An answer as one text: its usable sentences, each but the last ended by a mark.
+
+    '' where they have fewer than ``least`` words together.
+    """
+    *head, last = sentences(answer, label, 1) or [""]
+    text = " ".join([*(s if s[-1:] in ".!?" else f"{s}." for s in head), last])
+    return text if len(text.split()) >= least else ""
+
+
+def answered(answer: str) -> bool:
+    """Whether an answer says anything: it is neither a refusal nor suspicious.
+
+    Unlike :func:`sentences` it takes "there are no anomalies" for an answer, too.
+    """
+    return bool(items(answer)) and not tainted(answer) and not REFUSAL.search(answer)
+
+
 def distinct(texts: list[str]) -> list[str]:
     """The texts in order, without those that differ in case or the closing full stop alone."""
     return list({t.lower().rstrip("."): t for t in reversed(texts)}.values())[::-1]

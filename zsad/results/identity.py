@@ -310,6 +310,11 @@ def _named(key: str, value: Any) -> str:
     return "" if value is None else f"{key}={_text(value)}"
 
 
+def _proves_nothing(info: Mapping[str, Any]) -> bool:
+    """Whether the backbone is random or the demonstration one, which train on made-up pictures."""
+    return info.get("weights_source") in ("random", "bundled")
+
+
 def training(info: Mapping[str, Any], dataset: str) -> str:
     """Which training a state came from, where it is not the usual one for a target."""
     found = info.get("trained_on")
@@ -319,7 +324,7 @@ def training(info: Mapping[str, Any], dataset: str) -> str:
         return ""
     parts = []
     usual = load_protocol("default").auxiliary.of(dataset)
-    if name != usual and not (info.get("banner") and name == "synthetic"):
+    if name != usual and not (name == "synthetic" and _proves_nothing(info)):
         parts.append(f"trained on {name}")
     if found.get("part") == "all":
         parts.append("trained on all parts")

@@ -11,6 +11,7 @@ from zsad.results.document import document
 from zsad.results.effect import Place, without_effect
 from zsad.results.records import CellRecord
 from zsad.results.store import ResultStore
+from zsad.runner.given import check as check_given
 from zsad.runner.logs import logged, tell_accounts
 from zsad.runner.manifest import Finished, manifest
 from zsad.runner.options import BenchOptions
@@ -22,6 +23,7 @@ from zsad.runner.request import Request, request_of, require_writable
 def bench(options: BenchOptions) -> dict[str, Any]:
     """Run a sweep and return its JSON document (of the plan alone for ``dry_run``)."""
     request = request_of(options, options.methods, options.datasets)
+    check_given(request)
     launcher, progress = options.launcher, options.progress
     store = ResultStore(request.results)
     if launcher == "ray":

@@ -11,9 +11,11 @@ from zsad.data import provenance, splits
 from zsad.data.account import Account
 from zsad.data.index import DatasetIndex, load_index
 from zsad.errors import DataError, ZsadError
+from zsad.io.digests import remembered_sha256
 from zsad.prompt_bank.bank import bank
 from zsad.results.records import CellKey
 from zsad.results.store import ResultStore
+from zsad.runner.given import auxiliary_name, given_for
 from zsad.runner.request import Column, Request
 from zsad.types import Sample
 
@@ -106,7 +108,7 @@ class Plan:
 
     def auxiliary_name(self, dataset: str) -> str:
         """The dataset that trained columns learn from when ``dataset`` is the target."""
-        return auxiliary_name(self.request, dataset, self.demo)
+        return auxiliary_name(self.request, dataset)
 
     def accounts(self) -> dict[str, Account]:
         """What every file was taken for, of the users' own datasets."""
@@ -140,17 +142,6 @@ def _key_dict(key: CellKey) -> dict[str, Any]:
         "category": key.category,
         "seed": key.seed,
     }
-
-
-def auxiliary_name(request: Request, dataset: str, demo: bool) -> str:
-    """The protocol's auxiliary dataset; the demonstration backbone learns from ``synthetic``.
-
-    ``zsad-tiny`` was made for machines without any download, so what it is trained further on
-    must not need one either.
-    """
-    if demo:
-        return "synthetic"
-    return request.protocol.auxiliary.of(dataset)
 
 
 def build_plan(request: Request, store: ResultStore, weights_id: str, demo: bool) -> Plan:
@@ -232,14 +223,27 @@ def _training_identity(plan: Plan, column: Column, dataset: str) -> str:
         return ""
     if plan.request.untrained:
         return "untrained"
-    if column.checkpoint:
-        from zsad.io import sha256_file
-
-        return f"file:{sha256_file(column.checkpoint)}"
+    if column.checkpoint is not None:
+        path = given_for(plan.request, column, dataset).path
+        return f"file:{remembered_sha256(path)}"
     try:
-        return f"on:{auxiliary_of(plan, dataset).digest}"
+        auxiliary = auxiliary_of(plan, dataset)
     except ZsadError as error:
         return f"unavailable:{error}"
+    return f"on:{auxiliary.digest}{_answers_digest(column, auxiliary)}"
+
+
+def _answers_digest(column: Column, auxiliary: AuxiliaryData) -> str:
+    """What a vision model said about the training images, '' where none was ever asked."""
+    config = column.config
+    if config.caption_source not in ("endpoint", "auto"):
+        return ""
+    from zsad.prompt_bank.vision import read_answers
+
+    keys = dict.fromkeys(s.category for s in auxiliary.samples)
+    categories = [auxiliary.index.categories[key] for key in keys]
+    answers = read_answers(config.prompt_kind, config.caption_count, categories)
+    return "" if answers is None else f":{cfg.digest(answers)}"
 
 
 def _bank_digest(column: Column, index: DatasetIndex, category: str) -> str:

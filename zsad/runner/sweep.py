@@ -21,6 +21,7 @@ from zsad.results.examples import CellExamples
 from zsad.results.store import ResultStore
 from zsad.runner.category import CategoryRun
 from zsad.runner.example_collector import ExampleCollector
+from zsad.runner.given import Given, given_for
 from zsad.runner.heads import Head, build_method
 from zsad.runner.plan import DatasetPlan, Plan, auxiliary_of
 from zsad.runner.recorder import Recorder
@@ -28,6 +29,7 @@ from zsad.runner.request import Column, Request
 from zsad.runner.timing import StageTimer, peak_memory
 from zsad.runner.training import Checkpoints, provide, trained_method
 from zsad.scoring import Scorer
+from zsad.training.leaks import guard_detector
 from zsad.types import Category, Sample
 
 log = logging.getLogger(__name__)
@@ -278,6 +280,8 @@ class Sweep:
                     head.scorer.prepare(categories)
                 head.text_seconds = timer.seconds[name] - before
                 head.scorer.find_boxes()
+                if head.scorer.boxes is not None:
+                    guard_detector(head.scorer.boxes.info, dataset.index)
                 heads.append(head)
             except Exception as error:  # a method is foreign code; the others go on
                 log.debug("building %s failed", column.label, exc_info=True)
@@ -295,12 +299,15 @@ class Sweep:
         timer: StageTimer,
     ) -> Head:
         account: dict[str, Any] = {}
+        given: Given | None = None
         if column.entry.trained and not self.request.untrained:
             evaluated = [s for samples in dataset.samples.values() for s in samples]
+            given = given_for(self.request, column, dataset.name) if column.checkpoint else None
             method, account = trained_method(
                 column,
                 seeds[0],
-                trained.of(column, seeds[0]),
+                None if given else trained.of(column, seeds[0]),
+                given,
                 self.backbone,
                 self.device,
                 dataset.index,
@@ -315,4 +322,11 @@ class Sweep:
             column.label,
             lambda stage: timer.stage(stage, f"{stage}:{column.label}"),
         )
+        if given is not None and (row := given.origin.released) is not None:
+            used = {
+                "backbone": self.backbone.info.name,
+                "image_size": scorer.image_size,
+                "preset": method.config.preset,
+            }
+            account["differs"] = row.misfits(used)
         return Head(column, seeds, scorer, account)

@@ -17,6 +17,7 @@ from typing import Any
 from zsad.errors import ZsadError
 from zsad.protocols import load_protocol
 from zsad.results import identity
+from zsad.results import weights as weights_said
 from zsad.results.identity import Configuration
 from zsad.results.records import CellRecord
 from zsad.results.store import StoredCell
@@ -166,7 +167,7 @@ def _board(name: str, weights: str, stored: list[StoredCell]) -> Board:
         # Sorted by time: the newest of a cell comes last and stays.
         left_out[place] += (record.category, record.seed) in held
         held[record.category, record.seed] = record
-    banners = {str(c.record.info.get("banner") or "") for c in stored}
+    banners = {weights_said.banner_of(c.record.info) for c in stored}
     return Board(
         name,
         weights,

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from zsad import config as cfg
-from zsad.backbones import Backbone
-from zsad.checkpoints import TrainedOn
+from zsad.checkpoints.account import TrainedOn
 from zsad.config import Settings
 from zsad.config.method_config import MethodConfig
 from zsad.data.index import DatasetIndex
-from zsad.prompt_bank.answers import AnswerStore, answers_root
 from zsad.prompt_bank.bank import bank
-from zsad.types import Sample
+from zsad.prompt_bank.vision import read_answers
+from zsad.types import Category, Sample
+
+if TYPE_CHECKING:
+    from zsad.backbones import Backbone
 
 # Raised whenever a change of the engine changes trained weights for an unchanged request.
 TRAINING_VERSION = 1
@@ -27,13 +29,33 @@ def training_identity(
     data: TrainedOn,
     seed: int,
     revision: int = 1,
+    categories: Mapping[str, Category] | None = None,
 ) -> str:
     """Hash everything that changes the trained state; no path, no clock, no device.
 
     What came later (keys declared by :func:`zsad.config.added`, the method's ``revision``) is
     hashed only where it is not at its default: states that were trained before are still found.
+    ``categories``: those of the training set, by key; with them, of a vision model's cached answers
+    only those to the present questions count.
     """
     info = backbone.info
+    weights = info.weights_sha256 or info.weights_source
+    on = (info.name, weights, info.image_size)
+    return identity_on(name, config, on, settings, data, seed, revision, categories)
+
+
+def identity_on(
+    name: str,
+    config: MethodConfig,
+    backbone: tuple[str, str, int],
+    settings: Settings,
+    data: TrainedOn,
+    seed: int,
+    revision: int = 1,
+    categories: Mapping[str, Category] | None = None,
+) -> str:
+    """The same for a ``backbone`` that is not loaded: its name, the hash of its weights, its image
+    size in pixels."""
     later: dict[str, Any] = {"revision": revision} if revision > 1 else {}
     # Settings of metrics come after training.
     settings_later = {k: v for k, v in cfg.set_later(settings).items() if k != "metrics"}
@@ -46,7 +68,7 @@ def training_identity(
             "version": TRAINING_VERSION,
             "method": name,
             "config": training_config(config),
-            "backbone": [info.name, info.weights_sha256 or info.weights_source, info.image_size],
+            "backbone": list(backbone),
             "image_size": settings.backbone.image_size,
             "precision": settings.backbone.figures,
             "mask_resize": settings.data.mask_resize,
@@ -54,14 +76,16 @@ def training_identity(
             "part": data.part,
             "samples": list(data.uids),
             "seed": seed,
-            **knowledge(config, data),
+            **knowledge(config, data, categories),
             **later,
         },
         16,
     )
 
 
-def knowledge(config: MethodConfig, data: TrainedOn) -> dict[str, Any]:
+def knowledge(
+    config: MethodConfig, data: TrainedOn, categories: Mapping[str, Category] | None = None
+) -> dict[str, Any]:
     """Texts that training reads besides the samples: of the prompt bank, of a vision model.
 
     A config class names its kind of bank texts in ``prompt_kind`` and, as ``caption_source``, where
@@ -76,9 +100,10 @@ def knowledge(config: MethodConfig, data: TrainedOn) -> dict[str, Any]:
             if e.dataset == data.dataset or e.category in data.categories
         )
     if config.caption_source in ("endpoint", "auto"):
-        answers = AnswerStore(answers_root()).images()
-        if answers:
-            found["answers"] = sorted(r["sha256"] for r in answers.values())
+        known = None if categories is None else [categories[c] for c in data.categories]
+        answers = read_answers(kind, config.caption_count, known)
+        if answers is not None:
+            found["answers"] = answers
     return found
 
 
