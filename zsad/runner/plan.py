@@ -81,6 +81,11 @@ class Plan:
     auxiliaries: dict[str, AuxiliaryData | ZsadError] = field(default_factory=dict)
 
     @property
+    def n_pictures(self) -> int:
+        """The pictures of all cells, whether stored or to do."""
+        return sum(len(s) for dataset in self.datasets for s in dataset.samples.values())
+
+    @property
     def n_todo(self) -> int:
         return sum(len(d.todo) for d in self.datasets)
 
@@ -256,7 +261,8 @@ def fingerprint(
     """
     settings = cfg.to_dict(request.settings)
     data = {k: settings["data"][k] for k in ("mask_resize", "train_part")}
-    backbone = {k: settings["backbone"][k] for k in ("name", "image_size", "precision")}
+    backbone = {k: settings["backbone"][k] for k in ("name", "image_size")}
+    backbone["precision"] = request.settings.backbone.figures
     identity: Mapping[str, Any] = {
         "version": NUMBERS_VERSION,
         "method": column.entry.name,

@@ -135,6 +135,8 @@ class Sweep:
     def run(self) -> None:
         """Run every cell that is not stored.  Nothing that a dataset does ends the sweep."""
         start = time.perf_counter()
+        # Of the request, not of what is left to do: an engine is chosen by it.
+        self.backbone.engines.pictures = self.plan.n_pictures
         for key, stored in self.plan.cells():
             if stored:
                 self.store.promote(key)
