@@ -27,8 +27,8 @@ from zsad.io.bounds import PICTURE
 from zsad.types import Sample
 
 # The one list of what a picture is: Pillow's name of a format, and how its files' names end.  A
-# file is *looked for* by its ending and *read* by its first bytes.  Formats of photographs; not
-# those whose reading starts another program (PostScript) or that any content passes for (TGA).
+# file is *looked for* by its ending, *read* by its first bytes.  None whose reading starts a
+# program (PostScript) or that any content passes for (TGA).
 FORMATS: dict[str, tuple[str, ...]] = {
     "PNG": (".png", ".apng"),
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
@@ -92,8 +92,7 @@ def is_picture(name: str | Path) -> bool:
 
 
 def decodable(path: str | Path) -> bool:
-    """Whether the first bytes of a file are those of a picture of :data:`FORMATS`, whatever its
-    name.  No pixel is decoded."""
+    """Whether the first bytes of a file are those of a picture of :data:`FORMATS`."""
     try:
         with Image.open(path, formats=_formats()):
             return True
@@ -107,23 +106,26 @@ def decodable(path: str | Path) -> bool:
 
 def is_lossy(path: str | Path) -> bool:
     """Whether a file is a JPEG or a lossy WebP, by its first bytes."""
-    try:
-        with open(path, "rb") as file:
-            head = file.read(16)
-    except OSError:
-        return False
+    head = b""
+    with contextlib.suppress(OSError), open(path, "rb") as file:
+        head = file.read(16)
     return head.startswith(b"\xff\xd8\xff") or (head[:4] == b"RIFF" and head[8:16] == b"WEBPVP8 ")
 
 
-def read_image(uri: str | Path, crop: Crop | None = None, bits: int = 0) -> Image.Image:
+def read_image(
+    uri: str | Path, crop: Crop | None = None, bits: int = 0, stored: bool = False
+) -> Image.Image:
     """Read an image as 8-bit RGB, upright.  ``crop`` = (left, top, right, bottom) in pixels.
 
     ``bits``: how many a deep picture uses, such as 12 of 16; 0: as many as its type holds.
+    ``stored``: in the mode that the file has (palette, grey, with alpha) unless that is deep.
     Raises :class:`DataError` that names the file.
     """
     text = str(uri)
     try:
-        image = to_rgb(_open(text, bits), text, bits)
+        image = _open(text, bits)
+        if not stored or image.mode.startswith(("I", "F")):
+            image = to_rgb(image, text, bits)
     except ZsadError:
         raise
     except Exception as error:  # each decoder raises types of its own
@@ -142,17 +144,16 @@ def image_size(uri: str | Path) -> tuple[int, int]:
 
 
 def image_mode(uri: str | Path) -> str:
-    """The mode in which a file stores its pixels ("L", "RGBA", "I;16"), after decoding it."""
+    """The mode of a file's pixels ("L", "RGBA", "I;16"), after decoding it."""
     return _open(str(uri)).mode
 
 
 def image_range(uri: str | Path, bits: int = 0) -> tuple[str, float, float]:
-    """(mode, brightest value, largest value that there could be) of a file; the values are 0 where
-    its mode has 8 bits."""
+    """(mode, brightest value, largest possible value) of a file; the values are 0 for 8 bits."""
     text = str(uri)
     if "://" not in text:
         content = read_bytes(text)
-        with contextlib.suppress(*_BROKEN), _pillow(io.BytesIO(content)) as opened:
+        with contextlib.suppress(*_BROKEN), open_header(io.BytesIO(content)) as opened:
             if deep_colour.is_deep(opened):
                 high = float(deep_colour.values(opened, content).max(initial=0))
                 return f"{opened.mode};16", high, float(2 ** (bits or 16) - 1)
@@ -167,7 +168,7 @@ def image_range(uri: str | Path, bits: int = 0) -> tuple[str, float, float]:
 def own_range(uri: str | Path) -> float | None:
     """What a 32-bit grey picture is divided by where nobody says how many bits it uses; None for
     any other picture, of which the header is read alone."""
-    with contextlib.suppress(*_BROKEN), _pillow(str(uri)) as image:
+    with contextlib.suppress(*_BROKEN), open_header(str(uri)) as image:
         if image.mode in ("I", "F") and image.format != "PPM":
             values = np.asarray(image)
             return guessed_range(image.mode == "F", float(values.max(initial=0)))
@@ -177,9 +178,9 @@ def own_range(uri: str | Path) -> float | None:
 def read_mask(sample: Sample, size_hw: tuple[int, int] | None = None) -> np.ndarray:
     """The binary mask of a sample, bool [H, W], in the geometry of its (cropped) image.
 
-    ``size_hw``: wanted (height, width), by nearest neighbour; None keeps the image's own size.
-    A sample without a mask gives zeros.  ``extra_masks`` are united.  Raises
-    :class:`DataError` when a file is broken or its proportions are not the image's.
+    ``size_hw``: wanted (height, width), by nearest neighbour; None keeps the image's own size.  A
+    sample without a mask gives zeros.  ``extra_masks`` are united.  Raises :class:`DataError`
+    when a file is broken or its proportions are not the image's.
     """
     if sample.mask is None:
         return np.zeros(size_hw or _cropped_size(sample), dtype=bool)
@@ -252,7 +253,7 @@ def _open(uri: str, bits: int = 0, mask: bool = False) -> Image.Image:
     try:
         if content[:4] in _TIFF and _needs_tifffile(content):
             return _from_tifffile(content, uri, bits, mask)
-        with _pillow(io.BytesIO(content)) as image:
+        with open_header(io.BytesIO(content)) as image:
             _check_size(image.size, uri)
             deep = deep_colour.is_deep(image)
             if deep and (bits or mask):
@@ -305,7 +306,7 @@ def _lower_bits_too(
     return made
 
 
-def _pillow(file: str | io.BytesIO) -> Image.Image:
+def open_header(file: str | io.BytesIO) -> Image.Image:
     """Open a picture of :data:`FORMATS`; nothing but its header is read."""
     if PICTURE.value() > (Image.MAX_IMAGE_PIXELS or math.inf):
         Image.MAX_IMAGE_PIXELS = PICTURE.value()  # Pillow's own limit, of twice as many
@@ -322,7 +323,7 @@ def _formats() -> tuple[str, ...]:
 def _shape(path: str) -> tuple[int, int, bool]:
     """(height, width, turned) from the header; ``turned``: EXIF swaps the two."""
     try:
-        with _pillow(path) as image:
+        with open_header(path) as image:
             turned = image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
             # Pillow swaps the size of a turned TIFF by itself, that of other formats not.
             tags = getattr(image, "tag_v2", None)
@@ -408,7 +409,7 @@ def _aligned(values: np.ndarray, uri: str, image_uri: str, image_hw: tuple[int, 
 def _turned_like(values: np.ndarray, image_uri: str) -> np.ndarray:
     """The mask turned as the EXIF orientation of its image says."""
     try:
-        with _pillow(image_uri) as image:
+        with open_header(image_uri) as image:
             orientation = image.getexif().get(_ORIENTATION, 1)
         return np.asarray(_turned(Image.fromarray(values), orientation))
     except _BROKEN as error:
