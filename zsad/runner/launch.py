@@ -11,6 +11,7 @@ from zsad.results.document import document
 from zsad.results.effect import Place, without_effect
 from zsad.results.records import CellRecord
 from zsad.results.store import ResultStore
+from zsad.runner import conditions
 from zsad.runner.given import check as check_given
 from zsad.runner.logs import logged, tell_accounts
 from zsad.runner.manifest import Finished, manifest
@@ -36,7 +37,8 @@ def bench(options: BenchOptions) -> dict[str, Any]:
         weights_id, demo = identify(
             request.settings.backbone.name, request.settings.backbone.weights
         )
-        return build_plan(request, store, weights_id, demo).describe()
+        plan = build_plan(request, store, weights_id, demo)
+        return {**plan.describe(), "rows": conditions.described(plan)}
 
     _require_boxes(request)
     require_writable(request.results)
@@ -111,7 +113,9 @@ def _run_here(request: Request, store: ResultStore, progress: bool) -> Finished:
         torch.use_deterministic_algorithms(True, warn_only=True)
     backbone = load_backbone(request, device)
     plan = build_plan(request, store, backbone.info.weights_sha256, backbone.info.demo)
+    plan.image_size = backbone.info.image_size
     tell_accounts(plan)
+    conditions.tell(plan)
     with SweepProgress(plan, shown=progress) as bar:
         sweep = Sweep(plan, backbone, store, device, on_progress=bar.images, on_event=bar.event)
         sweep.run()
