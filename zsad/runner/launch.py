@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from zsad import config as cfg
 from zsad import registry
@@ -20,9 +21,19 @@ from zsad.runner.plan import build_plan
 from zsad.runner.progress import SweepProgress
 from zsad.runner.request import Request, request_of, require_writable
 
+if TYPE_CHECKING:
+    from zsad.runner.heads import Head
+    from zsad.types import Sample, Scored
 
-def bench(options: BenchOptions) -> dict[str, Any]:
-    """Run a sweep and return its JSON document (of the plan alone for ``dry_run``)."""
+# (dataset, head, samples, scored): what looks at every scored batch
+OnScored = Callable[[str, "Head", Sequence["Sample"], "Scored[Any]"], None]
+
+
+def bench(options: BenchOptions, also: OnScored | None = None) -> dict[str, Any]:
+    """Run a sweep and return its JSON document (of the plan alone for ``dry_run``).
+
+    ``also``: looks at every scored batch of a local run, beside what is stored of it.
+    """
     request = request_of(options, options.methods, options.datasets)
     check_given(request)
     launcher, progress = options.launcher, options.progress
@@ -46,7 +57,7 @@ def bench(options: BenchOptions) -> dict[str, Any]:
         if launcher == "ray":
             finished = driver.run(request, store, progress=progress)
         else:
-            finished = _run_here(request, store, progress)
+            finished = _run_here(request, store, progress, also)
     plan, cells = finished.plan, finished.plan.results(store)
     result = document(cells, plan.unplanned, store, finished.counters, finished.seconds)
     if request.protocol.ablation and not request.untrained:
@@ -100,7 +111,9 @@ def _meant(request: Request) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _run_here(request: Request, store: ResultStore, progress: bool) -> Finished:
+def _run_here(
+    request: Request, store: ResultStore, progress: bool, also: OnScored | None
+) -> Finished:
     """Run everything in this process."""
     import torch
 
@@ -117,7 +130,15 @@ def _run_here(request: Request, store: ResultStore, progress: bool) -> Finished:
     tell_accounts(plan)
     conditions.tell(plan)
     with SweepProgress(plan, shown=progress) as bar:
-        sweep = Sweep(plan, backbone, store, device, on_progress=bar.images, on_event=bar.event)
+        sweep = Sweep(
+            plan,
+            backbone,
+            store,
+            device,
+            on_progress=bar.images,
+            on_event=bar.event,
+            on_scored=also,
+        )
         sweep.run()
     counters = {
         **backbone.counters.as_dict(),

@@ -63,6 +63,8 @@ def identity_on(
     settings_later = {k: v for k, v in cfg.set_later(settings).items() if k != "metrics"}
     if settings_later:
         later["settings"] = settings_later
+    if settings.backbone.trained_by:
+        later["engine"] = settings.backbone.trained_by
     return cfg.digest(
         {
             "version": TRAINING_VERSION,
@@ -70,7 +72,7 @@ def identity_on(
             "config": training_config(config),
             "backbone": list(backbone),
             "image_size": settings.backbone.image_size,
-            "precision": settings.backbone.precision,
+            "precision": settings.backbone.figures,
             "mask_resize": settings.data.mask_resize,
             "data": [data.dataset, data.variant, data.fingerprint],
             "part": data.part,
