@@ -124,8 +124,11 @@ class BackboneInfo:
     interpolation: str = "bicubic"
     activation: str = "quick_gelu"
     vv_first: int = 0  # first v-v block that the weights were made for; 0: see vv_start
-    weights_source: str = ""  # "bundled", "random", "file:<name>", "hub:<tag>"
+    weights_source: str = ""  # "bundled", "random", "file:<name>", "hub:<repository>@<commit>"
     weights_sha256: str = ""
+    weights_grade: str = ""  # what the content is: see zsad.backbones.known_weights
+    weights_name: str = ""  # of published weights, by content; "" for unknown ones
+    banner: str = ""  # what every output has to say of the weights, else ""
     demo: bool = False  # the bundled demonstration backbone
     random: bool = False  # random weights, asked for explicitly
     native_size: int = 0  # pixels that the weights' position table is made for, 0: unknown
@@ -148,15 +151,6 @@ class BackboneInfo:
             longest = self.depth - self.vv_first + 1
         count = round(blocks_of_24 * longest / 19)
         return self.depth - max(1, min(count, self.depth)) + 1
-
-    @property
-    def banner(self) -> str:
-        """One sentence for every output made with a backbone that no paper used, else ''."""
-        if self.random:
-            return "random backbone weights; figures mean nothing"
-        if self.demo:
-            return "bundled demonstration backbone; not comparable with published results"
-        return ""
 
 
 @dataclass

@@ -229,7 +229,7 @@ def _open(uri: str, bits: int = 0) -> Image.Image:
     try:
         if content[:4] in _TIFF and _needs_tifffile(content):
             return _from_tifffile(content, uri, bits)
-        with _pillow(io.BytesIO(content)) as image:
+        with open_header(io.BytesIO(content)) as image:
             _check_size(image.size, uri)
             image.load()
             turned = image.getexif().get(_ORIENTATION, 1) != 1
@@ -249,7 +249,7 @@ def _open(uri: str, bits: int = 0) -> Image.Image:
         raise _unreadable(uri, error) from None
 
 
-def _pillow(file: str | io.BytesIO) -> Image.Image:
+def open_header(file: str | io.BytesIO) -> Image.Image:
     """Open a picture of :data:`FORMATS`; nothing but its header is read."""
     if PICTURE.value() > (Image.MAX_IMAGE_PIXELS or math.inf):
         Image.MAX_IMAGE_PIXELS = PICTURE.value()  # Pillow's own limit, of twice as many
@@ -266,7 +266,7 @@ def _formats() -> tuple[str, ...]:
 def _shape(path: str) -> tuple[int, int, bool]:
     """(height, width, turned) from the header; ``turned``: EXIF swaps the two."""
     try:
-        with _pillow(path) as image:
+        with open_header(path) as image:
             turned = image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
             # Pillow swaps the size of a turned TIFF by itself, that of other formats not.
             tags = getattr(image, "tag_v2", None)
@@ -427,7 +427,7 @@ def _aligned(values: np.ndarray, uri: str, image_uri: str, image_hw: tuple[int, 
 def _turned_like(values: np.ndarray, image_uri: str) -> np.ndarray:
     """The mask turned as the EXIF orientation of its image says."""
     try:
-        with _pillow(image_uri) as image:
+        with open_header(image_uri) as image:
             orientation = image.getexif().get(_ORIENTATION, 1)
         mask = Image.fromarray(values)
         mask.getexif()[_ORIENTATION] = orientation

@@ -12,10 +12,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from zsad import config as cfg
 from zsad.backbones.batch_size import Portions
 from zsad.data.transforms import Preprocess
-from zsad.errors import RequestError, WeightsError, ZsadError
+from zsad.errors import RequestError, WeightsError, reason
 from zsad.inference import calibration
 from zsad.inference.ignored import Ignored, without
 from zsad.inference.pictures import BATCH, PictureBatch, failed, open_picture
@@ -60,6 +59,14 @@ class Pictures:
             )
             for i, score in enumerate(scored.image_scores.cpu().tolist())
         ]
+
+    def expect(self, pictures: int) -> None:
+        """Let an engine be chosen, made and verified for this many pictures."""
+        backbone, request = self.scorer.backbone, self.scorer.request
+        engines, side = backbone.engines, self.scorer.image_size
+        engines.pictures = max(engines.pictures, pictures)
+        encoder = backbone.image_encoder(request.variant)
+        engines.served(encoder, (side, side), request.taps, backbone.device.type)
 
     def views(self, images: Tensor) -> list[ImageFeatures]:
         return self.scorer.views(images, self._portions)
@@ -314,9 +321,7 @@ def attempt(
         if not keep_errors:
             raise
         if len(batch.rows) == 1:
-            known = isinstance(error, ZsadError)
-            text = str(error) if known else f"{type(error).__name__}: {cfg.first_line(error)}"
-            return {batch.rows[0]: failed(batch.paths[0], text)}
+            return {batch.rows[0]: failed(batch.paths[0], reason(error))}
     found: dict[int, Prediction] = {}
     for part in batch.singles():
         found |= attempt(score, part, keep_errors)
