@@ -21,7 +21,7 @@ from zsad.method import Method, TrainPhase
 from zsad.methods.kanoclip.config import Config
 from zsad.methods.kanoclip.knowledge import knowledge_loss, knowledge_mean
 from zsad.methods.kanoclip.modules import BiCMCI, ConvAdapter
-from zsad.prompt_bank.bank import GENERIC_ANOMALIES, bank
+from zsad.prompt_bank.bank import GENERIC_ANOMALIES, bank, generation_command
 from zsad.types import (
     BackboneInfo,
     BuiltMaps,
@@ -335,8 +335,7 @@ def general_descriptions(category: Category, count: int) -> list[str]:
     if entry and len(texts) < count:
         raise RequestError(
             f"knpl.kb.n={count}: the prompt bank holds {len(texts)} descriptions of "
-            f"{category.dataset}/{category.key}; ask for more with `zsad prompts generate --kind "
-            f"kanoclip --datasets {category.dataset} --out my-prompts` and "
-            f"`export ZSAD_PROMPTS=my-prompts`, or take n={len(texts)}"
+            f"{category.class_name}; take n={len(texts)}, or have a language model write more: "
+            f"`{generation_command('kanoclip', category)}`"
         )
     return texts[:count]
