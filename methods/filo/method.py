@@ -239,6 +239,7 @@ class FiLo(Method[Config, texts.PromptTable]):
             sigma=post.sigma,
             box_factor=self.config.boxes.factor,
             box_arithmetic=self.config.boxes.arithmetic,
+            box_order=self.config.boxes.order,
         )
 
     def image_score(self, scores: Scores, built: BuiltMaps) -> Tensor:
@@ -378,6 +379,10 @@ class FiLo(Method[Config, texts.PromptTable]):
         if not config.applies(self._auxiliary):
             return None
         return mosaic.epoch(samples, config, seed, f"{phase.name}/{epoch}")
+
+    @property
+    def adds_anew(self) -> bool:
+        return self.config.train.mosaic.pool == "fresh"
 
     @classmethod
     def import_official(

@@ -115,19 +115,22 @@ class PatchCore(Method[Config, None]):
         """Largest patch distance, weighed by how common its nearest memory row is: [B].
 
         Eq. 7 with Euclidean distances of the unit vectors: s = (1 - exp |q - m*| / sum over the
-        ``neighbours`` rows m nearest to m* (itself included) of exp |q - m|) s*.
+        ``neighbours`` rows m nearest to m* (itself included) of exp |q - m|) |q - m*|, halved so
+        that it lies in [0, 1].  One neighbour: ½(1 - cosine), which ranks as |q - m*| does.
         """
         peak = distance[..., 0].argmax(1)  # [B]
         each = torch.arange(len(query), device=query.device)
         largest = distance[each, peak, 0]
-        if self.config.neighbours == 1 or len(bank) == 1:
+        if self.config.neighbours == 1:
             return largest
+        own = 2 * largest.sqrt()  # |q - m| = 2 sqrt(½(1 - cosine)) of unit vectors
+        if len(bank) == 1:  # no row is rarer than another
+            return own / 2
         nearest = bank.features[row[each, peak, 0]]  # [B, D]
         support = bank.features[bank.neighbours(nearest, self.config.neighbours).row]  # [B, b, D]
         spread = (query[each, peak][:, None] - support).norm(dim=-1)
-        own = 2 * largest.sqrt()  # |q - m| = 2 sqrt(½(1 - cosine)) of unit vectors
         share = own.exp() / torch.cat([own[:, None], spread[:, 1:]], 1).exp().sum(1)
-        return (1 - share) * largest
+        return (1 - share) * own / 2
 
     def map_spec(self) -> MapSpec:
         sigma = self.config.sigma

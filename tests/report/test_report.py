@@ -285,3 +285,6 @@ def test_backbones_are_never_mixed(tmp_path: Path) -> None:
     assert [b["backbone"] for b in data["boards"]] == ["vit-l-14-336", "zsad-tiny"]
     assert [[m["label"] for m in b["methods"]] for b in data["boards"]] == [["winclip"], ["clip"]]
     assert page.count("class=banner") == 1
+    put(store, "alfa", "plain", 0.7, backbone="file", banner="unknown weights: x.pt, of no file")
+    page, _ = written(store)
+    assert "<b>file: unknown weights: x.pt, of no file.</b> What these weights are" in page

@@ -25,14 +25,25 @@ RECORDED: dict[str, dict[str, str]] = json.loads(
 
 # What a method computes otherwise since: nothing that c8305d8 stored of it is served.
 CHANGED = {
+    "anomalyclip:paper": "the map of the last layer",
+    "anomalyclip:released": "the map of the last layer, decoding",
     "anovl:released": "22 views, the last 12 blocks, raw names, the adapter",
     "aprilgan:released": "exact GELU, raw names",
+    "faprompt:released": "7 epochs, decoding",
+    "filo:paper": "boxes before the Gaussian, the class words of its lists",
+    "filo:released": "mosaics drawn afresh, decoding",
     "kanoclip:paper": "the printed global token",
     "mvfa:default": "35 templates (revision 2)",
     "mvfa:released": "35 templates, exact GELU, 240 pixels, no normalisation",
+    "patchcore:default": "Eq. 7 (revision 2)",
+    "patchcore:penultimate": "Eq. 7 (revision 2)",
+    "patchcore:shots=2": "Eq. 7 (revision 2)",
 }
 # Presets whose paper was not at hand.
-GONE = {"anovl:paper", "aprilgan:paper", "maskclip:paper", "mvfa:paper"}
+GONE = {
+    f"{method}:paper"
+    for method in ("anovl", "aprilgan", "cocoop", "coop", "maskclip", "musc", "mvfa", "patchcore")
+}
 
 
 @pytest.mark.usefixtures("texts_of_c8305d8")

@@ -85,7 +85,7 @@ def print_summary(document: dict[str, Any]) -> None:
         print_table(heads, rows, right=range(2, len(heads)))
     if skipped := [text for cell in document["cells"] for text in cell.get("skipped", ())]:
         left = list(dict.fromkeys(skipped))
-        say(f"{PARTIAL} scored without {len(left)} files that cannot be read: not to be compared.")
+        say(f"{PARTIAL} scored without {len(left)} of the images: not to be compared.")
         for text in left[:MOST_FAILURES]:
             tell(f"zsad: left out: {text}")
     for text in undefined_lines(document):

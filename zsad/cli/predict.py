@@ -166,13 +166,16 @@ def run(args: argparse.Namespace) -> int:
             offline=args.offline,
             untrained=args.untrained,
         )
-    failed, told = 0, False
+    failed, told, marked = 0, False, False
     while True:
         with stdout_to_stderr():
             prediction = next(found, None)
         if prediction is None:
             return 3 if failed else 0
         failed += bool(prediction.error)
+        if (mark := prediction.made_by.get("mark")) and not marked:
+            _note(mark)
+            marked = True
         if prediction.thresholds and not told:
             _tell(prediction, args.method)
             told = True

@@ -262,9 +262,10 @@ class Published:
     ) -> Reference | None:
         """The number to set beside a record: the one whose conditions differ least.
 
-        A recognised released file is set beside its authors' log, where there is one.  Among
-        equals the record's protocol counts, then a paper's own figure for its own method, then
-        table order.
+        A recognised released file is set beside its authors' log, where there is one.  Figures
+        whose conditions a protocol reproduces come before those of other sources.  Among equals
+        the record's protocol counts, then a paper's own figure for its own method, then table
+        order.
         """
         found = self.lookup(method, dataset, category, metric)
         compared = same_quantity(metric)
@@ -275,6 +276,7 @@ class Published:
         return min(
             found,
             key=lambda r: (
+                r.protocol not in list_protocols(),
                 len(r.differences(info, compared)) + (r.kind != "paper" and not recognised),
                 r.protocol != info.get("protocol"),
                 r.name != r.paper,
@@ -311,6 +313,7 @@ def _row_of(rows: Mapping[str, Any], reference: Reference) -> Any:
     return rows.get(reference.name) or rows.get(f"{reference.name} ({reference.shots}-shot)")
 
 
+@cache
 def _load() -> Published:
     folder = files("zsad.benchmarks") / "published"
     names = yaml.safe_load((folder / "names.yaml").read_text(encoding="utf-8"))

@@ -17,6 +17,7 @@ from typing import Any
 from zsad.errors import ZsadError
 from zsad.protocols import load_protocol
 from zsad.results import identity
+from zsad.results import weights as weights_said
 from zsad.results.identity import Configuration
 from zsad.results.records import CellRecord
 from zsad.results.store import StoredCell
@@ -113,10 +114,25 @@ class Board:
 
 
 def boards(stored: Iterable[StoredCell]) -> list[Board]:
-    """One board per backbone and weights, real backbones first."""
+    """One board per backbone and weights, real backbones first.
+
+    What was imported stands on every board that has its dataset, or on a board of its own.
+    """
     by_backbone: dict[tuple[str, str], list[StoredCell]] = defaultdict(list)
     for cell in stored:
         by_backbone[identity.backbone_of(cell.record)].append(cell)
+    alone = []
+    for cell in by_backbone.pop((identity.IMPORTED, ""), []):
+        beside = [
+            cells
+            for cells in by_backbone.values()
+            if any(c.record.dataset == cell.record.dataset for c in cells)
+        ]
+        for cells in beside:
+            cells.append(cell)
+        alone += [] if beside else [cell]
+    if alone:
+        by_backbone[identity.IMPORTED, ""] = alone
     names = [name for name, _ in by_backbone]
     made = [
         _board(name, weights if names.count(name) > 1 else "", cells)
@@ -166,7 +182,7 @@ def _board(name: str, weights: str, stored: list[StoredCell]) -> Board:
         # Sorted by time: the newest of a cell comes last and stays.
         left_out[place] += (record.category, record.seed) in held
         held[record.category, record.seed] = record
-    banners = {str(c.record.info.get("banner") or "") for c in stored}
+    banners = {weights_said.banner_of(c.record.info) for c in stored}
     return Board(
         name,
         weights,

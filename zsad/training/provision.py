@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from zsad import checkpoints
 from zsad.backbones import Backbone
 from zsad.config import Settings
 from zsad.data import provenance, splits
@@ -123,13 +122,3 @@ def _tidy(path: Path) -> None:
 def follower() -> bool:
     """Whether Lightning started this process for another device: the first one holds the lock."""
     return int(os.environ.get("LOCAL_RANK", "0")) > 0 or int(os.environ.get("NODE_RANK", "0")) > 0
-
-
-def guard(meta: checkpoints.CheckpointMeta | None, dataset: str, samples: Sequence[Sample]) -> None:
-    """Refuse to evaluate a checkpoint on images that it was trained on.
-
-    Official checkpoints do not say what they were trained on; for those nothing is known and
-    nothing is refused.  Raises :class:`zsad.errors.RequestError`.
-    """
-    if meta is not None and meta.trained_on is not None:
-        splits.guard(meta.trained_on.uids, meta.trained_on.dataset, samples, dataset)

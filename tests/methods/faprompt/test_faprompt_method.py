@@ -81,7 +81,7 @@ def test_presets(backbone: Backbone) -> None:
     assert released.score.max_weights == pytest.approx((2 / 3, 1 / 3))
     default = entry.resolve()
     assert (default.topk, default.score.max_weights) == ("paper", (0.5, 0.5))
-    assert default.train.epochs == 7
+    assert default.train.epochs == released.train.epochs == 7  # the epoch that is tested
     assert entry.resolve(("t", {"preset": "paper"})).cap.state_word == ""
     with pytest.raises(RequestError, match=r"faprompt\.dap\.topk.*did you mean 'top_k'"):
         entry.resolve(("the command line", {"dap": {"topk": 3}}))

@@ -80,7 +80,7 @@ def _portable(request: Request) -> Request:
             f"--device {request.device}: Ray chooses the GPU of each task; give cuda or auto"
         )
     columns = tuple(
-        replace(c, checkpoint=str(Path(c.checkpoint).absolute())) if c.checkpoint else c
+        replace(c, checkpoint=c.checkpoint.absolute()) if c.checkpoint else c
         for c in request.columns
     )
     root = request.data_root.absolute() if request.data_root else None

@@ -1,0 +1,122 @@
+"""One way to name weight files: for all targets, by target, a folder, the hub."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from zsad.checkpoints import sources
+from zsad.errors import RequestError, WeightsError
+
+
+@pytest.fixture
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Two files and a folder of two more, in the folder where the test runs."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.pth", "b.safetensors", "both/deep/c.pth.tar-50", "both/d.PT", "both/note.txt"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+    return tmp_path
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A hub cache that holds one file of one repository at one revision."""
+    from huggingface_hub import constants
+
+    commit = "17bbc781de7c206fa0bb94c616ed895ca7bcc913"
+    folder = tmp_path / "hub" / "models--Somebody--Weights" / "snapshots" / commit
+    folder.mkdir(parents=True)
+    (folder / "one.pth").write_bytes(b"x")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    return folder
+
+
+def test_one_file_serves_every_target(files: Path) -> None:
+    found = sources.parse("a.pth", "filo.checkpoint")
+    assert found.of("mvtec").path == found.of("folder:mine").path == Path("a.pth")
+    assert str(found) == "a.pth"
+    found.check(["mvtec", "visa"])
+    assert found.absolute().of("mvtec").path == files / "a.pth"
+
+
+def test_a_mapping_serves_each_target_its_own(files: Path) -> None:
+    found = sources.parse({"visa": "a.pth", "mvtec": "b.safetensors"}, "filo.checkpoint")
+    assert [found.of(t).text for t in ("mvtec", "visa")] == ["b.safetensors", "a.pth"]
+    assert str(found) == "{visa: a.pth, mvtec: b.safetensors}"
+    with pytest.raises(RequestError) as caught:
+        found.check(["mvtec", "visa", "btad"])
+    assert str(caught.value) == (
+        "filo.checkpoint: no file for the target btad; it has {visa: a.pth, mvtec: b.safetensors}; "
+        "add `btad: FILE` to it, or leave btad out of --datasets"
+    )
+    rest = sources.parse({"default": "a.pth", "mvtec": "b.safetensors"}, "filo.checkpoint")
+    rest.check(["mvtec", "visa", "btad"])
+    assert rest.of("btad").text == "a.pth"
+
+
+def test_a_name_that_is_no_dataset_is_told_with_the_nearest(files: Path) -> None:
+    found = sources.parse({"visa": "a.pth", "mvtek": "b.safetensors"}, "filo.checkpoint")
+    with pytest.raises(RequestError, match=r"'mvtek' is not a dataset \(did you mean 'mvtec'\?\)"):
+        found.check(["visa"], ["mvtec"])
+    sources.parse({"visa": "a.pth", "mvtec": "a.pth"}, "x").check(["visa"], ["mvtec"])
+
+
+@pytest.mark.parametrize("value", ["both", "local-dir:both"])
+def test_a_folder_holds_its_files_and_those_of_folders_in_it(files: Path, value: str) -> None:
+    place = sources.parse(value, "filo.checkpoint").of("mvtec")
+    assert place.is_folder
+    assert [p.name for p in place.files()] == ["d.PT", "c.pth.tar-50"]
+
+
+def test_words_of_the_option_name_no_file(files: Path) -> None:
+    found = sources.parse("stock", "filo.grounding.weights", words=("stock", "random"))
+    assert found.of("mvtec") == sources.Place("stock", None)
+    assert found.of("mvtec").files() == []
+
+
+def test_a_repository_in_the_hubs_cache_is_a_folder_at_one_revision(hub: Path) -> None:
+    value = f"hf://Somebody/Weights@{hub.name}"
+    place = sources.parse(value, "filo.checkpoint", offline=True).of("mvtec")
+    assert place.hub == f"Somebody/Weights@{hub.name}"
+    assert [p.name for p in place.files()] == ["one.pth"]
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("no.pth", "m.checkpoint=no.pth (line): no such file or folder; give FILE, FOLDER, "),
+        ({"visa": "no.pth"}, "m.checkpoint={visa: no.pth} (line): no such file or folder"),
+        ({"visa": {"a": 1}}, "names no file"),
+        ({}, "m.checkpoint={} (line): names no file"),
+        ("", "names no file"),
+        (3, "m.checkpoint=3 (line): names no file"),
+        (["a.pth"], "names no file"),
+        ("local-dir:a.pth", "no such folder; give the copy of a hub repository"),
+        ("empty", "no weight files there (.safetensors, .pth, .pt, .bin, .ckpt)"),
+        ("hf://Somebody/Weights", "name a revision, since what a branch holds changes"),
+        ("hf:Somebody/Weights@main", "not hf://OWNER/REPO@REVISION"),
+        ("hf://Weights@main", "not hf://OWNER/REPO@REVISION"),
+    ],
+)
+def test_what_cannot_be_meant_is_one_line(files: Path, value: object, said: str) -> None:
+    (files / "empty").mkdir()
+    with pytest.raises(RequestError) as caught:
+        sources.parse(value, "m.checkpoint", "line")
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_repository_that_is_not_there_says_how_to_fetch_it(hub: Path) -> None:
+    with pytest.raises(WeightsError) as caught:
+        sources.parse("hf://Somebody/Other@abc", "m.checkpoint", offline=True)
+    assert "`hf download Somebody/Other --revision abc`" in str(caught.value)
+
+
+def test_reading_the_option_needs_no_torch() -> None:
+    code = "import sys, zsad.checkpoints.sources; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
