@@ -60,6 +60,14 @@ class Pictures:
             for i, score in enumerate(scored.image_scores.cpu().tolist())
         ]
 
+    def expect(self, pictures: int) -> None:
+        """Let an engine be chosen, made and verified for this many pictures."""
+        backbone, request = self.scorer.backbone, self.scorer.request
+        engines, side = backbone.engines, self.scorer.image_size
+        engines.pictures = max(engines.pictures, pictures)
+        encoder = backbone.image_encoder(request.variant)
+        engines.served(encoder, (side, side), request.taps, backbone.device.type)
+
     def views(self, images: Tensor) -> list[ImageFeatures]:
         return self.scorer.views(images, self._portions)
 

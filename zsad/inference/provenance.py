@@ -37,6 +37,8 @@ def made_by(loaded: LoadedMethod, class_name: str) -> dict[str, Any]:
         "weights_grade": info.weights_grade,
         "weights_name": info.weights_name,
         "image_size": loaded.image_size,
+        "precision": loaded.backbone.figures,
+        "engine": loaded.backbone.engines.account(loaded.request.variant),
         "class_name": made_for["class_name"],
         "time": now.isoformat(timespec="seconds"),
         "mark": "; ".join(m for m in marks if m),

@@ -153,6 +153,7 @@ def predict(
     if out is not None:
         outputs.make_folder(out)
     loaded = load(with_shots(method, overrides, shots))
+    loaded.pictures.expect(len(found) + len(good))
     made_by = provenance.made_by(loaded, class_name)
     kept = digest(near) if near else ""
     if bank is not None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch.nn.functional as F
 from PIL import Image
+from torch import Tensor
 
 from zsad.data.images import read_image, read_mask
 from zsad.errors import ZsadError
@@ -34,27 +35,33 @@ class _Candidate:
 
 
 @dataclass
-class ExampleCollector:
-    """Keeps, per head, the ``per_kind`` highest and lowest scores of either label.
+class ExamplePictures:
+    """Keeps the ``per_kind`` highest and lowest scores of either label of one column.
 
-    Call it with every scored batch; memory is bounded by 4 x ``per_kind`` small maps per head.
+    Memory is bounded by 4 x ``per_kind`` small maps.
     """
 
     per_kind: int = 1
-    _kept: dict[int, dict[str, list[_Candidate]]] = field(default_factory=dict)
+    _kept: dict[str, list[_Candidate]] = field(default_factory=dict)
 
-    def __call__(self, head: Head, samples: Sequence[Sample], scored: Scored[Any]) -> None:
-        """Look at one batch of a head; only the images that enter are explained.
+    def look(
+        self,
+        samples: Sequence[Sample],
+        scores: Sequence[float],
+        maps: Tensor | None,
+        explain: Callable[[list[int]], list[list[Explanation]]] | None = None,
+    ) -> None:
+        """Look at one batch, maps [B, H, W]; only the rows that enter are explained.
 
-        An image that was seen before (a head may begin a category anew) takes its own place."""
-        kept = self._kept.setdefault(id(head), {})
+        Without maps there is nothing to show.  An image that was seen before (a head may begin a
+        category anew) takes its own place."""
+        if maps is None:
+            return
+        kept = self._kept
         again = {sample.uid for sample in samples}
         for kind, seen in kept.items():
             kept[kind] = [c for c in seen if c.sample.uid not in again]
-        new = [
-            _Candidate(sample, score)
-            for sample, score in zip(samples, scored.image_scores.tolist())
-        ]
+        new = [_Candidate(sample, score) for sample, score in zip(samples, scores)]
         best = {
             kind: _best(kind, [*kept.get(kind, []), *(c for c in new if kind in c.kinds)])
             for kind in dict.fromkeys([*kept, *(k for c in new for k in c.kinds)])
@@ -64,16 +71,16 @@ class ExampleCollector:
         entering = [i for i, candidate in enumerate(new) if id(candidate) in held]
         if not entering:
             return
-        maps = scored.maps.final[entering][:, None].float()
-        small = F.interpolate(maps, size=(SIDE, SIDE), mode="bilinear", antialias=True)
-        reasons = _explain(head, scored, entering)
+        planes = maps[entering][:, None].float()
+        small = F.interpolate(planes, size=(SIDE, SIDE), mode="bilinear", antialias=True)
+        reasons: list[list[Explanation]] = explain(entering) if explain else [[] for _ in entering]
         for i, plane, own in zip(entering, small[:, 0].cpu().numpy(), reasons):
             new[i].map, new[i].explanations = plane, own
 
-    def examples(self, head: Head) -> list[Example]:
-        """The kept examples of a head, each picture once; unreadable ones are left out."""
+    def examples(self) -> list[Example]:
+        """What was kept, each picture once; unreadable ones are left out."""
         found: dict[str, Example] = {}
-        for kind, candidates in self._kept.get(id(head), {}).items():
+        for kind, candidates in self._kept.items():
             for c in candidates:
                 if c.sample.uid in found:
                     continue
@@ -82,6 +89,29 @@ class ExampleCollector:
                 except ZsadError as error:
                     log.warning("no example picture: %s", error)
         return list(found.values())
+
+
+@dataclass
+class ExampleCollector:
+    """The examples of every head of a category.  Call it with every scored batch."""
+
+    per_kind: int = 1
+    _of: dict[int, ExamplePictures] = field(default_factory=dict)
+
+    def __call__(self, head: Head, samples: Sequence[Sample], scored: Scored[Any]) -> None:
+        """Look at one batch of a head."""
+        pictures = self._of.setdefault(id(head), ExamplePictures(self.per_kind))
+        pictures.look(
+            samples,
+            scored.image_scores.tolist(),
+            scored.maps.final,
+            lambda rows: _explain(head, scored, rows),
+        )
+
+    def examples(self, head: Head) -> list[Example]:
+        """The kept examples of a head."""
+        pictures = self._of.get(id(head))
+        return pictures.examples() if pictures else []
 
 
 def _best(kind: str, candidates: list[_Candidate]) -> list[_Candidate]:

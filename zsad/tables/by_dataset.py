@@ -21,6 +21,7 @@ from zsad.results.aggregate import (
     ranks,
     undefined_reasons,
 )
+from zsad.results.identity import imported
 from zsad.tables.model import Line, Page, Span, Spans, Table
 from zsad.tables.results_matrix import (
     Board,
@@ -327,12 +328,26 @@ def conditions(board: Board) -> list[str]:
         *_configuration_notes(board),
         *_setting_notes(board),
         *_training_notes(board),
+        *_imported_notes(board),
         *_partial_notes(board),
     ]
 
 
+def _imported_notes(board: Board) -> list[str]:
+    """Where the columns come from that another program made."""
+    found: dict[str, None] = {}
+    for column in board.columns:
+        for (label, _), cells in board.cells.items():
+            for record in cells.values() if label == column.label else ():
+                if held := imported(record):
+                    said = str(held.get("provenance") or "").rstrip(".") or "provenance not stated"
+                    words = f"{held.get('maps')}, image score: {held.get('image_score')}"
+                    found[f"{column.head}: {said}; {words}; metrics by zsad."] = None
+    return list(found)
+
+
 def _partial_notes(board: Board) -> list[str]:
-    """What was left out of records that are made with ``data.skip_broken``."""
+    """What was left out of records that are made with ``data.skip_broken``, or imported in part."""
     left = {
         text
         for (label, _), cells in board.cells.items()
@@ -343,8 +358,8 @@ def _partial_notes(board: Board) -> list[str]:
     if not left:
         return []
     return [
-        f"{PARTIAL} scored without files that cannot be read ({len(left)} of the datasets here): "
-        "neither ranked nor compared."
+        f"{PARTIAL} scored without images that cannot be read or were not given ({len(left)} of "
+        "the datasets here): neither ranked nor compared."
     ]
 
 

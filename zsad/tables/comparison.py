@@ -205,7 +205,7 @@ def _triple(
     if figure.count != of:
         found = Match("no", (*found.points, f"{figure.count} of {of} categories"))
     if figure.partial:
-        found = Match("no", (*found.points, "scored without files that cannot be read"))
+        found = Match("no", (*found.points, "scored without some of the images"))
     return figure, value, found
 
 

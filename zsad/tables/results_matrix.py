@@ -120,10 +120,25 @@ class Board:
 
 
 def boards(stored: Iterable[StoredCell]) -> list[Board]:
-    """One board per backbone and weights, real backbones first."""
+    """One board per backbone and weights, real backbones first.
+
+    What was imported stands on every board that has its dataset, or on a board of its own.
+    """
     by_backbone: dict[tuple[str, str], list[StoredCell]] = defaultdict(list)
     for cell in stored:
         by_backbone[identity.backbone_of(cell.record)].append(cell)
+    alone = []
+    for cell in by_backbone.pop((identity.IMPORTED, ""), []):
+        beside = [
+            cells
+            for cells in by_backbone.values()
+            if any(c.record.dataset == cell.record.dataset for c in cells)
+        ]
+        for cells in beside:
+            cells.append(cell)
+        alone += [] if beside else [cell]
+    if alone:
+        by_backbone[identity.IMPORTED, ""] = alone
     names = [name for name, _ in by_backbone]
     made = [
         _board(name, weights if names.count(name) > 1 else "", cells)

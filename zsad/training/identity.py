@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zsad import config as cfg
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 # Raised whenever a change of the engine changes trained weights for an unchanged request.
 TRAINING_VERSION = 1
+FOLDER = "checkpoints"  # of a results folder
 
 
 def training_identity(
@@ -61,6 +63,8 @@ def identity_on(
     settings_later = {k: v for k, v in cfg.set_later(settings).items() if k != "metrics"}
     if settings_later:
         later["settings"] = settings_later
+    if settings.backbone.trained_by:
+        later["engine"] = settings.backbone.trained_by
     return cfg.digest(
         {
             "version": TRAINING_VERSION,
@@ -68,7 +72,7 @@ def identity_on(
             "config": training_config(config),
             "backbone": list(backbone),
             "image_size": settings.backbone.image_size,
-            "precision": settings.backbone.precision,
+            "precision": settings.backbone.figures,
             "mask_resize": settings.data.mask_resize,
             "data": [data.dataset, data.variant, data.fingerprint],
             "part": data.part,
@@ -79,6 +83,11 @@ def identity_on(
         },
         16,
     )
+
+
+def checkpoint_path(root: Path | str, method: str, identity: str) -> Path:
+    """Return where a checkpoint lies in the cache below the results folder."""
+    return Path(root) / FOLDER / method / f"{identity}.safetensors"
 
 
 def knowledge(
