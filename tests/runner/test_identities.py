@@ -49,6 +49,7 @@ GONE = {
 }
 
 
+@pytest.mark.usefixtures("texts_of_c8305d8")
 def test_the_same_requests_have_the_identities_of_c8305d8(tmp_path: Path) -> None:
     found = identities.everything(tmp_path)
     assert len(RECORDED) == 45
@@ -105,6 +106,12 @@ def all_differ(found: dict[str, str], recorded: dict[str, str]) -> bool:
     return found.keys() == recorded.keys() and not set(found.values()) & set(recorded.values())
 
 
+def test_with_today_s_texts_no_cell_of_alfa_is_served(tmp_path: Path) -> None:
+    for name in ("alfa:default", "alfa:shots=2"):
+        assert all_differ(identities.fingerprints(asked(name, tmp_path)), cells_of(name))
+
+
+@pytest.mark.usefixtures("texts_of_c8305d8")
 @pytest.mark.parametrize("name", ["winclip:default", "alfa:paper", "filo:default", "coop:default"])
 def test_another_revision_or_value_has_other_fingerprints(name: str, tmp_path: Path) -> None:
     method, recorded = name.partition(":")[0], cells_of(name)
