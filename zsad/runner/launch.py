@@ -12,6 +12,7 @@ from zsad.results.document import document
 from zsad.results.effect import Place, without_effect
 from zsad.results.records import CellRecord
 from zsad.results.store import ResultStore
+from zsad.runner import conditions
 from zsad.runner.given import check as check_given
 from zsad.runner.logs import logged, tell_accounts
 from zsad.runner.manifest import Finished, manifest
@@ -47,7 +48,8 @@ def bench(options: BenchOptions, also: OnScored | None = None) -> dict[str, Any]
         weights_id, demo = identify(
             request.settings.backbone.name, request.settings.backbone.weights
         )
-        return build_plan(request, store, weights_id, demo).describe()
+        plan = build_plan(request, store, weights_id, demo)
+        return {**plan.describe(), "rows": conditions.described(plan)}
 
     _require_boxes(request)
     require_writable(request.results)
@@ -124,7 +126,9 @@ def _run_here(
         torch.use_deterministic_algorithms(True, warn_only=True)
     backbone = load_backbone(request, device)
     plan = build_plan(request, store, backbone.info.weights_sha256, backbone.info.demo)
+    plan.image_size = backbone.info.image_size
     tell_accounts(plan)
+    conditions.tell(plan)
     with SweepProgress(plan, shown=progress) as bar:
         sweep = Sweep(
             plan,

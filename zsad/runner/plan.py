@@ -71,7 +71,8 @@ class DatasetPlan:
 
 @dataclass
 class Plan:
-    """The whole sweep.  ``unplanned``: datasets that cannot be read, with the error."""
+    """The whole sweep.  ``unplanned``: datasets that cannot be read, with the error.
+    ``image_size``: of a loaded backbone, in pixels; 0 where none was loaded."""
 
     request: Request
     weights_id: str
@@ -79,6 +80,7 @@ class Plan:
     datasets: list[DatasetPlan] = field(default_factory=list)
     unplanned: dict[str, ZsadError] = field(default_factory=dict)
     auxiliaries: dict[str, AuxiliaryData | ZsadError] = field(default_factory=dict)
+    image_size: int = 0
 
     @property
     def n_pictures(self) -> int:
