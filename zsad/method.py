@@ -175,7 +175,12 @@ class Method(lightning.LightningModule, Generic[ConfigT, TextT]):
         return scores
 
     def explain(self, scored: Scored[TextT], k: int = 5) -> list[list[Explanation]]:
-        """Return up to ``k`` reasons per image, best first; the default has none."""
+        """Return up to ``k`` reasons of each label per image, best first; the default has none.
+
+        Reasons of label ``normal`` are shown for a picture that is called normal, the others for
+        one that is called anomalous (:mod:`zsad.components.reasons`).  A text is for somebody who
+        knows neither the method nor its paper.
+        """
         return [[] for _ in range(scored.batch_size)]
 
     # ------------------------------------------------------------------- optional needs

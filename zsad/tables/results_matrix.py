@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from zsad.backbones.known_weights import UNKNOWN
 from zsad.errors import ZsadError
 from zsad.protocols import load_protocol
 from zsad.results import identity
@@ -107,6 +108,11 @@ class Board:
     def name(self) -> str:
         """A short name, fit for a folder."""
         return self.backbone if not self.weights else f"{self.backbone}-{self.weights}"
+
+    @property
+    def heading(self) -> str:
+        """The name as headings have it, which says of weights that they are unknown."""
+        return f"{self.name} [{UNKNOWN}]" if UNKNOWN in self.banner else self.name
 
     def of(self, column: str, dataset: str) -> Cells:
         """Records of a column on a row, by (category, seed)."""
