@@ -139,7 +139,7 @@ def read(uri: str) -> Image.Image:
             part = part.resize((width, height)) if part.size != (width, height) else part
         else:
             marked = read_mask(tile, (height, width))
-            if tile.ignore is not None:  # what is not looked at is no defect to learn
+            if tile.ignore is not None:  # what is not looked at is not a defect to learn
                 shape = read_image(tile.image, tile.crop, tile.bits).size[::-1]
                 hidden = of_sample(tile, shape)
                 marked &= True if hidden is None else ~nearest(hidden, (height, width))

@@ -183,7 +183,7 @@ class TrainingImages:
         return mask.to(self.device)
 
     def _seen_mask(self, sample: Sample, size: int) -> np.ndarray:
-        """The mask of a sample [S, S]; what is not looked at is no defect to learn."""
+        """The mask of a sample [S, S]; what is not looked at is not a defect to learn."""
         mask = self.mask_policy.read(sample, size).copy()
         if sample.ignore is not None:
             hidden = of_sample(sample, read_image(sample.image, sample.crop).size[::-1])
