@@ -1,16 +1,15 @@
 """The page of a run of ``zsad predict``: all pictures, by score, to be looked at in a browser.
 
 ``index.html`` opens from disk, without a network.  It holds what the list needs; beside it lie,
-for each picture, ``thumbs/x.webp`` (the picture, small), ``thumbs/x.heat.webp`` (its map, the
-cold part transparent) and ``thumbs/x.js`` (regions, reasons and the map's values, loaded when a
-picture is opened).  As one file all of it lies in the page.
+for each picture, ``thumbs/x.thumb.webp`` (the picture, small), ``thumbs/x.layer.webp`` (its map,
+the cold part transparent) and ``thumbs/x.detail.js`` (regions, reasons and the map's values, loaded
+when a picture is opened).  As one file all of it lies in the page.
 """
 
 from __future__ import annotations
 
 import base64
 import io
-import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -23,6 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from zsad import __version__
+from zsad.data import own_outputs
 from zsad.data.images import read_image
 from zsad.errors import shown
 from zsad.inference.pictures import Photo
@@ -32,6 +32,7 @@ from zsad.results import heatmaps
 
 INDEX = "index.html"
 FOLDER = "thumbs"
+ENDINGS = {"photo": "thumb.webp", "heat": "layer.webp", "script": "detail.js"}
 SIDE = 512  # pixels of a small picture
 MOST_BYTES = 30_000  # of a small picture, and of a map over it
 VALUES = 96  # side of the map's values that the page draws masks of
@@ -84,21 +85,21 @@ class PredictionPage:
             "note": found.note,
             "size": [image.width, image.height],
         }
-        pictures = {"photo": _small(image), "heat": self._heat(found, whole)}
+        made_by = own_outputs.exif(found.made_by)
+        pictures = {
+            "photo": _encoded(_small(image), made_by),
+            "heat": _encoded(self._layer(found, whole), made_by),
+        }
         if self.one_file:
             entry |= {kind: _data_uri(raw) for kind, raw in pictures.items()}
             entry["detail"] = _detail(found)
         else:
             base = self.out / FOLDER / photo.stem
-            names = {"photo": f"{base.name}.webp", "heat": f"{base.name}.heat.webp"}
-            for kind, raw in pictures.items():
-                self.write(base.with_name(names[kind]), raw)
-                entry[kind] = quote(f"{FOLDER}/{photo.stem.with_name(names[kind]).as_posix()}")
-            script = f"zsadDetail({json.dumps(name)},{embedded(_detail(found))})\n"
-            self.write(base.with_name(f"{base.name}.js"), script.encode())
-            entry["script"] = quote(
-                f"{FOLDER}/{photo.stem.with_name(base.name + '.js').as_posix()}"
-            )
+            script = f"zsadDetail({embedded(name)},{embedded(_detail(found))})\n"
+            for kind, raw in {**pictures, "script": script.encode()}.items():
+                file = base.with_name(f"{base.name}.{ENDINGS[kind]}")
+                self.write(file, raw)
+                entry[kind] = quote(file.relative_to(self.out).as_posix())
         self._entries.append(entry)
 
     def close(self) -> str | None:
@@ -121,7 +122,7 @@ class PredictionPage:
         }
         return filled(asset("predictions.html"), parts)
 
-    def _heat(self, found: Prediction, whole: NDArray[np.float32]) -> bytes:
+    def _layer(self, found: Prediction, whole: NDArray[np.float32]) -> Image.Image:
         """The colours of a map; what is cold is transparent, as on the written heat map."""
         seen = found.seen
         assert seen is not None
@@ -135,22 +136,22 @@ class PredictionPage:
         if found.ignored is not None:
             alpha[heatmaps.shrunk(found.ignored, small.shape)] = 0
         pixels = np.dstack([heatmaps.heat(small, low, high), np.round(255 * alpha)])
-        return _encoded(Image.fromarray(pixels.astype(np.uint8), "RGBA"))
+        return Image.fromarray(pixels.astype(np.uint8), "RGBA")
 
 
 # ------------------------------------------------------------------------------- pictures
-def _small(image: Image.Image) -> bytes:
+def _small(image: Image.Image) -> Image.Image:
     picture = image.copy()
     picture.thumbnail((SIDE, SIDE), Image.Resampling.BICUBIC, reducing_gap=2.0)
-    return _encoded(picture)
+    return picture
 
 
-def _encoded(picture: Image.Image) -> bytes:
+def _encoded(picture: Image.Image, exif: bytes) -> bytes:
     """WebP of at most :data:`MOST_BYTES`: of lower quality, and then smaller, until it fits."""
     while True:
         for quality in (80, 60, 40, 20):
             buffer = io.BytesIO()
-            picture.save(buffer, "WEBP", quality=quality, alpha_quality=quality)
+            picture.save(buffer, "WEBP", quality=quality, alpha_quality=quality, exif=exif)
             if buffer.tell() <= MOST_BYTES:
                 return buffer.getvalue()
         picture = picture.resize((max(1, picture.width // 2), max(1, picture.height // 2)))

@@ -26,7 +26,8 @@ const decided = (p, limit) => (limit === null ? "undecided" : p.score >= limit ?
 const verdict = (p) => (p.error !== undefined ? "error" : decided(p, chosen.image));
 const before = (p) => (p.error !== undefined ? "error" : decided(p, given.image));
 const limitOf = (p) => chosen.pixel ?? p.pixel ?? null;
-const marks = (p, limit) => limit !== null && p.peak >= limit;
+// Maps hold single precision, and a threshold is compared as such.
+const marks = (p, limit) => limit !== null && p.peak >= Math.fround(limit);
 const isMarked = (p) => p.error === undefined && marks(p, limitOf(p));
 const wasMarked = (p) => p.error === undefined && marks(p, p.pixel ?? null);
 const KINDS = {
@@ -194,7 +195,7 @@ function mask(values) {
   const steps = Uint8Array.from(atob(values.steps), (c) => c.charCodeAt(0));
   steps.forEach((step, i) => {
     const value = values.low + ((values.high - values.low) * step) / 255;
-    if (value >= chosen.pixel) pixels.data.set([255, 255, 255, 255], 4 * i);
+    if (value >= Math.fround(chosen.pixel)) pixels.data.set([255, 255, 255, 255], 4 * i);
   });
   pen.putImageData(pixels, 0, 0);
   return found;
