@@ -48,6 +48,13 @@ def span(anomaly_map: np.ndarray, threshold: float | None = None) -> tuple[float
     return low, high
 
 
+def opacity_of(anomaly_map: np.ndarray, low: float, high: float) -> np.ndarray:
+    """How much of a colour is seen, 0..1: the cold quarter of the range is transparent; from the
+    middle on colours are whole."""
+    found: np.ndarray = np.clip(4 * level(anomaly_map, low, high) - 1, 0, 1)
+    return found
+
+
 def overlay(
     image: Image.Image,
     anomaly_map: np.ndarray,
@@ -77,8 +84,7 @@ def overlay(
     pixels = np.array(small)
     for start in range(0, small.height, STRIP):
         rows = slice(start, start + STRIP)
-        alpha = np.clip(4 * level(values[rows], low, high) - 1, 0, 1)[..., None]
-        alpha = alpha * np.float32(opacity)
+        alpha = opacity_of(values[rows], low, high)[..., None] * np.float32(opacity)
         below = pixels[rows].astype(np.float32)
         if where is not None:
             alpha[where[rows]] = 0
