@@ -22,6 +22,11 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from zsad.config import environment
+from zsad.config.fields import added as added
+from zsad.config.fields import default_of as default_of
+from zsad.config.fields import former
+from zsad.config.fields import is_added as is_added
+from zsad.config.fields import replaced as replaced
 from zsad.config.folder_settings import FolderSettings as FolderSettings
 from zsad.errors import RequestError
 from zsad.io.schema import SchemaError, check, read
@@ -280,35 +285,6 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 
 # ------------------------------------------------------------------------------ identity
-_ADDED = "zsad.added"
-
-
-def added(default: Any = dataclasses.MISSING, *, default_factory: Any = dataclasses.MISSING) -> Any:
-    """Declare a key of a schema that came after results were stored.
-
-    It enters an identity (:func:`identity`) only where it differs from its default, so that
-    what was stored without it is still found.  The default stays what it is for ever.
-    """
-    if default is dataclasses.MISSING and default_factory is dataclasses.MISSING:
-        raise TypeError("a key that is added later needs a default")
-    found: Any = dataclasses.field(
-        default=default, default_factory=default_factory, metadata={_ADDED: True}
-    )
-    return found
-
-
-def is_added(field: dataclasses.Field[Any]) -> bool:
-    """Whether a field was declared with :func:`added`."""
-    return _ADDED in field.metadata
-
-
-def default_of(field: dataclasses.Field[Any]) -> Any:
-    """The default of a field that has one."""
-    if field.default_factory is not dataclasses.MISSING:
-        return field.default_factory()
-    return field.default
-
-
 def identity(config: Any) -> dict[str, Any]:
     """Return :func:`to_dict` of a config without later keys (:func:`added`) at their default.
 
@@ -338,7 +314,7 @@ def plain(value: Any) -> Any:
 def _identity(value: Any) -> Any:
     if _is_instance(value):
         return {
-            f.name: _identity(held)
+            f.name: _identity(former(f, held))
             for f in dataclasses.fields(value)
             for held in [getattr(value, f.name)]
             if not (is_added(f) and held == default_of(f))
