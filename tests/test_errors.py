@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from tests.hostile import TEXTS, is_plain
-from zsad.errors import DataError, RequestError, reason, shown
+from zsad.errors import DataError, RequestError, gist, is_out_of_memory, reason, shown
 
 
 @pytest.mark.parametrize(
@@ -42,3 +45,32 @@ def test_a_message_is_one_line_whatever_it_names(name: str) -> None:
     assert is_plain(text)
     assert "\n" not in text
     assert reason(RequestError(text)) == text.strip()
+
+
+def test_the_cause_of_an_error_is_kept_wherever_its_library_puts_it() -> None:
+    with pytest.raises(yaml.YAMLError) as of_yaml:
+        yaml.safe_load("a: 1\nb: [1,")
+    assert gist(of_yaml.value) == "expected the node content, but found '<stream end>', line 2"
+    with pytest.raises(OmegaConfBaseException) as of_omegaconf:
+        OmegaConf.to_container(OmegaConf.create({"a": "${b}"}), resolve=True)
+    assert gist(of_omegaconf.value) == "Interpolation key 'b' not found"
+    assert gist(RuntimeError("Error(s) in loading:\n\tsize mismatch for a")) == (
+        "Error(s) in loading: ... size mismatch for a"
+    )
+    assert gist(ValueError("")) == "ValueError"
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (MemoryError(), True),
+        (ImportError("libtorch_cpu.so: failed to map segment from shared object"), True),
+        (RuntimeError("std::bad_alloc"), True),
+        (RuntimeError("can't start new thread"), True),
+        (OSError(12, "Cannot allocate memory"), True),
+        (RuntimeError("shape mismatch"), False),
+        (ValueError("out of memory"), False),  # a text about it
+    ],
+)
+def test_exhausted_memory_has_many_names(error: Exception, expected: bool) -> None:
+    assert is_out_of_memory(error) is expected

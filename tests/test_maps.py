@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -316,6 +317,25 @@ def test_a_batch_equals_its_images():
         )
         torch.testing.assert_close(together.final[i], alone.final[0])
         torch.testing.assert_close(together.unsuppressed[i], alone.unsuppressed[0])
+
+
+def test_boxes_can_come_before_the_blur():
+    """A constant map: the edge of the box is sharp after the blur, and smooth before it."""
+    stage, entries = torch.full((1, 8, 8), 0.5), [boxes((0.5, 0.5, 0.5, 0.5))]
+    after = MapSpec(blur="gaussian", sigma=4, box_factor=0.7)
+    before = replace(after, box_order="before_blur")
+    scores = Scores([stage], torch.zeros(1), kind="values")
+    sharp, soft = (core.build_maps(scores, s, 48, entries) for s in (after, before))
+    flat = torch.full((1, 48, 48), 0.5)
+    inside = core.suppress_boxes(flat, entries, 0.7)
+    torch.testing.assert_close(sharp.final, inside)
+    torch.testing.assert_close(soft.final, core.gaussian_blur(inside, 4))
+    torch.testing.assert_close(soft.unsuppressed, flat)
+    assert (sharp.final - soft.final).abs().max() > 0.05
+    # Without a box there is nothing to put in order.
+    pictures = Scores([noise(1, 8, 8)], torch.zeros(1), kind="values")
+    plain = [core.build_maps(pictures, s, 48, [None]).final for s in (after, before)]
+    torch.testing.assert_close(*plain)
 
 
 def test_boxes_that_the_method_kept_win_over_the_raw_answer():

@@ -61,6 +61,11 @@ class DataError(ZsadError):
     """A dataset, image, mask or checkpoint file is missing, broken or inconsistent."""
 
 
+class Withheld(DataError):
+    """The system does not give a file that is there (permission, too many open files, a disk that
+    fails): what it holds may be whole, and is not to be replaced."""
+
+
 class WeightsError(ZsadError):
     """Backbone or method weights are missing, unsafe or do not fit."""
 
@@ -71,13 +76,20 @@ class CellError(ZsadError):
     exit_code = 3
 
 
+_BOOKKEEPING = ("full_key:", "object_type=", "reference_type=")  # of OmegaConf, below its message
+
+
 def gist(error: BaseException) -> str:
     """Return what an error says as one line: its first line and, of several, the last one.
 
-    Libraries put what they were about first and the cause last.  The class's name stands for an
-    error that says nothing.
+    Libraries put what they were about first and the cause last; of YAML it is the problem and its
+    line.  The class's name stands for an error that says nothing.
     """
+    problem, mark = getattr(error, "problem", None), getattr(error, "problem_mark", None)
+    if problem and mark:
+        return f"{problem}, line {mark.line + 1}"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    lines = [line for line in lines if not line.startswith(_BOOKKEEPING)] or lines
     if len(lines) < 2:
         return lines[0] if lines else type(error).__name__
     return f"{lines[0]} ... {lines[-1]}"
@@ -87,7 +99,24 @@ def reason(error: BaseException) -> str:
     """Return an error as one line: ours as it is, a foreign one with the name of its class."""
     if isinstance(error, ZsadError):
         return gist(error)
+    if isinstance(error, MemoryError) and not str(error).strip():
+        return "out of memory"
     return f"{type(error).__name__}: {gist(error) if str(error).strip() else 'no message'}"
+
+
+_NO_MEMORY = (
+    *("out of memory", "can't allocate memory", "cannot allocate memory", "defaultcpuallocator"),
+    *("bad_alloc", "failed to map segment", "can't start new thread"),
+)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """True for the errors by which Python, torch and the system's loader report that no memory
+    is left."""
+    if isinstance(error, MemoryError):
+        return True
+    known = isinstance(error, (RuntimeError, ImportError, OSError))
+    return known and any(words in str(error).lower() for words in _NO_MEMORY)
 
 
 def nearest(word: str, known: Iterable[str], cutoff: float = 0.5) -> str:

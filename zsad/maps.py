@@ -248,30 +248,38 @@ def build_maps(
     """Build the anomaly maps [B, H, W] (float32) that ``spec`` describes, at ``size`` pixels.
 
     Order: probability and enlargement per ``spec.order``, fusion over stages, normalisation,
-    smoothing, box suppression.  Values are in [0, 1] for ``fuse="mean"`` and in [0, K] for
-    ``fuse="sum"`` over K stages.  Smoothing follows fusion: both are linear, so it equals
-    smoothing every stage.  ``boxes``: the detector's answers; those that the method kept in
-    ``scores.boxes`` win over them.
+    smoothing, box suppression (with ``box_order="before_blur"`` right after fusion).  Values are
+    in [0, 1] for ``fuse="mean"`` and in [0, K] for ``fuse="sum"`` over K stages.  Smoothing follows
+    fusion: both are linear, so it equals smoothing every stage.  ``boxes``: the detector's
+    answers; those that the method kept in ``scores.boxes`` win over them.
     """
     if not scores.maps:
         raise ValueError("scores hold no maps")
     weights = _stage_weights(spec, len(scores.maps))
     fused = _fuse(scores, spec, weights, size)
+    boxes = boxes if scores.boxes is None else scores.boxes  # the method's choice wins
+    if boxes is None or spec.box_factor == 1:
+        plain = _smoothed(fused, spec)
+        return BuiltMaps(plain, plain)
+    if spec.box_order == "before_blur":
+        inside = suppress_boxes(fused, boxes, spec.box_factor, spec.box_arithmetic)
+        return BuiltMaps(_smoothed(inside, spec), _smoothed(fused, spec))
+    plain = _smoothed(fused, spec)
+    return BuiltMaps(suppress_boxes(plain, boxes, spec.box_factor, spec.box_arithmetic), plain)
+
+
+def _smoothed(fused: Tensor, spec: MapSpec) -> Tensor:
+    """Normalise and smooth [B, H, W], as far as enlarging has not done it."""
     if spec.norm == "minmax":
         fused = minmax(fused)
     if spec.blur == "gaussian" and not _smooths_early(spec):
-        fused = gaussian_blur(fused, spec.sigma)
-    elif spec.blur == "kernel3":
-        fused = kernel3_blur(fused, spec.sigma)
-    boxes = boxes if scores.boxes is None else scores.boxes  # the method's choice wins
-    if boxes is None or spec.box_factor == 1:
-        return BuiltMaps(fused, fused)
-    return BuiltMaps(suppress_boxes(fused, boxes, spec.box_factor, spec.box_arithmetic), fused)
+        return gaussian_blur(fused, spec.sigma)
+    return kernel3_blur(fused, spec.sigma) if spec.blur == "kernel3" else fused
 
 
 def _smooths_early(spec: MapSpec) -> bool:
     """Whether nothing but enlarging, which is linear, comes before the smoothing."""
-    return spec.blur == "gaussian" and spec.norm == "none"
+    return spec.blur == "gaussian" and spec.norm == "none" and spec.box_order == "after_blur"
 
 
 def _stage_weights(spec: MapSpec, stages: int) -> list[float]:

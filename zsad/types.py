@@ -70,9 +70,9 @@ class EncoderVariant:
     trained with) or ``gelu`` (released FiLo, both towers).  ``image_size``: pixels, 0 = the
     backbone's own.  ``input``: ``normalised`` by the weights' mean and deviation, or ``unit`` =
     values in [0, 1] as they are (released MVFA-AD).  ``resize``: the filter that brings a picture
-    to ``image_size``: that of the ``weights``, or ``bilinear`` (released AnoVL).
-
-    Also a group of config keys: a method that offers another variant has it as ``encoder.*``.
+    to ``image_size``: that of the ``weights``, or ``bilinear`` (released AnoVL).  ``decoding``:
+    what is resized, ``rgb`` on black, or what a file stores, without its alpha (``released`` FiLo,
+    FAPrompt and AnomalyCLIP).  Also a group of config keys, ``encoder.*``.
     """
 
     image_size: int = 0
@@ -80,6 +80,7 @@ class EncoderVariant:
     activation: Literal["weights", "gelu"] = "weights"
     input: Literal["normalised", "unit"] = "normalised"
     resize: Literal["weights", "bilinear"] = "weights"
+    decoding: Literal["rgb", "released"] = "rgb"
 
 
 @dataclass(frozen=True)
@@ -123,8 +124,11 @@ class BackboneInfo:
     interpolation: str = "bicubic"
     activation: str = "quick_gelu"
     vv_first: int = 0  # first v-v block that the weights were made for; 0: see vv_start
-    weights_source: str = ""  # "bundled", "random", "file:<name>", "hub:<tag>"
+    weights_source: str = ""  # "bundled", "random", "file:<name>", "hub:<repository>@<commit>"
     weights_sha256: str = ""
+    weights_grade: str = ""  # what the content is: see zsad.backbones.known_weights
+    weights_name: str = ""  # of published weights, by content; "" for unknown ones
+    banner: str = ""  # what every output has to say of the weights, else ""
     demo: bool = False  # the bundled demonstration backbone
     random: bool = False  # random weights, asked for explicitly
     native_size: int = 0  # pixels that the weights' position table is made for, 0: unknown
@@ -147,15 +151,6 @@ class BackboneInfo:
             longest = self.depth - self.vv_first + 1
         count = round(blocks_of_24 * longest / 19)
         return self.depth - max(1, min(count, self.depth)) + 1
-
-    @property
-    def banner(self) -> str:
-        """One sentence for every output made with a backbone that no paper used, else ''."""
-        if self.random:
-            return "random backbone weights; figures mean nothing"
-        if self.demo:
-            return "bundled demonstration backbone; not comparable with published results"
-        return ""
 
 
 @dataclass
@@ -308,13 +303,13 @@ class Scores:
 class MapSpec:
     """How the dense-map core turns :class:`Scores` into anomaly maps.
 
-    ``order``: ``softmax_then_upsample`` or ``upsample_then_softmax`` (logits only).
-    ``fuse``: ``mean`` or ``sum`` over stages (``weights`` optional, one per stage).
-    ``norm``: ``none`` or per-image ``minmax`` (ablation only).  ``blur``: ``none``,
-    ``gaussian`` (scipy's, reflect, truncate 4) or ``kernel3`` (3x3); ``sigma`` in output
-    pixels, applied to the fused map.
-    ``box_factor``: factor applied outside the union of detected boxes, 1 = no suppression;
-    ``box_arithmetic``: ``exact`` or ``released`` (FiLo's integer rectangles).
+    ``order``: ``softmax_then_upsample`` or ``upsample_then_softmax`` (logits only).  ``fuse``:
+    ``mean`` or ``sum`` over stages (``weights`` optional, one per stage).  ``norm``: ``none`` or
+    per-image ``minmax`` (ablation only).  ``blur`` of the fused map: ``none``, ``gaussian``
+    (scipy's, reflect, truncate 4) or ``kernel3`` (3x3); ``sigma`` in output pixels.
+    ``box_factor``: factor outside the union of detected boxes, 1 = no suppression;
+    ``box_arithmetic``: ``exact`` or ``released`` (FiLo's integer rectangles); ``box_order``: after
+    the blur, or (FiLo's paper) before norm and blur.
     """
 
     order: Literal["softmax_then_upsample", "upsample_then_softmax"] = "softmax_then_upsample"
@@ -326,11 +321,12 @@ class MapSpec:
     sigma: float = 0.0
     box_factor: float = 1.0
     box_arithmetic: Literal["exact", "released"] = "exact"
+    box_order: Literal["after_blur", "before_blur"] = "after_blur"
 
 
 @dataclass
 class BuiltMaps:
-    """``final`` [B, H, W]: the anomaly map.  ``unsuppressed`` [B, H, W]: the same before box
+    """``final`` [B, H, W]: the anomaly map.  ``unsuppressed`` [B, H, W]: the same without box
     suppression (the same tensor where no box was applied)."""
 
     final: Tensor
@@ -396,8 +392,7 @@ class Scored(Generic[TextT]):
     """One scored batch: all that is known about its B images, with the same rows throughout.
 
     ``features``: what was read.  ``scores``: what the method returned, maps on the patch grid.
-    ``maps``: the anomaly maps [B, H, W] at the model's input size.  ``image_scores``: [B] float32,
-    those of :meth:`Method.image_score`.
+    ``maps`` [B, H, W]: at the model's input size.  ``image_scores`` [B]: of `Method.image_score`.
     """
 
     features: ImageFeatures
@@ -442,8 +437,7 @@ def _rows_of(values: Any, rows: Rows, count: int) -> Any:
 class TrainBatch:
     """Targets of a training batch: ``masks`` [B, 1, H, W] float {0, 1}, ``labels`` [B] int.
 
-    ``has_mask`` [B] bool: whether a mask is known; None: all are.  An unknown one is all zero.
-    """
+    ``has_mask`` [B] bool: whether a mask is known; None: all are.  An unknown one is all zero."""
 
     masks: Tensor
     labels: Tensor

@@ -59,7 +59,7 @@ class AnomalyCLIP(Method[Config, Tensor]):
 
     # ---------------------------------------------------------------- features and text
     def feature_request(self) -> FeatureRequest:
-        variant = EncoderVariant(pos_interp=self.config.pos_interp)
+        variant = EncoderVariant(pos_interp=self.config.pos_interp, decoding=self.config.decoding)
         return FeatureRequest.of(self.image_tap, *self.patch_taps, variant=variant)
 
     def text_pair(self, text: TextEncoder) -> Tensor:

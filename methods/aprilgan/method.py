@@ -155,6 +155,10 @@ class AprilGAN(StageMethod[Config]):
             return None
         return mosaic.epoch(samples, config, seed, f"{phase.name}/{epoch}")
 
+    @property
+    def adds_anew(self) -> bool:
+        return self.config.train.mosaic.pool == "fresh"
+
     def phases(self) -> list[TrainPhase]:
         """One phase; its length depends on the auxiliary dataset."""
         train = self.config.train

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
+from zsad import config as cfg
 from zsad.components.schemas import Deep
 from zsad.config.method_config import MethodConfig
 
@@ -95,6 +96,7 @@ class Config(MethodConfig):
     vv_blocks: int = 19
     image_token: Literal["cls_raw", "cls"] = "cls_raw"
     pos_interp: Literal["bicubic_aa", "bicubic", "bilinear"] = "bicubic_aa"
+    decoding: Literal["rgb", "released"] = cfg.added("rgb")
     deep_half: bool = False
     deep: Deep = field(default_factory=Deep)
     cap: Cap = field(default_factory=Cap)

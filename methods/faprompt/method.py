@@ -69,7 +69,7 @@ class FAPrompt(Method[Config, FirstPass]):
 
     # ---------------------------------------------------------------- features and text
     def feature_request(self) -> FeatureRequest:
-        variant = EncoderVariant(pos_interp=self.config.pos_interp)
+        variant = EncoderVariant(pos_interp=self.config.pos_interp, decoding=self.config.decoding)
         return FeatureRequest.of(self.image_tap, self.patch_tap, variant=variant)
 
     def prepare_text(

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-from zsad.config import replaced
+from zsad import config as cfg
 from zsad.config.method_config import MethodConfig
 from zsad.data.mosaic import Mosaic
 
@@ -19,10 +19,12 @@ class Encoder:
 
     ``activation``: the one the weights were trained with, exact GELU, or as released: exact GELU
     wherever the image size differs from the weights' own, because the model is rebuilt then.
+    ``decoding``: pictures are resized as RGB, or as released in the mode that their file has.
     """
 
     pos_interp: Literal["bicubic_aa", "bicubic", "bilinear"] = "bicubic_aa"
     activation: Literal["weights", "gelu", "released"] = "weights"
+    decoding: Literal["rgb", "released"] = cfg.added("rgb")
 
 
 @dataclass(frozen=True)
@@ -33,8 +35,9 @@ class Prompt:
     hand-written template (fixed).  ``details``: descriptions and generic states (fine), generic
     states only, or none ("normal" / "anomalous", which a learner replaces altogether).
     ``positions``: the position of the best box (all nine without one), always all nine, or
-    none.  ``names``: how a category is spoken: by its dataset's name, or as released, where
-    categories that are spoken alike share one table of prompts.
+    none.  ``names``: how a category is spoken: by its dataset's name, as the paper's list of
+    descriptions says it (pcb, chewinggum), or so as released, where categories that are spoken
+    alike share one table of prompts.
     """
 
     learner: Literal["cocoop", "coop", "fixed"] = "cocoop"
@@ -42,7 +45,7 @@ class Prompt:
     class_name: bool = True
     details: Literal["fine", "generic", "none"] = "fine"
     positions: Literal["boxes", "all", "none"] = "boxes"
-    names: Literal["dataset", "released"] = "dataset"
+    names: Literal["dataset", "paper", "released"] = "dataset"
 
     def __post_init__(self) -> None:
         if self.n_ctx < 1:
@@ -107,7 +110,7 @@ class Grounding:
 
     enabled: Literal["auto"] | bool = "auto"
     file: str | None = None
-    detector: str = replaced("transformers", was="groundingdino")
+    detector: str = cfg.replaced("transformers", was="groundingdino")
     weights: str | dict[str, str] = "stock"
     text_encoder: str | None = None
     box_threshold: float = 0.25
@@ -122,10 +125,12 @@ class Grounding:
 @dataclass(frozen=True)
 class BoxUse:
     """``boxes.*``: what boxes do to the map.  ``factor``: lambda, applied outside their union.
-    ``arithmetic``: exact, or the released integer rectangles and nine-cell table."""
+    ``arithmetic``: exact, or the released integer rectangles and nine-cell table.  ``order``: after
+    the Gaussian, or before it (section 3.1)."""
 
     factor: float = 0.7
     arithmetic: Literal["exact", "released"] = "exact"
+    order: Literal["after_blur", "before_blur"] = cfg.added("after_blur")
 
     def __post_init__(self) -> None:
         if not 0 <= self.factor <= 1:

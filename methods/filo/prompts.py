@@ -121,7 +121,7 @@ def find_entry(category: Category, descriptions: str) -> bank.BankEntry:
 
 def word(category: Category, entry: bank.BankEntry, config: Prompt) -> Wording:
     """Write the prompts of a category, without the learned context."""
-    spoken = entry.class_name if config.names == "released" else category.class_name
+    spoken = category.class_name if config.names == "dataset" else entry.class_name
     name = spoken.replace("_", " ") if config.class_name else NO_CLASS
     types = entry.texts["anomaly_types"]
     normal, abnormal, described = _states(types, config)

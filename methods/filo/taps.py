@@ -24,7 +24,11 @@ def variant(config: Config, backbone: BackboneInfo) -> EncoderVariant:
     activation = config.encoder.activation
     if activation == "released":
         activation = "weights" if backbone.image_size == backbone.native_size else "gelu"
-    return EncoderVariant(pos_interp=config.encoder.pos_interp, activation=activation)
+    return EncoderVariant(
+        pos_interp=config.encoder.pos_interp,
+        activation=activation,
+        decoding=config.encoder.decoding,
+    )
 
 
 def choose(config: Config, backbone: BackboneInfo) -> Taps:

@@ -205,7 +205,8 @@ def test_a_file_in_the_cache_folder_is_found(
     (tmp_path / "ViT-L-14-336px.pt").write_bytes(b"weights")
     found = resolve(spec("vit-l-14-336"), None, offline=True)
     assert found.path == tmp_path / "ViT-L-14-336px.pt"
-    assert found.source == "hub:openai"
+    assert (found.source, found.tag) == ("file:ViT-L-14-336px.pt", "openai")
+    assert found.origin.grade == "unknown"  # whatever its name says
     assert identify("vit-l-14-336") == (found.sha256, False)
     assert find_cached(["other.pt"], "") is None
     other = tmp_path / "mine.pt"

@@ -166,6 +166,27 @@ def test_an_internal_error_is_one_line_and_exit_code_1(
     assert "Traceback" in call(capsys, "list", "methods")[2]
 
 
+@pytest.mark.parametrize(
+    ("words", "needed"),
+    [(BENCH, "2,097,152"), (["tables", "--results", "absent"], "1,048,576")],
+)
+def test_too_few_addresses_are_said_before_a_library_hangs_in_them(
+    words: list[str],
+    needed: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As under `ulimit -v 700000`, where the import of torch and scipy fails, crashes or hangs."""
+    resource = pytest.importorskip("resource")
+    monkeypatch.setattr(resource, "getrlimit", lambda what: (700_000 * 1024, -1))
+    assert call(capsys, *words) == (
+        2,
+        "",
+        "zsad: error: too little memory: `ulimit -v` allows 700,000 KiB of addresses, and this "
+        f"command needs {needed} or more; raise it (`ulimit -v unlimited`)\n",
+    )
+
+
 def test_an_interrupt_is_quiet(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

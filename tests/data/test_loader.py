@@ -20,6 +20,7 @@ from zsad.types import EncoderVariant, Sample
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.5)
 PREPROCESS = Preprocess(8, MEAN, STD)
+INFO = hand_info(image_size=40, depth=4, width=8, embed=8)
 
 
 # -------------------------------------------------------------------------- preprocessing
@@ -32,8 +33,7 @@ def test_normalisation_by_hand() -> None:
 
 
 def test_an_encoder_variant_has_its_own_size_filter_and_values() -> None:
-    info = hand_info(image_size=40, depth=4, width=8, embed=8)
-    info = replace(info, mean=MEAN, std=STD)
+    info = replace(INFO, mean=MEAN, std=STD)
     plain = Preprocess.for_variant(info, EncoderVariant())
     assert plain == Preprocess.for_backbone(info) == Preprocess(40, MEAN, STD, "bicubic")
     own = Preprocess.for_variant(info, EncoderVariant(24, input="unit", resize="bilinear"))
@@ -68,6 +68,55 @@ def test_proportions_are_not_kept() -> None:
     assert out[:, :, 4:].max() == 0
 
 
+# ---------------------------------------------------------------------- released decoding
+def released(image: Image.Image, size: int) -> np.ndarray:
+    """torchvision's Resize and CLIP's ``convert("RGB")`` after it, as the released loaders go."""
+    return np.asarray(image.resize((size, size), Image.Resampling.BICUBIC).convert("RGB"))
+
+
+def odd_pictures() -> dict[str, Image.Image]:
+    """Pictures of 24 x 20 pixels whose mode makes a difference."""
+    values = np.random.default_rng(4).integers(0, 256, (20, 24, 4), dtype=np.uint8)
+    return {
+        "RGBA": Image.fromarray(values),
+        "LA": Image.fromarray(values[..., :2]),
+        "P": Image.fromarray(values[..., :3]).quantize(16),
+        "1": Image.fromarray(values[..., 0] > 99),
+    }
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "1"])
+def test_the_released_decoding_resizes_what_a_file_stores(mode: str, tmp_path: Path) -> None:
+    picture, path = odd_pictures()[mode], tmp_path / "a.png"
+    assert picture.mode == mode
+    picture.save(path)
+    sample = Sample(str(path), 0, "x", uid="x")
+    info = replace(INFO, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    found = {}
+    for decoding in ("rgb", "released"):
+        variant = EncoderVariant(8, decoding=decoding)  # type: ignore[arg-type]
+        preprocess = Preprocess.for_variant(info, variant)
+        (batch,) = batches([sample], preprocess, workers=0)
+        found[decoding] = np.rint(batch.images[0].permute(1, 2, 0).numpy() * 255)
+        assert preprocess.describe()["decoding"]["alpha"] == (
+            "composited on black" if decoding == "rgb" else "dropped after resizing"
+        )
+    assert (found["released"] == released(Image.open(path), 8)).all()
+    assert np.abs(found["released"] - found["rgb"]).max() > 5
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_both_decodings_agree_on_what_datasets_are_made_of(mode: str, tmp_path: Path) -> None:
+    values = np.random.default_rng(4).integers(0, 256, (20, 24, 3), dtype=np.uint8)
+    Image.fromarray(values).convert(mode).save(tmp_path / "a.png")
+    sample = Sample(str(tmp_path / "a.png"), 0, "x", uid="x")
+    one, other = (
+        next(iter(batches([sample], replace(PREPROCESS, stored=stored), workers=0))).images
+        for stored in (False, True)
+    )
+    torch.testing.assert_close(one, other, rtol=0, atol=0)
+
+
 def test_bad_settings() -> None:
     with pytest.raises(ValueError, match="interpolation 'cubic' is not one of"):
         Preprocess(8, MEAN, STD, "cubic")
@@ -95,6 +144,19 @@ def test_bilinear_is_the_released_rule() -> None:
     grey = Image.fromarray(mask.astype(np.uint8) * 255).resize((8, 8), Image.Resampling.BILINEAR)
     expected = (torch.from_numpy(np.array(grey)).float() / 255) > 0.5
     assert (torch.from_numpy(MaskPolicy()(mask, 8)) == expected).all()
+
+
+def test_whole_keeps_what_is_marked_all_over() -> None:
+    """Released MuSc: resized bilinearly, then cut to whole numbers of 0..1."""
+    mask = np.random.default_rng(2).random((33, 47)) > 0.1
+    grey = Image.fromarray(mask.astype(np.uint8) * 255).resize((8, 8), Image.Resampling.BILINEAR)
+    expected = (np.asarray(grey, dtype=np.float32) / 255).astype(int) == 1
+    edge = np.zeros((40, 40), dtype=bool)
+    edge[:, :22] = True
+    assert (MaskPolicy("whole")(mask, 8) == expected).all()
+    assert MaskPolicy("whole")(edge, 8)[0].tolist() == [True] * 4 + [False] * 4
+    assert MaskPolicy("bilinear")(edge, 8)[0].tolist() == [True] * 4 + [False] * 4
+    assert MaskPolicy("bilinear")(mask, 8).sum() > MaskPolicy("whole")(mask, 8).sum()
 
 
 # --------------------------------------------------------------------------------- batches

@@ -58,3 +58,32 @@ def test_epochs_draw_from_one_pool_and_repeat_themselves(samples: list[Sample]) 
     assert len(drawn) / (40 * 20) == pytest.approx(0.3, abs=0.06)
     assert all(len(e) == 20 for e in epochs)
     assert mosaic.epoch(samples, config, 1, "main/3") != epochs[3]
+
+
+def test_fresh_mosaics_differ_in_every_epoch(samples: list[Sample]) -> None:
+    config = Mosaic(p=0.3, pool="fresh")
+    epochs = [mosaic.epoch(samples, config, 0, f"main/{e}") for e in range(40)]
+    assert epochs[3] == mosaic.epoch(samples[::-1], config, 0, "main/3")
+    drawn = [s for e in epochs for s in e if s.uid.startswith("mosaic/")]
+    assert len(drawn) / (40 * 20) == pytest.approx(0.3, abs=0.06)
+    assert len({s.uid for s in drawn}) == len(drawn)
+    assert len({s.image for s in drawn}) > 0.9 * len(drawn)
+
+
+@pytest.mark.parametrize("pool", ["fixed", "fresh"])
+def test_a_mosaic_can_keep_the_label_of_the_image_that_it_replaces(
+    samples: list[Sample], pool: str
+) -> None:
+    anomalous = sum(s.label for s in samples)
+    tiles = Mosaic(p=1, pool=pool)  # type: ignore[arg-type]
+    kept = Mosaic(p=1, pool=pool, label="replaced")  # type: ignore[arg-type]
+    followed = mosaic.epoch(samples, tiles, 0, "main/0")
+    assert all(s.label == bool(read_mask(s).any()) for s in followed)
+    assert sum(s.label for s in followed) > 1.5 * anomalous  # one defect of four makes a defect
+    epochs = [mosaic.epoch(samples, kept, seed, "main/0") for seed in range(6)]
+    assert {sum(s.label for s in e) for e in epochs} == {anomalous}
+    # The mask is that of the tiles all the same, and is there where it is empty.
+    drawn = [(s.label, bool(read_mask(s).any()), s.mask is None) for e in epochs for s in e]
+    assert {(0, True, False), (1, True, False)} <= set(drawn)
+    assert {marked for _, marked, _ in drawn} == {True, False}
+    assert not any(bare for *_, bare in drawn)

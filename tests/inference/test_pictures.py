@@ -258,3 +258,28 @@ def test_arrays_of_another_kind_are_refused() -> None:
         pictures.open_picture(np.zeros((4, 4)))
     with pytest.raises(RequestError, match="cannot read a picture from a int"):
         pictures.open_picture(3)
+
+
+def test_large_pictures_are_decoded_few_at_a_time(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Batches by pixels: a bound of 100 takes eight of 12 pixels, one of 120 alone, and none is
+    decoded ahead that does not fit beside the last batch."""
+    Image.new("RGB", (12, 10)).save(place / "large.png")
+    monkeypatch.setenv("ZSAD_MAX_BATCH_PIXELS", "100")
+    items = [*["c.png"] * 10, "large.png", "c.png", "large.png", "absent.png"]
+    opened: list[str] = []
+    reading = pictures.open_picture
+
+    def counted(item: str, stored: bool) -> Image.Image:
+        opened.append(item)
+        return reading(item, stored)
+
+    monkeypatch.setattr(pictures, "open_picture", counted)
+    rows: list[list[int]] = []
+    for batch in pictures.read_ahead(items, keep_errors=True):
+        rows.append([*batch.rows, *batch.errors])
+        held = opened[rows[-1][0] :]  # of this batch, and of the one that is decoded ahead
+        assert sum(120 if item == "large.png" else 12 for item in held) <= 120
+    assert rows == [list(range(8)), [8, 9], [10], [11], [12], [13]]
+    assert sorted(opened) == sorted(items)

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from scipy.ndimage import gaussian_filter
 
 import zsad
 from tests.parity.golden_metrics import assert_golden_metrics
@@ -95,14 +97,22 @@ def test_features_text_maps_and_scores_equal_the_released_code(infer: Case) -> N
     np.testing.assert_allclose(built.final, z["map_smooth"], **MAPS)
 
 
-def test_released_preset_maps_the_four_stages(infer: Case) -> None:
-    """Its option defaults: what the checkpoint's preset gives without any override."""
-    method, report = checkpoints.load_into(
-        registry.method("anomalyclip"), infer.checkpoint, infer.backbone.info
-    )
+def test_an_official_checkpoint_maps_the_last_layer_alone(infer: Case, tmp_path: Path) -> None:
+    """As the authors' scripts do (``--features_list 24``); the four stages are an option."""
+    entry, info = registry.method("anomalyclip"), infer.backbone.info
+    method, report = checkpoints.load_into(entry, infer.checkpoint, info)
+    assert [tap.layer for tap in method.patch_taps] == [24]
+    assert any("compound_prompt_projections" in line for line in report)
+    target = tmp_path / "imported.safetensors"
+    checkpoints.import_file(entry, infer.checkpoint, target, info)
+    imported, _ = checkpoints.load_into(entry, target, info)
+    assert [tap.layer for tap in imported.patch_taps] == [24]
+    four = [("the command line", {"layers": "all"})]
+    method, _ = checkpoints.load_into(entry, infer.checkpoint, info, four)
     assert [tap.layer for tap in method.patch_taps] == [6, 12, 18, 24]
     assert method.map_spec().fuse == "sum"
-    assert any("compound_prompt_projections" in line for line in report)
+    paper = entry.resolve(("test", {"preset": "paper"}))
+    assert paper.layers == "last"
 
 
 def test_prompts_are_tokenised_as_released(infer: Case) -> None:
@@ -174,7 +184,7 @@ def test_two_training_steps_equal_the_released_code(train: Case) -> None:
     np.testing.assert_allclose(after, z["param_norms_after"], rtol=2e-2, atol=1e-4)
 
 
-def public(case: Case) -> Any:
+def public(case: Case, *overrides: str) -> Any:
     return zsad.load_method(
         "anomalyclip",
         backbone="file",
@@ -183,17 +193,47 @@ def public(case: Case) -> Any:
         checkpoint=case.checkpoint,
         preset="released",
         device="cpu",
+        overrides=list(overrides),
     )
 
 
 def test_the_public_route_predicts_the_released_numbers(infer: Case) -> None:
-    found = public(infer).predict_tensor(infer.images, "object")
-    z = infer.arrays
+    """The golden adds up four layers, its option default."""
+    found = public(infer, f"anomalyclip.layers={infer.spec['layers']}")
+    z, predictions = infer.arrays, found.predict_tensor(infer.images, "object")
+    np.testing.assert_allclose([p.image_score for p in predictions], z["image_score"], **MAPS)
+    np.testing.assert_allclose([p.anomaly_map for p in predictions], z["map_smooth"], **MAPS)
+
+
+def test_the_public_route_maps_the_last_layer_as_the_released_scripts(infer: Case) -> None:
+    z, found = infer.arrays, public(infer).predict_tensor(infer.images, "object")
+    last = [gaussian_filter(layers[-1], sigma=4) for layers in z["layer_maps"]]
+    np.testing.assert_allclose([p.anomaly_map for p in found], last, rtol=0, atol=1e-5)
     np.testing.assert_allclose([p.image_score for p in found], z["image_score"], **MAPS)
-    np.testing.assert_allclose([p.anomaly_map for p in found], z["map_smooth"], **MAPS)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "P"])
+def test_pictures_are_decoded_as_released(infer: Case, mode: str, tmp_path: Path) -> None:
+    """Resized as they are stored, then ``convert("RGB")``; from a path and from PIL alike."""
+    values = np.random.default_rng(3).integers(0, 256, (60, 90, 4), dtype=np.uint8)
+    picture = Image.fromarray(values if mode == "RGBA" else values[..., :3])
+    picture = picture if mode == "RGBA" else picture.quantize(12)
+    path, size = tmp_path / "a.png", infer.spec["image_size"]
+    picture.save(path)
+    theirs = Image.open(path).resize((size, size), Image.Resampling.BICUBIC).convert("RGB")
+    info = infer.backbone.info
+    tensor = (np.asarray(theirs, dtype=np.float32) / 255 - info.mean) / info.std
+    loaded = public(infer)
+    (want,) = loaded.predict_tensor(torch.from_numpy(tensor).float().permute(2, 0, 1)[None])
+    for item in (path, Image.open(path)):
+        (found,) = loaded.predict([item])
+        np.testing.assert_allclose(found.values, want.values, rtol=0, atol=1e-6)
+    (ours,) = public(infer, "anomalyclip.decoding=rgb").predict([path])
+    assert np.abs(ours.values - want.values).max() > 1e-4
 
 
 def test_the_public_route_returns_the_released_losses(train: Case) -> None:
-    losses = public(train).losses(train.images, train.masks, train.labels)
+    four = f"anomalyclip.layers={train.spec['layers']}"
+    losses = public(train, four).losses(train.images, train.masks, train.labels)
     for name, value in zip(train.arrays["sum_names"].tolist(), train.arrays["sum_values"][0]):
         np.testing.assert_allclose(losses[name].item(), value, rtol=1e-3, atol=1e-5)

@@ -144,6 +144,23 @@ def test_a_recognised_file_is_set_beside_the_log() -> None:
     assert verdict(best, one).degree == "yes"
 
 
+def test_a_third_partys_preset_is_not_equal_to_the_paper() -> None:
+    """WinCLIP's own authors released nothing: its preset `released` is somebody else's code."""
+    found = verdict(printed("winclip", "FiLo"), record("winclip", B, preset="released"))
+    assert found.degree == "no"
+    assert "a re-implementation's configuration, not the paper's" in found.points
+
+
+def test_a_log_of_a_training_free_method_needs_no_released_file() -> None:
+    """MuSc's README is of its code, and a code has no checkpoint that could be recognised."""
+    reference = printed("musc", "MuSc's README")
+    assert reference.kind == "authors' log"
+    found = verdict(reference, record("musc", preset="released"))
+    assert found.degree == "partly"
+    assert not [p for p in found.points if "released file" in p or "preset" in p]
+    assert "preset default, not released" in verdict(reference, record("musc")).points
+
+
 @pytest.mark.parametrize("kind", ["re-implementation", "secondary"])
 def test_other_kinds_are_never_equal(kind: Any) -> None:
     one = replace(printed("winclip", "FiLo"), kind=kind)
@@ -161,3 +178,39 @@ def test_what_a_method_says_of_itself_is_a_point(name: str) -> None:
     found = match(reference, record(name), reference.metric)
     assert set(registry.methods()[name].differs) <= set(found.points)
     assert found.degree != "yes"
+
+
+OPENAI = "3035c92b350959924f9f00213499208652fc7ea050643e8b385c2dac08641f02"
+HUB = "timm/vit_base_patch16_plus_clip_240.laion400m_e31@0123456789ab"
+
+
+@pytest.mark.parametrize(
+    ("info", "degree", "point"),
+    [
+        ({"weights_sha256": OPENAI}, "yes", ""),  # of a record without a grade, known by its hash
+        ({"weights_sha256": OPENAI, "weights_grade": "known"}, "yes", ""),
+        ({"weights_sha256": "ab" * 32, "weights_grade": "hub"}, "yes", ""),
+        # A record without a grade, whose weights were believed by the name of their file.
+        ({"weights_sha256": "ab" * 32}, "no", "unknown weights: openai, sha256 abababababab"),
+        (
+            {
+                "weights_sha256": "ab" * 32,
+                "weights_grade": "unknown",
+                "banner": "unknown weights: ViT-L-14-336px.pt, sha256 ab, of no published file",
+            },
+            "no",
+            "unknown weights: ViT-L-14-336px.pt",
+        ),
+        (
+            {"weights_grade": "hub", "banner": f"asked for x/laion400m_e32, loaded {HUB}"},
+            "partly",
+            f"asked for x/laion400m_e32, loaded {HUB}",
+        ),
+    ],
+)
+def test_weights_are_what_their_content_says(info: dict[str, str], degree: str, point: str) -> None:
+    one = record("winclip", B, protocol="faprompt")
+    one.info.update(info)
+    found = verdict(printed("winclip", "FAPrompt"), one)
+    assert found.degree == degree, found.points
+    assert (not point and not found.points) or any(p.startswith(point) for p in found.points)

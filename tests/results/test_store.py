@@ -150,6 +150,43 @@ def test_a_broken_newest_file_does_not_hide_the_earlier_record(store: ResultStor
     assert sorted(c.record.fingerprint for c in store.cells()) == ["f1", "f3"]
 
 
+def test_a_record_that_the_system_withholds_is_not_replaced(
+    store: ResultStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Too many open files, a disk that fails for a while: what is there may be whole."""
+    path = store.put(record("f1"), scores())
+    store.write_manifest({"id": "a"})
+    before = path.read_bytes(), (store.root / "manifest.json").read_bytes()
+    reading = Path.read_text
+
+    def withheld(self: Path, *args: object, **kwargs: object) -> str:
+        if self.suffix == ".json":
+            raise OSError(24, "Too many open files", str(self))
+        return reading(self, *args, **kwargs)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_text", withheld)
+        message = "Too many open files\\); it is not replaced, fix this first"
+        with pytest.raises(CellError, match=message):
+            store.put(record("f2"), scores())
+        with pytest.raises(CellError, match=message):
+            store.write_manifest({"id": "b"})
+    assert (path.read_bytes(), (store.root / "manifest.json").read_bytes()) == before
+
+
+def test_scores_for_which_no_memory_is_left_are_not_called_broken(
+    store: ResultStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.put(record(), scores())
+
+    def exhausted(path: Path) -> pd.DataFrame:
+        raise MemoryError("malloc of size 3584 failed")
+
+    monkeypatch.setattr(pd, "read_parquet", exhausted)
+    with pytest.raises(MemoryError):
+        store.scores(key_of(record()))
+
+
 def test_failures_are_remembered_until_the_cell_succeeds(store: ResultStore) -> None:
     key = key_of(record())
     store.fail(key, DataError("bottle/000.png: cannot be opened"))

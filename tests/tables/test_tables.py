@@ -182,6 +182,17 @@ def test_backbones_are_never_mixed(store: ResultStore) -> None:
         assert md_rows(found[f"vit-l-14-336-{name}/overview"])["mine (1)"] == [f"({value}, 25.0)"]
 
 
+def test_weights_that_are_not_known_mark_every_format(store: ResultStore) -> None:
+    """A record without a grade, too: the hash says whether its weights are published ones."""
+    published = "3035c92b350959924f9f00213499208652fc7ea050643e8b385c2dac08641f02"
+    store.put(record(weights_sha256=published, weights_source="hub:openai"))
+    store.put(record(weights_sha256="cd" * 32, weights_source="file:mine_1.pt"))
+    for page in tables.pages(store.root, ci=True):
+        for name, render in FORMATS.items():
+            marked = "nknown weights: mine" in render(page)
+            assert marked == page.name.startswith("vit-l-14-336-cdcdcdcd/"), (page.name, name)
+
+
 def test_a_cell_computed_again_alike_is_counted_and_not_mixed(store: ResultStore) -> None:
     """The same configuration under another fingerprint: a text or a training set has changed."""
     first = record(auroc=0.9)

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import torch
 
+from zsad import errors
 from zsad.errors import CellError
 from zsad.types import BackboneInfo
 
@@ -26,12 +27,7 @@ LARGEST = 64
 
 def is_out_of_memory(error: BaseException) -> bool:
     """True for the errors by which torch and Python report exhausted memory."""
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
-        return True
-    text = str(error).lower()
-    return isinstance(error, RuntimeError) and (
-        "out of memory" in text or "can't allocate memory" in text or "defaultcpuallocator" in text
-    )
+    return isinstance(error, torch.OutOfMemoryError) or errors.is_out_of_memory(error)
 
 
 def free_cached() -> None:

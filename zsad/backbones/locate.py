@@ -2,7 +2,8 @@
 
 Nothing here imports torch: a plan must know which weights a run would use.  Order: an explicit
 path; the weights bundled with zsad; the caches (``$ZSAD_WEIGHTS``, zsad's cache folder,
-open_clip's, the hub's).
+open_clip's, the hub's).  A file is found by its name and place; what it is, its content says
+(:mod:`zsad.backbones.known_weights`).
 """
 
 from __future__ import annotations
@@ -11,17 +12,18 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, replace
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
 import platformdirs
 
+from zsad.backbones import known_weights
+from zsad.backbones.known_weights import Origin
 from zsad.backbones.specs import BackboneSpec, spec
 from zsad.errors import WeightsError
-from zsad.io import sha256_file
+from zsad.io.digests import remembered_sha256
 from zsad.io.names import at_home
 
 BUNDLED_WEIGHTS = "weights.safetensors"
@@ -30,11 +32,15 @@ BUNDLED_WEIGHTS = "weights.safetensors"
 @dataclass(frozen=True)
 class FoundWeights:
     """``path``: None for random weights; ``source``: "bundled", "random", "file:<name>" or
-    "hub:<tag>"; ``sha256``: names the weights by content."""
+    "hub:<repository>@<commit>"; ``sha256``: names the weights by content; ``origin``: what that
+    content is; ``tag``: open_clip's name of the weights that were looked for, "" for a file that
+    was given."""
 
     path: Path | None
     source: str
     sha256: str
+    origin: Origin
+    tag: str = ""
 
 
 def locate(spec: BackboneSpec, weights: str | os.PathLike[str] | None) -> FoundWeights | None:
@@ -44,7 +50,8 @@ def locate(spec: BackboneSpec, weights: str | os.PathLike[str] | None) -> FoundW
     fetched either.
     """
     if weights is not None and os.fspath(weights) == "random":
-        return FoundWeights(None, "random", random_digest(spec.model_config() or {}))
+        digest = random_digest(spec.model_config() or {})
+        return FoundWeights(None, "random", digest, Origin("random"))
     if weights is not None:
         path = at_home(weights)
         if not path.is_file():
@@ -52,7 +59,7 @@ def locate(spec: BackboneSpec, weights: str | os.PathLike[str] | None) -> FoundW
                 f"backbone.weights={weights}: no such file; give the path of a state dict, an "
                 "open_clip .bin/.safetensors or an OpenAI .pt archive"
             )
-        return FoundWeights(path, f"file:{path.name}", weights_digest(path))
+        return graded(spec, path, spec.pretrained)
     if spec.bundled:
         with as_file(files("zsad.backbones") / spec.bundled / BUNDLED_WEIGHTS) as path:
             if not path.is_file():
@@ -60,7 +67,7 @@ def locate(spec: BackboneSpec, weights: str | os.PathLike[str] | None) -> FoundW
                     f"backbone '{spec.name}': {spec.bundled}/{BUNDLED_WEIGHTS} is missing from "
                     "this installation; reinstall zsad"
                 )
-            return FoundWeights(path, "bundled", weights_digest(path))
+            return FoundWeights(path, "bundled", remembered_sha256(path), Origin("bundled"))
     if not spec.open_clip_model:
         raise WeightsError(
             f"backbone '{spec.name}' has no weights of its own; give backbone.weights=FILE, a CLIP "
@@ -71,7 +78,21 @@ def locate(spec: BackboneSpec, weights: str | os.PathLike[str] | None) -> FoundW
     cached = find_cached([spec.weights_file], spec.hub_repo)
     if cached is None:
         return None
-    return FoundWeights(cached, f"hub:{spec.pretrained}", weights_digest(cached))
+    return replace(graded(spec, cached, spec.pretrained), tag=spec.pretrained)
+
+
+def graded(
+    spec: BackboneSpec, path: Path, tag: str, repositories: Iterable[str] = ()
+) -> FoundWeights:
+    """Name a file by its content, and say where that is not what ``spec`` and ``tag`` ask for.
+
+    ``repositories``: where the hub keeps the tag, besides what the table says.
+    """
+    digest = remembered_sha256(path)
+    asked = {spec.hub_repo, *repositories} - {""}
+    origin = known_weights.origin(path, digest, spec.open_clip_model, tag, asked)
+    source = f"hub:{origin.name}" if origin.grade == "hub" else f"file:{path.name}"
+    return FoundWeights(path, source, digest, origin)
 
 
 def identify(name: str, weights: str | None = None) -> tuple[str, bool]:
@@ -116,14 +137,3 @@ def default_folder() -> Path:
 def random_digest(config: dict[str, Any]) -> str:
     """Name the random weights of an architecture: they follow from it and a fixed seed."""
     return hashlib.sha256(f"random/0/{json.dumps(config, sort_keys=True)}".encode()).hexdigest()
-
-
-def weights_digest(path: Path) -> str:
-    """Return the SHA-256 of a weight file; remembered while its size and time do not change."""
-    stat = path.stat()
-    return _remembered(str(path.resolve()), stat.st_size, stat.st_mtime_ns)
-
-
-@cache
-def _remembered(path: str, size: int, mtime: int) -> str:
-    return sha256_file(path)

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from zsad.backbones.torchscript import is_archive, read_archive
-from zsad.errors import WeightsError, ZsadError, gist
+from zsad.errors import WeightsError, ZsadError, gist, is_out_of_memory
 from zsad.io.foreign import describe_file
 
 State = dict[str, Tensor]
@@ -79,6 +79,8 @@ def naming(path: Path | str, what: str) -> Iterator[None]:
             raise
         raise type(error)(f"{path}: {error}") from None
     except Exception as error:  # broken files fail in many ways
+        if is_out_of_memory(error):
+            raise
         words = describe_file(path)
         cause = f"it is {words}" if words else gist(error)
         raise WeightsError(f"{path}: {what} ({cause})") from None

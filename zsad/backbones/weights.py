@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from torch import Tensor
@@ -19,16 +20,16 @@ from zsad.backbones.locate import (
     cache_folders,
     default_folder,
     find_cached,
+    graded,
     locate,
-    weights_digest,
 )
 from zsad.backbones.specs import BackboneSpec
 from zsad.backbones.tensor_files import State, check_values, read_tensors
+from zsad.backbones.wrappers import PREFIX, WRAPPERS
 from zsad.errors import WeightsError, gist
 
-# what some training scripts wrap the state dict in, and put before every name
-_WRAPPERS = ("state_dict", "model_state_dict", "model")
-_PREFIXES = ("module.", "clip_model.", "model.", "clip.")
+# what some training scripts put before every name
+_PREFIXES = (PREFIX, "clip_model.", "model.", "clip.")
 _NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size", "attn_mask")
 
 
@@ -41,13 +42,16 @@ def resolve(
     Raises :class:`WeightsError` that says which file is missing and where to put it.
     """
     found = locate(spec, weights)
-    if found is not None:
-        return found
-    tag = pretrained_tag(spec)
-    url, repo = _addresses(spec, tag)
-    names = [n for n in (spec.weights_file, Path(url).name) if n]
-    path = find_cached(names, repo) or _from_hub(spec, tag, offline)
-    return FoundWeights(path, f"hub:{tag}", weights_digest(path))
+    if found is None:
+        tag = pretrained_tag(spec)
+        url, repo = _addresses(spec, tag)
+        names = [n for n in (spec.weights_file, Path(url).name) if n]
+        path = find_cached(names, repo) or _from_hub(spec, tag, offline)
+        return replace(graded(spec, path, tag, [repo]), tag=tag)
+    if found.path is not None and found.origin.grade == "hub" and spec.pretrained:
+        _, repo = _addresses(spec, spec.pretrained)  # what open_clip says of other models
+        return replace(graded(spec, found.path, spec.pretrained, [repo]), tag=found.tag)
+    return found
 
 
 def pretrained_tag(spec: BackboneSpec) -> str:
@@ -118,7 +122,7 @@ def read_state(path: Path | str) -> State:
     """
     path = Path(path)
     loaded = read_tensors(path)
-    for wrapper in _WRAPPERS:
+    for wrapper in WRAPPERS:
         if isinstance(loaded, Mapping) and isinstance(loaded.get(wrapper), Mapping):
             loaded = loaded[wrapper]
     if not isinstance(loaded, Mapping):

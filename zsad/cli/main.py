@@ -21,7 +21,17 @@ from typing import NoReturn
 
 from zsad import __version__
 from zsad.cli import output
-from zsad.errors import RequestError, ZsadError, nearest, one_line, reason, unknown
+from zsad.errors import (
+    RequestError,
+    ZsadError,
+    gist,
+    is_out_of_memory,
+    nearest,
+    one_line,
+    reason,
+    unknown,
+)
+from zsad.io.bounds import FOR_MODELS, FOR_TABLES, require_address_space
 from zsad.runner.logs import OneLine
 from zsad.runner.options import others_with
 
@@ -39,6 +49,12 @@ VERBS = {
     "weights": "weights",
     "prompts": "prompts",
     "doctor": "doctor",
+}
+
+# What verbs need that load large libraries; a dry run loads none.
+NEEDS = {
+    **dict.fromkeys(("bench", "train", "predict", "weights"), FOR_MODELS),
+    **dict.fromkeys(("tables", "report"), FOR_TABLES),
 }
 
 ENVIRONMENT = {  # what may be wrong with an unnamed file: with standard output
@@ -130,6 +146,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     code = 0
     try:
         args = parse(sys.argv[1:] if argv is None else list(argv))
+        if args.verb in NEEDS and not getattr(args, "dry_run", False):
+            require_address_space(NEEDS[args.verb])
         code = int(args.run(args))
     except SystemExit as done:  # --help and --version
         code = done.code if isinstance(done.code, int) else 0
@@ -140,16 +158,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = 130
     except BrokenPipeError:  # of another pipe than standard output, which `output` looks after
         code = output.UNREAD
-    except OSError as error:
-        code, message = _of_the_world(error)
-        _complain(message, debug)
-    except MemoryError as error:
-        code = RequestError.exit_code
-        detail = f" ({error})" if str(error) else ""
-        _complain(f"out of memory{detail}; give the command more, or less to do at a time", debug)
     except Exception as error:
-        code = 1
-        _complain(_internal(error), debug)
+        code, message = _unforeseen(error)
+        _complain(message, debug)
     try:
         sys.stdout.flush()  # what --help had to say
     except (OSError, ValueError) as error:
@@ -162,6 +173,15 @@ def _log_to_stderr() -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(OneLine("zsad: %(levelname)s: %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
+
+
+def _unforeseen(error: Exception) -> tuple[int, str]:
+    """Exit code and message of an error that no part of zsad has made its own."""
+    if is_out_of_memory(error):
+        detail = f" ({gist(error)})" if str(error).strip() else ""
+        more = "give the command more, or less to do at a time"
+        return RequestError.exit_code, f"out of memory{detail}; {more}"
+    return _of_the_world(error) if isinstance(error, OSError) else (1, _internal(error))
 
 
 def _of_the_world(error: OSError) -> tuple[int, str]:

@@ -86,7 +86,9 @@ def add(verbs: Any) -> None:
     )
     parser.add_argument("--backbone", default="vit-l-14-336", metavar="NAME")
     parser.add_argument("--weights", metavar="FILE", help="weight file of the backbone")
-    parser.add_argument("--checkpoint", metavar="FILE", help="trained state, ours or official")
+    parser.add_argument(
+        "--checkpoint", metavar="FILE", help="trained state, ours or official (or a folder, hf://)"
+    )
     parser.add_argument("--preset", metavar="NAME", help="see `zsad show METHOD`")
     parser.add_argument(
         "--image-size", type=int, metavar="N", help="pixels of the model's input (backbone's own)"
@@ -166,13 +168,16 @@ def run(args: argparse.Namespace) -> int:
             offline=args.offline,
             untrained=args.untrained,
         )
-    failed, told = 0, False
+    failed, told, marked = 0, False, False
     while True:
         with stdout_to_stderr():
             prediction = next(found, None)
         if prediction is None:
             return 3 if failed else 0
         failed += bool(prediction.error)
+        if (mark := prediction.made_by.get("mark")) and not marked:
+            _note(mark)
+            marked = True
         if prediction.thresholds and not told:
             _tell(prediction, args.method)
             told = True

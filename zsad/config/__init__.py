@@ -22,13 +22,14 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from zsad.config import environment
-from zsad.config.fields import added as added
-from zsad.config.fields import default_of as default_of
-from zsad.config.fields import former
-from zsad.config.fields import is_added as is_added
-from zsad.config.fields import replaced as replaced
+from zsad.config.backbone_settings import BackboneSettings as BackboneSettings
 from zsad.config.folder_settings import FolderSettings as FolderSettings
-from zsad.errors import RequestError
+from zsad.config.later_keys import added as added
+from zsad.config.later_keys import default_of as default_of
+from zsad.config.later_keys import former, left_out
+from zsad.config.later_keys import is_added as is_added
+from zsad.config.later_keys import replaced as replaced
+from zsad.errors import RequestError, gist, is_out_of_memory
 from zsad.io.schema import SchemaError, check, read
 from zsad.metrics.spec import Mode, check_extra
 
@@ -58,7 +59,7 @@ def parse_dotlist(items: Sequence[str]) -> dict[str, Any]:
         merged = OmegaConf.from_dotlist(list(items))
         return typing.cast("dict[str, Any]", OmegaConf.to_container(merged, resolve=True))
     except (OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
-        reason = first_line(error)
+        reason = gist(error)
         raise RequestError(f"override {' '.join(items)!r} cannot be read: {reason}") from None
 
 
@@ -75,7 +76,9 @@ def read_yaml(path: Path | str) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise RequestError(f"{path}: cannot be read ({error})") from None
     except Exception as error:  # yaml and omegaconf raise many types
-        raise RequestError(f"{path}: not valid YAML ({first_line(error)})") from None
+        if is_out_of_memory(error):
+            raise
+        raise RequestError(f"{path}: not valid YAML ({gist(error)})") from None
     if not isinstance(loaded, dict):
         raise RequestError(f"{path}: must hold a mapping of keys, not a {type(loaded).__name__}")
     return typing.cast("dict[str, Any]", loaded)
@@ -113,11 +116,6 @@ def _check_aliases(text: str) -> None:
     root = yaml.compose(text, Loader=yaml.SafeLoader)
     if root is not None and size(root) > MOST_NODES:
         raise ValueError(f"aliases that expand to more than {MOST_NODES:,} values")
-
-
-def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message, or the name of its class."""
-    return next(iter(str(error).splitlines()), "") or type(error).__name__
 
 
 def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
@@ -210,7 +208,7 @@ def resolve(schema: type[T], layers: Sequence[Layer], *, prefix: str = "") -> Re
     except SchemaError as error:
         raise RequestError(str(error)) from None
     except OmegaConfBaseException as error:
-        raise RequestError(f"{prefix.rstrip('.')}: {first_line(error)}") from None
+        raise RequestError(f"{prefix.rstrip('.')}: {gist(error)}") from None
     keys = flat(dataclasses.asdict(typing.cast("Any", value)))
     return Resolved(value, {key: set_by.get(key, DEFAULTS) for key in keys})
 
@@ -299,7 +297,7 @@ def set_later(group: Any) -> dict[str, Any]:
     for f in dataclasses.fields(group):
         value = getattr(group, f.name)
         if is_added(f):
-            if value != default_of(f):
+            if not left_out(f, value):
                 found[f.name] = plain(_identity(value))
         elif _is_instance(value) and (inner := set_later(value)):
             found[f.name] = inner
@@ -317,7 +315,7 @@ def _identity(value: Any) -> Any:
             f.name: _identity(former(f, held))
             for f in dataclasses.fields(value)
             for held in [getattr(value, f.name)]
-            if not (is_added(f) and held == default_of(f))
+            if not left_out(f, held)
         }
     if isinstance(value, (list, tuple)):
         return [_identity(v) for v in value]
@@ -338,23 +336,10 @@ def digest(value: Any, length: int = 12) -> str:
 
 # ------------------------------------------------------------------- settings of a run
 @dataclasses.dataclass(frozen=True)
-class BackboneSettings:
-    """``backbone.*``: which encoder, from where, how exact."""
-
-    name: str = "vit-l-14-336"
-    weights: str | None = None  # file, or "random"; None: bundled, cache, hub
-    image_size: int = 0  # pixels; 0: the backbone's default
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    compile: bool = False
-    # of the weights of backbone `file`; auto: quick_gelu, as OpenAI's
-    activation: Literal["auto", "quick_gelu", "gelu"] = added("auto")
-
-
-@dataclasses.dataclass(frozen=True)
 class DataSettings:
     """``data.*``: which part of a dataset, how masks are brought to the working size."""
 
-    mask_resize: Literal["bilinear", "nearest", "native"] = "bilinear"
+    mask_resize: Literal["bilinear", "whole", "nearest", "native"] = "bilinear"
     workers: int = 1  # decoding threads
     train_part: Literal["test", "all"] = "test"  # the part of the auxiliary set that is trained on
     variants: dict[str, str] = dataclasses.field(default_factory=dict)  # dataset -> variant name
@@ -415,7 +400,7 @@ class RaySettings:
 class Settings:
     """Everything about a run that is not a method's own."""
 
-    backbone: BackboneSettings = BackboneSettings()
+    backbone: BackboneSettings = dataclasses.field(default_factory=BackboneSettings)
     data: DataSettings = dataclasses.field(default_factory=DataSettings)
     metrics: MetricSettings = MetricSettings()
     run: RunSettings = RunSettings()

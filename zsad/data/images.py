@@ -5,6 +5,7 @@ Every rule that changes a pixel is in :data:`DECODING_RULES`, which goes into th
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import logging
@@ -26,8 +27,8 @@ from zsad.io.bounds import PICTURE
 from zsad.types import Sample
 
 # The one list of what a picture is: Pillow's name of a format, and how its files' names end.  A
-# file is *looked for* by its ending and *read* by its first bytes.  Formats of photographs; not
-# those whose reading starts another program (PostScript) or that any content passes for (TGA).
+# file is *looked for* by its ending, *read* by its first bytes.  None whose reading starts a
+# program (PostScript) or that any content passes for (TGA).
 FORMATS: dict[str, tuple[str, ...]] = {
     "PNG": (".png", ".apng"),
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
@@ -93,8 +94,7 @@ def is_picture(name: str | Path) -> bool:
 
 
 def decodable(path: str | Path) -> bool:
-    """Whether the first bytes of a file are those of a picture of :data:`FORMATS`, whatever its
-    name.  No pixel is decoded."""
+    """Whether the first bytes of a file are those of a picture of :data:`FORMATS`."""
     try:
         with Image.open(path, formats=_formats()):
             return True
@@ -108,22 +108,25 @@ def decodable(path: str | Path) -> bool:
 
 def is_lossy(path: str | Path) -> bool:
     """Whether a file is a JPEG or a lossy WebP, by its first bytes."""
-    try:
-        with open(path, "rb") as file:
-            head = file.read(16)
-    except OSError:
-        return False
+    head = b""
+    with contextlib.suppress(OSError), open(path, "rb") as file:
+        head = file.read(16)
     return head.startswith(b"\xff\xd8\xff") or (head[:4] == b"RIFF" and head[8:16] == b"WEBPVP8 ")
 
 
-def read_image(uri: str | Path, crop: Crop | None = None, bits: int = 0) -> Image.Image:
+def read_image(
+    uri: str | Path, crop: Crop | None = None, bits: int = 0, stored: bool = False
+) -> Image.Image:
     """Read an image as 8-bit RGB, upright.  ``crop`` = (left, top, right, bottom) in pixels.
 
     ``bits``: how many a deep picture uses, such as 12 of 16; 0: as many as its type holds.
+    ``stored``: in the mode that the file has (palette, grey, with alpha) unless that is deep.
     Raises :class:`DataError` that names the file.
     """
     text = str(uri)
-    image = _to_rgb(_open(text, bits), text, bits)
+    image = _open(text, bits)
+    if not stored or image.mode.startswith(("I", "F")):
+        image = _to_rgb(image, text, bits)
     return image if crop is None else image.crop(_inside(crop, image.size, text))
 
 
@@ -138,13 +141,12 @@ def image_size(uri: str | Path) -> tuple[int, int]:
 
 
 def image_mode(uri: str | Path) -> str:
-    """The mode in which a file stores its pixels ("L", "RGBA", "I;16"), after decoding it."""
+    """The mode of a file's pixels ("L", "RGBA", "I;16"), after decoding it."""
     return _open(str(uri)).mode
 
 
 def image_range(uri: str | Path, bits: int = 0) -> tuple[str, float, float]:
-    """(mode, brightest value, largest value that there could be) of a file; the values are 0 where
-    its mode has 8 bits."""
+    """(mode, brightest value, largest possible value) of a file; the values are 0 for 8 bits."""
     image = _open(str(uri), bits)
     if not image.mode.startswith("I"):
         return image.mode, 0.0, 0.0
@@ -155,9 +157,9 @@ def image_range(uri: str | Path, bits: int = 0) -> tuple[str, float, float]:
 def read_mask(sample: Sample, size_hw: tuple[int, int] | None = None) -> np.ndarray:
     """The binary mask of a sample, bool [H, W], in the geometry of its (cropped) image.
 
-    ``size_hw``: wanted (height, width), by nearest neighbour; None keeps the image's own size.
-    A sample without a mask gives zeros.  ``extra_masks`` are united.  Raises
-    :class:`DataError` when a file is broken or its proportions are not the image's.
+    ``size_hw``: wanted (height, width), by nearest neighbour; None keeps the image's own size.  A
+    sample without a mask gives zeros.  ``extra_masks`` are united.  Raises :class:`DataError`
+    when a file is broken or its proportions are not the image's.
     """
     if sample.mask is None:
         return np.zeros(size_hw or _cropped_size(sample), dtype=bool)
@@ -227,7 +229,7 @@ def _open(uri: str, bits: int = 0) -> Image.Image:
     try:
         if content[:4] in _TIFF and _needs_tifffile(content):
             return _from_tifffile(content, uri, bits)
-        with _pillow(io.BytesIO(content)) as image:
+        with open_header(io.BytesIO(content)) as image:
             _check_size(image.size, uri)
             image.load()
             turned = image.getexif().get(_ORIENTATION, 1) != 1
@@ -247,7 +249,7 @@ def _open(uri: str, bits: int = 0) -> Image.Image:
         raise _unreadable(uri, error) from None
 
 
-def _pillow(file: str | io.BytesIO) -> Image.Image:
+def open_header(file: str | io.BytesIO) -> Image.Image:
     """Open a picture of :data:`FORMATS`; nothing but its header is read."""
     if PICTURE.value() > (Image.MAX_IMAGE_PIXELS or math.inf):
         Image.MAX_IMAGE_PIXELS = PICTURE.value()  # Pillow's own limit, of twice as many
@@ -264,7 +266,7 @@ def _formats() -> tuple[str, ...]:
 def _shape(path: str) -> tuple[int, int, bool]:
     """(height, width, turned) from the header; ``turned``: EXIF swaps the two."""
     try:
-        with _pillow(path) as image:
+        with open_header(path) as image:
             turned = image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
             # Pillow swaps the size of a turned TIFF by itself, that of other formats not.
             tags = getattr(image, "tag_v2", None)
@@ -425,7 +427,7 @@ def _aligned(values: np.ndarray, uri: str, image_uri: str, image_hw: tuple[int, 
 def _turned_like(values: np.ndarray, image_uri: str) -> np.ndarray:
     """The mask turned as the EXIF orientation of its image says."""
     try:
-        with _pillow(image_uri) as image:
+        with open_header(image_uri) as image:
             orientation = image.getexif().get(_ORIENTATION, 1)
         mask = Image.fromarray(values)
         mask.getexif()[_ORIENTATION] = orientation

@@ -190,7 +190,7 @@ def batches(
 
 
 def _decode(sample: Sample, preprocess: Preprocess, policy: MaskPolicy, masks: bool) -> _Decoded:
-    image = read_image(sample.image, sample.crop, sample.bits)
+    image = read_image(sample.image, sample.crop, sample.bits, stored=preprocess.stored)
     if not masks:
         return _Decoded(preprocess(image), None)
     if sample.mask is None and policy.native:

@@ -1,14 +1,15 @@
 """2x2 mosaics of one category: the only augmentation of APRIL-GAN's and FiLo's released code,
 on MVTec AD alone.
 
-Released code makes a new mosaic whenever it draws one.  Here they come from a fixed, seeded pool,
-so that frozen features can be kept; and a mosaic's label follows its tiles (released code keeps
-the label of the image that the mosaic replaces).  No torch.
+Released code makes a new mosaic whenever it draws one, which keeps the label of the image that it
+replaces.  Unless that is asked for, they come from a fixed, seeded pool, so that frozen features
+can be kept, and a mosaic's label follows its tiles.  No torch.
 """
 
 from __future__ import annotations
 
 import base64
+import dataclasses
 import json
 import math
 import random
@@ -19,6 +20,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
+from zsad import config as cfg
 from zsad.data.images import read_image, read_mask, register_reader
 from zsad.io import parse_json
 from zsad.types import Sample
@@ -30,11 +32,16 @@ FIELDS = ("image", "mask", "crop", "extra_masks", "mask_threshold")
 @dataclass(frozen=True)
 class Mosaic:
     """``train.mosaic.*``: 2x2 mosaics of the same category, with probability ``p``, when the
-    auxiliary dataset is one of ``datasets``; drawn from a fixed, seeded pool."""
+    auxiliary dataset is one of ``datasets``.
+
+    ``pool``: drawn from a fixed, seeded pool, or made afresh each time.  ``label``: anomalous if
+    one of the tiles is, or that of the image that the mosaic replaces.
+    """
 
     p: float = 0.2
-    pool: Literal["fixed"] = "fixed"
+    pool: Literal["fixed", "fresh"] = "fixed"
     datasets: tuple[str, ...] = ("mvtec",)
+    label: Literal["tiles", "replaced"] = cfg.added("tiles")
 
     def __post_init__(self) -> None:
         if not 0 <= self.p <= 1:
@@ -54,32 +61,52 @@ def epoch(samples: Sequence[Sample], config: Mosaic, seed: int, key: str) -> lis
     groups: dict[str, list[Sample]] = {}
     for sample in ordered:
         groups.setdefault(sample.category, []).append(sample)
-    pools = {c: pool(group, config, f"{seed}/{c}") for c, group in sorted(groups.items())}
     draw = random.Random(f"{seed}/{key}")
-    chosen = [draw.choice(pools[s.category]) if draw.random() < config.p else s for s in ordered]
+    if config.pool == "fresh":
+
+        def drawn(replaced: Sample) -> Sample:
+            return tiled(groups[replaced.category], draw, f"mosaic/{key}/{replaced.uid}", config)
+
+    else:
+        pools = {c: pool(group, config, f"{seed}/{c}") for c, group in sorted(groups.items())}
+
+        def drawn(replaced: Sample) -> Sample:
+            return draw.choice(pools[replaced.category])
+
+    chosen = []
+    for sample in ordered:
+        one = drawn(sample) if draw.random() < config.p else sample
+        kept = config.label == "replaced"
+        chosen.append(dataclasses.replace(one, label=sample.label) if kept else one)
     draw.shuffle(chosen)
     return chosen
 
 
 def pool(group: Sequence[Sample], config: Mosaic, key: str) -> list[Sample]:
-    """Return the mosaics of a category: as many as an epoch draws on average, at least one.
+    """Return the mosaics of a category: as many as an epoch draws on average, at least one."""
+    draw = random.Random(f"pool/{key}")
+    count = max(1, math.ceil(config.p * len(group)))
+    return [tiled(group, draw, f"mosaic/{group[0].category}/{i}", config) for i in range(count)]
+
+
+def tiled(group: Sequence[Sample], draw: random.Random, uid: str, config: Mosaic) -> Sample:
+    """Draw the mosaic of four samples of a category.
 
     Tiles are drawn defect type first, as released, so that rare types are not rare here.
     """
-    draw = random.Random(f"pool/{key}")
     kinds = sorted({s.defect for s in group})
-    found = []
-    for i in range(max(1, math.ceil(config.p * len(group)))):
-        tiles = []
-        for _ in range(4):
-            kind = draw.choice(kinds)
-            tiles.append(draw.choice([s for s in group if s.defect == kind]))
-        found.append(mosaic(tiles, f"mosaic/{group[0].category}/{i}"))
-    return found
+    tiles = []
+    for _ in range(4):
+        kind = draw.choice(kinds)
+        tiles.append(draw.choice([s for s in group if s.defect == kind]))
+    return mosaic(tiles, uid, masked=config.label == "replaced")
 
 
-def mosaic(tiles: Sequence[Sample], uid: str) -> Sample:
-    """Describe the mosaic of four samples as a sample."""
+def mosaic(tiles: Sequence[Sample], uid: str, *, masked: bool = False) -> Sample:
+    """Describe the mosaic of four samples as a sample, anomalous if one of them is.
+
+    ``masked``: with a mask even if that is empty, for a sample that gets another label.
+    """
     content = [{f: getattr(t, f) for f in FIELDS} for t in tiles]
     code = base64.urlsafe_b64encode(json.dumps(content).encode()).decode()
     label = int(any(t.label for t in tiles))
@@ -87,7 +114,7 @@ def mosaic(tiles: Sequence[Sample], uid: str) -> Sample:
         image=f"{SCHEME}://image/{code}",
         label=label,
         category=tiles[0].category,
-        mask=f"{SCHEME}://mask/{code}" if label else None,
+        mask=f"{SCHEME}://mask/{code}" if label or masked else None,
         defect="mosaic",
         split=tiles[0].split,
         uid=uid,

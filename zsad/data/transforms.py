@@ -27,13 +27,16 @@ class Preprocess:
 
     The image is resized to exactly ``size`` x ``size`` pixels with PIL's antialiasing filter
     (the proportions are not kept), scaled to 0..1 and normalised: the released code of
-    AnomalyCLIP, FAPrompt and FiLo alike.
+    AnomalyCLIP, FAPrompt and FiLo alike.  ``stored``: an image of any mode is resized as it is
+    stored and becomes RGB afterwards, as theirs does: palettes by the nearest index, and what is
+    transparent shows its colour.
     """
 
     size: int
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     interpolation: str = "bicubic"
+    stored: bool = False
 
     def __post_init__(self) -> None:
         if self.interpolation not in _RESAMPLING:
@@ -52,43 +55,50 @@ class Preprocess:
     @classmethod
     def for_variant(cls, info: BackboneInfo, variant: EncoderVariant) -> Preprocess:
         """The preprocessing of an encoder variant: as :meth:`for_backbone`, but for the filter or
-        the mean and deviation where the variant has its own."""
+        the mean and deviation and the decoding where the variant has its own."""
         made = cls.for_backbone(info, variant.image_size)
         if variant.resize != "weights":
             made = replace(made, interpolation=variant.resize)
         if variant.input == "unit":
             made = replace(made, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
-        return made
+        return replace(made, stored=variant.decoding == "released")
 
     def __call__(self, image: Image.Image, shape: tuple[int, int] | None = None) -> Tensor:
         """``shape``: another (height, width) than the square's."""
         height, width = shape or (self.size, self.size)
-        resized = image.convert("RGB")
+        resized = image if self.stored else image.convert("RGB")
         if resized.size != (width, height):
             resized = resized.resize((width, height), _RESAMPLING[self.interpolation])
-        pixels = torch.from_numpy(np.array(resized)).permute(2, 0, 1)  # [3, S, S]
+        pixels = torch.from_numpy(np.array(resized.convert("RGB"))).permute(2, 0, 1)  # [3, S, S]
         mean = torch.tensor(self.mean).view(3, 1, 1)
         std = torch.tensor(self.std).view(3, 1, 1)
         return pixels.to(torch.float32).div_(255).sub_(mean).div_(std).contiguous()
 
     def describe(self) -> dict[str, Any]:
         """Everything about it that changes numbers, for the record of a run."""
-        return {**asdict(self), "decoding": DECODING_RULES}
+        values = asdict(self)
+        rules = DECODING_RULES | (
+            {"alpha": "dropped after resizing"} if values.pop("stored") else {}
+        )
+        return {**values, "decoding": rules}
 
 
 @dataclass(frozen=True)
 class MaskPolicy:
     """How a mask is brought to the working size.
 
-    ``bilinear``: as released, bilinear with antialiasing, then above one half.  ``nearest``:
-    nearest neighbour.  ``native``: the mask keeps its own size and maps are to be brought to it.
+    ``bilinear``: as released, bilinear with antialiasing, then above one half.  ``whole``: the
+    same, then only what is wholly marked (released MuSc).  ``nearest``: nearest neighbour.
+    ``native``: the mask keeps its own size and maps are to be brought to it.
     """
 
-    resize: Literal["bilinear", "nearest", "native"] = "bilinear"
+    resize: Literal["bilinear", "whole", "nearest", "native"] = "bilinear"
 
     def __post_init__(self) -> None:
-        if self.resize not in ("bilinear", "nearest", "native"):
-            raise ValueError(f"mask policy '{self.resize}' is not bilinear, nearest or native")
+        if self.resize not in ("bilinear", "whole", "nearest", "native"):
+            raise ValueError(
+                f"mask policy '{self.resize}' is not bilinear, whole, nearest or native"
+            )
 
     @property
     def native(self) -> bool:
@@ -102,7 +112,8 @@ class MaskPolicy:
         if self.resize == "nearest":
             return nearest(mask, (size, size))
         grey = Image.fromarray(mask.astype(np.uint8) * 255)
-        return np.asarray(grey.resize((size, size), Image.Resampling.BILINEAR)) > 127
+        share = np.asarray(grey.resize((size, size), Image.Resampling.BILINEAR))  # of 255
+        return share == 255 if self.resize == "whole" else share > 127
 
     def read(self, sample: Sample, size: int) -> np.ndarray:
         """The mask of a sample under this policy; zeros for one without a mask."""

@@ -128,7 +128,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
 
 
 def check(path: Path) -> None:
-    """Raise :class:`WeightsError` for a file that cannot be read, or is not a state of a known backbone."""
+    """Raise :class:`WeightsError` unless a file is a readable state of a known backbone."""
     swin_of(read_state(path), path)
 
 

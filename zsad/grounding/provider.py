@@ -9,6 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zsad.checkpoints.released import Content, by_content
 from zsad.errors import DataError, RequestError, WeightsError, ZsadError
 from zsad.grounding import weight_files
 from zsad.grounding.cache import BoxCache
@@ -168,13 +169,27 @@ def provider(
     cache = None
     if options.get("cache", True) and handle.identity is not None:
         cache = BoxCache(handle.identity, cache_dir)
-    info = {"source": "detector", **handle.info}
+    info = {"source": "detector", **handle.info, **_known(handle.info, target)}
     return BoxProvider(request, handle=handle, cache=cache, lenient=lenient, info=info)
 
 
 def named(options: Mapping[str, Any]) -> bool:
     """Whether ``grounding.*`` options name weights, which must then be there and be readable."""
     return options.get("weights", "stock") not in weight_files.WORDS
+
+
+def _known(info: Mapping[str, Any], target: str) -> dict[str, str]:
+    """What the table of released files says of a detector's weights: ``released``, the file;
+    ``trained_on``; ``recognised``, where the method's authors evaluate ``target`` with them."""
+    row = by_content(Content(str(info.get("weights_sha256") or ""), ""))
+    if row is None:
+        return {}
+    known = {"released": row.name}
+    if not row.trained_on:  # the stock detector is not what the authors log
+        return known
+    known["trained_on"] = " + ".join(row.trained_on)
+    theirs = row.official and row.serves_target(target)
+    return {**known, "recognised": row.name} if theirs else known
 
 
 def _chosen(options: Mapping[str, Any], device: str, target: str) -> tuple[str, DetectorOptions]:
@@ -199,6 +214,8 @@ def require(
     """
     if options.get("enabled", "auto") is False or options.get("file"):
         return  # decided by the user: without boxes, or an error of its own where there are none
+    if not (asked_by or named(options)):
+        return
     try:
         for target in targets:
             handle = _handle(*_chosen(options, "cpu", target))

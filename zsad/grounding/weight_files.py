@@ -1,7 +1,8 @@
 """Which file holds a detector's weights, and where BERT's vocabulary lies.  No torch.
 
 ``grounding.weights`` is written like ``METHOD.checkpoint`` (:mod:`zsad.checkpoints.sources`), or
-is one of two words: ``stock``, the published weights in a local cache; ``random``.
+is one of two words: ``stock``, the published weights in a local cache; ``random``.  Of a folder with
+several files, the one counts that its authors released for the target.
 """
 
 from __future__ import annotations
@@ -11,16 +12,19 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from zsad.backbones.locate import cache_folders, weights_digest
+from zsad.backbones.locate import cache_folders
 from zsad.checkpoints import sources
+from zsad.checkpoints.released import recognise
 from zsad.errors import RequestError, WeightsError, ZsadError
 from zsad.grounding.interface import DEFAULT
+from zsad.io.digests import remembered_sha256
 from zsad.io.names import at_home
 
 OPTION = "grounding.weights"
 WORDS = ("stock", "random")
 STOCK = {"swin_t": "groundingdino_swint_ogc.pth", "swin_b": "groundingdino_swinb_cogcoor.pth"}
 STOCK_HUB = "ShilongLiu/GroundingDINO"
+RELEASED_AS = "groundingdino"  # in the table of released files
 BERT_HUB = ("bert-base-uncased", "google-bert/bert-base-uncased")
 SAVED = ("config.json", "model.safetensors")  # of a model that transformers saved
 
@@ -43,8 +47,10 @@ def choose(weights: Any, target: str, *, offline: bool = False) -> str:
     if not place.path.is_dir() or is_saved(place.path):
         return str(place.path)
     found = place.files()
-    if len(found) == 1:
-        return str(found[0])
+    known = [(p, r) for p in found if (r := recognise(p)) and r.method == RELEASED_AS]
+    serving = [p for p, r in known if r.trained_on and r.serves_target(target)]
+    if len(found) == 1 or len(serving) == 1:
+        return str((serving or found)[0])
     names = ", ".join(p.name for p in found[:5]) + (", ..." if len(found) > 5 else "")
     raise RequestError(
         f"{OPTION}={place.text}: which of its {len(found)} files is the detector for "
@@ -104,7 +110,7 @@ def digest(path: Path | None) -> str:
     """The SHA-256 of the weights; "random" for none."""
     if path is None:
         return "random"
-    return weights_digest(path / SAVED[1] if path.is_dir() else path)
+    return remembered_sha256(path / SAVED[1] if path.is_dir() else path)
 
 
 def text_encoder(option: str | None) -> Path:

@@ -17,7 +17,7 @@ from zsad.errors import RequestError
 from zsad.inference import calibration, reference_bank
 from zsad.inference.ignored import Ignored
 from zsad.inference.picture_run import PictureRun, Pictures, attempt, conclude, joined
-from zsad.inference.pictures import BATCH, PictureBatch, open_picture, read_ahead
+from zsad.inference.pictures import BATCH, PictureBatch, read_ahead
 from zsad.inference.prediction import Prediction, Thresholds
 from zsad.inference.reference_bank import Bank
 from zsad.inference.references import digest, refuse_bank
@@ -130,6 +130,7 @@ class LoadedMethod:
         """
         categories = categories_of(class_name, len(images), kinds, domains)
         refuse_singles(self.method, categories)
+        self.pictures.expect(len(images))
         run = PictureRun(
             self.pictures,
             categories,
@@ -141,12 +142,14 @@ class LoadedMethod:
             bank=self.bank if self.method.transductive else None,
         )
         # One by one, where an image is scored with what the one before it left.
-        read = read_ahead(images, keep_errors, 1 if self.method.carries else self.batch_size)
+        size = 1 if self.method.carries else self.batch_size
+        read = read_ahead(images, keep_errors, size, stored=self.pictures.preprocess.stored)
         if self.method.transductive:
             yield from self._together(read, run)
             return
         for batch in read:
             yield from batch.in_order(attempt(run.score, batch, keep_errors))
+            del batch  # its pictures, before others are decoded
 
     def calibrate(
         self,
@@ -192,6 +195,8 @@ class LoadedMethod:
             made_for["revision"] = self.method.revision
         if (dtype := self.backbone.image_encoder(self.request.variant).dtype) != torch.float32:
             made_for["precision"] = str(dtype).removeprefix("torch.")
+        elif self.backbone.figures != "fp32":
+            made_for["precision"] = self.backbone.figures
         made_for |= self.framing.identity()
         if ignore:
             made_for["ignore"] = ignore.digest
@@ -377,13 +382,13 @@ class LoadedMethod:
         file cannot be written.
         """
         self._check_bank()
-        opened = [open_picture(p) for p in pictures]
-        if not opened:
+        if not pictures:
             raise RequestError("--save-bank: there are no pictures to keep; give references")
-        features = self.pictures.encode_all(opened)
+        features = self.pictures.encode_all(pictures)
         names = tuple(str(p) for p in pictures if isinstance(p, (str, Path)))
         made_for = self.bank_identity(class_name)
-        return reference_bank.save(path, features, made_for, len(opened), digest(opened), names)
+        pixels = digest(pictures)
+        return reference_bank.save(path, features, made_for, len(pictures), pixels, names)
 
     def load_bank(self, path: Path | str, class_name: str = "object") -> str:
         """Compare with the pictures of a bank from now on, without ``references``; return the

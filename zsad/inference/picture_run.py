@@ -12,10 +12,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from zsad import config as cfg
 from zsad.backbones.batch_size import Portions
 from zsad.data.transforms import Preprocess
-from zsad.errors import RequestError, WeightsError, ZsadError
+from zsad.errors import RequestError, WeightsError, reason
 from zsad.inference import calibration
 from zsad.inference.ignored import Ignored, without
 from zsad.inference.pictures import BATCH, PictureBatch, failed, open_picture
@@ -57,9 +56,18 @@ class Pictures:
                 maps[i],
                 list(reasons[i]) if reasons else [],
                 info={name: float(values[i]) for name, values in info.items()},
+                most=explanations,
             )
             for i, score in enumerate(scored.image_scores.cpu().tolist())
         ]
+
+    def expect(self, pictures: int) -> None:
+        """Let an engine be chosen, made and verified for this many pictures."""
+        backbone, request = self.scorer.backbone, self.scorer.request
+        engines, side = backbone.engines, self.scorer.image_size
+        engines.pictures = max(engines.pictures, pictures)
+        encoder = backbone.image_encoder(request.variant)
+        engines.served(encoder, (side, side), request.taps, backbone.device.type)
 
     def views(self, images: Tensor) -> list[ImageFeatures]:
         return self.scorer.views(images, self._portions)
@@ -91,7 +99,8 @@ class Pictures:
         elif all(isinstance(p, Tensor) for p in pictures):
             images = torch.stack([torch.as_tensor(p, dtype=torch.float32) for p in pictures])
         else:
-            shown = [view for p in pictures for view in self.shown(open_picture(p))]
+            opened = (open_picture(p, self.preprocess.stored) for p in pictures)
+            shown = [view for picture in opened for view in self.shown(picture)]
             step = CHUNK if self.alike(shown) else 1
             chunks = (shown[i : i + step] for i in range(0, len(shown), step))
             return joined([f for c in chunks for _, f in self.encode(self.tensor(c))])
@@ -192,7 +201,7 @@ class PictureRun:
             box = tiles[best]
             top = self._tiles(picture, context, [box], hidden, [best], self.explanations)[0]
             whole.image_score, whole.info = score, top.info
-            whole.explanations = reasons_of_tile(top.explanations, box, size)
+            whole.reasons = reasons_of_tile(top.reasons, box, size)
         return whole
 
     def _tiles(
@@ -255,7 +264,8 @@ class PictureRun:
             boxes: list[Boxes | None] | None = [self.boxes[row] for row in batch.rows]
         elif batch.pictures:
             paths = ["" if p is None else p for p in batch.paths]
-            boxes = scorer.boxes_of(categories, pictures=batch.pictures, names=paths)
+            coloured = [p if p.mode == "RGB" else p.convert("RGB") for p in batch.pictures]
+            boxes = scorer.boxes_of(categories, pictures=coloured, names=paths)
         else:
             boxes = None
         population, uids = self.populations.get(categories[0].key, (None, []))
@@ -312,9 +322,7 @@ def attempt(
         if not keep_errors:
             raise
         if len(batch.rows) == 1:
-            known = isinstance(error, ZsadError)
-            text = str(error) if known else f"{type(error).__name__}: {cfg.first_line(error)}"
-            return {batch.rows[0]: failed(batch.paths[0], text)}
+            return {batch.rows[0]: failed(batch.paths[0], reason(error))}
     found: dict[int, Prediction] = {}
     for part in batch.singles():
         found |= attempt(score, part, keep_errors)

@@ -18,10 +18,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from zsad.data.images import endings, is_picture, read_image
+from zsad.data.images import endings, is_picture, open_header, read_image
 from zsad.data.own_outputs import is_own_output
 from zsad.errors import DataError, RequestError, reason, shown
 from zsad.inference.prediction import Prediction
+from zsad.io.bounds import BATCH_PIXELS
 from zsad.io.names import plain_path, readable_name
 from zsad.types import Category, ImageFeatures
 
@@ -226,44 +227,101 @@ class PictureBatch:
 
 
 def read_ahead(
-    items: Sequence[Any], keep_errors: bool = False, size: int = BATCH
+    items: Sequence[Any], keep_errors: bool = False, size: int = BATCH, *, stored: bool = False
 ) -> Iterator[PictureBatch]:
-    """Batches of ``size`` items, the next one read while the last one is used.
+    """Batches of at most ``size`` items, the next one read while the last one is used where both
+    have no more pixels than :data:`zsad.io.bounds.BATCH_PIXELS`.
+
+    ``stored``: as :func:`open_picture` has it.
 
     What cannot be read is an error of its own picture with ``keep_errors``, whatever a decoder
     raises; else it ends the reading (:class:`DataError`).
     """
     with ThreadPoolExecutor(READERS, thread_name_prefix="zsad-photos") as pool:
+        plan = _planned(items, size)
 
-        def begin(start: int) -> list[Future[Image.Image]]:
-            return [pool.submit(open_picture, item) for item in items[start : start + size]]
+        def begin(planned: tuple[range, int] | None) -> _Coming | None:
+            if planned is None:
+                return None
+            tasks = [pool.submit(open_picture, items[row], stored) for row in planned[0]]
+            return _Coming(*planned, tasks)
 
-        coming = begin(0)
-        for start in range(0, len(items), size):
-            futures, coming = coming, begin(start + size)
-            batch = PictureBatch([], [], [], [])
-            for row, future in enumerate(futures, start):
-                path = str(items[row]) if isinstance(items[row], (str, Path)) else None
-                try:
-                    picture = future.result()
-                except RequestError:
-                    raise
-                except (Exception, SystemExit) as error:  # of a decoder: it costs its picture
-                    if not keep_errors:
-                        raise
-                    batch.errors[row] = failed(path, reason(error))
-                    continue
-                batch.rows.append(row)
-                batch.paths.append(path)
-                batch.pictures.append(picture)
-                batch.sizes.append((picture.height, picture.width))
-            yield batch
+        coming = begin(next(plan, None))
+        while coming is not None:
+            now, following = coming, next(plan, None)
+            fits = following and now.pixels + following[1] <= BATCH_PIXELS.value()
+            coming = begin(following) if fits else None
+            yield now.batch(items, keep_errors)
+            del now  # its pictures, before others are decoded
+            if not fits:
+                coming = begin(following)
 
 
-def open_picture(item: Any) -> Image.Image:
-    """A path, a PIL image or an array as an RGB picture."""
+def _planned(items: Sequence[Any], size: int) -> Iterator[tuple[range, int]]:
+    """The rows of each batch and its pixels: at most ``size`` pictures, and no more pixels than
+    :data:`zsad.io.bounds.BATCH_PIXELS` unless one picture alone has them."""
+    most, start, total = BATCH_PIXELS.value(), 0, 0
+    for row, item in enumerate(items):
+        own = _pixels(item)
+        if row > start and (row - start == size or total + own > most):
+            yield range(start, row), total
+            start, total = row, 0
+        total += own
+    if start < len(items):
+        yield range(start, len(items)), total
+
+
+def _pixels(item: Any) -> int:
+    """Width x height of a picture that is to be read, by its header."""
     if isinstance(item, Image.Image):
-        return item.convert("RGB")
+        return item.width * item.height
+    if isinstance(item, np.ndarray):
+        return math.prod(item.shape[:2])
+    if not isinstance(item, (str, Path)) or "://" in str(item):
+        return 0
+    try:
+        with open_header(str(item)) as picture:
+            return picture.width * picture.height
+    except Exception:  # whatever a decoder raises: reading it will say so
+        try:  # what Pillow cannot read and tifffile can: rarely less than a byte for a pixel
+            return os.stat(item).st_size
+        except (OSError, ValueError):
+            return 0
+
+
+@dataclass
+class _Coming:
+    """A batch whose pictures are being decoded."""
+
+    rows: range
+    pixels: int
+    futures: list[Future[Image.Image]]
+
+    def batch(self, items: Sequence[Any], keep_errors: bool) -> PictureBatch:
+        """Wait for the pictures, and give them away."""
+        batch = PictureBatch([], [], [], [])
+        for row in self.rows:
+            path = str(items[row]) if isinstance(items[row], (str, Path)) else None
+            try:
+                picture = self.futures.pop(0).result()
+            except RequestError:
+                raise
+            except (Exception, SystemExit) as error:  # of a decoder: it costs its picture
+                if not keep_errors:
+                    raise
+                batch.errors[row] = failed(path, reason(error))
+                continue
+            batch.rows.append(row)
+            batch.paths.append(path)
+            batch.pictures.append(picture)
+            batch.sizes.append((picture.height, picture.width))
+        return batch
+
+
+def open_picture(item: Any, stored: bool = False) -> Image.Image:
+    """A path, a PIL image or an array as an RGB picture; ``stored``: in the mode that it has."""
+    if isinstance(item, Image.Image):
+        return item if stored else item.convert("RGB")
     if isinstance(item, np.ndarray):
         if item.dtype != np.uint8 or item.ndim not in (2, 3):
             raise RequestError(
@@ -271,7 +329,7 @@ def open_picture(item: Any) -> Image.Image:
             )
         return Image.fromarray(item).convert("RGB")
     if isinstance(item, (str, Path)):
-        return read_image(str(item))
+        return read_image(str(item), stored=stored)
     raise RequestError(
         f"cannot read a picture from a {type(item).__name__}; give a path, a PIL image or an array"
     )

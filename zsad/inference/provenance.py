@@ -17,8 +17,8 @@ UNTRAINED = "untrained method in its initial state; figures mean nothing"
 def made_by(loaded: LoadedMethod, class_name: str) -> dict[str, Any]:
     """Method, configuration, weights, class name, version and time (UTC) of a run, ready for JSON.
 
-    ``mark``: what has to be said wherever the result is shown (random or demonstration weights, an
-    untrained method), or "".
+    ``mark``: what has to be said wherever the result is shown (random, demonstration or unknown
+    weights, an untrained method), or "".
     """
     info = loaded.backbone.info
     made_for = loaded.identity(class_name)
@@ -31,10 +31,15 @@ def made_by(loaded: LoadedMethod, class_name: str) -> dict[str, Any]:
         "config": cfg.identity(loaded.method.config),
         "revision": loaded.method.revision,
         "state": made_for.get("state"),
+        **loaded.method.trained_from,
         "backbone": info.name,
         "weights": info.weights_sha256,
         "weights_source": info.weights_source,
+        "weights_grade": info.weights_grade,
+        "weights_name": info.weights_name,
         "image_size": loaded.image_size,
+        "precision": loaded.backbone.figures,
+        "engine": loaded.backbone.engines.account(loaded.request.variant),
         "class_name": made_for["class_name"],
         "time": now.isoformat(timespec="seconds"),
         "mark": "; ".join(m for m in marks if m),

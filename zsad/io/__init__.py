@@ -20,7 +20,7 @@ from typing import Any
 
 from filelock import FileLock, SoftFileLock, Timeout, lock_descriptor
 
-from zsad.errors import DataError
+from zsad.errors import DataError, Withheld
 from zsad.io.names import shortened
 
 POLL_SECONDS = 0.01  # between two attempts at a lock
@@ -212,8 +212,12 @@ def read_json(path: Path | str) -> Any:
         text = Path(path).read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
-    except (OSError, ValueError) as error:  # not UTF-8, or a name that no file can have
-        raise DataError(f"{path}: cannot be read ({error})") from None
+    except (NotADirectoryError, IsADirectoryError, ValueError) as error:
+        # not UTF-8, or a name that no file can have
+        why = getattr(error, "strerror", None) or error
+        raise DataError(f"{path}: cannot be read ({why})") from None
+    except OSError as error:
+        raise Withheld(f"{path}: cannot be read ({error.strerror or error})") from None
     return parse_json(text, str(path))
 
 

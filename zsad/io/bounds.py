@@ -38,6 +38,9 @@ class Bound:
 
 
 PICTURE = Bound("ZSAD_MAX_PIXELS", 80_000_000, "pixels", "width x height of a picture")
+BATCH_PIXELS = Bound(
+    "ZSAD_MAX_BATCH_PIXELS", 64_000_000, "pixels", "pictures of `zsad predict` decoded at a time"
+)
 ARCHIVE_FILES = Bound("ZSAD_MAX_ARCHIVE_FILES", 1_000_000, "files", "files in an archive")
 ARCHIVE_BYTES = Bound("ZSAD_MAX_ARCHIVE_BYTES", 200 * 2**30, "bytes", "what an archive unpacks to")
 ARCHIVE_RATIO = Bound(
@@ -47,7 +50,26 @@ ARCHIVE_HEADER = Bound("ZSAD_MAX_ARCHIVE_HEADER", 2**20, "bytes", "what stands b
 ANSWER = Bound("ZSAD_MAX_ANSWER", 256_000, "bytes", "the answer of a language model")
 ANSWER_DEPTH = Bound("ZSAD_MAX_ANSWER_DEPTH", 50, "levels", "lists in lists in such an answer")
 
+# Bytes of addresses that a command needs, on two cores.  With less, libraries that torch and pandas
+# bring along do not fail: they wait for memory for ever, or crash.
+FOR_MODELS = 2 * 2**30
+FOR_TABLES = 2**30
+
 BOUNDS = (
-    *(PICTURE, ARCHIVE_FILES, ARCHIVE_BYTES, ARCHIVE_RATIO, ARCHIVE_HEADER),
+    *(PICTURE, BATCH_PIXELS, ARCHIVE_FILES, ARCHIVE_BYTES, ARCHIVE_RATIO, ARCHIVE_HEADER),
     *(ANSWER, ANSWER_DEPTH),
 )
+
+
+def require_address_space(needed: int) -> None:
+    """Raise :class:`RequestError` where ``ulimit -v`` allows less than ``needed`` bytes."""
+    try:
+        import resource
+    except ImportError:  # a system without such limits
+        return
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if limit != resource.RLIM_INFINITY and limit < needed:
+        raise RequestError(
+            f"too little memory: `ulimit -v` allows {limit // 1024:,} KiB of addresses, and this "
+            f"command needs {needed // 1024:,} or more; raise it (`ulimit -v unlimited`)"
+        )

@@ -6,3 +6,13 @@ DEMO = (
     "nothing about how good a method is with the model that its paper used."
 )
 RANDOM = "The model's weights are random: the figures only show that everything runs."
+UNKNOWN = (
+    "What these weights are is not known: no file that their publishers describe has this content. "
+    "The name of a file, or of a backbone, does not say it."
+)
+
+
+def more_about(banner: str) -> str:
+    """What a reader has to know beyond the sentence that marks a backbone's figures."""
+    found = {"random backbone": RANDOM, "demonstration": DEMO, "unknown weights": UNKNOWN}
+    return " ".join(text for word, text in found.items() if word in banner)

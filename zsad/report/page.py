@@ -15,7 +15,7 @@ from zsad.errors import RequestError, shown
 from zsad.io import atomic_write_text
 from zsad.metrics.spec import glossary
 from zsad.report import pictures
-from zsad.report.glossary import DEMO, RANDOM
+from zsad.report.glossary import more_about
 from zsad.report.page_data import collect
 from zsad.results.store import ResultStore
 from zsad.tables import pages
@@ -122,10 +122,9 @@ def _banners(boards: Sequence[dict[str, Any]]) -> str:
     lines = []
     for board in boards:
         if banner := board["banner"]:
-            more = RANDOM if banner.startswith("random") else DEMO if "demo" in banner else ""
             lines.append(
                 f"<p class=banner><b>{html_text(board['backbone'])}: "
-                f"{html_text(banner)}.</b> {html_text(more)}</p>"
+                f"{html_text(banner)}.</b> {html_text(more_about(banner))}</p>"
             )
     return "\n".join(lines)
 

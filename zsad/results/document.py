@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from zsad.results import identity
+from zsad.results import identity, weights
 from zsad.results.aggregate import is_partial, over_categories, undefined_reasons
 from zsad.results.records import CellKey, CellRecord
 from zsad.results.store import ResultStore
@@ -32,16 +32,10 @@ def document(
         for f in store.failures()
     }
     for key, done in cells:
-        name = {
-            "method": key.method,
-            "dataset": key.dataset,
-            "category": key.category,
-            "seed": key.seed,
-        }
         if done:
             records.append(store.get(key))
         else:
-            failed.append({"cell": name, "error": failures.get(key, "was not run")})
+            failed.append({"cell": key.document(), "error": failures.get(key, "was not run")})
     for dataset, error in unplanned.items():
         failed.append({"cell": {"dataset": dataset}, "error": str(error)})
     return {
@@ -68,7 +62,7 @@ def cell(record: CellRecord) -> dict[str, Any]:
         "n_anomalous": record.n_anomalous,
         "seconds": record.seconds,
         "backbone": record.info.get("backbone", ""),
-        "banner": record.info.get("banner", ""),
+        "banner": weights.banner_of(record.info),
         **({"skipped": record.info["skipped"]} if is_partial(record) else {}),
     }
 

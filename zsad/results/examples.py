@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from zsad.errors import CellError, DataError
+from zsad.errors import CellError, DataError, is_out_of_memory
 from zsad.io import atomic_write_bytes, file_lock, parse_json
 from zsad.io.names import safe_name
 from zsad.results.records import CellKey
@@ -105,6 +105,8 @@ def load(root: Path, key: CellKey) -> CellExamples | None:
                 return None
             examples = [_read(archive, i, meta) for i, meta in enumerate(head["examples"])]
     except Exception as error:  # zip, zlib and numpy raise many types
+        if is_out_of_memory(error):
+            raise
         raise DataError(
             f"{path}: not a readable example file ({error}); delete it and run again"
         ) from None

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 from zsad.config.environment import concealed
-from zsad.errors import CellError, DataError, ZsadError
+from zsad.errors import CellError, DataError, Withheld, ZsadError, is_out_of_memory
 from zsad.io import atomic_write_bytes, file_lock, read_json, write_json
 from zsad.io.names import PLAIN, safe_name
 from zsad.io.schema import SchemaError, read
@@ -159,6 +159,8 @@ class ResultStore:
         try:
             frame = pd.read_parquet(path)
         except Exception as error:  # arrow raises many types
+            if is_out_of_memory(error):
+                raise
             raise DataError(f"{path}: cannot be read ({error}); run the cell again") from None
         if not set(SCORE_COLUMNS) <= set(frame.columns):
             raise DataError(f"{path}: not the image scores of a cell; run the cell again")
@@ -238,18 +240,25 @@ class ResultStore:
                 runs = {r["id"]: r for r in self.manifest()["runs"]}
                 runs[str(run["id"])] = concealed({**run, "id": str(run["id"])})
                 return write_json(path, {"format": 1, "runs": [*runs.values()]})
+        except Withheld as error:
+            raise CellError(f"{error}; it is not replaced, fix this first") from None
         except OSError as error:
             reason = error.strerror or error
             raise CellError(f"{path}: cannot be written ({reason}); check the disk") from error
 
     def manifest(self) -> dict[str, Any]:
-        """Return ``{"format": 1, "runs": [...]}``, oldest run first."""
+        """Return ``{"format": 1, "runs": [...]}``, oldest run first.
+
+        Raises :class:`zsad.errors.Withheld` where the system does not give the file.
+        """
         path = self.root / "manifest.json"
         if not path.exists():
             return {"format": 1, "runs": []}
         try:
             found = read_json(path)
             return {"format": 1, "runs": [dict(r, id=str(r["id"])) for r in found["runs"]]}
+        except Withheld:
+            raise
         except (DataError, KeyError, TypeError, ValueError) as error:
             log.warning("%s: not a whole manifest (%s); a new one is begun", path, error)
             return {"format": 1, "runs": []}
@@ -306,6 +315,8 @@ class ResultStore:
         path = self._path(key)
         try:
             held, _ = _read_record(path)
+        except Withheld as error:
+            raise CellError(f"{error}; it is not replaced, fix this first") from None
         except DataError:
             return  # absent or broken: it will be overwritten
         if held.fingerprint in ("", key.fingerprint):
@@ -341,6 +352,8 @@ class _Info:
     backbone: str | None = None
     weights_source: str | None = None
     weights_sha256: str | None = None
+    weights_grade: str | None = None
+    weights_name: str | None = None
     banner: str | None = None
     precision: str | None = None
     mask_resize: str | None = None

@@ -100,7 +100,7 @@ class CategoryRun:
     def _inputs(self) -> list[Preprocess]:
         """How pictures are prepared: in one way, unless heads want other sizes, filters, values."""
         found = {self._input_of(h) for h in self.heads}
-        return sorted(found, key=lambda p: (p.size, p.interpolation, p.mean))
+        return sorted(found, key=lambda p: (p.size, p.interpolation, p.mean, p.stored))
 
     def _of_input(self, preprocess: Preprocess) -> list[Head]:
         return [h for h in self.heads if self._input_of(h) == preprocess]

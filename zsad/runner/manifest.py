@@ -65,6 +65,8 @@ def manifest(run: Finished) -> dict[str, Any]:
             "name": info.name,
             "weights_source": info.weights_source,
             "weights_sha256": info.weights_sha256,
+            "weights_grade": info.weights_grade,
+            "weights_name": info.weights_name,
             "banner": info.banner,
             "image_size": info.image_size,
         },

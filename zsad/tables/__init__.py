@@ -41,6 +41,7 @@ def pages(
     made: list[Page] = []
     for board in boards(store.cells()):
         main, ablations = parted(board)
+        first = len(made)
         if main.columns:
             made.append(_extended(store, main, None, overview(main), published, False, False))
         for row in main.rows:
@@ -50,6 +51,7 @@ def pages(
                 made.append(defects)
         shots = few_shot_page(board, bool(published))
         made += [*([shots] if shots else []), *ablation_pages(store, ablations, bool(published))]
+        made[first:] = [replace(page, mark=board.banner) for page in made[first:]]
     return made
 
 

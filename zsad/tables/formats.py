@@ -133,14 +133,22 @@ def _tex(text: str) -> str:
 
 # ----------------------------------------------------------------------------------- CSV
 def comma_separated(page: Page) -> str:
-    """The page's figures as one long CSV table, percentages not rounded to one decimal."""
-    heads = ["page", "table", *dict.fromkeys(k for t in page.tables for d in t.data for k in d)]
+    """The page's figures as one long CSV table, percentages not rounded to one decimal.
+
+    A column ``mark`` is there where something has to be said of the weights behind all of them."""
+    mark = {"mark": page.mark} if page.mark else {}
+    heads = [
+        "page",
+        "table",
+        *mark,
+        *dict.fromkeys(k for t in page.tables for d in t.data for k in d),
+    ]
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, heads, lineterminator="\n")
     writer.writeheader()
     for table in page.tables:
         for entry in table.data:
-            row = {"page": page.name, "table": table.name, **entry}
+            row = {"page": page.name, "table": table.name, **mark, **entry}
             writer.writerow({key: cell(value) for key, value in row.items()})
     return buffer.getvalue()
 

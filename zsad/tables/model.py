@@ -42,9 +42,11 @@ class Table:
 
 @dataclass(frozen=True)
 class Page:
-    """Tables that belong together, with their footnotes.  ``name`` is a relative file stem."""
+    """Tables that belong together, with their footnotes.  ``name`` is a relative file stem;
+    ``mark``: what has to be said of the weights behind all figures, for CSV, or ""."""
 
     name: str
     title: str
     tables: tuple[Table, ...]
     notes: tuple[str, ...] = field(default=())
+    mark: str = ""

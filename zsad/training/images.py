@@ -55,6 +55,7 @@ class TrainingImages:
         self._group_of: dict[str, list[Sample]] = {}
         self._digests: dict[str, str] = {}
         self._unmasked: frozenset[str] = frozenset()  # uids of images whose mask is unknown
+        self._passing: frozenset[str] = frozenset()  # uids of images that are used once
         self._list = ""
 
     # ------------------------------------------------------------------------- warming up
@@ -64,12 +65,14 @@ class TrainingImages:
         request: FeatureRequest,
         extra: Iterable[Sample] = (),
         *,
+        passing: Iterable[Sample] = (),
         needs_masks: bool = True,
     ) -> None:
         """Encode all samples for ``request`` once, as far as the store has room.
 
         ``extra``: samples that one method adds (mosaics); they are grouped apart, so that the
-        others' groups do not depend on them.
+        others' groups do not depend on them.  ``passing``: those that it adds for a single use;
+        each is encoded by itself when it is asked for, and not kept.
         Raises :class:`DataError` for an image that cannot be read, or with ``needs_masks`` for an
         anomalous one whose mask is missing.
         """
@@ -80,7 +83,9 @@ class TrainingImages:
             )
         known = {s.uid for s in base}
         added = [s for s in _unique(extra) if s.uid not in known]
-        self._unmasked = _unmasked([*base, *added], needs_masks)
+        single = [s for s in _unique(passing) if s.uid not in known]
+        self._passing = frozenset(s.uid for s in single)
+        self._unmasked = _unmasked([*base, *added, *single], needs_masks)
         for sample in (*base, *added):
             if sample.uid not in self._digests:
                 self._digests[sample.uid] = image_digest(sample)
@@ -132,9 +137,9 @@ class TrainingImages:
         wanted = FeatureRequest(frozenset(taps), request.variant)
         size = self._size(request)
         grid = self.backbone.info.grid(size)
-        space, digests = self._space(request), [self._digests[s.uid] for s in samples]
         features = None
         if all(self._has(s, wanted) for s in samples):
+            space, digests = self._space(request), [self._digests[s.uid] for s in samples]
             features = self.store.get_batch(space, digests, wanted.taps, grid, self.device)
         if features is None:
             features = self._recompute(samples, request).restrict(wanted.taps)
@@ -152,6 +157,9 @@ class TrainingImages:
         for sample in samples:
             if sample.uid in rows:
                 continue
+            if sample.uid in self._passing:
+                rows[sample.uid] = self._encode(next(self._decoded([sample], request)), request)
+                continue
             digest = self._digests[sample.uid]
             found = self.store.get_batch(space, [digest], request.taps, grid, self.device)
             if found is not None:
@@ -168,7 +176,8 @@ class TrainingImages:
         if kept is not None:
             return kept.to(self.device)
         mask = torch.from_numpy(self.mask_policy.read(sample, size).copy())
-        self.store.put(self._mask_space(size), sample.uid, "mask", mask)
+        if sample.uid not in self._passing:
+            self.store.put(self._mask_space(size), sample.uid, "mask", mask)
         return mask.to(self.device)
 
     # --------------------------------------------------------------------------- internal
@@ -186,7 +195,8 @@ class TrainingImages:
             yield batch
 
     def _encode(self, batch: ImageBatch, request: FeatureRequest) -> ImageFeatures:
-        return self.backbone.encode_image(batch.images.to(self.device), request)
+        with self.backbone.engines.torch_unless_asked():
+            return self.backbone.encode_image(batch.images.to(self.device), request)
 
     def _keep(self, batch: ImageBatch, request: FeatureRequest, features: ImageFeatures) -> None:
         digests = [self._digests[s.uid] for s in batch.samples]
@@ -196,12 +206,15 @@ class TrainingImages:
             self.store.put(self._mask_space(size), sample.uid, "mask", mask)
 
     def _has(self, sample: Sample, request: FeatureRequest) -> bool:
+        if sample.uid in self._passing:
+            return False
         parts = [part_of(t) for t in request.taps]
         return self.store.has(self._space(request), self._digests[sample.uid], parts)
 
     def _space(self, request: FeatureRequest) -> str:
-        info, precision = self.backbone.info, self.settings.backbone.precision
-        return f"{space_of(info, request.variant, precision)}-{self._list}-{self.group}"
+        info, chosen = self.backbone.info, self.settings.backbone
+        computed = "-".join(dict.fromkeys(filter(None, (chosen.figures, chosen.trained_by))))
+        return f"{space_of(info, request.variant, computed)}-{self._list}-{self.group}"
 
     def _size(self, request: FeatureRequest) -> int:
         return request.variant.image_size or self.backbone.info.image_size

@@ -6,9 +6,11 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from scipy.ndimage import gaussian_filter
 
 import zsad
 from zsad.errors import RequestError, WeightsError
@@ -19,7 +21,7 @@ from zsad.methods.filo.config import Prompt
 from zsad.prompt_bank import bank
 from zsad.protocols import load_protocol
 from zsad.registry import method as method_entry
-from zsad.types import Category
+from zsad.types import Category, Sample
 
 BOTTLE = Category("mvtec", "bottle", "bottle")
 SIZE = 70
@@ -55,6 +57,18 @@ def images(recipe: Any, count: int = 3) -> torch.Tensor:
 # ------------------------------------------------------------------------------------ prompts
 def wording(category: Category = BOTTLE, **config: Any) -> prompts.Wording:
     return prompts.word(category, prompts.find_entry(category, "bank"), Prompt(**config))
+
+
+@pytest.mark.parametrize(
+    ("key", "spoken", "said"),
+    [("chewinggum", "chewing gum", "chewinggum"), ("pcb1", "printed circuit board", "pcb")],
+)
+def test_the_paper_says_the_words_of_its_own_list(key: str, spoken: str, said: str) -> None:
+    category = Category("visa", key, spoken)
+    preset = method_entry("filo").resolve(("test", {"preset": "paper"}))
+    assert wording(category, learner="fixed").normal[0] == f"A photo of a {spoken}."
+    ours = wording(category, learner="fixed", names=preset.prompt.names)
+    assert ours.normal[0] == f"A photo of a {said}."
 
 
 def test_prompt_counts_and_index() -> None:
@@ -171,7 +185,7 @@ def test_predictions_are_explained_by_descriptions_and_boxes(clip: Path, recipe:
     (found,) = load(clip).predict_tensor(images(recipe, 1), ["bottle"], boxes=[RAW])
     described = [e for e in found.explanations if e.label == "anomalous"]
     assert len(described) == 5
-    assert all(e.note == "at bottom" for e in described)
+    assert all(e.note.endswith("at bottom") for e in described)
     (region,) = (e for e in found.explanations if e.label == "region")
     assert (region.text, region.source) == ("leaking", "detector")
     assert region.region == pytest.approx((0.4, 0.85, 0.6, 0.95))
@@ -208,6 +222,34 @@ def test_every_switch_trains_and_predicts(
         loaded.method.zero_grad()
     for found in loaded.predict_tensor(x, "bottle", boxes=[RAW, None]):
         assert found.anomaly_map.shape == (SIZE, SIZE)
+
+
+def test_the_paper_filters_by_boxes_before_the_gaussian(clip: Path, recipe: Any) -> None:
+    x, plain = images(recipe, 1), {"post.blur": "none", "preset": "paper"}
+    (sharp,) = load(clip, **plain).predict_tensor(x, "bottle", boxes=[RAW])
+    (paper,) = load(clip, preset="paper").predict_tensor(x, "bottle", boxes=[RAW])
+    smooth = gaussian_filter(sharp.anomaly_map.astype(float), sigma=4)
+    np.testing.assert_allclose(paper.anomaly_map, smooth, rtol=0, atol=1e-6)
+    (late,) = load(clip, preset="paper", **{"boxes.order": "after_blur"}).predict_tensor(
+        x, "bottle", boxes=[RAW]
+    )
+    assert np.abs(late.anomaly_map - smooth).max() > 1e-3
+
+
+def test_released_training_draws_mosaics_anew_and_keeps_the_replaced_label(clip: Path) -> None:
+    released, default = load(clip, preset="released").method, load(clip).method
+    samples = [
+        Sample(f"{i}.png", i % 2, "bottle", mask="m.png" if i % 2 else None, uid=f"{i:02d}")
+        for i in range(40)
+    ]
+    for method, anew in ((released, True), (default, False)):
+        method.begin_training([BOTTLE], {}, load(clip).backbone.text_encoder())
+        (main, *_) = method.phases()
+        epochs = [method.epoch_samples(samples, main, e, 0) for e in range(15)]
+        drawn = [s for epoch in epochs for s in epoch if s.uid.startswith("mosaic/")]
+        assert method.adds_anew == anew == (len({s.uid for s in drawn}) == len(drawn))
+        labels = [sum(s.label for s in epoch) for epoch in epochs]
+        assert (set(labels) == {20}) == anew
 
 
 def test_stored_label_embeddings_of_the_adapter_phase_equal_fresh_ones(
