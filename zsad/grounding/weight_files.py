@@ -1,8 +1,8 @@
 """Which file holds a detector's weights, and where BERT's vocabulary lies.  No torch.
 
 ``grounding.weights`` is written like ``METHOD.checkpoint`` (:mod:`zsad.checkpoints.sources`), or
-is one of two words: ``stock``, the published weights in a local cache; ``random``.  Of a folder with
-several files, the one counts that its authors released for the target.
+is one of two words: ``stock``, the published weights in a local cache; ``random``.  Of a folder
+with several files, the one counts that its authors released for the target.
 """
 
 from __future__ import annotations
