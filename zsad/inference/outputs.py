@@ -121,7 +121,9 @@ class Writer:
     ) -> None:
         self.out, self.save, self.scale, self.bits = Path(out), tuple(save), scale, bits
         self._page = (
-            PredictionPage(self.out, self._inside, one_file, scale) if "page" in save else None
+            PredictionPage(self.out, self._inside, one_file, scale, bits)
+            if "page" in save
+            else None
         )
         self._rows: list[dict[str, Any]] = []
 
