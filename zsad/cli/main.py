@@ -47,6 +47,8 @@ VERBS = {
     "show": "show",
     "data": "data",
     "weights": "weights",
+    "export": "export",
+    "run": "run_package",
     "prompts": "prompts",
     "doctor": "doctor",
 }
