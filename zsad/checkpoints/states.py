@@ -21,7 +21,7 @@ from torch import Tensor
 from zsad import config as cfg
 from zsad.backbones.tensor_files import check_values, is_safetensors, naming, read_tensors
 from zsad.backbones.wrappers import opened
-from zsad.checkpoints.account import CheckpointMeta, SourceFile, TrainedOn, of_header
+from zsad.checkpoints.account import CheckpointMeta, SourceFile, TrainedOn, of_header, origin_of
 from zsad.checkpoints.released import content_of, recognise
 from zsad.config.method_config import MethodConfig
 from zsad.errors import CellError, RequestError, WeightsError
@@ -144,7 +144,9 @@ def load_into(
     path = Path(path)
     found = load_any(path)
     if found.meta is None:
-        return _load_imported(entry, path, found.state, info, layers)
+        method, notes = _load_imported(entry, path, found.state, info, layers)
+        method.trained_from = origin_of(path).record()
+        return method, notes
     meta = found.meta
     if meta.method != entry.name:
         raise WeightsError(
@@ -156,6 +158,7 @@ def load_into(
         config, notes = _stored_config(entry, path, found, info, layers)
         method = _filled(entry, config, info, found.state, path)
     method.facts = dict(meta.facts)
+    method.trained_from = origin_of(path).record()
     return method, notes
 
 

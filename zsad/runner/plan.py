@@ -71,7 +71,8 @@ class DatasetPlan:
 
 @dataclass
 class Plan:
-    """The whole sweep.  ``unplanned``: datasets that cannot be read, with the error."""
+    """The whole sweep.  ``unplanned``: datasets that cannot be read, with the error.
+    ``image_size``: of a loaded backbone, in pixels; 0 where none was loaded."""
 
     request: Request
     weights_id: str
@@ -79,6 +80,7 @@ class Plan:
     datasets: list[DatasetPlan] = field(default_factory=list)
     unplanned: dict[str, ZsadError] = field(default_factory=dict)
     auxiliaries: dict[str, AuxiliaryData | ZsadError] = field(default_factory=dict)
+    image_size: int = 0
 
     @property
     def n_pictures(self) -> int:
@@ -123,7 +125,7 @@ class Plan:
         return {
             "results_dir": str(self.request.results),
             "backbone": self.request.settings.backbone.name,
-            "cells": [{**_key_dict(key), "stored": stored} for key, stored in self.cells()],
+            "cells": [{**key.document(), "stored": stored} for key, stored in self.cells()],
             "images": {d.name: sum(map(len, d.samples.values())) for d in self.datasets},
             "to_run": self.n_todo,
             "accounts": {name: a.document() for name, a in self.accounts().items()},
@@ -133,15 +135,6 @@ class Plan:
                 for name, error in self.unplanned.items()
             ],
         }
-
-
-def _key_dict(key: CellKey) -> dict[str, Any]:
-    return {
-        "method": key.method,
-        "dataset": key.dataset,
-        "category": key.category,
-        "seed": key.seed,
-    }
 
 
 def build_plan(request: Request, store: ResultStore, weights_id: str, demo: bool) -> Plan:

@@ -30,7 +30,7 @@ from zsad.runner.timing import StageTimer, peak_memory
 from zsad.runner.training import Checkpoints, provide, trained_method
 from zsad.scoring import Scorer
 from zsad.training.leaks import guard_detector
-from zsad.types import Category, Sample
+from zsad.types import Category, Sample, Scored
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +101,8 @@ class Sweep:
     """The state of one run of a plan.
 
     ``on_progress(dataset, category, images_done)`` drives the progress bar; ``on_event`` gets
-    one line of text for what takes long (training).  ``trained``: the checkpoints, where they were
+    one line of text for what takes long (training); ``on_scored(dataset, head, samples, scored)``
+    looks at every scored batch.  ``trained``: the checkpoints, where they were
     made beforehand.
     """
 
@@ -111,6 +112,7 @@ class Sweep:
     device: torch.device
     on_progress: Callable[[str, str, int], None] = lambda dataset, category, images: None
     on_event: Callable[[str], None] = lambda text: None
+    on_scored: Callable[[str, Head, Sequence[Sample], Scored[Any]], None] | None = None
     trained: Checkpoints | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     batch_sizes: set[int] = field(default_factory=set)
@@ -212,6 +214,12 @@ class Sweep:
             except ZsadError as error:
                 unfit.append((head, error))
         collector = ExampleCollector()
+
+        def look(head: Head, samples: Sequence[Sample], scored: Scored[Any]) -> None:
+            collector(head, samples, scored)
+            if self.on_scored:
+                self.on_scored(dataset.name, head, samples, scored)
+
         run = CategoryRun(
             backbone=self.backbone,
             settings=self.request.settings,
@@ -221,7 +229,7 @@ class Sweep:
             timer=timer,
             threads=threads,
             references=references,
-            on_scored=collector,
+            on_scored=look,
             on_images=lambda n: self.on_progress(dataset.name, category.key, n),
         )
         return PreparedCategory(category, heads, unfit, run, collector)

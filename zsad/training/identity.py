@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zsad import config as cfg
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 # Raised whenever a change of the engine changes trained weights for an unchanged request.
 TRAINING_VERSION = 1
+FOLDER = "checkpoints"  # of a results folder
 
 
 def training_identity(
@@ -81,6 +83,11 @@ def identity_on(
         },
         16,
     )
+
+
+def checkpoint_path(root: Path | str, method: str, identity: str) -> Path:
+    """Return where a checkpoint lies in the cache below the results folder."""
+    return Path(root) / FOLDER / method / f"{identity}.safetensors"
 
 
 def knowledge(

@@ -17,11 +17,10 @@ from zsad.method import new_method
 from zsad.registry import MethodEntry
 from zsad.training.engine import fit, tidy_cache
 from zsad.training.feature_store import FeatureStore
-from zsad.training.identity import trained_on, training_identity
+from zsad.training.identity import FOLDER, checkpoint_path, trained_on, training_identity
 from zsad.training.run import RESUME, Captions, FitOptions, TrainResult
 from zsad.types import Sample
 
-FOLDER = "checkpoints"
 LOCK_SECONDS = 7 * 24 * 3600.0  # another process may be training the same thing
 
 
@@ -105,11 +104,6 @@ def ensure_trained(
         results.get(path) or TrainResult(entry.name, path, reused=True)
         for path, (entry, _) in zip(paths, wanted)
     ]
-
-
-def checkpoint_path(root: Path | str, method: str, identity: str) -> Path:
-    """Return where a checkpoint lies in the cache below the results folder."""
-    return Path(root) / FOLDER / method / f"{identity}.safetensors"
 
 
 def _tidy(path: Path) -> None:

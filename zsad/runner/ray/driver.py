@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from zsad import registry
 from zsad.errors import CellError, RequestError, ZsadError
 from zsad.results.store import ResultStore
+from zsad.runner import conditions
 from zsad.runner.logs import tell_accounts
 from zsad.runner.plan import DatasetPlan, Plan, auxiliary_of, build_plan
 from zsad.runner.progress import SweepProgress
@@ -51,6 +52,7 @@ def run(request: Request, store: ResultStore, *, progress: bool = False) -> Fini
         known = tasks.describe()
         plan = build_plan(request, store, known.info.weights_sha256, known.info.demo)
         tell_accounts(plan)
+        conditions.tell(plan)
         with SweepProgress(plan, shown=progress) as bar:
             driver = _Driver(plan, store, tasks, slots, bar)
             driver.meet(known.worker)
