@@ -55,7 +55,7 @@ VERBS = {
 
 # What verbs need that load large libraries; a dry run loads none.
 NEEDS = {
-    **dict.fromkeys(("bench", "train", "predict", "weights"), FOR_MODELS),
+    **dict.fromkeys(("bench", "train", "predict", "weights", "export"), FOR_MODELS),
     **dict.fromkeys(("tables", "report"), FOR_TABLES),
 }
 

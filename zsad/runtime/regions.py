@@ -88,6 +88,6 @@ def label(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int64], int]:
     roots = np.array([root(i) for i in range(len(row))], dtype=np.int64)
     kept, numbers = np.unique(roots, return_inverse=True)
     labels = np.zeros(mask.shape, np.int64)
-    for y, start, end, number in zip(row, first, last, numbers):
-        labels[y, start:end] = number + 1
+    for line, start, end, number in zip(row, first, last, numbers):
+        labels[line, start:end] = number + 1
     return labels, len(kept)
