@@ -72,7 +72,7 @@ class Deployed(nn.Module):
 def recorded(module: Deployed, size: int) -> torch.export.ExportedProgram:
     """Record the method for one picture.
 
-    Raises :class:`RequestError` where its score reads values back from a tensor, so that it is no
+    Raises :class:`RequestError` where its score reads values back from a tensor, and so is not a
     fixed sequence of operations.
     """
     image = torch.zeros(1, 3, size, size)

@@ -54,7 +54,7 @@ class Preprocess:
 def open_picture(item: Any) -> Image.Image:
     """A path, a PIL image or an array [H, W] or [H, W, 3] uint8 as an upright RGB picture.
 
-    Raises :class:`DataError` for a file that is no picture or has more than 8 bits a value, and
+    Raises :class:`DataError` for a file that is not a picture or is deeper than 8 bits, and
     :class:`RequestError` for anything else that is none.
     """
     if isinstance(item, np.ndarray):
