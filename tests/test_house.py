@@ -22,7 +22,7 @@ RANKS: dict[str, int] = {
     for rank, rooms in enumerate(
         (
             ("errors", "torchvision_compat"),
-            ("io", "metrics", "runtime"),
+            ("io", "metrics", "page", "runtime"),
             ("types", "config"),
             ("backbones", "maps", "method"),
             ("registry", "checkpoints", "components"),
