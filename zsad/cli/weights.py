@@ -10,7 +10,7 @@ from typing import Any
 from zsad import registry
 from zsad.cli import options
 from zsad.cli.output import say, stdout_to_stderr
-from zsad.errors import RequestError, WeightsError
+from zsad.errors import CellError, RequestError, WeightsError
 
 
 def add(verbs: Any) -> None:
@@ -58,7 +58,10 @@ def run(args: argparse.Namespace) -> int:
     with stdout_to_stderr():
         info = backbones.load(args.backbone, weights=args.weights, offline=args.offline).info
         layers = [("preset", {"preset": "released"})] if "released" in entry.presets else []
-        report = import_file(entry, source, target, info, [*layers, ("the command line", own)])
+        try:
+            report = import_file(entry, source, target, info, [*layers, ("the command line", own)])
+        except CellError as error:  # there is no cell: the one file could not be written
+            raise RequestError(str(error)) from None
     say(*report)
     say(f"use it: zsad bench --methods {entry.name} {entry.name}.checkpoint={target} ...")
     return 0
