@@ -67,7 +67,8 @@ def load_method(
 ) -> LoadedMethod:
     """Load one method on one backbone.
 
-    ``checkpoint``: a trained state, ours or an official one as released (which forces
+    ``checkpoint``: a trained state (FILE, FOLDER, ``hf://OWNER/REPO@REVISION``,
+    ``local-dir:PATH``), ours or an official one as released (which forces
     ``preset="released"`` unless another is given; sizes that it implies win over the config).
     ``backbone="file"`` with ``weights=FILE`` builds the architecture that a CLIP state dict in
     OpenAI's naming implies; ``activation="gelu"`` where its weights were trained with that one and

@@ -17,7 +17,10 @@ PACKAGES = (
     *("torch", "torchvision", "open_clip_torch", "lightning", "torchmetrics", "omegaconf"),
     *("numpy", "scipy", "scikit-image", "pandas", "pyarrow", "pillow", "tifffile", "imagecodecs"),
 )
-OPTIONAL = {"elpv-dataset": "elpv", "groundingdino-py": "grounding", "ray": "ray"}
+OPTIONAL = {
+    **{"elpv-dataset": "elpv", "groundingdino-py": "grounding", "ray": "ray"},
+    **{"openvino": "cpu", "onnxruntime": "cpu", "onnx": "export", "onnxscript": "export"},
+}
 TOLERANCE = 1e-9  # exact mode against the slow definitions
 
 
@@ -85,6 +88,7 @@ def devices() -> Iterator[Diagnosis]:
     yield Diagnosis(
         "device", "cpu", "ok", f"{platform.machine()}, {torch.get_num_threads()} threads"
     )
+    yield from engines()
     if torch.cuda.is_available():
         for i in range(torch.cuda.device_count()):
             free, total = torch.cuda.mem_get_info(i)
@@ -104,6 +108,27 @@ def devices() -> Iterator[Diagnosis]:
         yield Diagnosis(
             "device", "torchvision", "ok", f"{torchvision.__version__}, operators {how}"
         )
+
+
+def engines() -> Iterator[Diagnosis]:
+    """What can run an encoder on this processor besides torch."""
+    from zsad.backbones.engines import packed, processor
+
+    facts = processor.facts()
+    able = [word for word, can in (("bf16", facts.bf16), ("int8", facts.vnni)) if can]
+    said = f"{processor.name()}; faster in {' and '.join(able) or 'no lower precision'}"
+    yield Diagnosis("device", "processor", "ok", said)
+    if facts.openvino:
+        text = f"{facts.openvino}; large encoders run on it where there are pictures enough"
+        yield Diagnosis("device", "engine openvino", "ok", text)
+    else:
+        hint = "not installed; `pip install zsad[cpu]` adds it"
+        yield Diagnosis("device", "engine openvino", "absent", hint)
+    if packed.works():
+        slow = "twice as fast" if facts.slow_linear else "about as fast"
+        yield Diagnosis("device", "engine onednn", "ok", f"linear layers {slow} as torch's own")
+    else:
+        yield Diagnosis("device", "engine onednn", "absent", "not in this build of torch")
 
 
 def metrics() -> Iterator[Diagnosis]:

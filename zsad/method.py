@@ -118,42 +118,6 @@ class ImportedCheckpoint:
     report: list[str]
 
 
-def take_released(
-    method: str,
-    given: Mapping[str, Any],
-    wanted: Mapping[str, tuple[int, ...]],
-    backbone: BackboneInfo,
-    hint: str = "",
-) -> ImportedCheckpoint:
-    """Take the tensors of a released checkpoint that uses our names already.
-
-    ``wanted``: the shape of every tensor that must be there.  Raises :class:`WeightsError` with
-    missing and unexpected keys (and ``hint``), or the first tensor of another shape.
-    """
-    missing = [k for k in wanted if k not in given]
-    unexpected = sorted(str(k) for k in given if k not in wanted)
-    if missing or unexpected:
-        raise WeightsError(
-            f"not a released {method} checkpoint for backbone '{backbone.name}'; "
-            f"missing: {', '.join(missing) or 'none'}; "
-            f"unexpected: {', '.join(unexpected) or 'none'}{hint}"
-        )
-    for key, shape in wanted.items():
-        value = given[key]
-        if not isinstance(value, Tensor) or tuple(value.shape) != shape:
-            got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-            raise WeightsError(
-                f"{method} checkpoint: '{key}' is {got}, backbone '{backbone.name}' needs {shape}; "
-                f"use the backbone that it was trained with (vit-l-14-336)"
-            )
-    count = sum(given[k].numel() for k in wanted)
-    return ImportedCheckpoint(
-        state={k: given[k].float() for k in wanted},
-        config={"preset": "released"},
-        report=[f"trained tensors taken: {len(wanted)} ({count:,} values)"],
-    )
-
-
 class Method(lightning.LightningModule, Generic[ConfigT, TextT]):
     """Base of all methods: ``class Mine(Method[Config, Text])`` with its config class and what
     it prepares per category (None for a method that reads no text).
@@ -168,6 +132,7 @@ class Method(lightning.LightningModule, Generic[ConfigT, TextT]):
         self.config: ConfigT = config
         self.backbone = backbone
         self.revision = 1  # of what the method computes; see zsad.registry.MethodEntry
+        self.trained_from: dict[str, Any] = {}  # the file of its state, and what is known of that
         self.masks = True  # whether its maps are good for masks; see there, too
         self.phase: str = ""  # name of the training phase that runs, set by the engine
         self.facts: dict[str, Any] = {}  # of the training that made the loaded state
@@ -210,7 +175,12 @@ class Method(lightning.LightningModule, Generic[ConfigT, TextT]):
         return scores
 
     def explain(self, scored: Scored[TextT], k: int = 5) -> list[list[Explanation]]:
-        """Return up to ``k`` reasons per image, best first; the default has none."""
+        """Return up to ``k`` reasons of each label per image, best first; the default has none.
+
+        Reasons of label ``normal`` are shown for a picture that is called normal, the others for
+        one that is called anomalous (:mod:`zsad.components.reasons`).  A text is for somebody who
+        knows neither the method nor its paper.
+        """
         return [[] for _ in range(scored.batch_size)]
 
     # ------------------------------------------------------------------- optional needs

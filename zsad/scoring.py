@@ -18,6 +18,7 @@ from torch import Tensor
 from zsad import maps as dense
 from zsad.backbones import Backbone
 from zsad.backbones.batch_size import BatchTooLarge, Portions, is_out_of_memory
+from zsad.components.reasons import merged
 from zsad.errors import CellError
 from zsad.grounding import BoxProvider, provider
 from zsad.method import AnyMethod, feature_request
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from typing import Unpack
 
     from PIL.Image import Image
+
+SPARE = 4  # reasons asked for per reason to show: some say the same, others do not fit
 
 Stage = Callable[[str], AbstractContextManager[None]]
 
@@ -253,16 +256,24 @@ class Scorer:
 
     @torch.no_grad()
     def explain(self, scored: Scored[Any], k: int = 5) -> list[list[Explanation]]:
-        """Up to ``k`` reasons per image, best first.  A text is quoted as far as it was read."""
+        """The reasons per image, best first, those that say the same put together.
+
+        There are ``k`` or more of each label, where the method has so many;
+        :func:`zsad.components.reasons.fitting` chooses those to show.  A text is quoted as far as
+        it was read.
+        """
         count = scored.batch_size
 
         def work(rows: slice) -> list[list[Explanation]]:
             part = scored if rows == slice(0, count) else scored.select(rows)
-            return self.method.explain(part, k)
+            return self.method.explain(part, k * SPARE)
 
         found = [reasons for _, part in self._reasons.run(work, count) for reasons in part]
         read = self.backbone.read_part
-        return [[replace(reason, text=read(reason.text)) for reason in row] for row in found]
+        return [
+            merged([replace(reason, text=read(reason.text)) for reason in row], c.class_name)
+            for row, c in zip(found, scored.context.categories)
+        ]
 
 
 @dataclass

@@ -11,7 +11,7 @@ from zsad.types import BackboneInfo
 def import_official(state: object, backbone: BackboneInfo) -> ImportedCheckpoint:
     """Translate a released AnomalyCLIP checkpoint."""
     used, sets, notes = read_prompt_learner(
-        state, "anomalyclip", ("ctx_pos", "ctx_neg"), backbone.text_width
+        state, "anomalyclip", ("ctx_pos", "ctx_neg"), backbone.text_width, "patch_meta_net."
     )
     normal, abnormal = used["ctx_pos"], used["ctx_neg"]
     if normal.ndim != 4 or normal.shape != abnormal.shape or normal.shape[:2] != (1, 1):

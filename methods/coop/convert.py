@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
+from zsad.backbones.wrappers import ignored_note
 from zsad.errors import WeightsError
 from zsad.method import ImportedCheckpoint
 from zsad.types import BackboneInfo
@@ -33,7 +34,7 @@ def import_official(
             f"not a released {method} checkpoint: no dictionary 'state_dict' in it; give the file "
             f"prompt_learner/model.pth.tar-<epoch>"
         )
-    given = {str(k).removeprefix("module."): v for k, v in inner.items()}
+    given = {str(k): v for k, v in inner.items()}
     wanted = ("ctx", *META_NET) if conditional else ("ctx",)
     missing = [k for k in wanted if not isinstance(given.get(k), Tensor)]
     if missing:
@@ -52,10 +53,7 @@ def import_official(
                 f"{method} checkpoint: '{key}' is {tuple(given[key].shape)}, backbone "
                 f"'{backbone.name}' needs {shape}; use the backbone that it was trained with"
             )
-    ignored = sorted(set(given) - set(wanted))
-    report = [f"trained tensors taken: {len(wanted)}"]
-    if ignored:
-        report.append(f"ignored: {', '.join(ignored)}")
+    report = [f"trained tensors taken: {len(wanted)}", *ignored_note(set(given) - set(wanted))]
     return ImportedCheckpoint(
         state={f"prompts.{k}": given[k].float() for k in wanted},
         config={"preset": "released", "n_ctx": ctx.shape[0], "ctx_init": ""},

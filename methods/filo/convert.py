@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
+from zsad.backbones.wrappers import ignored_note
 from zsad.errors import WeightsError
 from zsad.method import ImportedCheckpoint
 from zsad.methods.filo.config import Config
@@ -49,12 +50,7 @@ def import_official(state: object, config: Config, backbone: BackboneInfo) -> Im
         )
     frozen = [k for k in state if k.startswith(FROZEN) or BUFFERS.search(k)]
     names = {k: translate(k) for k in state if k not in set(frozen)}
-    unexpected = sorted(k for k, ours in names.items() if ours is None)
-    if unexpected:
-        raise WeightsError(
-            f"official FiLo checkpoint: {len(unexpected)} unexpected keys, first "
-            f"'{unexpected[0]}'; is it of another version?"
-        )
+    further = [str(k) for k, ours in names.items() if ours is None]
     translated: dict[str, Tensor] = {ours: state[k] for k, ours in names.items() if ours}
     implied, dropped = _implied(translated, config)
     for name in dropped:
@@ -66,6 +62,7 @@ def import_official(state: object, config: Config, backbone: BackboneInfo) -> Im
     report = [
         f"trained tensors taken: {len(translated)}",
         f"backbone and token entries ignored (the backbone provides them): {len(frozen)}",
+        *ignored_note(further),
     ]
     if dropped:
         report.append(f"adapter entries ignored (adapter.kind=none): {len(dropped)}")

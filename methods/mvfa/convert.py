@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
+from zsad.components.released_state import take_released
 from zsad.errors import WeightsError
-from zsad.method import ImportedCheckpoint, take_released
+from zsad.method import ImportedCheckpoint
 from zsad.types import BackboneInfo
 
 PARTS = ("seg_adapters", "det_adapters")
+_ADAPTER = re.compile(r"(seg|det)_adapters\.\d+\.fc[12]\.0\.weight")
 
 
 def import_official(state: object, stages: int, backbone: BackboneInfo) -> ImportedCheckpoint:
     """Translate a loaded file with adapters at ``stages`` stages.
 
-    Raises :class:`WeightsError` with missing and unexpected keys, or the first tensor of another
-    shape than the backbone needs.
+    Raises :class:`WeightsError` with missing keys, for adapters at more stages, or for the first
+    tensor of another shape than the backbone needs.
     """
     if not isinstance(state, Mapping) or any(
         not isinstance(state.get(part), Mapping) for part in PARTS
@@ -30,4 +33,6 @@ def import_official(state: object, stages: int, backbone: BackboneInfo) -> Impor
             wanted[f"{part}.{i}.fc1.0.weight"] = (backbone.embed, backbone.width)
             wanted[f"{part}.{i}.fc2.0.weight"] = (backbone.width, backbone.embed)
     given = {f"{part}.{key}": value for part in PARTS for key, value in state[part].items()}
-    return take_released("mvfa", given, wanted, backbone)
+    extra = [k for k in given if k not in wanted and _ADAPTER.fullmatch(k)]
+    hint = f"; the file has adapters at other stages than mvfa.layers: {extra[0]}" if extra else ""
+    return take_released("mvfa", given, wanted, backbone, hint)

@@ -106,13 +106,30 @@ def test_histograms_count_every_image_once() -> None:
 def test_means_are_those_of_the_tables(sweep: ResultStore) -> None:
     _, data = written(sweep)
     found = {
-        (m["row"], m["method"]): m["value"]
+        (m["row"], m["method"]): m["text"]
         for m in data["boards"][0]["means"]
         if m["metric"] == "image_auroc"
     }
-    assert found["mvtec", "clip"] == pytest.approx(55.0)  # of 50, 55 and 60
-    assert found["brainmri", "clip"] == pytest.approx(90.0)
-    assert found["mean of 2", "clip"] == pytest.approx(72.5)
+    assert found["mvtec", "clip"] == "55.0"  # of 50, 55 and 60
+    assert found["brainmri", "clip"] == "90.0"
+    assert found["mean of 2", "clip"] == "72.5"
+
+
+def test_figures_of_other_images_are_not_ranked_together(tmp_path: Path) -> None:
+    """The page shows places and roundings of the tables, and makes none of its own."""
+    store = ResultStore(tmp_path)
+    for method, value in (("clip", 0.8125), ("winclip", 0.7), ("alfa", 0.9)):
+        put(store, method, "plain", value)
+    limited = next(c.record for c in store.cells() if c.record.method == "alfa")
+    limited.n_normal = 1
+    store.put(limited)
+    _, data = written(store)
+    found = {
+        m["method"]: (m["text"], m["place"])
+        for m in data["boards"][0]["means"]
+        if m["metric"] == "image_auroc"
+    }
+    assert found == {"alfa": ("90.0", 0), "clip": ("81.2", 1), "winclip": ("70.0", 2)}
 
 
 def test_published_figures_stand_beside_measured_ones(sweep: ResultStore) -> None:
@@ -287,4 +304,7 @@ def test_backbones_are_never_mixed(tmp_path: Path) -> None:
     assert page.count("class=banner") == 1
     put(store, "alfa", "plain", 0.7, backbone="file", banner="unknown weights: x.pt, of no file")
     page, _ = written(store)
-    assert "<b>file: unknown weights: x.pt, of no file.</b> What these weights are" in page
+    assert (
+        "<b>file [unknown weights]: unknown weights: x.pt, of no file.</b> What these weights are"
+        in page
+    )

@@ -144,6 +144,23 @@ def test_a_recognised_file_is_set_beside_the_log() -> None:
     assert verdict(best, one).degree == "yes"
 
 
+def test_a_third_partys_preset_is_not_equal_to_the_paper() -> None:
+    """WinCLIP's own authors released nothing: its preset `released` is somebody else's code."""
+    found = verdict(printed("winclip", "FiLo"), record("winclip", B, preset="released"))
+    assert found.degree == "no"
+    assert "a re-implementation's configuration, not the paper's" in found.points
+
+
+def test_a_log_of_a_training_free_method_needs_no_released_file() -> None:
+    """MuSc's README is of its code, and a code has no checkpoint that could be recognised."""
+    reference = printed("musc", "MuSc's README")
+    assert reference.kind == "authors' log"
+    found = verdict(reference, record("musc", preset="released"))
+    assert found.degree == "partly"
+    assert not [p for p in found.points if "released file" in p or "preset" in p]
+    assert "preset default, not released" in verdict(reference, record("musc")).points
+
+
 @pytest.mark.parametrize("kind", ["re-implementation", "secondary"])
 def test_other_kinds_are_never_equal(kind: Any) -> None:
     one = replace(printed("winclip", "FiLo"), kind=kind)

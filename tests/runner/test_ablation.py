@@ -20,7 +20,7 @@ def test_a_protocol_that_needs_boxes_starts_without_a_detector_only_on_request(
     path = tmp_path / "two-rows.yaml"
     path.write_text(
         "{title: two rows, datasets: [synthetic], methods: [filo], boxes: required, "
-        "ablation: true, rows: [{label: boxes, method: filo}, "
+        "auxiliary: {default: synthetic}, ablation: true, rows: [{label: boxes, method: filo}, "
         "{label: none, method: filo, overrides: {grounding: none}}]}"
     )
     run: dict[str, Any] = {

@@ -54,7 +54,7 @@ def test_the_rest_is_scored_and_what_is_left_out_is_named(
         assert cell(found, method, "bolt")["metrics"] == pytest.approx(whole["metrics"])
     print_summary(found)
     out, err = capsys.readouterr()
-    assert f"{PARTIAL} scored without 1 files that cannot be read" in out
+    assert f"{PARTIAL} scored without 1 of the images" in out
     assert broken in err
 
 

@@ -229,7 +229,7 @@ def test_papers_that_print_other_values_are_named(tmp_path: Path) -> None:
     put(store, "maskclip", title="MaskCLIP")
     put(store, "clip@clip-ac", title="CLIP-AC")
     text = tables.render(store.root, published=True)
-    assert "Papers disagree on image AP of CLIP-AC on MVTec AD: 89.5 (ALFA, Table 1); 86.4" in text
+    assert "Papers disagree on image AP of CLIP-AC on MVTec AD: 89.5 (ALFA Table 1); 86.4" in text
     assert "Papers disagree" not in tables.render(store.root)
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from zsad import checkpoints, registry
 from zsad.backbones import Backbone
@@ -13,10 +15,10 @@ from zsad.config import Settings
 from zsad.data.index import DatasetIndex
 from zsad.errors import RequestError
 from zsad.io import scratch_folder
-from zsad.training import ensure_trained
+from zsad.training import ensure_trained, leaks
 from zsad.training.engine import CACHE
 from zsad.training.feature_store import SCRATCH
-from zsad.training.provision import guard
+from zsad.training.leaks import guard
 
 QUICK = {"train": {"epochs": 1}, "deep": {"depth": 2}}
 
@@ -89,12 +91,30 @@ def test_seed_and_data_are_part_of_the_name(arguments: dict[str, Any]) -> None:
     assert len({first.checkpoint, seed.checkpoint, data.checkpoint}) == 3
 
 
-def test_what_was_trained_on_is_never_evaluated(arguments: dict[str, Any]) -> None:
-    samples = arguments["samples"]
+def test_what_was_trained_on_is_never_evaluated(arguments: dict[str, Any], tmp_path: Path) -> None:
+    samples, index = arguments["samples"], arguments["index"]
     (result,) = ensure_trained(wanted("anomalyclip"), **{**arguments, "samples": samples[:15]})
     meta = checkpoints.read_meta(result.checkpoint)
+    assert meta is not None
     with pytest.raises(RequestError, match="trained on 5 of the images"):
-        guard(meta, "swatches", samples[10:])
-    guard(meta, "swatches", samples[15:])
-    guard(meta, "another-dataset", samples)
-    guard(None, "swatches", samples)  # an official file does not say
+        guard(meta, index, samples[10:])
+    assert guard(meta, index, samples[15:]) == leaks.BY_CONTENT
+    assert guard(None, index, samples) == leaks.UNKNOWN  # an authors' file that nobody knows
+    # Copies under other names, in another dataset: the same file, and one saved anew.
+    copy, anew = tmp_path / "copy.png", tmp_path / "anew.bmp"
+    copy.write_bytes(Path(samples[3].image).read_bytes())
+    Image.open(samples[4].image).save(anew)
+    for path, how, known in ((copy, "the same file", 3), (anew, "the same pixels", 4)):
+        other = replace(samples[15], image=str(path), uid=path.name)
+        with pytest.raises(RequestError) as caught:
+            guard(meta, renamed(index, "elsewhere"), [samples[16], other])
+        assert f"{path.name} is {samples[known].uid} of 'swatches' ({how})" in str(caught.value)
+    # What has no hashes (trained before there were any) is compared by name, and it is said.
+    older = replace(meta, contents=())
+    assert guard(older, renamed(index, "elsewhere"), samples) == leaks.BY_NAME
+    with pytest.raises(RequestError, match="trained on 15 of the images"):
+        guard(older, index, samples)
+
+
+def renamed(index: DatasetIndex, name: str) -> DatasetIndex:
+    return replace(index, spec=replace(index.spec, name=name))

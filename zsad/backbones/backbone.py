@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import typing
 from dataclasses import replace
 from importlib import import_module
 from typing import Any
@@ -16,6 +17,7 @@ from zsad.backbones import weights as weight_files
 from zsad.backbones.blocks import cast
 from zsad.backbones.clip_vit import ImageEncoder
 from zsad.backbones.counters import Counters
+from zsad.backbones.engines.dispatch import Engines
 from zsad.backbones.locate import FoundWeights
 from zsad.backbones.specs import BackboneSpec, quarters
 from zsad.backbones.specs import spec as find_spec
@@ -23,23 +25,35 @@ from zsad.backbones.tensor_files import naming
 from zsad.backbones.text import TextEncoder
 from zsad.backbones.torchscript import is_archive
 from zsad.config import BackboneSettings
+from zsad.config.backbone_settings import EngineName
 from zsad.errors import RequestError, WeightsError
 from zsad.types import BackboneInfo, EncoderVariant, FeatureRequest, ImageFeatures
 
 log = logging.getLogger(__name__)
 
 ACTIVATIONS = ("auto", "quick_gelu", "gelu")
+ENGINES = typing.get_args(EngineName)
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Backbone:
-    """A frozen CLIP.  ``info``: sizes and provenance; ``counters``: the work done so far."""
+    """A frozen CLIP.  ``info``: sizes and provenance; ``counters``: the work done so far;
+    ``engines``: who runs the encoder; ``figures``: the precision, as identities name it."""
 
     def __init__(
-        self, model: nn.Module, info: BackboneInfo, *, vocab: int, compile: bool = False
+        self,
+        model: nn.Module,
+        info: BackboneInfo,
+        *,
+        vocab: int,
+        compile: bool = False,
+        engines: Engines | None = None,
+        figures: str = "fp32",
     ) -> None:
         self.model = model
         self.info = info
+        self.engines = engines or Engines(info)
+        self.figures = figures
         self.counters = Counters()
         self._compile = compile
         self._vocab = vocab
@@ -61,7 +75,12 @@ class Backbone:
         if variant not in self._image_encoders:
             visual: Any = self.model.visual
             self._image_encoders[variant] = ImageEncoder(
-                visual, variant, self.counters, compile=self._compile
+                visual,
+                variant,
+                self.counters,
+                compile=self._compile,
+                engines=self.engines,
+                linear=self.engines.packed,
             )
         return self._image_encoders[variant]
 
@@ -70,7 +89,11 @@ class Backbone:
         variant = variant or EncoderVariant()
         if variant.activation not in self._text_encoders:
             self._text_encoders[variant.activation] = TextEncoder(
-                self.model, self._tokenize, variant, self.counters
+                self.model,
+                self._tokenize,
+                variant,
+                self.counters,
+                linear=self.engines.packed,
             )
         return self._text_encoders[variant.activation]
 
@@ -131,6 +154,7 @@ def load(
     offline: bool = False,
     compile: bool = False,
     activation: str = "auto",
+    engine: str = "auto",
 ) -> Backbone:
     """Load a backbone by name.
 
@@ -139,6 +163,7 @@ def load(
     bf16 or fp16, of weights and features.  The name ``file`` builds the architecture that the
     state dict implies; ``activation`` says which one its weights were trained with (``quick_gelu``,
     what ``auto`` takes OpenAI's naming for, or ``gelu``: a state dict does not tell).
+    ``engine``: who runs the encoder (``auto``, ``torch``, ``onednn``, ``openvino``).
 
     Raises :class:`RequestError` for an unknown name or option, :class:`WeightsError` for weights
     that are missing, unsafe or do not fit.
@@ -150,6 +175,8 @@ def load(
         raise RequestError(
             f"backbone.activation={activation}: choose one of {', '.join(ACTIVATIONS)}"
         )
+    if engine not in ENGINES:
+        raise RequestError(f"backbone.engine={engine}: choose one of {', '.join(ENGINES)}")
     config = spec.model_config()
     if config is not None:
         build.check_config(spec, config)
@@ -190,11 +217,19 @@ def load(
         raise WeightsError(
             f"backbone '{name}' was built with {info.activation}, its weights need {trained}"
         )
-    cast(model, PRECISIONS[precision])
     where = "cuda" if str(device) == "auto" and torch.cuda.is_available() else device
-    model.to("cpu" if str(where) == "auto" else where)
+    where = torch.device("cpu" if str(where) == "auto" else where)
+    engines = Engines(info, engine, precision, where.type)
+    # OpenVINO rounds by itself, from weights in float32.
+    cast(model, torch.float32 if engine == "openvino" else PRECISIONS[precision])
+    model.to(where)
     return Backbone(
-        model, info, vocab=int(config["text_cfg"].get("vocab_size", 49408)), compile=compile
+        model,
+        info,
+        vocab=int(config["text_cfg"].get("vocab_size", 49408)),
+        compile=compile,
+        engines=engines,
+        figures=BackboneSettings(precision=precision, engine=engine).figures,  # type: ignore[arg-type]
     )
 
 
@@ -211,6 +246,7 @@ def load_chosen(
         offline=offline,
         compile=chosen.compile,
         activation=chosen.activation,
+        engine=chosen.engine,
     )
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 Activation = Callable[[Tensor], Tensor]
+Linear = Callable[[Tensor, Tensor, Tensor | None], Tensor]  # x, W, b -> x W^T + b
 
 
 class FeedForward(Protocol):
@@ -45,13 +46,20 @@ def layer_norm(norm: nn.Module, x: Tensor) -> Tensor:
 class Block:
     """The parts of one ``ResidualAttentionBlock`` as functions.
 
-    ``activation``: of the feed-forward part; None: the block's own module.
+    ``activation``: of the feed-forward part; None: the block's own module.  ``linear``: who
+    multiplies.
     """
 
-    def __init__(self, block: ResidualBlock, activation: Activation | None = None) -> None:
+    def __init__(
+        self,
+        block: ResidualBlock,
+        activation: Activation | None = None,
+        linear: Linear = F.linear,
+    ) -> None:
         self.block = block
         self.attn = block.attn
         self.activation: Activation = activation or block.mlp.gelu
+        self.linear = linear
         self.heads = self.attn.num_heads
         self.width = self.attn.embed_dim
 
@@ -66,20 +74,23 @@ class Block:
         """
         first = "qkv".index(parts)
         rows = slice(first * self.width, (first + len(parts)) * self.width)
-        packed = F.linear(y, self.attn.in_proj_weight[rows], self.attn.in_proj_bias[rows])
+        packed = self.linear(y, self.attn.in_proj_weight[rows], self.attn.in_proj_bias[rows])
         packed = packed.unflatten(-1, (len(parts), self.heads, self.width // self.heads))
         return tuple(t.transpose(-3, -2) for t in packed.unbind(-3))
 
     def project_out(self, heads: Tensor) -> Tensor:
         """Join the heads [*, heads, N, d] and project: the attention output [*, N, D]."""
-        out: Tensor = self.block.ls_1(self.attn.out_proj(heads.transpose(-3, -2).flatten(-2)))
+        own = self.attn.out_proj
+        joined = self.linear(heads.transpose(-3, -2).flatten(-2), own.weight, own.bias)
+        out: Tensor = self.block.ls_1(joined)
         return out
 
     def feed_forward(self, x: Tensor) -> Tensor:
         """Return FFN(LN2(x)) [*, N, D]."""
-        mlp = self.block.mlp
-        hidden = self.activation(mlp.c_fc(layer_norm(self.block.ln_2, x)))
-        out: Tensor = self.block.ls_2(mlp.c_proj(hidden))
+        up, down = self.block.mlp.c_fc, self.block.mlp.c_proj
+        y = layer_norm(self.block.ln_2, x)
+        hidden = self.activation(self.linear(y, up.weight, up.bias))
+        out: Tensor = self.block.ls_2(self.linear(hidden, down.weight, down.bias))
         return out
 
     def __call__(self, x: Tensor, *, mask: Tensor | None = None, causal: bool = False) -> Tensor:

@@ -15,14 +15,22 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from zsad.backbones.block_plan import VALUE_KINDS, WINDOW_KINDS, Rows, check, plan
-from zsad.backbones.blocks import Block, activation_of, attend, heads_joined, layer_norm
-from zsad.backbones.windows import encode_windows
+from zsad.backbones.blocks import (
+    Block,
+    Linear,
+    activation_of,
+    attend,
+    heads_joined,
+    layer_norm,
+)
+from zsad.backbones.windows import count_windows, encode_windows
 from zsad.types import EncoderVariant, ImageFeatures, Tap
 
 if TYPE_CHECKING:
     from open_clip.transformer import VisionTransformer
 
     from zsad.backbones.counters import Counters
+    from zsad.backbones.engines.dispatch import Engines
 
 Adapters = Callable[[int, Tensor], Tensor] | Mapping[int, Callable[[Tensor], Tensor]]
 
@@ -30,7 +38,8 @@ Adapters = Callable[[int, Tensor], Tensor] | Mapping[int, Callable[[Tensor], Ten
 class ImageEncoder:
     """The vision tower under one :class:`EncoderVariant`.  Holds no weights of its own.
 
-    ``window_tokens``: sequence positions that one chunk of window passes may hold.
+    ``window_tokens``: sequence positions that one chunk of window passes may hold.  ``engines``:
+    who may run :meth:`taps_of` in its place; ``linear``: who multiplies.
     """
 
     def __init__(
@@ -41,13 +50,16 @@ class ImageEncoder:
         *,
         compile: bool = False,
         window_tokens: int = 8192,
+        engines: Engines | None = None,
+        linear: Linear = F.linear,
     ) -> None:
         self.visual = visual
         self.variant = variant
         self.counters = counters
         self.window_tokens = window_tokens
+        self.engines = engines
         activation = activation_of(variant.activation)
-        self.blocks = [Block(b, activation) for b in visual.transformer.resblocks]
+        self.blocks = [Block(b, activation, linear) for b in visual.transformer.resblocks]
         if compile:
             for block in self.blocks:
                 block.feed_forward = torch.compile(block.feed_forward, dynamic=True)  # type: ignore[method-assign]
@@ -78,11 +90,19 @@ class ImageEncoder:
             )
         self.counters.image_forwards += 1
         self.counters.images += len(images)
+        grid = (images.shape[-2] // self.patch, images.shape[-1] // self.patch)
+        self.counters.windows += len(images) * count_windows(grid, taps)
+        found = self.engines.run(self, images, taps) if self.engines else None
+        return ImageFeatures(grid, self.taps_of(images, taps) if found is None else found)
+
+    def taps_of(self, images: Tensor, taps: Iterable[Tap]) -> dict[Tap, Tensor]:
+        """Return the taps of normalised images [B, 3, H, W]: a pure function of them, which is
+        what an engine runs in torch's place."""
+        taps = frozenset(taps)
         pre, grid = self.embed(images)
         out = self.run(pre, taps)
-        windows = [tap for tap in taps if tap.kind in WINDOW_KINDS]
-        out.update(encode_windows(self, pre, grid, windows, self.counters))
-        return ImageFeatures(grid, out)
+        out.update(encode_windows(self, pre, grid, [t for t in taps if t.kind in WINDOW_KINDS]))
+        return out
 
     def embed(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """Return patch embedding + position with the class token, [B, 1+L, D], and the grid."""

@@ -20,8 +20,9 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from zsad.backbones.blocks import Block, activation_of, attend, layer_norm
+from zsad.backbones.blocks import Block, Linear, activation_of, attend, layer_norm
 from zsad.backbones.counters import Counters
 from zsad.backbones.prompt_tree import PromptTree, prompt_tree
 from zsad.types import EncoderVariant
@@ -40,7 +41,7 @@ class TextEncoder:
     """The text tower under one activation variant.  Holds no weights of its own.
 
     ``truncate`` and ``reuse`` switch the identities off, for tests and benchmarks.
-    ``chunk_tokens``: sequence positions per run without gradients.
+    ``chunk_tokens``: sequence positions per run without gradients.  ``linear``: who multiplies.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class TextEncoder:
         reuse: bool = True,
         chunk_tokens: int = 4096,
         cache_size: int = 65536,
+        linear: Linear = F.linear,
     ) -> None:
         self.tower = tower
         self.tokenizer = tokenizer
@@ -63,7 +65,7 @@ class TextEncoder:
         self.chunk_tokens = chunk_tokens
         self.cache_size = cache_size
         activation = activation_of((variant or EncoderVariant()).activation)
-        self.blocks = [Block(b, activation) for b in self.tower.transformer.resblocks]
+        self.blocks = [Block(b, activation, linear) for b in self.tower.transformer.resblocks]
         self.width: int = self.tower.token_embedding.embedding_dim
         self.context_length: int = self.tower.positional_embedding.shape[0]
         self._cache: dict[str, Tensor] = {}

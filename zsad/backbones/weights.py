@@ -25,11 +25,11 @@ from zsad.backbones.locate import (
 )
 from zsad.backbones.specs import BackboneSpec
 from zsad.backbones.tensor_files import State, check_values, read_tensors
+from zsad.backbones.wrappers import PREFIX, WRAPPERS
 from zsad.errors import WeightsError, gist
 
-# what some training scripts wrap the state dict in, and put before every name
-_WRAPPERS = ("state_dict", "model_state_dict", "model")
-_PREFIXES = ("module.", "clip_model.", "model.", "clip.")
+# what some training scripts put before every name
+_PREFIXES = (PREFIX, "clip_model.", "model.", "clip.")
 _NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size", "attn_mask")
 
 
@@ -122,7 +122,7 @@ def read_state(path: Path | str) -> State:
     """
     path = Path(path)
     loaded = read_tensors(path)
-    for wrapper in _WRAPPERS:
+    for wrapper in WRAPPERS:
         if isinstance(loaded, Mapping) and isinstance(loaded.get(wrapper), Mapping):
             loaded = loaded[wrapper]
     if not isinstance(loaded, Mapping):

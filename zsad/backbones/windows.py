@@ -18,7 +18,6 @@ from zsad.types import Tap
 
 if TYPE_CHECKING:
     from zsad.backbones.clip_vit import ImageEncoder
-    from zsad.backbones.counters import Counters
 
 
 def window_indices(grid: tuple[int, int], k: int) -> Tensor:
@@ -32,12 +31,14 @@ def window_indices(grid: tuple[int, int], k: int) -> Tensor:
     return torch.cat([torch.zeros(len(windows), 1, dtype=torch.long), windows], 1)
 
 
+def count_windows(grid: tuple[int, int], taps: Iterable[Tap]) -> int:
+    """Return how many windows of one image :func:`encode_windows` encodes for these taps."""
+    passes = {(t.layer, t.kind == "window_pixels") for t in taps if t.kind in WINDOW_KINDS}
+    return sum(len(window_indices(grid, k)) for k, _ in passes)
+
+
 def encode_windows(
-    encoder: ImageEncoder,
-    pre: Tensor,
-    grid: tuple[int, int],
-    taps: Iterable[Tap],
-    counters: Counters,
+    encoder: ImageEncoder, pre: Tensor, grid: tuple[int, int], taps: Iterable[Tap]
 ) -> dict[Tap, Tensor]:
     """Encode all windows of ``pre`` (embedded images [B, 1+L, D]) for window taps.
 
@@ -53,7 +54,6 @@ def encode_windows(
         wanted = {tap: _inner(tap, encoder.depth) for tap in members}
         length = pre.shape[1] if pixels else index.shape[1]
         total = len(pre) * len(index)
-        counters.windows += total
         parts: dict[Tap, list[Tensor]] = {tap: [] for tap in members}
         for rows in _chunks(total, max(1, encoder.window_tokens // length), pre.device):
             image, window = rows // len(index), rows % len(index)

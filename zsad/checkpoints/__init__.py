@@ -2,10 +2,12 @@
 
 =============  ===================================================================================
 ``sources``    the value of ``METHOD.checkpoint`` (and of other weight options): files by target
-``states``     files of tensors with an account of themselves; official ones, translated
+``released``   the authors' files, recognised by content: what they were trained on, whom they serve
+``account``    what a file says about itself, without its tensors
+``states``     files of tensors with that account; official ones, translated
 =============  ===================================================================================
 
-``sources`` does not import torch: a plan must know which files a run would load.
+Only ``states`` imports torch: a plan must know which files a run would load.
 """
 
 from __future__ import annotations
@@ -15,11 +17,9 @@ from typing import TYPE_CHECKING
 from zsad import names_on_demand
 
 if TYPE_CHECKING:
+    from zsad.checkpoints.account import FORMAT, CheckpointMeta, TrainedOn
     from zsad.checkpoints.states import (
-        FORMAT,
-        CheckpointMeta,
         LoadedCheckpoint,
-        TrainedOn,
         check_backbone,
         describe,
         import_file,
@@ -29,13 +29,11 @@ if TYPE_CHECKING:
         save,
     )
 
-_PUBLIC = dict.fromkeys(
-    (
-        *("FORMAT", "CheckpointMeta", "LoadedCheckpoint", "TrainedOn", "check_backbone"),
-        *("describe", "import_file", "load_any", "load_into", "read_meta", "save"),
-    ),
-    "zsad.checkpoints.states",
-)
+_STATES = ("LoadedCheckpoint", "check_backbone", "describe", "import_file", "load_any")
+_PUBLIC = {
+    **dict.fromkeys(("FORMAT", "CheckpointMeta", "TrainedOn"), "zsad.checkpoints.account"),
+    **dict.fromkeys((*_STATES, "load_into", "read_meta", "save"), "zsad.checkpoints.states"),
+}
 
 __all__ = [
     "FORMAT",

@@ -10,74 +10,31 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
 
-import zsad
 from zsad import config as cfg
 from zsad.backbones.tensor_files import check_values, is_safetensors, naming, read_tensors
+from zsad.backbones.wrappers import opened
+from zsad.checkpoints.account import CheckpointMeta, SourceFile, TrainedOn, of_header, origin_of
+from zsad.checkpoints.released import content_of, recognise
 from zsad.config.method_config import MethodConfig
-from zsad.errors import CellError, DataError, RequestError, WeightsError
-from zsad.io import atomic_write_bytes, parse_json
-from zsad.io.schema import read
+from zsad.errors import CellError, RequestError, WeightsError
+from zsad.io import atomic_write_bytes
 from zsad.method import AnyMethod, new_method
 from zsad.types import BackboneInfo
 
 if TYPE_CHECKING:
     from zsad.registry import MethodEntry
 
-FORMAT = "zsad-checkpoint-1"
 LARGEST = 10_000  # of the numbers in a stored config, unless its tensors have larger sides
 Layers = Sequence[tuple[str, Mapping[str, Any]]]
 Shapes = dict[str, tuple[int, ...]]
-
-
-@dataclass(frozen=True)
-class TrainedOn:
-    """The auxiliary data of a checkpoint.  ``uids``: every image that was seen."""
-
-    dataset: str
-    fingerprint: str
-    part: str
-    variant: str = ""
-    categories: tuple[str, ...] = ()
-    uids: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class CheckpointMeta:
-    """What a checkpoint says about itself.
-
-    ``identity`` hashes everything that a training depends on (see :mod:`zsad.training`).
-    ``backbone_sha256`` is empty for imported official checkpoints: their authors' files do not
-    name one.  ``taps``: the features that the state was trained on, as [kind, layer, start].
-    ``facts``: figures of the training (:meth:`Method.training_facts`), if any.
-    """
-
-    method: str
-    config: dict[str, Any]
-    backbone: str
-    backbone_sha256: str
-    taps: tuple[tuple[str, int, int], ...]
-    variant: dict[str, Any]
-    seed: int = 0
-    epochs: int = 0
-    source: Literal["trained", "official"] = "trained"
-    trained_on: TrainedOn | None = None
-    identity: str = ""
-    version: str = field(default_factory=lambda: zsad.__version__)
-    facts: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def preset(self) -> str:
-        """The preset that the config was resolved from."""
-        return str(self.config.get("preset", "default"))
 
 
 @dataclass(frozen=True)
@@ -99,6 +56,8 @@ def describe(
     source: Literal["trained", "official"] = "trained",
     identity: str = "",
     facts: Mapping[str, Any] | None = None,
+    contents: Sequence[str] = (),
+    source_file: SourceFile | None = None,
 ) -> CheckpointMeta:
     """Return the account of a method as it is configured, on the backbone it was built for."""
     request = method.feature_request()
@@ -115,6 +74,8 @@ def describe(
         trained_on=trained_on,
         identity=identity,
         facts=dict(facts or {}),
+        contents=tuple(contents),
+        source_file=source_file,
     )
 
 
@@ -126,12 +87,8 @@ def save(path: Path | str, state: Mapping[str, Tensor], meta: CheckpointMeta) ->
     from safetensors.torch import save as to_bytes
 
     tensors = {k: v.detach().cpu().contiguous().clone() for k, v in state.items()}
-    fields = dataclasses.asdict(meta)
-    if not meta.facts:  # a file without any stays readable for earlier versions
-        del fields["facts"]
-    account = json.dumps(fields, sort_keys=True)
     try:
-        return atomic_write_bytes(path, to_bytes(tensors, {"format": FORMAT, "zsad": account}))
+        return atomic_write_bytes(path, to_bytes(tensors, meta.header()))
     except OSError as error:
         why = error.strerror or error
         raise CellError(f"checkpoint {path}: cannot be written ({why}); check the disk") from error
@@ -147,16 +104,11 @@ def load_any(path: Path | str) -> LoadedCheckpoint:
     path = Path(path)
     with _of_checkpoint(path):
         state = read_tensors(path, "damaged, or not a checkpoint")
-    header = _header(path)
-    if "zsad" not in header:
+    meta = of_header(path, _header(path))
+    if meta is None:
         return LoadedCheckpoint("official", state)
-    if header.get("format") != FORMAT:
-        raise WeightsError(
-            f"checkpoint {path}: format {header.get('format')} is not {FORMAT}; "
-            f"use the version of zsad that wrote it, or train again"
-        )
     check_values(f"checkpoint {path}", state)
-    return LoadedCheckpoint("zsad", state, _read_meta(path, header["zsad"]))
+    return LoadedCheckpoint("zsad", state, meta)
 
 
 @contextlib.contextmanager
@@ -177,15 +129,6 @@ def _header(path: Path) -> dict[str, str]:
         return dict(file.metadata() or {})
 
 
-def _read_meta(path: Path, text: str) -> CheckpointMeta:
-    try:
-        return read(CheckpointMeta, parse_json(text, "JSON"))
-    except (ValueError, DataError) as error:  # not JSON, or not what the schema says
-        raise WeightsError(
-            f"checkpoint {path}: its account of itself cannot be read ({error}); train again"
-        ) from None
-
-
 # ------------------------------------------------------------------------------ into methods
 def load_into(
     entry: MethodEntry, path: Path | str, info: BackboneInfo, layers: Layers = ()
@@ -201,7 +144,9 @@ def load_into(
     path = Path(path)
     found = load_any(path)
     if found.meta is None:
-        return _load_imported(entry, path, found.state, info, layers)
+        method, notes = _load_imported(entry, path, found.state, info, layers)
+        method.trained_from = origin_of(path).record()
+        return method, notes
     meta = found.meta
     if meta.method != entry.name:
         raise WeightsError(
@@ -213,6 +158,7 @@ def load_into(
         config, notes = _stored_config(entry, path, found, info, layers)
         method = _filled(entry, config, info, found.state, path)
     method.facts = dict(meta.facts)
+    method.trained_from = origin_of(path).record()
     return method, notes
 
 
@@ -237,24 +183,65 @@ def import_file(
     target: Path | str,
     info: BackboneInfo,
     layers: Layers = (),
+    trained_on: str = "",
 ) -> list[str]:
     """Convert an official checkpoint to ours (``zsad weights import``); return the report.
 
-    Raises :class:`WeightsError` for wrong or partial key sets and for a file that is ours.
+    What it was trained on is told by the table of released files, or by the user with
+    ``trained_on``, the name of a dataset; the new file says so, and by whom it is said.
+    Raises :class:`WeightsError` for missing keys, a file that is ours or another method's, and
+    :class:`RequestError` where user and table say two things.
     """
     found = load_any(source)
     if found.meta is not None:
         raise WeightsError(f"checkpoint {source} is in zsad's own format already; use it as it is")
+    data, origin, said = _imported_from(entry, Path(source), trained_on)
     method, notes = _load_imported(entry, Path(source), found.state, info, layers)
     state = method.trained_state()
-    save(target, state, describe(method, source="official"))
+    meta = describe(method, source="official", trained_on=data, source_file=origin)
+    save(target, state, meta)
     count = sum(v.numel() for v in state.values())
-    return [*notes, f"wrote {len(state)} tensors ({count:,} values) to {target}"]
+    return [*said, *notes, f"wrote {len(state)} tensors ({count:,} values) to {target}"]
+
+
+def _imported_from(
+    entry: MethodEntry, path: Path, trained_on: str
+) -> tuple[TrainedOn | None, SourceFile, list[str]]:
+    """What a foreign file was trained on, which file it is, and what has to be said of both."""
+    content, row = content_of(path), recognise(path)
+    if row is None:
+        if not trained_on:
+            unknown = (
+                "what it was trained on is not known, so no target is refused: say it with "
+                "--trained-on DATASET"
+            )
+            return None, SourceFile(path.name, content.sha256, content.git_blob), [unknown]
+        origin = SourceFile(path.name, content.sha256, content.git_blob, "user")
+        return TrainedOn(trained_on, "", ""), origin, [f"trained on {trained_on}, as you say"]
+    if row.method != entry.name:
+        raise WeightsError(
+            f"checkpoint {path} is {row.name} ({row.title}), not a checkpoint of {entry.name}"
+        )
+    data = TrainedOn(" + ".join(row.trained_on), "", row.part)
+    if trained_on and trained_on != data.dataset:
+        raise RequestError(
+            f"--trained-on {trained_on}: {path.name} is {row.name}, which was trained on "
+            f"{data.dataset}; leave the option out"
+        )
+    said = [
+        f"recognised as {row.name}: trained on {data.dataset} ({row.part or 'unknown'} part), "
+        f"serves {row.serves_words}"
+    ]
+    if row.trap:
+        said.append(f"mind: {row.trap}")
+    origin = SourceFile(path.name, content.sha256, content.git_blob, "table")
+    return data, origin, said
 
 
 def _load_imported(
     entry: MethodEntry, path: Path, state: Any, info: BackboneInfo, layers: Layers
 ) -> tuple[AnyMethod, list[str]]:
+    state, wrapping = opened(state)
     try:
         with naming(path, f"not an official checkpoint of '{entry.name}'"):
             imported = entry.load().import_official(state, entry.resolve(*layers), info)
@@ -267,7 +254,8 @@ def _load_imported(
     config = entry.resolve(*layers, (str(path), implied))
     with naming(path, f"'{entry.name}' cannot be built of it"):
         method = _filled(entry, config, info, imported.state, path)
-    notes = [f"official {entry.title} checkpoint, preset {config.preset}", *imported.report]
+    notes = [f"official {entry.title} checkpoint, preset {config.preset}"]
+    notes += [*wrapping, *imported.report]
     return method, notes
 
 

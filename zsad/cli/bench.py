@@ -85,7 +85,7 @@ def print_summary(document: dict[str, Any]) -> None:
         print_table(heads, rows, right=range(2, len(heads)))
     if skipped := [text for cell in document["cells"] for text in cell.get("skipped", ())]:
         left = list(dict.fromkeys(skipped))
-        say(f"{PARTIAL} scored without {len(left)} files that cannot be read: not to be compared.")
+        say(f"{PARTIAL} scored without {len(left)} of the images: not to be compared.")
         for text in left[:MOST_FAILURES]:
             tell(f"zsad: left out: {text}")
     for text in undefined_lines(document):
@@ -94,8 +94,11 @@ def print_summary(document: dict[str, Any]) -> None:
         say(f"Note: {banner}.")
     if document["counters"].get("images"):
         say(spent(document["seconds"], document["counters"]))
-    say(f"Results: {document['results_dir']}  (`zsad tables` makes tables of them)")
-    print_failures(document["failed"])
+    count = len(document["cells"])
+    if count:
+        say(f"Results: {document['results_dir']}  (`zsad tables` makes tables of them)")
+    kept = f"the other {count} are stored" if count > 1 else "the other one is stored"
+    print_failures(document["failed"], kept if count else "nothing was stored")
 
 
 def undefined_lines(document: Mapping[str, Any]) -> list[str]:
@@ -149,9 +152,9 @@ def account_lines(document: Mapping[str, Any]) -> list[str]:
     return Account(document["root"], entries).lines()
 
 
-def print_failures(failed: list[dict[str, Any]]) -> None:
-    """Print failed cells with their causes to standard error, equal causes once, then the rows
-    that are stored and say nothing."""
+def print_failures(failed: list[dict[str, Any]], kept: str = "") -> None:
+    """Print what failed with its causes to standard error, equal causes once, then the rows that
+    are stored and say nothing.  ``kept``: what became of the rest, in words."""
     idle = [failure for failure in failed if failure.get("stored")]
     failed = [failure for failure in failed if not failure.get("stored")]
     for failure in idle:
@@ -162,10 +165,25 @@ def print_failures(failed: list[dict[str, Any]]) -> None:
         name = "/".join(str(v) for v in failure["cell"].values())
         causes.setdefault(failure["error"], []).append(name)
     if failed:
-        tell(f"zsad: {len(failed)} cells failed; the others are stored")
+        tell(f"zsad: {_counted(failed)} failed{kept and '; '}{kept}")
     for cause, names in list(causes.items())[:MOST_FAILURES]:
         more = f" and {len(names) - 1} more" if len(names) > 1 else ""
         tell(f"zsad: failed: {names[0]}{more}: {cause}")
+
+
+def _counted(failed: list[dict[str, Any]]) -> str:
+    """How many cells, trainings, datasets or files failed."""
+    kinds = Counter(
+        "cell"
+        if "category" in f["cell"]
+        else "training"
+        if "method" in f["cell"]
+        else "dataset"
+        if "dataset" in f["cell"]
+        else "file"
+        for f in failed
+    )
+    return " and ".join(f"{n} {kind}{'s' * (n != 1)}" for kind, n in kinds.items())
 
 
 def print_plan(document: dict[str, Any]) -> None:
@@ -177,7 +195,12 @@ def print_plan(document: dict[str, Any]) -> None:
         [method, dataset, count, stored[method, dataset], count - stored[method, dataset]]
         for (method, dataset), count in total.items()
     ]
-    print_table(["method", "dataset", "cells", "stored", "to run"], rows, right=(2, 3, 4))
+    if rows:
+        print_table(["method", "dataset", "cells", "stored", "to run"], rows, right=(2, 3, 4))
+    together: dict[tuple[str, str], list[str]] = {}
+    for row in document.get("rows", ()):
+        together.setdefault((row["method"], row["words"]), []).append(row["dataset"])
+    say(*(f"{m} on {', '.join(names)}: {words}" for (m, words), names in together.items()))
     for name, account in document.get("accounts", {}).items():
         say(f"{name}: what every file was taken for")
         say(*(f"  {line}" for line in account_lines(account)))
@@ -186,4 +209,4 @@ def print_plan(document: dict[str, Any]) -> None:
     images = sum(document.get("images", {}).values())
     line = f"{document['to_run']} of {len(cells)} cells to run, {images} images, backbone "
     say(f"{line}{document['backbone']}, results in {document['results_dir']}")
-    print_failures(document["failed"])
+    print_failures(document["failed"], "a dry run stores nothing")

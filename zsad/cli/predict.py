@@ -86,7 +86,9 @@ def add(verbs: Any) -> None:
     )
     parser.add_argument("--backbone", default="vit-l-14-336", metavar="NAME")
     parser.add_argument("--weights", metavar="FILE", help="weight file of the backbone")
-    parser.add_argument("--checkpoint", metavar="FILE", help="trained state, ours or official")
+    parser.add_argument(
+        "--checkpoint", metavar="FILE", help="trained state, ours or official (or a folder, hf://)"
+    )
     parser.add_argument("--preset", metavar="NAME", help="see `zsad show METHOD`")
     parser.add_argument(
         "--image-size", type=int, metavar="N", help="pixels of the model's input (backbone's own)"

@@ -1,4 +1,5 @@
-"""``zsad results list|show|remove``: what a results folder holds, column by column.  No torch."""
+"""``zsad results list|show|remove|import|export``: what a results folder holds, column by column,
+and scores and maps that come from elsewhere or go there."""
 
 from __future__ import annotations
 
@@ -9,13 +10,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zsad.cli import options
-from zsad.cli.output import print_json, print_table, say
-from zsad.errors import RequestError
+from zsad.cli.bench import accounts_told, print_summary
+from zsad.cli.output import is_terminal, print_json, print_table, say, stdout_to_stderr, tell
+from zsad.errors import RequestError, shown
+from zsad.runner.options import BenchOptions
 
 if TYPE_CHECKING:
     from zsad.results.inventory import Holding
     from zsad.results.store import Failure, ResultStore
 
+ACTIONS = ("list", "show", "remove", "import", "export")
+FIRST = 3  # names that belong to no image, printed
+# Options of a run that an import and an export heed, beside --results and --plugins.
+IMPORTING = ("datasets", "data_root", "seeds", "limit")
+EXPORTING = ("protocol", "backbone", "weights", "config", "device", "offline", "untrained")
+HEEDED = {
+    "import": ("maps", "name", "provenance", "partial", *IMPORTING),
+    "export": ("maps", "methods", *IMPORTING, *EXPORTING),
+}
 FAILURES = "failures"  # in place of an id: what is remembered of cells without a result
 
 
@@ -25,16 +37,24 @@ def add(verbs: Any) -> None:
         verbs,
         "results",
         run,
-        "List what a results folder holds, show one entry in full, or delete entries.",
-        takes="words",
+        "List what a results folder holds, show or delete entries, import scores and maps of "
+        "another program, export those of methods.",
+        takes="overrides words",
     )
     parser.epilog = (
         "zsad results list | zsad results show ID | zsad results remove ID...  An ID is printed by "
-        f"`list`; `remove {FAILURES}` forgets the cells without a result.  Checkpoints are kept."
+        f"`list`; `remove {FAILURES}` forgets the cells without a result.  Checkpoints are kept.  "
+        "zsad results import --name NAME --maps DIR|FILE --datasets D [KEY=VALUE ...] | "
+        "zsad results export --maps DIR|FILE.npz --methods M --datasets D [KEY=VALUE ...]"
     )
-    parser.add_argument("action", choices=["list", "show", "remove"], metavar="list|show|remove")
-    options.results(parser)
-    options.plugins(parser)
+    parser.add_argument("action", choices=ACTIONS, metavar="|".join(ACTIONS))
+    parser.add_argument("--maps", metavar="DIR|FILE", help="import, export: scores and maps")
+    parser.add_argument("--name", help="import: what to call the method")
+    parser.add_argument("--provenance", metavar="TEXT", help="import: where the maps are from")
+    parser.add_argument(
+        "--partial", action="store_true", help="import what there is; it is never ranked"
+    )
+    options.of(parser, BenchOptions, "methods", *IMPORTING, *EXPORTING, "results", "plugins")
     options.as_json(parser)
     options.done(parser)
 
@@ -47,6 +67,11 @@ def run(args: argparse.Namespace) -> int:
 
     if args.plugins:
         registry.add_plugins(args.plugins)
+    _refuse_void(args)
+    if args.action == "import":
+        return _import(args)
+    if args.action == "export":
+        return _export(args)
     store = ResultStore(options.existing_results(args.results))
     ids = [str(word) for word in args.words]
     if args.action == "list":
@@ -58,6 +83,84 @@ def run(args: argparse.Namespace) -> int:
     if args.action == "show":
         return _show(store, ids, args.json)
     return _remove(store, ids, args.json)
+
+
+def _refuse_void(args: argparse.Namespace) -> None:
+    """Raise :class:`RequestError` for an option or a word that the action does not heed."""
+    heeded = HEEDED.get(args.action, ())
+    for action, names in HEEDED.items():
+        for name in names:
+            value, default = getattr(args, name), "auto" if name == "device" else None
+            if name not in heeded and value not in (default, None, False):
+                raise RequestError(
+                    f"--{name.replace('_', '-')}: is of `zsad results {action}`, not of "
+                    f"`zsad results {args.action}`; leave it out"
+                )
+    if not heeded and args.overrides:
+        raise RequestError(
+            f"`zsad results {args.action}` takes no KEY=VALUE such as '{shown(args.overrides[0])}'"
+        )
+    if heeded and args.words:
+        raise RequestError(f"`zsad results {args.action}` takes no '{shown(args.words[0])}'")
+    needed = {"import": ("name", "maps", "datasets"), "export": ("maps", "methods", "datasets")}
+    for name in needed.get(args.action, ()):
+        if not getattr(args, name):
+            raise RequestError(f"`zsad results {args.action}` needs --{name}")
+
+
+def _import(args: argparse.Namespace) -> int:
+    from zsad.exchange import imported
+    from zsad.runner.request import parse_limit, parse_seeds
+
+    seeds = parse_seeds(args.seeds, (0,))
+    if len(seeds) > 1:
+        raise RequestError(f"--seeds {args.seeds}: an import is of one seed; give one")
+    request = imported.Import(
+        args.name,
+        Path(args.maps),
+        args.datasets,
+        provenance=args.provenance or "",
+        partial=args.partial,
+        seed=seeds[0],
+        limit=parse_limit(args.limit),
+        results=args.results,
+        data_root=args.data_root,
+        overrides=args.overrides,
+    )
+    with stdout_to_stderr(), accounts_told():
+        document = imported.run(request)
+    about = document["imported"]
+    for dataset, ids in about["left_out"].items():
+        tell(f"zsad: {dataset}: {len(ids)} images are not imported: never ranked, nor compared")
+    for dataset, names in about["strangers"].items():
+        first = ", ".join(map(shown, names[:FIRST]))
+        tell(f"zsad: {dataset}: {len(names)} names belong to no test image, left out: {first}")
+    if args.json:
+        print_json(document)
+        return 0
+    for dataset, words in about["maps"].items():
+        say(f"{dataset}: {words}, image score: {about['image_score'][dataset]}")
+    print_summary(document)
+    return 0
+
+
+def _export(args: argparse.Namespace) -> int:
+    from zsad.exchange import exported
+
+    names = ("methods", "results", "plugins", *IMPORTING, *EXPORTING)
+    given = {name: getattr(args, name) for name in names}
+    with stdout_to_stderr(), accounts_told():
+        document = exported.run(
+            args.maps,
+            BenchOptions(**given, overrides=args.overrides, progress=is_terminal()),
+        )
+    if args.json:
+        print_json(document)
+    else:
+        print_summary(document)
+        for folder, count in document["exported"]["images"].items():
+            say(f"Maps: {Path(args.maps) / folder} ({count} images)")
+    return 3 if document["failed"] else 0
 
 
 def _list(store: ResultStore, found: Sequence[Holding], as_json: bool) -> int:

@@ -7,7 +7,7 @@ from typing import Any
 
 from zsad.cli import options
 from zsad.cli.bench import print_failures
-from zsad.cli.output import print_json, print_table, stdout_to_stderr
+from zsad.cli.output import print_json, print_table, say, stdout_to_stderr
 from zsad.runner.options import TrainOptions
 
 
@@ -17,7 +17,7 @@ def add(verbs: Any) -> None:
         verbs,
         "train",
         run,
-        "Train methods on a dataset; `zsad bench` finds the checkpoints in the results folder.",
+        "Train methods on a dataset; `zsad bench --trained-on DATASET` finds the checkpoints.",
         takes="overrides",
     )
     options.of(parser, TrainOptions)
@@ -45,5 +45,8 @@ def run(args: argparse.Namespace) -> int:
         ]
         if rows:
             print_table(["method", "seed", "training", "checkpoint"], rows, right=(1, 2))
-        print_failures(document["failed"])
+            methods = ",".join(dict.fromkeys(c["method"] for c in document["checkpoints"]))
+            say(f"use it: zsad bench --methods {methods} --trained-on {args.on} ...")
+        kept = f"{len(rows)} checkpoints are stored" if rows else "nothing was stored"
+        print_failures(document["failed"], kept)
     return 3 if document["failed"] else 0

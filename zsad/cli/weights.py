@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from zsad import registry
 from zsad.cli import options
 from zsad.cli.output import say, stdout_to_stderr
-from zsad.errors import CellError, RequestError, WeightsError
+from zsad.errors import CellError, RequestError, WeightsError, nearest
+
+if TYPE_CHECKING:
+    from zsad.types import BackboneInfo
 
 
 def add(verbs: Any) -> None:
@@ -22,8 +25,15 @@ def add(verbs: Any) -> None:
     parser.add_argument("method", metavar="METHOD")
     parser.add_argument("file", metavar="FILE", help="the checkpoint as released")
     parser.add_argument("--out", metavar="FILE", help="default: METHOD-official.safetensors")
-    parser.add_argument("--backbone", default="vit-l-14-336", metavar="NAME")
-    parser.add_argument("--weights", metavar="FILE", help="weight file of the backbone")
+    parser.add_argument(
+        "--trained-on", metavar="DATASET", help="what it was trained on, for files nobody knows"
+    )
+    parser.add_argument(
+        "--backbone", metavar="NAME", help="default: the named one whose sizes it has"
+    )
+    parser.add_argument(
+        "--weights", metavar="FILE", help="weight file of the backbone (its sizes, for a file)"
+    )
     options.device(parser)
     options.plugins(parser)
     options.done(parser)
@@ -52,19 +62,63 @@ def run(args: argparse.Namespace) -> int:
         say(*report)
         say(f"use it: zsad bench --methods {entry.name} {entry.name}.grounding.weights={source}")
         return 0
-    from zsad import backbones
-    from zsad.checkpoints import import_file
-
     with stdout_to_stderr():
-        info = backbones.load(args.backbone, weights=args.weights, offline=args.offline).info
         layers = [("preset", {"preset": "released"})] if "released" in entry.presets else []
         try:
-            report = import_file(entry, source, target, info, [*layers, ("the command line", own)])
+            report = _convert(entry, args, target, [*layers, ("the command line", own)])
         except CellError as error:  # there is no cell: the one file could not be written
             raise RequestError(str(error)) from None
     say(*report)
     say(f"use it: zsad bench --methods {entry.name} {entry.name}.checkpoint={target} ...")
     return 0
+
+
+def _convert(
+    entry: registry.MethodEntry,
+    args: argparse.Namespace,
+    target: Path,
+    layers: Sequence[tuple[str, Mapping[str, Any]]],
+) -> list[str]:
+    """Convert for the backbone that was named, or for the first named one whose sizes fit."""
+    from zsad.checkpoints import import_file
+
+    named = _trained_on(args.trained_on)
+    infos = _backbones(args.backbone, args.weights, args.offline)
+    failure: WeightsError | None = None
+    for info in infos:
+        try:
+            report = import_file(entry, args.file, target, info, layers, named)
+        except WeightsError as error:
+            failure = failure or error  # that of the first says most
+            continue
+        return [*report, f"its sizes are those of backbone {info.name}"]
+    assert failure is not None  # there is at least one
+    raise failure
+
+
+def _backbones(name: str | None, weights: str | None, offline: bool) -> Iterator[BackboneInfo]:
+    """The sizes to try; no weights are read, unless a file of them was given."""
+    from zsad.backbones.outline import outline
+    from zsad.backbones.specs import specs
+
+    if weights:
+        from zsad import backbones
+
+        yield backbones.load(name or "vit-l-14-336", weights=weights, offline=offline).info
+    elif name:
+        yield outline(name)
+    else:
+        yield from (outline(known) for known, spec in specs().items() if spec.model_config())
+
+
+def _trained_on(name: str | None) -> str:
+    """The dataset of ``--trained-on``: one of ours, or another one that is not nearly so called."""
+    if not name:
+        return ""
+    known = registry.list_datasets()
+    if name not in known and (hint := nearest(name, known, 0.75)):
+        raise RequestError(f"--trained-on {name}: not a dataset of zsad's{hint}")
+    return name
 
 
 def _detector(source: Path, given: Mapping[str, Any]) -> list[str]:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 
 from torch import Tensor
 
+from zsad.backbones.wrappers import ignored_note, listed
 from zsad.errors import WeightsError
 
 BUFFERS = tuple(
@@ -24,12 +25,14 @@ _UNUSED = re.compile(r"compound_prompt_projections\.\d+\.(weight|bias)$")
 
 
 def read_prompt_learner(
-    state: object, method: str, required: Iterable[str], width: int
+    state: object, method: str, required: Iterable[str], width: int, foreign: str = ""
 ) -> tuple[dict[str, Tensor], list[Tensor], list[str]]:
     """Return (required tensors, deep token sets in order, notes) of a released checkpoint.
 
-    Raises :class:`WeightsError` with the missing and unexpected keys, or the first tensor whose
-    last dimension is not the text width.
+    Entries that nothing here reads are ignored, and the notes say so; those that begin with
+    ``foreign`` are learnt parts of another method, whose file it then is.  Raises
+    :class:`WeightsError` with the missing keys, or the first tensor whose last dimension is not
+    the text width.
     """
     inner = state.get("prompt_learner", state) if isinstance(state, Mapping) else None
     if not isinstance(inner, Mapping) or not all(isinstance(k, str) for k in inner):
@@ -42,12 +45,11 @@ def read_prompt_learner(
     wanted = {*required, *(f"compound_prompts_text.{i}" for i in range(max(deep, default=-1) + 1))}
     unused = [k for k in inner if _UNUSED.match(k)]
     missing = sorted(wanted - set(inner))
-    unexpected = sorted(set(inner) - wanted - set(unused) - set(BUFFERS))
-    if missing or unexpected:
+    further = set(inner) - wanted - set(unused) - set(BUFFERS)
+    if missing or (foreign and any(k.startswith(foreign) for k in further)):
         raise WeightsError(
-            f"not a released {method} checkpoint; "
-            f"missing: {', '.join(missing) or 'none'}; "
-            f"unexpected: {', '.join(unexpected) or 'none'}"
+            f"not a released {method} checkpoint; missing: {', '.join(missing) or 'none'}; "
+            f"further entries: {listed(further) or 'none'}"
         )
     used = {k: inner[k] for k in wanted}
     for key, value in used.items():
@@ -62,7 +64,7 @@ def read_prompt_learner(
                 f"{method} checkpoint: '{key}' has width {used[key].shape[-1]}, the backbone's "
                 f"text width is {width}; use the backbone that it was trained with (vit-l-14-336)"
             )
-    notes = []
+    notes = ignored_note(further)
     if unused:
         count = sum(inner[k].numel() for k in unused)
         notes.append(

@@ -22,7 +22,12 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from zsad.config import environment
+from zsad.config.backbone_settings import BackboneSettings as BackboneSettings
 from zsad.config.folder_settings import FolderSettings as FolderSettings
+from zsad.config.later_keys import added as added
+from zsad.config.later_keys import default_of as default_of
+from zsad.config.later_keys import is_added as is_added
+from zsad.config.later_keys import left_out
 from zsad.errors import RequestError, gist, is_out_of_memory
 from zsad.io.schema import SchemaError, check, read
 from zsad.metrics.spec import Mode, check_extra
@@ -277,35 +282,6 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 
 # ------------------------------------------------------------------------------ identity
-_ADDED = "zsad.added"
-
-
-def added(default: Any = dataclasses.MISSING, *, default_factory: Any = dataclasses.MISSING) -> Any:
-    """Declare a key of a schema that came after results were stored.
-
-    It enters an identity (:func:`identity`) only where it differs from its default, so that
-    what was stored without it is still found.  The default stays what it is for ever.
-    """
-    if default is dataclasses.MISSING and default_factory is dataclasses.MISSING:
-        raise TypeError("a key that is added later needs a default")
-    found: Any = dataclasses.field(
-        default=default, default_factory=default_factory, metadata={_ADDED: True}
-    )
-    return found
-
-
-def is_added(field: dataclasses.Field[Any]) -> bool:
-    """Whether a field was declared with :func:`added`."""
-    return _ADDED in field.metadata
-
-
-def default_of(field: dataclasses.Field[Any]) -> Any:
-    """The default of a field that has one."""
-    if field.default_factory is not dataclasses.MISSING:
-        return field.default_factory()
-    return field.default
-
-
 def identity(config: Any) -> dict[str, Any]:
     """Return :func:`to_dict` of a config without later keys (:func:`added`) at their default.
 
@@ -320,7 +296,7 @@ def set_later(group: Any) -> dict[str, Any]:
     for f in dataclasses.fields(group):
         value = getattr(group, f.name)
         if is_added(f):
-            if value != default_of(f):
+            if not left_out(f, value):
                 found[f.name] = plain(_identity(value))
         elif _is_instance(value) and (inner := set_later(value)):
             found[f.name] = inner
@@ -338,7 +314,7 @@ def _identity(value: Any) -> Any:
             f.name: _identity(held)
             for f in dataclasses.fields(value)
             for held in [getattr(value, f.name)]
-            if not (is_added(f) and held == default_of(f))
+            if not left_out(f, held)
         }
     if isinstance(value, (list, tuple)):
         return [_identity(v) for v in value]
@@ -358,19 +334,6 @@ def digest(value: Any, length: int = 12) -> str:
 
 
 # ------------------------------------------------------------------- settings of a run
-@dataclasses.dataclass(frozen=True)
-class BackboneSettings:
-    """``backbone.*``: which encoder, from where, how exact."""
-
-    name: str = "vit-l-14-336"
-    weights: str | None = None  # file, or "random"; None: bundled, cache, hub
-    image_size: int = 0  # pixels; 0: the backbone's default
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    compile: bool = False
-    # of the weights of backbone `file`; auto: quick_gelu, as OpenAI's
-    activation: Literal["auto", "quick_gelu", "gelu"] = added("auto")
-
-
 @dataclasses.dataclass(frozen=True)
 class DataSettings:
     """``data.*``: which part of a dataset, how masks are brought to the working size."""
@@ -436,7 +399,7 @@ class RaySettings:
 class Settings:
     """Everything about a run that is not a method's own."""
 
-    backbone: BackboneSettings = BackboneSettings()
+    backbone: BackboneSettings = dataclasses.field(default_factory=BackboneSettings)
     data: DataSettings = dataclasses.field(default_factory=DataSettings)
     metrics: MetricSettings = MetricSettings()
     run: RunSettings = RunSettings()

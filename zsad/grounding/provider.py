@@ -9,6 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zsad.checkpoints.released import Content, by_content
 from zsad.errors import DataError, RequestError, WeightsError, ZsadError
 from zsad.grounding.cache import BoxCache
 from zsad.grounding.file import BoxFile
@@ -163,8 +164,18 @@ def provider(
     cache = None
     if options.get("cache", True) and handle.identity is not None:
         cache = BoxCache(handle.identity, cache_dir)
-    info = {"source": "detector", **handle.info}
+    info = {"source": "detector", **handle.info, **_known(handle.info)}
     return BoxProvider(request, handle=handle, cache=cache, lenient=lenient, info=info)
+
+
+def _known(info: Mapping[str, Any]) -> dict[str, str]:
+    """What the table of released files says of a detector's weights: ``recognised``, where they
+    are those of the authors of the method, and ``trained_on``."""
+    row = by_content(Content(str(info.get("weights_sha256") or ""), ""))
+    if row is None or not row.trained_on:  # the stock detector is not what the authors log
+        return {}
+    known = {"trained_on": " + ".join(row.trained_on)}
+    return {**known, "recognised": row.name} if row.official else known
 
 
 def require(options: Mapping[str, Any], asked_by: str, method: str) -> None:

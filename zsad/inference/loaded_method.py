@@ -130,6 +130,7 @@ class LoadedMethod:
         """
         categories = categories_of(class_name, len(images), kinds, domains)
         refuse_singles(self.method, categories)
+        self.pictures.expect(len(images))
         run = PictureRun(
             self.pictures,
             categories,
@@ -194,6 +195,8 @@ class LoadedMethod:
             made_for["revision"] = self.method.revision
         if (dtype := self.backbone.image_encoder(self.request.variant).dtype) != torch.float32:
             made_for["precision"] = str(dtype).removeprefix("torch.")
+        elif self.backbone.figures != "fp32":
+            made_for["precision"] = self.backbone.figures
         made_for |= self.framing.identity()
         if ignore:
             made_for["ignore"] = ignore.digest

@@ -56,9 +56,18 @@ class Pictures:
                 maps[i],
                 list(reasons[i]) if reasons else [],
                 info={name: float(values[i]) for name, values in info.items()},
+                most=explanations,
             )
             for i, score in enumerate(scored.image_scores.cpu().tolist())
         ]
+
+    def expect(self, pictures: int) -> None:
+        """Let an engine be chosen, made and verified for this many pictures."""
+        backbone, request = self.scorer.backbone, self.scorer.request
+        engines, side = backbone.engines, self.scorer.image_size
+        engines.pictures = max(engines.pictures, pictures)
+        encoder = backbone.image_encoder(request.variant)
+        engines.served(encoder, (side, side), request.taps, backbone.device.type)
 
     def views(self, images: Tensor) -> list[ImageFeatures]:
         return self.scorer.views(images, self._portions)
@@ -192,7 +201,7 @@ class PictureRun:
             box = tiles[best]
             top = self._tiles(picture, context, [box], hidden, [best], self.explanations)[0]
             whole.image_score, whole.info = score, top.info
-            whole.explanations = reasons_of_tile(top.explanations, box, size)
+            whole.reasons = reasons_of_tile(top.reasons, box, size)
         return whole
 
     def _tiles(

@@ -19,6 +19,7 @@ from zsad.inference import provenance
 from zsad.inference.settings import ORIGIN, split
 
 if TYPE_CHECKING:
+    from zsad.checkpoints.account import Origin
     from zsad.inference.ignored import Ignored
     from zsad.inference.loaded_method import LoadedMethod
     from zsad.inference.outputs import Writer
@@ -55,6 +56,7 @@ def load_method(
     from zsad import backbones
     from zsad.backbones.devices import choose_device
     from zsad.checkpoints import load_into
+    from zsad.checkpoints.choice import single
     from zsad.inference.loaded_method import LoadedMethod
     from zsad.inference.tiles import Framing
     from zsad.method import new_method
@@ -99,8 +101,15 @@ def load_method(
         return loaded
     if not entry.trained:
         raise RequestError(f"method '{name}' is training-free: it takes no checkpoint")
-    method, report = load_into(entry, Path(checkpoint), base.info, layers)
-    return LoadedMethod(method, base, place, report=report, **how)
+    origin = single(checkpoint, name, offline=offline)
+    method, report = load_into(entry, origin.path, base.info, layers)
+    return LoadedMethod(method, base, place, report=[*_known(origin), *report], **how)
+
+
+def _known(origin: Origin) -> list[str]:
+    """What is known of a released file, as lines of a report."""
+    row = origin.released
+    return [] if row is None else [f"{origin.words}; serves {row.serves_words}"]
 
 
 def predict(
@@ -153,6 +162,7 @@ def predict(
     if out is not None:
         outputs.make_folder(out)
     loaded = load(with_shots(method, overrides, shots))
+    loaded.pictures.expect(len(found) + len(good))
     made_by = provenance.made_by(loaded, class_name)
     kept = digest(near) if near else ""
     if bank is not None:

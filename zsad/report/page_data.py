@@ -14,13 +14,12 @@ from zsad.metrics.spec import METRICS, glossary
 from zsad.report import pictures
 from zsad.report.pictures import PictureShelf
 from zsad.results import examples
-from zsad.results.aggregate import is_partial
 from zsad.results.examples import CellExamples
 from zsad.results.records import CellRecord
 from zsad.results.store import ResultStore, key_of
-from zsad.tables.by_dataset import overview
+from zsad.tables.by_dataset import overview_figures
 from zsad.tables.comparison import comparison
-from zsad.tables.results_matrix import Board, DatasetRow, boards
+from zsad.tables.results_matrix import Board, DatasetRow, boards, parted
 
 log = logging.getLogger(__name__)
 
@@ -60,13 +59,12 @@ def _board(store: ResultStore, board: Board, per_cell: int, shelf: PictureShelf)
         for record in board.of(column.label, row.name).values()
     ]
     return {
-        "backbone": board.name,
+        "backbone": board.heading,
         "banner": board.banner,
         "methods": [
             {
                 "label": c.label,
                 "title": c.head,
-                "comparable": c.comparable and not _any_partial(board, c.label),
                 "ablation": c.ablation,
                 "without": _without(board, c.label),
             }
@@ -81,16 +79,6 @@ def _board(store: ResultStore, board: Board, per_cell: int, shelf: PictureShelf)
     }
 
 
-def _any_partial(board: Board, label: str) -> bool:
-    """Whether a figure of a column was made without files that cannot be read."""
-    return any(
-        is_partial(record)
-        for (own, _), cells in board.cells.items()
-        if own == label
-        for record in cells.values()
-    )
-
-
 def _without(board: Board, label: str) -> list[str]:
     """The metrics that no record of a column holds, be it undefined: they were not computed."""
     records = [r for (own, _), cells in board.cells.items() if own == label for r in cells.values()]
@@ -99,17 +87,28 @@ def _without(board: Board, label: str) -> list[str]:
 
 # ------------------------------------------------------------------------------- figures
 def _means(board: Board) -> list[dict[str, Any]]:
-    """Means over the categories of a dataset, and over datasets: the figures of the overview."""
+    """Means over the categories of a dataset, and over datasets: the figures of the overview.
+
+    ``text`` and ``place`` are those of the tables: as printed, and 1 for the best of those that may
+    be ranked together.  Rows of ablations compete with each other only.
+    """
     titles = {row.name: row.title for row in board.rows}
     return [
         {
-            **entry,
-            "title": titles.get(entry["row"], entry["row"]),
-            "mean": entry["row"] not in titles,
+            "row": m.row,
+            "title": titles.get(m.row, m.row),
+            "mean": m.over_datasets,
+            "method": m.column.label,
+            "metric": m.metric,
+            "text": m.figure.text,
+            "place": m.place,
+            "count": m.figure.count,
+            "of": m.figure.of,
         }
-        for table in overview(board).tables
-        for entry in table.data
-        if entry["value"] is not None
+        for part in parted(board)
+        if part.columns
+        for m in overview_figures(part)
+        if m.figure.value is not None
     ]
 
 

@@ -20,6 +20,7 @@ SEVERE = (
     *("no boxes", "features of", "configuration train.", "trained on part"),
     *("a re-implementation", "a secondary note"),
 )
+RE_IMPLEMENTATION = "re-implementation"  # how a method's config.yaml calls such a preset
 
 
 @dataclass(frozen=True)
@@ -41,9 +42,9 @@ def match(reference: Reference, record: CellRecord, metric: str) -> Match:
     info = record.info
     points = reference.differences(info, metric)
     points += weights.differences(info)
-    points += _of_kind(reference, info)
     points += [f"configuration {k}={v}" for k, v in identity.of_record(record).overrides]
     entry = registry.methods().get(record.method.split("@")[0])
+    points += _of_kind(reference, info, trained=entry is None or entry.trained)
     if entry is not None:
         points += _of_preset(entry, reference, record)
         points += entry.differs
@@ -56,15 +57,15 @@ def match(reference: Reference, record: CellRecord, metric: str) -> Match:
     return Match("partly" if points else "yes", tuple(points))
 
 
-def _of_kind(reference: Reference, info: Mapping[str, Any]) -> list[str]:
-    """What kind of source forbids, or asks for."""
-    trained = info.get("trained_on")
-    recognised = isinstance(trained, Mapping) and trained.get("recognised")
+def _of_kind(reference: Reference, info: Mapping[str, Any], trained: bool) -> list[str]:
+    """What kind of source forbids, or asks for; ``trained``: whether the method is."""
+    state = info.get("trained_on")
+    recognised = isinstance(state, Mapping) and state.get("recognised")
     if reference.kind == "re-implementation":
         return ["a re-implementation's figure, not the paper's"]
     if reference.kind == "secondary":
         return ["a secondary note's figure, not the paper's"]
-    if reference.kind == "authors' log" and not recognised:
+    if reference.kind == "authors' log" and trained and not recognised:
         return ["the authors' log is of their released file, which this is not"]
     return []
 
@@ -72,6 +73,8 @@ def _of_kind(reference: Reference, info: Mapping[str, Any]) -> list[str]:
 def _of_preset(entry: MethodEntry, reference: Reference, record: CellRecord) -> list[str]:
     """The preset, where it resolves to another config than the one that the figure is of."""
     preset = str(record.info.get("preset") or "default")
+    if RE_IMPLEMENTATION in entry.preset_titles.get(preset, ""):
+        return [f"a {RE_IMPLEMENTATION}'s configuration, not the paper's"]
     if reference.kind == "authors' log":
         wanted = "released" if "released" in entry.presets else "default"
     elif identity.of_record(record).row_says and preset != "default":

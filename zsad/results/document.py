@@ -32,16 +32,10 @@ def document(
         for f in store.failures()
     }
     for key, done in cells:
-        name = {
-            "method": key.method,
-            "dataset": key.dataset,
-            "category": key.category,
-            "seed": key.seed,
-        }
         if done:
             records.append(store.get(key))
         else:
-            failed.append({"cell": name, "error": failures.get(key, "was not run")})
+            failed.append({"cell": key.document(), "error": failures.get(key, "was not run")})
     for dataset, error in unplanned.items():
         failed.append({"cell": {"dataset": dataset}, "error": str(error)})
     return {

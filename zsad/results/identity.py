@@ -21,6 +21,7 @@ from zsad.results.records import CellRecord
 
 SHOWN = 2  # overridden keys in a column's heading; all of them stand in a footnote
 NO_BOXES = "no boxes"
+IMPORTED = "imported"  # in place of a backbone, where the method is not one of ours
 _CACHED = re.compile(r"[0-9a-f]{16}\.safetensors")  # a state that a run trained for itself
 # Settings of `metrics.*` that add a metric and change no other one.
 _MORE_METRICS = {"extra", *(m.flag for m in METRICS.values() if m.flag)}
@@ -118,10 +119,18 @@ def files_of(record: CellRecord) -> Files:
 def backbone_of(record: CellRecord) -> tuple[str, str]:
     """What records must share to stand in one table: backbone and (short) weight hash."""
     info = record.info
+    if imported(record):
+        return IMPORTED, ""
     name = str(info.get("backbone") or "unknown backbone")
     if info.get("weights_source") == "random":
         return f"{name}-random", ""
     return name, str(info.get("weights_sha256") or "")[:8]
+
+
+def imported(record: CellRecord) -> Mapping[str, Any]:
+    """What is known of scores and maps that another program made; empty for a cell of ours."""
+    held = record.info.get("imported")
+    return held if isinstance(held, Mapping) else {}
 
 
 def without_boxes(record: CellRecord) -> bool:

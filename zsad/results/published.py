@@ -25,6 +25,7 @@ from zsad.metrics.spec import METRICS, of_printed, same_quantity
 from zsad.protocols import ProtocolRow, load_protocol
 from zsad.registry import list_protocols
 
+UNKNOWN = "unknown"  # of a printed row's backbone: its source does not say it
 MEAN = "mean"  # the category of a figure over all categories of a dataset
 _COLUMNS = [
     *("paper", "table", "protocol", "method", "dataset", "category"),
@@ -103,11 +104,14 @@ class Reference:
         """
         reasons: list[str] = []
         if self.protocol not in list_protocols():
-            reasons.append(f"no protocol reproduces its conditions ({self.note or self.protocol})")
+            note = f" ({self.note})" if self.note else ""
+            reasons.append(f"no protocol follows {self.source}{note}")
         measured = _measured(info)
         for key, value in self._wanted().items():
             found = measured.get(key)
-            if found and found != value:
+            if found and value == UNKNOWN:
+                reasons.append(f"{key} of the printed figure is not known")
+            elif found and found != value:
                 reasons.append(f"{key} {found}, not {value}")
         reasons += _of_boxes(self.conditions.boxes, info)
         if self.conditions.prompts:
@@ -132,7 +136,7 @@ class Reference:
             "trained on part": own.train_part if own.trained_on else "",
         }
         wanted = {**_conditions(self.protocol, self.dataset), **{k: v for k, v in row.items() if v}}
-        if own.backbone == "unknown":
+        if own.backbone == UNKNOWN:
             wanted.pop("image size", None)
         if own.trained_on and _own_part(own.trained_on):
             wanted.pop("trained on part", None)
@@ -262,9 +266,10 @@ class Published:
     ) -> Reference | None:
         """The number to set beside a record: the one whose conditions differ least.
 
-        A recognised released file is set beside its authors' log, where there is one.  Among
-        equals the record's protocol counts, then a paper's own figure for its own method, then
-        table order.
+        A recognised released file is set beside its authors' log, where there is one.  Figures
+        whose conditions a protocol reproduces come before those of other sources.  Among equals
+        the record's protocol counts, then a paper's own figure for its own method, then table
+        order.
         """
         found = self.lookup(method, dataset, category, metric)
         compared = same_quantity(metric)
@@ -275,6 +280,7 @@ class Published:
         return min(
             found,
             key=lambda r: (
+                r.protocol not in list_protocols(),
                 len(r.differences(info, compared)) + (r.kind != "paper" and not recognised),
                 r.protocol != info.get("protocol"),
                 r.name != r.paper,
@@ -295,14 +301,14 @@ class Published:
 
     def disagreements(
         self, method: str, dataset: str, category: str, metric: str
-    ) -> dict[float, list[str]]:
+    ) -> dict[float, list[Reference]]:
         """What papers print for the same figure, value by value, where it is not one value.
 
         Zero-shot figures of the papers themselves; no authors' logs and no rows of ablations."""
-        found: dict[float, list[str]] = {}
+        found: dict[float, list[Reference]] = {}
         for r in self.lookup(method, dataset, category, metric):
             if r.kind == "paper" and not r.protocol.endswith("-ablation"):
-                found.setdefault(r.value, []).append(r.source)
+                found.setdefault(r.value, []).append(r)
         return found if len(found) > 1 else {}
 
 
@@ -311,6 +317,7 @@ def _row_of(rows: Mapping[str, Any], reference: Reference) -> Any:
     return rows.get(reference.name) or rows.get(f"{reference.name} ({reference.shots}-shot)")
 
 
+@cache
 def _load() -> Published:
     folder = files("zsad.benchmarks") / "published"
     names = yaml.safe_load((folder / "names.yaml").read_text(encoding="utf-8"))

@@ -16,6 +16,15 @@ class CellKey:
     seed: int
     fingerprint: str = ""
 
+    def document(self) -> dict[str, Any]:
+        """The cell's name as every JSON document gives it; the fingerprint is the store's."""
+        return {
+            "method": self.method,
+            "dataset": self.dataset,
+            "category": self.category,
+            "seed": self.seed,
+        }
+
 
 @dataclass
 class CellRecord:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import io
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch.nn.functional as F
 from PIL import Image
+from torch import Tensor
 
+from zsad.components.reasons import fitting
 from zsad.data.images import read_image, read_mask
 from zsad.errors import ZsadError
 from zsad.results.examples import SIDE, Example
@@ -19,6 +21,9 @@ from zsad.runner.heads import Head
 from zsad.types import Explanation, Sample, Scored
 
 log = logging.getLogger(__name__)
+
+REASONS = 5  # shown with a picture
+HIGH = ("detected", "false alarm")  # what speaks against them is shown; of the others, what for
 
 
 @dataclass
@@ -34,27 +39,33 @@ class _Candidate:
 
 
 @dataclass
-class ExampleCollector:
-    """Keeps, per head, the ``per_kind`` highest and lowest scores of either label.
+class ExamplePictures:
+    """Keeps the ``per_kind`` highest and lowest scores of either label of one column.
 
-    Call it with every scored batch; memory is bounded by 4 x ``per_kind`` small maps per head.
+    Memory is bounded by 4 x ``per_kind`` small maps.
     """
 
     per_kind: int = 1
-    _kept: dict[int, dict[str, list[_Candidate]]] = field(default_factory=dict)
+    _kept: dict[str, list[_Candidate]] = field(default_factory=dict)
 
-    def __call__(self, head: Head, samples: Sequence[Sample], scored: Scored[Any]) -> None:
-        """Look at one batch of a head; only the images that enter are explained.
+    def look(
+        self,
+        samples: Sequence[Sample],
+        scores: Sequence[float],
+        maps: Tensor | None,
+        explain: Callable[[list[int]], list[list[Explanation]]] | None = None,
+    ) -> None:
+        """Look at one batch, maps [B, H, W]; only the rows that enter are explained.
 
-        An image that was seen before (a head may begin a category anew) takes its own place."""
-        kept = self._kept.setdefault(id(head), {})
+        Without maps there is nothing to show.  An image that was seen before (a head may begin a
+        category anew) takes its own place."""
+        if maps is None:
+            return
+        kept = self._kept
         again = {sample.uid for sample in samples}
         for kind, seen in kept.items():
             kept[kind] = [c for c in seen if c.sample.uid not in again]
-        new = [
-            _Candidate(sample, score)
-            for sample, score in zip(samples, scored.image_scores.tolist())
-        ]
+        new = [_Candidate(sample, score) for sample, score in zip(samples, scores)]
         best = {
             kind: _best(kind, [*kept.get(kind, []), *(c for c in new if kind in c.kinds)])
             for kind in dict.fromkeys([*kept, *(k for c in new for k in c.kinds)])
@@ -64,16 +75,16 @@ class ExampleCollector:
         entering = [i for i, candidate in enumerate(new) if id(candidate) in held]
         if not entering:
             return
-        maps = scored.maps.final[entering][:, None].float()
-        small = F.interpolate(maps, size=(SIDE, SIDE), mode="bilinear", antialias=True)
-        reasons = _explain(head, scored, entering)
+        planes = maps[entering][:, None].float()
+        small = F.interpolate(planes, size=(SIDE, SIDE), mode="bilinear", antialias=True)
+        reasons: list[list[Explanation]] = explain(entering) if explain else [[] for _ in entering]
         for i, plane, own in zip(entering, small[:, 0].cpu().numpy(), reasons):
             new[i].map, new[i].explanations = plane, own
 
-    def examples(self, head: Head) -> list[Example]:
-        """The kept examples of a head, each picture once; unreadable ones are left out."""
+    def examples(self) -> list[Example]:
+        """What was kept, each picture once; unreadable ones are left out."""
         found: dict[str, Example] = {}
-        for kind, candidates in self._kept.get(id(head), {}).items():
+        for kind, candidates in self._kept.items():
             for c in candidates:
                 if c.sample.uid in found:
                     continue
@@ -84,19 +95,41 @@ class ExampleCollector:
         return list(found.values())
 
 
+@dataclass
+class ExampleCollector:
+    """The examples of every head of a category.  Call it with every scored batch."""
+
+    per_kind: int = 1
+    _of: dict[int, ExamplePictures] = field(default_factory=dict)
+
+    def __call__(self, head: Head, samples: Sequence[Sample], scored: Scored[Any]) -> None:
+        """Look at one batch of a head."""
+        pictures = self._of.setdefault(id(head), ExamplePictures(self.per_kind))
+        pictures.look(
+            samples,
+            scored.image_scores.tolist(),
+            scored.maps.final,
+            lambda rows: _explain(head, scored, rows),
+        )
+
+    def examples(self, head: Head) -> list[Example]:
+        """The kept examples of a head."""
+        pictures = self._of.get(id(head))
+        return pictures.examples() if pictures else []
+
+
 def _best(kind: str, candidates: list[_Candidate]) -> list[_Candidate]:
     """The candidates in the order in which they are worth showing.
 
     Among equal scores names decide, so that batches do not matter; the last name comes first where
     scores are to be high, so that the two kinds of a label show two pictures."""
-    high = kind in ("detected", "false alarm")
-    return sorted(candidates, key=lambda c: (c.score, c.sample.uid), reverse=high)
+    return sorted(candidates, key=lambda c: (c.score, c.sample.uid), reverse=kind in HIGH)
 
 
 def _explain(head: Head, scored: Scored[Any], rows: list[int]) -> list[list[Explanation]]:
     """A method whose explanation fails still has its numbers; the failure is logged."""
     try:
-        return head.scorer.explain(scored.select(rows))
+        return head.scorer.explain(scored.select(rows), REASONS)
     except Exception as error:
         log.warning("%s: explanation failed (%s: %s)", head.label, type(error).__name__, error)
         return [[] for _ in rows]
@@ -127,5 +160,5 @@ def _example(candidate: _Candidate, kind: str) -> Example:
         jpeg=buffer.getvalue(),
         map=candidate.map,
         mask=mask,
-        explanations=candidate.explanations,
+        explanations=fitting(candidate.explanations, kind in HIGH, REASONS),
     )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from zsad import config as cfg
 from zsad import registry
@@ -11,6 +12,8 @@ from zsad.results.document import document
 from zsad.results.effect import Place, without_effect
 from zsad.results.records import CellRecord
 from zsad.results.store import ResultStore
+from zsad.runner import conditions
+from zsad.runner.given import check as check_given
 from zsad.runner.logs import logged, tell_accounts
 from zsad.runner.manifest import Finished, manifest
 from zsad.runner.options import BenchOptions
@@ -18,10 +21,21 @@ from zsad.runner.plan import build_plan
 from zsad.runner.progress import SweepProgress
 from zsad.runner.request import Request, request_of, require_writable
 
+if TYPE_CHECKING:
+    from zsad.runner.heads import Head
+    from zsad.types import Sample, Scored
 
-def bench(options: BenchOptions) -> dict[str, Any]:
-    """Run a sweep and return its JSON document (of the plan alone for ``dry_run``)."""
+# (dataset, head, samples, scored): what looks at every scored batch
+OnScored = Callable[[str, "Head", Sequence["Sample"], "Scored[Any]"], None]
+
+
+def bench(options: BenchOptions, also: OnScored | None = None) -> dict[str, Any]:
+    """Run a sweep and return its JSON document (of the plan alone for ``dry_run``).
+
+    ``also``: looks at every scored batch of a local run, beside what is stored of it.
+    """
     request = request_of(options, options.methods, options.datasets)
+    check_given(request)
     launcher, progress = options.launcher, options.progress
     store = ResultStore(request.results)
     if launcher == "ray":
@@ -34,7 +48,8 @@ def bench(options: BenchOptions) -> dict[str, Any]:
         weights_id, demo = identify(
             request.settings.backbone.name, request.settings.backbone.weights
         )
-        return build_plan(request, store, weights_id, demo).describe()
+        plan = build_plan(request, store, weights_id, demo)
+        return {**plan.describe(), "rows": conditions.described(plan)}
 
     _require_boxes(request)
     require_writable(request.results)
@@ -42,7 +57,7 @@ def bench(options: BenchOptions) -> dict[str, Any]:
         if launcher == "ray":
             finished = driver.run(request, store, progress=progress)
         else:
-            finished = _run_here(request, store, progress)
+            finished = _run_here(request, store, progress, also)
     plan, cells = finished.plan, finished.plan.results(store)
     result = document(cells, plan.unplanned, store, finished.counters, finished.seconds)
     if request.protocol.ablation and not request.untrained:
@@ -96,7 +111,9 @@ def _meant(request: Request) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _run_here(request: Request, store: ResultStore, progress: bool) -> Finished:
+def _run_here(
+    request: Request, store: ResultStore, progress: bool, also: OnScored | None
+) -> Finished:
     """Run everything in this process."""
     import torch
 
@@ -109,9 +126,19 @@ def _run_here(request: Request, store: ResultStore, progress: bool) -> Finished:
         torch.use_deterministic_algorithms(True, warn_only=True)
     backbone = load_backbone(request, device)
     plan = build_plan(request, store, backbone.info.weights_sha256, backbone.info.demo)
+    plan.image_size = backbone.info.image_size
     tell_accounts(plan)
+    conditions.tell(plan)
     with SweepProgress(plan, shown=progress) as bar:
-        sweep = Sweep(plan, backbone, store, device, on_progress=bar.images, on_event=bar.event)
+        sweep = Sweep(
+            plan,
+            backbone,
+            store,
+            device,
+            on_progress=bar.images,
+            on_event=bar.event,
+            on_scored=also,
+        )
         sweep.run()
     counters = {
         **backbone.counters.as_dict(),

@@ -112,6 +112,10 @@ class BenchOptions(RunOptions):
     )
     fresh: bool = field(default=False, metadata=option("compute stored cells again"))
     dry_run: bool = field(default=False, metadata=option("print the cells, run nothing"))
+    trained_on: str | None = field(
+        default=None,
+        metadata=option("train on this dataset, not on the protocol's", "DATASET"),
+    )
     untrained: bool = field(
         default=False, metadata=option("evaluate trained methods in their initial state")
     )

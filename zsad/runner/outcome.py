@@ -64,12 +64,17 @@ class Outcome:
 
     def curves(self) -> dict[str, dict[str, Any]]:
         """ROC, precision-recall and PRO curves that are defined, ready for JSON."""
-        return {
-            name: {
-                "x_name": line.x_name,
-                "y_name": line.y_name,
-                "x": [round(float(v), 5) for v in line.x],
-                "y": [round(float(v), 5) for v in line.y],
-            }
-            for name, line in category_curves(self.metrics, CURVE_POINTS).items()
+        return curves_of(self.metrics)
+
+
+def curves_of(metrics: CategoryMetrics) -> dict[str, dict[str, Any]]:
+    """The curves of a category that are defined, ready for JSON."""
+    return {
+        name: {
+            "x_name": line.x_name,
+            "y_name": line.y_name,
+            "x": [round(float(v), 5) for v in line.x],
+            "y": [round(float(v), 5) for v in line.y],
         }
+        for name, line in category_curves(metrics, CURVE_POINTS).items()
+    }

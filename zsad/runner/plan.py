@@ -11,9 +11,11 @@ from zsad.data import provenance, splits
 from zsad.data.account import Account
 from zsad.data.index import DatasetIndex, load_index
 from zsad.errors import DataError, ZsadError
+from zsad.io.digests import remembered_sha256
 from zsad.prompt_bank.bank import bank
 from zsad.results.records import CellKey
 from zsad.results.store import ResultStore
+from zsad.runner.given import auxiliary_name, given_for
 from zsad.runner.request import Column, Request
 from zsad.types import Sample
 
@@ -69,7 +71,8 @@ class DatasetPlan:
 
 @dataclass
 class Plan:
-    """The whole sweep.  ``unplanned``: datasets that cannot be read, with the error."""
+    """The whole sweep.  ``unplanned``: datasets that cannot be read, with the error.
+    ``image_size``: of a loaded backbone, in pixels; 0 where none was loaded."""
 
     request: Request
     weights_id: str
@@ -77,6 +80,12 @@ class Plan:
     datasets: list[DatasetPlan] = field(default_factory=list)
     unplanned: dict[str, ZsadError] = field(default_factory=dict)
     auxiliaries: dict[str, AuxiliaryData | ZsadError] = field(default_factory=dict)
+    image_size: int = 0
+
+    @property
+    def n_pictures(self) -> int:
+        """The pictures of all cells, whether stored or to do."""
+        return sum(len(s) for dataset in self.datasets for s in dataset.samples.values())
 
     @property
     def n_todo(self) -> int:
@@ -101,7 +110,7 @@ class Plan:
 
     def auxiliary_name(self, dataset: str) -> str:
         """The dataset that trained columns learn from when ``dataset`` is the target."""
-        return auxiliary_name(self.request, dataset, self.demo)
+        return auxiliary_name(self.request, dataset)
 
     def accounts(self) -> dict[str, Account]:
         """What every file was taken for, of the users' own datasets."""
@@ -116,7 +125,7 @@ class Plan:
         return {
             "results_dir": str(self.request.results),
             "backbone": self.request.settings.backbone.name,
-            "cells": [{**_key_dict(key), "stored": stored} for key, stored in self.cells()],
+            "cells": [{**key.document(), "stored": stored} for key, stored in self.cells()],
             "images": {d.name: sum(map(len, d.samples.values())) for d in self.datasets},
             "to_run": self.n_todo,
             "accounts": {name: a.document() for name, a in self.accounts().items()},
@@ -126,26 +135,6 @@ class Plan:
                 for name, error in self.unplanned.items()
             ],
         }
-
-
-def _key_dict(key: CellKey) -> dict[str, Any]:
-    return {
-        "method": key.method,
-        "dataset": key.dataset,
-        "category": key.category,
-        "seed": key.seed,
-    }
-
-
-def auxiliary_name(request: Request, dataset: str, demo: bool) -> str:
-    """The protocol's auxiliary dataset; the demonstration backbone learns from ``synthetic``.
-
-    ``zsad-tiny`` was made for machines without any download, so what it is trained further on
-    must not need one either.
-    """
-    if demo:
-        return "synthetic"
-    return request.protocol.auxiliary.of(dataset)
 
 
 def build_plan(request: Request, store: ResultStore, weights_id: str, demo: bool) -> Plan:
@@ -227,10 +216,9 @@ def _training_identity(plan: Plan, column: Column, dataset: str) -> str:
         return ""
     if plan.request.untrained:
         return "untrained"
-    if column.checkpoint:
-        from zsad.io import sha256_file
-
-        return f"file:{sha256_file(column.checkpoint)}"
+    if column.checkpoint is not None:
+        path = given_for(plan.request, column, dataset).path
+        return f"file:{remembered_sha256(path)}"
     try:
         auxiliary = auxiliary_of(plan, dataset)
     except ZsadError as error:
@@ -275,7 +263,8 @@ def fingerprint(
     """
     settings = cfg.to_dict(request.settings)
     data = {k: settings["data"][k] for k in ("mask_resize", "train_part")}
-    backbone = {k: settings["backbone"][k] for k in ("name", "image_size", "precision")}
+    backbone = {k: settings["backbone"][k] for k in ("name", "image_size")}
+    backbone["precision"] = request.settings.backbone.figures
     identity: Mapping[str, Any] = {
         "version": NUMBERS_VERSION,
         "method": column.entry.name,

@@ -99,6 +99,7 @@ class Recorder:
     def info(self, dataset: DatasetPlan, head: Head) -> dict[str, Any]:
         """What a record says of how its figures came about."""
         entry, backbone = head.column.entry, self.backbone
+        config = head.method.config  # of a checkpoint that was given, its own
         return {
             "title": head.column.title,
             "method": entry.name,
@@ -107,12 +108,12 @@ class Recorder:
             "transductive": entry.transductive or head.method.transductive,
             "untrained": entry.trained and self.request.untrained,
             "trained_on": head.trained_on,
-            "preset": head.column.config.preset,
-            "preset_title": entry.preset_titles.get(head.column.config.preset, ""),
+            "preset": config.preset,
+            "preset_title": entry.preset_titles.get(config.preset, ""),
             "revision": entry.revision,
             # What the fingerprint covers: a later key at its default is left out here as well, or
             # tables would part what was stored before and after the key came.
-            "config": cfg.identity(head.column.config),
+            "config": cfg.identity(config),
             "shots": head.method.shots,
             "backbone": backbone.name,
             "weights_source": backbone.weights_source,
@@ -123,7 +124,8 @@ class Recorder:
             "image_size": head.request.variant.image_size,
             "pos_interp": head.request.variant.pos_interp,
             "activation": head.request.variant.activation,
-            "precision": self.request.settings.backbone.precision,
+            "precision": self.request.settings.backbone.figures,
+            "engine": head.scorer.backbone.engines.account(head.request.variant),
             "protocol": self.request.protocol.name,
             "limit": self.request.limit,
             "variant": dataset.index.variant,

@@ -11,6 +11,7 @@ from typing import Any
 
 from zsad import config as cfg
 from zsad import registry
+from zsad.checkpoints.sources import Sources, parse
 from zsad.config import Settings
 from zsad.config.method_config import MethodConfig
 from zsad.config.sections import COMMAND_LINE, SECTIONS, resolve_settings
@@ -26,15 +27,15 @@ class Column:
     """One column of a table: a method with a resolved config.
 
     ``label`` is the name under which results are stored: the method's name, or for an
-    ablation row ``method@row``.  ``checkpoint``: a file given by the user.  ``given``: the keys
-    that were set beyond the method's defaults.  ``origins``: the layer that set each key.
+    ablation row ``method@row``.  ``checkpoint``: files given by the user, by target.  ``given``:
+    the keys that were set beyond the method's defaults.  ``origins``: the layer that set each key.
     """
 
     label: str
     title: str
     entry: MethodEntry
     config: MethodConfig
-    checkpoint: str | None = None
+    checkpoint: Sources | None = None
     given: Mapping[str, Any] = field(default_factory=dict)
     origins: Mapping[str, str] = field(default_factory=dict)
 
@@ -52,9 +53,10 @@ class Column:
 class Request:
     """A checked request.
 
-    ``data_root``: the folder that holds the datasets, or None.  ``options``: as they were given;
-    what they say about the other fields stands there, checked.  ``origins``: the layer that set
-    each key of ``settings``.
+    ``data_root``: the folder that holds the datasets, or None.  ``trained_on``: the dataset that
+    the user wants trained methods to have learnt from, "": the protocol's.  ``options``: as they
+    were given; what they say about the other fields stands there, checked.  ``origins``: the layer
+    that set each key of ``settings``.
     """
 
     columns: tuple[Column, ...]
@@ -65,6 +67,7 @@ class Request:
     results: Path
     data_root: Path | None = None
     limit: int = 0
+    trained_on: str = ""
     options: RunOptions = field(default_factory=RunOptions)
     origins: Mapping[str, str] = field(default_factory=dict)
     overrides: Mapping[str, Any] = field(default_factory=dict)
@@ -188,19 +191,20 @@ def make_column(
     layers: Sequence[tuple[str, Mapping[str, Any]]],
     label: str = "",
     title: str = "",
+    offline: bool = False,
 ) -> Column:
-    """Resolve one method's config; the reserved key ``checkpoint`` names a trained state."""
-    checkpoint: str | None = None
+    """Resolve one method's config; the reserved key ``checkpoint`` names trained states, see
+    :mod:`zsad.checkpoints.sources` (``offline``: one of the hub must lie in its cache)."""
+    checkpoint: Sources | None = None
     kept: list[tuple[str, Mapping[str, Any]]] = []
     for origin, values in layers:
         if "checkpoint" in values:
-            checkpoint = str(values["checkpoint"]) if values["checkpoint"] else None
             if not entry.trained:
                 raise RequestError(
                     f"{entry.name}.checkpoint ({origin}): method {entry.name} is training-free"
                 )
-            if checkpoint and not Path(checkpoint).is_file():
-                raise RequestError(f"{entry.name}.checkpoint={checkpoint} ({origin}): no such file")
+            value, option = values["checkpoint"], f"{entry.name}.checkpoint"
+            checkpoint = parse(value, option, origin, offline=offline) if value else None
         kept.append((origin, {k: v for k, v in values.items() if k != "checkpoint"}))
     found = entry.resolved(*kept)
     given = cfg.merge(*(values for _, values in kept))
@@ -253,10 +257,11 @@ def request_of(options: RunOptions, methods: Names | None, datasets: Names | Non
                     [*per_method[entry.name], layer],
                     f"{entry.name}@{row.slug}",
                     f"{entry.title}: {row.label}",
+                    options.offline,
                 )
             )
         if not rows:
-            columns.append(make_column(entry, per_method[entry.name]))
+            columns.append(make_column(entry, per_method[entry.name], offline=options.offline))
     _refuse_what_changes_nothing(options, columns, from_line)
     return Request(
         columns=tuple(columns),
@@ -267,10 +272,32 @@ def request_of(options: RunOptions, methods: Names | None, datasets: Names | Non
         results=results_dir(options.results),
         data_root=data_root(options.data_root),
         limit=parse_limit(options.limit),
+        trained_on=_trained_on(options, columns, settings.value),
         options=options,
         origins=settings.origins,
         overrides=from_line,
     )
+
+
+def _trained_on(options: RunOptions, columns: Sequence[Column], settings: Settings) -> str:
+    """The dataset of ``--trained-on``, "" where it was not given.
+
+    Raises :class:`RequestError` for several datasets, and where it would change nothing.
+    """
+    from zsad.data.catalog import select_datasets
+
+    value = options.trained_on if isinstance(options, BenchOptions) else None
+    if not value:
+        return ""
+    names = select_datasets(value, settings.data.folder)
+    if len(names) != 1:
+        raise RequestError(f"--trained-on {value}: give one dataset")
+    open_columns = [c for c in columns if c.entry.trained and c.checkpoint is None]
+    if not open_columns or (isinstance(options, BenchOptions) and options.untrained):
+        raise RequestError(
+            f"--trained-on {value}: no method of this run is trained by it; leave it out"
+        )
+    return str(names[0])
 
 
 def _refuse_what_changes_nothing(

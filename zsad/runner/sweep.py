@@ -21,6 +21,7 @@ from zsad.results.examples import CellExamples
 from zsad.results.store import ResultStore
 from zsad.runner.category import CategoryRun
 from zsad.runner.example_collector import ExampleCollector
+from zsad.runner.given import Given, given_for
 from zsad.runner.heads import Head, build_method
 from zsad.runner.plan import DatasetPlan, Plan, auxiliary_of
 from zsad.runner.recorder import Recorder
@@ -28,7 +29,8 @@ from zsad.runner.request import Column, Request
 from zsad.runner.timing import StageTimer, peak_memory
 from zsad.runner.training import Checkpoints, provide, trained_method
 from zsad.scoring import Scorer
-from zsad.types import Category, Sample
+from zsad.training.leaks import guard_detector
+from zsad.types import Category, Sample, Scored
 
 log = logging.getLogger(__name__)
 
@@ -99,7 +101,8 @@ class Sweep:
     """The state of one run of a plan.
 
     ``on_progress(dataset, category, images_done)`` drives the progress bar; ``on_event`` gets
-    one line of text for what takes long (training).  ``trained``: the checkpoints, where they were
+    one line of text for what takes long (training); ``on_scored(dataset, head, samples, scored)``
+    looks at every scored batch.  ``trained``: the checkpoints, where they were
     made beforehand.
     """
 
@@ -109,6 +112,7 @@ class Sweep:
     device: torch.device
     on_progress: Callable[[str, str, int], None] = lambda dataset, category, images: None
     on_event: Callable[[str], None] = lambda text: None
+    on_scored: Callable[[str, Head, Sequence[Sample], Scored[Any]], None] | None = None
     trained: Checkpoints | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     batch_sizes: set[int] = field(default_factory=set)
@@ -131,6 +135,8 @@ class Sweep:
     def run(self) -> None:
         """Run every cell that is not stored.  Nothing that a dataset does ends the sweep."""
         start = time.perf_counter()
+        # Of the request, not of what is left to do: an engine is chosen by it.
+        self.backbone.engines.pictures = self.plan.n_pictures
         for key, stored in self.plan.cells():
             if stored:
                 self.store.promote(key)
@@ -208,6 +214,12 @@ class Sweep:
             except ZsadError as error:
                 unfit.append((head, error))
         collector = ExampleCollector()
+
+        def look(head: Head, samples: Sequence[Sample], scored: Scored[Any]) -> None:
+            collector(head, samples, scored)
+            if self.on_scored:
+                self.on_scored(dataset.name, head, samples, scored)
+
         run = CategoryRun(
             backbone=self.backbone,
             settings=self.request.settings,
@@ -217,7 +229,7 @@ class Sweep:
             timer=timer,
             threads=threads,
             references=references,
-            on_scored=collector,
+            on_scored=look,
             on_images=lambda n: self.on_progress(dataset.name, category.key, n),
         )
         return PreparedCategory(category, heads, unfit, run, collector)
@@ -276,6 +288,8 @@ class Sweep:
                     head.scorer.prepare(categories)
                 head.text_seconds = timer.seconds[name] - before
                 head.scorer.find_boxes()
+                if head.scorer.boxes is not None:
+                    guard_detector(head.scorer.boxes.info, dataset.index)
                 heads.append(head)
             except Exception as error:  # a method is foreign code; the others go on
                 log.debug("building %s failed", column.label, exc_info=True)
@@ -293,12 +307,15 @@ class Sweep:
         timer: StageTimer,
     ) -> Head:
         account: dict[str, Any] = {}
+        given: Given | None = None
         if column.entry.trained and not self.request.untrained:
             evaluated = [s for samples in dataset.samples.values() for s in samples]
+            given = given_for(self.request, column, dataset.name) if column.checkpoint else None
             method, account = trained_method(
                 column,
                 seeds[0],
-                trained.of(column, seeds[0]),
+                None if given else trained.of(column, seeds[0]),
+                given,
                 self.backbone,
                 self.device,
                 dataset.index,
@@ -313,4 +330,11 @@ class Sweep:
             column.label,
             lambda stage: timer.stage(stage, f"{stage}:{column.label}"),
         )
+        if given is not None and (row := given.origin.released) is not None:
+            used = {
+                "backbone": self.backbone.info.name,
+                "image_size": scorer.image_size,
+                "preset": method.config.preset,
+            }
+            account["differs"] = row.misfits(used)
         return Head(column, seeds, scorer, account)

@@ -13,10 +13,12 @@ import torch
 from zsad import checkpoints
 from zsad.backbones import Backbone
 from zsad.backbones.devices import choose_device
+from zsad.checkpoints.account import account_of
 from zsad.config.sections import COMMAND_LINE
 from zsad.data.index import DatasetIndex
 from zsad.errors import RequestError, reason
 from zsad.method import AnyMethod
+from zsad.runner.given import Given
 from zsad.runner.heads import build_method
 from zsad.runner.options import TrainOptions
 from zsad.runner.plan import AuxiliaryData, auxiliary_samples
@@ -41,9 +43,8 @@ class Checkpoints:
     found: dict[tuple[str, int], Path | Exception] = field(default_factory=dict)
 
     def of(self, column: Column, seed: int) -> Path | None:
-        """The file of a column; None if it has nothing to load.  Raises the stored error."""
-        if column.checkpoint:
-            return Path(column.checkpoint)
+        """The state that was made for a column; None if it has nothing to load.  Raises the stored
+        error."""
         result = self.found.get((column.label, seed))
         if isinstance(result, Exception):
             raise result
@@ -63,7 +64,7 @@ def provide(
     A method whose training fails keeps its own error and costs the others nothing.
     """
     out = Checkpoints()
-    wanted = [(c, s) for c, s in columns if c.entry.trained and not c.checkpoint]
+    wanted = [(c, s) for c, s in columns if c.entry.trained and c.checkpoint is None]
     if not wanted or request.untrained:
         return out
     try:
@@ -141,7 +142,8 @@ def _each(
 def trained_method(
     column: Column,
     seed: int,
-    path: Path | None,
+    made: Path | None,
+    given: Given | None,
     backbone: Backbone,
     device: Any,
     target: DatasetIndex,
@@ -149,26 +151,39 @@ def trained_method(
 ) -> tuple[AnyMethod, dict[str, Any]]:
     """Load a column's state; return it and what it was trained on, for the record.
 
+    ``made``: the state that the run found or trained; ``given``: the user's file, in its place.
     Raises :class:`zsad.errors.RequestError` if it was trained on what it would be evaluated on.
     """
+    path = given.path if given else made
     if path is None:
         return build_method(column, backbone, seed, device), {"dataset": "", "part": "nothing"}
-    from zsad.training.provision import guard
+    from zsad.training.leaks import guard
 
-    given = [(COMMAND_LINE, column.given)] if column.checkpoint else []
-    meta = checkpoints.read_meta(path)
-    guard(meta, target.spec.name, evaluated)
-    method, notes = checkpoints.load_into(column.entry, path, backbone.info, given)
-    if not column.checkpoint:
+    meta = account_of(path)
+    row = given.origin.released if given else None
+    leaks = guard(meta, target, evaluated, row)
+    layers = [(COMMAND_LINE, column.given)] if given else []
+    method, notes = checkpoints.load_into(column.entry, path, backbone.info, layers)
+    if given is None:
         method.config = column.config  # keys that only inference reads may differ from training
-    account: dict[str, Any] = {"checkpoint": path.name, "notes": list(notes)}
-    if meta is not None and meta.trained_on is not None:
-        account["dataset"] = meta.trained_on.dataset
-        account["part"] = meta.trained_on.part
-        account["images"] = len(meta.trained_on.uids)
+    account: dict[str, Any] = {
+        "checkpoint": path.name,
+        "notes": [*notes, *(given.notes if given else ())],
+        "leaks": leaks,
+    }
+    data = meta.trained_on if meta else None
+    if meta is not None and data is not None:
+        account |= {"dataset": data.dataset, "part": data.part, "images": len(data.uids)}
         account["epochs"] = meta.epochs
+        if meta.source_file is not None and meta.source_file.said_by == "user":
+            account["said_by"] = "whoever imported it"
+    elif row is not None:
+        account |= {"dataset": " + ".join(row.trained_on), "part": row.part}
     elif meta is None or meta.source == "official":
         account["dataset"] = "as released"
+    if row is not None:
+        account["epochs"] = row.epoch
+        account["recognised" if row.official else "known_as"] = row.name
     return method.to(device).eval(), account
 
 
@@ -189,6 +204,10 @@ def train(options: TrainOptions) -> dict[str, Any]:
     free = [c.label for c in request.columns if not c.entry.trained]
     if free:
         raise RequestError(f"--methods: {', '.join(free)} is training-free; leave it out")
+    if given := [c for c in request.columns if c.checkpoint is not None]:
+        raise RequestError(
+            f"{given[0].entry.name}.checkpoint: `zsad train` makes one and reads none; leave it out"
+        )
     require_writable(request.results)
     if request.settings.run.deterministic:
         torch.use_deterministic_algorithms(True, warn_only=True)

@@ -38,7 +38,7 @@ def ablation_pages(store: ResultStore, board: Board, published: bool = False) ->
             for c in columns
         }
         tables = tables_of(board, "ablation", ("row",), entries)
-        title = f"Ablation {protocol}, backbone {board.name}"
+        title = f"Ablation {protocol}, backbone {board.heading}"
         name = f"{safe_name(board.name)}/ablation-{safe_name(protocol)}"
         used = replace(board, columns=columns)
         how = "Figures in percent, in the order of the protocol; – undefined."

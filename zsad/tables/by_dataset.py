@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
@@ -20,6 +21,7 @@ from zsad.results.aggregate import (
     ranks,
     undefined_reasons,
 )
+from zsad.results.identity import imported
 from zsad.tables.model import Line, Page, Span, Spans, Table
 from zsad.tables.results_matrix import (
     Board,
@@ -53,7 +55,7 @@ def overview(board: Board) -> Page:
             lines.append(_line(label, board.columns, metrics, figures, mean=True))
             data += _data(label, board.columns, metrics, figures)
         tables.append(_table(board, name, title, "dataset (categories)", lines, data))
-    title = f"Zero-shot anomaly detection, backbone {board.name}"
+    title = f"Zero-shot anomaly detection, backbone {board.heading}"
     return Page(f"{safe_name(board.name)}/overview", title, tuple(tables), notes(board))
 
 
@@ -74,7 +76,7 @@ def dataset_page(board: Board, row: DatasetRow) -> Page:
         lines.append(_line(label, board.columns, metrics, figures, mean=True))
         data += _data(label, board.columns, metrics, figures)
         tables.append(_table(board, name, title, "category", lines, data))
-    title = f"{row.title}, backbone {board.name}"
+    title = f"{row.title}, backbone {board.heading}"
     page = f"{safe_name(board.name)}/{safe_name(row.name)}"
     return Page(page, title, tuple(tables), notes(board, row))
 
@@ -87,6 +89,32 @@ def _kinds(board: Board) -> list[spec.Grouped]:
     defined = {m for record in records for m, v in record.metrics.items() if v is not None}
     first, *others = spec.tables(held)
     return [first, *(table for table in others if defined & set(table.metrics))]
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A figure of the overview: ``row`` a dataset's name or the title of a mean over datasets
+    (``over_datasets``); ``place``: 1 best, 2 second among what may be ranked together, else 0."""
+
+    row: str
+    over_datasets: bool
+    column: MatrixColumn
+    metric: str
+    figure: Figure
+    place: int
+
+
+def overview_figures(board: Board) -> Iterator[Mean]:
+    """The figures of the overview, one by one, with their places."""
+    rows = [(row.name, False, _dataset_figures(board, row)) for row in board.rows]
+    rows += [(title, True, _mean_figures(board, of)) for title, of in _means(board.rows)]
+    for name, mean, figures in rows:
+        for _, _, metrics in _kinds(board):
+            for metric in metrics:
+                found = [figures(column, metric) for column in board.columns]
+                places = ranks(found, [c.comparable for c in board.columns])
+                for column, figure, place in zip(board.columns, found, places):
+                    yield Mean(name, mean, column, metric, figure, place)
 
 
 def _dataset_figures(board: Board, row: DatasetRow) -> Figures:
@@ -300,12 +328,26 @@ def conditions(board: Board) -> list[str]:
         *_configuration_notes(board),
         *_setting_notes(board),
         *_training_notes(board),
+        *_imported_notes(board),
         *_partial_notes(board),
     ]
 
 
+def _imported_notes(board: Board) -> list[str]:
+    """Where the columns come from that another program made."""
+    found: dict[str, None] = {}
+    for column in board.columns:
+        for (label, _), cells in board.cells.items():
+            for record in cells.values() if label == column.label else ():
+                if held := imported(record):
+                    said = str(held.get("provenance") or "").rstrip(".") or "provenance not stated"
+                    words = f"{held.get('maps')}, image score: {held.get('image_score')}"
+                    found[f"{column.head}: {said}; {words}; metrics by zsad."] = None
+    return list(found)
+
+
 def _partial_notes(board: Board) -> list[str]:
-    """What was left out of records that are made with ``data.skip_broken``."""
+    """What was left out of records that are made with ``data.skip_broken``, or imported in part."""
     left = {
         text
         for (label, _), cells in board.cells.items()
@@ -316,8 +358,8 @@ def _partial_notes(board: Board) -> list[str]:
     if not left:
         return []
     return [
-        f"{PARTIAL} scored without files that cannot be read ({len(left)} of the datasets here): "
-        "neither ranked nor compared."
+        f"{PARTIAL} scored without images that cannot be read or were not given ({len(left)} of "
+        "the datasets here): neither ranked nor compared."
     ]
 
 

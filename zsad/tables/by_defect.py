@@ -44,7 +44,7 @@ def defect_page(store: ResultStore, board: Board, row: DatasetRow) -> Page | Non
         return None
     tables = tuple(_table(board, row, frames, list(kinds), metric) for metric in resampled())
     name = f"{safe_name(board.name)}/{safe_name(row.name)}-defects"
-    title = f"{row.title} by type of defect, backbone {board.name}"
+    title = f"{row.title} by type of defect, backbone {board.heading}"
     return Page(name, title, tables, (*banner(board), NOTE, *conditions(board)))
 
 

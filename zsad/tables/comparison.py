@@ -61,8 +61,10 @@ def comparison(board: Board, row: DatasetRow | None = None) -> tuple[list[Table]
                 cells += _cells(triples)
                 for metric, triple in zip(metrics, triples):
                     data.append(_data(label, column, metric, triple))
-                    if (agrees := triple[2]) is not None:
-                        who = f"{SIGNS[agrees.degree]} {column.title}".strip()
+                    _, printed, agrees = triple
+                    if printed is not None and agrees is not None:
+                        what = f"{column.title}, printed in {printed.source}"
+                        who = f"{SIGNS[agrees.degree]} {what}".strip()
                         points.setdefault(who, {}).update(dict.fromkeys(agrees.points))
             lines.append(Line(label, tuple(cells), mean=row is not None and category == MEAN))
         tables.append(
@@ -77,7 +79,7 @@ def comparison(board: Board, row: DatasetRow | None = None) -> tuple[list[Table]
             )
         )
     notes = [LEGEND] if tables else []
-    notes += [f"{who}: {'; '.join(what)}." for who, what in points.items() if what]
+    notes += [f"{who}: {'; '.join(what) or 'equal conditions'}." for who, what in points.items()]
     notes += disagreements(board, row)
     return tables, notes
 
@@ -96,10 +98,21 @@ def disagreements(board: Board, row: DatasetRow | None = None) -> list[str]:
             for metric in (m.name for m in spec.headline()):
                 found = published.disagreements(label, shown.dataset, MEAN, metric)
                 if found and max(found) - min(found) >= APART:
-                    parts = (f"{v:.1f} ({', '.join(dict.fromkeys(s))})" for v, s in found.items())
+                    parts = (f"{v:.1f} ({_sources(s)})" for v, s in found.items())
                     what = f"{spec.METRICS[metric].full_title} of {column.plain} on {shown.title}"
                     out.append(f"Papers disagree on {what}: {'; '.join(parts)}.")
     return list(dict.fromkeys(out))
+
+
+def _sources(references: Sequence[Reference]) -> str:
+    """Where a value is printed, paper by paper: "FAPrompt Tables 1, 11; MuSc"."""
+    tables: dict[str, dict[str, None]] = {}
+    for r in references:
+        tables.setdefault(r.paper, {}).update({str(r.table): None} if r.table else {})
+    return "; ".join(
+        f"{paper} Table{'s' * (len(of) > 1)} {', '.join(of)}" if of else paper
+        for paper, of in tables.items()
+    )
 
 
 def published_only(rows: Sequence[DatasetRow], every: bool = False) -> Table | None:
@@ -192,7 +205,7 @@ def _triple(
     if figure.count != of:
         found = Match("no", (*found.points, f"{figure.count} of {of} categories"))
     if figure.partial:
-        found = Match("no", (*found.points, "scored without files that cannot be read"))
+        found = Match("no", (*found.points, "scored without some of the images"))
     return figure, value, found
 
 

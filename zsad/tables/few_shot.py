@@ -40,7 +40,7 @@ def few_shot_page(board: Board, published: bool = False) -> Page | None:
         if entry in entries:  # the same under a row's name and under the method's own
             entry = replace(entry, method=f"{_title(column)} ({column.label})")
         entries[entry] = [board.of(column.label, row.name) for row in board.rows]
-    title = f"Few-shot anomaly detection, backbone {board.name}"
+    title = f"Few-shot anomaly detection, backbone {board.heading}"
     labels = {c.label for c in columns}
     seeds = sorted(
         {s for (label, _), held in board.cells.items() if label in labels for _, s in held}

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from zsad.backbones.known_weights import UNKNOWN
 from zsad.errors import ZsadError
 from zsad.protocols import load_protocol
 from zsad.results import identity
@@ -108,16 +109,36 @@ class Board:
         """A short name, fit for a folder."""
         return self.backbone if not self.weights else f"{self.backbone}-{self.weights}"
 
+    @property
+    def heading(self) -> str:
+        """The name as headings have it, which says of weights that they are unknown."""
+        return f"{self.name} [{UNKNOWN}]" if UNKNOWN in self.banner else self.name
+
     def of(self, column: str, dataset: str) -> Cells:
         """Records of a column on a row, by (category, seed)."""
         return self.cells.get((column, dataset), {})
 
 
 def boards(stored: Iterable[StoredCell]) -> list[Board]:
-    """One board per backbone and weights, real backbones first."""
+    """One board per backbone and weights, real backbones first.
+
+    What was imported stands on every board that has its dataset, or on a board of its own.
+    """
     by_backbone: dict[tuple[str, str], list[StoredCell]] = defaultdict(list)
     for cell in stored:
         by_backbone[identity.backbone_of(cell.record)].append(cell)
+    alone = []
+    for cell in by_backbone.pop((identity.IMPORTED, ""), []):
+        beside = [
+            cells
+            for cells in by_backbone.values()
+            if any(c.record.dataset == cell.record.dataset for c in cells)
+        ]
+        for cells in beside:
+            cells.append(cell)
+        alone += [] if beside else [cell]
+    if alone:
+        by_backbone[identity.IMPORTED, ""] = alone
     names = [name for name, _ in by_backbone]
     made = [
         _board(name, weights if names.count(name) > 1 else "", cells)

@@ -13,6 +13,7 @@ import logging
 import os
 import warnings
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -20,6 +21,7 @@ import torch
 from zsad.backbones import Backbone
 from zsad.config import Settings
 from zsad.data import splits
+from zsad.data.contents import contents
 from zsad.data.index import DatasetIndex
 from zsad.errors import RequestError
 from zsad.io import remove_scratch
@@ -74,6 +76,7 @@ def fit(
         raise RequestError("two methods would write the same checkpoint; train them apart")
     data = trained_on(index, chosen, part)
     size = settings.backbone.image_size
+    pictures = cache(lambda: contents(sorted(chosen, key=lambda s: s.uid)))
     runs = [
         MethodRun(
             method=method,
@@ -85,6 +88,7 @@ def fit(
             seed=seed,
             trained_on=data,
             captions=captions,
+            contents=pictures,
             identity=training_identity(
                 method.name,
                 method.config,

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from zsad import config as cfg
-from zsad.backbones import Backbone
-from zsad.checkpoints import TrainedOn
+from zsad.checkpoints.account import TrainedOn
 from zsad.config import Settings
 from zsad.config.method_config import MethodConfig
 from zsad.data.index import DatasetIndex
@@ -15,8 +15,12 @@ from zsad.prompt_bank.bank import bank
 from zsad.prompt_bank.vision import read_answers
 from zsad.types import Category, Sample
 
+if TYPE_CHECKING:
+    from zsad.backbones import Backbone
+
 # Raised whenever a change of the engine changes trained weights for an unchanged request.
 TRAINING_VERSION = 1
+FOLDER = "checkpoints"  # of a results folder
 
 
 def training_identity(
@@ -37,19 +41,38 @@ def training_identity(
     only those to the present questions count.
     """
     info = backbone.info
+    weights = info.weights_sha256 or info.weights_source
+    on = (info.name, weights, info.image_size)
+    return identity_on(name, config, on, settings, data, seed, revision, categories)
+
+
+def identity_on(
+    name: str,
+    config: MethodConfig,
+    backbone: tuple[str, str, int],
+    settings: Settings,
+    data: TrainedOn,
+    seed: int,
+    revision: int = 1,
+    categories: Mapping[str, Category] | None = None,
+) -> str:
+    """The same for a ``backbone`` that is not loaded: its name, the hash of its weights, its image
+    size in pixels."""
     later: dict[str, Any] = {"revision": revision} if revision > 1 else {}
     # Settings of metrics come after training.
     settings_later = {k: v for k, v in cfg.set_later(settings).items() if k != "metrics"}
     if settings_later:
         later["settings"] = settings_later
+    if settings.backbone.trained_by:
+        later["engine"] = settings.backbone.trained_by
     return cfg.digest(
         {
             "version": TRAINING_VERSION,
             "method": name,
             "config": training_config(config),
-            "backbone": [info.name, info.weights_sha256 or info.weights_source, info.image_size],
+            "backbone": list(backbone),
             "image_size": settings.backbone.image_size,
-            "precision": settings.backbone.precision,
+            "precision": settings.backbone.figures,
             "mask_resize": settings.data.mask_resize,
             "data": [data.dataset, data.variant, data.fingerprint],
             "part": data.part,
@@ -60,6 +83,11 @@ def training_identity(
         },
         16,
     )
+
+
+def checkpoint_path(root: Path | str, method: str, identity: str) -> Path:
+    """Return where a checkpoint lies in the cache below the results folder."""
+    return Path(root) / FOLDER / method / f"{identity}.safetensors"
 
 
 def knowledge(

@@ -195,7 +195,8 @@ class TrainingImages:
             yield batch
 
     def _encode(self, batch: ImageBatch, request: FeatureRequest) -> ImageFeatures:
-        return self.backbone.encode_image(batch.images.to(self.device), request)
+        with self.backbone.engines.torch_unless_asked():
+            return self.backbone.encode_image(batch.images.to(self.device), request)
 
     def _keep(self, batch: ImageBatch, request: FeatureRequest, features: ImageFeatures) -> None:
         digests = [self._digests[s.uid] for s in batch.samples]
@@ -211,8 +212,9 @@ class TrainingImages:
         return self.store.has(self._space(request), self._digests[sample.uid], parts)
 
     def _space(self, request: FeatureRequest) -> str:
-        info, precision = self.backbone.info, self.settings.backbone.precision
-        return f"{space_of(info, request.variant, precision)}-{self._list}-{self.group}"
+        info, chosen = self.backbone.info, self.settings.backbone
+        computed = "-".join(dict.fromkeys(filter(None, (chosen.figures, chosen.trained_by))))
+        return f"{space_of(info, request.variant, computed)}-{self._list}-{self.group}"
 
     def _size(self, request: FeatureRequest) -> int:
         return request.variant.image_size or self.backbone.info.image_size

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from zsad import checkpoints
 from zsad.backbones import Backbone
 from zsad.config import Settings
 from zsad.data import provenance, splits
@@ -18,11 +17,10 @@ from zsad.method import new_method
 from zsad.registry import MethodEntry
 from zsad.training.engine import fit, tidy_cache
 from zsad.training.feature_store import FeatureStore
-from zsad.training.identity import trained_on, training_identity
+from zsad.training.identity import FOLDER, checkpoint_path, trained_on, training_identity
 from zsad.training.run import RESUME, Captions, FitOptions, TrainResult
 from zsad.types import Sample
 
-FOLDER = "checkpoints"
 LOCK_SECONDS = 7 * 24 * 3600.0  # another process may be training the same thing
 
 
@@ -108,11 +106,6 @@ def ensure_trained(
     ]
 
 
-def checkpoint_path(root: Path | str, method: str, identity: str) -> Path:
-    """Return where a checkpoint lies in the cache below the results folder."""
-    return Path(root) / FOLDER / method / f"{identity}.safetensors"
-
-
 def _tidy(path: Path) -> None:
     """Remove what a process left that was killed just after it had written the checkpoint."""
     remove_leftover(path.with_suffix(".lock"))
@@ -123,13 +116,3 @@ def _tidy(path: Path) -> None:
 def follower() -> bool:
     """Whether Lightning started this process for another device: the first one holds the lock."""
     return int(os.environ.get("LOCAL_RANK", "0")) > 0 or int(os.environ.get("NODE_RANK", "0")) > 0
-
-
-def guard(meta: checkpoints.CheckpointMeta | None, dataset: str, samples: Sequence[Sample]) -> None:
-    """Refuse to evaluate a checkpoint on images that it was trained on.
-
-    Official checkpoints do not say what they were trained on; for those nothing is known and
-    nothing is refused.  Raises :class:`zsad.errors.RequestError`.
-    """
-    if meta is not None and meta.trained_on is not None:
-        splits.guard(meta.trained_on.uids, meta.trained_on.dataset, samples, dataset)

@@ -76,6 +76,7 @@ class MethodRun:
     trained_on: checkpoints.TrainedOn
     identity: str
     captions: Captions | None = None
+    contents: Callable[[], Sequence[str]] = tuple  # of the pictures; asked once all is trained
 
     def finished(self) -> TrainResult | None:
         """Load what an earlier run left, if it is of this very training."""
@@ -124,6 +125,7 @@ class MethodRun:
                 trained_on=self.trained_on,
                 identity=self.identity,
                 facts=method.facts,
+                contents=self.contents(),
             )
             checkpoints.save(self.path, method.trained_state(), meta)
             resume_file.unlink(missing_ok=True)

@@ -50,25 +50,14 @@ function ranking(b, methods, title) {
   const select = el("select", { "aria-label": "dataset" });
   const label = el("label", {}, "Dataset ", select);
   const place = el("div", { class: "wide" });
-  const printed = (m) => (m ? m.value.toFixed(1) : "–");
-  // The printed values that compete, the best first; as in the papers' tables.
-  const best = (found, key) => {
-    const rivals = found.filter((m) => m.metric === key && methods.some((x) => x.label === m.method && x.comparable));
-    const most = Math.max(...rivals.map((m) => m.count));
-    const values = [...new Set(rivals.filter((m) => m.count === most).map(printed))];
-    return rivals.length > 1 ? values.sort((p, q) => q - p) : [];
-  };
   const show = () => {
     const found = means.filter((m) => m.row === select.value);
-    const places = Object.fromEntries(names.map(([key]) => [key, best(found, key)]));
     const cell = (m, key) => {
       const figure = found.find((f) => f.method === m.label && f.metric === key);
-      const text = figure || !m.without.includes(key) ? printed(figure) : NOT_COMPUTED;
-      const rank = m.comparable && figure ? places[key].indexOf(text) : -1;
-      const spread = figure && figure.deviation !== null ? ` ± ${figure.deviation.toFixed(1)}` : "";
+      const text = figure ? figure.text : m.without.includes(key) ? NOT_COMPUTED : "–";
       const count = figure && figure.count !== figure.of ? ` [${figure.count} of ${figure.of}]` : "";
-      const note = spread + count;
-      return el("td", {}, rank === 0 ? el("b", {}, text) : rank === 1 ? el("u", {}, text) : text, note);
+      const place = figure ? figure.place : 0;
+      return el("td", {}, place === 1 ? el("b", {}, text) : place === 2 ? el("u", {}, text) : text, count);
     };
     const rows = methods.filter((m) => found.some((f) => f.method === m.label)).map((m) =>
       el("tr", {}, el("td", {}, m.title), ...names.map(([key]) => cell(m, key))));
@@ -105,7 +94,7 @@ function drawAgainst() {
     const shown = rows.filter((r) => r.metric === select.value && (r.row === on.value || on.value === "*"));
     const heads = ["dataset", "method", ...(several ? ["backbone"] : []), "measured", "published", "Δ", "comparable", "printed in; what differs"];
     place.replaceChildren(makeTable(heads, shown.map((r) => el("tr", {},
-      el("td", {}, r.row), el("td", {}, r.title), ...(several ? [el("td", {}, r.backbone)] : []),
+      el("td", {}, r.row), el("td", { class: "who" }, r.title), ...(several ? [el("td", {}, r.backbone)] : []),
       el("td", {}, r.value.toFixed(1)), el("td", {}, r.published.toFixed(1)),
       el("td", {}, r.difference === null ? "–" : `${r.difference > 0 ? "+" : ""}${r.difference.toFixed(1)}`),
       el("td", { class: `agrees ${r.protocol}` }, says[r.protocol]),

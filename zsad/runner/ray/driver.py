@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from zsad import registry
 from zsad.errors import CellError, RequestError, ZsadError
 from zsad.results.store import ResultStore
+from zsad.runner import conditions
 from zsad.runner.logs import tell_accounts
 from zsad.runner.plan import DatasetPlan, Plan, auxiliary_of, build_plan
 from zsad.runner.progress import SweepProgress
@@ -51,6 +52,7 @@ def run(request: Request, store: ResultStore, *, progress: bool = False) -> Fini
         known = tasks.describe()
         plan = build_plan(request, store, known.info.weights_sha256, known.info.demo)
         tell_accounts(plan)
+        conditions.tell(plan)
         with SweepProgress(plan, shown=progress) as bar:
             driver = _Driver(plan, store, tasks, slots, bar)
             driver.meet(known.worker)
@@ -80,7 +82,7 @@ def _portable(request: Request) -> Request:
             f"--device {request.device}: Ray chooses the GPU of each task; give cuda or auto"
         )
     columns = tuple(
-        replace(c, checkpoint=str(Path(c.checkpoint).absolute())) if c.checkpoint else c
+        replace(c, checkpoint=c.checkpoint.absolute()) if c.checkpoint else c
         for c in request.columns
     )
     root = request.data_root.absolute() if request.data_root else None

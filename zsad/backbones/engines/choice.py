@@ -1,0 +1,112 @@
+"""Which engine runs an encoder: from facts, never by timing.
+
+Equal requests give equal bits on a machine, so nothing here looks at a clock, a cache or what an
+earlier run found out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from zsad.backbones.block_plan import WINDOW_KINDS, Rows, plan
+from zsad.backbones.engines.interface import Facts
+from zsad.errors import RequestError
+from zsad.types import Tap
+
+VERIFIED_ON = 3  # pictures
+GMAC_PER_SECOND = 47.0  # of a core in torch's float32, measured where it is slow
+SAVED = {"openvino": 0.5, "onednn": 0.3}  # share of torch's time on such a core
+SAVED_ON_INTEL = {"openvino": 0.25}  # there torch runs AVX-512 code itself
+
+
+@dataclass(frozen=True)
+class Work:
+    """``gmac``: 10^9 multiplications of one image; ``depth``: blocks of the encoder;
+    ``pictures``: how many are known to come."""
+
+    gmac: float
+    depth: int
+    pictures: int
+
+
+def check(asked: str, precision: str, facts: Facts) -> None:
+    """Raise :class:`RequestError` for an engine that cannot run what was asked for."""
+    if asked in ("auto", "torch"):
+        return
+    said = f"backbone.engine={asked}"
+    if facts.device != "cpu":
+        raise RequestError(f"{said}: runs on a CPU, not on {facts.device}; leave the key out")
+    if asked == "onednn" and precision != "fp32":
+        raise RequestError(
+            f"{said}: packs float32 weights, and torch runs {precision} by oneDNN itself; leave "
+            f"the key out, or use backbone.precision=fp32"
+        )
+    if asked != "openvino":
+        return
+    if not facts.openvino:
+        raise RequestError(
+            f"{said}: OpenVINO is not installed; `pip install 'zsad[cpu]'`, or leave the key out"
+        )
+    if precision == "fp16":
+        raise RequestError(
+            f"{said}: has no fp16 on a CPU; use backbone.precision=fp32 or backbone.precision=bf16"
+        )
+    if precision == "bf16" and not facts.bf16:
+        raise RequestError(
+            f"{said}: this processor does not multiply in bfloat16 (avx512_bf16 or amx_bf16), and "
+            f"it is not emulated; use backbone.precision=fp32"
+        )
+
+
+def choose(asked: str, precision: str, facts: Facts, work: Work) -> str:
+    """Return ``torch``, ``onednn`` or ``openvino``.
+
+    ``auto`` is the first of OpenVINO (where installed) and oneDNN (where torch's own products are
+    slow) that saves more than its conversion and verification cost; it leaves every precision
+    but float32 to torch, since figures would change.
+    """
+    if asked != "auto":
+        return asked
+    if facts.device != "cpu" or precision != "fp32":
+        return "torch"
+    if facts.openvino and pays("openvino", facts, work):
+        return "openvino"
+    if facts.slow_linear and pays("onednn", facts, work):
+        return "onednn"
+    return "torch"
+
+
+def pays(engine: str, facts: Facts, work: Work) -> bool:
+    """Whether ``work.pictures`` save more than the engine costs before the first of them."""
+    seconds = work.gmac / GMAC_PER_SECOND
+    shares = SAVED if facts.slow_linear else SAVED_ON_INTEL
+    conversion = 3 + 0.25 * work.depth if engine == "openvino" else 2.0
+    cost = conversion + VERIFIED_ON * (2 - shares.get(engine, 0.0)) * seconds
+    return work.pictures * shares.get(engine, 0.0) * seconds > cost
+
+
+def gmac(taps: Iterable[Tap], depth: int, width: int, grid: tuple[int, int], patch: int) -> float:
+    """Return the 10^9 multiplications that these taps of one image take in the blocks and the
+    patch embedding."""
+    taps = list(taps)
+    tokens = 1 + grid[0] * grid[1]
+    total = (tokens - 1) * 3 * patch * patch * width + _blocks(taps, depth, width, tokens)
+    for k in {tap.layer for tap in taps if tap.kind in WINDOW_KINDS}:
+        count = (grid[0] - k + 1) * (grid[1] - k + 1)
+        total += count * _blocks([Tap("cls")], depth, width, 1 + k * k)
+    return total / 1e9
+
+
+def _blocks(taps: list[Tap], depth: int, width: int, tokens: int) -> int:
+    """Multiplications of the blocks for sequences of ``tokens``."""
+    total = 0
+    for need in plan(taps, depth):
+        rows = {Rows.NONE: 0, Rows.CLASS: 1, Rows.ALL: tokens}
+        attended, written = rows[need.attention], rows[need.output]
+        keys = 2 * tokens if attended else tokens * (need.vv or need.values)
+        total += (attended + keys) * width * width + attended * width * width
+        total += 2 * attended * tokens * width + 8 * written * width * width
+        if need.vv:
+            total += tokens * width * width + 2 * tokens * tokens * width
+    return total

@@ -1,0 +1,56 @@
+"""What an engine is, and the facts by which one is chosen.  No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from zsad.types import Tap
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from zsad.backbones.clip_vit import ImageEncoder
+
+
+class Graph(Protocol):
+    """The encoder for some taps, ready to run."""
+
+    def __call__(self, images: Tensor) -> dict[Tap, Tensor]:
+        """Return every tap of normalised images [B, 3, S, S], as ``ImageEncoder.taps_of`` does."""
+        ...
+
+
+class Engine(Protocol):
+    """Makes graphs.  ``name`` as in ``backbone.engine``; ``version`` of its runtime."""
+
+    name: str
+    version: str
+
+    def graph(self, encoder: ImageEncoder, size: int, taps: Sequence[Tap]) -> Graph:
+        """Return the encoder for square images of ``size`` pixels and these taps."""
+        ...
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the choice of an engine depends on besides the work.
+
+    ``device``: torch's type of it; ``vendor``: of the processor, as it calls itself; ``avx512``,
+    ``bf16`` and ``vnni``: whether it multiplies in these; ``openvino``: the version that is
+    installed, "": none.
+    """
+
+    device: str = "cpu"
+    vendor: str = ""
+    avx512: bool = False
+    bf16: bool = False
+    vnni: bool = False
+    openvino: str = ""
+
+    @property
+    def slow_linear(self) -> bool:
+        """Whether torch's own matrix products leave half of this processor unused: MKL runs AVX2
+        code on AVX-512 processors of other vendors."""
+        return self.avx512 and self.vendor != "GenuineIntel"

@@ -1,0 +1,41 @@
+"""The encoder for fixed taps as one module, recorded by ``torch.export``.
+
+What depends on the shape alone (position tables, window indices) is a constant of the recording,
+never an operation in it: the encoder has made it before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from zsad.types import Tap
+
+if TYPE_CHECKING:
+    from zsad.backbones.clip_vit import ImageEncoder
+
+
+class TapGraph(nn.Module):
+    """Image [1, 3, S, S] -> the taps, in the order in which they were given."""
+
+    def __init__(self, encoder: ImageEncoder, taps: Sequence[Tap]) -> None:
+        super().__init__()
+        self.visual = encoder.visual  # known to the recorder by this name
+        self._encoder, self._taps = encoder, tuple(taps)
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        found = self._encoder.taps_of(image, self._taps)
+        return tuple(found[tap] for tap in self._taps)
+
+
+def record(encoder: ImageEncoder, size: int, taps: Sequence[Tap]) -> torch.export.ExportedProgram:
+    """Record the encoder for one square image of ``size`` pixels; nothing is computed."""
+    side = size // encoder.patch
+    encoder.positions((side, side))
+    module = TapGraph(encoder, taps).eval()
+    image = torch.zeros(1, 3, size, size)
+    with torch.no_grad():
+        return torch.export.export(module, (image,), strict=False)

@@ -1,0 +1,40 @@
+"""Which encoder, from where, how exact, and who computes it."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+from zsad.config.later_keys import added
+
+EngineName = Literal["auto", "torch", "onednn", "openvino"]
+
+
+@dataclasses.dataclass(frozen=True)
+class BackboneSettings:
+    """``backbone.*``: which encoder, from where, how exact, and who computes it.
+
+    ``engine``: who runs the encoder.  In float32 all of them give the same figures, so it enters
+    an identity only with another precision (:attr:`figures`) and in training (:attr:`trained_by`).
+    """
+
+    name: str = "vit-l-14-336"
+    weights: str | None = None  # file, or "random"; None: bundled, cache, hub
+    image_size: int = 0  # pixels; 0: the backbone's default
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    compile: bool = False
+    # of the weights of backbone `file`; auto: quick_gelu, as OpenAI's
+    activation: Literal["auto", "quick_gelu", "gelu"] = added("auto")
+    engine: EngineName = added("auto", changes_figures=False)
+
+    @property
+    def figures(self) -> str:
+        """The precision as identities and records name it: with the engine, where another one
+        rounds otherwise ("bf16" is torch's, "bf16-openvino" is not)."""
+        by_torch = self.precision == "fp32" or self.engine in ("auto", "torch")
+        return self.precision if by_torch else f"{self.precision}-{self.engine}"
+
+    @property
+    def trained_by(self) -> str:
+        """The engine whose features training reads, where it was asked for by name; "": torch."""
+        return "" if self.engine in ("auto", "torch") else self.engine

@@ -1,0 +1,212 @@
+"""What every row of a run is computed under, said before anything runs.  No torch.
+
+A row is a method on a dataset: backbone, image size, preset, what it was or will be trained on,
+and where its trained state comes from.  The order in which a state is looked for: the user's file
+(``METHOD.checkpoint``), the training set that the user named (``--trained-on``), the protocol's;
+of that training, the state in the results folder, else it is trained now.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from zsad import config as cfg
+from zsad.backbones.outline import outline
+from zsad.checkpoints.account import account_of
+from zsad.errors import WeightsError, ZsadError
+from zsad.runner.given import given_for
+from zsad.runner.logs import ACCOUNTS
+from zsad.runner.plan import DatasetPlan, Plan, auxiliary_of
+from zsad.runner.request import Column
+from zsad.training.identity import checkpoint_path, identity_on, trained_on
+
+MOST_STATES = 200  # files of other trainings that are looked at
+
+
+@dataclass(frozen=True)
+class Row:
+    """A method on a dataset.  ``image_size`` in pixels, 0: that of the weights' file.  ``images``:
+    of the training set.  ``does``: what happens about its trained state, in words."""
+
+    method: str
+    dataset: str
+    backbone: str
+    image_size: int
+    preset: str
+    trained_on: str = ""
+    part: str = ""
+    images: int = 0
+    checkpoint: str = ""
+    does: str = "training-free"
+
+    @property
+    def words(self) -> str:
+        """Everything but method and dataset, as one sentence."""
+        size = f"{self.image_size} px" if self.image_size else "its own size"
+        learnt = ""
+        if self.trained_on:
+            count = f", {self.images} images" if self.images else ""
+            part = f"{self.part} part" if self.part else "part unknown"
+            learnt = f"trained on {self.trained_on} ({part}{count}): "
+        return f"{self.backbone} at {size}, preset {self.preset}; {learnt}{self.does}"
+
+
+def rows(plan: Plan) -> list[Row]:
+    """The rows of a plan, in table order."""
+    return [row(plan, d, c) for d in plan.datasets for c in plan.request.columns]
+
+
+def row(plan: Plan, dataset: DatasetPlan, column: Column) -> Row:
+    """The conditions of a method on a dataset."""
+    request = plan.request
+    plain: dict[str, Any] = {
+        "method": column.label,
+        "dataset": dataset.name,
+        **_shown(plan, column),
+        "preset": column.config.preset,
+    }
+    if not column.entry.trained:
+        return Row(**plain)
+    if request.untrained:
+        return Row(**plain, does="its initial state, not trained")
+    try:
+        more = _given(plan, dataset, column) if column.checkpoint else _made(plan, dataset, column)
+    except ZsadError as error:
+        return Row(**plain, does=f"cannot be trained: {error}")
+    return Row(**{**plain, **more})
+
+
+def _shown(plan: Plan, column: Column) -> dict[str, Any]:
+    """What pictures are shown to, and at which size."""
+    backbone = plan.request.settings.backbone
+    own = cfg.flat(cfg.to_dict(column.config)).get("encoder.image_size")
+    size = backbone.image_size or int(own or 0) or _own_size(plan)
+    return {"backbone": backbone.name, "image_size": size}
+
+
+def tell(plan: Plan) -> None:
+    """Say before the start what every row with something to do is computed under."""
+    for line in lines([r for r in rows(plan) if _open(plan, r)]):
+        ACCOUNTS.info("%s", line)
+
+
+def lines(found: list[Row]) -> list[str]:
+    """The rows in words; datasets with the same conditions share a line."""
+    together: dict[tuple[str, str], list[str]] = {}
+    for one in found:
+        together.setdefault((one.method, one.words), []).append(one.dataset)
+    return [f"{m} on {', '.join(names)}: {words}" for (m, words), names in together.items()]
+
+
+def described(plan: Plan) -> list[dict[str, Any]]:
+    """The rows, ready for JSON."""
+    return [{**asdict(r), "words": r.words} for r in rows(plan)]
+
+
+# ------------------------------------------------------------------------------ trained states
+def _given(plan: Plan, dataset: DatasetPlan, column: Column) -> dict[str, Any]:
+    """The user's file."""
+    found = given_for(plan.request, column, dataset.name)
+    origin = found.origin
+    does = f"takes {origin.path.name}"
+    if origin.released is not None:
+        does += f", recognised as {origin.released.name}"
+    elif not origin.trained_on:
+        does += "; what it was trained on is not known"
+    meta = account_of(origin.path)
+    preset = meta.preset if meta else "released" if "released" in column.entry.presets else ""
+    asked = column.given.get("preset")
+    used = str(asked or preset or column.config.preset)
+    others = []
+    if origin.released is not None and (
+        misfits := origin.released.misfits({**_shown(plan, column), "preset": used})
+    ):
+        others.append(f"unlike its authors' evaluation: {', '.join(misfits)}")
+    return {
+        "preset": used,
+        "trained_on": " + ".join(origin.trained_on),
+        "part": origin.part,
+        "checkpoint": str(origin.path),
+        "does": "; ".join([does, *found.notes, *others]),
+    }
+
+
+def _made(plan: Plan, dataset: DatasetPlan, column: Column) -> dict[str, Any]:
+    """The state of the results folder, or the training that makes it."""
+    request = plan.request
+    data = auxiliary_of(plan, dataset.name)
+    found: dict[str, Any] = {
+        "trained_on": data.dataset,
+        "part": "" if data.index.spec.training_split == "train" else data.part,
+        "images": len(data.samples),
+    }
+    if found["part"] == "":
+        found["part"] = "training"
+    about = trained_on(data.index, data.samples, data.part)
+    there: list[str] = []
+    missing: list[int] = []
+    for seed in request.seeds:
+        backbone = (request.settings.backbone.name, plan.weights_id, _own_size(plan, asked=True))
+        identity = identity_on(
+            column.entry.name,
+            column.config,
+            backbone,
+            request.settings,
+            about,
+            seed,
+            column.entry.revision,
+            data.index.categories,
+        )
+        path = checkpoint_path(request.results, column.entry.name, identity)
+        if path.is_file():
+            there.append(path.name)
+        else:
+            missing.append(seed)
+    seeds = f" (seeds {', '.join(map(str, missing))})" if len(request.seeds) > 1 else ""
+    if not missing:
+        found["does"] = f"takes {', '.join(there)} of the results folder"
+    elif not plan.weights_id:
+        found["does"] = "trains now, unless the results folder holds the state"
+    else:
+        found["does"] = f"trains now{seeds}"
+        if others := _others(request.results, column.entry.name, data.dataset):
+            found["does"] += (
+                f"; there are states trained on {', '.join(others)}, which `--trained-on` takes"
+            )
+    if there:
+        found["checkpoint"] = ", ".join(there)
+    return found
+
+
+def _others(results: Path, method: str, wanted: str) -> list[str]:
+    """The other datasets that states of a method in the results folder were trained on."""
+    folder = checkpoint_path(results, method, "any").parent
+    names: dict[str, None] = {}
+    for path in sorted(folder.glob("*.safetensors"))[:MOST_STATES]:
+        try:
+            meta = account_of(path)
+        except WeightsError:
+            continue
+        if meta is not None and meta.trained_on is not None and meta.trained_on.dataset != wanted:
+            names[meta.trained_on.dataset] = None
+    return list(names)
+
+
+def _own_size(plan: Plan, asked: bool = False) -> int:
+    """The backbone's image size in pixels, ``asked``: the one of the settings first; 0 where only
+    its file tells it."""
+    backbone = plan.request.settings.backbone
+    if asked and backbone.image_size:
+        return backbone.image_size
+    try:
+        return outline(backbone.name).image_size
+    except ZsadError:  # a backbone whose sizes are those of a file
+        return plan.image_size
+
+
+def _open(plan: Plan, one: Row) -> bool:
+    """Whether a row has a cell to compute."""
+    datasets = [d for d in plan.datasets if d.name == one.dataset]
+    return any(label == one.method for d in datasets for label, _, _ in d.todo)
