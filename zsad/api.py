@@ -120,6 +120,7 @@ def predict(
     overrides: Mapping[str, Any] | Sequence[str] | None = None,
     bank: str | Path | None = None,
     save_bank: str | Path | None = None,
+    one_file: bool = False,
     **loading: Any,
 ) -> Iterator[Prediction]:
     """Score pictures that have no labels, one after the other.
@@ -134,7 +135,8 @@ def predict(
     ``threshold`` and ``image_threshold`` set the thresholds by hand.  ``ignore``: what is not
     looked at, a rectangle ``"x,y,w,h"`` in pixels, a mask file or a folder of masks.  With ``out``
     files about every picture are written there, of the kinds of :mod:`zsad.inference.outputs` that
-    ``save`` names.  ``loading``: further keywords of :func:`load_method`.  What a prediction
+    ``save`` names; with ``one_file`` its page holds everything that it shows.
+    ``loading``: further keywords of :func:`load_method`.  What a prediction
     holds: :class:`zsad.inference.prediction.Prediction`;
     that of a picture that cannot be read or scored has an ``error``, and the others go on.
     Raises :class:`zsad.errors.ZsadError` when the request is wrong: nothing was scored then.
@@ -160,6 +162,7 @@ def predict(
         scale=scale,
         ignore=ignore,
         save=save,
+        one_file=one_file,
         references=references,
         explanations=explanations,
         listed=listed,
