@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from io import TextIOWrapper
 from pathlib import Path
-from typing import cast
 
 from zsad.errors import shown
 from zsad.runner.plan import Plan
@@ -77,9 +76,7 @@ class _LogFile(logging.FileHandler):
             os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0),
             0o666,
         )
-        return cast(
-            "TextIOWrapper", os.fdopen(descriptor, "a", encoding="utf-8", errors=self.errors)
-        )
+        return os.fdopen(descriptor, "a", encoding="utf-8", errors=self.errors)
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
