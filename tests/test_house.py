@@ -22,7 +22,7 @@ RANKS: dict[str, int] = {
     for rank, rooms in enumerate(
         (
             ("errors", "torchvision_compat"),
-            ("io", "metrics"),
+            ("io", "metrics", "page"),
             ("types", "config"),
             ("backbones", "maps", "method"),
             ("registry", "checkpoints", "components"),

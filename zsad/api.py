@@ -67,7 +67,8 @@ def load_method(
 ) -> LoadedMethod:
     """Load one method on one backbone.
 
-    ``checkpoint``: a trained state, ours or an official one as released (which forces
+    ``checkpoint``: a trained state (FILE, FOLDER, ``hf://OWNER/REPO@REVISION``,
+    ``local-dir:PATH``), ours or an official one as released (which forces
     ``preset="released"`` unless another is given; sizes that it implies win over the config).
     ``backbone="file"`` with ``weights=FILE`` builds the architecture that a CLIP state dict in
     OpenAI's naming implies; ``activation="gelu"`` where its weights were trained with that one and
@@ -119,6 +120,7 @@ def predict(
     overrides: Mapping[str, Any] | Sequence[str] | None = None,
     bank: str | Path | None = None,
     save_bank: str | Path | None = None,
+    one_file: bool = False,
     **loading: Any,
 ) -> Iterator[Prediction]:
     """Score pictures that have no labels, one after the other.
@@ -133,7 +135,8 @@ def predict(
     ``threshold`` and ``image_threshold`` set the thresholds by hand.  ``ignore``: what is not
     looked at, a rectangle ``"x,y,w,h"`` in pixels, a mask file or a folder of masks.  With ``out``
     files about every picture are written there, of the kinds of :mod:`zsad.inference.outputs` that
-    ``save`` names.  ``loading``: further keywords of :func:`load_method`.  What a prediction
+    ``save`` names; with ``one_file`` its page holds everything that it shows.
+    ``loading``: further keywords of :func:`load_method`.  What a prediction
     holds: :class:`zsad.inference.prediction.Prediction`;
     that of a picture that cannot be read or scored has an ``error``, and the others go on.
     Raises :class:`zsad.errors.ZsadError` when the request is wrong: nothing was scored then.
@@ -159,6 +162,7 @@ def predict(
         scale=scale,
         ignore=ignore,
         save=save,
+        one_file=one_file,
         references=references,
         explanations=explanations,
         listed=listed,

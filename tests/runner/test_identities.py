@@ -15,6 +15,9 @@ from zsad.config import DataSettings, MetricSettings, Settings
 from zsad.data import splits
 from zsad.data.catalog import load_spec
 from zsad.data.index import load_index
+from zsad.results.records import CellRecord
+from zsad.results.store import ResultStore
+from zsad.runner.plan import build_plan
 from zsad.runner.request import Request
 from zsad.training.identity import trained_on, training_identity
 
@@ -60,6 +63,24 @@ def test_the_same_requests_have_the_identities_of_c8305d8(tmp_path: Path) -> Non
                 assert served[what] != recorded, (name, what, why)
             elif what == "state":  # an old file still fits
                 assert served[what] == recorded, name
+
+
+@pytest.mark.parametrize(("method", "served"), [("winclip", True), ("mvfa", False)])
+def test_what_c8305d8_stored_is_served_only_where_it_is_still_computed_so(
+    method: str, served: bool, tmp_path: Path
+) -> None:
+    """A store that holds the cells of a method's default as commit c8305d8 named them."""
+    store = ResultStore(tmp_path)
+    for cell, fingerprint in cells_of(f"{method}:default").items():
+        category, _, seed = cell.partition("/")
+        store.put(
+            CellRecord(method, "synthetic", category, int(seed), fingerprint, {}, {}, 1, 1, {})
+        )
+    plan = build_plan(asked(f"{method}:default", tmp_path), store, identities.WEIGHTS, demo=True)
+    stored = [is_stored for _, is_stored in plan.cells()]
+    assert len(stored) == len(cells_of(f"{method}:default")) > 0
+    assert set(stored) == {served}
+    assert plan.n_todo == (0 if served else len(stored))
 
 
 def asked(name: str, results: Path, *more: str) -> Request:

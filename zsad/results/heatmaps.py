@@ -47,6 +47,13 @@ def span(anomaly_map: np.ndarray, threshold: float | None = None) -> tuple[float
     return low, high
 
 
+def opacity_of(anomaly_map: np.ndarray, low: float, high: float) -> np.ndarray:
+    """How much of a colour is seen, 0..1: the cold quarter of the range is transparent; from the
+    middle on colours are whole."""
+    found: np.ndarray = np.clip(4 * level(anomaly_map, low, high) - 1, 0, 1)
+    return found
+
+
 def overlay(
     image: Image.Image,
     anomaly_map: np.ndarray,
@@ -70,7 +77,7 @@ def overlay(
     size = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
     small = image.resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0).convert("RGB")
     values = enlarged(np.asarray(anomaly_map, dtype=np.float32), (small.height, small.width))
-    alpha = np.clip(4 * level(values, low, high) - 1, 0, 1)[..., None] * np.float32(opacity)
+    alpha = opacity_of(values, low, high)[..., None] * np.float32(opacity)
     pixels = np.asarray(small, dtype=np.float32)
     if ignored is not None:
         where = np.asarray(Image.fromarray(ignored).resize(small.size, Image.Resampling.NEAREST))
