@@ -201,7 +201,7 @@ class CoOp(Method[Config, PromptPair]):
         if not words or not torch.equal(self.prompts.ctx.detach().cpu(), self._first):
             return
         tokens = text.tokenize([words])
-        count = int(tokens.eot[0]) - 1  # between the start and the end of the text
+        count = tokens.ends[0] - 1  # between the start and the end of the text
         if count != self.config.n_ctx:
             raise RequestError(
                 f"{self.name}.ctx_init='{words}' is {count} tokens, {self.name}.n_ctx is "
