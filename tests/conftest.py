@@ -51,6 +51,17 @@ def recipe() -> ModuleType:
     return sys.modules["parity_recipe"]
 
 
+@pytest.fixture
+def texts_of_c8305d8(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The prompt bank of ALFA as commit c8305d8 had it, for the categories that tests use."""
+    from zsad.prompt_bank.bank import bank
+
+    monkeypatch.setenv("ZSAD_PROMPTS", str(ROOT / "tests" / "fixtures" / "c8305d8" / "prompts"))
+    bank.cache_clear()
+    yield
+    bank.cache_clear()
+
+
 @pytest.fixture(scope="session")
 def golden() -> Callable[[str], tuple[dict[str, np.ndarray], dict[str, Any]]]:
     """``golden("encoder_a") -> (arrays, spec)``."""

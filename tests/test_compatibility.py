@@ -29,7 +29,8 @@ ALL_CELLS = 12  # three methods, two categories, two seeds
 
 
 @pytest.fixture
-def stored(tmp_path: Path) -> Path:
+def stored(tmp_path: Path, texts_of_c8305d8: None) -> Path:
+    """The folder, under the texts of that time: they are part of what a cell depends on."""
     return Path(shutil.copytree(FIXTURE / "stored", tmp_path / "results"))
 
 
@@ -92,6 +93,13 @@ def test_the_same_request_computes_nothing(stored: Path) -> None:
     assert document["counters"].get("image_forwards", 0) == 0
     assert len(document["cells"]) == ALL_CELLS
     assert contents(stored) == before  # no record, no fingerprint, no checkpoint has changed
+
+
+def test_with_today_s_texts_alfa_is_computed_again_and_nothing_else(tmp_path: Path) -> None:
+    results = Path(shutil.copytree(FIXTURE / "stored", tmp_path / "results"))
+    plan = bench(results, dry_run=True)
+    assert {cell["method"] for cell in plan["cells"] if not cell["stored"]} == {"alfa"}
+    assert plan["to_run"] == 4
 
 
 def test_the_cells_of_the_document_are_those_on_disk(stored: Path) -> None:

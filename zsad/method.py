@@ -132,6 +132,7 @@ class Method(lightning.LightningModule, Generic[ConfigT, TextT]):
         self.config: ConfigT = config
         self.backbone = backbone
         self.revision = 1  # of what the method computes; see zsad.registry.MethodEntry
+        self.trained_from: dict[str, Any] = {}  # the file of its state, and what is known of that
         self.masks = True  # whether its maps are good for masks; see there, too
         self.phase: str = ""  # name of the training phase that runs, set by the engine
         self.facts: dict[str, Any] = {}  # of the training that made the loaded state
@@ -174,7 +175,12 @@ class Method(lightning.LightningModule, Generic[ConfigT, TextT]):
         return scores
 
     def explain(self, scored: Scored[TextT], k: int = 5) -> list[list[Explanation]]:
-        """Return up to ``k`` reasons per image, best first; the default has none."""
+        """Return up to ``k`` reasons of each label per image, best first; the default has none.
+
+        Reasons of label ``normal`` are shown for a picture that is called normal, the others for
+        one that is called anomalous (:mod:`zsad.components.reasons`).  A text is for somebody who
+        knows neither the method nor its paper.
+        """
         return [[] for _ in range(scored.batch_size)]
 
     # ------------------------------------------------------------------- optional needs

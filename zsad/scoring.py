@@ -18,8 +18,9 @@ from torch import Tensor
 from zsad import maps as dense
 from zsad.backbones import Backbone
 from zsad.backbones.batch_size import BatchTooLarge, Portions, is_out_of_memory
+from zsad.components.reasons import merged
 from zsad.errors import CellError
-from zsad.grounding import BoxProvider, provider
+from zsad.grounding.provider import BoxProvider, provider
 from zsad.method import AnyMethod, feature_request
 from zsad.types import (
     Boxes,
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from typing import Unpack
 
     from PIL.Image import Image
+
+SPARE = 4  # reasons asked for per reason to show: some say the same, others do not fit
 
 Stage = Callable[[str], AbstractContextManager[None]]
 
@@ -130,7 +133,9 @@ class Scorer:
         if wanted is None:
             return
         if self.boxes is None:
-            self.boxes = provider(wanted, device=str(self.backbone.device))
+            targets = {c.dataset for c in self._prepared.values()}
+            target = targets.pop() if len(targets) == 1 else ""
+            self.boxes = provider(wanted, device=str(self.backbone.device), target=target)
         else:
             self.boxes.request = wanted  # the same source, asked for more phrases
 
@@ -253,16 +258,24 @@ class Scorer:
 
     @torch.no_grad()
     def explain(self, scored: Scored[Any], k: int = 5) -> list[list[Explanation]]:
-        """Up to ``k`` reasons per image, best first.  A text is quoted as far as it was read."""
+        """The reasons per image, best first, those that say the same put together.
+
+        There are ``k`` or more of each label, where the method has so many;
+        :func:`zsad.components.reasons.fitting` chooses those to show.  A text is quoted as far as
+        it was read.
+        """
         count = scored.batch_size
 
         def work(rows: slice) -> list[list[Explanation]]:
             part = scored if rows == slice(0, count) else scored.select(rows)
-            return self.method.explain(part, k)
+            return self.method.explain(part, k * SPARE)
 
         found = [reasons for _, part in self._reasons.run(work, count) for reasons in part]
         read = self.backbone.read_part
-        return [[replace(reason, text=read(reason.text)) for reason in row] for row in found]
+        return [
+            merged([replace(reason, text=read(reason.text)) for reason in row], c.class_name)
+            for row, c in zip(found, scored.context.categories)
+        ]
 
 
 @dataclass

@@ -32,7 +32,8 @@ class Template:
 @dataclass(frozen=True)
 class Llm:
     """``bank``: a YAML file of the prompt bank's form, '' = the bundled bank.  ``suffix``: the
-    descriptions begin with "An abnormal (A normal) image of {class}".  ``limit``: at most so many
+    descriptions begin with "An abnormal (A normal) image of {class}"; without it a model's texts
+    are needed that were asked for without it.  ``limit``: at most so many
     per label."""
 
     enabled: bool

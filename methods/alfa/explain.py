@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -23,28 +24,41 @@ def explain_image(
     contextual: Tensor,
     k: int,
 ) -> list[Explanation]:
-    """Return the ``k`` best of the kept abnormal prompts and the descriptors, by cosine.
+    """Return the ``k`` best of the kept prompts of each label and the descriptors, by cosine.
 
     ``features``: one image.  ``weight``, ``contextual`` [T].  The region of each is the window
     with the highest cosine.
     """
-    kept = ((text.labels == 1) & (weight > 0)).nonzero().flatten()  # [K]
-    candidates = torch.cat([text.embeddings[kept], text.descriptors])
     f = F.normalize(features[Tap("cls")][0].float(), dim=-1)
-    best = (candidates @ f).topk(min(k, len(candidates)))
     window = F.normalize(features[windows][0].float(), dim=-1)
-    peaks = (candidates[best.indices] @ window.T).argmax(-1).tolist()
-    reasons = []
-    for rank, (i, value, peak) in enumerate(
-        zip(best.indices.tolist(), best.values.tolist(), peaks), start=1
-    ):
-        if i < len(kept):
-            row = int(kept[i])
-            name, source = text.texts[row], "template" if bool(text.template[row]) else "llm"
-            note = f"contextual score {float(contextual[row]):.2f}"
-        else:
-            name, source = text.prompts.descriptors[i - len(kept)], "llm"
-            note = "descriptor of the interpretability query"
-        region = window_region(peak, features.grid, windows.layer)
-        reasons.append(Explanation(name, value, "anomalous", source, rank, region, note))
-    return reasons
+
+    def best(label: int) -> list[Explanation]:
+        kept = ((text.labels == label) & (weight > 0)).nonzero().flatten()  # [K]
+        candidates = text.embeddings[kept]
+        candidates = torch.cat([candidates, text.descriptors]) if label else candidates
+        found = (candidates @ f).topk(min(k, len(candidates)))
+        peaks = (candidates[found.indices] @ window.T).argmax(-1).tolist()
+        reasons = []
+        for i, value, peak in zip(found.indices.tolist(), found.values.tolist(), peaks):
+            if i < len(kept):
+                row = int(kept[i])
+                name, source = text.texts[row], "template" if bool(text.template[row]) else "llm"
+                note = _note(float(contextual[row]))
+            else:
+                name, source = text.prompts.descriptors[i - len(kept)], "llm"
+                note = "one of the prompt bank's words for what can be wrong"
+            region = window_region(peak, features.grid, windows.layer)
+            reason = Explanation(name, value, source=source, region=region, note=note)
+            reasons.append(reason if label else replace(reason, label="normal"))
+        return reasons
+
+    both = sorted([*best(0), *best(1)], key=lambda reason: -reason.similarity)
+    return [replace(reason, rank=rank) for rank, reason in enumerate(both, start=1)]
+
+
+def _note(contextual: float) -> str:
+    """Why a prompt was kept.  One with a score of 0 was kept because no other of its label was."""
+    score = f"contextual score {contextual:.2f}"
+    if contextual > 0:
+        return f"lies apart from the other label's prompts in this picture ({score})"
+    return f"kept because every prompt of its label lies among the other label's ({score})"

@@ -12,9 +12,17 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
+from zsad.errors import RequestError
 from zsad.methods.alfa.config import Llm, Template
 from zsad.prompt_bank import parsing
-from zsad.prompt_bank.bank import BankEntry, article, bank, find_entry, read_entries
+from zsad.prompt_bank.bank import (
+    BankEntry,
+    article,
+    bank,
+    find_entry,
+    generation_command,
+    read_entries,
+)
 from zsad.prompt_bank.kinds import PromptKind, Query, TextList
 from zsad.types import Category
 
@@ -94,29 +102,33 @@ def with_stem(text: str, label: str, class_name: str) -> str:
     return f"{stem(label, class_name)}{joint}{text}"
 
 
-def without_stem(text: str, label: str, class_name: str) -> str:
-    """Return ``text`` with the stem replaced by the bare class name."""
-    opening = rf"an? {label} image of (an? |the )?(?={re.escape(class_name)})"
-    return re.sub(opening, "", text, count=1, flags=re.I)
-
-
 def llm_prompts(entry: BankEntry, category: Category, config: Llm) -> dict[str, list[str]]:
     """Return the bank's descriptions of both labels in the form that ``config`` asks for.
 
-    Without the suffix the bank's lists ``normal_plain`` and ``abnormal_plain`` (asked for without
-    it) are taken where there are any; else the stem is taken off again.
+    Without the suffix the lists ``normal_plain`` and ``abnormal_plain`` are taken, which a model
+    wrote when it was asked without it.  Raises :class:`RequestError` where there are none.
     """
     out = {}
     for label in LABELS:
-        plain = entry.texts.get(f"{label}_plain")
         if config.suffix:
             texts = [with_stem(t, label, category.class_name) for t in entry.texts[label]]
-        elif plain is not None:
-            texts = list(plain)
+        elif (plain := entry.texts.get(f"{label}_plain")) is None:
+            raise _no_plain_texts(config, category)
         else:
-            texts = [without_stem(t, label, category.class_name) for t in entry.texts[label]]
+            texts = list(plain)
         out[label] = list(dict.fromkeys(texts))[: config.limit]
     return out
+
+
+def _no_plain_texts(config: Llm, category: Category) -> RequestError:
+    """Why Table 3's row without syntactic consistency cannot be computed, and what to do."""
+    where = config.bank or "the prompt bank"
+    return RequestError(
+        f"alfa.llm.suffix=false: {where} holds no texts about {category.class_name} that were "
+        f"asked for without syntactic consistency; have a language model write some: "
+        f"`{generation_command('alfa', category)}`"
+        + (" and leave out alfa.llm.bank" if config.bank else "")
+    )
 
 
 def find_bank_entry(config: Llm, category: Category) -> BankEntry | None:
@@ -127,12 +139,17 @@ def find_bank_entry(config: Llm, category: Category) -> BankEntry | None:
 
 
 def build_prompts(category: Category, template: Template, llm: Llm) -> PromptSet:
-    """Return all prompts of a category; without a bank entry templates only, with a notice."""
+    """Return all prompts of a category; without a bank entry templates only, with a notice.
+
+    Raises :class:`RequestError` where descriptions without the suffix are wanted and not there.
+    """
     domain = category.domain if template.domain == "auto" else template.domain
     base = template_prompts(category.class_name, domain, template.grid)
     if not llm.enabled:
         return PromptSet(base)
     entry = find_bank_entry(llm, category)
+    if entry is None and not llm.suffix:
+        raise _no_plain_texts(llm, category)
     if entry is None:
         _notice(category.dataset or "-", category.key)
         return PromptSet(base)
@@ -221,8 +238,9 @@ def text_problems(text: str, target: TextList, class_name: str) -> list[str]:
 KIND = PromptKind(
     name="alfa",
     lists=(
-        TextList("normal", 16, 144, "normal"),
-        TextList("abnormal", 16, 144),
+        # A model is asked for 16 of each: 88 prompts per label are the least, as in the paper.
+        TextList("normal", 8, 144, "normal", asked=16),
+        TextList("abnormal", 8, 144, asked=16),
         # Asked for without syntactic consistency, and the answers to the interpretability query.
         TextList("normal_plain", 16, 144, "normal", required=False),
         TextList("abnormal_plain", 16, 144, required=False),

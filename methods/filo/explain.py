@@ -32,6 +32,18 @@ def explain_image(
     return reasons + _regions(place.kept)
 
 
+def normal_reason(class_name: str, cosine: float) -> Explanation:
+    """The reason for a picture that is called normal; ``cosine``: with the normal states' mean."""
+    return Explanation(
+        text=f"a flawless {class_name}",
+        similarity=cosine,
+        label="normal",
+        source="template",
+        rank=1,
+        note="mean over the words for what is normal",
+    )
+
+
 def _source(wording: Wording, state: int) -> str:
     if state >= wording.described:
         return "template"
@@ -56,7 +68,7 @@ def _regions(boxes: Boxes | None) -> list[Explanation]:
                 source="detector",
                 rank=rank,
                 region=(left, top, right, bottom),
-                note="similarity is the detector's score",
+                note="found by the detector; the similarity is its score",
             )
         )
     return found

@@ -23,7 +23,7 @@ from zsad.method import BoxRequest, ImportedCheckpoint, Method, TrainPhase
 from zsad.methods.filo import boxes as fb
 from zsad.methods.filo import convert, prompts, schedule, taps, texts
 from zsad.methods.filo.config import Config, Grounding, Score
-from zsad.methods.filo.explain import explain_image
+from zsad.methods.filo.explain import explain_image, normal_reason
 from zsad.methods.filo.modules import ImageAdapter, stages
 from zsad.types import (
     BackboneInfo,
@@ -209,7 +209,12 @@ class FiLo(Method[Config, texts.PromptTable]):
         return Scores(
             maps=[kernel for stage in logits for kernel in stage],
             image=image,
-            parts={"located": located, "similarities": similarities, "pair": side.pair},
+            parts={
+                "located": located,
+                "similarities": similarities,
+                "pair": side.pair,
+                "normal": cosines[:, 0],
+            },
             boxes=[place.kept for place in located],
         )
 
@@ -243,11 +248,17 @@ class FiLo(Method[Config, texts.PromptTable]):
         return (scores.image + chosen.amax(dim=(-2, -1))) / 2
 
     def explain(self, scored: Scored[texts.PromptTable], k: int = 5) -> list[list[Explanation]]:
-        """The ``k`` most similar descriptions of each image, then its boxes with their phrases."""
+        """The ``k`` most similar descriptions of each image, then its boxes with their phrases, and
+        how much it is like what is normal."""
         context, parts = scored.context, scored.scores.parts
         return [
-            explain_image(self._table(c, context, trained=True).wording, values, place, k)
-            for c, values, place in zip(context.categories, parts["similarities"], parts["located"])
+            [
+                *explain_image(self._table(c, context, trained=True).wording, values, place, k),
+                normal_reason(c.class_name, float(normal)),
+            ]
+            for c, values, place, normal in zip(
+                context.categories, parts["similarities"], parts["located"], parts["normal"]
+            )
         ]
 
     def run_info(

@@ -16,12 +16,13 @@ from torch import Tensor, nn
 
 from zsad import maps
 from zsad.components import losses
+from zsad.components.windows import window_region
 from zsad.errors import RequestError
 from zsad.method import Method, TrainPhase
 from zsad.methods.kanoclip.config import Config
 from zsad.methods.kanoclip.knowledge import knowledge_loss, knowledge_mean
 from zsad.methods.kanoclip.modules import BiCMCI, ConvAdapter
-from zsad.prompt_bank.bank import GENERIC_ANOMALIES, bank
+from zsad.prompt_bank.bank import GENERIC_ANOMALIES, bank, generation_command
 from zsad.types import (
     BackboneInfo,
     BuiltMaps,
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 
 STATES = (("normal", "perfect"), ("abnormal", "defective"))  # Eq. 1
 INIT_STD = 0.02
+NOTE = "the description most like the most conspicuous part of the picture, which is the region"
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,7 @@ class KAnoCLIP(Method[Config, TextState]):
             )
             embedded = text.embed_tokens(tokens)  # [T, S, W]
             prefix = torch.cat([embedded[:1, :1], context[None]], dim=1)
-            found = text.encode_prefixed(prefix, embedded[None, :, 1 + n :], tokens.eot)[0]
+            found = text.encode_prefixed(prefix, embedded[None, :, 1 + n :], tokens.ends)[0]
             units = F.normalize(found.float(), dim=-1).unflatten(0, (len(names), len(words)))
             out.append(F.normalize(units.mean(1), dim=-1))
         return torch.stack(out, dim=1)
@@ -299,7 +301,8 @@ class KAnoCLIP(Method[Config, TextState]):
 
     # ------------------------------------------------------------------- explanation
     def explain(self, scored: Scored[TextState], k: int = 5) -> list[list[Explanation]]:
-        """Rank known descriptions by their cosine with the most anomalous 1 % of the patches."""
+        """Rank known descriptions, and the learned normal prompt, by their cosine with the most
+        anomalous 1 % of the patches."""
         features, scores, context = scored.features, scored.scores, scored.context
         height, width = features.grid
         grid_map = torch.stack([x[:, 1] - x[:, 0] for x in scores.maps]).mean(0).flatten(1)
@@ -312,17 +315,26 @@ class KAnoCLIP(Method[Config, TextState]):
             focus = F.normalize(visual[i, top[i]].mean(0), dim=-1)
             similarity = state.embeddings @ focus
             best = similarity.topk(min(k, len(state.texts)))
-            row, column = divmod(int(top[i, 0]), width)
-            region = (column / width, row / height, (column + 1) / width, (row + 1) / height)
-            out.append(
-                [
-                    Explanation(
-                        state.texts[j], float(v), "anomalous", state.source, rank + 1, region
-                    )
-                    for rank, (v, j) in enumerate(zip(best.values.tolist(), best.indices.tolist()))
-                ]
-            )
+            region = window_region(int(top[i, 0]), (height, width), 1)
+            reasons = [
+                Explanation(state.texts[j], value, "anomalous", state.source, rank, region, NOTE)
+                for rank, (value, j) in enumerate(
+                    zip(best.values.tolist(), best.indices.tolist()), start=1
+                )
+            ]
+            out.append([*reasons, self._normal_reason(category, float(state.pair[0] @ focus))])
         return out
+
+    def _normal_reason(self, category: Category, cosine: float) -> Explanation:
+        words = " or ".join(STATES[0])
+        return Explanation(
+            text=f"a {words} {category.class_name}",
+            similarity=cosine,
+            label="normal",
+            source="learned" if self.config.knpl.enabled else "template",
+            rank=1,
+            note="the normal prompt, compared with the most conspicuous part of the picture",
+        )
 
 
 def general_descriptions(category: Category, count: int) -> list[str]:
@@ -335,8 +347,7 @@ def general_descriptions(category: Category, count: int) -> list[str]:
     if entry and len(texts) < count:
         raise RequestError(
             f"knpl.kb.n={count}: the prompt bank holds {len(texts)} descriptions of "
-            f"{category.dataset}/{category.key}; ask for more with `zsad prompts generate --kind "
-            f"kanoclip --datasets {category.dataset} --out my-prompts` and "
-            f"`export ZSAD_PROMPTS=my-prompts`, or take n={len(texts)}"
+            f"{category.class_name}; take n={len(texts)}, or have a language model write more: "
+            f"`{generation_command('kanoclip', category)}`"
         )
     return texts[:count]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
 from zsad import maps as dense
+from zsad.components.reasons import nth
 from zsad.components.windows import window_region
 from zsad.errors import RequestError
 from zsad.method import Method, chosen_blocks, stretched
@@ -173,22 +175,30 @@ class MuSc(Method[Config, None]):
         for i, row in enumerate(rows):
             likeness[i, :, row] = -torch.inf
             best = likeness[i].max(1)
-            found.append(
-                [
-                    Explanation(
-                        text=f"its nearest like is in {_name(context, other)}",
-                        similarity=cosine,
-                        label="region",
-                        source="test images",
-                        rank=rank,
-                        region=window_region(patch, features.grid, 1),
-                        note=f"most alike among the patches of {len(likeness[i, 0]) - 1} images",
-                    )
-                    for rank, (patch, other, cosine) in enumerate(
-                        zip(top[i].tolist(), best.indices.tolist(), best.values.tolist()), start=1
-                    )
-                ]
+            places = list(zip(top[i].tolist(), best.indices.tolist(), best.values.tolist()))
+            others = len(likeness[i, 0]) - 1
+            reasons = [
+                Explanation(
+                    text=f"{nth(rank)}least like its nearest neighbour, {_name(context, other)}",
+                    similarity=cosine,
+                    label="region",
+                    source="test images",
+                    rank=rank,
+                    region=window_region(patch, features.grid, 1),
+                    note=f"cosine of the two; compared with {others} other pictures",
+                )
+                for rank, (patch, other, cosine) in enumerate(places, start=1)
+            ]
+            normal = Explanation(
+                text="every part of it has a like in other pictures; the least usual one, in "
+                f"{_name(context, places[0][1])}",
+                similarity=places[0][2],
+                label="normal",
+                source="test images",
+                rank=1,
+                note="cosine of the two",
             )
+            found.append([*reasons, normal])
         return found
 
     def run_info(
@@ -254,9 +264,13 @@ def rescore(
 
 
 def _name(context: ScoreContext[None], row: int) -> str:
-    """An image of the population by its name, else by its number."""
+    """An image of the population: the name of its file where no other has it, else all of its name
+    that is known, else its number."""
     uids = context.population_uids
-    return uids[row] if uids else f"image {row + 1}"
+    if not uids:
+        return f"image {row + 1}"
+    short = [PurePath(uid).name or uid for uid in uids]
+    return short[row] if short.count(short[row]) == 1 else uids[row]
 
 
 def _rows_of(features: ImageFeatures, population: ImageFeatures) -> Tensor:

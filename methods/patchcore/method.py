@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
 from zsad.components.memory_bank import MemoryBank, bank_of
+from zsad.components.reasons import nth
 from zsad.components.windows import window_region
 from zsad.errors import RequestError
 from zsad.method import Method, chosen_blocks
@@ -136,25 +137,41 @@ class PatchCore(Method[Config, None]):
         return MapSpec(blur="gaussian" if sigma else "none", sigma=sigma)
 
     def explain(self, scored: Scored[None], k: int = 5) -> list[list[Explanation]]:
-        """Return the patches that are farthest from the memory."""
+        """Return the patches that are farthest from the memory, each with the reference picture
+        that holds the nearest one."""
+        features, context = scored.features, scored.context
+        query = self.patches(features)
         reasons = []
-        for plane in scored.scores.maps[0].flatten(1):
-            best = plane.topk(min(k, plane.numel()))
-            found = []
-            pairs = zip(best.values.tolist(), best.indices.tolist())
-            for rank, (value, index) in enumerate(pairs, start=1):
-                found.append(
-                    Explanation(
-                        text="unlike every remembered patch of the reference images",
-                        similarity=1 - 2 * value,
-                        label="region",
-                        source="reference",
-                        rank=rank,
-                        region=window_region(index, scored.features.grid, 1),
-                        note="cosine with the nearest remembered patch",
-                    )
+        for i, plane in enumerate(scored.scores.maps[0].flatten(1)):
+            key = context.categories[i].key
+            references, bank = context.references[key], self.memory(key, context)
+            top = plane.topk(min(k, plane.numel()))
+            nearest = bank.origin[bank.neighbours(query[i, top.indices]).row[:, 0]]
+            length = references.patches(self.taps[0]).shape[1]  # patches of a reference
+            found = [
+                Explanation(
+                    text=f"{nth(rank)}least like its nearest neighbour, reference picture "
+                    f"{row // length + 1} of {references.batch_size}",
+                    similarity=1 - 2 * value,
+                    label="region",
+                    source="reference",
+                    rank=rank,
+                    region=window_region(index, features.grid, 1),
+                    note="cosine of the two",
                 )
-            reasons.append(found)
+                for rank, (value, index, row) in enumerate(
+                    zip(top.values.tolist(), top.indices.tolist(), nearest.tolist()), start=1
+                )
+            ]
+            normal = Explanation(
+                text="every part of it has a like in the reference pictures",
+                similarity=found[0].similarity,
+                label="normal",
+                source="reference",
+                rank=1,
+                note="cosine of the part that is least like them with its nearest neighbour",
+            )
+            reasons.append([*found, normal])
         return reasons
 
 

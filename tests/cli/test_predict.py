@@ -96,7 +96,11 @@ def test_lines_and_files_say_the_same(predict: Predict, place: Path) -> None:
             "contrast": None,
         }
         assert line["anomalous"] == (line["image_score"] >= 0.5)
-        assert {e["label"] for e in line["explanations"]} == {"normal", "anomalous"}
+        fit = "anomalous" if line["anomalous"] else "normal"
+        assert {e["label"] for e in line["explanations"]} == {fit}
+        assert [e["rank"] for e in line["explanations"]] == [
+            *range(1, 1 + len(line["explanations"]))
+        ]
         assert "nut" in line["explanations"][0]["text"]
 
 

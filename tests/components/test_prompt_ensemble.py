@@ -35,7 +35,7 @@ def test_the_label_is_the_unit_mean_of_its_prompts() -> None:
 
 def test_phrases_are_ranked_by_cosine_over_both_labels() -> None:
     found = encode_ensemble((["a", "ac"], ["b"]), Letters())  # type: ignore[arg-type]
-    reasons = rank_phrases(torch.tensor([0.6, 0.8, 0.0]), found, 2, "why")
+    reasons = rank_phrases(torch.tensor([0.6, 0.8, 0.0]), found, 1, "why")  # of each label
     assert [(r.text, r.label, r.rank, r.note) for r in reasons] == [
         ("b", "anomalous", 1, "why"),
         ("a", "normal", 2, "why"),

@@ -62,6 +62,15 @@ def test_known_values(published, method, dataset, category, metric, paper, value
     assert found[0].source == "FAPrompt, Table 1"
 
 
+def test_the_first_row_of_faprompts_ablation_is_anomalyclip(published):
+    """Its Table 4 names it "AnomalyCLIP (base)", and its per-dataset figures are Table 1's."""
+    rows = [r for r in published.references if r.name == "AnomalyCLIP (base)"]
+    assert rows
+    assert {r.methods for r in rows} == {("anomalyclip@anomalyclip",)}
+    labels = {(row.method, row.label) for row in load_protocol("faprompt-ablation").rows}
+    assert ("anomalyclip", "AnomalyCLIP") in labels
+
+
 def test_values_agree_with_the_reference_list(published, shared_dir):
     import csv
 

@@ -183,6 +183,21 @@ def test_sizes_come_from_the_checkpoint(
     assert "its sizes are those of backbone vit-l-14-336" in said
 
 
+def test_a_loaded_method_says_where_its_state_comes_from(folder: Path, weights: Path) -> None:
+    import zsad
+    from zsad.inference.provenance import made_by
+
+    loaded = zsad.load_method(
+        "anomalyclip", "file", weights, image_size=56, checkpoint=folder / "one.pth", device="cpu"
+    )
+    assert "recognised as AnomalyCLIP 9_12_4_multiscale_visa/epoch_15.pth" in loaded.report[0]
+    made = made_by(loaded, "bolt")
+    assert (made["checkpoint"], made["trained_on"]) == ("one.pth", ["mvtec"])
+    assert made["recognised"] == "AnomalyCLIP 9_12_4_multiscale_visa/epoch_15.pth"
+    with pytest.raises(RequestError, match="several of its files are of anomalyclip"):
+        zsad.load_method("anomalyclip", "file", weights, image_size=56, checkpoint=folder)
+
+
 def test_training_reads_no_checkpoint(folder: Path, tmp_path: Path) -> None:
     import zsad
 

@@ -184,6 +184,13 @@ class Origin:
     listed: bool = False  # whether every picture that it was trained on is known by name
     released: ReleasedFile | None = None
 
+    def record(self) -> dict[str, Any]:
+        """What a record says of a state that came from this file, ready for JSON."""
+        found: dict[str, Any] = {"checkpoint": self.path.name, "trained_on": list(self.trained_on)}
+        if self.released is not None:
+            found["recognised"] = self.released.name
+        return found
+
     @property
     def words(self) -> str:
         """What it is, in words for messages."""

@@ -53,13 +53,18 @@ def add(verbs: Any) -> None:
     parser.add_argument(
         "--save",
         metavar="KINDS",
-        help="files of --out: heat,mask,map,full-map,json,csv (default: all but full-map)",
+        help="files of --out: heat,mask,map,full-map,json,csv,page (default: all but full-map)",
     )
     parser.add_argument(
         "--ignore",
         metavar="WHAT",
         help="parts that are not looked at: a mask, a folder of masks by the pictures' names "
         "(white is ignored), or x,y,w,h in pixels",
+    )
+    parser.add_argument(
+        "--one-file",
+        action="store_true",
+        help="the page of --out holds all it shows (200 pictures)",
     )
     parser.add_argument(
         "--calibrate",
@@ -86,7 +91,9 @@ def add(verbs: Any) -> None:
     )
     parser.add_argument("--backbone", default="vit-l-14-336", metavar="NAME")
     parser.add_argument("--weights", metavar="FILE", help="weight file of the backbone")
-    parser.add_argument("--checkpoint", metavar="FILE", help="trained state, ours or official")
+    parser.add_argument(
+        "--checkpoint", metavar="FILE", help="trained state, ours or official (or a folder, hf://)"
+    )
     parser.add_argument("--preset", metavar="NAME", help="see `zsad show METHOD`")
     parser.add_argument(
         "--image-size", type=int, metavar="N", help="pixels of the model's input (backbone's own)"
@@ -147,6 +154,7 @@ def run(args: argparse.Namespace) -> int:
             scale=_scale(args.scale),
             ignore=args.ignore,
             save=args.save,
+            one_file=args.one_file,
             references=args.reference,
             explanations=args.explanations,
             listed=listed() if "-" in args.words else [],

@@ -147,13 +147,14 @@ def check(args: argparse.Namespace) -> int:
     rows = [
         [r.kind, r.dataset, r.categories]
         + [", ".join(f"{k} {sum(v)} ({min(v)}..{max(v)})" for k, v in r.counts.items())]
-        + [r.longest, r.source, len(r.problems)]
+        + [f"{r.named} of {r.folders}" if r.folders else "-", r.longest, r.source, len(r.problems)]
         for r in found
     ]
-    columns = ["kind", "dataset", "categories", "texts (per category)", "longest", "source"]
-    print_table([*columns, "problems"], rows, right=(2, 4, 6))
+    columns = ["kind", "dataset", "categories", "texts (per category)", "folders named"]
+    print_table([*columns, "longest", "source", "problems"], rows, right=(2, 4, 5, 7))
     texts = sum(sum(v) for r in found for v in r.counts.values())
     say(f"{texts} texts, {len(problems)} problems; 'longest' is in tokens of CLIP's 77")
+    say("'folders named': of the dataset's defect folders, how many kinds the texts name")
     say(*problems)
     return 3 if problems else 0
 

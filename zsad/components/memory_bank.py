@@ -27,7 +27,10 @@ class Neighbours(NamedTuple):
 
 
 class MemoryBank:
-    """Unit features [N, D] of normal images, with nearest-neighbour search."""
+    """Unit features [N, D] of normal images, with nearest-neighbour search.
+
+    ``origin`` [N]: which of the features that the bank was made of each row is.
+    """
 
     def __init__(self, features: Tensor) -> None:
         """``features`` [..., D]; raises ``ValueError`` if there is none."""
@@ -35,6 +38,7 @@ class MemoryBank:
         if not rows.shape[0]:
             raise ValueError("a memory bank needs at least one feature")
         self.features = F.normalize(rows.float(), dim=-1)
+        self.origin = torch.arange(len(rows), device=rows.device)
 
     def __len__(self) -> int:
         return self.features.shape[0]
@@ -84,7 +88,7 @@ class MemoryBank:
             nearest[last] = -1.0  # never again, whatever rounding says
             chosen[i] = nearest.argmax()
         bank = MemoryBank.__new__(MemoryBank)
-        bank.features = self.features[chosen]
+        bank.features, bank.origin = self.features[chosen], self.origin[chosen]
         return bank
 
 

@@ -61,17 +61,20 @@ def fill(states: tuple[Sequence[str], Sequence[str]], name: str) -> tuple[list[s
 
 
 def rank_phrases(unit: Tensor, text: EnsembleFeatures, k: int, note: str = "") -> list[Explanation]:
-    """Return the ``k`` phrases of both labels with the highest cosine with ``unit`` [E], a unit
-    vector such as an image's class embedding."""
-    best = (text.embeddings @ unit).topk(min(k, len(text.phrases)))
+    """Return the ``k`` phrases of each label with the highest cosine with ``unit`` [E], a unit
+    vector such as an image's class embedding; highest first."""
+    cosines = (text.embeddings @ unit).tolist()
+    order = sorted(range(len(cosines)), key=lambda i: -cosines[i])
+    normal = [i for i in order if i < text.n_normal][:k]
+    anomalous = [i for i in order if i >= text.n_normal][:k]
     return [
         Explanation(
             text=text.phrases[i],
-            similarity=value,
+            similarity=cosines[i],
             label="normal" if i < text.n_normal else "anomalous",
             source="template",
             rank=rank,
             note=note,
         )
-        for rank, (value, i) in enumerate(zip(best.values.tolist(), best.indices.tolist()), start=1)
+        for rank, i in enumerate(sorted([*normal, *anomalous], key=order.index), start=1)
     ]

@@ -100,7 +100,10 @@ class DatasetSpec:
     a user's own dataset.  ``module``: a Python module that registers the indexer and reader that
     the layouts name.  ``revision``: raised whenever the rules change by which images are decoded
     or masks are read while the files stay as they are; above 1 it enters the fingerprint, and
-    everything that depends on the dataset is computed again.
+    everything that depends on the dataset is computed again.  ``defects``: by category, the folders
+    that its defects lie in, each with words for the same defect; without words a folder
+    ("combined") names no kind of defect.  They measure texts (``zsad prompts check``); no method
+    reads them.
     """
 
     name: str
@@ -125,6 +128,7 @@ class DatasetSpec:
     archive: Archive | None = None
     notes: tuple[str, ...] = ()
     revision: int = 1
+    defects: dict[str, dict[str, tuple[str, ...]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.revision < 1:
@@ -134,6 +138,8 @@ class DatasetSpec:
                 f"default_variant '{self.default_variant}' is not one of its variants: "
                 f"{', '.join(self.variants)}"
             )
+        if strangers := sorted(set(self.defects) - set(self.categories)):
+            raise ValueError(f"defects: there is no category '{strangers[0]}'")
         empty = [name for name, variant in self.variants.items() if not variant.layouts]
         if empty:
             raise ValueError(f"variant '{empty[0]}' names no layout")

@@ -56,6 +56,7 @@ class Pictures:
                 maps[i],
                 list(reasons[i]) if reasons else [],
                 info={name: float(values[i]) for name, values in info.items()},
+                most=explanations,
             )
             for i, score in enumerate(scored.image_scores.cpu().tolist())
         ]
@@ -200,7 +201,7 @@ class PictureRun:
             box = tiles[best]
             top = self._tiles(picture, context, [box], hidden, [best], self.explanations)[0]
             whole.image_score, whole.info = score, top.info
-            whole.explanations = reasons_of_tile(top.explanations, box, size)
+            whole.reasons = reasons_of_tile(top.reasons, box, size)
         return whole
 
     def _tiles(

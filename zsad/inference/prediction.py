@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
+from zsad.components.reasons import fitting
 from zsad.inference import regions as found_regions
 from zsad.inference.regions import Findings
 from zsad.results import heatmaps
+from zsad.runtime.thresholds import Thresholds as Thresholds
 from zsad.types import Explanation
 
 if TYPE_CHECKING:
@@ -15,25 +17,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 AS_A_WHOLE = "anomalous as a whole, nothing stands out"
-
-
-@dataclass(frozen=True)
-class Thresholds:
-    """From where on a picture (``image``) and a pixel (``pixel``) count as anomalous; both
-    inclusive; None: no rule says.  :mod:`zsad.inference.calibration` has the rules.
-
-    ``contrast``: of a calibration, by how many robust deviations a pixel must rise above the
-    middle of its own map; ``pixel`` then follows from each picture's map, and is None before.
-    ``normal_pictures`` and ``false_alarms`` (the highest expected share of normal pictures that
-    are called anomalous) are those of a calibration.
-    """
-
-    image: float | None
-    pixel: float | None
-    rule: Literal["uncalibrated", "calibrated", "given"] = "uncalibrated"
-    normal_pictures: int = 0
-    false_alarms: float | None = None
-    contrast: float | None = None
 
 
 @dataclass
@@ -47,11 +30,13 @@ class Prediction:
     prediction.  ``error``: why there is no score (NaN) and no map (None).
     ``info``: figures about the picture by name; under "raw_score" the image score before the
     method stretched it over the pictures of its category.
+    ``reasons``: for either verdict, best first; ``most``: how many of them :attr:`explanations`
+    gives.
     """
 
     image_score: float
     values: NDArray[np.float32] | None
-    explanations: list[Explanation] = field(default_factory=list)
+    reasons: list[Explanation] = field(default_factory=list)
     path: str | None = None
     thresholds: Thresholds | None = None
     files: dict[str, str] = field(default_factory=dict)
@@ -61,6 +46,7 @@ class Prediction:
     ignored: NDArray[np.bool_] | None = None
     sees_ignored: bool = False
     made_by: dict[str, Any] = field(default_factory=dict)
+    most: int = 5
     _findings: tuple[float | None, Findings] | None = field(default=None, repr=False, compare=False)
 
     @property
@@ -82,6 +68,12 @@ class Prediction:
         """Whether the score reaches its threshold; None without one."""
         limit = self.thresholds.image if self.thresholds else None
         return None if limit is None or self.error else bool(self.image_score >= limit)
+
+    @property
+    def explanations(self) -> list[Explanation]:
+        """The reasons that fit the verdict: normal ones for a picture that is called normal, the
+        others for one that is called anomalous, the best of all without a verdict."""
+        return fitting(self.reasons, self.anomalous, self.most)
 
     @property
     def pixel_limit(self) -> float | None:

@@ -31,6 +31,7 @@ def made_by(loaded: LoadedMethod, class_name: str) -> dict[str, Any]:
         "config": cfg.identity(loaded.method.config),
         "revision": loaded.method.revision,
         "state": made_for.get("state"),
+        **loaded.method.trained_from,
         "backbone": info.name,
         "weights": info.weights_sha256,
         "weights_source": info.weights_source,

@@ -17,6 +17,7 @@ method that brings it along: :mod:`zsad.prompt_bank.kinds`.
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -25,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from zsad import config as cfg
+from zsad import registry
 from zsad.errors import DataError
 from zsad.prompt_bank.kinds import PromptKind, find_kind, kinds
 from zsad.types import Category
@@ -42,6 +44,15 @@ GENERIC_ANOMALIES: tuple[str, ...] = (
     "foreign object",
 )
 """Anomaly types for a category that no bank knows."""
+
+
+def generation_command(kind: str, category: Category) -> str:
+    """A command that has a language model write a category's texts, and makes them found."""
+    known = category.dataset in registry.yaml_names("datasets")
+    what = f"--datasets {category.dataset}"
+    what = what if known else f"--class-name {shlex.quote(category.class_name)}"
+    make = f"zsad prompts generate --kind {kind} {what} --yes --out my-prompts"
+    return f"{make} && export ZSAD_PROMPTS=my-prompts"
 
 
 def article(words: str) -> str:

@@ -6,9 +6,11 @@ No torch here; counting tokens loads open_clip's tokenizer.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 
+from zsad import registry
 from zsad.data.catalog import load_spec
 from zsad.prompt_bank.bank import BankEntry, PromptBank
 from zsad.prompt_bank.kinds import PromptKind, TextList, find_kind
@@ -16,28 +18,21 @@ from zsad.prompt_bank.parsing import SUSPICIOUS, contradicts
 
 CONTEXT = 77  # CLIP's positions, start and end of text included
 # A defect folder's name in a text is a leak when it could come only from the folder: joined by an
-# underscore, with a trailing number, or several words one to one.
+# underscore, with a trailing number, or several words one to one (the papers' lists of anomaly
+# types are quoted as printed and exempt).
 FOLDER_FORM = re.compile(
     r"\b[a-z]+_[a-z_]+\b|\.(?:png|jpe?g|bmp|tiff?|ya?ml|json)\b", re.IGNORECASE
 )
-# Folder names of several words, as the archives spell them (the papers' lists of anomaly types
-# are quoted as printed and exempt).
-FOLDERS = frozenset(
-    """broken large; broken small; bent wire; cable swap; cut inner insulation;
-    cut outer insulation; missing cable; missing wire; poke insulation; faulty imprint;
-    squeezed teeth; split teeth;
-    broken teeth; fabric border; fabric interior; metal contamination; glue strip; gray stroke;
-    grey stroke; bent lead; cut lead; damaged case; scratch head; scratch neck; thread side;
-    thread top; manipulated front; pill type; parts mismatch; bend and parts mismatch;
-    defective painting; major rust; total rust; broken end; broken yarn; broken pick; weft curling;
-    cut selvage; warp ball; weft crack; fuzzy ball""".replace("\n", " ").split(";")
-)
-LEAKS = frozenset(" ".join(name.split()) for name in FOLDERS)
 
 
 @dataclass
 class DatasetReview:
-    """One kind of texts of one dataset.  ``counts``: texts per category, by list."""
+    """One kind of texts of one dataset.  ``counts``: texts per category, by list.
+
+    ``folders``: how many of the dataset's folders name a kind of defect, and ``named``, how many of
+    those the texts about their category name, too; ``unnamed``: the others, ``category/folder``.
+    Texts that name them were written by someone, or something, that knew the test images.
+    """
 
     kind: str
     dataset: str
@@ -45,6 +40,9 @@ class DatasetReview:
     counts: dict[str, list[int]] = field(default_factory=dict)
     longest: int = 0
     source: str = ""
+    folders: int = 0
+    named: int = 0
+    unnamed: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
 
@@ -77,11 +75,52 @@ def review(
                         f"{key}: class_name '{entry.class_name}' is not '{category.prompt}'"
                     )
                 _review_entry(entry, rules, found, tokens)
+                _count_folders(entry, rules, spec.defects.get(key, {}), found)
             known = set(spec.categories)
             strangers = sorted(c for d, c in entries if d == name and c not in known)
             found.problems += [f"{c}: no such category of {name}" for c in strangers]
             out.append(found)
     return out
+
+
+def _count_folders(
+    entry: BankEntry,
+    kind: PromptKind,
+    folders: Mapping[str, Sequence[str]],
+    found: DatasetReview,
+) -> None:
+    """Count the defect folders of a category that its texts about the abnormal name."""
+    lists = [known.name for known in kind.lists if known.label == "abnormal"]
+    texts = [t for name in lists for t in entry.texts.get(name, ())]
+    for folder, words in folders.items():
+        if words:
+            found.folders += 1
+            if names_defect(texts, folder, words):
+                found.named += 1
+            else:
+                found.unnamed.append(f"{entry.category}/{folder}")
+
+
+def names_defect(texts: Iterable[str], folder: str, words: Iterable[str]) -> bool:
+    """Whether a text names the defect of a folder: by its name, or by one of ``words``.
+
+    All words of a phrase have to begin words of the same text, in any order: "scratch" is named by
+    "scratches".
+    """
+    phrases = [p.lower().split() for p in (folder.replace("_", " "), *words)]
+    for text in texts:
+        spoken = re.findall(r"[a-z]+", text.lower())
+        if any(all(any(s.startswith(w) for s in spoken) for w in p) for p in phrases):
+            return True
+    return False
+
+
+@cache
+def folder_names() -> frozenset[str]:
+    """The bundled datasets' defect folders of several words, as they are spoken."""
+    specs = map(load_spec, registry.yaml_names("datasets"))
+    folders = {f.replace("_", " ") for s in specs for d in s.defects.values() for f in d}
+    return frozenset(name for name in folders if " " in name)
 
 
 def _review_entry(
@@ -122,7 +161,7 @@ def form_problems(text: str, length: int) -> list[str]:
 def wording_problems(text: str, target: TextList, kind: PromptKind, class_name: str) -> list[str]:
     """What is wrong with the words of a text that is not quoted from a paper."""
     problems = []
-    if FOLDER_FORM.search(text) or " ".join(text.lower().rstrip(".").split()) in LEAKS:
+    if FOLDER_FORM.search(text) or " ".join(text.lower().rstrip(".").split()) in folder_names():
         problems.append("spelt like a file or defect folder")
     if contradicts(text, target.label):
         problems.append(f"contradicts its label '{target.label}'")

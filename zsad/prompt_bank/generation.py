@@ -249,6 +249,7 @@ def _category(
     errors: list[str] = []
     tokens = clip_tokens()
     for target in kind.lists:
+        least = max(target.least, target.asked)
         asked = [q for q in kind.queries(category) if q.target == target.name]
         found: list[str] = []
         for round_number in range(1 + EXTRA_ROUNDS):
@@ -261,15 +262,13 @@ def _category(
             errors += why
             lists = [kind.read(a, target, category) for a in answers if a is not None]
             found = list(dict.fromkeys([*found, *_interleaved(lists)]))
-            if len(found) >= target.least or why:
+            if len(found) >= least or why:
                 break
         found = parsing.distinct([parsing.clipped(t, tokens) for t in found])
-        if len(found) >= target.least:
+        if len(found) >= least:
             texts[target.name] = spread(found, target.most)
         else:
-            errors.append(
-                f"{target.name}: {len(found)} usable texts, at least {target.least} are needed"
-            )
+            errors.append(f"{target.name}: {len(found)} usable texts, at least {least} are needed")
     complete = all(name in texts for name in kind.required)
     return (texts if complete else None), list(dict.fromkeys(errors))
 

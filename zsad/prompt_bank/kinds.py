@@ -26,7 +26,8 @@ class TextList:
 
     ``least`` and ``most``: how many texts, in a bank that passes its check.  ``label``: what the
     texts speak about; a text that denies it is not taken.  ``required``: whether an entry without
-    the list is refused.
+    the list is refused.  ``asked``: how many a language model has to give, where that is more than
+    ``least``; it is asked again below.
     """
 
     name: str
@@ -34,6 +35,7 @@ class TextList:
     most: int
     label: Label = "abnormal"
     required: bool = True
+    asked: int = 0
 
 
 @dataclass(frozen=True)

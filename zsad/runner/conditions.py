@@ -61,14 +61,10 @@ def rows(plan: Plan) -> list[Row]:
 def row(plan: Plan, dataset: DatasetPlan, column: Column) -> Row:
     """The conditions of a method on a dataset."""
     request = plan.request
-    own = cfg.flat(cfg.to_dict(column.config)).get("encoder.image_size")
-    size = request.settings.backbone.image_size or int(own or 0) or _own_size(plan)
-    name = request.settings.backbone.name
     plain: dict[str, Any] = {
         "method": column.label,
         "dataset": dataset.name,
-        "backbone": name,
-        "image_size": size,
+        **_shown(plan, column),
         "preset": column.config.preset,
     }
     if not column.entry.trained:
@@ -80,6 +76,14 @@ def row(plan: Plan, dataset: DatasetPlan, column: Column) -> Row:
     except ZsadError as error:
         return Row(**plain, does=f"cannot be trained: {error}")
     return Row(**{**plain, **more})
+
+
+def _shown(plan: Plan, column: Column) -> dict[str, Any]:
+    """What pictures are shown to, and at which size."""
+    backbone = plan.request.settings.backbone
+    own = cfg.flat(cfg.to_dict(column.config)).get("encoder.image_size")
+    size = backbone.image_size or int(own or 0) or _own_size(plan)
+    return {"backbone": backbone.name, "image_size": size}
 
 
 def tell(plan: Plan) -> None:
@@ -114,12 +118,18 @@ def _given(plan: Plan, dataset: DatasetPlan, column: Column) -> dict[str, Any]:
     meta = account_of(origin.path)
     preset = meta.preset if meta else "released" if "released" in column.entry.presets else ""
     asked = column.given.get("preset")
+    used = str(asked or preset or column.config.preset)
+    others = []
+    if origin.released is not None and (
+        misfits := origin.released.misfits({**_shown(plan, column), "preset": used})
+    ):
+        others.append(f"unlike its authors' evaluation: {', '.join(misfits)}")
     return {
-        "preset": str(asked or preset or column.config.preset),
+        "preset": used,
         "trained_on": " + ".join(origin.trained_on),
         "part": origin.part,
         "checkpoint": str(origin.path),
-        "does": "; ".join([does, *found.notes]),
+        "does": "; ".join([does, *found.notes, *others]),
     }
 
 

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from zsad.components.reasons import fitting
 from zsad.data.images import read_image, read_mask
 from zsad.errors import ZsadError
 from zsad.results.examples import SIDE, Example
@@ -20,6 +21,9 @@ from zsad.runner.heads import Head
 from zsad.types import Explanation, Sample, Scored
 
 log = logging.getLogger(__name__)
+
+REASONS = 5  # shown with a picture
+HIGH = ("detected", "false alarm")  # what speaks against them is shown; of the others, what for
 
 
 @dataclass
@@ -119,14 +123,13 @@ def _best(kind: str, candidates: list[_Candidate]) -> list[_Candidate]:
 
     Among equal scores names decide, so that batches do not matter; the last name comes first where
     scores are to be high, so that the two kinds of a label show two pictures."""
-    high = kind in ("detected", "false alarm")
-    return sorted(candidates, key=lambda c: (c.score, c.sample.uid), reverse=high)
+    return sorted(candidates, key=lambda c: (c.score, c.sample.uid), reverse=kind in HIGH)
 
 
 def _explain(head: Head, scored: Scored[Any], rows: list[int]) -> list[list[Explanation]]:
     """A method whose explanation fails still has its numbers; the failure is logged."""
     try:
-        return head.scorer.explain(scored.select(rows))
+        return head.scorer.explain(scored.select(rows), REASONS)
     except Exception as error:
         log.warning("%s: explanation failed (%s: %s)", head.label, type(error).__name__, error)
         return [[] for _ in rows]
@@ -157,5 +160,5 @@ def _example(candidate: _Candidate, kind: str) -> Example:
         jpeg=buffer.getvalue(),
         map=candidate.map,
         mask=mask,
-        explanations=candidate.explanations,
+        explanations=fitting(candidate.explanations, kind in HIGH, REASONS),
     )

@@ -215,7 +215,8 @@ def test_a_planted_window_lights_up_where_it_is(planted: int) -> None:
             scores.image,
         )
     )
-    assert reasons[0].region in [
+    worst = next(r for r in reasons if r.label == "anomalous")
+    assert worst.region in [
         window_region(m, GRID, 2) for m in touching.nonzero().flatten().tolist()
     ]
 
@@ -297,19 +298,24 @@ def test_a_descriptions_own_embedding_ranks_first() -> None:
         scores = alfa.score(features, context(1, text))
         built = maps.build_maps(scores, alfa.map_spec(), 60)
         (reasons,) = alfa.explain(Scored(features, context(1, text), scores, built, scores.image))
-        assert len(reasons) == 5
+        assert [r.label for r in reasons].count("anomalous") == 5
+        assert [r.label for r in reasons].count("normal") == 4  # all that there are
         assert (reasons[0].text, reasons[0].rank) == (name, 1)
         assert reasons[0].similarity == pytest.approx(1.0, abs=1e-5)
 
 
-def test_dropped_and_normal_prompts_explain_nothing() -> None:
+def test_dropped_prompts_explain_nothing() -> None:
     alfa = method()
     features = random_features(alfa, 1, seed=32)
     scores = alfa.score(features, context())
     built = maps.build_maps(scores, alfa.map_spec(), 60)
     (reasons,) = alfa.explain(Scored(features, context(), scores, built, scores.image), k=9)
     kept = scores.parts["weight"][0] > 0
-    assert {r.text for r in reasons} == {f"abnormal {i}" for i in range(4, 9) if kept[i]}
+    for label, names in (
+        ("anomalous", {f"abnormal {i}" for i in range(4, 9) if kept[i]}),
+        ("normal", {f"normal {i}" for i in range(4) if kept[i]}),
+    ):
+        assert {r.text for r in reasons if r.label == label} == names
 
 
 # ------------------------------------------------------------------------------- figures

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import logging
+import re
+import shlex
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
+from tests.prompt_bank.server import serving
 from zsad import registry
+from zsad.cli.main import main
 from zsad.data.catalog import load_spec, select_datasets
+from zsad.errors import RequestError
 from zsad.methods.alfa.prompts import (
     LABELS,
     build_prompts,
     stem,
     template_prompts,
     with_stem,
-    without_stem,
 )
+from zsad.prompt_bank.bank import bank
 from zsad.types import Category
 
 CONFIG = registry.method("alfa").resolve()
@@ -68,8 +74,6 @@ def test_stems() -> None:
     )
     complete = "A normal image of a cable with smooth insulation"
     assert with_stem(complete, "normal", "cable") == complete
-    assert without_stem(complete, "normal", "cable") == "cable with smooth insulation"
-    assert without_stem("torn insulation", "abnormal", "cable") == "torn insulation"
 
 
 @pytest.fixture
@@ -110,31 +114,90 @@ def test_the_banks_descriptions_follow_the_templates(bank_file: Path) -> None:
     assert prompts.digest
 
 
-def test_without_the_suffix_the_stem_goes(bank_file: Path) -> None:
-    llm = replace(CONFIG.llm, bank=str(bank_file), suffix=False, limit=1)
-    prompts = build_prompts(GADGET, CONFIG.template, llm)
-    assert prompts.llm == {
-        "normal": ["blue gadget with an even colour"],
-        "abnormal": ["blue gadget with a crack"],
+def test_without_the_suffix_a_model_s_own_texts_are_needed(bank_file: Path) -> None:
+    """No text is rewritten, and no other row of Table 3 takes the place of this one."""
+    free = replace(CONFIG.llm, suffix=False)
+    for llm, category in (
+        (replace(free, bank=str(bank_file)), GADGET),
+        (free, Category("mvtec", "bottle", "bottle")),
+        (free, Category("", "sprocket", "sprocket")),
+    ):
+        with pytest.raises(RequestError, match=r"suffix=false: .*`zsad prompts generate"):
+            build_prompts(category, CONFIG.template, llm)
+    values = yaml.safe_load(bank_file.read_text())
+    plain = {f"{label}_plain": [f"{label} {i}" for i in (1, 2)] for label in LABELS}
+    values["categories"]["blue_gadget"] |= plain
+    bank_file.write_text(yaml.safe_dump(values))
+    llm = replace(free, bank=str(bank_file), limit=1)
+    assert build_prompts(GADGET, CONFIG.template, llm).llm == {
+        "normal": ["normal 1"],
+        "abnormal": ["abnormal 1"],
     }
 
 
+@pytest.mark.parametrize(
+    "category",
+    [Category("elpv", "solar_cell", "solar cell"), Category("mine", "x", "gearbox cover")],
+)
+def test_the_command_of_the_refusal_makes_its_texts(
+    category: Category, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    llm = replace(CONFIG.llm, suffix=False)
+    with pytest.raises(RequestError) as caught:
+        build_prompts(category, CONFIG.template, llm)
+    found = re.search("`zsad (.*) && export (ZSAD_PROMPTS)=(.*)`", str(caught.value))
+    assert found is not None
+
+    def answer(n: int, body: dict[str, Any]) -> str:
+        label = "abnormal" if "abnormal" in body["messages"][0]["content"] else "normal"
+        what = "a jagged dark line" if label == "abnormal" else "an even bright surface"
+        name = category.class_name
+        if body["messages"][0]["content"].startswith("Q:"):
+            return "\n".join(f"- dark line {n} {i}" for i in range(5))
+        return f"1. Zone {n} of the {name} shows {what}.\n2. In zone {n} the {name} has {what}."
+
+    monkeypatch.chdir(tmp_path)
+    with serving(answer) as server:
+        for name, value in (("BASE_URL", server.url), ("API_KEY", "none-needed")):
+            monkeypatch.setenv(f"OPENAI_{name}", value)
+        monkeypatch.setenv("ZSAD_LLM_MODEL", "m")
+        assert main(shlex.split(found[1])) == 0
+    monkeypatch.setenv(found[2], found[3])
+    bank.cache_clear()
+    try:
+        prompts = build_prompts(category, CONFIG.template, llm)
+    finally:
+        bank.cache_clear()
+    for label in LABELS:
+        assert len(prompts.llm[label]) >= 16
+        assert not any(t.startswith(stem(label, "")) for t in prompts.llm[label])
+
+
 @pytest.mark.parametrize("name", [*select_datasets("extended"), "synthetic"])
-def test_the_bundled_bank_has_both_forms_and_descriptors(name: str) -> None:
-    """With the stem and without, as much of either; totals within the paper's 88 to 216."""
+def test_the_bundled_bank_describes_every_category(name: str) -> None:
+    """Sentences of its own, none that every category could have; the counts of the README."""
     spec = load_spec(name)
     for category in map(spec.category, spec.categories):
         same = build_prompts(category, CONFIG.template, CONFIG.llm)
-        free = build_prompts(category, CONFIG.template, replace(CONFIG.llm, suffix=False))
         assert same.origin == f"bank {name}/{category.key}"
         for label in LABELS:
             start = stem(label, category.class_name)
             assert all(t.startswith(start) for t in same.llm[label])
-            assert not any(label in t.split()[:2] for t in free.llm[label])
-            assert len(same.llm[label]) == len(free.llm[label]) >= 16
-            assert 88 <= len(set(same.texts(label))) == len(same.texts(label)) <= 216
-        assert len(same.descriptors) >= 5
-        assert not set(same.descriptors) & {t for label in LABELS for t in free.texts(label)}
+            assert 80 <= len(set(same.texts(label))) == len(same.texts(label)) <= 83
+        assert len(same.descriptors) == 5
+
+
+def test_no_sentence_of_the_bank_stands_for_everything() -> None:
+    """A sentence that fits every product says nothing of any.  DAGM's ten classes look alike, and
+    so do the woven textures; no sentence is shared by more categories than those."""
+    shared: dict[str, set[str]] = {}
+    for entry in bank().entries("alfa"):
+        for texts in entry.texts.values():
+            for text in texts:
+                plain = text.replace(entry.class_name, "X")
+                shared.setdefault(plain, set()).add(f"{entry.dataset}/{entry.category}")
+    worst = max(shared, key=lambda text: len(shared[text]))
+    assert len(shared[worst]) <= 10, (worst, shared[worst])
 
 
 def test_an_unknown_category_gets_templates_and_a_notice(

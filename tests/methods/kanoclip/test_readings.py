@@ -45,7 +45,9 @@ def test_n_descriptions_of_a_category_are_read() -> None:
     assert len(five) == 5
     assert general_descriptions(bottle, 2) == five[:2]
     assert general_descriptions(Category("", "xyz", "xyz"), 9) == []
-    with pytest.raises(RequestError, match=r"n=9: .* 5 .*--datasets mvtec --out my-prompts`"):
+    with pytest.raises(
+        RequestError, match=r"n=9: .* 5 .*--datasets mvtec --yes --out my-prompts &&"
+    ):
         general_descriptions(bottle, 9)
     assert KIND.lists[0].most >= 9  # the bank has room for what the command makes
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -184,8 +185,12 @@ def test_a_patch_is_explained_by_its_nearest_like() -> None:
     scores = method.score(features, context)
     built = maps.build_maps(scores, method.map_spec(), 50)
     (reasons,) = method.explain(Scored(features, context, scores, built, scores.image), k=2)
-    assert [r.rank for r in reasons] == [1, 2]
-    assert reasons[0].text == "its nearest like is in c.png"
+    assert [(r.rank, r.label) for r in reasons] == [(1, "region"), (2, "region"), (1, "normal")]
+    assert reasons[0].text == "least like its nearest neighbour, c.png"
+    assert reasons[1].text.startswith("second least like its nearest neighbour, ")
+    assert reasons[2].text == (
+        "every part of it has a like in other pictures; the least usual one, in c.png"
+    )
     assert reasons[0].region == pytest.approx((2 / 5, 1 / 5, 3 / 5, 2 / 5))
     units = [aggregate(tokens[[i], 1:], GRID, 1)[0] for i in (0, 2)]
     assert reasons[0].similarity == pytest.approx(float(units[0][7] @ units[1][20]), abs=1e-5)
@@ -194,6 +199,30 @@ def test_a_patch_is_explained_by_its_nearest_like() -> None:
         "image 3"
         in method.explain(Scored(features, unnamed, scores, built, scores.image))[0][0].text
     )
+
+
+@pytest.mark.parametrize(
+    ("preset", "dataset", "neighbours"),
+    [
+        ("default", "visa", [1, 2, 3]),
+        ("default", "mvtec", [1, 2, 3]),
+        ("released", "visa", [1, 8, 9]),
+        ("released", "mvtec", [1, 2, 3]),
+        ("visa", "mvtec", [1, 8, 9]),
+    ],
+)
+def test_neighbours_follow_the_dataset_only_under_the_released_preset(
+    preset: str, dataset: str, neighbours: list[int]
+) -> None:
+    method = make(preset=preset)
+    population = random_features(method, 12, 3)
+    category = Category(dataset, "pcb", "pcb")
+    found = method.score(population, ScoreContext([category] * 12, {}, population=population))
+    stated = make(preset=preset, image_neighbours=neighbours, neighbours_on={"visa": neighbours})
+    again = random_features(stated, 12, 3)
+    torch.testing.assert_close(found.image, score(stated, again).image)
+    other = make(preset=preset, image_neighbours=[1, 5], neighbours_on={"visa": [1, 5]})
+    assert not torch.allclose(found.image, score(other, random_features(other, 12, 3)).image)
 
 
 def test_predicted_pictures_are_explained_by_each_other(
@@ -208,8 +237,10 @@ def test_predicted_pictures_are_explained_by_each_other(
         "musc", backbone="file", weights=small_weights(39), image_size=56, device="cpu"
     )
     for path, prediction in zip(paths, loaded.predict(paths)):
-        others = {f"its nearest like is in {p}" for p in paths if p != path}
-        assert {e.text for e in prediction.explanations} <= others
+        others = "|".join(Path(p).name for p in paths if p != path)
+        assert prediction.explanations
+        for e in prediction.explanations:
+            assert re.search(rf"(nearest neighbour|least usual one, in),? ({others})$", e.text)
 
 
 def test_what_cannot_be_scored_is_refused() -> None:

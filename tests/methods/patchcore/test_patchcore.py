@@ -126,6 +126,9 @@ def test_a_planted_patch_lights_up_where_it_is() -> None:
     )
     assert reasons[0].region == pytest.approx((4 / 6, 2 / 6, 5 / 6, 3 / 6))
     assert reasons[1].similarity == pytest.approx(1.0, abs=1e-5)
+    # every other patch is one of reference 1's
+    assert reasons[1].text == ("second least like its nearest neighbour, reference picture 1 of 2")
+    assert [r.label for r in reasons] == ["region"] * 5 + ["normal"]
 
 
 def test_permuting_and_cutting_a_batch_over_two_categories() -> None:
