@@ -16,9 +16,9 @@ from zsad import report
 from zsad.cli.main import main
 from zsad.errors import DataError, RequestError
 from zsad.metrics import spec
+from zsad.page import embedded
 from zsad.report import pictures
 from zsad.report.glossary import DEMO
-from zsad.report.page import embedded
 from zsad.report.page_data import histogram
 from zsad.results import examples, heatmaps
 from zsad.results.records import CellKey

@@ -53,13 +53,18 @@ def add(verbs: Any) -> None:
     parser.add_argument(
         "--save",
         metavar="KINDS",
-        help="files of --out: heat,mask,map,full-map,json,csv (default: all but full-map)",
+        help="files of --out: heat,mask,map,full-map,json,csv,page (default: all but full-map)",
     )
     parser.add_argument(
         "--ignore",
         metavar="WHAT",
         help="parts that are not looked at: a mask, a folder of masks by the pictures' names "
         "(white is ignored), or x,y,w,h in pixels",
+    )
+    parser.add_argument(
+        "--one-file",
+        action="store_true",
+        help="the page of --out holds all it shows (200 pictures)",
     )
     parser.add_argument(
         "--calibrate",
@@ -149,6 +154,7 @@ def run(args: argparse.Namespace) -> int:
             scale=_scale(args.scale),
             ignore=args.ignore,
             save=args.save,
+            one_file=args.one_file,
             references=args.reference,
             explanations=args.explanations,
             listed=listed() if "-" in args.words else [],

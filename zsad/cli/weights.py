@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from zsad import registry
 from zsad.cli import options
 from zsad.cli.output import say, stdout_to_stderr
-from zsad.errors import RequestError, WeightsError, nearest
+from zsad.errors import CellError, RequestError, WeightsError, nearest
 
 if TYPE_CHECKING:
     from zsad.types import BackboneInfo
@@ -64,7 +64,10 @@ def run(args: argparse.Namespace) -> int:
         return 0
     with stdout_to_stderr():
         layers = [("preset", {"preset": "released"})] if "released" in entry.presets else []
-        report = _convert(entry, args, target, [*layers, ("the command line", own)])
+        try:
+            report = _convert(entry, args, target, [*layers, ("the command line", own)])
+        except CellError as error:  # there is no cell: the one file could not be written
+            raise RequestError(str(error)) from None
     say(*report)
     say(f"use it: zsad bench --methods {entry.name} {entry.name}.checkpoint={target} ...")
     return 0
@@ -121,11 +124,13 @@ def _trained_on(name: str | None) -> str:
 def _detector(source: Path, given: Mapping[str, Any]) -> list[str]:
     """The key report of a Grounding DINO file, which is used as it is; empty for another file."""
     from zsad.checkpoints import load_any
-    from zsad.grounding import grounding_dino
+    from zsad.grounding import grounding_dino, official_state, transformers_dino
 
-    if not grounding_dino.is_state(load_any(source).state):
+    if not official_state.is_state(load_any(source).state):
         return []
-    options = given.get("grounding")
-    encoder = options.get("text_encoder") if isinstance(options, Mapping) else None
+    held = given.get("grounding")
+    options = held if isinstance(held, Mapping) else {}
+    old = options.get("detector") == "groundingdino"
+    report = grounding_dino.key_report if old else transformers_dino.key_report
     with stdout_to_stderr():
-        return grounding_dino.key_report(source, encoder)
+        return report(source, options.get("text_encoder"))

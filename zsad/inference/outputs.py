@@ -10,6 +10,7 @@ map      ``x.map.npy``        the map at the size at which the model made it, fl
 full-map ``x.full-map.npy``   the map at the picture's size, float32
 json     ``x.json``           the record: what the line on standard output says
 csv      ``results.csv``      one line per picture
+page     ``index.html``       all pictures to look at, with ``thumbs/`` beside it
 ======== ==================== ============================================================
 """
 
@@ -19,6 +20,7 @@ import csv
 import errno
 import io
 import os
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -32,6 +34,7 @@ from zsad.data import own_outputs
 from zsad.data.images import read_image
 from zsad.errors import DataError, RequestError, unknown
 from zsad.inference import calibration
+from zsad.inference.page import PredictionPage
 from zsad.inference.pictures import Photo
 from zsad.inference.prediction import Prediction, Thresholds
 from zsad.io import atomic_write_bytes, dump_json
@@ -41,8 +44,8 @@ from zsad.results import heatmaps
 # What may be wrong with the place of one picture's files; anything else (a full disk) is wrong
 # with the output folder.
 OWN = (errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ENAMETOOLONG, errno.ELOOP)
-KINDS = ("heat", "mask", "map", "full-map", "json", "csv")
-DEFAULT = ("heat", "mask", "map", "json", "csv")
+KINDS = ("heat", "mask", "map", "full-map", "json", "csv", "page")
+DEFAULT = ("heat", "mask", "map", "json", "csv", "page")
 TABLE = "results.csv"
 COLUMNS = (
     "path", "image_score", "anomalous", "marked", "map_max", "regions", "image_threshold",
@@ -93,18 +96,22 @@ def record(found: Prediction) -> dict[str, Any]:
 
 
 def make_folder(out: Path | str) -> None:
-    """Make the output folder, before anything is scored.  Raises :class:`RequestError`."""
+    """Make the output folder, before anything is scored.  Raises :class:`RequestError` where it
+    cannot be made, or nothing written there."""
     try:
         Path(out).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise RequestError(f"--out {out}: cannot be written ({reason}); name another") from None
 
 
 class Writer:
-    """Writes the files of one run below ``out``; the table of all when it is left.
+    """Writes the files of one run below ``out``; the table of all and their page when it is left.
 
-    ``scale``: the values of the coldest and the hottest colour of every heat map.
+    ``scale``: the values of the coldest and the hottest colour of every heat map; ``one_file``:
+    the page holds everything that it shows.
     """
 
     def __init__(
@@ -112,8 +119,12 @@ class Writer:
         out: Path | str,
         save: Sequence[str] = DEFAULT,
         scale: tuple[float, float] | None = None,
+        one_file: bool = False,
     ) -> None:
         self.out, self.save, self.scale = Path(out), tuple(save), scale
+        self._page = (
+            PredictionPage(self.out, self._inside, one_file, scale) if "page" in save else None
+        )
         self._rows: list[dict[str, Any]] = []
 
     def __enter__(self) -> Writer:
@@ -127,6 +138,14 @@ class Writer:
     ) -> None:
         if "csv" in self.save and self._rows:
             _write(self.out / TABLE, _table(self._rows))
+        if self._page:
+            self._page.close()
+
+    def _inside(self, path: Path, content: bytes) -> str:
+        """Write a file, unless a link leads elsewhere.  Raises as :meth:`put`."""
+        if not Path(os.path.realpath(path.parent)).is_relative_to(os.path.realpath(self.out)):
+            raise DataError(f"--out {path.parent}: a link leads out of {self.out}; remove it")
+        return _write(path, content)
 
     def put(self, found: Prediction, photo: Photo) -> None:
         """Write the files of a picture and fill ``found.files``; of one with an error only its
@@ -138,14 +157,14 @@ class Writer:
         """
         if not found.error:
             base = self.out / photo.stem
-            if not Path(os.path.realpath(base.parent)).is_relative_to(os.path.realpath(self.out)):
-                raise DataError(f"--out {base.parent}: a link leads out of {self.out}; remove it")
             for kind, (ending, raw) in self._content(found, photo).items():
-                found.files[kind] = _write(base.with_name(f"{base.name}.{ending}"), raw)
+                found.files[kind] = self._inside(base.with_name(f"{base.name}.{ending}"), raw)
             if "json" in self.save:
                 text = base.with_name(f"{base.name}.json")
                 found.files["record"] = str(text)
-                _write(text, (dump_json(record(found)) + "\n").encode())
+                self._inside(text, (dump_json(record(found)) + "\n").encode())
+        if self._page:
+            self._page.put(found, photo)
         if "csv" in self.save:
             self._rows.append(_row(found))
 

@@ -125,6 +125,7 @@ def predict(
     scale: tuple[float, float] | None,
     ignore: str | Path | None,
     save: str | Sequence[str] | None,
+    one_file: bool,
     references: Paths,
     explanations: int,
     listed: Sequence[str],
@@ -154,6 +155,7 @@ def predict(
         raise RequestError("there are no pictures to score; give files or folders")
     normal = _words(calibrate) if calibrate else []
     _check_calibration(normal, false_alarms)
+    _check_page(one_file, kinds, out, len(found))
     good = [] if _is_stored(normal) else find(normal)
     if hidden:
         _tell_unmasked(hidden, [*found, *good])
@@ -188,7 +190,9 @@ def predict(
             ignore=hidden,
         )
         with contextlib.ExitStack() as stack:
-            writer = stack.enter_context(outputs.Writer(out, kinds, scale)) if out else None
+            writer = (
+                stack.enter_context(outputs.Writer(out, kinds, scale, one_file)) if out else None
+            )
             for photo, prediction in zip(found, stream):
                 prediction.made_by = made_by
                 prediction.set_by_hand(image_threshold, threshold)
@@ -216,6 +220,18 @@ def _check_bank(
     if save_bank is not None and not references and not compares:
         raise RequestError(f"--save-bank {save_bank}: needs --reference with normal pictures")
     return references
+
+
+def _check_page(one_file: bool, kinds: Sequence[str], out: str | Path | None, count: int) -> None:
+    """Raise :class:`RequestError` for a page in one file that cannot be meant."""
+    from zsad.inference.page import MOST_IN_ONE
+
+    if one_file and (out is None or "page" not in kinds):
+        raise RequestError("--one-file: needs --out DIR, and 'page' among the kinds of --save")
+    if one_file and count > MOST_IN_ONE:
+        raise RequestError(
+            f"--one-file: holds at most {MOST_IN_ONE} pictures, and there are {count}; leave it out"
+        )
 
 
 def _check_numbers(**values: float | None) -> None:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import html
 import json
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from zsad import __version__
-from zsad.errors import RequestError, shown
+from zsad.errors import RequestError
 from zsad.io import atomic_write_text
 from zsad.metrics.spec import glossary
+from zsad.page import embedded, filled
 from zsad.report import pictures
 from zsad.report.glossary import more_about
 from zsad.report.page_data import collect
@@ -64,28 +65,7 @@ def render(store: ResultStore, data: dict[str, Any]) -> str:
         "VERSION": html_text(__version__),
         "DATA": embedded(data),
     }
-    page = _asset("page.html")
-    # Filled in one pass: what a part contains is never taken for a mark.
-    out = []
-    for piece in page.split("{{"):
-        name, close, rest = piece.partition("}}")
-        out.append(parts[name] + rest if close and name in parts else piece)
-    return "".join(out)
-
-
-def embedded(value: Any) -> str:
-    """JSON that is safe inside a script element, whatever its texts hold, with texts as they are
-    shown: scripts put them into the page as they are."""
-    text = json.dumps(_shown(value), separators=(",", ":"), allow_nan=False)
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
-
-
-def _shown(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {shown(key): _shown(inner) for key, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_shown(inner) for inner in value]
-    return shown(value) if isinstance(value, str) else value
+    return filled(_asset("page.html"), parts)
 
 
 def _asset(name: str) -> str:
