@@ -135,7 +135,7 @@ class LoadedMethod:
             self.pictures,
             categories,
             boxes_of(boxes, len(images)),
-            self._reference_features(references, categories),
+            self.encoded_references(references, categories),
             explanations,
             thresholds,
             ignore,
@@ -247,7 +247,7 @@ class LoadedMethod:
         context = self._context(class_names, len(images), boxes, kinds, domains)
         categories = context.categories
         refuse_singles(self.method, categories)
-        context.references = self._reference_features(references, categories)
+        context.references = self.encoded_references(references, categories)
         if not self.method.transductive:
             return self._score_tensor(images, context, explanations)
         found: dict[int, Prediction] = {}
@@ -428,7 +428,7 @@ class LoadedMethod:
                 )
         return True
 
-    def _reference_features(
+    def encoded_references(
         self, references: References, categories: Sequence[Category]
     ) -> dict[str, ImageFeatures]:
         """The features of a few-shot method's references by category, the same ones encoded once;
