@@ -14,6 +14,7 @@ same run.  How far every engine is from torch is printed beside its time.  Weigh
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -106,7 +107,7 @@ def measure_engines(options: argparse.Namespace) -> dict[str, Any]:
     tower(image)
     ways: dict[str, Callable[[], Any]] = {PLAIN: lambda: tower(image)}
     for name, graph in graphs.items():
-        ways[name] = lambda graph=graph: graph(image)
+        ways[name] = functools.partial(graph, image)
     seconds = measure.interleaved(ways, options.repeats, "cpu", options.clock)
     found = peaks(options.clock)
     peak = max(found.values())
