@@ -185,7 +185,7 @@ class LoadedMethod:
         """What thresholds depend on besides the normal pictures."""
         made_for: dict[str, Any] = {
             "method": self.method.name,
-            "config": cfg.digest(cfg.identity(self.method.config), 16),
+            "config": cfg.digest(cfg.hashed(self.method.config), 16),
             "backbone": self.backbone.info.name,
             "weights": self.backbone.info.weights_sha256,
             "image_size": self.image_size,

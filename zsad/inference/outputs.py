@@ -217,6 +217,11 @@ def _heat(found: Prediction, photo: Photo, scale: tuple[float, float] | None) ->
         low,
         high,
         outlines=[r.contour for r in findings.regions] if findings else (),
+        boxes=[
+            (reason.region, f"{reason.text} {reason.similarity:.2f}".strip())
+            for reason in found.reasons
+            if reason.region is not None
+        ],
         ignored=found.ignored,
         caption=str(found.made_by.get("mark", "")),
     )
