@@ -89,7 +89,9 @@ def test_requests_that_cannot_be_met(
 
 def test_the_help_names_the_kinds(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["prompts", "--help"]) == 0
-    assert "alfa, filo, kanoclip (check: all)" in " ".join(capsys.readouterr().out.split())
+    assert "one of alfa, filo, kanoclip; without it, `check` looks at all of them" in " ".join(
+        capsys.readouterr().out.split()
+    )
 
 
 def test_generated_texts_are_used(

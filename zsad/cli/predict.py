@@ -121,8 +121,8 @@ def add(verbs: Any) -> None:
     parser.add_argument(
         "--scale",
         metavar="LOW,HIGH",
-        help="values of the coldest and the hottest colour (default: each map's own range, "
-        "widened so that the threshold is no hotter than the middle)",
+        help="values of the coldest and the hottest colour (default: the lowest of each map, and "
+        "its highest or twice as far up as the threshold, whichever is more)",
     )
     parser.add_argument(
         "--explanations", type=options.count, default=5, metavar="K", help="reasons per picture"
