@@ -36,20 +36,28 @@ class ImagePixels:
     def __len__(self) -> int:
         return len(self._images)
 
-    def take(self, maps: Tensor, index: Tensor | None, weights: Tensor | None) -> None:
+    def take(
+        self,
+        maps: Tensor,
+        index: Tensor | None,
+        weights: Tensor | None,
+        seen: Tensor | None = None,
+    ) -> None:
         """Take maps [B, H, W]; ``index`` [M]: positions of anomalous pixels in the flattened
-        stack, ``weights`` [M]: 1 / area of their regions (both None: no pixel is)."""
+        stack, ``weights`` [M]: 1 / area of their regions (both None: no pixel is).  ``seen``
+        [B, H, W]: the pixels that count, all anomalous ones of ``index`` among them."""
         rows = maps.reshape(len(maps), -1)
         size = rows.shape[1]
         if not size:
             return
         for image, row in enumerate(rows if rows.dtype == torch.float64 else rows.float()):
-            low, high = (float(v) for v in torch.aminmax(row))
+            counted = slice(None) if seen is None else seen[image].reshape(-1)
+            low, high = (float(v) for v in torch.aminmax(row[counted]))
             step = (high - low) / (LEVELS - 1)
             places = torch.zeros_like(row, dtype=torch.int32)
             if step > TINY:
-                places = ((row - low) / step).to(torch.int32).clamp_(max=LEVELS - 1)
-            total = torch.bincount(places, minlength=LEVELS)
+                places = ((row - low) / step).to(torch.int32).clamp_(0, LEVELS - 1)
+            total = torch.bincount(places[counted], minlength=LEVELS)
             found, overlap = torch.zeros_like(total), torch.zeros_like(total).double()
             if index is not None and weights is not None and index.numel():
                 inside = (index >= image * size) & (index < (image + 1) * size)
