@@ -148,8 +148,16 @@ def test_words_for_a_product_reach_the_reasons(
         assert main(words) == 0
     finally:
         bank.cache_clear()
-    line = json.loads(capsys.readouterr().out)
+    shown = capsys.readouterr()
+    line = json.loads(shown.out)
     assert any(re.search("porous casting|machined face", r["text"]) for r in line["explanations"])
+    file = "$ZSAD_PROMPTS/alfa/gearbox_cover.yaml"
+    assert f"note: words about 'gearbox cover' are those of {file}, entry gearbox" in shown.err
+    assert line["made_by"]["words"] == {
+        "file": file,
+        "entry": "gearbox_cover/gearbox_cover",
+        "source": "generated",
+    }
 
 
 @pytest.mark.parametrize(
