@@ -78,7 +78,9 @@ def test_the_metadata_is_honest(wheel: Path) -> None:
     metadata = email.message_from_bytes(archive.read(name))
     assert metadata["License-Expression"] == "Apache-2.0"
     assert metadata["Name"] == "zsad"
-    assert {"dev", "elpv", "ray", "grounding"} <= set(metadata.get_all("Provides-Extra", []))
+    assert {"dev", "elpv", "ray", "grounding", "groundingdino"} <= set(
+        metadata.get_all("Provides-Extra", [])
+    )
     assert any(n.endswith("licenses/LICENSE") for n in archive.namelist())
     points = next(n for n in archive.namelist() if n.endswith("entry_points.txt"))
     assert "zsad = zsad.cli.main:main" in archive.read(points).decode()
@@ -156,7 +158,8 @@ def test_constraints_pin_every_dependency_exactly() -> None:
     pinned = {name.lower().replace("_", "-") for name in pins}
     assert all(version and "+" not in version for version in pins.values())
     extras = project["optional-dependencies"]
-    wanted = [*project["dependencies"], *extras["dev"], *extras["elpv"], *extras["grounding"]]
+    wanted = [*project["dependencies"], *extras["dev"], *extras["elpv"]]
+    wanted += [*extras["grounding"], *extras["groundingdino"]]
     for requirement in wanted:
         name = requirement.split(">")[0].split("[")[0].strip().lower().replace("_", "-")
         assert name == "zsad" or name in pinned, f"{name} has no pin in constraints.txt"

@@ -18,8 +18,9 @@ PACKAGES = (
     *("numpy", "scipy", "scikit-image", "pandas", "pyarrow", "pillow", "tifffile", "imagecodecs"),
 )
 OPTIONAL = {
-    **{"elpv-dataset": "elpv", "groundingdino-py": "grounding", "ray": "ray"},
-    **{"openvino": "cpu", "onnxruntime": "cpu", "onnx": "export", "onnxscript": "export"},
+    **{"elpv-dataset": "elpv", "transformers": "grounding", "groundingdino-py": "groundingdino"},
+    **{"ray": "ray", "openvino": "cpu", "onnxruntime": "cpu"},
+    **{"onnx": "export", "onnxscript": "export"},
 }
 TOLERANCE = 1e-9  # exact mode against the slow definitions
 
@@ -202,10 +203,10 @@ def weights() -> Iterator[Diagnosis]:
 
 def detector() -> Iterator[Diagnosis]:
     """Whether the detector of the methods with boxes can be loaded without a network."""
-    from zsad.grounding.grounding_dino import find_weights
+    from zsad.grounding.weight_files import locate
 
     try:
-        path = find_weights("stock")
+        path = locate("stock")
     except ZsadError as error:
         yield Diagnosis("weights", "grounding-dino", "absent", str(error))
     else:

@@ -20,7 +20,7 @@ from zsad.backbones import Backbone
 from zsad.backbones.batch_size import BatchTooLarge, Portions, is_out_of_memory
 from zsad.components.reasons import merged
 from zsad.errors import CellError
-from zsad.grounding import BoxProvider, provider
+from zsad.grounding.provider import BoxProvider, provider
 from zsad.method import AnyMethod, feature_request
 from zsad.types import (
     Boxes,
@@ -133,7 +133,9 @@ class Scorer:
         if wanted is None:
             return
         if self.boxes is None:
-            self.boxes = provider(wanted, device=str(self.backbone.device))
+            targets = {c.dataset for c in self._prepared.values()}
+            target = targets.pop() if len(targets) == 1 else ""
+            self.boxes = provider(wanted, device=str(self.backbone.device), target=target)
         else:
             self.boxes.request = wanted  # the same source, asked for more phrases
 

@@ -101,16 +101,17 @@ class Grounding:
 
     ``enabled``: ``auto`` goes without boxes, and says so, where the detector cannot be had;
     ``true`` makes that an error; ``false`` asks for none.  ``file``: boxes found before (JSON).
-    ``detector``: groundingdino (groundingdino-py), transformers, or ``module:function``.
-    ``weights``: stock (the published weights, from a local cache) or a file; ``text_encoder``:
-    folder of BERT's vocabulary and configuration.  A box needs a score above ``box_threshold``
-    and less than ``area`` of the image.  ``phrase_filter``: its phrase must hold an asked word.
+    ``detector``: transformers, groundingdino (groundingdino-py), or ``module:function``.
+    ``weights``: stock (the published weights, from a local cache), a file, or files by target
+    (:mod:`zsad.checkpoints.sources`); ``text_encoder``: folder of BERT's vocabulary and
+    configuration.  A box needs a score above ``box_threshold`` and less than ``area`` of the
+    image.  ``phrase_filter``: its phrase must hold an asked word.
     """
 
     enabled: Literal["auto"] | bool = "auto"
     file: str | None = None
-    detector: str = "groundingdino"
-    weights: str = "stock"
+    detector: str = cfg.replaced("transformers", was="groundingdino")
+    weights: str | dict[str, str] = "stock"
     text_encoder: str | None = None
     box_threshold: float = 0.25
     text_threshold: float = 0.25

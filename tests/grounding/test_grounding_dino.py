@@ -8,9 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
-from zsad.errors import DataError, WeightsError
-from zsad.grounding import provider
+from zsad.errors import DataError, RequestError, WeightsError
 from zsad.grounding.interface import DetectorOptions
+from zsad.grounding.provider import provider
 from zsad.maps import suppress_boxes
 from zsad.method import BoxRequest
 from zsad.methods.filo.boxes import locate
@@ -19,43 +19,8 @@ from zsad.types import Category
 
 pytest.importorskip("groundingdino", reason="groundingdino-py is an optional extra")
 
-WORDS = [
-    "[PAD]",
-    "[UNK]",
-    "[CLS]",
-    "[SEP]",
-    "[MASK]",
-    ".",
-    "?",
-    "anomaly",
-    "damage",
-    "broken",
-    "defect",
-    "contamination",
-    "crack",
-]
 ASKED = ("anomaly", "damage", "crack")
 CATEGORY = Category("", "bottle", "bottle")
-
-
-@pytest.fixture(scope="module")
-def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the vocabulary and configuration of a tiny BERT, and no weights."""
-    from transformers import BertConfig
-
-    folder = tmp_path_factory.mktemp("bert")
-    (folder / "vocab.txt").write_text("\n".join(WORDS) + "\n")
-    (folder / "tokenizer_config.json").write_text(
-        '{"tokenizer_class": "BertTokenizer", "do_lower_case": true}'
-    )
-    BertConfig(
-        vocab_size=len(WORDS),
-        hidden_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=32,
-    ).save_pretrained(folder)
-    return folder
 
 
 def picture() -> Image.Image:
@@ -65,7 +30,10 @@ def picture() -> Image.Image:
 
 
 def request(encoder: Path, **options: object) -> BoxRequest:
-    base = {"enabled": True, "weights": "random", "text_encoder": str(encoder), "short_side": 256}
+    base = {
+        **{"enabled": True, "detector": "groundingdino", "weights": "random"},
+        **{"text_encoder": str(encoder), "short_side": 256},
+    }
     return BoxRequest({"bottle": ASKED}, {**base, **options})
 
 
@@ -100,13 +68,14 @@ def test_picture_to_boxes_to_position_to_damped_map(encoder: Path, tmp_path: Pat
 @pytest.mark.slow
 def test_weights_are_read_from_a_file_safely(encoder: Path, tmp_path: Path) -> None:
     from zsad.grounding import grounding_dino as gd
+    from zsad.grounding import official_state
 
     torch.manual_seed(1)
     model = gd.build("swin_t", encoder)
     state = {f"module.{k}": v for k, v in model.state_dict().items()}
     path = tmp_path / "dino.pth"
     torch.save({"model": {**state, "module.label_enc.weight": torch.zeros(2)}}, path)
-    assert gd.is_state(torch.load(path, weights_only=True))
+    assert official_state.is_state(torch.load(path, weights_only=True))
     lines = gd.key_report(path, str(encoder))
     assert lines[0] == "Grounding DINO, swin_t"
     assert "ignored: label_enc.weight" in lines
@@ -124,11 +93,15 @@ def test_missing_weights_are_an_error_or_a_note(
     encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ZSAD_WEIGHTS", str(tmp_path))
-    with pytest.raises(WeightsError, match="no such file"):
-        provider(request(encoder, weights="gone.pth"))
-    lenient = provider(request(encoder, weights="gone.pth", enabled="auto"))
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    # A file that was named must be there, whatever `enabled` says.
+    for enabled in (True, "auto"):
+        with pytest.raises(RequestError, match="no such file"):
+            provider(request(encoder, weights="gone.pth", enabled=enabled))
+    monkeypatch.setattr("zsad.backbones.locate.default_folder", lambda: tmp_path)
+    lenient = provider(request(encoder, weights="stock", enabled="auto"))
     assert lenient.info["source"] == "none"
-    assert "gone.pth" in lenient.info["reason"]
+    assert "no Grounding DINO weights here" in lenient.info["reason"]
     assert lenient.boxes_of_pictures([picture()], [CATEGORY]) == [None]
     with pytest.raises(WeightsError, match="text_encoder"):
         provider(request(tmp_path / "none"))

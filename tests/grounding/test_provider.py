@@ -10,9 +10,10 @@ import torch
 from PIL import Image
 
 from zsad.errors import DataError, RequestError
-from zsad.grounding import BoxCache, provider
+from zsad.grounding.cache import BoxCache
 from zsad.grounding.dino import caption, picture, read_answer
 from zsad.grounding.interface import DetectorOptions
+from zsad.grounding.provider import provider
 from zsad.method import BoxRequest
 from zsad.types import Boxes, Category, Sample
 

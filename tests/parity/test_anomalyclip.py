@@ -105,9 +105,16 @@ def test_an_official_checkpoint_maps_the_last_layer_alone(infer: Case, tmp_path:
     assert any("compound_prompt_projections" in line for line in report)
     target = tmp_path / "imported.safetensors"
     checkpoints.import_file(entry, infer.checkpoint, target, info)
-    imported, _ = checkpoints.load_into(entry, target, info)
+    imported, notes = checkpoints.load_into(entry, target, info)
     assert [tap.layer for tap in imported.patch_taps] == [24]
+    assert notes == []
     four = [("the command line", {"layers": "all"})]
+    checkpoints.import_file(entry, infer.checkpoint, target, info, four)  # as version 0.1.0 did
+    _, (note,) = checkpoints.load_into(entry, target, info)
+    assert note == (
+        "it was imported with anomalyclip.layers=all, where the preset says last; to read it as "
+        "the preset 'released' is today, import it again"
+    )
     method, _ = checkpoints.load_into(entry, infer.checkpoint, info, four)
     assert [tap.layer for tap in method.patch_taps] == [6, 12, 18, 24]
     assert method.map_spec().fuse == "sum"

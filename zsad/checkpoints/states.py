@@ -270,6 +270,8 @@ def _stored_config(
     if gone:  # the stored values say all that it said
         held["preset"] = "default"
         notes.append(f"its preset '{found.meta.preset}' is no longer there; its values are kept")
+    elif found.meta.source == "official":
+        notes += _imported_otherwise(entry, held, found.meta.preset)
     stored = (str(path), held)
     explicit: list[tuple[str, Mapping[str, Any]]] = []
     for origin, values in layers:
@@ -292,6 +294,21 @@ def _stored_config(
             else:
                 notes.append(f"{entry.name}.{leaf} ({origin}) yields to the checkpoint's own size")
     return entry.resolve(stored, *kept), notes
+
+
+def _imported_otherwise(entry: MethodEntry, held: Mapping[str, Any], preset: str) -> list[str]:
+    """What an imported file holds that its preset, by what it sets today, says otherwise: an
+    earlier version may have read the authors' code in another way."""
+    asked = cfg.flat(entry.presets.get(preset, {}))
+    now = cfg.flat(cfg.to_dict(entry.resolve(("preset", {"preset": preset}))))
+    plain = cfg.flat(cfg.to_dict(entry.resolve())) | cfg.flat(held)
+    said = [
+        f"{entry.name}.{key}={plain[key]}, where the preset says {now[key]}"
+        for key in asked
+        if not key.startswith("train.") and key in plain and plain[key] != now.get(key)
+    ]
+    again = f"as the preset '{preset}' is today, import it again"
+    return [f"it was imported with {'; '.join(said)}; to read it {again}"] if said else []
 
 
 def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, dict[str, Any]]]:

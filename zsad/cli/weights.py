@@ -121,11 +121,13 @@ def _trained_on(name: str | None) -> str:
 def _detector(source: Path, given: Mapping[str, Any]) -> list[str]:
     """The key report of a Grounding DINO file, which is used as it is; empty for another file."""
     from zsad.checkpoints import load_any
-    from zsad.grounding import grounding_dino
+    from zsad.grounding import grounding_dino, official_state, transformers_dino
 
-    if not grounding_dino.is_state(load_any(source).state):
+    if not official_state.is_state(load_any(source).state):
         return []
-    options = given.get("grounding")
-    encoder = options.get("text_encoder") if isinstance(options, Mapping) else None
+    held = given.get("grounding")
+    options = held if isinstance(held, Mapping) else {}
+    old = options.get("detector") == "groundingdino"
+    report = grounding_dino.key_report if old else transformers_dino.key_report
     with stdout_to_stderr():
-        return grounding_dino.key_report(source, encoder)
+        return report(source, options.get("text_encoder"))

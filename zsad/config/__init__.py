@@ -26,8 +26,9 @@ from zsad.config.backbone_settings import BackboneSettings as BackboneSettings
 from zsad.config.folder_settings import FolderSettings as FolderSettings
 from zsad.config.later_keys import added as added
 from zsad.config.later_keys import default_of as default_of
+from zsad.config.later_keys import former, left_out
 from zsad.config.later_keys import is_added as is_added
-from zsad.config.later_keys import left_out
+from zsad.config.later_keys import replaced as replaced
 from zsad.errors import RequestError, gist, is_out_of_memory
 from zsad.io.schema import SchemaError, check, read
 from zsad.metrics.spec import Mode, check_extra
@@ -311,7 +312,7 @@ def plain(value: Any) -> Any:
 def _identity(value: Any) -> Any:
     if _is_instance(value):
         return {
-            f.name: _identity(held)
+            f.name: _identity(former(f, held))
             for f in dataclasses.fields(value)
             for held in [getattr(value, f.name)]
             if not left_out(f, held)

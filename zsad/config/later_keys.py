@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-_ADDED, _NO_FIGURE = "zsad.added", "zsad.no_figure"
+_ADDED, _NO_FIGURE, _WAS = "zsad.added", "zsad.no_figure", "zsad.was"
 
 
 def added(
@@ -28,6 +28,22 @@ def added(
         metadata={_ADDED: True, _NO_FIGURE: not changes_figures},
     )
     return found
+
+
+def replaced(default: Any, *, was: Any) -> Any:
+    """Declare a key of a schema whose default changed after results were stored.
+
+    For a key whose effect an identity states elsewhere, such as the detector, whose answers enter
+    it where there are any.  At its new default it enters as the former one, so that what was
+    stored where it had no effect is still found.
+    """
+    found: Any = dataclasses.field(default=default, metadata={_WAS: was})
+    return found
+
+
+def former(field: dataclasses.Field[Any], held: Any) -> Any:
+    """A value as identities have it: see :func:`replaced`."""
+    return field.metadata[_WAS] if _WAS in field.metadata and held == field.default else held
 
 
 def is_added(field: dataclasses.Field[Any]) -> bool:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from zsad.errors import WeightsError
 from zsad.grounding.interface import DetectorOptions
-from zsad.io.names import at_home
 from zsad.types import Boxes
 
 MEAN = (0.485, 0.456, 0.406)  # ImageNet
@@ -65,31 +62,4 @@ def read_answer(
         boxes.float().cpu()[chosen].tolist(),
         scores[chosen].tolist(),
         [phrase(probabilities[i] > options.text_threshold).strip() for i in chosen],
-    )
-
-
-def text_encoder_folder(option: str | None, folders: Sequence[Path]) -> Path:
-    """Find BERT's vocabulary and configuration.  Raises :class:`WeightsError`.
-
-    Order: the option; ``bert-base-uncased`` in zsad's weight folders; the hub's local cache.
-    """
-    if option is not None:
-        folder = at_home(option)
-        if not (folder / "config.json").is_file():
-            raise WeightsError(
-                f"grounding.text_encoder={option}: no folder with config.json and vocab.txt of "
-                f"a BERT model"
-            )
-        return folder
-    for folder in folders:
-        if (folder / "bert-base-uncased" / "config.json").is_file():
-            return folder / "bert-base-uncased"
-    from huggingface_hub import try_to_load_from_cache
-
-    hit = try_to_load_from_cache("bert-base-uncased", "config.json")
-    if isinstance(hit, str):
-        return Path(hit).parent
-    raise WeightsError(
-        "Grounding DINO needs BERT's vocabulary: set grounding.text_encoder to a folder with "
-        f"bert-base-uncased's config.json and vocab.txt, or put it into {folders[0]}"
     )

@@ -1,7 +1,6 @@
 """Grounding DINO through the package groundingdino-py (Liu et al. 2023).
 
-Weights are read with ``weights_only=True``: the published Swin-T and Swin-B files, fine-tuned
-ones, with or without the wrappers that training scripts leave around a state.
+Weights: :mod:`zsad.grounding.official_state`.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ import importlib.util
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -21,35 +19,28 @@ import torch
 from torch import Tensor
 
 from zsad import torchvision_compat
-from zsad.backbones.tensor_files import check_values, read_tensors
-from zsad.backbones.weights import cache_folders
 from zsad.errors import WeightsError
-from zsad.grounding import dino
+from zsad.grounding import dino, official_state, weight_files
 from zsad.grounding.interface import DetectorOptions, Handle
-from zsad.io import sha256_file
-from zsad.io.names import at_home
+from zsad.grounding.official_state import UNUSED, read_state, swin_of
 from zsad.types import Boxes
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-STOCK = {"swin_t": "groundingdino_swint_ogc.pth", "swin_b": "groundingdino_swinb_cogcoor.pth"}
 CONFIGS = {"swin_t": "GroundingDINO_SwinT_OGC", "swin_b": "GroundingDINO_SwinB_cfg"}
-PATCH_EMBEDDING = "backbone.0.patch_embed.proj.weight"
-ARCHITECTURES = {96: "swin_t", 128: "swin_b"}  # by the width of the patch embedding
-UNUSED = ("label_enc.", "bert.embeddings.position_ids", "bert.pooler.")  # of the published files
 
 
 def handle(options: DetectorOptions) -> Handle:
     """Say that the detector can be had, without loading it.  Raises :class:`WeightsError`."""
     if importlib.util.find_spec("groundingdino") is None:
         raise WeightsError(
-            "the package groundingdino-py is not installed; install zsad[grounding], or set "
+            "the package groundingdino-py is not installed; install zsad[groundingdino], or set "
             "grounding=none or grounding=FILE"
         )
-    encoder = dino.text_encoder_folder(options.text_encoder, cache_folders())
-    path = None if options.weights == "random" else find_weights(options.weights)
-    digest = "random" if path is None else _digest(path, path.stat().st_mtime_ns)
+    encoder = weight_files.text_encoder(options.text_encoder)
+    path = _file(weight_files.locate(options.weights), options)
+    digest = weight_files.digest(path)
     identity = (
         f"groundingdino/{digest}/{options.box_threshold}/{options.text_threshold}/"
         f"{options.short_side}/{options.max_side}"
@@ -58,33 +49,24 @@ def handle(options: DetectorOptions) -> Handle:
         "detector": "groundingdino-py",
         "weights": options.weights if path is None else path.name,
         "weights_sha256": digest,
-        "stock": path is not None and path.name in STOCK.values(),
+        "stock": path is not None and path.name in weight_files.STOCK.values(),
     }
-    return Handle(lambda: GroundingDino.load(options, path, encoder), identity, info)
+
+    def check() -> None:
+        if path is not None:
+            official_state.check(path)
+
+    return Handle(lambda: GroundingDino.load(options, path, encoder), identity, info, check)
 
 
-def find_weights(option: str) -> Path:
-    """Return the weight file that ``grounding.weights`` names.  Raises :class:`WeightsError`."""
-    if option != "stock":
-        path = at_home(option)
-        if not path.is_file():
-            raise WeightsError(f"grounding.weights={option}: no such file")
-        return path
-    folders = cache_folders()
-    for folder in folders:
-        for name in STOCK.values():
-            if (folder / name).is_file():
-                return folder / name
-    from huggingface_hub import try_to_load_from_cache
-
-    for name in STOCK.values():
-        hit = try_to_load_from_cache("ShilongLiu/GroundingDINO", name)
-        if isinstance(hit, str):
-            return Path(hit)
-    raise WeightsError(
-        f"no Grounding DINO weights here: put {STOCK['swin_t']} (its authors publish it) into "
-        f"{folders[0]}, or set grounding.weights=FILE, grounding=FILE.json or grounding=none"
-    )
+def _file(path: Path | None, options: DetectorOptions) -> Path | None:
+    """The file; a folder is of the other detector.  Raises :class:`WeightsError`."""
+    if path is not None and path.is_dir():
+        raise WeightsError(
+            f"grounding.weights={options.weights}: a folder that transformers saved; give the .pth "
+            "file, or grounding.detector=transformers"
+        )
+    return path
 
 
 @dataclass
@@ -100,7 +82,9 @@ class GroundingDino:
         state = None if path is None else read_state(path)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)  # for weights=random; others are overwritten
-            model = build(_architecture(state, path), encoder)
+            model = build(
+                swin_of(state, path).name if state is not None and path else "swin_t", encoder
+            )
         if state is not None:
             report = load_state(model, state)
             if report.missing:
@@ -184,23 +168,6 @@ class KeyReport:
         return out
 
 
-def is_state(state: Any) -> bool:
-    """Whether a loaded file is a Grounding DINO state (of either package version)."""
-    return isinstance(state, Mapping) and PATCH_EMBEDDING in _unwrapped(state)
-
-
-def read_state(path: Path) -> dict[str, Tensor]:
-    """Read a weight file safely.  Raises :class:`WeightsError`."""
-    raw = read_tensors(path)
-    if not is_state(raw):
-        raise WeightsError(f"{path}: no Grounding DINO state ('{PATCH_EMBEDDING}' is missing)")
-    state = _unwrapped(raw)
-    # positions and indices are whole numbers
-    indices = {k for k, v in state.items() if isinstance(v, Tensor) and v.dtype == torch.int64}
-    check_values(path, {k: v for k, v in state.items() if k not in indices})
-    return state
-
-
 def load_state(model: Any, state: Mapping[str, Tensor]) -> KeyReport:
     """Load what fits and report the rest; missing are only tensors that the answer needs."""
     own = {k: v.shape for k, v in model.state_dict().items()}
@@ -214,29 +181,7 @@ def load_state(model: Any, state: Mapping[str, Tensor]) -> KeyReport:
 def key_report(path: Path, text_encoder: str | None = None) -> list[str]:
     """Check a weight file against the architecture that it implies; return the report."""
     state = read_state(path)
-    architecture = _architecture(state, path)
-    encoder = dino.text_encoder_folder(text_encoder, cache_folders())
+    architecture = swin_of(state, path).name
+    encoder = weight_files.text_encoder(text_encoder)
     report = load_state(build(architecture, encoder), state)
     return [f"Grounding DINO, {architecture}", *report.lines()]
-
-
-def _unwrapped(state: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Strip what training scripts leave around a state: a "model" entry, "module." prefixes."""
-    inner = state.get("model", state)
-    if not isinstance(inner, Mapping):
-        return {}
-    return {str(k).removeprefix("module."): v for k, v in inner.items()}
-
-
-def _architecture(state: Mapping[str, Tensor] | None, path: Path | None) -> str:
-    if state is None:
-        return "swin_t"
-    width = int(state[PATCH_EMBEDDING].shape[0])
-    if width not in ARCHITECTURES:
-        raise WeightsError(f"{path}: patch embedding of width {width} is neither Swin-T nor Swin-B")
-    return ARCHITECTURES[width]
-
-
-@lru_cache(maxsize=8)
-def _digest(path: Path, changed_ns: int) -> str:
-    return sha256_file(path)

@@ -17,9 +17,10 @@ if TYPE_CHECKING:
 else:
     Detector = Callable
 
+DEFAULT = "transformers"
 DETECTORS: dict[str, str] = {
+    DEFAULT: "zsad.grounding.transformers_dino:handle",
     "groundingdino": "zsad.grounding.grounding_dino:handle",
-    "transformers": "zsad.grounding.transformers_dino:handle",
 }
 """Built-in detectors: name to "module:function", the function making a :class:`Handle`."""
 
@@ -28,7 +29,8 @@ DETECTORS: dict[str, str] = {
 class DetectorOptions:
     """How a detector is set up.
 
-    ``weights``: ``stock`` (the published ones, from a local cache), ``random``, or a path.
+    ``weights``: ``stock`` (the published ones, from a local cache), ``random``, or a path: what
+    :func:`zsad.grounding.weight_files.choose` makes of ``grounding.weights``.
     ``text_encoder``: folder with a BERT vocabulary and configuration, None: from a local cache.
     A query becomes a box above ``box_threshold``; its phrase are the words above
     ``text_threshold``.  ``short_side``, ``max_side``: pixels that the image is scaled to.
@@ -54,12 +56,14 @@ class Handle:
     """A detector that is known to be available and not loaded yet.
 
     ``identity`` changes with everything that changes its answers, weights included; None: its
-    answers must not be cached.  ``info``: for the record of a run.
+    answers must not be cached.  ``info``: for the record of a run.  ``check``: raises
+    :class:`zsad.errors.WeightsError` for weights that cannot be read, without building anything.
     """
 
     load: Callable[[], Detector]
     identity: str | None
     info: dict[str, Any] = field(default_factory=dict)
+    check: Callable[[], None] = lambda: None
 
 
 def find(name: str, options: DetectorOptions) -> Handle:

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from zsad.checkpoints.released import Content, by_content
 from zsad.errors import DataError, RequestError, WeightsError, ZsadError
+from zsad.grounding import weight_files
 from zsad.grounding.cache import BoxCache
 from zsad.grounding.file import BoxFile
-from zsad.grounding.interface import Detector, DetectorOptions, Handle, find
+from zsad.grounding.interface import DEFAULT, DETECTORS, Detector, DetectorOptions, Handle, find
 from zsad.method import BoxRequest
 from zsad.types import Boxes, Category, Sample
 
@@ -135,14 +136,19 @@ class BoxProvider:
 
 
 def provider(
-    request: BoxRequest, *, device: str = "cpu", cache_dir: Path | None = None
+    request: BoxRequest,
+    *,
+    device: str = "cpu",
+    cache_dir: Path | None = None,
+    target: str = "",
 ) -> BoxProvider:
     """Find out where the boxes of ``request`` can come from.
 
     Its ``options``: ``enabled`` (``auto``, true, false), ``file``, ``detector``, ``cache`` and
     the fields of :class:`DetectorOptions`.  With ``auto``, what cannot be had is logged once,
-    stands in ``info["reason"]``, and all answers are None; with true it raises
-    :class:`RequestError`, :class:`WeightsError` or :class:`DataError`.
+    stands in ``info["reason"]``, and all answers are None; with true, and where a file of boxes
+    or weights was named, it raises :class:`RequestError`, :class:`WeightsError` or
+    :class:`DataError`.  ``target``: the dataset that pictures belong to, "" for none.
     """
     options = request.options
     enabled = options.get("enabled", "auto")
@@ -153,41 +159,73 @@ def provider(
         # A file that was asked for by name must be readable, whatever `enabled` says.
         file = BoxFile.read(Path(str(options["file"])))
         return BoxProvider(request, file=file, lenient=lenient, info=file.info)
-    name = str(options.get("detector", "groundingdino"))
     try:
-        handle = _handle(name, DetectorOptions.of(options, device))
+        handle = _handle(*_chosen(options, device, target))
     except ZsadError as error:
-        if not lenient:
+        if not lenient or named(options):
             raise
         _say_once(f"going on without boxes: {error}")
         return BoxProvider(request, info={"source": "none", "reason": str(error)})
     cache = None
     if options.get("cache", True) and handle.identity is not None:
         cache = BoxCache(handle.identity, cache_dir)
-    info = {"source": "detector", **handle.info, **_known(handle.info)}
+    info = {"source": "detector", **handle.info, **_known(handle.info, target)}
     return BoxProvider(request, handle=handle, cache=cache, lenient=lenient, info=info)
 
 
-def _known(info: Mapping[str, Any]) -> dict[str, str]:
-    """What the table of released files says of a detector's weights: ``recognised``, where they
-    are those of the authors of the method, and ``trained_on``."""
+def named(options: Mapping[str, Any]) -> bool:
+    """Whether ``grounding.*`` options name weights, which must then be there and be readable."""
+    return options.get("weights", "stock") not in weight_files.WORDS
+
+
+def _known(info: Mapping[str, Any], target: str) -> dict[str, str]:
+    """What the table of released files says of a detector's weights: ``released``, the file;
+    ``trained_on``; ``recognised``, where the method's authors evaluate ``target`` with them."""
     row = by_content(Content(str(info.get("weights_sha256") or ""), ""))
-    if row is None or not row.trained_on:  # the stock detector is not what the authors log
+    if row is None:
         return {}
-    known = {"trained_on": " + ".join(row.trained_on)}
-    return {**known, "recognised": row.name} if row.official else known
+    known = {"released": row.name}
+    if not row.trained_on:  # the stock detector is not what the authors log
+        return known
+    known["trained_on"] = " + ".join(row.trained_on)
+    theirs = row.official and row.serves_target(target)
+    return {**known, "recognised": row.name} if theirs else known
 
 
-def require(options: Mapping[str, Any], asked_by: str, method: str) -> None:
-    """Raise :class:`RequestError` if ``grounding.*`` options of ``auto`` would find no boxes.
+def _chosen(options: Mapping[str, Any], device: str, target: str) -> tuple[str, DetectorOptions]:
+    """The detector, and how it is set up for the pictures of one dataset."""
+    name = str(options.get("detector", DEFAULT))
+    if name in DETECTORS:
+        weights = weight_files.choose(options.get("weights", "stock"), target)
+        options = {**options, "weights": weights}
+    else:
+        options = {}  # a function of the user's own is asked as it is
+    return name, DetectorOptions.of(options, device)
 
-    ``asked_by``: who demands them; the message says how to go without.
+
+def require(
+    options: Mapping[str, Any], targets: Sequence[str], method: str, asked_by: str = ""
+) -> None:
+    """Raise before a run if boxes that were asked for cannot be had for its ``targets``.
+
+    Weights that were named must be readable, and stand for every target.  ``asked_by``: who
+    demands boxes, "" if nobody does; then ``auto`` that would find none is a
+    :class:`RequestError`, whose message says how to go without.
     """
-    if options.get("enabled", "auto") != "auto" or options.get("file"):
+    if options.get("enabled", "auto") is False or options.get("file"):
         return  # decided by the user: without boxes, or an error of its own where there are none
+    if not (asked_by or named(options)):
+        return
     try:
-        _handle(str(options.get("detector", "groundingdino")), DetectorOptions.of(options, "cpu"))
+        for target in targets:
+            handle = _handle(*_chosen(options, "cpu", target))
+            if named(options):
+                handle.check()
     except ZsadError as error:
+        if named(options):
+            raise type(error)(f"{method}: {error}") from None
+        if options.get("enabled", "auto") != "auto" or not asked_by:
+            return
         raise RequestError(
             f"{asked_by} needs the boxes of a detector for {method}: {error}; or go without, as "
             f"another method than the paper's: {method}.grounding=none"
@@ -198,7 +236,7 @@ def require(options: Mapping[str, Any], asked_by: str, method: str) -> None:
 def _handle(name: str, options: DetectorOptions) -> Handle:
     """One handle, and with it one loaded detector, per set of options."""
     found = find(name, options)
-    return Handle(lru_cache(maxsize=1)(found.load), found.identity, found.info)
+    return Handle(lru_cache(maxsize=1)(found.load), found.identity, found.info, found.check)
 
 
 @lru_cache(maxsize=64)

@@ -72,15 +72,16 @@ def bench(options: BenchOptions, also: OnScored | None = None) -> dict[str, Any]
 
 
 def _require_boxes(request: Request) -> None:
-    """Raise :class:`RequestError` where the protocol's boxes can come from nowhere."""
-    if request.protocol.boxes != "required":
-        return
+    """Raise where the protocol's boxes can come from nowhere, or named weights cannot be read."""
     from zsad.grounding.provider import require
+
+    needed = request.protocol.boxes == "required"
+    asked_by = f"protocol {request.protocol.name}" if needed else ""
 
     for column in request.columns:
         options = cfg.to_dict(column.config).get("grounding")
         if isinstance(options, dict):
-            require(options, f"protocol {request.protocol.name}", column.entry.name)
+            require(options, request.datasets, column.entry.name, asked_by)
 
 
 def _without_effect(finished: Finished, store: ResultStore) -> list[dict[str, Any]]:

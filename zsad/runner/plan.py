@@ -11,6 +11,7 @@ from zsad.data import provenance, splits
 from zsad.data.account import Account
 from zsad.data.index import DatasetIndex, load_index
 from zsad.errors import DataError, ZsadError
+from zsad.grounding import weight_files
 from zsad.io.digests import remembered_sha256
 from zsad.prompt_bank.bank import bank
 from zsad.results.records import CellKey
@@ -246,6 +247,14 @@ def _bank_digest(column: Column, index: DatasetIndex, category: str) -> str:
     return entry.digest if entry else ""
 
 
+def _boxes(request: Request, column: Column, dataset: str) -> str:
+    """The detector that a column's boxes come from, "" for none, and for what its options name."""
+    options = cfg.to_dict(column.config).get("grounding")
+    if not isinstance(options, dict):
+        return ""
+    return weight_files.identity(options, dataset, offline=request.offline)
+
+
 def fingerprint(
     request: Request,
     column: Column,
@@ -279,6 +288,8 @@ def fingerprint(
         "trained": trained,
         "texts": _bank_digest(column, index, category),
     }
+    if boxes := _boxes(request, column, index.spec.name):
+        identity = {**identity, "boxes": boxes}
     if column.entry.revision > 1:
         identity = {**identity, "revision": column.entry.revision}
     return cfg.digest(cfg.merge(identity, cfg.set_later(request.settings)), 16)

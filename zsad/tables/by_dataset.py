@@ -377,13 +377,16 @@ def _configuration_notes(board: Board) -> list[str]:
     return out
 
 
+MASK_RULES = {"whole": "bilinear, and marked only where wholly so"}
+
+
 def _setting_notes(board: Board) -> list[str]:
     out = []
     for key, say in (
         ("image_size", lambda v: f"images at {v} px"),
         ("limit", lambda v: f"at most {v} images per category" if v else "all images"),
         ("precision", lambda v: f"precision {v}"),
-        ("mask_resize", lambda v: f"masks resized {v}"),
+        ("mask_resize", lambda v: f"masks resized {MASK_RULES.get(v, v)}"),
     ):
         out.append(_by_column(settings_by_column(board, key), say))
     metrics = settings_by_column_metrics(board)

@@ -201,6 +201,30 @@ def test_a_patch_is_explained_by_its_nearest_like() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("preset", "dataset", "neighbours"),
+    [
+        ("default", "visa", [1, 2, 3]),
+        ("default", "mvtec", [1, 2, 3]),
+        ("released", "visa", [1, 8, 9]),
+        ("released", "mvtec", [1, 2, 3]),
+        ("visa", "mvtec", [1, 8, 9]),
+    ],
+)
+def test_neighbours_follow_the_dataset_only_under_the_released_preset(
+    preset: str, dataset: str, neighbours: list[int]
+) -> None:
+    method = make(preset=preset)
+    population = random_features(method, 12, 3)
+    category = Category(dataset, "pcb", "pcb")
+    found = method.score(population, ScoreContext([category] * 12, {}, population=population))
+    stated = make(preset=preset, image_neighbours=neighbours, neighbours_on={"visa": neighbours})
+    again = random_features(stated, 12, 3)
+    torch.testing.assert_close(found.image, score(stated, again).image)
+    other = make(preset=preset, image_neighbours=[1, 5], neighbours_on={"visa": [1, 5]})
+    assert not torch.allclose(found.image, score(other, random_features(other, 12, 3)).image)
+
+
 def test_predicted_pictures_are_explained_by_each_other(
     small_weights: Callable[..., Path], tmp_path: Path
 ) -> None:
