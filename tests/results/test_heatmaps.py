@@ -74,15 +74,6 @@ def test_enlarging_is_torchs_bilinear_interpolation(size: tuple[int, int]) -> No
     assert values.min() <= found.min() <= found.max() <= values.max()
 
 
-def test_a_shrunk_mask_leaves_something_to_see() -> None:
-    mask = np.ones((50, 50), dtype=bool)
-    mask[31, 12] = False
-    small = heatmaps.shrunk(mask, (5, 5))
-    assert np.argwhere(~small).tolist() == [[3, 1]]
-    assert heatmaps.shrunk(np.ones((50, 50), dtype=bool), (5, 5)).all()
-    assert not heatmaps.shrunk(np.zeros((50, 50), dtype=bool), (5, 5)).any()
-
-
 def test_a_mask_is_black_and_white() -> None:
     found = np.asarray(heatmaps.mask(np.array([[False, True, True]])))
     np.testing.assert_array_equal(found, [[0, 255, 255]])

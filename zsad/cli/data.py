@@ -33,7 +33,7 @@ def add(verbs: Any) -> None:
     parser.epilog = (
         "`check` exits with 3 when a dataset is not as published or a file is broken, and with 2 "
         "when a picture of a folder has no role.  KEY=VALUE words are data.folder.class_name, "
-        "data.folder.mask_threshold and data.folder.bits."
+        "data.folder.mask_threshold, data.folder.bits and data.folder.ignore."
     )
     parser.add_argument("action", choices=["check", "prepare"], metavar="check|prepare")
     parser.add_argument(
@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
         words = [_word(w) for w in _words(args.dataset)]
         if args.write:
             words = [_write(words, settings, Path(args.write))]
-        with _account_on_refusal(words, args.json):
+        with _account_on_refusal(words, settings, args.json):
             names = select_datasets(words, settings)
         return _check(args, names, data_root(args.data_root))
     if args.write or args.overrides:
@@ -103,12 +103,14 @@ def _folder_settings(overrides: list[str]) -> FolderSettings:
 
 
 @contextlib.contextmanager
-def _account_on_refusal(words: list[str], as_json: bool) -> Iterator[None]:
+def _account_on_refusal(
+    words: list[str], settings: FolderSettings, as_json: bool
+) -> Iterator[None]:
     """Say what every file was taken for, where a folder is refused."""
     try:
         yield
     except RequestError as error:
-        accounts = {w: _account(w) for w in words if w.startswith("folder:")}
+        accounts = {w: _account(w, settings) for w in words if w.startswith("folder:")}
         refused = {w: a for w, a in accounts.items() if a is not None and a.without_role}
         if as_json:
             failed = [
@@ -123,11 +125,11 @@ def _account_on_refusal(words: list[str], as_json: bool) -> Iterator[None]:
         raise
 
 
-def _account(word: str) -> Account | None:
+def _account(word: str, settings: FolderSettings) -> Account | None:
     from zsad.data.folder_dataset import account_of
 
     try:
-        return account_of(Path(word.removeprefix("folder:")))
+        return account_of(Path(word.removeprefix("folder:")), settings)
     except ZsadError:
         return None
 
@@ -142,7 +144,7 @@ def _write(words: list[str], settings: FolderSettings, target: Path) -> str:
         raise RequestError(f"--write {target}: give a name that ends in .yaml")
     if target.exists():
         raise RequestError(f"--write {target}: is there already; give another name")
-    text = definition(inferred(Path(words[0].removeprefix("folder:"))), settings, target)
+    text = definition(inferred(Path(words[0].removeprefix("folder:")), settings), settings, target)
     with target.open("x", encoding="utf-8") as file:
         file.write(text)
     tell(f"zsad: wrote {target}; edit it, and use it as --datasets {target}")
@@ -192,6 +194,7 @@ def _report(report: CheckReport) -> dict[str, Any]:
         "opened": report.opened,
         "masks": report.masks,
         "mask_threshold": report.mask_threshold,
+        "ignore": report.ignore,
         "sizes": report.sizes,
         "modes": report.modes,
         "findings": [f._asdict() for f in report.findings],

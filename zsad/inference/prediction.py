@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from zsad.components.reasons import fitting
+from zsad.data.ignored import shrunk
 from zsad.inference import regions as found_regions
 from zsad.inference.regions import Findings
 from zsad.results import heatmaps
@@ -79,7 +80,7 @@ class Prediction:
         """The values that count: all of them, or those [n] of the pixels that are not ignored."""
         if self.values is None or self.ignored is None:
             return self.values
-        return self.values[~heatmaps.shrunk(self.ignored, self.values.shape)]
+        return self.values[~shrunk(self.ignored, self.values.shape)]
 
     @property
     def anomalous(self) -> bool | None:

@@ -93,8 +93,11 @@ class CategoryMetrics(torchmetrics.wrappers.abstract.WrapperMetric):
         image_scores: Tensor,
         labels: Tensor,
         has_mask: Tensor | None = None,
+        ignored: Tensor | None = None,
     ) -> None:
         """Take a batch: maps [B, H, W], masks [B, H, W], image scores [B], labels [B].
+
+        ``ignored`` [B, H, W]: pixels that no metric of pixels looks at.
 
         ``masks`` None: no image of the batch has one.  ``has_mask`` [B]: which images have one
         (default: all, if ``masks`` is given).  A normal image needs none; an anomalous one
@@ -115,9 +118,11 @@ class CategoryMetrics(torchmetrics.wrappers.abstract.WrapperMetric):
                 missing = 0
             else:
                 missing = int((anomalous & ~has_mask.to(anomalous.device)).sum())
-            self.pixel.update(maps, masks, missing)
+            if ignored is not None:
+                _check_shapes(maps, ignored, anomalous, "ignored")
+            self.pixel.update(maps, masks, missing, ignored)
             for metric in self._with_states:
-                metric.update(maps, masks, labels, missing)
+                metric.update(maps, masks, labels, missing, ignored)
         self.image.update(image_scores, labels)
 
     def compute(self) -> MetricResult:
@@ -163,10 +168,10 @@ class CategoryMetrics(torchmetrics.wrappers.abstract.WrapperMetric):
             metric.merge_state(other)
 
 
-def _check_shapes(maps: Tensor, masks: Tensor | None, labels: Tensor) -> None:
+def _check_shapes(maps: Tensor, masks: Tensor | None, labels: Tensor, name: str = "masks") -> None:
     if maps.dim() != 3 or len(maps) != len(labels):
         raise ValueError(f"maps {tuple(maps.shape)} do not fit {len(labels)} labels")
     if masks is not None and masks.shape != maps.shape:
-        raise ValueError(f"masks {tuple(masks.shape)} do not fit maps {tuple(maps.shape)}")
+        raise ValueError(f"{name} {tuple(masks.shape)} do not fit maps {tuple(maps.shape)}")
     if masks is not None and masks.dtype != torch.bool:
-        raise ValueError(f"masks must be boolean, not {masks.dtype}")
+        raise ValueError(f"{name} must be boolean, not {masks.dtype}")

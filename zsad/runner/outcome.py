@@ -37,6 +37,7 @@ class Outcome:
     references: ImageFeatures | None = None
     stored: list[tuple[ImageFeatures, ImageBatch]] = field(default_factory=list)  # on the host
     skipped: list[str] = field(default_factory=list)  # what cannot be read, one line each
+    sees_ignored: bool = False  # whether scores depend on pixels that are ignored
 
     def conclude(self) -> None:
         """Compute the metrics of what was scored; nothing, where scoring ended with an error."""
