@@ -1,4 +1,4 @@
-"""The Python surface: ``zsad.bench``, ``zsad.train``, ``zsad.predict``, ``zsad.load_method``.
+"""The Python surface: ``zsad.bench``, ``zsad.train``, ``zsad.predict``, ``zsad.load_method``, ...
 
 Signatures and what they promise; the work is done where the last line of each says.  The
 parameters of :func:`bench` and :func:`train` are the fields of
@@ -7,10 +7,11 @@ parameters of :func:`bench` and :func:`train` are the fields of
 
 from __future__ import annotations
 
+import functools
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec
 
 from zsad.errors import nearest
 from zsad.runner.options import BenchOptions, TrainOptions, takes
@@ -18,6 +19,8 @@ from zsad.runner.options import BenchOptions, TrainOptions, takes
 if TYPE_CHECKING:
     from zsad.inference.loaded_method import LoadedMethod
     from zsad.inference.prediction import Prediction
+
+P = ParamSpec("P")
 
 
 @takes(BenchOptions)
@@ -100,7 +103,7 @@ def load_method(
     )
 
 
-def predict(
+def predict_iter(
     method: str,
     pictures: str | Path | Sequence[str | Path],
     class_name: str,
@@ -123,7 +126,9 @@ def predict(
     one_file: bool = False,
     **loading: Any,
 ) -> Iterator[Prediction]:
-    """Score pictures that have no labels, one after the other.
+    """Score pictures that have no labels, one after the other: for more than fit in memory.
+
+    The next one is scored, and its files are written, when it is asked for.
 
     ``pictures``: files, folders, wildcards (one, or several); ``listed``: further ones of a list.
     ``calibrate``: a few normal pictures, or the ``calibration.json`` that an earlier run left in
@@ -145,7 +150,7 @@ def predict(
 
     if unknown := sorted(loading.keys() - inspect.signature(load_method).parameters):
         known = {
-            **inspect.signature(predict).parameters,
+            **inspect.signature(predict_iter).parameters,
             **inspect.signature(load_method).parameters,
         }
         hint = nearest(unknown[0], known)
@@ -172,3 +177,21 @@ def predict(
         save_bank=save_bank,
         load=lambda values: load_method(method, overrides=values, **loading),
     )
+
+
+def _at_once(each: Callable[P, Iterator[Prediction]]) -> Callable[P, list[Prediction]]:
+    """A function that takes what ``each`` takes and returns all of its predictions."""
+
+    @functools.wraps(each)
+    def predict(*args: P.args, **keywords: P.kwargs) -> list[Prediction]:
+        return list(each(*args, **keywords))
+
+    predict.__name__ = predict.__qualname__ = "predict"
+    predict.__doc__ = (
+        "Score pictures that have no labels, write their files, and return all predictions.\n\n"
+        "    The parameters, and the errors, are those of :func:`predict_iter`."
+    )
+    return predict
+
+
+predict = _at_once(predict_iter)
