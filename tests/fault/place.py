@@ -50,6 +50,13 @@ class Place:
         names = ["bench", "--methods", methods, "--datasets", str(self.root / "faulty.yaml")]
         return [*names, *self._common(results), "run.batch_size=2", *more]
 
+    def predict(self, out: Path, *more: str) -> list[str]:
+        """``zsad predict`` of eight pictures, with all files."""
+        names = ["predict", "--method", "winclip", "--class-name", "bolt", "--out", str(out)]
+        file = [f"backbone.weights={self.root / 'clip.pt'}", f"backbone.image_size={SIZE}"]
+        where = [str(self.images / "bolt" / "test"), "--backbone", "file", "--device", "cpu"]
+        return [*names, *where, *file, *more]
+
     def train(self, results: Path, *more: str) -> list[str]:
         """``zsad train`` of one method with two seeds, two epochs each."""
         names = ["train", "--methods", "anomalyclip", "--on", str(self.root / "faulty.yaml")]

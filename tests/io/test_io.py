@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -265,3 +266,47 @@ def test_json_without_end_is_one_line(tmp_path: Path, text: str) -> None:
     with pytest.raises(DataError, match=r"odd\.json") as caught:
         io.read_json(path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="this system stops no processes")
+def test_a_stopped_holder_is_waited_for_once(tmp_path: Path) -> None:
+    """A process that is stopped while it holds a lock ends no command, and costs its wait once."""
+    path = tmp_path / ".lock"
+    reader, writer = os.pipe()
+    holder = os.fork()
+    if holder == 0:
+        with io.file_lock(path):
+            os.write(writer, b"held")
+            os.kill(os.getpid(), signal.SIGSTOP)
+        os._exit(0)
+    assert os.read(reader, 4) == b"held"
+    try:
+        for most in (3.0, 30.0):
+            begun = time.monotonic()
+            with pytest.raises(DataError, match="a stopped one"), io.file_lock(path, most / 3):
+                pass
+            assert time.monotonic() - begun < 5
+    finally:
+        os.kill(holder, signal.SIGCONT)
+        os.waitpid(holder, 0)
+    with io.file_lock(path):
+        pass
+    assert not path.exists()
+
+
+def test_what_is_being_written_is_never_taken_for_a_leftover(tmp_path: Path) -> None:
+    """Several processes write one file, over and over; each removes what killed ones left."""
+    children = []
+    for number in range(4):
+        child = os.fork()
+        if child == 0:
+            try:
+                for _ in range(150):
+                    io.atomic_write_bytes(tmp_path / "a", bytes([number]) * 100)
+            except BaseException:
+                os._exit(1)
+            os._exit(0)
+        children.append(child)
+    assert [os.waitpid(child, 0)[1] for child in children] == [0, 0, 0, 0]
+    assert len((tmp_path / "a").read_bytes()) == 100
+    assert [p.name for p in tmp_path.iterdir()] == ["a"]

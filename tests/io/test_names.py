@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from urllib.parse import quote
 
 import pytest
@@ -11,8 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.hostile import NAMES, is_plain
-from zsad.io import atomic_write_text, dump_json, read_json
-from zsad.io.names import LONGEST, LONGEST_PICTURE, plain_path, readable_name, safe_name, shortened
+from zsad.io import atomic_write_text, dump_json, names, read_json
+from zsad.io.names import (
+    LONGEST,
+    LONGEST_PICTURE,
+    is_refused_by_windows,
+    plain_path,
+    readable_name,
+    safe_name,
+    shortened,
+)
 
 ANY = st.text(st.characters(codec=None), min_size=1, max_size=300)
 
@@ -26,6 +34,7 @@ def test_known_names() -> None:
     assert readable_name("a\x1b\u202e<b>:%1B") == "a%1B%E2%80%AE%3Cb%3E%3A%251B"
     assert readable_name("caf\udce9") == "caf%E9"
     assert readable_name("..") == "%2E%2E"
+    assert readable_name("a\u3000b\u1680") == "a\u3000b%E1%9A%80"  # a blank that nobody types
 
 
 @given(st.text(min_size=1, max_size=60))
@@ -37,9 +46,9 @@ def test_names_that_were_stored_before_keep_their_place(name: str) -> None:
 
 
 @given(st.lists(ANY, unique=True, max_size=30))
-def test_different_names_stay_different(names: list[str]) -> None:
+def test_different_names_stay_different(found: list[str]) -> None:
     for function in (safe_name, readable_name):
-        assert len({function(name) for name in names}) == len(names)
+        assert len({function(name) for name in found}) == len(found)
 
 
 @given(ANY)
@@ -81,3 +90,31 @@ def test_a_path_without_dots_is_the_same_place(tmp_path: Path) -> None:
     # As the system reads it: the folder above the one that the link leads to.
     assert plain_path(tmp_path / "link" / ".." / "x") == tmp_path / "elsewhere" / "x"
     assert ".." not in plain_path("../../x/../y").parts
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["con", "AUX", "nul.png", "COM1", "lpt9.tar.gz", "com\u00b9", "Con .x", "day.", "day ", "."],
+)
+def test_names_that_windows_takes_for_devices_or_others(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Outputs may lie on a share of Windows; what is stored keeps its name elsewhere."""
+    assert is_refused_by_windows(name)
+    if name != ".":
+        assert PureWindowsPath(name.rstrip(". ")).is_reserved() or name[-1] in ". "
+    assert not is_refused_by_windows(readable_name(name))
+    before = safe_name(name)
+    monkeypatch.setattr(names, "WINDOWS", True)
+    assert not is_refused_by_windows(safe_name(name))
+    assert safe_name("bolt") == "bolt"
+    assert before == quote(name, safe=" +,=()[]@").replace(".", "%2E" if name == "." else ".")
+
+
+@given(st.lists(ANY, unique=True, max_size=30))
+def test_on_windows_different_names_stay_different(found: list[str]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(names, "WINDOWS", True)
+        made = [safe_name(name) for name in found]
+    assert len(set(made)) == len(made)
+    assert not any(map(is_refused_by_windows, made))

@@ -187,6 +187,17 @@ def test_scores_for_which_no_memory_is_left_are_not_called_broken(
         store.scores(key_of(record()))
 
 
+def test_a_name_that_the_file_system_takes_for_another_costs_its_cell(store: ResultStore) -> None:
+    """``Bottle`` and ``bottle`` are one file on Windows and macOS: here the other's record lies in
+    its place."""
+    path = store.put(record("f1"), scores())
+    other = path.with_name("Bottle.json")
+    path.rename(other)
+    with pytest.raises(CellError, match="is the record of winclip, mvtec, bottle, whose name"):
+        store.put(record("f2", "Bottle"), scores())
+    assert json.loads(other.read_text())["category"] == "bottle"
+
+
 def test_failures_are_remembered_until_the_cell_succeeds(store: ResultStore) -> None:
     key = key_of(record())
     store.fail(key, DataError("bottle/000.png: cannot be opened"))

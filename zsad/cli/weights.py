@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from zsad import registry
 from zsad.cli import options
 from zsad.cli.output import say, stdout_to_stderr
-from zsad.errors import RequestError, WeightsError, nearest
+from zsad.errors import CellError, RequestError, WeightsError, nearest
 
 if TYPE_CHECKING:
     from zsad.types import BackboneInfo
@@ -64,7 +64,10 @@ def run(args: argparse.Namespace) -> int:
         return 0
     with stdout_to_stderr():
         layers = [("preset", {"preset": "released"})] if "released" in entry.presets else []
-        report = _convert(entry, args, target, [*layers, ("the command line", own)])
+        try:
+            report = _convert(entry, args, target, [*layers, ("the command line", own)])
+        except CellError as error:  # there is no cell: the one file could not be written
+            raise RequestError(str(error)) from None
     say(*report)
     say(f"use it: zsad bench --methods {entry.name} {entry.name}.checkpoint={target} ...")
     return 0

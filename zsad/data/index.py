@@ -369,6 +369,9 @@ def _not_found(spec: DatasetSpec, variant: str | None, data_root: Path | str | N
     shown = (known or spec.variants[spec.default_variant]).layouts
     looks = shown[0].looks or shown[0].indexer
     help_line = f"`zsad data prepare {spec.name}` says where to get it"
+    packages = [layout.package for v in spec.variants.values() for layout in v.layouts]
+    if package := next(filter(None, packages), ""):
+        help_line = f"`pip install {package.replace('_', '-')}` brings it; {help_line}"
     if spec.root:  # a user's own: there is nothing to get
         help_line = f"`zsad show {typed(spec)}` shows the definition"
     if data_root is None and not spec.root:

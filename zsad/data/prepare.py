@@ -15,7 +15,7 @@ from zsad.data.catalog import list_specs, load_spec
 from zsad.data.definition import DatasetSpec
 from zsad.data.index import DatasetIndex, load_index
 from zsad.errors import DataError, RequestError
-from zsad.io import scratch_folder, sha256_file
+from zsad.io import names, scratch_folder, sha256_file
 from zsad.io.bounds import ARCHIVE_BYTES, ARCHIVE_FILES, ARCHIVE_RATIO
 
 RATIO_FROM = 256 * 2**20  # bytes up to which an archive may unpack to any multiple of its size
@@ -189,6 +189,8 @@ def _safe(name: str, archive: Path) -> PurePosixPath:
     path = PurePosixPath(plain)
     if path.is_absolute() or ".." in path.parts or ":" in plain or "\0" in plain or not path.parts:
         raise DataError(f"{archive}: member {name!r} leads out of the target folder; refused")
+    if names.WINDOWS and any(map(names.is_refused_by_windows, path.parts)):
+        raise DataError(f"{archive}: member {name!r} has a name that Windows refuses")
     return path
 
 

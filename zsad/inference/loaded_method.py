@@ -135,7 +135,7 @@ class LoadedMethod:
             self.pictures,
             categories,
             boxes_of(boxes, len(images)),
-            self._reference_features(references, categories),
+            self.encoded_references(references, categories),
             explanations,
             thresholds,
             ignore,
@@ -185,7 +185,7 @@ class LoadedMethod:
         """What thresholds depend on besides the normal pictures."""
         made_for: dict[str, Any] = {
             "method": self.method.name,
-            "config": cfg.digest(cfg.identity(self.method.config), 16),
+            "config": cfg.digest(cfg.hashed(self.method.config), 16),
             "backbone": self.backbone.info.name,
             "weights": self.backbone.info.weights_sha256,
             "image_size": self.image_size,
@@ -247,7 +247,7 @@ class LoadedMethod:
         context = self._context(class_names, len(images), boxes, kinds, domains)
         categories = context.categories
         refuse_singles(self.method, categories)
-        context.references = self._reference_features(references, categories)
+        context.references = self.encoded_references(references, categories)
         if not self.method.transductive:
             return self._score_tensor(images, context, explanations)
         found: dict[int, Prediction] = {}
@@ -428,7 +428,7 @@ class LoadedMethod:
                 )
         return True
 
-    def _reference_features(
+    def encoded_references(
         self, references: References, categories: Sequence[Category]
     ) -> dict[str, ImageFeatures]:
         """The features of a few-shot method's references by category, the same ones encoded once;

@@ -20,6 +20,7 @@ import csv
 import errno
 import io
 import os
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -69,9 +70,12 @@ def kinds(text: str | Sequence[str] | None, out: Path | str | None = None) -> tu
 
 
 def make_folder(out: Path | str) -> None:
-    """Make the output folder, before anything is scored.  Raises :class:`RequestError`."""
+    """Make the output folder, before anything is scored.  Raises :class:`RequestError` where it
+    cannot be made, or nothing written there."""
     try:
         Path(out).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise RequestError(f"--out {out}: cannot be written ({reason}); name another") from None

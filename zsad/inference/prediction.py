@@ -6,7 +6,7 @@ import base64
 import io
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from zsad.inference import regions as found_regions
 from zsad.inference.regions import Findings
 from zsad.page import html_text
 from zsad.results import heatmaps
+from zsad.runtime.thresholds import Thresholds as Thresholds
 from zsad.types import Explanation
 
 if TYPE_CHECKING:
@@ -26,25 +27,6 @@ if TYPE_CHECKING:
     from PIL import Image
 
 AS_A_WHOLE = "anomalous as a whole, nothing stands out"
-
-
-@dataclass(frozen=True)
-class Thresholds:
-    """From where on a picture (``image``) and a pixel (``pixel``) count as anomalous; both
-    inclusive; None: no rule says.  :mod:`zsad.inference.calibration` has the rules.
-
-    ``contrast``: of a calibration, by how many robust deviations a pixel must rise above the
-    middle of its own map; ``pixel`` then follows from each picture's map, and is None before.
-    ``normal_pictures`` and ``false_alarms`` (the highest expected share of normal pictures that
-    are called anomalous) are those of a calibration.
-    """
-
-    image: float | None
-    pixel: float | None
-    rule: Literal["uncalibrated", "calibrated", "given"] = "uncalibrated"
-    normal_pictures: int = 0
-    false_alarms: float | None = None
-    contrast: float | None = None
 
 
 @dataclass
@@ -184,6 +166,11 @@ class Prediction:
             low,
             high,
             outlines=[r.contour for r in findings.regions] if findings else (),
+            boxes=[
+                (reason.region, f"{reason.text} {reason.similarity:.2f}".strip())
+                for reason in self.reasons
+                if reason.region is not None and reason.source == "detector"
+            ],
             ignored=self.ignored,
             caption=str(self.made_by.get("mark", "")),
         )

@@ -45,8 +45,11 @@ def atomic_write_bytes(path: Path | str, content: bytes) -> Path:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(name, 0o666 & ~_umask())  # mkstemp makes files that only their owner reads
-        os.replace(name, path)
+            os.chmod(name, 0o666 & ~_umask())  # mkstemp makes files that only their owner reads
+            if REMOVES_OPEN_FILES:  # while its lock is held: nobody takes it for a leftover
+                os.replace(name, path)
+        if not REMOVES_OPEN_FILES:
+            os.replace(name, path)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(name)
@@ -266,22 +269,31 @@ def sha256_file(path: Path | str) -> str:
 
 
 # --------------------------------------------------------------------------------- locks
+_HELD_FOR_EVER: set[Path] = set()  # locks that were waited for in vain
+
+
 @contextlib.contextmanager
 def file_lock(path: Path | str, timeout: float = 60.0) -> Iterator[None]:
     """Hold the lock file ``path`` against all other processes and threads.
 
     The lock ends with the process, also when it is killed; the file goes with the lock.
-    Raises :class:`DataError` after ``timeout`` seconds.
+    Raises :class:`DataError` after ``timeout`` seconds, or after one where this process has waited
+    in vain before: whoever holds the lock has stopped.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    if path in _HELD_FOR_EVER:
+        timeout = min(timeout, 1.0)
     lock = FileLock(path, timeout=timeout, poll_interval=POLL_SECONDS)
     try:
         lock.acquire()
     except Timeout:
+        _HELD_FOR_EVER.add(path)
         raise DataError(
-            f"{path}: locked by another process for too long; end it, then try again"
+            f"{path}: locked by another process for too long (a stopped one?); end it or let it "
+            "go on, then try again"
         ) from None
+    _HELD_FOR_EVER.discard(path)
     # Where a file system has no locks, FileLock becomes one whose file is the lock itself.
     own = not isinstance(lock, SoftFileLock)
     try:

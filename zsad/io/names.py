@@ -9,12 +9,18 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import unicodedata
 from pathlib import Path
+
+from zsad.errors import shown
 
 PLAIN = " +,=()[]@"  # besides letters, digits and _.-~; everything else is percent-encoded
 LONGEST = 230  # bytes of a part: with "@<fingerprint>.parquet" it fits the 255 of a file system
 LONGEST_PICTURE = 200  # bytes, of what is written about a picture
+WINDOWS = os.name == "nt"
+_DEVICES = frozenset(  # of Windows: names of no files, whatever follows after a point
+    ["con", "prn", "aux", "nul", "conin$", "conout$"]
+    + [f"{name}{digit}" for name in ("com", "lpt") for digit in "0123456789¹²³"]
+)
 _UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-~")
 _REFUSED = frozenset('<>:"/\\|?*')  # by Windows and its file systems, wherever they are mounted
 _LOOKS_ENCODED = re.compile(r"%(?=[0-9A-Fa-f]{2}|u[0-9A-F]{4}|~)")
@@ -23,14 +29,16 @@ _LOOKS_ENCODED = re.compile(r"%(?=[0-9A-Fa-f]{2}|u[0-9A-F]{4}|~)")
 def safe_name(name: str, plain: str = PLAIN) -> str:
     """Return ``name`` as one path component of ASCII; different names stay different.
 
-    ``plain``: what is kept besides letters, digits and ``_.-~``.  Raises ``ValueError`` for an
-    empty name.
+    ``plain``: what is kept besides letters, digits and ``_.-~``.  On Windows, names that it
+    refuses are encoded, too.  Raises ``ValueError`` for an empty name.
     """
     kept = _UNRESERVED | set(plain)
     encoded = "".join(c if c in kept else _percent(c) for c in str(name))
     if not encoded:
         raise ValueError("a method, dataset or category needs a name")
-    return shortened("%2E" + encoded[1:] if encoded.startswith(".") else encoded, LONGEST)
+    if encoded.startswith("."):
+        encoded = "%2E" + encoded[1:]
+    return shortened(_for_windows(encoded) if WINDOWS else encoded, LONGEST)
 
 
 def readable_name(name: str) -> str:
@@ -43,7 +51,20 @@ def readable_name(name: str) -> str:
     encoded = "".join(c if _is_readable(c) else _percent(c) for c in text)
     if encoded in ("", ".", ".."):
         encoded = encoded.replace(".", "%2E") or "%~"
-    return shortened(encoded, LONGEST_PICTURE)
+    return shortened(_for_windows(encoded), LONGEST_PICTURE)
+
+
+def is_refused_by_windows(name: str) -> bool:
+    """Whether Windows takes a path component for a device (``aux.png``), or for another name: it
+    drops points and blanks at the end."""
+    return name[-1:] in (".", " ") or name.partition(".")[0].rstrip(" ").lower() in _DEVICES
+
+
+def _for_windows(name: str) -> str:
+    """An encoded name as Windows keeps it, too."""
+    if name[-1:] in (".", " "):
+        name = name[:-1] + _percent(name[-1])
+    return _percent(name[0]) + name[1:] if is_refused_by_windows(name) else name
 
 
 def shortened(name: str, longest: int) -> str:
@@ -80,7 +101,7 @@ def plain_path(path: Path | str) -> Path:
 
 
 def _is_readable(c: str) -> bool:
-    return c not in _REFUSED and (c.isprintable() or unicodedata.category(c) == "Zs")
+    return c not in _REFUSED and shown(c) == c
 
 
 def _percent(c: str) -> str:

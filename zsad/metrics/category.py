@@ -13,7 +13,9 @@ from zsad.errors import RequestError
 from zsad.metrics import spec
 from zsad.metrics.base import MetricReport, RankingMetric
 from zsad.metrics.image import ImageRanking
+from zsad.metrics.image_pixels import ImagePixels
 from zsad.metrics.pixel import PixelHistogram, PixelScores
+from zsad.metrics.pixel_table import PixelTable
 from zsad.metrics.spec import MODES, Mode
 from zsad.torchvision_compat import torchmetrics
 
@@ -77,9 +79,18 @@ class CategoryMetrics(torchmetrics.wrappers.abstract.WrapperMetric):
 
     @classmethod
     def of(cls, settings: MetricSettings, **kwargs: Any) -> CategoryMetrics:
-        """Build what ``metrics.*`` settings ask for."""
+        """Build what ``metrics.*`` settings ask for, with the pixels of every image in bins."""
         names = spec.chosen(asdict(settings))
-        return cls(settings.mode, settings.fpr_limit, names=names, **kwargs)
+        found = cls(settings.mode, settings.fpr_limit, names=names, **kwargs)
+        found.pixel.images = ImagePixels()
+        return found
+
+    def pixel_table(self) -> PixelTable | None:
+        """The pixels of every image over common bins, in the order seen; None where they are not
+        kept, or where pixel metrics are undefined."""
+        if self.pixel.images is None or self.mapless or int(self.pixel.without_mask):
+            return None
+        return self.pixel.images.table()
 
     @property
     def _with_states(self) -> list[RankingMetric]:
@@ -152,6 +163,8 @@ class CategoryMetrics(torchmetrics.wrappers.abstract.WrapperMetric):
         self.mapless = False
         self.image.reset()
         self.pixel.reset()
+        if self.pixel.images is not None:
+            self.pixel.images = ImagePixels()
         for metric in self._with_states:
             metric.reset()
 
@@ -164,6 +177,8 @@ class CategoryMetrics(torchmetrics.wrappers.abstract.WrapperMetric):
         self.mapless |= incoming_state.mapless
         self.image.merge_state(incoming_state.image)
         self.pixel.merge_state(incoming_state.pixel)
+        if self.pixel.images is not None and incoming_state.pixel.images is not None:
+            self.pixel.images.extend(incoming_state.pixel.images)
         for metric, other in zip(self._with_states, incoming_state._with_states):
             metric.merge_state(other)
 

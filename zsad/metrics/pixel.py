@@ -15,6 +15,7 @@ from zsad.metrics import functional, spec
 from zsad.metrics.base import MetricReport, RankingMetric, of_curve, one_class
 from zsad.metrics.functional import Curve
 from zsad.metrics.histogram import ScoreHistogram, empty_histogram, merge_histograms
+from zsad.metrics.image_pixels import ImagePixels
 from zsad.metrics.regions import region_pixels
 
 BINS = 1 << 18
@@ -40,6 +41,7 @@ class PixelRanking(RankingMetric):
     ) -> None:
         super().__init__(spec.names("pixel") if names is None else names, **kwargs)
         self.fpr_limit = fpr_limit
+        self.images: ImagePixels | None = None  # kept where somebody asks for it
         # The range of the scores costs a pass over them, and only some metrics ask for it.
         self.ranged = any("lowest" in spec.METRICS[name].arguments for name in self.names)
         self.add_state("regions", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
@@ -76,14 +78,18 @@ class PixelRanking(RankingMetric):
             self.high = torch.maximum(self.high, high.double())
         if masks is None:
             self._take(scores, None, None)
+            if self.images is not None:
+                self.images.take(maps, None, None, seen)
             return
         counted = None if seen is None else seen.cpu().numpy()
         places, weights, regions = region_pixels(masks.cpu().numpy(), counted)
         self.regions += regions
-        index = torch.from_numpy(places).to(maps.device)
+        index, shares = (torch.from_numpy(a).to(maps.device) for a in (places, weights))
+        if self.images is not None:
+            self.images.take(maps, index, shares, seen)
         if seen is not None:  # places among the pixels that are left
             index = (seen.reshape(-1).cumsum(0) - 1)[index]
-        self._take(scores, index, torch.from_numpy(weights).to(maps.device))
+        self._take(scores, index, shares)
 
     @abstractmethod
     def _take(self, scores: Tensor, index: Tensor | None, weights: Tensor | None) -> None:

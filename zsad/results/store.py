@@ -319,6 +319,11 @@ class ResultStore:
             raise CellError(f"{error}; it is not replaced, fix this first") from None
         except DataError:
             return  # absent or broken: it will be overwritten
+        if (held.method, held.dataset, held.category) != (key.method, key.dataset, key.category):
+            raise CellError(
+                f"{path}: is the record of {held.method}, {held.dataset}, {held.category}, whose "
+                "name this file system takes for the same one; give --results elsewhere"
+            )
         if held.fingerprint in ("", key.fingerprint):
             return
         aside = self._path(key, fingerprint=held.fingerprint)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import TextIOWrapper
 from pathlib import Path
 
 from zsad.errors import shown
@@ -65,7 +67,16 @@ class OneLine(logging.Formatter):
 
 
 class _LogFile(logging.FileHandler):
-    """A log file that is given up quietly when it cannot be written."""
+    """A log file that is given up quietly when it cannot be written, or is a link: whoever shares
+    the results folder may not have us write elsewhere."""
+
+    def _open(self) -> TextIOWrapper:
+        descriptor = os.open(
+            self.baseFilename,
+            os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0),
+            0o666,
+        )
+        return os.fdopen(descriptor, "a", encoding="utf-8", errors=self.errors)
 
     def emit(self, record: logging.LogRecord) -> None:
         try:

@@ -279,7 +279,7 @@ def fingerprint(
     identity: Mapping[str, Any] = {
         "version": NUMBERS_VERSION,
         "method": column.entry.name,
-        "config": cfg.identity(column.config),
+        "config": cfg.hashed(column.config),
         "backbone": backbone,
         "weights": weights_id,
         "data": data,

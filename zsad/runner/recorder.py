@@ -46,6 +46,7 @@ class Recorder:
             "defect": outcome.defects,
             "score": outcome.scores,
             "path": outcome.uids,
+            **outcome.pixels(),
         }
         shared = {k: v for k, v in spent.items() if ":" not in k and k in ("decode", "encode")}
         own = {k.split(":")[0]: v for k, v in spent.items() if k.endswith(f":{head.label}")}

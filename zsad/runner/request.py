@@ -16,6 +16,7 @@ from zsad.config import Settings
 from zsad.config.method_config import MethodConfig
 from zsad.config.sections import COMMAND_LINE, SECTIONS, resolve_settings
 from zsad.errors import RequestError, nearest
+from zsad.io import file_lock
 from zsad.protocols import Protocol, load_protocol
 from zsad.registry import MethodEntry
 from zsad.runner.options import BenchOptions, Names, RunOptions, takes
@@ -99,8 +100,8 @@ def require_writable(results: Path) -> None:
     """Raise :class:`RequestError` before any work if nothing could be stored in ``results``."""
     try:
         results.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=results):
-            pass
+        with tempfile.TemporaryFile(dir=results), file_lock(results / ".lock"):
+            pass  # a lock that a stopped process holds, or that is no file, is said now
     except OSError as error:
         raise RequestError(
             f"--results {results}: cannot be written ({error.strerror}); give another folder"

@@ -22,6 +22,7 @@ from zsad.results.aggregate import (
     undefined_reasons,
 )
 from zsad.results.identity import imported
+from zsad.tables.ignored import ignored_notes
 from zsad.tables.model import Line, Page, Span, Spans, Table
 from zsad.tables.results_matrix import (
     Board,
@@ -330,7 +331,7 @@ def conditions(board: Board) -> list[str]:
         *_training_notes(board),
         *_imported_notes(board),
         *_partial_notes(board),
-        *_ignored_notes(board),
+        *ignored_notes(board),
     ]
 
 
@@ -361,23 +362,6 @@ def _partial_notes(board: Board) -> list[str]:
     return [
         f"{PARTIAL} scored without images that cannot be read or were not given ({len(left)} of "
         "the datasets here): neither ranked nor compared."
-    ]
-
-
-def _ignored_notes(board: Board) -> list[str]:
-    """What was not looked at of each dataset, and which columns' image scores see it anyway."""
-    titles = {c.label: c.title for c in board.columns}
-    seeing: dict[tuple[str, str], dict[str, None]] = {}
-    for (label, _), cells in board.cells.items():
-        for record in cells.values() if label in titles else ():
-            if text := record.info.get("ignore"):
-                found = seeing.setdefault((record.dataset, text), {})
-                if record.info.get("score_sees_ignored"):
-                    found[titles[label]] = None
-    return [
-        f"{dataset}: ignore {text}: left out of maps and pixel figures"
-        + (f"; the image scores of {', '.join(columns)} still see it." if columns else ".")
-        for (dataset, text), columns in seeing.items()
     ]
 
 

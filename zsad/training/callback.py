@@ -139,7 +139,7 @@ class Bookkeeping(lightning.Callback):
         if self.phase.rate is not None:
             row["rate"] = trainer.optimizers[0].param_groups[0]["lr"]
         state.history.append(row)
-        log_row(trainer.loggers, row, len(state.history))
+        trainer.loggers = log_row(trainer.loggers, row, len(state.history))
         state.epoch += 1
         state.steps, state.sums, state.epoch_seconds = 0, {}, 0.0
         self._save(trainer, module)
@@ -166,8 +166,11 @@ class Bookkeeping(lightning.Callback):
 
 def log_row(
     loggers: Sequence[lightning.pytorch.loggers.Logger], row: Mapping[str, Any], step: int
-) -> None:
-    """Hand one epoch's means to the loggers; ``step`` counts epochs over all phases."""
+) -> list[lightning.pytorch.loggers.Logger]:
+    """Hand one epoch's means to the loggers and return those that took them; ``step`` counts
+    epochs over all phases.  One that cannot write is left out from then on: Lightning would let
+    it end the training."""
+    working = []
     values = {f"{row['phase']}/{k}": float(v) for k, v in row.items() if k != "phase"}
     for logger in loggers:
         try:
@@ -175,6 +178,9 @@ def log_row(
             logger.save()
         except OSError as error:
             log.warning("%s: cannot be written (%s)", logger.log_dir, error.strerror or error)
+        else:
+            working.append(logger)
+    return working
 
 
 def _name(module: lightning.LightningModule) -> str:

@@ -107,7 +107,7 @@ class MethodRun:
         images.group = state.group
         loggers = make_loggers(options.logger, work)
         for step, row in enumerate(state.history, start=1):  # loggers begin with an empty file
-            log_row(loggers, row, step)
+            loggers = log_row(loggers, row, step)
         self._begin()
         phases = method.phases()
         for number in range(state.phase, len(phases)):
