@@ -20,7 +20,7 @@ from zsad.data.index import load_index
 from zsad.data.indexers.base import listed
 from zsad.errors import DataError
 from zsad.inference import pictures
-from zsad.runtime import pictures
+from zsad.runtime import pictures as of_exports
 
 CORE = Path(zsad.__file__).parent
 ALL = [(name, ending) for name, known in FORMATS.items() for ending in known]
@@ -145,5 +145,5 @@ def test_nobody_keeps_a_second_list() -> None:
 
 def test_what_runs_without_the_rest_reads_a_part_of_the_list() -> None:
     """An exported file is run where zsad's data room may not be installed."""
-    known = {ending for form in pictures.FORMATS for ending in FORMATS[form]}
-    assert set(pictures.ENDINGS) <= known
+    known = {ending for form in of_exports.FORMATS for ending in FORMATS[form]}
+    assert set(of_exports.ENDINGS) <= known
