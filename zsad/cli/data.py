@@ -1,4 +1,5 @@
-"""``zsad data check|prepare``: whether a dataset is there and sound, and how to get it there."""
+"""``zsad data check|prepare|boxes``: whether a dataset is there and sound, how to get it there, and
+the boxes around what its masks mark."""
 
 from __future__ import annotations
 
@@ -27,7 +28,8 @@ def add(verbs: Any) -> None:
         verbs,
         "data",
         run,
-        "Check datasets (counts, every image and mask), or extract a downloaded archive.",
+        "Check datasets (counts, every image and mask), extract a downloaded archive, or write the "
+        "boxes of masks.",
         takes="overrides",
     )
     parser.epilog = (
@@ -35,7 +37,9 @@ def add(verbs: Any) -> None:
         "when a picture of a folder has no role.  KEY=VALUE words are data.folder.class_name, "
         "data.folder.mask_threshold, data.folder.bits and data.folder.ignore."
     )
-    parser.add_argument("action", choices=["check", "prepare"], metavar="check|prepare")
+    parser.add_argument(
+        "action", choices=["check", "prepare", "boxes"], metavar="check|prepare|boxes"
+    )
     parser.add_argument(
         "dataset",
         metavar="DATASET|FOLDER",
@@ -48,15 +52,24 @@ def add(verbs: Any) -> None:
     parser.add_argument(
         "--write", metavar="FILE", help="check: write the definition of a folder to FILE (.yaml)"
     )
+    parser.add_argument(
+        "--out", metavar="FILE", help="boxes: the file to write, in COCO's format (.json)"
+    )
     options.as_json(parser)
     options.done(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Check or prepare; 3 if a dataset is not what it should be."""
+    """Check, prepare or write boxes; 3 if a dataset is not what it should be."""
     from zsad.data.catalog import select_datasets
     from zsad.runner.request import data_root
 
+    if (args.out is not None) != (args.action == "boxes"):
+        raise RequestError(
+            "`zsad data boxes` needs --out FILE.json"
+            if args.action == "boxes"
+            else "--out belongs to `zsad data boxes`"
+        )
     if args.action == "check":
         if args.archive:
             raise RequestError("--archive belongs to `zsad data prepare`")
@@ -69,9 +82,14 @@ def run(args: argparse.Namespace) -> int:
         return _check(args, names, data_root(args.data_root))
     if args.write or args.overrides:
         raise RequestError("--write and KEY=VALUE words belong to `zsad data check`")
-    names = select_datasets(args.dataset)
+    if args.action == "boxes":
+        names = select_datasets([_word(w) for w in _words(args.dataset)])
+    else:
+        names = select_datasets(args.dataset)
     if len(names) > 1:
-        raise RequestError(f"`zsad data prepare` takes one dataset, not {len(names)}")
+        raise RequestError(f"`zsad data {args.action}` takes one dataset, not {len(names)}")
+    if args.action == "boxes":
+        return _boxes(args, names[0], data_root(args.data_root))
     if args.variant or args.counts:
         raise RequestError("--variant and --counts belong to `zsad data check`")
     return _prepare(args, names[0])
@@ -203,6 +221,35 @@ def _report(report: CheckReport) -> dict[str, Any]:
 
 
 # ----------------------------------------------------------------------------- prepare
+def _boxes(args: argparse.Namespace, name: str, root: Path | None) -> int:
+    """Write the boxes around what masks mark; an existing file is left alone."""
+    from zsad.data import coco
+    from zsad.data.index import load_index
+    from zsad.io import write_json
+
+    if args.archive or args.counts:
+        raise RequestError("--archive and --counts do not belong to `zsad data boxes`")
+    target = Path(args.out)
+    if target.suffix != ".json":
+        raise RequestError(f"--out {target}: give a file that ends in .json")
+    if target.exists():
+        raise RequestError(f"--out {target}: is there already; give another name, or remove it")
+    index = load_index(name, root, variant=args.variant)
+    found = coco.table(index)
+    try:
+        write_json(target, found.document)
+    except OSError as error:
+        raise RequestError(f"--out {target}: cannot be written ({error.strerror})") from None
+    if args.json:
+        counts = {k: len(found.document[k]) for k in ("images", "annotations")}
+        phrases = [c["name"] for c in found.document["categories"]]
+        left_out = list(found.left_out)
+        print_json({"file": str(target), **counts, "phrases": phrases, "left_out": left_out})
+    else:
+        say(*found.lines(), f"{target}: file names are relative to {index.root}")
+    return 0
+
+
 def _prepare(args: argparse.Namespace, name: str) -> int:
     # The folder for datasets need not exist before the first one is put there.
     root = args.data_root or os.environ.get("ZSAD_DATA")
