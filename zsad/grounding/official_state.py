@@ -104,7 +104,8 @@ _NAMES = [
         (r"(\.blocks\.\d+)\.attn\.", r"\1.attention.self."),
     )
 ]
-_STACKED = re.compile(r"(?P<place>.*\.)(?:in_proj_|qkv\.)(?P<kind>weight|bias)")
+# The end of a name whose value holds query, key and value, one below the other.
+_STACKED = re.compile(r"\.(?:in_proj_|qkv\.)(weight|bias)\Z")
 
 
 def is_state(state: Any) -> bool:
@@ -151,12 +152,12 @@ def renamed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
             continue
         for old, new in _NAMES:
             name = old.sub(new, name)
-        stacked = _STACKED.fullmatch(name)
+        stacked = _STACKED.search(name)
         if stacked is None:
             found[name] = value
             continue
         for part, rows in zip(("query", "key", "value"), value.chunk(3)):
-            found[f"{stacked['place']}{part}.{stacked['kind']}"] = rows.contiguous()
+            found[f"{name[: stacked.start()]}.{part}.{stacked[1]}"] = rows.contiguous()
     return found
 
 
