@@ -22,7 +22,7 @@ RANKS: dict[str, int] = {
     for rank, rooms in enumerate(
         (
             ("errors", "torchvision_compat"),
-            ("io", "metrics", "page"),
+            ("io", "metrics", "page", "runtime"),
             ("types", "config"),
             ("backbones", "maps", "method"),
             ("registry", "checkpoints", "components"),
@@ -30,7 +30,7 @@ RANKS: dict[str, int] = {
             ("grounding", "prompt_bank", "results"),
             ("scoring", "training"),
             ("inference", "runner", "tables"),
-            ("report", "exchange"),
+            ("report", "deployment", "exchange"),
             ("api", "doctor"),
             ("cli",),
             ("__main__",),

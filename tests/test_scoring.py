@@ -269,7 +269,7 @@ def test_a_file_of_boxes_is_read_once(tmp_path: Path, monkeypatch: pytest.Monkey
     found = loaded.predict(names, words)
     again = loaded.predict(names, words)
     assert reads == [path]
-    assert all(any(e.source == "detector" for e in p.explanations) for p in found)
+    assert all(any(e.source == "detector" for e in p.reasons) for p in found)
     equal(found, again)
     given = LoadedMethod.predict(loaded, names, words, boxes=[answer] * 10)
     equal(given, found)

@@ -26,6 +26,7 @@ _PUBLIC = {
     "predict": "zsad.api",
     "evaluate": "zsad.metrics.evaluate",
     "load_method": "zsad.api",
+    "export": "zsad.api",
     "list_methods": "zsad.registry",
     "list_datasets": "zsad.registry",
     "list_backbones": "zsad.registry",

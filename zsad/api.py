@@ -8,7 +8,7 @@ parameters of :func:`bench` and :func:`train` are the fields of
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -143,13 +143,7 @@ def predict(
     """
     from zsad.inference.run import predict as run
 
-    if unknown := sorted(loading.keys() - inspect.signature(load_method).parameters):
-        known = {
-            **inspect.signature(predict).parameters,
-            **inspect.signature(load_method).parameters,
-        }
-        hint = nearest(unknown[0], known)
-        raise TypeError(f"predict() got an unexpected keyword argument '{unknown[0]}'{hint}")
+    _check_loading(predict, loading)
     return run(
         method,
         pictures,
@@ -172,3 +166,46 @@ def predict(
         save_bank=save_bank,
         load=lambda values: load_method(method, overrides=values, **loading),
     )
+
+
+def export(
+    method: str,
+    class_name: str,
+    out: str | Path,
+    *,
+    format: str = "onnx",
+    calibrate: str | Path | None = None,
+    references: Sequence[str] = (),
+    overrides: Mapping[str, Any] | Sequence[str] | None = None,
+    **loading: Any,
+) -> dict[str, Any]:
+    """Write a method for one class name as one file, and return what the file says of itself.
+
+    ``format``: ``onnx`` or ``openvino``; :mod:`zsad.runtime` scores pictures by it without torch.
+    ``calibrate``: a ``calibration.json`` of the same method.  ``references``: normal pictures of a
+    few-shot method, which go into the file.  ``loading``: as for :func:`load_method`.
+    Raises :class:`RequestError` for a method that scores no picture by itself.
+    """
+    from zsad.deployment.write import export as run
+
+    _check_loading(export, loading)
+    return run(
+        method,
+        class_name,
+        format,
+        out,
+        calibrate=calibrate,
+        reference=references,
+        overrides=overrides,
+        load=lambda words: load_method(method, overrides=words, **{**loading, "device": "cpu"}),
+    )
+
+
+def _check_loading(function: Callable[..., Any], loading: Mapping[str, Any]) -> None:
+    """Raise ``TypeError`` for a keyword that neither ``function`` nor :func:`load_method` has."""
+    known = inspect.signature(load_method).parameters
+    if unknown := sorted(loading.keys() - known):
+        hint = nearest(unknown[0], {**inspect.signature(function).parameters, **known})
+        raise TypeError(
+            f"{function.__name__}() got an unexpected keyword argument '{unknown[0]}'{hint}"
+        )

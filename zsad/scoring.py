@@ -12,13 +12,16 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypedDict
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from zsad import maps as dense
 from zsad.backbones import Backbone
 from zsad.backbones.batch_size import BatchTooLarge, Portions, is_out_of_memory
 from zsad.components.reasons import merged
+from zsad.data.ignored import shrunk
 from zsad.errors import CellError
 from zsad.grounding.provider import BoxProvider, provider
 from zsad.method import AnyMethod, feature_request
@@ -276,6 +279,36 @@ class Scorer:
             merged([replace(reason, text=read(reason.text)) for reason in row], c.class_name)
             for row, c in zip(found, scored.context.categories)
         ]
+
+
+def without(
+    image_score: Callable[[Any, Any], Any],
+    scored: Scored[Any],
+    masks: Sequence[NDArray[np.bool_] | None],
+) -> tuple[Scored[Any], bool]:
+    """The batch with ``masks`` [H, W] of its pictures out of maps and scores, and whether the
+    method's score sees the ignored pixels nevertheless.
+
+    Ignored pixels take the lowest value that their map has elsewhere, and the method's
+    ``image_score`` is asked again.  A score that moves with :attr:`Scores.image` still sees them.
+    """
+    size = (scored.maps.final.shape[-2], scored.maps.final.shape[-1])
+    planes = [np.zeros(size, dtype=bool) if m is None else shrunk(m, size) for m in masks]
+    where = torch.from_numpy(np.stack(planes)).to(scored.maps.final.device)
+
+    def emptied(maps: Tensor) -> Tensor:
+        low = maps.masked_fill(where, torch.inf).flatten(1).amin(1)
+        return torch.where(where, low[:, None, None].to(maps.dtype), maps)
+
+    maps = replace(
+        scored.maps,
+        final=emptied(scored.maps.final),
+        unsuppressed=emptied(scored.maps.unsuppressed),
+    )
+    with torch.no_grad():
+        scores = image_score(scored.scores, maps).float()
+        moved = image_score(replace(scored.scores, image=scored.scores.image + 1), maps).float()
+    return replace(scored, maps=maps, image_scores=scores), not torch.equal(scores, moved)
 
 
 @dataclass

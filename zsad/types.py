@@ -194,8 +194,7 @@ class ImageFeatures:
 
 
 # -------------------------------------------------------------------------------- data
-Names = Literal["spoken", "released"]
-"""Which name of a category prompts say: see :class:`Category`."""
+Names = Literal["spoken", "released"]  # which name of a category prompts say
 
 
 @dataclass(frozen=True)
@@ -220,10 +219,10 @@ class Category:
 class Sample:
     """One image of a dataset, before it is opened.
 
-    ``image`` and ``mask`` are file paths, or URIs of a registered reader
-    ("synthetic://..."); ``crop`` = (left, top, right, bottom) in pixels cuts a tile out of
-    both.  ``label``: 0 normal, 1 anomalous.  ``mask`` None: there is none (a normal image, or a
-    dataset without masks).  ``extra_masks`` are united with ``mask``.
+    ``image`` and ``mask`` are file paths, or URIs of a registered reader; ``crop`` = (left, top,
+    right, bottom) in pixels cuts a tile out of both.  ``label``: 0 normal, 1 anomalous.  ``mask``
+    None: there is none.  ``extra_masks`` are united with it.  ``ignore``: what is not looked at, a
+    mask file or (x, y, w, h) in pixels.
     """
 
     image: str
@@ -236,7 +235,8 @@ class Sample:
     extra_masks: tuple[str, ...] = ()
     uid: str = ""  # stable name inside the dataset: relative path (+ tile), never absolute
     mask_threshold: int = 0  # grey values above it (of 255) are anomalous
-    bits: int = 0  # that deep grey pictures use, such as 12 of 16; 0: as many as their files hold
+    bits: int = 0  # that deep pictures use, such as 12 of 16; 0: as many as their files hold
+    ignore: str | tuple[int, int, int, int] | None = None
 
 
 @dataclass

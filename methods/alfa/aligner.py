@@ -47,9 +47,23 @@ def ridge(text: Tensor, g: Tensor, v: Tensor, rho: float, anchor: float = 1.0) -
     else:
         scale = gram.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None]
         eye = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
-        factor = torch.linalg.cholesky(gram + rho * scale.clamp_min(1e-12) * eye)
-        weights = torch.cholesky_solve(right, factor)
+        matrix = gram + rho * scale.clamp_min(1e-12) * eye
+        if torch.compiler.is_compiling():
+            weights = eliminated(matrix, right)
+        else:
+            weights = torch.cholesky_solve(right, torch.linalg.cholesky(matrix))
     return anchor * text + weights.mT @ (v - anchor * g)
+
+
+def eliminated(matrix: Tensor, right: Tensor) -> Tensor:
+    """Solve ``matrix`` [*, n, n] x = ``right`` [*, n, T], positive definite, by Gauss-Jordan steps
+    in plain operations: exchange formats have no Cholesky decomposition."""
+    joined = torch.cat([matrix, right], -1)  # [*, n, n+T]
+    for i in range(matrix.shape[-1]):
+        row = joined[..., i : i + 1, :] / joined[..., i : i + 1, i : i + 1]
+        others = joined - joined[..., i : i + 1] * row
+        joined = torch.cat([others[..., :i, :], row, others[..., i + 1 :, :]], -2)
+    return joined[..., matrix.shape[-1] :]
 
 
 def procrustes(text: Tensor, g: Tensor, v: Tensor, rho: float) -> Tensor:

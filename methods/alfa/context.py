@@ -61,14 +61,21 @@ def intervals(d: Tensor, sides: Tensor, config: Context) -> tuple[Tensor, Tensor
         q = torch.tensor([config.quantile, 1 - config.quantile], dtype=d.dtype, device=d.device)
         ends = torch.stack([torch.quantile(d[:, side], q, dim=1) for side in sides], dim=-1)
         return ends[0], ends[1]
-    low = torch.stack([d[:, side].amin(1) for side in sides], dim=-1)
-    high = torch.stack([d[:, side].amax(1) for side in sides], dim=-1)
+    # masked, not chosen: how many there are must not decide the shape of a recording
+    low = torch.stack([d.masked_fill(~side, torch.inf).amin(1) for side in sides], dim=-1)
+    high = torch.stack([d.masked_fill(~side, -torch.inf).amax(1) for side in sides], dim=-1)
     return low, high
 
 
 def spread_of(d: Tensor, sides: Tensor) -> Tensor:
     """Return the pooled standard deviation of the cosines within the labels: [B, 1]."""
-    variance = torch.stack([d[:, side].var(1, unbiased=False) for side in sides])
+    if torch.compiler.is_compiling():
+        counts = sides.sum(1).to(d)  # [2]
+        means = torch.stack([d.masked_fill(~s, 0).sum(1) for s in sides]) / counts[:, None]
+        off = (d - means[..., None]).square().masked_fill(~sides[:, None], 0)  # [2, B, T]
+        variance = off.sum(-1) / counts[:, None]
+    else:
+        variance = torch.stack([d[:, side].var(1, unbiased=False) for side in sides])
     share = sides.sum(1).to(d) / sides.sum()
     return (variance * share[:, None]).sum(0, keepdim=True).sqrt().T
 

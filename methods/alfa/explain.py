@@ -43,7 +43,7 @@ def explain_image(
             if i < len(kept):
                 row = int(kept[i])
                 name, source = text.texts[row], "template" if bool(text.template[row]) else "llm"
-                note = f"tells the labels apart here (contextual score {contextual[row]:.2f})"
+                note = _note(float(contextual[row]))
             else:
                 name, source = text.prompts.descriptors[i - len(kept)], "llm"
                 note = "one of the prompt bank's words for what can be wrong"
@@ -54,3 +54,11 @@ def explain_image(
 
     both = sorted([*best(0), *best(1)], key=lambda reason: -reason.similarity)
     return [replace(reason, rank=rank) for rank, reason in enumerate(both, start=1)]
+
+
+def _note(contextual: float) -> str:
+    """Why a prompt was kept.  One with a score of 0 was kept because no other of its label was."""
+    score = f"contextual score {contextual:.2f}"
+    if contextual > 0:
+        return f"lies apart from the other label's prompts in this picture ({score})"
+    return f"kept because every prompt of its label lies among the other label's ({score})"

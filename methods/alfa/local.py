@@ -25,7 +25,11 @@ def anomaly_probability(
     With one embedding per label and weight 1 this is the softmax over the labels.
     """
     logits = cosine / temperature + weight.log()
-    normal, abnormal = (logits[..., labels == label].logsumexp(-1) for label in (0, 1))
+    if torch.compiler.is_compiling():  # how many there are must not decide a shape
+        sides = [logits.masked_fill(labels != label, -torch.inf) for label in (0, 1)]
+    else:
+        sides = [logits[..., labels == label] for label in (0, 1)]
+    normal, abnormal = (side.logsumexp(-1) for side in sides)
     return torch.sigmoid(abnormal - normal)
 
 

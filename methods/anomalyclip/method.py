@@ -74,7 +74,7 @@ class AnomalyCLIP(Method[Config, Tensor]):
         embedded = text.embed_tokens(tokens)  # [2, S, W]
         context = torch.stack([self.normal_tokens, self.abnormal_tokens])
         prompts = torch.cat([embedded[:, :1], context, embedded[:, 1 + config.n_ctx :]], dim=1)
-        return unit(text.encode_embeddings(prompts, tokens.eot, self.deep_prompts()))
+        return unit(text.encode_embeddings(prompts, tokens.ends, self.deep_prompts()))
 
     def prepare_text(self, categories: Sequence[Category], text: TextEncoder) -> dict[str, Tensor]:
         with torch.no_grad():

@@ -142,7 +142,7 @@ class AnoVL(Method[Config, DomainText]):
         features, context = scored.features, scored.context
         cls = F.normalize(features[CLS].float(), dim=-1)
         return [
-            rank_phrases(unit, context.text[c.key].states, k, "mean over 66 templates")
+            rank_phrases(unit, context.text[c.key].states, k, "averaged over 66 sentences")
             for unit, c in zip(cls, context.categories)
         ]
 

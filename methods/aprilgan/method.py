@@ -121,7 +121,7 @@ class AprilGAN(StageMethod[Config]):
         """Rank the state phrases by their cosine with the class token."""
         features, context = scored.features, scored.context
         cls = F.normalize(features[CLS].float(), dim=-1)
-        note = f"mean over {len(SCENE_TEMPLATES)} templates"
+        note = f"averaged over {len(SCENE_TEMPLATES)} sentences"
         return [
             rank_phrases(unit, context.text[c.key], k, note)
             for unit, c in zip(cls, context.categories)

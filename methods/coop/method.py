@@ -170,19 +170,20 @@ class CoOp(Method[Config, PromptPair]):
             )
             reasons = [
                 Explanation(
-                    text=f"[{self.config.n_ctx} learned words] {word} {category.class_name}",
+                    text=f"{word} {category.class_name}",
                     similarity=cosine,
                     label=label,  # type: ignore[arg-type]
                     source="learned",
                     region=window_region(place, features.grid, 1),
-                    note=f"nearest words: {words[i % len(words)]}",
+                    note=f"behind {self.config.n_ctx} learned vectors, to which these words of the "
+                    f"vocabulary are nearest: {words[i % len(words)]}",
                 )
                 for (label, word), cosine, place in zip(labels, cosines, places)
             ]
             reasons.sort(key=lambda reason: -reason.similarity)
             for rank, reason in enumerate(reasons, start=1):
                 reason.rank = rank
-            found.append(reasons[:k])
+            found.append(reasons if k else [])  # one of each label
         return found
 
     # ------------------------------------------------------------------------- training
@@ -200,7 +201,7 @@ class CoOp(Method[Config, PromptPair]):
         if not words or not torch.equal(self.prompts.ctx.detach().cpu(), self._first):
             return
         tokens = text.tokenize([words])
-        count = int(tokens.eot[0]) - 1  # between the start and the end of the text
+        count = tokens.ends[0] - 1  # between the start and the end of the text
         if count != self.config.n_ctx:
             raise RequestError(
                 f"{self.name}.ctx_init='{words}' is {count} tokens, {self.name}.n_ctx is "

@@ -55,7 +55,11 @@ def import_official(state: object, backbone: BackboneInfo) -> ImportedCheckpoint
                 "n_prompts": abnormal.shape[1],
                 "len": [normal.shape[2], abnormal.shape[2]],
             },
-            "dap": {"enabled": True, "top_k": top_k, "hidden": hidden},
+            "dap": {
+                "enabled": True,
+                "top_k": top_k,
+                "hidden": 0 if hidden == max(1, fan_in // 16) else hidden,  # 0: that share of it
+            },
             "deep": deep_values,
         },
         report=notes,

@@ -94,8 +94,8 @@ def _image(
                 source="learned",
                 rank=rank,
                 region=patch_region(patch, grid),
-                note=f"learned abnormality {which} of {count}, without words of its own; {NOTE}: "
-                f"'{texts[close]}' (cosine {float(values[first]):.2f}); it answers most at the "
+                note=f"learned abnormality {which} of {count}, without words; {NOTE}: "
+                f"'{texts[close]}' (cosine {float(values[first]):.2f}); answers most at the "
                 f"region, one of {len(top)} conspicuous patches",
             )
         )

@@ -82,7 +82,7 @@ class CompoundPrompts(nn.Module):
     def _embedded(text: TextEncoder, placeholders: int, *words: str) -> tuple[Tensor, int]:
         """Return frozen embeddings [1, S, W] of a prompt with placeholders, and its EOT."""
         tokens = text.tokenize([prompt_text(placeholders, *words)])
-        return text.embed_tokens(tokens), int(tokens.eot[0])
+        return text.embed_tokens(tokens), tokens.ends[0]
 
     # ------------------------------------------------------------------------- encoding
     def first_pass(self, text: TextEncoder) -> FirstPass:
@@ -94,14 +94,14 @@ class CompoundPrompts(nn.Module):
         suffix = torch.cat(
             [pad(s, (0, 0, 0, longest - s.shape[2])) for s in (normal, abnormal)], dim=1
         )
-        eot = torch.tensor([normal_eot] + [abnormal_eot] * self.n_prompts, device=suffix.device)
+        eot = [normal_eot] + [abnormal_eot] * self.n_prompts
         encoded = text.encode_prefixed(self.prefix(text), suffix, eot, self.deep_prompts())[0]
         return FirstPass(unit(encoded[0]), prototype(encoded[1:]), encoded[1:])
 
     def second_pass(self, text: TextEncoder, prior: Tensor) -> Tensor:
         """Encode the abnormal prompts of a batch with their priors: [B, W] -> [B, T, E]."""
         suffix, abnormal_eot = self.abnormal_suffix(text, prior)
-        eot = torch.full((self.n_prompts,), abnormal_eot, device=suffix.device)
+        eot = [abnormal_eot] * self.n_prompts
         return text.encode_prefixed(self.prefix(text), suffix, eot, self.deep_prompts())
 
 

@@ -208,7 +208,9 @@ class Config(MethodConfig):
     )
 
     # Records say which boxes there were; a folded convolution is the same one.
-    cosmetic: ClassVar[tuple[str, ...]] = ("grounding.enabled", "grounding.cache", "mmci.fold")
+    cosmetic: ClassVar[tuple[str, ...]] = (
+        *("grounding.enabled", "grounding.detector", "grounding.cache", "mmci.fold"),
+    )
 
     prompt_kind: ClassVar[str] = "filo"  # texts of the prompt bank that prompts are made of
 

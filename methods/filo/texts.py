@@ -78,8 +78,7 @@ def text_side(
         if table.fixed:
             found = table.fixed[1][:, index]
         else:
-            here = type(table.abnormal)(table.abnormal.ids[index], table.abnormal.eot[index])
-            found = encode(learners[1], here, unit_image[rows], text)
+            found = encode(learners[1], table.abnormal.at(index), unit_image[rows], text)
         states = found.unflatten(1, (len(table.wording.reasons), -1))  # [B, Ta, P, E]
         for row, value in zip(rows, states.expand(len(rows), -1, -1, -1)):
             abnormal[row] = value

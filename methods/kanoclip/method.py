@@ -127,7 +127,7 @@ class KAnoCLIP(Method[Config, TextState]):
             )
             embedded = text.embed_tokens(tokens)  # [T, S, W]
             prefix = torch.cat([embedded[:1, :1], context[None]], dim=1)
-            found = text.encode_prefixed(prefix, embedded[None, :, 1 + n :], tokens.eot)[0]
+            found = text.encode_prefixed(prefix, embedded[None, :, 1 + n :], tokens.ends)[0]
             units = F.normalize(found.float(), dim=-1).unflatten(0, (len(names), len(words)))
             out.append(F.normalize(units.mean(1), dim=-1))
         return torch.stack(out, dim=1)

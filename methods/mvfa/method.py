@@ -151,8 +151,10 @@ class MVFA(StageMethod[Config]):
         anomalous patches; the region is the first of them."""
         features, scores, context = scored.features, scored.scores, scored.context
         top, units = scores.parts["top"], scores.parts["units"]
-        note = f"adapted features of the {top.shape[1]} most anomalous patches; mean over "
-        note += f"{len(SCENE_TEMPLATES)} templates"
+        note = (
+            f"compared with the {top.shape[1]} most anomalous patches, of which the region is the "
+        )
+        note += f"first; averaged over {len(SCENE_TEMPLATES)} sentences"
         found = [
             rank_phrases(unit, context.text[c.key], k, note)
             for unit, c in zip(units, context.categories)

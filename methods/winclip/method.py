@@ -144,12 +144,12 @@ class WinClip(Method[Config, EnsembleFeatures]):
     def _explain_one(
         self, features: ImageFeatures, cls: Tensor, text: EnsembleFeatures, k: int
     ) -> list[Explanation]:
-        note = f"mean over {len(self.templates)} templates"
+        note = f"averaged over {len(self.templates)} sentences"
         size = max(self.config.scales, default=0)
         if not size:
             return rank_phrases(cls, text, k, note)
         window = F.normalize(features[Tap("window", size)][0].float(), dim=-1)
-        found = rank_phrases(cls, text, k, f"{note}; region: most similar window")
+        found = rank_phrases(cls, text, k, f"{note}; the region is the window most like it")
         for reason in found:
             phrase = text.embeddings[text.phrases.index(reason.text)]
             reason.region = window_region(int((window @ phrase).argmax()), features.grid, size)

@@ -373,3 +373,31 @@ def test_training_reads_torch_unless_an_engine_is_asked_for(backbone: Backbone) 
         assert engines.served(encoder, (40, 40), [Tap("cls")]).name == "openvino"
         with engines.torch_unless_asked():
             assert engines.served(encoder, (40, 40), [Tap("cls")]).name == name
+
+
+# ------------------------------------------------------------------------------- whole runs
+@needs_openvino
+def test_a_cell_of_an_engine_is_that_of_torch(tmp_path: Path) -> None:
+    """Equal fingerprint, metrics to four digits; the record says who computed it."""
+    import zsad
+
+    found = {}
+    for engine in ("torch", "openvino"):
+        results = tmp_path / engine
+        options = {"backbone": "zsad-tiny", "limit": 8, "results": str(results)}
+        zsad.bench(
+            methods="clip",
+            datasets="synthetic",
+            overrides=[f"backbone.engine={engine}", "backbone.image_size=96"],
+            **options,
+        )
+        records = [json.loads(p.read_text()) for p in results.rglob("cells/**/*.json")]
+        found[engine] = {r["category"]: r for r in records if "metrics" in r}
+    assert found["torch"].keys() == found["openvino"].keys() != set()
+    for category, right in found["torch"].items():
+        one = found["openvino"][category]
+        assert one["fingerprint"] == right["fingerprint"]
+        assert one["info"]["engine"]["name"] == "openvino"
+        assert right["info"]["engine"]["name"] == "torch"
+        for name, value in right["metrics"].items():
+            assert one["metrics"][name] == pytest.approx(value, abs=5e-5)

@@ -1,8 +1,9 @@
-"""Options that change speed alone: compiled parts give the same features."""
+"""Options that change speed alone: a compiled encoder gives the same features."""
 
 from __future__ import annotations
 
 import functools
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,15 @@ TAPS = FeatureRequest.of(
     Tap("cls"), Tap("tokens", 2), Tap("vv_proj", 5, 3), Tap("window", 2), Tap("values_proj", 5)
 )
 
+FEW = FeatureRequest.of(Tap("cls"), Tap("vv_proj", 5, 5))  # compiling takes seconds a block
+
 
 def test_compiled_encoders_give_the_same_features(
-    backbone: Backbone, images: Tensor, files: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+    backbone: Backbone,
+    images: Tensor,
+    files: dict[str, Path],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
     """The graph is captured and run as compiled, but without a C++ compiler."""
     calls = 0
@@ -32,13 +39,37 @@ def test_compiled_encoders_give_the_same_features(
         return graph.forward
 
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=counting))
+    monkeypatch.setenv("ZSAD_CACHE", str(tmp_path))
     compiled = load("file", weights=files["plain.pt"], compile=True)
-    expected = backbone.encode_image(images, TAPS)
+    expected = backbone.encode_image(images, FEW)
     for count in (3, 1):  # another batch size is no other graph than the dynamic one
-        found = compiled.encode_image(images[:count], TAPS)
+        found = compiled.encode_image(images[:count], FEW)
         for tap, value in found.data.items():
             torch.testing.assert_close(value, expected[tap][:count], rtol=1e-5, atol=1e-5)
-    assert calls >= 1
+    assert 1 <= calls <= 3  # one graph each for one image and for more, never one for every size
+    assert compiled.engines.account(EncoderVariant())["name"] == "compile"
+
+
+def test_a_compiler_that_fails_leaves_the_encoder_in_torch(
+    backbone: Backbone,
+    images: Tensor,
+    files: dict[str, Path],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def failing(graph: Any, inputs: Any) -> Any:
+        raise RuntimeError("no C++ compiler")
+
+    monkeypatch.setenv("ZSAD_CACHE", str(tmp_path))
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=failing))
+    compiled = load("file", weights=files["plain.pt"], compile=True)
+    found = compiled.encode_image(images, FEW)
+    assert compiled.engines.account(EncoderVariant())["name"] == "torch"
+    warned = [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING]
+    assert len(warned) == 1
+    assert "the encoder runs in torch, not on compile: " in warned[0]
+    torch.testing.assert_close(found[Tap("cls")], backbone.encode_image(images, FEW)[Tap("cls")])
 
 
 def test_the_activation_of_a_file_can_be_stated(

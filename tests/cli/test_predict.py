@@ -5,7 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +39,13 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             Image.fromarray(pixels).save(tmp_path / folder / f"{i}.png")
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+def deep(folder: Path, bits: int) -> None:
+    """The pictures of a folder as a camera of so many bits leaves them in 16-bit files."""
+    for path in folder.iterdir():
+        grey = np.asarray(Image.open(path).convert("L")).astype(np.uint16)
+        Image.fromarray((grey << (bits - 8)) | (grey >> (16 - bits))).save(path)
 
 
 class Predict:
@@ -201,8 +211,8 @@ def test_thresholds_by_hand(predict: Predict, place: Path) -> None:
         (["photos", "--save", "heat"], "--save heat: needs --out DIR"),
         (["photos", "--out", "o", "--save", "heta"], "did you mean"),
         (["photos", "--out", "o", "--save", ","], "--save: names nothing"),
-        (["photos", "--ignore", "0,0,64"], "--ignore 0,0,64: give a mask file"),
-        (["photos", "--ignore", "0,0,0,4"], "--ignore 0,0,0,4: give a mask file"),
+        (["photos", "--ignore", "0,0,64"], "--ignore 0,0,64: is neither a file nor a folder"),
+        (["photos", "--ignore", "0,0,0,4"], "--ignore 0,0,0,4: is neither a file nor a folder"),
         (["photos", "--ignore", "60,0,5,4"], "reaches out of photos/0.png, which has 64x48"),
         (["photos/0.png", "--ignore", "0,0,64,48"], "nothing is left of photos/0.png"),
         (["photos", "--ignore", "empty"], "--ignore empty: no masks there"),
@@ -541,3 +551,63 @@ def test_a_bank_stands_for_its_pictures(predict: Predict, place: Path) -> None:
     assert "not a reference bank" in predict.err
     predict("photos", "--save-bank", "all.bank", method="musc")
     assert len(predict("photos/0.png", "--bank", "all.bank", method="musc")) == 1
+
+
+def test_pictures_of_12_bits_are_scored_as_their_8_bits(place: Path, predict: Predict) -> None:
+    """Scores, references, calibration and heat maps; a calibration holds for the bits alone."""
+    for folder in ("photos", "good"):
+        for path in (place / folder).iterdir():
+            Image.open(path).convert("L").save(path)
+    words = ["photos", "--reference", "good/0.png", "--calibrate", "good", "--out", "eight"]
+    eight = predict(*words, method="winclip")
+    for folder in ("photos", "good"):
+        deep(place / folder, 12)
+    words[-1] = "twelve"
+    twelve = predict(*words, "data.folder.bits=12", method="winclip")
+    for a, b in zip(eight, twelve):
+        assert b["image_score"] == pytest.approx(a["image_score"], abs=0.02)
+        assert b["thresholds"]["image"] == pytest.approx(a["thresholds"]["image"], abs=0.02)
+    heat = [np.asarray(Image.open(place / n / "0.heat.webp")).mean() for n in ("eight", "twelve")]
+    assert heat[1] == pytest.approx(heat[0], abs=3)
+    again = ["photos", "--reference", "good/0.png", "--calibrate", "twelve/calibration.json"]
+    predict(*again, "data.folder.bits=12", method="winclip")
+    predict(*again, method="winclip", code=2)
+    assert "was made for" in predict.err
+
+
+MEASURED = """
+import re, sys
+from pathlib import Path
+import zsad
+from zsad.cli.main import main
+
+def highest():
+    return int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) / 1024
+
+zsad.load_method("winclip", backbone="zsad-tiny", device="cpu")
+before = highest()
+code = main(sys.argv[1:])
+print(highest() - before, file=sys.stderr)
+sys.exit(code)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's /proc")
+def test_a_photo_of_12_megapixels_is_bounded_in_memory_and_on_disk(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(90, 130, (375, 500, 3), dtype=np.uint8)
+    photo = Image.fromarray(noise).resize((4000, 3000), Image.Resampling.BICUBIC)
+    photo.paste((250, 250, 250), (2000, 1500, 2024, 1524))
+    photo.save(tmp_path / "photo.jpg", quality=92)
+    options = ["--method", "winclip", "--backbone", "zsad-tiny", "--class-name", "cloth"]
+    words = ["predict", *options, "--device", "cpu", str(tmp_path / "photo.jpg"), "--out"]
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURED, *words, str(tmp_path / "found")],
+        cwd=Path(zsad.__file__).parents[1],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert float(done.stderr.splitlines()[-1]) < 220  # MB beyond the loaded method; 190 measured
+    assert sum(p.stat().st_size for p in (tmp_path / "found").rglob("*")) < 1_000_000

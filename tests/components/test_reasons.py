@@ -66,6 +66,16 @@ def test_merging_quotes_the_others_before_the_note() -> None:
     assert [(r.text, r.note) for r in twice] == [("scratch", "why")]
 
 
+def test_what_differs_in_grammar_alone_is_not_quoted() -> None:
+    texts = [
+        "A cropped image of a damaged nut",
+        "A close-up image of a damaged nut",
+        "nut with flaw",
+    ]
+    (found,) = merged([reason(t) for t in texts], "nut")
+    assert (found.text, found.note) == (texts[0], "also: 'nut with flaw'")
+
+
 def test_regions_are_never_merged() -> None:
     same = [reason("leaking", "region"), reason("leaking", "region")]
     assert merged(same, "bottle") == same
@@ -85,6 +95,9 @@ def test_a_verdict_gets_the_reasons_that_fit() -> None:
     wrong = fitting(reasons, anomalous=True, most=2)
     assert [(r.text, r.rank) for r in wrong] == [("crack", 1), ("hole", 2), ("there", 1)]
     assert [r.text for r in fitting(reasons, None, 2)] == ["crack", "fine", "there"]
+    # with a verdict on its parts alone nobody says that a picture is normal
+    assert [r.text for r in fitting(reasons[1:2] + reasons[3:4], None, 2)] == ["there"]
+    assert [r.text for r in fitting(reasons[1:2], None, 2)] == ["fine"]
     assert fitting([], None, 5) == fitting(reasons, True, 0) == []
     assert [r.rank for r in reasons] == [0] * 6  # the given ones are left alone
 

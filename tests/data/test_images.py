@@ -14,7 +14,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from zsad.data import images
+from zsad.data import images, pixel_values
 from zsad.data.images import image_digest, image_size, mask_values, read_image, read_mask
 from zsad.errors import DataError, RequestError
 from zsad.types import Sample
@@ -293,7 +293,7 @@ def test_deep_pictures_are_converted_in_stripes(
     array = np.random.default_rng(0).integers(0, 65536, (23, 9)).astype(np.uint16)
     Image.fromarray(array).save(tmp_path / "deep.png")
     whole, levels = _pixels(tmp_path / "deep.png"), mask_values(tmp_path / "deep.png")
-    monkeypatch.setattr(images, "STRIPE", 20)
+    monkeypatch.setattr(pixel_values, "STRIPE", 20)
     assert np.array_equal(_pixels(tmp_path / "deep.png"), whole)
     assert np.array_equal(mask_values(tmp_path / "deep.png"), levels)
     assert whole[..., 0].tolist() == np.rint(array / 257).astype(int).tolist()

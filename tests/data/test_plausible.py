@@ -159,3 +159,29 @@ def test_one_divisor_for_all(tmp_path: Path, caplog: pytest.LogCaptureFixture) -
     assert same == [249, 12]
     with pytest.raises(DataError, match="more than 8 bits hold"):
         read_image(tmp_path / "bright.tif", bits=8)
+
+
+def test_pictures_of_32_bits_of_a_dataset_have_one_divisor(folder: Path) -> None:
+    for name, high in (("n0", 40000), ("n1", 200)):
+        (folder / "normal" / f"{name}.png").unlink()
+        values = np.linspace(0, high, 64 * 64, dtype=np.int32).reshape(64, 64)
+        save(values, folder / "normal" / f"{name}.tif")
+    found = load_index(select_datasets(f"folder:{folder}")[0])
+    assert {s.uid: s.bits for s in found.samples if s.bits} == {
+        "normal/n0.tif": 16,
+        "normal/n1.tif": 16,
+    }
+    assert any("normal/n1.tif alone would be divided by 255" in note for note in found.notes)
+    with catalog.own_forgotten():
+        said = load_index(select_datasets(f"folder:{folder}", FolderSettings(bits=17))[0])
+    assert {s.bits for s in said.samples} == {17}
+    assert said.fingerprint != found.fingerprint
+    (folder / "normal" / "n1.tif").unlink()  # one alone, or all alike: nothing is changed
+    with catalog.own_forgotten():
+        alone = load_index(select_datasets(f"folder:{folder}")[0])
+    assert {s.bits for s in alone.samples} == {0}
+    assert not any("32-bit" in note for note in alone.notes)
+
+
+def test_bits_that_change_nothing_are_said(folder: Path) -> None:
+    assert "bits=12 changes nothing" in warnings(folder, FolderSettings(bits=12))

@@ -18,8 +18,9 @@ from zsad.errors import DataError, RequestError
 from zsad.exchange import exported
 from zsad.exchange.imported import Import, run
 from zsad.exchange.maps import MapWriter
+from zsad.results import pixels
 from zsad.results.aggregate import PARTIAL
-from zsad.results.store import ResultStore
+from zsad.results.store import ResultStore, key_of
 from zsad.runner.options import BenchOptions
 from zsad.tables import pages
 from zsad.tables.formats import markdown
@@ -59,6 +60,21 @@ def test_the_figures_are_those_of_evaluate(
         for name, value in cell["metrics"].items():
             assert value == pytest.approx(expected[name], abs=1e-9), name
         assert (cell["n_normal"], cell["n_anomalous"]) == (4, 4)
+
+
+def test_pixel_metrics_of_an_import_have_intervals_too(
+    request_of: Callable[..., Import], samples: list[Sample]
+) -> None:
+    """The pixels of every image are stored with its score, as those of a run are."""
+    store = ResultStore(run(request_of())["results_dir"])
+    for record in store.records():
+        frame = store.scores(key_of(record))
+        assert frame is not None
+        table = pixels.of_frame(frame)
+        assert table is not None
+        own = [s for s in samples if s.category == record.category]
+        marked = [read_mask(s, (64, 64)).sum() for s in own]
+        assert table.anomalous.sum(1).tolist() == marked
 
 
 def test_maps_of_one_square_size_meet_masks_of_that_size(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import torch
 from PIL import Image
 
 from zsad.errors import DataError, RequestError
+from zsad.grounding import weight_files
 from zsad.grounding.cache import BoxCache
 from zsad.grounding.dino import caption, picture, read_answer
 from zsad.grounding.interface import DetectorOptions
@@ -125,3 +127,40 @@ def test_an_answer_holds_all_above_the_threshold_and_the_best_in_any_case() -> N
     strict = read_answer(logits - 5, boxes, phrase, DetectorOptions())
     assert strict.phrases == [""]
     torch.testing.assert_close(torch.tensor(strict.boxes), boxes[:1])
+
+
+def test_a_plan_names_the_boxes_of_the_default_detector_by_their_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("transformers", reason="transformers is an optional extra")
+    (tmp_path / "bert").mkdir()
+    (tmp_path / "bert" / "config.json").write_text("{}")
+    monkeypatch.setenv("ZSAD_WEIGHTS", str(tmp_path))
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("zsad.backbones.locate.default_folder", lambda: tmp_path)
+    ask = {"text_encoder": str(tmp_path / "bert")}
+    assert weight_files.identity(ask, "mvtec") == ""  # no detector here: the cell of before
+    (tmp_path / "groundingdino_swint_ogc.pth").write_bytes(b"stock")
+    stock = weight_files.identity(ask, "mvtec")
+    assert stock == f"transformers/{hashlib.sha256(b'stock').hexdigest()}"
+    for other in ({"enabled": False}, {"file": "b.json"}, {"detector": "groundingdino"}):
+        assert weight_files.identity({**ask, **other}, "mvtec") == ""
+    (tmp_path / "v.pth").write_bytes(b"of visa")
+    named = {**ask, "weights": {"visa": str(tmp_path / "v.pth"), "default": "stock"}}
+    assert weight_files.identity(named, "mvtec") == stock
+    assert weight_files.identity(named, "visa") not in ("", stock)
+
+
+def test_weights_by_target_name_what_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "a.pth").touch()
+    (tmp_path / "b.pth").touch()
+    one = {"visa": str(tmp_path / "a.pth")}
+    assert weight_files.choose(one, "visa") == str(tmp_path / "a.pth")
+    with pytest.raises(RequestError, match="no file for the target mvtec"):
+        weight_files.choose(one, "mvtec")
+    with pytest.raises(RequestError, match="these pictures belong to none; give one FILE"):
+        weight_files.choose(one, "")
+    with pytest.raises(RequestError, match=r"which of its 2 files .* for visa\? \(a.pth, b.pth\)"):
+        weight_files.choose(str(tmp_path), "visa")
+    (tmp_path / "b.pth").unlink()
+    assert weight_files.choose(str(tmp_path), "visa") == str(tmp_path / "a.pth")

@@ -28,6 +28,12 @@ def test_every_form_says_the_same(overrides: Any) -> None:
     assert own == {"temperature": 0.5}
 
 
+def test_bits_of_deep_pictures() -> None:
+    settings, own = split("clip", ["data.folder.bits=12"], NAMED)
+    assert settings.value.data.folder.bits == 12
+    assert own == {}
+
+
 def test_a_named_value_and_its_key_may_agree_but_not_differ() -> None:
     settings, _ = split("clip", ["backbone.precision=bf16"], {**NAMED, "precision": "bf16"})
     assert settings.value.backbone.precision == "bf16"
@@ -39,6 +45,9 @@ def test_a_named_value_and_its_key_may_agree_but_not_differ() -> None:
     ("word", "message"),
     [
         ("data.workers=2", "data.workers: changes nothing"),
+        ("data.folder.class_name=nut", "data.folder.class_name: changes nothing"),
+        ("data.folder.bit=12", "unknown key 'data.folder.bit'"),
+        ("data.folder.bits=40", r"bits=40 must lie in 1\.\.32"),
         ("metrics.mode=exact", "metrics.mode: changes nothing"),
         ("ray.cpus=2", "ray.cpus: changes nothing"),
         ("run.feature_cache_gb=1", "run.feature_cache_gb: changes nothing"),

@@ -193,7 +193,7 @@ def test_a_calibration_is_bound_to_the_tiling(tmp_path: Path, other: dict[str, A
 
 
 def test_what_is_ignored_leaves_tiles_too() -> None:
-    from zsad.inference.ignored import Ignored
+    from zsad.data.ignored import Ignored
 
     image = picture(96, 160)
     method = loaded("patchcore", tiles=3, overrides={"shots": 1})

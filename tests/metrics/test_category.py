@@ -356,3 +356,43 @@ def test_numpy_scalars_do_not_leak_into_results():
     assert all(type(v) is float for v in result.metrics.values())
     assert all(type(v) is float for v in result.bounds.values())
     assert not isinstance(result.n_normal, np.integer)
+
+
+# ---------------------------------------------------------------------------------- ignored
+@pytest.mark.parametrize("mode", MODES)
+def test_ignored_pixels_are_as_if_they_were_not_there(mode):
+    """A frame of 4 pixels is ignored: every figure is that of the pictures without it."""
+    maps, masks, scores, labels = stack()
+    framed = torch.nn.functional.pad(maps, (4,) * 4, value=9.0)
+    truth = torch.nn.functional.pad(masks, (4,) * 4, value=False)
+    truth[0, 0, :5] = True  # a defect of the frame alone is none
+    ignored = torch.ones_like(truth)
+    ignored[:, 4:-4, 4:-4] = False
+    found = run((framed, truth, scores, labels, None, ignored), mode, names=spec.METRICS)
+    whole = run((maps, masks, scores, labels), mode, names=spec.METRICS)
+    assert_equal(found, whole)
+    assert found.per_image == whole.per_image
+    assert found.bounds == pytest.approx(whole.bounds)
+
+
+def test_a_region_is_what_is_seen_of_it():
+    """Two thirds of a region's pixels are ignored between its ends: it is one region still, and
+    half of it is found."""
+    masks = torch.zeros(1, 3, 12, dtype=torch.bool)
+    masks[0, 1, :] = True
+    ignored = torch.zeros_like(masks)
+    ignored[0, :, 2:10] = True
+    maps = torch.zeros(1, 3, 12)
+    maps[0, 1, :2] = 1.0
+    metrics = CategoryMetrics("exact", names=("pixel_auroc", "pixel_aupro"))
+    metrics.update(maps, masks, torch.ones(1), torch.ones(1), None, ignored)
+    assert int(metrics.pixel.regions) == 1
+    assert metrics.pixel.curve().overlap.sum() == pytest.approx(1.0)
+    # 4 anomalous pixels, 2 above and 2 tied with all 8 normal ones
+    assert metrics.compute().metrics["pixel_auroc"] == pytest.approx(0.75)
+
+
+def test_ignored_pixels_have_the_shape_of_the_maps():
+    maps, masks, scores, labels = stack()
+    with pytest.raises(ValueError, match=r"ignored .* do not fit maps"):
+        CategoryMetrics().update(maps, masks, scores, labels, None, masks[:, 1:])

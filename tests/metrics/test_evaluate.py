@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -172,3 +173,35 @@ def test_maps_of_several_sizes_are_named(data):
         evaluate(maps, None, scores, labels)
     with pytest.raises(RequestError, match="scale them to one size"):
         evaluate([torch.from_numpy(m) for m in maps], None, scores, labels)
+
+
+def test_ignored_pixels() -> None:
+    """Known answer: the only normal pixel above the defect is ignored."""
+    maps = np.array([[[0.0, 0.9, 0.8, 0.1]], [[0.0, 0.2, 0.3, 0.1]]])
+    masks = np.array([[[0, 0, 1, 0]], [[0, 0, 0, 0]]])
+    ignored = [np.array([[0, 1, 0, 0]]), None]
+    assert evaluate(maps, masks, [1.0, 0.0], [1, 0])["pixel_auroc"] == pytest.approx(6 / 7)
+    found = evaluate(maps, masks, [1.0, 0.0], [1, 0], ignored=ignored)
+    assert found["pixel_auroc"] == 1.0
+    assert found["notes"] == []
+    hidden = evaluate(maps, masks, [1.0, 0.0], [1, 0], ignored=[masks[0], None])
+    assert hidden["pixel_auroc"] is None
+    assert hidden["notes"] == [
+        "of 1 anomalous images every marked pixel is ignored (first: image 0); they still count "
+        "as anomalous at the image level"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("ignored", "message"),
+    [
+        ([np.ones((1, 4)), None], "ignored: nothing is left of image 0 to look at"),
+        (np.zeros((2, 4, 1)), r"ignored \[2, 4, 1\] must have the shape of maps \[2, 1, 4\]"),
+        ([np.zeros((1, 4))], "ignored has 1 entries for 2 image scores"),
+        (np.full((2, 1, 4), 2), "ignored must hold 0 and 1 only; found 2"),
+    ],
+)
+def test_ignored_pixels_that_do_not_fit(ignored: Any, message: str) -> None:
+    maps = np.zeros((2, 1, 4))
+    with pytest.raises(RequestError, match=message):
+        evaluate(maps, None, [1.0, 0.0], [1, 0], ignored=ignored)

@@ -55,7 +55,7 @@ def test_text_logits_and_scores(case: Any) -> None:
     found = loaded.predict_tensor(case.images, name)
     wanted = torch.from_numpy(z["logits"]).softmax(-1)[:, 1]
     close([p.image_score for p in found], wanted, **LOGITS)
-    assert loaded.report[-1] == "ignored: token_prefix, token_suffix"
+    assert loaded.report[-1] == "ignored 2 further entries: token_prefix, token_suffix"
 
 
 def test_two_training_steps(case: Any) -> None:

@@ -74,15 +74,6 @@ def test_enlarging_is_torchs_bilinear_interpolation(size: tuple[int, int]) -> No
     assert values.min() <= found.min() <= found.max() <= values.max()
 
 
-def test_a_shrunk_mask_leaves_something_to_see() -> None:
-    mask = np.ones((50, 50), dtype=bool)
-    mask[31, 12] = False
-    small = heatmaps.shrunk(mask, (5, 5))
-    assert np.argwhere(~small).tolist() == [[3, 1]]
-    assert heatmaps.shrunk(np.ones((50, 50), dtype=bool), (5, 5)).all()
-    assert not heatmaps.shrunk(np.zeros((50, 50), dtype=bool), (5, 5)).any()
-
-
 def test_a_mask_is_black_and_white() -> None:
     found = np.asarray(heatmaps.mask(np.array([[False, True, True]])))
     np.testing.assert_array_equal(found, [[0, 255, 255]])
@@ -94,3 +85,26 @@ def test_the_threshold_is_never_hotter_than_the_middle() -> None:
     assert heatmaps.span(values, 0.5) == (0.2, pytest.approx(0.8))  # a normal picture stays cold
     assert heatmaps.span(values, 0.25) == (0.2, 0.4)
     assert heatmaps.span(values, 0.1) == (0.2, 0.4)
+
+
+def test_boxes_lie_where_they_are_and_carry_their_words() -> None:
+    picture = Image.new("RGB", (400, 200), (200, 200, 200))
+    cold = np.zeros((2, 4), dtype=np.float32)
+    plain = np.asarray(heatmaps.overlay(picture, cold, 0, 1)).astype(int)
+    box = ((0.25, 0.5, 0.75, 0.9), "crack 0.41")
+    shown = np.asarray(heatmaps.overlay(picture, cold, 0, 1, boxes=[box])).astype(int)
+    changed = (shown != plain).any(axis=2)
+    rows, columns = np.flatnonzero(changed.any(axis=1)), np.flatnonzero(changed.any(axis=0))
+    assert (columns[0], columns[-1]) == (99, 299)  # a quarter and three quarters of 399
+    assert rows[-1] == 179
+    assert 82 <= rows[0] < 99  # the words above the upper edge
+    assert changed[101:179, 100].all()
+    assert changed[178, 101:299].all()
+    assert not changed[110:170, 110:290].any()  # the picture inside is seen
+    coloured = (shown == heatmaps.BOX).all(axis=2)
+    assert coloured[102:178, 100].all()
+    # at the upper edge there is room for words inside only
+    top = np.asarray(heatmaps.overlay(picture, cold, 0, 1, boxes=[((0, 0, 1, 1), "dent")]))
+    assert (top.astype(int) != plain).any(axis=2)[3:15, 3:40].any()
+    tiny = heatmaps.overlay(picture, cold, 0, 1, boxes=[((0.5, 0.5, 0.5, 0.5), "")])
+    assert tiny.size == (400, 200)

@@ -91,7 +91,7 @@ def everything(results: Path) -> dict[str, dict[str, str]]:
         asked = request(method, overrides, results)
         column = asked.columns[0]
         entry = {
-            "config": cfg.digest(cfg.identity(column.config)),
+            "config": cfg.digest(cfg.hashed(column.config)),
             "training_config": cfg.digest(training_config(column.config)),
             **fingerprints(asked),
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import subprocess
 import sys
@@ -123,6 +124,19 @@ def test_the_last_sentence_is_true(tmp_path: Path, capsys: pytest.CaptureFixture
     found = capsys.readouterr()
     assert "zsad: 1 dataset failed; nothing was stored" in found.err
     assert "makes tables of them" not in found.out
+
+
+def test_a_dataset_that_a_package_brings_names_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = importlib.util.find_spec
+    absent = {"elpv_dataset"}
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *more: None if name in absent else found(name)
+    )
+    line = ["bench", "--methods", "clip", "--datasets", "elpv", "--backbone", "zsad-tiny"]
+    assert main([*line, "--results", str(tmp_path / "r"), "--dry-run"]) == 3
+    assert "`pip install elpv-dataset` brings it" in capsys.readouterr().err
 
 
 def test_planning_needs_no_torch(tmp_path: Path) -> None:

@@ -38,6 +38,7 @@ def test_a_failing_method_costs_the_others_nothing_in_either_way(
     }
     trained = zsad.train("coop,cocoop", str(definition), **shared)
     (made,), (failed,) = trained["checkpoints"], trained["failed"]
+    assert trained["banner"].startswith("unknown weights: ")
     assert (made["method"], made["reused"]) == ("coop", False)
     assert failed["cell"] == {"method": "cocoop", "seed": 0}
     assert "cocoop: the loss is not a number" in failed["error"]

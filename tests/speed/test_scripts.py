@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from zsad.benchmarks.speed import end_to_end, filo, generator, maps, pipeline, scaling
+from zsad.benchmarks.speed import end_to_end, engines, filo, generator, maps, pipeline, scaling
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -42,6 +42,16 @@ def test_pictures_are_drawn_of_both_groups(capsys: pytest.CaptureFixture[str]) -
     for group in generator.GROUPS.values():
         assert generator.draw_all(group, 1, turn=0) == groups.count(group)
     assert "pictures a second" in printed(capsys)
+
+
+def test_every_engine_gives_the_taps_of_torch(capsys: pytest.CaptureFixture[str]) -> None:
+    document = engines.main(["--quick", "--repeats", "1"])
+    rows = {row["way"]: row for row in document["ways"]}
+    assert list(rows)[:2] == [engines.PLAIN, "torch"]
+    for name, row in rows.items():
+        assert row.get("error", 0) <= (0.05 if "bf16" in name else 1e-5)
+    assert set(document["conditions"]["peak_gmac_per_second"]) <= {"torch", "onednn", "openvino"}
+    assert "of plain" in printed(capsys)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

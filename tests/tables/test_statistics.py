@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,11 @@ import pytest
 
 from zsad import tables
 from zsad.metrics.intervals import confidence_interval
+from zsad.metrics.pixel_table import PixelTable
 from zsad.metrics.statistics import bootstrap_ci
 from zsad.protocols import load_protocol
 from zsad.registry import list_protocols
+from zsad.results import pixels
 from zsad.results.aggregate import Figure
 from zsad.results.published import Published
 from zsad.results.records import CellRecord
@@ -293,3 +296,44 @@ def test_average_precision_has_tables_of_its_own(tmp_path: Path) -> None:
     assert "image AP with 95 % intervals" in text
     assert "paired tests of image AP" in text
     assert text.count("Intervals: 95 %") == 1
+
+
+def test_pixel_metrics_have_intervals_where_records_hold_the_pixels(tmp_path: Path) -> None:
+    """One method with them, one stored without: "not computed" is said, and nothing is tested."""
+    store = ResultStore(tmp_path)
+    random = np.random.default_rng(0)
+    labels = [0, 1] * 6
+    table = PixelTable(
+        random.integers(1, 9, (12, 5)),
+        random.integers(1, 9, (12, 5)) * np.array(labels)[:, None],
+        np.array(labels)[:, None] * np.array([0.4, 0.3, 0.1, 0.1, 0.1]),
+        np.array(labels),
+    )
+    scores = {
+        "uid": [f"{i}" for i in range(12)],
+        "label": labels,
+        "defect": [""] * 12,
+        "score": list(random.random(12)),
+        "path": [f"{i}" for i in range(12)],
+    }
+    for method, more in (("clip", {}), ("winclip", pixels.columns(table)), ("alfa", {})):
+        info = {"title": method.upper(), "backbone": "b", "group": "baselines"}
+        values = {"image_auroc": 0.5, "pixel_auroc": None if method == "alfa" else 0.6}
+        record = CellRecord(method, "mine", "a", 0, method, values, {}, 6, 6, {}, info)
+        store.put(record, {**scores, **more})
+    page = next(p for p in tables.pages(store.root, ci=True) if p.name.endswith("/mine"))
+    found = next(t for t in page.tables if t.name == "ci-pixel_auroc")
+    cells = {h: c[0].text for h, c in zip(found.heads, found.lines[0].cells)}
+    assert cells["CLIP"] == "not computed"
+    assert cells["ALFA"] == "–"
+    value, low, high = map(float, re.findall(r"[\d.]+", cells["WINCLIP"]))
+    assert 0 <= low < value == 60.0 < high <= 100
+    assert [c[0].text for c in found.lines[1].cells][1] == "not computed"  # of the mean, too
+    store.put(
+        CellRecord("alfa", "mine", "a", 0, "x", {"pixel_auroc": 0.5}, {}, 6, 6, {}, info),
+        {**scores, **pixels.columns(table)},
+    )
+    page = next(p for p in tables.pages(store.root, significance=True) if p.name.endswith("/mine"))
+    (line,) = next(t for t in page.tables if t.name == "significance-pixel_auroc").lines
+    assert "WINCLIP" in line.label
+    assert [c[0].text for c in line.cells] == ["+0.0", "1.000", "1.000", "1"]  # equal maps

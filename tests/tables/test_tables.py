@@ -236,6 +236,23 @@ def test_markers_limits_and_training_sets_are_noted(store: ResultStore) -> None:
     assert "**" not in text  # one comparable column has no competitor
 
 
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"recognised": "FiLo filo_train_on_visa.pth"}, "visa [recognised as FiLo filo_train_on_"),
+        ({"leaks": "checked by name only"}, "visa [targets compared by name only]."),
+        ({"said_by": "whoever imported it"}, "visa [as whoever imported it says]."),
+        ({"leaks": "by name, file and pixels"}, "visa."),
+        ({"dataset": "as released"}, "what its authors' file does not say."),
+    ],
+)
+def test_how_a_training_set_is_known_is_noted(
+    more: dict[str, str], said: str, store: ResultStore
+) -> None:
+    store.put(record("clip", trained_on={"dataset": "visa", **more}))
+    assert f"CLIP was trained on {said}" in tables.render(store.root)
+
+
 def test_failed_cells_are_named(store: ResultStore) -> None:
     from zsad.results.store import key_of
 

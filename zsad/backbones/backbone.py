@@ -46,7 +46,6 @@ class Backbone:
         info: BackboneInfo,
         *,
         vocab: int,
-        compile: bool = False,
         engines: Engines | None = None,
         figures: str = "fp32",
     ) -> None:
@@ -55,7 +54,6 @@ class Backbone:
         self.engines = engines or Engines(info)
         self.figures = figures
         self.counters = Counters()
-        self._compile = compile
         self._vocab = vocab
         self._image_encoders: dict[EncoderVariant, ImageEncoder] = {}
         self._text_encoders: dict[str, TextEncoder] = {}
@@ -78,7 +76,6 @@ class Backbone:
                 visual,
                 variant,
                 self.counters,
-                compile=self._compile,
                 engines=self.engines,
                 linear=self.engines.packed,
             )
@@ -140,6 +137,7 @@ class Backbone:
         """Move the weights; cached text features and position tables are dropped."""
         self.model.to(device)
         self._image_encoders.clear()
+        self.engines.forget()
         self._text_encoders.clear()
         return self
 
@@ -219,7 +217,7 @@ def load(
         )
     where = "cuda" if str(device) == "auto" and torch.cuda.is_available() else device
     where = torch.device("cpu" if str(where) == "auto" else where)
-    engines = Engines(info, engine, precision, where.type)
+    engines = Engines(info, engine, precision, where.type, compile=compile)
     # OpenVINO rounds by itself, from weights in float32.
     cast(model, torch.float32 if engine == "openvino" else PRECISIONS[precision])
     model.to(where)
@@ -227,7 +225,6 @@ def load(
         model,
         info,
         vocab=int(config["text_cfg"].get("vocab_size", 49408)),
-        compile=compile,
         engines=engines,
         figures=BackboneSettings(precision=precision, engine=engine).figures,  # type: ignore[arg-type]
     )

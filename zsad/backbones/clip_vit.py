@@ -48,7 +48,6 @@ class ImageEncoder:
         variant: EncoderVariant,
         counters: Counters,
         *,
-        compile: bool = False,
         window_tokens: int = 8192,
         engines: Engines | None = None,
         linear: Linear = F.linear,
@@ -60,9 +59,6 @@ class ImageEncoder:
         self.engines = engines
         activation = activation_of(variant.activation)
         self.blocks = [Block(b, activation, linear) for b in visual.transformer.resblocks]
-        if compile:
-            for block in self.blocks:
-                block.feed_forward = torch.compile(block.feed_forward, dynamic=True)  # type: ignore[method-assign]
         self.depth = len(self.blocks)
         self.patch: int = visual.patch_size[0]
         self._positions: dict[tuple[Any, ...], Tensor] = {}

@@ -31,10 +31,26 @@ TREES = 256  # that an encoder keeps; a tree of 500 nodes takes 0.3 MB
 
 
 class PromptTokens(NamedTuple):
-    """``ids`` [T, context length] and the position of the end-of-text token, ``eot`` [T]."""
+    """``ids`` [T, context length] and the position of the end-of-text token, ``eot`` [T].
+
+    ``rows``: the ids of every prompt up to its end of text as Python numbers, where they are
+    known: a method whose pass is recorded must not read numbers back from a tensor.
+    """
 
     ids: Tensor
     eot: Tensor
+    rows: tuple[tuple[int, ...], ...] = ()
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """``eot`` as Python numbers."""
+        return tuple(len(row) - 1 for row in self.rows) if self.rows else _numbers(self.eot)
+
+    def at(self, index: Sequence[int]) -> PromptTokens:
+        """Some of the prompts, in that order."""
+        chosen = list(index)
+        rows = tuple(self.rows[i] for i in chosen) if self.rows else ()
+        return PromptTokens(self.ids[chosen], self.eot[chosen], rows)
 
 
 class TextEncoder:
@@ -70,6 +86,7 @@ class TextEncoder:
         self.context_length: int = self.tower.positional_embedding.shape[0]
         self._cache: dict[str, Tensor] = {}
         self._trees: dict[tuple[Any, ...], PromptTree] = {}
+        self._tokens: dict[tuple[str, ...], PromptTokens] = {}
 
     @property
     def embed(self) -> int:
@@ -91,16 +108,29 @@ class TextEncoder:
 
     # -------------------------------------------------------------------------- tokens
     def tokenize(self, texts: Sequence[str]) -> PromptTokens:
-        """Tokenise; a text that is too long is cut and keeps its end-of-text token."""
-        ids = self.tokenizer(list(texts)).to(self.device)
-        # the end-of-text token has the highest id of the vocabulary
-        return PromptTokens(ids, ids.argmax(-1))
+        """Tokenise; a text that is too long is cut and keeps its end-of-text token.
+
+        The latest answers are kept."""
+        key = tuple(texts)
+        found = self._tokens.get(key)
+        if found is None or found.ids.device != self.device:
+            ids = self.tokenizer(list(texts))
+            # the end-of-text token has the highest id of the vocabulary
+            eot = ids.argmax(-1)
+            rows = tuple(tuple(row[: end + 1]) for row, end in zip(ids.tolist(), eot.tolist()))
+            found = PromptTokens(ids.to(self.device), eot.to(self.device), rows)
+            while len(self._tokens) >= TREES:
+                self._tokens.pop(next(iter(self._tokens)))
+            self._tokens[key] = found
+        return found
 
     def embed_tokens(self, tokens: PromptTokens) -> Tensor:
         """Return the frozen word embeddings [T, S, W], without positions; S ends at the longest
         end-of-text."""
         with torch.no_grad():
-            embedded: Tensor = self.tower.token_embedding(tokens.ids[:, : self._length(tokens.eot)])
+            embedded: Tensor = self.tower.token_embedding(
+                tokens.ids[:, : self._length(tokens.ends)]
+            )
         return embedded
 
     @torch.no_grad()
@@ -140,15 +170,20 @@ class TextEncoder:
         return torch.stack([found[t] for t in texts])
 
     def encode_embeddings(
-        self, embeddings: Tensor, eot: Tensor, deep: Sequence[Tensor] | None = None
+        self,
+        embeddings: Tensor,
+        eot: Tensor | Sequence[int],
+        deep: Sequence[Tensor] | None = None,
     ) -> Tensor:
         """Return the features [*, T, E] of prompts given as embeddings [*, T, S, W].
 
-        ``eot`` [T]; ``deep[i]`` [n, W] overwrites positions 1..n at the input of block i+2
-        (counted from 1; the first block keeps the prompt's own), surplus ones are ignored.
+        ``eot`` [T], a tensor or numbers; ``deep[i]`` [n, W] overwrites positions 1..n at the input
+        of block i+2 (counted from 1; the first block keeps the prompt's own), surplus ones are
+        ignored.
         """
-        eot = eot.to(embeddings.device)
-        length = self._fitting_length(eot, embeddings.shape[-2])
+        ends = _numbers(eot)
+        eot = torch.as_tensor(eot, device=embeddings.device)
+        length = self._fitting_length(ends, embeddings.shape[-2])
         x = embeddings[..., :length, :].to(self.dtype)
         lead = x.shape[:-2]
         x = (x + self._positions(0, length)).flatten(0, -3)  # [N, S, W]
@@ -170,21 +205,22 @@ class TextEncoder:
         self,
         prefix: Tensor,
         suffix: Tensor,
-        eot: Tensor,
+        eot: Tensor | Sequence[int],
         deep: Sequence[Tensor] | None = None,
     ) -> Tensor:
         """Return the features [B, T, E] of prompts that share a prefix per batch row.
 
         ``prefix`` [Bp, p, W]: start token and learned context; ``suffix`` [Bs, T, s, W]: the
-        rest of every prompt, end-of-text included; Bp and Bs are 1 or B.  ``eot`` [T] counts
-        positions of the whole prompt; ``deep`` as in :meth:`encode_embeddings`.
+        rest of every prompt, end-of-text included; Bp and Bs are 1 or B.  ``eot`` [T], a tensor or
+        numbers, counts positions of the whole prompt; ``deep`` as in :meth:`encode_embeddings`.
         Equal to encoding the joined prompts; the prefix is run once per row.
         """
         p = prefix.shape[-2]
-        eot = eot.to(suffix.device)
-        if not self.reuse or int(eot.min()) < p:
+        ends = _numbers(eot)
+        if not self.reuse or min(ends) < p:
             return self.encode_embeddings(join(prefix, suffix), eot, deep)
-        length = self._fitting_length(eot, p + suffix.shape[-2])
+        eot = torch.as_tensor(eot, device=suffix.device)
+        length = self._fitting_length(ends, p + suffix.shape[-2])
         head = prefix.to(self.dtype) + self._positions(0, p)  # [Bp, p, W]
         tail = suffix[:, :, : length - p].to(self.dtype) + self._positions(p, length)
         batch = max(len(head), len(tail))
@@ -226,7 +262,7 @@ class TextEncoder:
             words = self.embed_tokens(tokens)  # [T, S, W]
             suffix = words[None, :, 1 + context.shape[1] :]
             prefix = torch.cat([words[:1, :1].expand(len(context), -1, -1), context.to(words)], 1)
-            return self.encode_embeddings(join(prefix, suffix), tokens.eot)
+            return self.encode_embeddings(join(prefix, suffix), tokens.ends)
         tree = self._tree(tokens, context.shape[1])
         if torch.is_grad_enabled():
             return self._encode_tree(tree, context)
@@ -236,9 +272,12 @@ class TextEncoder:
     # ------------------------------------------------------------------------- helpers
     def _tree(self, tokens: PromptTokens, learned: int) -> PromptTree:
         """The tree of some prompts; the latest ones are kept."""
-        ids, eot = tokens.ids.cpu(), tokens.eot.cpu()
-        key = (ids.numpy().tobytes(), eot.numpy().tobytes(), learned)
+        key: tuple[Any, ...] = (tokens.rows, learned)
+        if not tokens.rows:
+            ids, eot = tokens.ids.cpu(), tokens.eot.cpu()
+            key = (ids.numpy().tobytes(), eot.numpy().tobytes(), learned)
         if key not in self._trees:
+            ids, eot = tokens.ids.cpu(), tokens.eot.cpu()
             while len(self._trees) >= TREES:
                 self._trees.pop(next(iter(self._trees)))
             self._trees[key] = prompt_tree(ids, eot, learned).to(self.device)
@@ -261,17 +300,17 @@ class TextEncoder:
         out = x[:, tree.ends] + last.project_out(attend(q, k, v, mask=tree.visible[tree.ends]))
         return self._project(out + last.feed_forward(out))
 
-    def _length(self, eot: Tensor) -> int:
-        return int(eot.max()) + 1 if self.truncate else self.context_length
+    def _length(self, ends: Sequence[int]) -> int:
+        return max(ends) + 1 if self.truncate else self.context_length
 
-    def _fitting_length(self, eot: Tensor, given: int) -> int:
+    def _fitting_length(self, ends: Sequence[int], given: int) -> int:
         """Positions to run of prompts that are given with ``given`` positions."""
-        if int(eot.max()) >= min(given, self.context_length):
+        if max(ends) >= min(given, self.context_length):
             raise ValueError(
-                f"end of text at position {int(eot.max())} of prompts with {given} positions "
+                f"end of text at position {max(ends)} of prompts with {given} positions "
                 f"(context length {self.context_length})"
             )
-        return min(self._length(eot), given)
+        return min(self._length(ends), given)
 
     def _positions(self, first: int, last: int) -> Tensor:
         table: Tensor = self.tower.positional_embedding
@@ -288,6 +327,10 @@ class TextEncoder:
         self.counters.text_calls += 1
         self.counters.text_prompts += prompts
         self.counters.text_tokens += tokens
+
+
+def _numbers(eot: Tensor | Sequence[int]) -> tuple[int, ...]:
+    return tuple(eot.tolist() if isinstance(eot, Tensor) else eot)
 
 
 def join(prefix: Tensor, suffix: Tensor) -> Tensor:

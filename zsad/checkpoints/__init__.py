@@ -4,6 +4,7 @@
 ``sources``    the value of ``METHOD.checkpoint`` (and of other weight options): files by target
 ``released``   the authors' files, recognised by content: what they were trained on, whom they serve
 ``account``    what a file says about itself, without its tensors
+``choice``     the one state that a value names, where there is no target
 ``states``     files of tensors with that account; official ones, translated
 =============  ===================================================================================
 

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from zsad.cli import options
@@ -88,7 +88,7 @@ def print_summary(document: dict[str, Any]) -> None:
         say(f"{PARTIAL} scored without {len(left)} of the images: not to be compared.")
         for text in left[:MOST_FAILURES]:
             tell(f"zsad: left out: {text}")
-    for text in undefined_lines(document):
+    for text in [*undefined_lines(document), *ignored_lines(document["cells"])]:
         say(text)
     for banner in sorted({c.get("banner") or "" for c in document["cells"]} - {""}):
         say(f"Note: {banner}.")
@@ -115,6 +115,19 @@ def undefined_lines(document: Mapping[str, Any]) -> list[str]:
         for name, names in document.get("missing", {}).items()
     ]
     return [f"– {', '.join(metrics)}: {said}" for said, metrics in found.items()] + absent
+
+
+def ignored_lines(cells: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What is not looked at of each dataset, and which image scores see it anyway."""
+    ignored = {c["dataset"]: c["ignore"] for c in cells if c.get("ignore")}
+    out = []
+    for dataset, text in ignored.items():
+        seeing = [c for c in cells if c["dataset"] == dataset and c.get("score_sees_ignored")]
+        line = f"{dataset}: ignore {text}: left out of maps and pixel figures"
+        if names := dict.fromkeys(named(c) for c in seeing):
+            line += f"; the image scores of {', '.join(names)} still see it"
+        out.append(f"{line}.")
+    return out
 
 
 def named(line: Mapping[str, Any]) -> str:

@@ -1,4 +1,5 @@
-"""``zsad data check|prepare``: whether a dataset is there and sound, and how to get it there."""
+"""``zsad data check|prepare|boxes``: whether a dataset is there and sound, how to get it there, and
+the boxes around what its masks mark."""
 
 from __future__ import annotations
 
@@ -27,15 +28,18 @@ def add(verbs: Any) -> None:
         verbs,
         "data",
         run,
-        "Check datasets (counts, every image and mask), or extract a downloaded archive.",
+        "Check datasets (counts, every image and mask), extract a downloaded archive, or write the "
+        "boxes of masks.",
         takes="overrides",
     )
     parser.epilog = (
         "`check` exits with 3 when a dataset is not as published or a file is broken, and with 2 "
         "when a picture of a folder has no role.  KEY=VALUE words are data.folder.class_name, "
-        "data.folder.mask_threshold and data.folder.bits."
+        "data.folder.mask_threshold, data.folder.bits and data.folder.ignore."
     )
-    parser.add_argument("action", choices=["check", "prepare"], metavar="check|prepare")
+    parser.add_argument(
+        "action", choices=["check", "prepare", "boxes"], metavar="check|prepare|boxes"
+    )
     parser.add_argument(
         "dataset",
         metavar="DATASET|FOLDER",
@@ -48,15 +52,24 @@ def add(verbs: Any) -> None:
     parser.add_argument(
         "--write", metavar="FILE", help="check: write the definition of a folder to FILE (.yaml)"
     )
+    parser.add_argument(
+        "--out", metavar="FILE", help="boxes: the file to write, in COCO's format (.json)"
+    )
     options.as_json(parser)
     options.done(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Check or prepare; 3 if a dataset is not what it should be."""
+    """Check, prepare or write boxes; 3 if a dataset is not what it should be."""
     from zsad.data.catalog import select_datasets
     from zsad.runner.request import data_root
 
+    if (args.out is not None) != (args.action == "boxes"):
+        raise RequestError(
+            "`zsad data boxes` needs --out FILE.json"
+            if args.action == "boxes"
+            else "--out belongs to `zsad data boxes`"
+        )
     if args.action == "check":
         if args.archive:
             raise RequestError("--archive belongs to `zsad data prepare`")
@@ -64,14 +77,19 @@ def run(args: argparse.Namespace) -> int:
         words = [_word(w) for w in _words(args.dataset)]
         if args.write:
             words = [_write(words, settings, Path(args.write))]
-        with _account_on_refusal(words, args.json):
+        with _account_on_refusal(words, settings, args.json):
             names = select_datasets(words, settings)
         return _check(args, names, data_root(args.data_root))
     if args.write or args.overrides:
         raise RequestError("--write and KEY=VALUE words belong to `zsad data check`")
-    names = select_datasets(args.dataset)
+    if args.action == "boxes":
+        names = select_datasets([_word(w) for w in _words(args.dataset)])
+    else:
+        names = select_datasets(args.dataset)
     if len(names) > 1:
-        raise RequestError(f"`zsad data prepare` takes one dataset, not {len(names)}")
+        raise RequestError(f"`zsad data {args.action}` takes one dataset, not {len(names)}")
+    if args.action == "boxes":
+        return _boxes(args, names[0], data_root(args.data_root))
     if args.variant or args.counts:
         raise RequestError("--variant and --counts belong to `zsad data check`")
     return _prepare(args, names[0])
@@ -103,12 +121,14 @@ def _folder_settings(overrides: list[str]) -> FolderSettings:
 
 
 @contextlib.contextmanager
-def _account_on_refusal(words: list[str], as_json: bool) -> Iterator[None]:
+def _account_on_refusal(
+    words: list[str], settings: FolderSettings, as_json: bool
+) -> Iterator[None]:
     """Say what every file was taken for, where a folder is refused."""
     try:
         yield
     except RequestError as error:
-        accounts = {w: _account(w) for w in words if w.startswith("folder:")}
+        accounts = {w: _account(w, settings) for w in words if w.startswith("folder:")}
         refused = {w: a for w, a in accounts.items() if a is not None and a.without_role}
         if as_json:
             failed = [
@@ -123,11 +143,11 @@ def _account_on_refusal(words: list[str], as_json: bool) -> Iterator[None]:
         raise
 
 
-def _account(word: str) -> Account | None:
+def _account(word: str, settings: FolderSettings) -> Account | None:
     from zsad.data.folder_dataset import account_of
 
     try:
-        return account_of(Path(word.removeprefix("folder:")))
+        return account_of(Path(word.removeprefix("folder:")), settings)
     except ZsadError:
         return None
 
@@ -142,7 +162,7 @@ def _write(words: list[str], settings: FolderSettings, target: Path) -> str:
         raise RequestError(f"--write {target}: give a name that ends in .yaml")
     if target.exists():
         raise RequestError(f"--write {target}: is there already; give another name")
-    text = definition(inferred(Path(words[0].removeprefix("folder:"))), settings, target)
+    text = definition(inferred(Path(words[0].removeprefix("folder:")), settings), settings, target)
     with target.open("x", encoding="utf-8") as file:
         file.write(text)
     tell(f"zsad: wrote {target}; edit it, and use it as --datasets {target}")
@@ -192,6 +212,7 @@ def _report(report: CheckReport) -> dict[str, Any]:
         "opened": report.opened,
         "masks": report.masks,
         "mask_threshold": report.mask_threshold,
+        "ignore": report.ignore,
         "sizes": report.sizes,
         "modes": report.modes,
         "findings": [f._asdict() for f in report.findings],
@@ -200,6 +221,35 @@ def _report(report: CheckReport) -> dict[str, Any]:
 
 
 # ----------------------------------------------------------------------------- prepare
+def _boxes(args: argparse.Namespace, name: str, root: Path | None) -> int:
+    """Write the boxes around what masks mark; an existing file is left alone."""
+    from zsad.data import coco
+    from zsad.data.index import load_index
+    from zsad.io import write_json
+
+    if args.archive or args.counts:
+        raise RequestError("--archive and --counts do not belong to `zsad data boxes`")
+    target = Path(args.out)
+    if target.suffix != ".json":
+        raise RequestError(f"--out {target}: give a file that ends in .json")
+    if target.exists():
+        raise RequestError(f"--out {target}: is there already; give another name, or remove it")
+    index = load_index(name, root, variant=args.variant)
+    found = coco.table(index)
+    try:
+        write_json(target, found.document)
+    except OSError as error:
+        raise RequestError(f"--out {target}: cannot be written ({error.strerror})") from None
+    if args.json:
+        counts = {k: len(found.document[k]) for k in ("images", "annotations")}
+        phrases = [c["name"] for c in found.document["categories"]]
+        left_out = list(found.left_out)
+        print_json({"file": str(target), **counts, "phrases": phrases, "left_out": left_out})
+    else:
+        say(*found.lines(), f"{target}: file names are relative to {index.root}")
+    return 0
+
+
 def _prepare(args: argparse.Namespace, name: str) -> int:
     # The folder for datasets need not exist before the first one is put there.
     root = args.data_root or os.environ.get("ZSAD_DATA")

@@ -47,13 +47,15 @@ VERBS = {
     "show": "show",
     "data": "data",
     "weights": "weights",
+    "export": "export",
+    "run": "run_package",
     "prompts": "prompts",
     "doctor": "doctor",
 }
 
 # What verbs need that load large libraries; a dry run loads none.
 NEEDS = {
-    **dict.fromkeys(("bench", "train", "predict", "weights"), FOR_MODELS),
+    **dict.fromkeys(("bench", "train", "predict", "weights", "export"), FOR_MODELS),
     **dict.fromkeys(("tables", "report"), FOR_TABLES),
 }
 

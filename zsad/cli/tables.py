@@ -28,9 +28,7 @@ def add(verbs: Any) -> None:
         help="set the papers' numbers beside the measured ones; all: and those of systems that are "
         "not hosted here",
     )
-    parser.add_argument(
-        "--ci", action="store_true", help="add intervals over images (image AUROC and AP)"
-    )
+    parser.add_argument("--ci", action="store_true", help="add intervals over images")
     parser.add_argument(
         "--significance",
         action="store_true",

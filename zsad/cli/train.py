@@ -46,6 +46,8 @@ def run(args: argparse.Namespace) -> int:
         if rows:
             print_table(["method", "seed", "training", "checkpoint"], rows, right=(1, 2))
             methods = ",".join(dict.fromkeys(c["method"] for c in document["checkpoints"]))
+            if document["banner"]:
+                say(f"Note: {document['banner']}.")
             say(f"use it: zsad bench --methods {methods} --trained-on {args.on} ...")
         kept = f"{len(rows)} checkpoints are stored" if rows else "nothing was stored"
         print_failures(document["failed"], kept)

@@ -16,6 +16,7 @@ _EMPTY = frozenset(
     for line in (
         "a an the this that of with in on at to by and or is are it its has have from for some",
         "visible image picture photo photograph showing shows show appearance looking look",
+        "region area",
         "industrial manufacturing quality inspection close up cropped high resolution",
         "medical clinical diagnostic",
     )
@@ -29,7 +30,7 @@ _SAME = tuple(
     for line in (
         "fine normal flawless perfect unblemish intact healthy unremark undamag good spotless "
         "pristine uniform",
-        "flaw damag defect fault imperfect abnormal anomal diseas patholog unhealth broken "
+        "flaw damag defect fault imperfect blemish abnormal anomal diseas patholog unhealth broken "
         "irregular",
         "scratch scrape scuff",
         "crack fractur split",
@@ -48,17 +49,20 @@ def merged(reasons: Sequence[Explanation], class_name: str) -> list[Explanation]
 
     The same say texts of one label whose words agree but for grammar, the class name and
     near-synonyms: "damaged leather" and "leather with flaw".  The note quotes up to :data:`ALSO`
-    others.  Regions of the picture are kept apart.
+    others that differ in more than grammar.  Regions of the picture are kept apart.
     """
     kept: dict[object, Explanation] = {}
     others: dict[object, list[str]] = {}
+    spoken: set[object] = set()
     for i, reason in enumerate(reasons):
         words = gist(reason.text, class_name)
         key: object = i if reason.label == "region" else (reason.label == "normal", words)
+        wording = key, frozenset(_words(reason.text, class_name))
         if key not in kept:
             kept[key] = reason
-        elif reason.text not in (kept[key].text, *others.get(key, ())):
+        elif wording not in spoken:
             others.setdefault(key, []).append(reason.text)
+        spoken.add(wording)
     return [
         replace(reason, note=_with_others(reason.note, others[key])) if key in others else reason
         for key, reason in kept.items()
@@ -77,8 +81,7 @@ def gist(text: str, class_name: str) -> frozenset[str]:
     A denied flaw is its opposite: "without damage" says what "flawless" says, and so does a text
     that holds nothing but the class name.
     """
-    name = set(re.findall(r"\w+", class_name.lower()))
-    words = [w for w in re.findall(r"\w+", text.lower()) if w not in _EMPTY and w not in name]
+    words = _words(text, class_name)
     denied = any(w in _NEGATION for w in words)
     found = {_meaning(w) for w in words if w not in _NEGATION}
     if denied and found <= {"flaw", "fine"}:
@@ -86,6 +89,12 @@ def gist(text: str, class_name: str) -> frozenset[str]:
     found = {"fine"} if not found else found | ({"not"} if denied else set())
     general = found & {"flaw", "fine"}
     return frozenset(found - general if found - general else found)
+
+
+def _words(text: str, class_name: str) -> list[str]:
+    """The words of a text but for grammar and the class name."""
+    name = set(re.findall(r"\w+", class_name.lower()))
+    return [w for w in re.findall(r"\w+", text.lower()) if w not in _EMPTY and w not in name]
 
 
 def _meaning(word: str) -> str:
@@ -107,9 +116,11 @@ def fitting(reasons: Sequence[Explanation], anomalous: bool | None, most: int) -
     """At most ``most`` reasons in words and ``most`` regions, those that fit what was decided.
 
     A picture that is called normal gets reasons of label ``normal`` alone, one that is called
-    anomalous all others; None: nothing was decided, and the best of all are taken.  Ranks are
-    counted anew.
+    anomalous all others; None: nothing was decided, and the best of all are taken, but for
+    normal ones beside nothing but regions, which can only be asserted.  Ranks are counted anew.
     """
+    if anomalous is None and all(r.label in ("region", "normal") for r in reasons):
+        anomalous = any(r.label == "region" for r in reasons) or None
     fit = [r for r in reasons if anomalous is None or (r.label == "normal") != anomalous]
     places = [r for r in fit if r.label == "region"][:most]
     words = [r for r in fit if r.label != "region"][:most]

@@ -68,7 +68,22 @@ def _box_sum(scores: Tensor, size: int) -> Tensor:
     the left of it, so the sum is a box filter over the window grid padded with zeros.
     """
     padded = F.pad(scores.unsqueeze(1), [size - 1] * 4)
+    if torch.compiler.is_compiling():  # exchange formats know no divisor of one's own
+        ones = torch.ones(1, 1, size, size, dtype=padded.dtype, device=padded.device)
+        return F.conv2d(padded, ones).squeeze(1)
     return F.avg_pool2d(padded, size, stride=1, divisor_override=1).squeeze(1)
+
+
+@lru_cache(maxsize=64)
+def _cover_counts(grid: tuple[int, int], size: int) -> Tensor:
+    """How many windows cover each patch, [1, h, w]: a constant, never part of a recording."""
+    rows, columns = (
+        torch.minimum(torch.arange(1, n + 1), torch.arange(n, 0, -1)).clamp(
+            max=min(size, n - size + 1)
+        )
+        for n in grid
+    )
+    return (rows[:, None] * columns).float()[None]
 
 
 def spread(
@@ -85,7 +100,7 @@ def spread(
     """
     rows, cols = window_grid(grid, size)
     field = scores.reshape(-1, rows, cols)
-    count = _box_sum(torch.ones_like(field[:1]), size)
+    count = _cover_counts(grid, size).to(field)
     if how == "mean":
         return _box_sum(field, size) / count
     return count / _box_sum(field.clamp_min(eps).reciprocal(), size)

@@ -13,7 +13,7 @@ import hashlib
 import json
 import re
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
@@ -286,9 +286,14 @@ def to_dict(config: Any) -> dict[str, Any]:
 def identity(config: Any) -> dict[str, Any]:
     """Return :func:`to_dict` of a config without later keys (:func:`added`) at their default.
 
-    This is what fingerprints and training identities hash, and what records hold.
+    This is what training identities hash, and what records hold.
     """
     return typing.cast("dict[str, Any]", plain(_identity(config)))
+
+
+def hashed(config: Any) -> dict[str, Any]:
+    """:func:`identity` as fingerprints hash it: with former defaults (:func:`replaced`)."""
+    return typing.cast("dict[str, Any]", plain(_identity(config, former)))
 
 
 def set_later(group: Any) -> dict[str, Any]:
@@ -309,18 +314,18 @@ def plain(value: Any) -> Any:
     return json.loads(json.dumps(dataclasses.asdict(value) if _is_instance(value) else value))
 
 
-def _identity(value: Any) -> Any:
+def _identity(value: Any, said: Callable[..., Any] = lambda field, held: held) -> Any:
     if _is_instance(value):
         return {
-            f.name: _identity(former(f, held))
+            f.name: _identity(said(f, held), said)
             for f in dataclasses.fields(value)
             for held in [getattr(value, f.name)]
             if not left_out(f, held)
         }
     if isinstance(value, (list, tuple)):
-        return [_identity(v) for v in value]
+        return [_identity(v, said) for v in value]
     if isinstance(value, Mapping):
-        return {k: _identity(v) for k, v in value.items()}
+        return {k: _identity(v, said) for k, v in value.items()}
     return value
 
 

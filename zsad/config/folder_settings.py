@@ -11,9 +11,18 @@ class FolderSettings:
 
     ``class_name``: what prompts call the thing.  ``mask_threshold``: grey values above it (of 255)
     are anomalous; None: 0, and 127 for lossy masks.  ``bits``: that deep grey pictures use, such as
-    12 in files of 16; 0: as the files say.  They enter the identity of those datasets.
+    12 in files of 16; 0: as the files say.  ``ignore``: what is not looked at: x,y,w,h in pixels of
+    every picture, or a mask file or a folder of masks below the folder.  They enter the identity of
+    those datasets.
     """
 
     class_name: str = ""
     mask_threshold: int | None = None
     bits: int = 0
+    ignore: str = ""
+
+    def __post_init__(self) -> None:
+        if self.mask_threshold is not None and not 0 <= self.mask_threshold <= 254:
+            raise ValueError(f"mask_threshold={self.mask_threshold} must lie in 0..254")
+        if not 0 <= self.bits <= 32:
+            raise ValueError(f"bits={self.bits} must lie in 1..32, or be 0 (as the files say)")

@@ -33,16 +33,16 @@ def added(
 def replaced(default: Any, *, was: Any) -> Any:
     """Declare a key of a schema whose default changed after results were stored.
 
-    For a key whose effect an identity states elsewhere, such as the detector, whose answers enter
-    it where there are any.  At its new default it enters as the former one, so that what was
-    stored where it had no effect is still found.
+    For a key whose effect a fingerprint states elsewhere, such as the detector, whose answers
+    enter it where there are any.  At its new default it is hashed as the former one
+    (:func:`zsad.config.hashed`), so that what was stored where it had no effect is still found.
     """
     found: Any = dataclasses.field(default=default, metadata={_WAS: was})
     return found
 
 
 def former(field: dataclasses.Field[Any], held: Any) -> Any:
-    """A value as identities have it: see :func:`replaced`."""
+    """A value as fingerprints have it: see :func:`replaced`."""
     return field.metadata[_WAS] if _WAS in field.metadata and held == field.default else held
 
 

@@ -8,6 +8,7 @@
 ``indexers``            one small function per layout on disk
 ``splits``              which samples are evaluated, trained on or referred to
 ``provenance``          remembers the content of the files that results were computed from
+``contents``            pictures known by their content, so that a copy is known again
 ``images``              files to pixels: images by content, masks by a stated rule
 ``transforms``          pixels to tensors: preprocessing, mask policy
 ``loader``              samples to batches, decoded by background threads

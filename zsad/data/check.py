@@ -16,6 +16,7 @@ from zsad.data import plausible
 from zsad.data.account import Account
 from zsad.data.catalog import is_folder, load_spec
 from zsad.data.definition import Counts, DatasetSpec
+from zsad.data.ignored import of_sample
 from zsad.data.images import (
     LOSSY_CUT,
     image_digest,
@@ -70,7 +71,8 @@ class CheckReport:
 
     ``variant`` and ``layout`` say what was found, ``title`` what the variant is; ``confirmed``:
     whether a source prints its counts; ``others``: what else the files can be read as;
-    ``account``: what every file was taken for, of a user's own dataset.
+    ``account``: what every file was taken for, of a user's own dataset; ``ignore``: what the
+    definition says is not looked at.
     """
 
     dataset: str
@@ -89,6 +91,7 @@ class CheckReport:
     mask_threshold: int = 0
     findings: list[Finding] = field(default_factory=list)
     account: Account | None = None
+    ignore: str = ""
 
     @property
     def total(self) -> Counts:
@@ -124,6 +127,7 @@ class CheckReport:
             out.append(
                 f"  {self.masks} masks: grey values above {self.mask_threshold} are anomalous"
             )
+        out += [f"  not looked at: {self.ignore}"] if self.ignore else []
         out += [f"  {f.severity}: {f.text}" for f in self.findings]
         out.append(f"{self.dataset}: {'ok' if self.ok else 'NOT ok'}")
         return out
@@ -167,6 +171,7 @@ def check(
         masks=sum(s.mask is not None for s in index.samples),
         mask_threshold=max((s.mask_threshold for s in index.samples), default=0),
         account=index.account,
+        ignore=index.ignore,
     )
     say = report.findings.append
     for problem in index.problems:
@@ -261,6 +266,8 @@ class _Opened(NamedTuple):
     grey_mask: bool = False
     widened: float = 1.0  # by a soft edge
     dark: float = 0  # the brightest value of a deep picture that comes out nearly black
+    deep: bool = False  # whether it holds more than 8 bits
+    hidden: bool = False  # whether every pixel that its mask marks is ignored
 
 
 def _open(sample: Sample) -> _Opened:
@@ -270,16 +277,19 @@ def _open(sample: Sample) -> _Opened:
         mode, high, full = image_range(sample.image, sample.bits)
     except Exception as error:  # whatever a decoder raises is the end of this file alone
         return _Opened((0, 0), "", (_told(sample.image, error),))
-    found = _Opened(size, mode, (), dark=high if plausible.is_dark(high, full) else 0)
+    dark = high if plausible.is_dark(high, full) else 0
+    found = _Opened(size, mode, (), dark=dark, deep=mode.startswith(("I", "F")) or "16" in mode)
     if sample.mask is None:
         return found
     try:
         marked = read_mask(sample, (size[1], size[0]))
         values = mask_values(sample.mask)
+        ignored = of_sample(sample, (size[1], size[0]))
     except Exception as error:
         return found._replace(errors=(_told(sample.mask, error),))
     return found._replace(
         marked=float(marked.mean()),
+        hidden=ignored is not None and bool(marked.any()) and bool(ignored[marked].all()),
         grey_mask=len(np.unique(values)) > 2,
         widened=plausible.widened(values, sample.mask_threshold),
     )
@@ -314,9 +324,18 @@ def _open_all(report: CheckReport, samples: list[Sample], workers: int) -> None:
             f"{max(w for _, w in soft):.1f} times (first: {soft[0][0]}); {MIDDLE}"
         )
         say(Finding("warning", text))
+    if hidden := [s.uid for s, o in zip(samples, opened) if o.hidden]:
+        text = (
+            f"of {len(hidden)} anomalous pictures every marked pixel is ignored (first: "
+            f"{hidden[0]}); they still count as anomalous at the image level"
+        )
+        say(Finding("warning", text))
     if grey := sum(o.grey_mask for o in opened):
         text = f"{grey} masks hold more than two grey values; the threshold decides"
         say(Finding("note", text))
+    bits = max((s.bits for s in samples), default=0)
+    if bits and sound and not any(o.deep for o in opened):
+        say(Finding("warning", f"bits={bits} changes nothing: no picture is deeper than 8 bits"))
     if dark := [(s.uid, o.dark) for s, o in zip(samples, opened) if o.dark]:
         bits = plausible.bits_used(max(high for _, high in dark))
         text = (

@@ -17,6 +17,7 @@ import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 
 from PIL import Image
 
@@ -27,6 +28,7 @@ from zsad.types import Sample
 
 DIGITS = 32  # of a hash: 128 bits
 THREADS = 4
+KEPT = 20_000  # pictures whose hashes are kept in memory
 
 
 @dataclass(frozen=True)
@@ -41,8 +43,7 @@ class Twin:
 def content(sample: Sample) -> str:
     """The content of a picture; "" for one that cannot be read."""
     try:
-        picture = read_image(sample.image, sample.crop, sample.bits)
-        return "-".join([*_file(sample), *_pixels(picture)])
+        return "-".join([*_file(sample), *_pixels(sample)])
     except (ZsadError, OSError):
         return ""
 
@@ -76,7 +77,7 @@ def twins(known: Sequence[str], samples: Iterable[Sample]) -> list[Twin]:
                     return Twin(sample.uid, place, "the same file")
             if not _may_match(sample, sizes):
                 return None
-            place = pixels.get(_pixels(read_image(sample.image, sample.crop, sample.bits)))
+            place = pixels.get(_pixels(sample))
             return None if place is None else Twin(sample.uid, place, "the same pixels")
         except (ZsadError, OSError):  # whoever reads it for its score says so
             return None
@@ -105,9 +106,31 @@ def _file(sample: Sample) -> tuple[str, str]:
     has no file."""
     if sample.crop is not None or "://" in sample.image:
         return "0", "0"
-    return str(os.stat(sample.image).st_size), sha256_file(sample.image)[:DIGITS]
+    return _file_of(sample.image, *_stamp(sample.image))
 
 
-def _pixels(picture: Image.Image) -> tuple[str, str]:
+def _pixels(sample: Sample) -> tuple[str, str]:
+    """Size and hash of the decoded picture."""
+    return _pixels_of(sample.image, sample.crop, sample.bits, *_stamp(sample.image))
+
+
+def _stamp(image: str) -> tuple[int, int]:
+    if "://" in image:
+        return 0, 0
+    found = os.stat(image)
+    return found.st_size, found.st_mtime_ns
+
+
+# Several methods and seeds ask for the same pictures; they are read once for all of them.
+@lru_cache(maxsize=KEPT)
+def _file_of(image: str, size: int, time: int) -> tuple[str, str]:
+    return str(size), sha256_file(image)[:DIGITS]
+
+
+@lru_cache(maxsize=KEPT)
+def _pixels_of(
+    image: str, crop: tuple[int, int, int, int] | None, bits: int, size: int, time: int
+) -> tuple[str, str]:
+    picture = read_image(image, crop, bits)
     digest = hashlib.sha256(picture.tobytes()).hexdigest()[:DIGITS]
     return f"{picture.width}x{picture.height}", digest

@@ -49,8 +49,9 @@ class VariantSpec:
     ``test``: published (normal, anomalous).  ``certainty``: ``published`` figures must match;
     ``unconfirmed`` ones come from no source at hand, so a difference is only reported.
     ``mask_threshold``: grey values above it (of 255) are anomalous; None leaves it to the layout,
-    which takes 0 unless it says otherwise.  ``bits``: that deep grey pictures use, such as 12 in
-    files of 16; 0 takes them as their files say.
+    which takes 0 unless it says otherwise.  ``bits``: that deep pictures use, such as 12 in files
+    of 16; 0 takes them as their files say.  ``ignore``: what is not looked at, (x, y, w, h) in
+    pixels of every picture, or a mask file or a folder of masks below the dataset's folder.
     ``numbered``: the layout option that the number at the end of the variant's name sets, so that
     ``seed-0`` stands for ``seed-1``, ``seed-2``, ... as well.
     """
@@ -61,6 +62,7 @@ class VariantSpec:
     certainty: Literal["published", "unconfirmed"] = "published"
     mask_threshold: int | None = None
     bits: int = 0
+    ignore: str = ""
     numbered: str = ""
 
     def __post_init__(self) -> None:

@@ -17,6 +17,7 @@ from zsad import registry
 from zsad.config import FolderSettings
 from zsad.data.account import Account
 from zsad.data.definition import CategorySpec, DatasetSpec, Layout, VariantSpec
+from zsad.data.ignored import inside
 from zsad.data.indexers import INDEXERS, Indexing
 from zsad.data.indexers.base import spoken
 from zsad.data.indexers.lists import list_layout
@@ -51,6 +52,7 @@ class Inferred:
                     (self.layout,),
                     mask_threshold=settings.mask_threshold,
                     bits=settings.bits,
+                    ignore=settings.ignore,
                 )
             },
             default_variant=VARIANT,
@@ -69,34 +71,35 @@ def folder_spec(path: Path, settings: FolderSettings | None = None) -> DatasetSp
     unless ``settings`` name it.  Raises :class:`RequestError` where a picture has no role, with
     the first three and the way out.
     """
-    found = inferred(path)
-    spec = found.spec(settings or FolderSettings())
+    settings = settings or FolderSettings()
+    found = inferred(path, settings)
+    spec = found.spec(settings)
     account = found.account or _listed(found, spec)
     if account is not None:
         refuse_strays(found.home, account)
     return spec
 
 
-def account_of(path: Path) -> Account | None:
+def account_of(path: Path, settings: FolderSettings) -> Account | None:
     """What every file of a folder is taken for, whatever is wrong with it."""
-    found = inferred(path)
-    return found.account or _listed(found, found.spec(FolderSettings()))
+    found = inferred(path, settings)
+    return found.account or _listed(found, found.spec(settings))
 
 
 def _listed(found: Inferred, spec: DatasetSpec) -> Account | None:
     """The account of a folder in which a list says what pictures are."""
-    at = Indexing(spec, found.home)
+    at = Indexing(spec, found.home, ignore_masks=inside(found.home, spec.variants[VARIANT].ignore))
     INDEXERS[found.layout.indexer](at, **found.layout.options)
     return at.account
 
 
-def inferred(path: Path) -> Inferred:
+def inferred(path: Path, settings: FolderSettings) -> Inferred:
     """What a folder is taken for, strays included.  Raises :class:`RequestError` where there is no
     folder, or none of the layouts in it."""
     home = at_home(path).resolve()
     if not home.is_dir():
         raise RequestError(f"folder:{path}: no such folder")
-    found = understand(home)
+    found = understand(home, ignore_masks=inside(home, settings.ignore))
     if not found.pictures and (listed := list_layout(home)) is not None:
         return Inferred(home, *listed)
     categories = [key or home.name for key in found.categories]
@@ -146,6 +149,8 @@ def definition(found: Inferred, settings: FolderSettings, target: Path) -> str:
         variant["mask_threshold"] = settings.mask_threshold
     if settings.bits:
         variant["bits"] = settings.bits
+    if settings.ignore:
+        variant["ignore"] = settings.ignore
     indexer = "own_folder" if layout.indexer == "folder" else layout.indexer
     variant["layouts"] = [
         {"indexer": indexer, "looks": layout.looks, **({"options": options} if options else {})}

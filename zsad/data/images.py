@@ -14,13 +14,13 @@ import operator
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path, PurePath
-from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from zsad.data import plausible
+from zsad.data import deep_colour, plausible
 from zsad.data.picture_file import read_bytes
+from zsad.data.pixel_values import DEEP, eight_bit, guessed_range, kept_levels, mask_levels, to_rgb
 from zsad.errors import DataError, ZsadError, gist
 from zsad.io import foreign
 from zsad.io.bounds import PICTURE
@@ -45,7 +45,6 @@ FORMATS: dict[str, tuple[str, ...]] = {
     "PCX": (".pcx",),
     "SGI": (".sgi", ".rgb", ".rgba", ".bw"),
 }
-ALPHA_BACKGROUND = (0, 0, 0)
 LOSSY_CUT = 127  # threshold of lossy masks: compression rings around every edge
 
 DECODING_RULES: dict[str, str] = {
@@ -68,7 +67,6 @@ Crop = tuple[int, int, int, int]
 
 _ORIENTATION = 0x0112  # EXIF tag
 _BROKEN = (Exception,)  # decoders raise whatever they like, and no list of types is complete
-STRIPE = 1 << 22  # values that are converted at a time: their float64 takes 32 MiB
 
 
 def register_reader(scheme: str, reader: Reader) -> None:
@@ -124,9 +122,14 @@ def read_image(
     Raises :class:`DataError` that names the file.
     """
     text = str(uri)
-    image = _open(text, bits)
-    if not stored or image.mode.startswith(("I", "F")):
-        image = _to_rgb(image, text, bits)
+    try:
+        image = _open(text, bits)
+        if not stored or image.mode.startswith(("I", "F")):
+            image = to_rgb(image, text, bits)
+    except ZsadError:
+        raise
+    except Exception as error:  # each decoder raises types of its own
+        raise _unreadable(text, error) from None
     return image if crop is None else image.crop(_inside(crop, image.size, text))
 
 
@@ -147,11 +150,29 @@ def image_mode(uri: str | Path) -> str:
 
 def image_range(uri: str | Path, bits: int = 0) -> tuple[str, float, float]:
     """(mode, brightest value, largest possible value) of a file; the values are 0 for 8 bits."""
-    image = _open(str(uri), bits)
+    text = str(uri)
+    if "://" not in text:
+        content = read_bytes(text)
+        with contextlib.suppress(*_BROKEN), open_header(io.BytesIO(content)) as opened:
+            if deep_colour.is_deep(opened):
+                high = float(deep_colour.values(opened, content).max(initial=0))
+                return f"{opened.mode};16", high, float(2 ** (bits or 16) - 1)
+    image = _open(text, bits)
     if not image.mode.startswith("I"):
         return image.mode, 0.0, 0.0
-    full = float(2 ** (bits or (16 if "16" in image.mode else 32)) - 1)
+    sixteen = "16" in image.mode or image.format == "PPM"
+    full = float(2 ** (bits or (16 if sixteen else 32)) - 1)
     return image.mode, float(np.asarray(image).max(initial=0)), full
+
+
+def own_range(uri: str | Path) -> float | None:
+    """What a 32-bit grey picture is divided by where nobody says how many bits it uses; None for
+    any other picture, of which the header is read alone."""
+    with contextlib.suppress(*_BROKEN), open_header(str(uri)) as image:
+        if image.mode in ("I", "F") and image.format != "PPM":
+            values = np.asarray(image)
+            return guessed_range(image.mode == "F", float(values.max(initial=0)))
+    return None
 
 
 def read_mask(sample: Sample, size_hw: tuple[int, int] | None = None) -> np.ndarray:
@@ -179,9 +200,9 @@ def read_mask(sample: Sample, size_hw: tuple[int, int] | None = None) -> np.ndar
 def mask_values(uri: str | Path) -> np.ndarray:
     """The grey values of a mask file, uint8 [H, W] (deep ones scaled up to keep any nonzero)."""
     text = str(uri)
-    image = _open(text)
+    image = _open(text, mask=True)
     try:
-        return _mask_levels(image)
+        return mask_levels(image)
     except Exception as error:  # each decoder raises types of its own
         raise _unreadable(text, error) from None
 
@@ -211,8 +232,11 @@ def image_digest(sample: Sample) -> str:
 
 
 # ------------------------------------------------------------------------------- opening
-def _open(uri: str, bits: int = 0) -> Image.Image:
-    """The first frame of a file or URI, decoded, in its own mode, upright."""
+def _open(uri: str, bits: int = 0, mask: bool = False) -> Image.Image:
+    """The first frame of a file or URI, decoded, in its own mode, upright.
+
+    Of a picture in colour with 16 bits each Pillow keeps the upper eight; where ``bits`` say that
+    the lower ones count, or it is a mask, they are read, too."""
     scheme, separator, _ = uri.partition("://")
     if separator:
         if scheme not in READERS:
@@ -228,10 +252,16 @@ def _open(uri: str, bits: int = 0) -> Image.Image:
         raise DataError(f"{uri}: the file is empty")
     try:
         if content[:4] in _TIFF and _needs_tifffile(content):
-            return _from_tifffile(content, uri, bits)
+            return _from_tifffile(content, uri, bits, mask)
         with open_header(io.BytesIO(content)) as image:
             _check_size(image.size, uri)
+            deep = deep_colour.is_deep(image)
+            if deep and (bits or mask):
+                return _lower_bits_too(image, content, uri, bits, mask)
             image.load()
+            if deep and _maybe_dark(image):
+                high = float(deep_colour.values(image, content).max(initial=0))
+                plausible.look_at_range(uri, high, DEEP, chosen=False)
             turned = image.getexif().get(_ORIENTATION, 1) != 1
             return ImageOps.exif_transpose(image) if turned else image
     except DataError:
@@ -247,6 +277,33 @@ def _open(uri: str, bits: int = 0) -> Image.Image:
         ) from None
     except _BROKEN as error:
         raise _unreadable(uri, error) from None
+
+
+def _turned(image: Image.Image, orientation: int) -> Image.Image:
+    """The image as an EXIF orientation says."""
+    image.getexif()[_ORIENTATION] = orientation
+    return ImageOps.exif_transpose(image)
+
+
+def _maybe_dark(image: Image.Image) -> bool:
+    """Whether the upper bytes of a picture in colour, which may be rounded, are nearly black."""
+    upper = np.asarray(image.getextrema(), dtype=np.float64)[:3, 1].max()
+    return bool(plausible.DARK * (upper - 0.5) <= 255)
+
+
+def _lower_bits_too(
+    image: Image.Image, content: bytes, uri: str, bits: int, mask: bool
+) -> Image.Image:
+    """A picture in colour with 16 bits each, opened and not loaded, as one of 8 bits, upright."""
+    orientation = image.getexif().get(_ORIENTATION, 1)
+    values = deep_colour.values(image, content)
+    made = Image.fromarray(kept_levels(values, DEEP) if mask else eight_bit(values, uri, bits))
+    made = _turned(made, orientation)
+    if image.mode == "RGBA":
+        image.load()
+        turned = image.getexif().get(_ORIENTATION, 1) != 1
+        made.putalpha((ImageOps.exif_transpose(image) if turned else image).getchannel("A"))
+    return made
 
 
 def open_header(file: str | io.BytesIO) -> Image.Image:
@@ -295,9 +352,10 @@ _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
 def _needs_tifffile(content: bytes) -> bool:
-    """Whether a TIFF has several samples per pixel under a greyscale tag (CVC-ClinicDB).
+    """Whether a TIFF has several samples per pixel under a greyscale tag (CVC-ClinicDB), or colour
+    that is deep in separate planes or deeper than 16 bits.
 
-    Pillow refuses such files and OpenCV repeats the first sample three times.
+    Pillow refuses such files or reads other pixels; OpenCV repeats the first sample three times.
     """
     import tifffile
 
@@ -308,10 +366,13 @@ def _needs_tifffile(content: bytes) -> bool:
             tifffile.PHOTOMETRIC.MINISBLACK,
             tifffile.PHOTOMETRIC.MINISWHITE,
         )
-        return bool(grey and page.samplesperpixel >= 3)
+        colour = page.photometric == tifffile.PHOTOMETRIC.RGB
+        planes = page.planarconfig == tifffile.PLANARCONFIG.SEPARATE and page.bitspersample > 8
+        wide = page.bitspersample > 16  # 32-bit and floating-point colour
+        return bool(page.samplesperpixel >= 3 and (grey or (colour and (planes or wide))))
 
 
-def _from_tifffile(content: bytes, uri: str, bits: int) -> Image.Image:
+def _from_tifffile(content: bytes, uri: str, bits: int, mask: bool) -> Image.Image:
     import tifffile
 
     with tifffile.TiffFile(io.BytesIO(content)) as file:
@@ -321,92 +382,13 @@ def _from_tifffile(content: bytes, uri: str, bits: int) -> Image.Image:
         array = np.asarray(page.asarray())
         if page.planarconfig == tifffile.PLANARCONFIG.SEPARATE and array.ndim == 3:
             array = np.moveaxis(array, 0, -1)
-    return Image.fromarray(_eight_bit(array[..., :3], uri, bits))
-
-
-# ------------------------------------------------------------------------------ to pixels
-def _to_rgb(image: Image.Image, uri: str, bits: int) -> Image.Image:
-    """8-bit RGB of any mode."""
-    try:
-        mode = image.mode
-        if mode == "RGB":
-            return image if "transparency" not in image.info else _composited(image.convert("RGBA"))
-        if mode.startswith("I") or mode == "F":
-            return Image.fromarray(_eight_bit(np.asarray(image), uri, bits)).convert("RGB")
-        if mode in ("P", "PA") or "A" in mode or "a" in mode or "transparency" in image.info:
-            if mode == "P" and "transparency" not in image.info:
-                return image.convert("RGB")
-            return _composited(image.convert("RGBA"))
-        return image.convert("RGB")
-    except DataError:
-        raise
-    except Exception as error:  # each decoder raises types of its own
-        raise _unreadable(uri, error) from None
-
-
-def _composited(image: Image.Image) -> Image.Image:
-    background = Image.new("RGBA", image.size, (*ALPHA_BACKGROUND, 255))
-    return Image.alpha_composite(background, image).convert("RGB")
-
-
-def _eight_bit(array: np.ndarray, uri: str, bits: int) -> np.ndarray:
-    """uint8 of any numeric array, by the range of its type (see ``DECODING_RULES``)."""
-    if array.dtype == np.uint8:
-        return array
-    if array.dtype == bool:
-        return array.astype(np.uint8) * 255
-    low, high = float(array.min()), float(array.max())
-    if not np.isfinite([low, high]).all() or low < 0:
-        raise DataError(f"{uri}: pixel values from {low:g} to {high:g} have no 8-bit meaning")
-    if bits:
-        full = float(2**bits - 1)
-        if high > full:
-            raise DataError(f"{uri}: its values reach {high:g}, more than {bits} bits hold")
-    elif array.dtype.kind == "f":
-        full = next((m for m in (1.0, 255.0, 65535.0) if high <= m), high)
-    elif array.dtype == np.uint16:
-        full = 65535.0
-    else:  # 32-bit containers of 8-, 16- or 32-bit data
-        full = next((m for m in (255.0, 65535.0) if high <= m), float(2**32 - 1))
-    if not bits:
-        # A float picture in 0..1 is dark where it is dark; an integer's range is its type's.
-        high_bound = 0.0 if array.dtype.kind == "f" else high
-        plausible.look_at_range(uri, high_bound, full, array.dtype != np.uint16)
-    return _striped(lambda part: np.rint(part * (255.0 / full)), array)
-
-
-def _striped(change: Callable[[np.ndarray], np.ndarray], array: np.ndarray) -> np.ndarray:
-    """uint8 of ``change`` (of float64 values) of an array, a stripe of its rows at a time: a
-    float64 copy of a large picture would take eight times its memory."""
-    out = np.empty(array.shape, np.uint8)
-    rows = max(1, STRIPE // max(1, math.prod(array.shape[1:])))
-    for start in range(0, len(array), rows):
-        part = array[start : start + rows].astype(np.float64)
-        out[start : start + rows] = change(part).astype(np.uint8)
-    return out
+    array = array[..., :3]
+    if mask and array.dtype == np.uint16:
+        return Image.fromarray(kept_levels(array, DEEP))
+    return Image.fromarray(eight_bit(array, uri, bits))
 
 
 # --------------------------------------------------------------------------------- masks
-def _mask_levels(image: Image.Image) -> np.ndarray:
-    mode = image.mode
-    if mode == "1":
-        return np.asarray(image).astype(np.uint8) * 255
-    if mode == "L":
-        return np.asarray(image)
-    if mode == "P":
-        palette = image.getpalette() or [0, 0, 0]
-        if palette[:3] == [0, 0, 0]:
-            return np.asarray(image)  # class indices: 0 is background whatever the colours say
-        return np.asarray(image.convert("L"))
-    if mode.startswith("I") or mode == "F":
-        array: np.ndarray[Any, Any] = np.asarray(image)
-        full = 255.0 if array.max() <= 255 else max(65535.0, float(array.max()))
-        return _striped(lambda part: np.clip(np.ceil(part * (255.0 / full)), 0, 255), array)
-    if "A" in mode or "a" in mode:
-        return np.asarray(_composited(image.convert("RGBA")).convert("L"))
-    return np.asarray(image.convert("L"))
-
-
 def _aligned(values: np.ndarray, uri: str, image_uri: str, image_hw: tuple[int, int]) -> np.ndarray:
     """A mask in the image's size: equal, in the image's stored (unturned) frame, or scaled."""
     height, width = values.shape
@@ -429,9 +411,7 @@ def _turned_like(values: np.ndarray, image_uri: str) -> np.ndarray:
     try:
         with open_header(image_uri) as image:
             orientation = image.getexif().get(_ORIENTATION, 1)
-        mask = Image.fromarray(values)
-        mask.getexif()[_ORIENTATION] = orientation
-        return np.asarray(ImageOps.exif_transpose(mask))
+        return np.asarray(_turned(Image.fromarray(values), orientation))
     except _BROKEN as error:
         raise _unreadable(image_uri, error) from None
 

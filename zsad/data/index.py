@@ -15,6 +15,8 @@ from pathlib import Path
 from zsad.data.account import Account
 from zsad.data.catalog import is_folder, list_specs, load_spec, origin_of, typed
 from zsad.data.definition import DatasetSpec, Layout
+from zsad.data.ignored import Ignored, inside
+from zsad.data.images import own_range
 from zsad.data.indexers import INDEXERS, Indexing, NotThisLayout
 from zsad.data.indexers.base import checked_options, find_folder, natural, spoken, subfolders
 from zsad.errors import DataError, RequestError, reason, unknown
@@ -26,6 +28,7 @@ PREPARED_VARIANT = "prepared"
 # Indexers of which spoken names belong to the fingerprint.  Results of the others are stored
 # without them: their definitions raise `revision`.
 NAMED = ("own_folder", "coco", "csv")
+WIDE = (".tif", ".tiff", ".pfm")  # files that may hold pictures of 32 bits
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,12 @@ class DatasetIndex:
     missing: tuple[str, ...] = ()
     account: Account | None = None
     masks_of_normal: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def ignore(self) -> str:
+        """What the definition says is not looked at; "" for nothing."""
+        known = self.spec.find_variant(self.variant)
+        return known.ignore if known else ""
 
     def calling(self, names: Names) -> DatasetIndex:
         """The same with categories whose prompts say another name (:meth:`Category.said`)."""
@@ -87,7 +96,7 @@ def load_index(
     ``data_root`` holds one folder per dataset, or is the dataset itself.  Without ``variant``
     the default one is looked for first, then the others, then a ``meta.json``.  Raises
     :class:`DataError` when nothing is found, or (if ``strict``) when something is wrong with
-    what is found, in one line.
+    what is found, in one line, and :class:`RequestError` for an ``ignore`` that does not fit.
     """
     spec = load_spec(name)
     if spec.module:
@@ -95,7 +104,10 @@ def load_index(
     bare: DatasetIndex | None = None  # something was recognised, but it holds no image
     for variant_name, layout in _candidates(spec, variant):
         for root in _roots(spec, layout, data_root):
-            indexing = Indexing(spec, root or Path("."))
+            known, home = spec.find_variant(variant_name), root or Path(".")
+            indexing = Indexing(
+                spec, home, ignore_masks=inside(home, known.ignore if known else "")
+            )
             try:
                 samples = _run(indexing, layout)
             except NotThisLayout:
@@ -239,6 +251,10 @@ def _finish(
     if known and known.bits:
         samples = [replace(s, bits=known.bits) for s in samples]
         indexing.identity.append(f"bits {known.bits}")
+    elif is_folder(spec) or layout.indexer in NAMED:
+        samples = _of_one_range(indexing, samples)
+    if known and known.ignore:
+        samples = _ignoring(indexing, samples, known.ignore)
     rank = {key: i for i, key in enumerate(spec.categories)}
     samples = sorted(samples, key=lambda s: (rank[s.category], s.split, natural(s.uid)))
     present = {s.category for s in samples}
@@ -263,6 +279,44 @@ def _finish(
         indexing.account,
         tuple(indexing.masks_of_normal),
     )
+
+
+def _of_one_range(indexing: Indexing, samples: list[Sample]) -> list[Sample]:
+    """The samples, where their 32-bit pictures would be divided by different values, all with the
+    bits of the largest of these: exposures of one camera keep their brightness."""
+    paths = dict.fromkeys(s.image for s in samples if s.image.lower().endswith(WIDE))
+    found = {path: full for path in paths if (full := own_range(path)) is not None}
+    if len(set(found.values())) < 2:
+        return samples
+    low, high = (pick(found, key=lambda p: found[p]) for pick in (min, max))
+    bits = int(found[high]).bit_length()  # fractions of one: 1
+    indexing.identity.append(f"32-bit pictures of {bits} bits")
+    indexing.notes.append(
+        f"{len(found)} 32-bit pictures are all taken to use {bits} bits, as the values of "
+        f"{indexing.relative(high)} suggest ({indexing.relative(low)} alone would be divided by "
+        f"{found[low]:g}); data.folder.bits=N says otherwise (in a definition: `bits: N`)"
+    )
+    return [replace(s, bits=bits) if s.image in found else s for s in samples]
+
+
+def _ignoring(indexing: Indexing, samples: list[Sample], text: str) -> list[Sample]:
+    """The samples with what is not looked at of each.  The masks and the size of every picture are
+    read here, so that nothing is run in vain.  Raises :class:`RequestError` as
+    :meth:`Ignored.check` does."""
+    rule = Ignored.parse(text, f"dataset {indexing.spec.name}, ignore", indexing.root)
+    without = rule.check(dict.fromkeys(Path(s.image) for s in samples))
+    indexing.identity.append(f"ignore {rule.digest}")
+    if rule.masks and without:
+        indexing.notes.append(
+            f"ignore {text}: {len(without)} of {len(samples)} pictures have no mask there, "
+            f"{indexing.relative(str(without[0]))} the first; nothing of them is ignored"
+        )
+    ignore = {s.image: rule.rectangle or rule.file_of(s.image) for s in samples}
+    return [
+        replace(s, ignore=v if v is None or isinstance(v, tuple) else str(v))
+        for s in samples
+        for v in [ignore[s.image]]
+    ]
 
 
 def _fingerprint(indexing: Indexing, samples: list[Sample], variant: str) -> str:
@@ -315,6 +369,9 @@ def _not_found(spec: DatasetSpec, variant: str | None, data_root: Path | str | N
     shown = (known or spec.variants[spec.default_variant]).layouts
     looks = shown[0].looks or shown[0].indexer
     help_line = f"`zsad data prepare {spec.name}` says where to get it"
+    packages = [layout.package for v in spec.variants.values() for layout in v.layouts]
+    if package := next(filter(None, packages), ""):
+        help_line = f"`pip install {package.replace('_', '-')}` brings it; {help_line}"
     if spec.root:  # a user's own: there is nothing to get
         help_line = f"`zsad show {typed(spec)}` shows the definition"
     if data_root is None and not spec.root:

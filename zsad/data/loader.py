@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from zsad.data.ignored import of_sample, shrunk
 from zsad.data.images import read_image
 from zsad.data.transforms import MaskPolicy, Preprocess
 from zsad.errors import DataError, reason
@@ -27,6 +28,7 @@ class ImageBatch:
     native policy a list of B bool tensors [H, W] of each image's own size.  ``has_mask``: bool
     [B]; False for an anomalous image whose dataset has no mask for it (pixel metrics are not
     defined on it), True for normal images, whose mask is zero.  ``labels``: int64 [B].
+    ``ignored``: pixels that are not looked at, in the form of ``masks``; None: all are.
     ``failures``: why samples were left out since the batch before, one error for each that names
     its file; a last batch may hold only these.
     """
@@ -37,6 +39,7 @@ class ImageBatch:
     labels: Tensor
     samples: list[Sample]
     failures: list[DataError] = field(default_factory=list)
+    ignored: Tensor | list[Tensor] | None = None
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -49,6 +52,7 @@ class ImageBatch:
             self.has_mask[rows],
             self.labels[rows],
             self.samples[rows],
+            ignored=None if self.ignored is None else self.ignored[rows],
         )
 
     def without_images(self) -> ImageBatch:
@@ -59,6 +63,7 @@ class ImageBatch:
 class _Decoded(NamedTuple):
     image: Tensor
     mask: np.ndarray | None
+    ignored: np.ndarray | None = None
 
 
 class DecodeThreads:
@@ -193,9 +198,13 @@ def _decode(sample: Sample, preprocess: Preprocess, policy: MaskPolicy, masks: b
     image = read_image(sample.image, sample.crop, sample.bits, stored=preprocess.stored)
     if not masks:
         return _Decoded(preprocess(image), None)
+    hidden = of_sample(sample, (image.height, image.width))
+    if hidden is not None and not policy.native:
+        hidden = shrunk(hidden, (preprocess.size, preprocess.size))
     if sample.mask is None and policy.native:
-        return _Decoded(preprocess(image), np.zeros((image.height, image.width), dtype=bool))
-    return _Decoded(preprocess(image), policy.read(sample, preprocess.size))
+        blank = np.zeros((image.height, image.width), dtype=bool)
+        return _Decoded(preprocess(image), blank, hidden)
+    return _Decoded(preprocess(image), policy.read(sample, preprocess.size), hidden)
 
 
 def _attempt(
@@ -219,11 +228,16 @@ def _batch(
     images = [d.image for _, d in items]
     empty = np.zeros((size, size), dtype=bool)
     marks = [torch.from_numpy(np.array(empty if d.mask is None else d.mask)) for _, d in items]
-    masks: Tensor | list[Tensor]
-    if policy.native:
-        masks = marks
-    else:
-        masks = torch.stack(marks) if marks else torch.zeros((0, size, size), dtype=torch.bool)
+    hidden = [
+        torch.zeros_like(mark) if d.ignored is None else torch.from_numpy(np.array(d.ignored))
+        for mark, (_, d) in zip(marks, items)
+    ]
+    masks: Tensor | list[Tensor] = marks
+    ignored: Tensor | list[Tensor] = hidden
+    if not policy.native:
+        none = torch.zeros((0, size, size), dtype=torch.bool)
+        masks = torch.stack(marks) if marks else none
+        ignored = torch.stack(hidden) if hidden else none
     return ImageBatch(
         images=torch.stack(images) if images else torch.zeros((0, 3, size, size)),
         masks=masks,
@@ -233,4 +247,5 @@ def _batch(
         labels=torch.tensor([s.label for s in chosen], dtype=torch.int64),
         samples=chosen,
         failures=failures,
+        ignored=ignored if any(d.ignored is not None for _, d in items) else None,
     )

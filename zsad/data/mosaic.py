@@ -21,12 +21,14 @@ import numpy as np
 from PIL import Image
 
 from zsad import config as cfg
-from zsad.data.images import read_image, read_mask, register_reader
+from zsad.data.ignored import of_sample
+from zsad.data.images import nearest, read_image, read_mask, register_reader
 from zsad.io import parse_json
 from zsad.types import Sample
 
 SCHEME = "mosaic"
 FIELDS = ("image", "mask", "crop", "extra_masks", "mask_threshold")
+LATER = ("bits", "ignore")  # told only of tiles that have them
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,10 @@ def mosaic(tiles: Sequence[Sample], uid: str, *, masked: bool = False) -> Sample
 
     ``masked``: with a mask even if that is empty, for a sample that gets another label.
     """
-    content = [{f: getattr(t, f) for f in FIELDS} for t in tiles]
+    content = [
+        {f: getattr(t, f) for f in FIELDS} | {f: v for f in LATER if (v := getattr(t, f))}
+        for t in tiles
+    ]
     code = base64.urlsafe_b64encode(json.dumps(content).encode()).decode()
     label = int(any(t.label for t in tiles))
     return Sample(
@@ -134,6 +139,10 @@ def read(uri: str) -> Image.Image:
             part = part.resize((width, height)) if part.size != (width, height) else part
         else:
             marked = read_mask(tile, (height, width))
+            if tile.ignore is not None:  # what is not looked at is not a defect to learn
+                shape = read_image(tile.image, tile.crop, tile.bits).size[::-1]
+                hidden = of_sample(tile, shape)
+                marked &= True if hidden is None else ~nearest(hidden, (height, width))
             part = Image.fromarray(marked.astype(np.uint8) * 255)
         whole.paste(part, (i % 2 * width, i // 2 * height))
     return whole

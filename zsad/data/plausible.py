@@ -67,8 +67,8 @@ def look_at_range(uri: str, high: float, full: float, chosen: bool) -> None:
             "dark",
             uri,
             f"its values reach {high:g} of {full:g}, so it is nearly black; if the camera gives "
-            f"{bits} bits, say so: data.folder.bits={bits} for a folder: dataset, `bits: {bits}` "
-            "of the variant in a definition",
+            f"{bits} bits, say so: data.folder.bits={bits} for pictures of `zsad predict` and "
+            f"folder: datasets, `bits: {bits}` of the variant in a definition",
         )
     if chosen:
         with _LOCK:

@@ -23,6 +23,7 @@ from zsad.data.transforms import MaskPolicy
 from zsad.errors import DataError
 from zsad.exchange.maps import FIRST, Outside, refuse
 from zsad.metrics import CategoryMetrics, MetricResult
+from zsad.results import pixels
 from zsad.results.examples import SIDE, CellExamples
 from zsad.results.records import CellRecord
 from zsad.runner.example_collector import ExamplePictures
@@ -136,6 +137,7 @@ class DatasetImport:
             "defect": [s.defect for s in samples],
             "score": found,
             "path": [s.uid for s in samples],
+            **pixels.columns(metrics.pixel_table()),
         }
         record = self._record(category, samples, metrics.compute(), content.hexdigest())
         return Measured(

@@ -27,70 +27,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from zsad.errors import DataError, RequestError
-from zsad.inference.prediction import Thresholds
 from zsad.io import read_json, write_json
+from zsad.runtime.thresholds import Thresholds, just_above
+from zsad.runtime.thresholds import contrast as contrast
+from zsad.runtime.thresholds import level as level
+from zsad.runtime.thresholds import of_picture as of_picture
+from zsad.runtime.thresholds import uncalibrated as uncalibrated
 
 FALSE_ALARMS = 0.05  # the default wish
-MIDDLE = 0.5
-DEVIATIONS = 5.0
-GAUSSIAN_MAD = 1.4826  # standard deviations of a normal distribution in a median absolute one
-GAUSSIAN_MEAN = 1.2533  # and in a mean absolute one
-
-
-# ----------------------------------------------------------------------------- one picture
-def of_picture(
-    limits: Thresholds | None, seen: NDArray[np.float32], reads_text: bool
-) -> Thresholds:
-    """The thresholds of one picture: ``limits`` made out for the values of its map that are
-    ``seen`` (of any shape), or, without any, the uncalibrated ones."""
-    if limits is None:
-        return uncalibrated(seen, reads_text)
-    if limits.contrast is None:
-        return limits
-    middle, spread = level(seen)
-    peak = float(seen.max())
-    pixel = float(np.float32(middle + max(limits.contrast * spread, (peak - middle) / 2)))
-    # Rounding must not decide whether anything is marked: that is what the promise is about.
-    stands_out = contrast(seen) >= limits.contrast
-    return replace(limits, pixel=min(pixel, peak) if stands_out else max(pixel, _just_above(peak)))
-
-
-def uncalibrated(anomaly_map: np.ndarray, reads_text: bool) -> Thresholds:
-    """The thresholds of one picture by the values of its map alone."""
-    values = np.asarray(anomaly_map, dtype=np.float64)
-    middle = float(np.median(values))
-    spread = GAUSSIAN_MAD * float(np.median(np.abs(values - middle)))
-    pixel = middle + DEVIATIONS * spread
-    if not spread:  # more than half of the map is flat: whatever is higher stands out
-        pixel = _just_above(middle)
-    return Thresholds(MIDDLE if reads_text else None, pixel)
-
-
-def level(values: np.ndarray) -> tuple[float, float]:
-    """The middle of a map's values, and their robust standard deviation around it.
-
-    Where more than half of the map is flat the mean absolute deviation takes the place of the
-    median one; 0 for a map that is flat altogether.
-    """
-    exact = np.asarray(values, dtype=np.float64)
-    middle = float(np.median(exact))
-    distance = np.abs(exact - middle)
-    spread = GAUSSIAN_MAD * float(np.median(distance))
-    return middle, spread or GAUSSIAN_MEAN * float(distance.mean())
-
-
-def contrast(values: np.ndarray) -> float:
-    """By how many robust deviations the highest value of a map rises above its middle; >= 0."""
-    middle, spread = level(values)
-    return (float(values.max()) - middle) / spread if spread else 0.0
 
 
 # ---------------------------------------------------------------------------- many pictures
@@ -116,13 +65,7 @@ def conformal(values: Sequence[float], share: float) -> tuple[float, float]:
     """A threshold, and the highest expected share of further values of this kind at or above it."""
     n = len(values)
     k = min(n, math.ceil(round((n + 1) * (1 - share), 9)))
-    return _just_above(sorted(values)[k - 1]), (n + 1 - k) / (n + 1)
-
-
-def _just_above(value: float) -> float:
-    """The next number of single precision, which scores and maps have."""
-    single = np.float32(value)
-    return float(single if single > value else np.nextafter(single, np.float32(np.inf)))
+    return just_above(sorted(values)[k - 1]), (n + 1 - k) / (n + 1)
 
 
 # ------------------------------------------------------------------------------- storage

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from zsad import config as cfg
 from zsad.backbones import Backbone
+from zsad.data.ignored import Ignored
 from zsad.errors import RequestError
 from zsad.inference import calibration, reference_bank
-from zsad.inference.ignored import Ignored
 from zsad.inference.picture_run import PictureRun, Pictures, attempt, conclude, joined
 from zsad.inference.pictures import BATCH, PictureBatch, read_ahead
 from zsad.inference.prediction import Prediction, Thresholds
@@ -135,7 +135,7 @@ class LoadedMethod:
             self.pictures,
             categories,
             boxes_of(boxes, len(images)),
-            self._reference_features(references, categories),
+            self.encoded_references(references, categories),
             explanations,
             thresholds,
             ignore,
@@ -143,7 +143,7 @@ class LoadedMethod:
         )
         # One by one, where an image is scored with what the one before it left.
         size = 1 if self.method.carries else self.batch_size
-        read = read_ahead(images, keep_errors, size, stored=self.pictures.preprocess.stored)
+        read = read_ahead(images, keep_errors, size, self.pictures.reading)
         if self.method.transductive:
             yield from self._together(read, run)
             return
@@ -185,7 +185,7 @@ class LoadedMethod:
         """What thresholds depend on besides the normal pictures."""
         made_for: dict[str, Any] = {
             "method": self.method.name,
-            "config": cfg.digest(cfg.identity(self.method.config), 16),
+            "config": cfg.digest(cfg.hashed(self.method.config), 16),
             "backbone": self.backbone.info.name,
             "weights": self.backbone.info.weights_sha256,
             "image_size": self.image_size,
@@ -227,7 +227,7 @@ class LoadedMethod:
         ``{"boxes": [[cx, cy, w, h]], "scores": [...], "phrases": [...]}``, the detector's raw
         answer (0..1), or None.  Maps are float32 [S, S].
         """
-        if self.framing.identity():
+        if self.framing.tiled or self.framing.keep_aspect:
             raise RequestError(
                 "predict_tensor takes images as the encoder takes them: load the method without "
                 "tiles and keep_aspect, or use predict for pictures"
@@ -247,7 +247,7 @@ class LoadedMethod:
         context = self._context(class_names, len(images), boxes, kinds, domains)
         categories = context.categories
         refuse_singles(self.method, categories)
-        context.references = self._reference_features(references, categories)
+        context.references = self.encoded_references(references, categories)
         if not self.method.transductive:
             return self._score_tensor(images, context, explanations)
         found: dict[int, Prediction] = {}
@@ -387,7 +387,7 @@ class LoadedMethod:
         features = self.pictures.encode_all(pictures)
         names = tuple(str(p) for p in pictures if isinstance(p, (str, Path)))
         made_for = self.bank_identity(class_name)
-        pixels = digest(pictures)
+        pixels = digest(pictures, self.framing.bits)
         return reference_bank.save(path, features, made_for, len(pictures), pixels, names)
 
     def load_bank(self, path: Path | str, class_name: str = "object") -> str:
@@ -428,7 +428,7 @@ class LoadedMethod:
                 )
         return True
 
-    def _reference_features(
+    def encoded_references(
         self, references: References, categories: Sequence[Category]
     ) -> dict[str, ImageFeatures]:
         """The features of a few-shot method's references by category, the same ones encoded once;

@@ -110,8 +110,9 @@ def make_folder(out: Path | str) -> None:
 class Writer:
     """Writes the files of one run below ``out``; the table of all and their page when it is left.
 
-    ``scale``: the values of the coldest and the hottest colour of every heat map; ``one_file``:
-    the page holds everything that it shows.
+    ``scale``: the values of the coldest and the hottest colour of every heat map; ``bits``: as
+    :class:`zsad.inference.pictures.Reading` has it; ``one_file``: the page holds everything that
+    it shows.
     """
 
     def __init__(
@@ -119,11 +120,14 @@ class Writer:
         out: Path | str,
         save: Sequence[str] = DEFAULT,
         scale: tuple[float, float] | None = None,
+        bits: int = 0,
         one_file: bool = False,
     ) -> None:
-        self.out, self.save, self.scale = Path(out), tuple(save), scale
+        self.out, self.save, self.scale, self.bits = Path(out), tuple(save), scale, bits
         self._page = (
-            PredictionPage(self.out, self._inside, one_file, scale) if "page" in save else None
+            PredictionPage(self.out, self._inside, one_file, scale, bits)
+            if "page" in save
+            else None
         )
         self._rows: list[dict[str, Any]] = []
 
@@ -172,7 +176,7 @@ class Writer:
         content: dict[str, tuple[str, bytes]] = {}
         assert found.values is not None
         if "heat" in self.save:
-            content["heat"] = ("heat.webp", _heat(found, photo, self.scale))
+            content["heat"] = ("heat.webp", _heat(found, photo, self.scale, self.bits))
         mask = found.mask if "mask" in self.save else None
         if mask is not None:
             content["mask"] = ("mask.png", _mask(mask, found.made_by))
@@ -207,16 +211,21 @@ def _seen(found: Prediction) -> NDArray[np.float32]:
 
 
 # -------------------------------------------------------------------------------- content
-def _heat(found: Prediction, photo: Photo, scale: tuple[float, float] | None) -> bytes:
+def _heat(found: Prediction, photo: Photo, scale: tuple[float, float] | None, bits: int) -> bytes:
     low, high = scale or heatmaps.span(_seen(found), found.pixel_limit)
     findings = found.findings
     assert found.values is not None
     shown = heatmaps.overlay(
-        read_image(photo.path),
+        read_image(photo.path, bits=bits),
         found.values,
         low,
         high,
         outlines=[r.contour for r in findings.regions] if findings else (),
+        boxes=[
+            (reason.region, f"{reason.text} {reason.similarity:.2f}".strip())
+            for reason in found.reasons
+            if reason.region is not None
+        ],
         ignored=found.ignored,
         caption=str(found.made_by.get("mark", "")),
     )

@@ -23,6 +23,7 @@ from PIL import Image
 
 from zsad import __version__
 from zsad.data import own_outputs
+from zsad.data.ignored import shrunk
 from zsad.data.images import read_image
 from zsad.errors import shown
 from zsad.inference.pictures import Photo
@@ -46,13 +47,15 @@ Write = Callable[[Path, bytes], str]
 class PredictionPage:
     """Collects what the page says of each picture; :meth:`close` writes it.
 
-    ``write``: writes a file below ``out``; ``one_file``: everything lies in the page.
+    ``write``: writes a file below ``out``; ``one_file``: everything lies in the page; ``bits``: as
+    :class:`zsad.inference.pictures.Reading` has it.
     """
 
     out: Path
     write: Write
     one_file: bool = False
     scale: tuple[float, float] | None = None
+    bits: int = 0
     _entries: list[dict[str, Any]] = field(default_factory=list)
     _made_by: Mapping[str, Any] = field(default_factory=dict)
     _limits: Mapping[str, Any] = field(default_factory=dict)
@@ -73,7 +76,7 @@ class PredictionPage:
             self._limits = asdict(found.thresholds)
         whole = found.anomaly_map
         assert whole is not None
-        image = read_image(photo.path)
+        image = read_image(photo.path, bits=self.bits)
         findings = found.findings
         entry |= {
             "score": found.image_score,
@@ -134,7 +137,7 @@ class PredictionPage:
         )
         alpha = heatmaps.opacity_of(small, low, high)
         if found.ignored is not None:
-            alpha[heatmaps.shrunk(found.ignored, small.shape)] = 0
+            alpha[shrunk(found.ignored, small.shape)] = 0
         pixels = np.dstack([heatmaps.heat(small, low, high), np.round(255 * alpha)])
         return Image.fromarray(pixels.astype(np.uint8), "RGBA")
 
@@ -189,7 +192,7 @@ def _values(found: Prediction) -> dict[str, Any]:
     low, high = float(small.min()), float(small.max())
     steps = np.round(255 * heatmaps.level(small, low, high)).astype(np.uint8)
     if found.ignored is not None:
-        steps[heatmaps.shrunk(found.ignored, small.shape)] = 0
+        steps[shrunk(found.ignored, small.shape)] = 0
     return {
         "size": [small.shape[1], small.shape[0]],
         "low": low,

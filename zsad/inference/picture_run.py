@@ -13,11 +13,11 @@ from PIL import Image
 from torch import Tensor
 
 from zsad.backbones.batch_size import Portions
+from zsad.data.ignored import Ignored
 from zsad.data.transforms import Preprocess
 from zsad.errors import RequestError, WeightsError, reason
 from zsad.inference import calibration
-from zsad.inference.ignored import Ignored, without
-from zsad.inference.pictures import BATCH, PictureBatch, failed, open_picture
+from zsad.inference.pictures import BATCH, PictureBatch, Reading, failed, open_picture
 from zsad.inference.prediction import Prediction, Thresholds
 from zsad.inference.reference_bank import Bank
 from zsad.inference.request import Pictures as Given
@@ -25,7 +25,7 @@ from zsad.inference.request import rows_by_category
 from zsad.inference.tiles import WHOLE, Box, Framing, Joined, boxes_in, reasons_of_tile
 from zsad.method import AnyMethod
 from zsad.results.heatmaps import enlarged
-from zsad.scoring import Scorer, encode
+from zsad.scoring import Scorer, encode, without
 from zsad.types import Boxes, Category, ImageFeatures, ScoreContext, Scored
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ class Pictures:
         self.device = scorer.backbone.device
         self.preprocess = Preprocess.for_variant(scorer.backbone.info, scorer.request.variant)
         self._portions = Portions()  # of the encoder
+        self.reading = Reading(framing.bits, self.preprocess.stored)
 
     def predictions(self, scored: Scored[Any], explanations: int) -> list[Prediction]:
         """One for each image, with a map of the model's input size."""
@@ -99,7 +100,7 @@ class Pictures:
         elif all(isinstance(p, Tensor) for p in pictures):
             images = torch.stack([torch.as_tensor(p, dtype=torch.float32) for p in pictures])
         else:
-            opened = (open_picture(p, self.preprocess.stored) for p in pictures)
+            opened = (open_picture(p, self.reading) for p in pictures)
             shown = [view for picture in opened for view in self.shown(picture)]
             step = CHUNK if self.alike(shown) else 1
             chunks = (shown[i : i + step] for i in range(0, len(shown), step))

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -230,13 +230,25 @@ class PictureBatch:
         )
 
 
+class Reading(NamedTuple):
+    """How pictures are read.  ``bits``: that deep files use, such as 12 of 16; 0: as many as they
+    hold.  ``stored``: in the mode that they have, and not as RGB."""
+
+    bits: int = 0
+    stored: bool = False
+
+
+AS_RGB = Reading()
+
+
 def read_ahead(
-    items: Sequence[Any], keep_errors: bool = False, size: int = BATCH, *, stored: bool = False
+    items: Sequence[Any],
+    keep_errors: bool = False,
+    size: int = BATCH,
+    how: Reading = AS_RGB,
 ) -> Iterator[PictureBatch]:
     """Batches of at most ``size`` items, the next one read while the last one is used where both
     have no more pixels than :data:`zsad.io.bounds.BATCH_PIXELS`.
-
-    ``stored``: as :func:`open_picture` has it.
 
     What cannot be read is an error of its own picture with ``keep_errors``, whatever a decoder
     raises; else it ends the reading (:class:`DataError`).
@@ -247,7 +259,7 @@ def read_ahead(
         def begin(planned: tuple[range, int] | None) -> _Coming | None:
             if planned is None:
                 return None
-            tasks = [pool.submit(open_picture, items[row], stored) for row in planned[0]]
+            tasks = [pool.submit(open_picture, items[row], how) for row in planned[0]]
             return _Coming(*planned, tasks)
 
         coming = begin(next(plan, None))
@@ -322,10 +334,10 @@ class _Coming:
         return batch
 
 
-def open_picture(item: Any, stored: bool = False) -> Image.Image:
-    """A path, a PIL image or an array as an RGB picture; ``stored``: in the mode that it has."""
+def open_picture(item: Any, how: Reading = AS_RGB) -> Image.Image:
+    """A path, a PIL image or an array as an RGB picture, or in the mode that it has."""
     if isinstance(item, Image.Image):
-        return item if stored else item.convert("RGB")
+        return item if how.stored else item.convert("RGB")
     if isinstance(item, np.ndarray):
         if item.dtype != np.uint8 or item.ndim not in (2, 3):
             raise RequestError(
@@ -333,7 +345,7 @@ def open_picture(item: Any, stored: bool = False) -> Image.Image:
             )
         return Image.fromarray(item).convert("RGB")
     if isinstance(item, (str, Path)):
-        return read_image(str(item), stored=stored)
+        return read_image(str(item), bits=how.bits, stored=how.stored)
     raise RequestError(
         f"cannot read a picture from a {type(item).__name__}; give a path, a PIL image or an array"
     )

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from zsad.components.reasons import fitting
+from zsad.data.ignored import shrunk
 from zsad.inference import regions as found_regions
 from zsad.inference.regions import Findings
 from zsad.results import heatmaps
+from zsad.runtime.thresholds import Thresholds as Thresholds
 from zsad.types import Explanation
 
 if TYPE_CHECKING:
@@ -16,25 +18,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 AS_A_WHOLE = "anomalous as a whole, nothing stands out"
-
-
-@dataclass(frozen=True)
-class Thresholds:
-    """From where on a picture (``image``) and a pixel (``pixel``) count as anomalous; both
-    inclusive; None: no rule says.  :mod:`zsad.inference.calibration` has the rules.
-
-    ``contrast``: of a calibration, by how many robust deviations a pixel must rise above the
-    middle of its own map; ``pixel`` then follows from each picture's map, and is None before.
-    ``normal_pictures`` and ``false_alarms`` (the highest expected share of normal pictures that
-    are called anomalous) are those of a calibration.
-    """
-
-    image: float | None
-    pixel: float | None
-    rule: Literal["uncalibrated", "calibrated", "given"] = "uncalibrated"
-    normal_pictures: int = 0
-    false_alarms: float | None = None
-    contrast: float | None = None
 
 
 @dataclass
@@ -79,7 +62,7 @@ class Prediction:
         """The values that count: all of them, or those [n] of the pixels that are not ignored."""
         if self.values is None or self.ignored is None:
             return self.values
-        return self.values[~heatmaps.shrunk(self.ignored, self.values.shape)]
+        return self.values[~shrunk(self.ignored, self.values.shape)]
 
     @property
     def anomalous(self) -> bool | None:

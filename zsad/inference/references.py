@@ -16,7 +16,7 @@ from zsad import registry
 from zsad.config.method_config import MethodConfig
 from zsad.config.sections import read_overrides
 from zsad.errors import RequestError
-from zsad.inference.pictures import find, open_picture
+from zsad.inference.pictures import Reading, find, open_picture
 
 log = logging.getLogger(__name__)
 
@@ -81,11 +81,11 @@ def with_shots(
     return values
 
 
-def digest(pictures: Sequence[Any]) -> str:
-    """A digest of pictures by their pixels, in order."""
+def digest(pictures: Sequence[Any], bits: int = 0) -> str:
+    """A digest of pictures by their pixels, in order; ``bits`` as :func:`open_picture`."""
     found = hashlib.sha256()
     for item in pictures:
-        picture = open_picture(item)
+        picture = open_picture(item, Reading(bits))
         found.update(f"{picture.size}".encode())
         found.update(picture.tobytes())
     return found.hexdigest()[:16]

@@ -20,7 +20,7 @@ from zsad.inference.settings import ORIGIN, split
 
 if TYPE_CHECKING:
     from zsad.checkpoints.account import Origin
-    from zsad.inference.ignored import Ignored
+    from zsad.data.ignored import Ignored
     from zsad.inference.loaded_method import LoadedMethod
     from zsad.inference.outputs import Writer
     from zsad.inference.pictures import Photo
@@ -61,7 +61,6 @@ def load_method(
     from zsad.inference.tiles import Framing
     from zsad.method import new_method
 
-    framing = Framing.of(tiles, keep_aspect)
     entry = registry.method(name)
     settings, own = split(
         name,
@@ -75,6 +74,7 @@ def load_method(
         },
     )
     chosen = settings.value
+    framing = Framing.of(tiles, keep_aspect, chosen.data.folder.bits)
     place = choose_device(device)
     if chosen.run.deterministic and settings.origin("run.deterministic") == ORIGIN:
         torch.use_deterministic_algorithms(True, warn_only=True)
@@ -137,8 +137,8 @@ def predict(
 ) -> Iterator[Prediction]:
     """Check the request, ``load`` the method and return the predictions as they are made; see
     :func:`zsad.api.predict`."""
+    from zsad.data.ignored import Ignored
     from zsad.inference import outputs
-    from zsad.inference.ignored import Ignored
     from zsad.inference.pictures import find
     from zsad.inference.references import digest, with_shots
     from zsad.inference.references import found as references_of
@@ -166,7 +166,8 @@ def predict(
     loaded = load(with_shots(method, overrides, shots))
     loaded.pictures.expect(len(found) + len(good))
     made_by = provenance.made_by(loaded, class_name)
-    kept = digest(near) if near else ""
+    bits = loaded.framing.bits
+    kept = digest(near, bits) if near else ""
     if bank is not None:
         kept = loaded.load_bank(bank, class_name)
     if save_bank is not None:
@@ -191,7 +192,9 @@ def predict(
         )
         with contextlib.ExitStack() as stack:
             writer = (
-                stack.enter_context(outputs.Writer(out, kinds, scale, one_file)) if out else None
+                stack.enter_context(outputs.Writer(out, kinds, scale, bits, one_file))
+                if out
+                else None
             )
             for photo, prediction in zip(found, stream):
                 prediction.made_by = made_by

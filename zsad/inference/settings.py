@@ -12,13 +12,14 @@ from typing import Any
 
 from zsad import config as cfg
 from zsad import registry
-from zsad.config import BackboneSettings, Settings
+from zsad.config import BackboneSettings, FolderSettings, Settings
 from zsad.config.sections import SECTIONS, read_overrides, resolve_settings
 from zsad.errors import RequestError, nearest
 
 ORIGIN = "load_method"
 # Of `run`, the keys that scoring reads; of the other sections it reads none.
-READ = {"backbone": None, "run": ("batch_size", "deterministic")}
+READ = {"backbone": None, "run": ("batch_size", "deterministic"), "data": ("folder",)}
+FOLDER = ("bits",)  # of `data.folder`, what holds for pictures without labels
 
 
 def split(
@@ -48,6 +49,7 @@ def split(
     return resolve_settings(layers), _of_method(method, rest)
 
 
+_OF_FOLDER = [f.name for f in dataclasses.fields(FolderSettings)]
 _FLAGS = {"name": "backbone", "image_size": "image-size"}
 
 
@@ -62,11 +64,15 @@ def _check_read(sections: Mapping[str, Any]) -> None:
     for name in sections:
         known = READ.get(name, ())
         keys = [k for k in _group(sections, name) if known is not None and k not in known]
-        if name not in READ or (keys and keys[0] in cfg.to_dict(getattr(Settings(), name))):
+        folder = _group(_group(sections, "data"), "folder") if name == "data" else {}
+        keys += [f"folder.{k}" for k in folder if k in _OF_FOLDER and k not in FOLDER]
+        first = keys[0].partition(".")[0] if keys else ""
+        if name not in READ or first in cfg.to_dict(getattr(Settings(), name)):
             key = f"{name}.{keys[0]}" if keys else name
             raise RequestError(
                 f"{key}: changes nothing about pictures of one's own; `zsad predict` reads "
-                f"backbone.*, run.batch_size, run.deterministic and the method's keys"
+                f"backbone.*, run.batch_size, run.deterministic, data.folder.bits and the method's "
+                f"keys"
             )
 
 

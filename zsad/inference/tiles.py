@@ -37,10 +37,12 @@ Box = tuple[int, int, int, int]  # left, top, right, bottom, pixels
 class Framing:
     """``tiles``: along the longer side of a picture; 0 and 1: none; ``auto``: tiles of the model's
     input size, larger ones where that makes more than :data:`MOST_AUTO`.  ``keep_aspect``: own
-    proportions, of pictures and tiles.  Raises :class:`RequestError` for other values."""
+    proportions, of pictures and tiles.  ``bits``: that deep files use, such as 12 of 16; 0: as many
+    as they hold.  Raises :class:`RequestError` for other values."""
 
     tiles: int | Literal["auto"] = 0
     keep_aspect: bool = False
+    bits: int = 0
 
     def __post_init__(self) -> None:
         count = self.tiles
@@ -52,7 +54,7 @@ class Framing:
         )
 
     @classmethod
-    def of(cls, tiles: int | str | None, keep_aspect: bool = False) -> Framing:
+    def of(cls, tiles: int | str | None, keep_aspect: bool = False, bits: int = 0) -> Framing:
         """Take the words of the command line: ``"4"``, ``"auto"``, None."""
         try:
             count = tiles if tiles == "auto" else int(tiles or 0)
@@ -60,7 +62,7 @@ class Framing:
             count = -1
         if count == -1:
             raise RequestError(f"--tiles {tiles}: give auto, or a whole number such as 4")
-        return cls(count, bool(keep_aspect))  # type: ignore[arg-type]
+        return cls(count, bool(keep_aspect), bits)  # type: ignore[arg-type]
 
     def identity(self) -> dict[str, Any]:
         """What thresholds depend on; {} for whole pictures in a square."""
@@ -69,6 +71,8 @@ class Framing:
             found["tiles"] = self.tiles
         if self.keep_aspect:
             found["keep_aspect"] = True
+        if self.bits:
+            found["bits"] = self.bits
         return found
 
     @property

@@ -13,7 +13,9 @@ from zsad.errors import RequestError
 from zsad.metrics import spec
 from zsad.metrics.base import MetricReport, RankingMetric
 from zsad.metrics.image import ImageRanking
+from zsad.metrics.image_pixels import ImagePixels
 from zsad.metrics.pixel import PixelHistogram, PixelScores
+from zsad.metrics.pixel_table import PixelTable
 from zsad.metrics.spec import MODES, Mode
 from zsad.torchvision_compat import torchmetrics
 
@@ -77,9 +79,18 @@ class CategoryMetrics(torchmetrics.wrappers.abstract.WrapperMetric):
 
     @classmethod
     def of(cls, settings: MetricSettings, **kwargs: Any) -> CategoryMetrics:
-        """Build what ``metrics.*`` settings ask for."""
+        """Build what ``metrics.*`` settings ask for, with the pixels of every image in bins."""
         names = spec.chosen(asdict(settings))
-        return cls(settings.mode, settings.fpr_limit, names=names, **kwargs)
+        found = cls(settings.mode, settings.fpr_limit, names=names, **kwargs)
+        found.pixel.images = ImagePixels()
+        return found
+
+    def pixel_table(self) -> PixelTable | None:
+        """The pixels of every image over common bins, in the order seen; None where they are not
+        kept, or where pixel metrics are undefined."""
+        if self.pixel.images is None or self.mapless or int(self.pixel.without_mask):
+            return None
+        return self.pixel.images.table()
 
     @property
     def _with_states(self) -> list[RankingMetric]:
@@ -93,8 +104,11 @@ class CategoryMetrics(torchmetrics.wrappers.abstract.WrapperMetric):
         image_scores: Tensor,
         labels: Tensor,
         has_mask: Tensor | None = None,
+        ignored: Tensor | None = None,
     ) -> None:
         """Take a batch: maps [B, H, W], masks [B, H, W], image scores [B], labels [B].
+
+        ``ignored`` [B, H, W]: pixels that no metric of pixels looks at.
 
         ``masks`` None: no image of the batch has one.  ``has_mask`` [B]: which images have one
         (default: all, if ``masks`` is given).  A normal image needs none; an anomalous one
@@ -115,9 +129,11 @@ class CategoryMetrics(torchmetrics.wrappers.abstract.WrapperMetric):
                 missing = 0
             else:
                 missing = int((anomalous & ~has_mask.to(anomalous.device)).sum())
-            self.pixel.update(maps, masks, missing)
+            if ignored is not None:
+                _check_shapes(maps, ignored, anomalous, "ignored")
+            self.pixel.update(maps, masks, missing, ignored)
             for metric in self._with_states:
-                metric.update(maps, masks, labels, missing)
+                metric.update(maps, masks, labels, missing, ignored)
         self.image.update(image_scores, labels)
 
     def compute(self) -> MetricResult:
@@ -147,6 +163,8 @@ class CategoryMetrics(torchmetrics.wrappers.abstract.WrapperMetric):
         self.mapless = False
         self.image.reset()
         self.pixel.reset()
+        if self.pixel.images is not None:
+            self.pixel.images = ImagePixels()
         for metric in self._with_states:
             metric.reset()
 
@@ -159,14 +177,16 @@ class CategoryMetrics(torchmetrics.wrappers.abstract.WrapperMetric):
         self.mapless |= incoming_state.mapless
         self.image.merge_state(incoming_state.image)
         self.pixel.merge_state(incoming_state.pixel)
+        if self.pixel.images is not None and incoming_state.pixel.images is not None:
+            self.pixel.images.extend(incoming_state.pixel.images)
         for metric, other in zip(self._with_states, incoming_state._with_states):
             metric.merge_state(other)
 
 
-def _check_shapes(maps: Tensor, masks: Tensor | None, labels: Tensor) -> None:
+def _check_shapes(maps: Tensor, masks: Tensor | None, labels: Tensor, name: str = "masks") -> None:
     if maps.dim() != 3 or len(maps) != len(labels):
         raise ValueError(f"maps {tuple(maps.shape)} do not fit {len(labels)} labels")
     if masks is not None and masks.shape != maps.shape:
-        raise ValueError(f"masks {tuple(masks.shape)} do not fit maps {tuple(maps.shape)}")
+        raise ValueError(f"{name} {tuple(masks.shape)} do not fit maps {tuple(maps.shape)}")
     if masks is not None and masks.dtype != torch.bool:
-        raise ValueError(f"masks must be boolean, not {masks.dtype}")
+        raise ValueError(f"{name} must be boolean, not {masks.dtype}")

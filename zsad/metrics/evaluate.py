@@ -28,6 +28,7 @@ def evaluate(
     fpr_limit: float = 0.3,
     mode: Mode = "exact",
     aupro_200: bool = False,
+    ignored: Any = None,
 ) -> dict[str, Any]:
     """Return all metrics of N images, keyed by the names of ``zsad.metrics.spec.METRICS``.
 
@@ -38,7 +39,8 @@ def evaluate(
     [H, W] mask or None per image; image_scores [N] of any scale; labels [N] in {0, 1}.  numpy
     arrays, torch tensors or sequences.  ``maps`` None, too, is allowed: no pixel metrics then.
     An anomalous image whose mask is None makes the pixel metrics undefined; an all-zero mask
-    counts as it is.
+    counts as it is.  ``ignored``: pixels that no pixel metric looks at, in the forms of ``masks``
+    (None: all are looked at); of an image of a list it may be None as well.
 
     Further keys: ``undefined`` (metric -> reason; such a metric is None), ``notes`` (what cannot be
     meant, such as normal images with marked pixels; they are logged as well), ``n_normal``,
@@ -58,7 +60,12 @@ def evaluate(
     count = len(scores)
     anomaly_maps = None if maps is None else _planes("maps", _numbers("maps", maps), count)
     truth, has_mask = _masks(masks, anomaly_maps, count)
-    notes = _marked_normals(truth, kinds)
+    hidden = None
+    if ignored is not None and anomaly_maps is not None:
+        hidden, _ = _masks(ignored, anomaly_maps, count, "ignored")
+        _refuse_nothing_left(hidden)
+    seen = truth if truth is None or hidden is None else truth & ~hidden
+    notes = _marked_normals(seen, kinds) + _hidden_defects(truth, seen, kinds)
     for note in notes:
         log.warning("evaluate: %s", note)
     asked = [m.name for m in spec.METRICS.values() if aupro_200 or not m.stands_for]
@@ -71,6 +78,7 @@ def evaluate(
             scores[part],
             kinds[part],
             None if has_mask is None else has_mask[part],
+            None if hidden is None else hidden[part],
         )
     result = metrics.compute()
     document: dict[str, Any] = dict(result.metrics)
@@ -98,14 +106,37 @@ def _marked_normals(truth: Tensor | None, labels: Tensor) -> list[str]:
     ]
 
 
-def _masks(masks: Any, maps: Tensor | None, count: int) -> tuple[Tensor | None, Tensor | None]:
+def _hidden_defects(truth: Tensor | None, seen: Tensor | None, labels: Tensor) -> list[str]:
+    """A note on anomalous images of which every marked pixel is ignored; none without them."""
+    if truth is None or seen is None:
+        return []
+    gone = truth.flatten(1).any(1).cpu() & ~seen.flatten(1).any(1).cpu() & (labels.cpu() != 0)
+    if not gone.any():
+        return []
+    first = int(gone.nonzero()[0])
+    return [
+        f"of {int(gone.sum())} anomalous images every marked pixel is ignored (first: image "
+        f"{first}); they still count as anomalous at the image level"
+    ]
+
+
+def _refuse_nothing_left(hidden: Tensor | None) -> None:
+    """Raise :class:`RequestError` for an image of which every pixel is ignored."""
+    if hidden is not None and bool((whole := hidden.flatten(1).all(1)).any()):
+        first = int(whole.nonzero()[0])
+        raise RequestError(f"ignored: nothing is left of image {first} to look at")
+
+
+def _masks(
+    masks: Any, maps: Tensor | None, count: int, name: str = "masks"
+) -> tuple[Tensor | None, Tensor | None]:
     """Return masks [N, H, W] bool and which images have one [N]; (None, None) without masks."""
     if masks is None or maps is None:
         return None, None
     has_mask = None
     if isinstance(masks, (list, tuple)):
         if len(masks) != count:
-            raise RequestError(f"masks has {len(masks)} entries for {count} image scores")
+            raise RequestError(f"{name} has {len(masks)} entries for {count} image scores")
         has_mask = torch.tensor([m is not None for m in masks], dtype=torch.bool)
         if not has_mask.any():
             return None, None
@@ -113,11 +144,11 @@ def _masks(masks: Any, maps: Tensor | None, count: int) -> tuple[Tensor | None, 
         rows = [blank if m is None else _cpu(m) for m in masks]
         if len({r.shape for r in rows}) > 1:
             shapes = ", ".join(sorted({_shape(r) for r in rows}))
-            raise RequestError(f"masks must all have the shape of the maps; got {shapes}")
+            raise RequestError(f"{name} must all have the shape of the maps; got {shapes}")
         masks = np.stack(rows)
-    truth = _planes("masks", _binary("masks", masks), count)
+    truth = _planes(name, _binary(name, masks), count)
     if truth.shape != maps.shape:
-        raise RequestError(f"masks {_shape(truth)} must have the shape of maps {_shape(maps)}")
+        raise RequestError(f"{name} {_shape(truth)} must have the shape of maps {_shape(maps)}")
     return truth.bool(), has_mask
 
 

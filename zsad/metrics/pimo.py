@@ -79,8 +79,11 @@ class PerImageOverlap(RankingMetric):
         masks: Tensor | None,
         labels: Tensor | None = None,
         without_mask: int = 0,
+        ignored: Tensor | None = None,
     ) -> None:
         """Take anomaly maps [B, H, W], masks [B, H, W] (None: no anomalous pixel), labels [B].
+
+        ``ignored`` [B, H, W]: pixels that are not counted, neither in an image nor in its defect.
 
         Normal images are those labelled so (without labels: those without anomalous pixels).
         ``without_mask``: how many of the images are anomalous but have no mask; from the first
@@ -96,10 +99,13 @@ class PerImageOverlap(RankingMetric):
         if not bool(torch.isfinite(maps).all()):
             bad = int((~torch.isfinite(maps)).sum())
             raise CellError(f"anomaly maps hold {bad} values that are NaN or infinite")
-        count, pixels = len(maps), maps[0].numel() if len(maps) else 0
-        areas = torch.zeros(count, dtype=torch.int64, device=maps.device)
+        seen = torch.ones_like(maps, dtype=torch.bool)
+        if ignored is not None:
+            seen = ~ignored.to(maps.device)
+        areas = torch.zeros(len(maps), dtype=torch.int64, device=maps.device)
         if masks is not None:
-            areas = masks.to(maps.device).flatten(1).sum(1)
+            masks = masks.to(maps.device) & seen
+            areas = masks.flatten(1).sum(1)
         normal = areas == 0
         if labels is not None:
             normal &= labels.reshape(-1).to(maps.device) == 0
@@ -110,7 +116,9 @@ class PerImageOverlap(RankingMetric):
         self.kept.append(kept)
         self.points += own
         self.normal_images += normal.sum()
-        self._keep_highest(maps[normal].reshape(-1), 1 / pixels if pixels else 0.0)
+        pixels = seen[normal].flatten(1).sum(1)  # of each normal image
+        shares = (1 / pixels.double()).repeat_interleave(pixels)
+        self._keep_highest(maps[normal][seen[normal]], shares)
 
     def _order(self, scores: Tensor) -> Tensor:
         """Return the scores inside a mask, ascending; in the binned form the middle one of each
@@ -121,11 +129,12 @@ class PerImageOverlap(RankingMetric):
         middle = torch.arange(POINTS, dtype=torch.float64, device=ordered.device) + 0.5
         return ordered[(middle * (len(ordered) / POINTS)).long()]
 
-    def _keep_highest(self, scores: Tensor, share: float) -> None:
-        """Add pixels of normal images, and drop what cannot be among the highest."""
-        scores = scores[scores > self.floor]
-        self.top.append(scores)
-        self.top_shares.append(torch.full_like(scores, share, dtype=torch.float64))
+    def _keep_highest(self, scores: Tensor, shares: Tensor) -> None:
+        """Add pixels [N] of normal images, each with its ``shares`` of an image's pixels, and drop
+        what cannot be among the highest."""
+        high = scores > self.floor
+        self.top.append(scores[high])
+        self.top_shares.append(shares[high])
         if sum(map(len, self.top)) <= 2 * HIGHEST:
             return
         every, shares = torch.cat(self.top), torch.cat(self.top_shares)

@@ -15,6 +15,7 @@ from zsad.metrics import functional, spec
 from zsad.metrics.base import MetricReport, RankingMetric, of_curve, one_class
 from zsad.metrics.functional import Curve
 from zsad.metrics.histogram import ScoreHistogram, empty_histogram, merge_histograms
+from zsad.metrics.image_pixels import ImagePixels
 from zsad.metrics.regions import region_pixels
 
 BINS = 1 << 18
@@ -40,6 +41,7 @@ class PixelRanking(RankingMetric):
     ) -> None:
         super().__init__(spec.names("pixel") if names is None else names, **kwargs)
         self.fpr_limit = fpr_limit
+        self.images: ImagePixels | None = None  # kept where somebody asks for it
         # The range of the scores costs a pass over them, and only some metrics ask for it.
         self.ranged = any("lowest" in spec.METRICS[name].arguments for name in self.names)
         self.add_state("regions", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
@@ -47,8 +49,16 @@ class PixelRanking(RankingMetric):
         self.add_state("low", torch.tensor(torch.inf, dtype=torch.float64), dist_reduce_fx="min")
         self.add_state("high", torch.tensor(-torch.inf, dtype=torch.float64), dist_reduce_fx="max")
 
-    def update(self, maps: Tensor, masks: Tensor | None, without_mask: int = 0) -> None:
+    def update(
+        self,
+        maps: Tensor,
+        masks: Tensor | None,
+        without_mask: int = 0,
+        ignored: Tensor | None = None,
+    ) -> None:
         """Take anomaly maps [B, H, W] and masks [B, H, W] (None: no anomalous pixel).
+
+        ``ignored`` [B, H, W]: pixels that are not counted; a region is what is left of it.
 
         ``without_mask``: how many of the images are anomalous but have no mask; from the first
         one on, pixel metrics are undefined and pixels are no longer counted.
@@ -60,21 +70,26 @@ class PixelRanking(RankingMetric):
         maps = maps.detach()
         if maps.dtype != torch.float64:
             maps = maps.float()
-        if self.ranged and maps.numel():
-            low, high = torch.aminmax(maps)
+        seen = None if ignored is None else ~ignored.to(maps.device)
+        scores = maps.reshape(-1) if seen is None else maps[seen]
+        if self.ranged and scores.numel():
+            low, high = torch.aminmax(scores)
             self.low = torch.minimum(self.low, low.double())
             self.high = torch.maximum(self.high, high.double())
         if masks is None:
-            self._take(maps.reshape(-1), None, None)
+            self._take(scores, None, None)
+            if self.images is not None:
+                self.images.take(maps, None, None, seen)
             return
-        places, weights, regions = region_pixels(masks.cpu().numpy())
+        counted = None if seen is None else seen.cpu().numpy()
+        places, weights, regions = region_pixels(masks.cpu().numpy(), counted)
         self.regions += regions
-        device = maps.device
-        self._take(
-            maps.reshape(-1),
-            torch.from_numpy(places).to(device),
-            torch.from_numpy(weights).to(device),
-        )
+        index, shares = (torch.from_numpy(a).to(maps.device) for a in (places, weights))
+        if self.images is not None:
+            self.images.take(maps, index, shares, seen)
+        if seen is not None:  # places among the pixels that are left
+            index = (seen.reshape(-1).cumsum(0) - 1)[index]
+        self._take(scores, index, shares)
 
     @abstractmethod
     def _take(self, scores: Tensor, index: Tensor | None, weights: Tensor | None) -> None:

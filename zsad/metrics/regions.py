@@ -22,8 +22,12 @@ class RegionPixels(NamedTuple):
     regions: int
 
 
-def region_pixels(masks: np.ndarray) -> RegionPixels:
-    """Find the 8-connected regions of masks [B, H, W] (bool); none reaches across images."""
+def region_pixels(masks: np.ndarray, seen: np.ndarray | None = None) -> RegionPixels:
+    """Find the 8-connected regions of masks [B, H, W] (bool); none reaches across images.
+
+    ``seen`` [B, H, W] (bool): the pixels that count, None: all.  A region is what is seen of it, in
+    however many parts; one of which nothing is seen is none.
+    """
     height, width = masks.shape[1:]
     places: list[np.ndarray] = [np.zeros(0, np.int64)]
     weights: list[np.ndarray] = [np.zeros(0)]
@@ -36,8 +40,12 @@ def region_pixels(masks: np.ndarray) -> RegionPixels:
         # the bounding box of all regions: labelling costs by area
         labels, count = scipy.ndimage.label(mask[top : rows[-1] + 1, left : columns[-1] + 1], EIGHT)
         down, right = np.nonzero(labels)
+        if seen is not None:
+            kept = seen[image, top + down, left + right]
+            down, right = down[kept], right[kept]
         inside = labels[down, right]
-        weights.append(1.0 / np.bincount(inside)[inside])
+        areas = np.bincount(inside, minlength=count + 1)
+        weights.append(1.0 / areas[inside])
         places.append((image * height + top + down) * width + left + right)
-        regions += count
+        regions += int(np.count_nonzero(areas))
     return RegionPixels(np.concatenate(places), np.concatenate(weights), regions)

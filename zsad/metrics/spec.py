@@ -39,7 +39,8 @@ class MetricSpec:
     ``function``: value of a ``Curve``, None where undefined for ``reason``; ``bound``: the largest
     error on a binned curve; both take the attributes ``arguments`` of the metric class, too.
     ``states``: a class with states of its own in place of a function.  ``rows``: the metric of
-    many resamples at once, for intervals and tests.  ``reference``: its slow definition, a
+    many resamples at once, for intervals and tests; ``drawn``: the same of whole
+    images' pixels (:mod:`zsad.metrics.pixel_statistics`).  ``reference``: its slow definition, a
     function of scores and truth (for pixels [N, H, W] each).
     """
 
@@ -62,6 +63,7 @@ class MetricSpec:
     reason: str = ""
     states: str = ""
     rows: str = ""
+    drawn: str = ""
     reference: str = ""
 
     @property
@@ -98,6 +100,7 @@ GROUPS = (
 _FUNCTIONS = "zsad.metrics.functional"
 _REFERENCE = "zsad.metrics.reference"
 _ROWS = "zsad.metrics.statistics"
+_DRAWN = "zsad.metrics.pixel_statistics"
 
 _ENTRIES = (
     MetricSpec(
@@ -155,6 +158,7 @@ _ENTRIES = (
         printed=("auroc",),
         function=f"{_FUNCTIONS}:auroc",
         bound=f"{_FUNCTIONS}:auroc_bound",
+        drawn=f"{_DRAWN}:auroc",
         reference=f"{_REFERENCE}:auroc",
     ),
     MetricSpec(
@@ -167,6 +171,7 @@ _ENTRIES = (
         printed=("ap", "aupr"),
         function=f"{_FUNCTIONS}:average_precision",
         bound=f"{_FUNCTIONS}:average_precision_bound",
+        drawn=f"{_DRAWN}:average_precision",
         reference=f"{_REFERENCE}:average_precision",
     ),
     MetricSpec(
@@ -180,6 +185,7 @@ _ENTRIES = (
         printed=("f1max",),
         function=f"{_FUNCTIONS}:f1_max",
         bound=f"{_FUNCTIONS}:f1_max_bound",
+        drawn=f"{_DRAWN}:f1_max",
         reference=f"{_REFERENCE}:f1_max",
     ),
     MetricSpec(
@@ -195,6 +201,7 @@ _ENTRIES = (
         printed=("aupro",),
         function=f"{_FUNCTIONS}:aupro",
         bound=f"{_FUNCTIONS}:aupro_bound",
+        drawn=f"{_DRAWN}:aupro",
         arguments=("fpr_limit",),
         reference=f"{_REFERENCE}:aupro",
     ),
@@ -310,6 +317,11 @@ def glossary(held: Collection[str] = ()) -> list[MetricSpec]:
 def resampled() -> dict[str, MetricSpec]:
     """The metrics with intervals and tests, by name; the first is the default one."""
     return {m.name: m for m in METRICS.values() if m.rows}
+
+
+def drawn() -> dict[str, MetricSpec]:
+    """The pixel metrics with intervals and tests, by name."""
+    return {m.name: m for m in METRICS.values() if m.drawn}
 
 
 # ---------------------------------------------------------------------------- published figures

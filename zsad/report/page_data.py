@@ -100,6 +100,7 @@ def _means(board: Board) -> list[dict[str, Any]]:
             "mean": m.over_datasets,
             "method": m.column.label,
             "metric": m.metric,
+            "value": round(100 * m.figure.value, 4),
             "text": m.figure.text,
             "place": m.place,
             "count": m.figure.count,

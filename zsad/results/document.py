@@ -64,6 +64,7 @@ def cell(record: CellRecord) -> dict[str, Any]:
         "backbone": record.info.get("backbone", ""),
         "banner": weights.banner_of(record.info),
         **({"skipped": record.info["skipped"]} if is_partial(record) else {}),
+        **{k: record.info[k] for k in ("ignore", "score_sees_ignored") if k in record.info},
     }
 
 

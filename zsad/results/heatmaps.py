@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from zsad.runtime.enlarging import enlarged as enlarged
+
 # A perceptually ordered ramp from dark blue to yellow (RGB anchors of equal steps).
 _RAMP = np.array(
     [(13, 8, 135), (84, 2, 163), (156, 23, 158), (204, 71, 120), (240, 127, 79), (240, 249, 33)],
@@ -16,9 +18,12 @@ _RAMP = np.array(
 
 SIDE = 1024  # pixels of a heat map over a picture
 OPACITY = 0.65  # of its hot half
-ROWS = 256  # of a map that are enlarged at once
+STRIP = 64  # rows of a picture that are coloured at once
+
+BOX = (90, 220, 255)  # colour of a detector's boxes
 
 Outline = Sequence[tuple[float, float]]
+LabelledBox = tuple[tuple[float, float, float, float], str]
 
 
 def level(anomaly_map: np.ndarray, low: float, high: float) -> np.ndarray:
@@ -63,6 +68,7 @@ def overlay(
     side: int = SIDE,
     opacity: float = OPACITY,
     outlines: Sequence[Outline] = (),
+    boxes: Sequence[LabelledBox] = (),
     ignored: np.ndarray | None = None,
     caption: str = "",
 ) -> Image.Image:
@@ -70,29 +76,66 @@ def overlay(
 
     ``anomaly_map`` [h, w] covers the whole picture and may be of any size.  The cold quarter of
     the range is transparent; from the middle on colours have ``opacity``.  ``outlines``: lines
-    around regions, points (x, y) in pixels of the picture.  ``ignored`` [H, W] of the picture's
-    size: pixels that are shown grey and without colours.  ``caption``: a line at the lower edge.
+    around regions, points (x, y) in pixels of the picture.  ``boxes``: (left, top, right, bottom)
+    as fractions of the picture, each with words.  ``ignored`` [H, W] of the picture's size: pixels
+    that are shown grey and without colours.  ``caption``: a line at the lower edge.
     """
     factor = min(1.0, side / max(image.size))
     size = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
     small = image.resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0).convert("RGB")
     values = enlarged(np.asarray(anomaly_map, dtype=np.float32), (small.height, small.width))
-    alpha = opacity_of(values, low, high)[..., None] * np.float32(opacity)
-    pixels = np.asarray(small, dtype=np.float32)
+    where = None
     if ignored is not None:
         where = np.asarray(Image.fromarray(ignored).resize(small.size, Image.Resampling.NEAREST))
-        alpha[where] = 0
-        pixels = np.where(where[..., None], 0.4 * pixels + 76, pixels)
-    mixed = pixels * (1 - alpha) + heat(values, low, high) * alpha
-    shown = Image.fromarray(np.round(mixed).astype(np.uint8))
+    pixels = np.array(small)
+    for start in range(0, small.height, STRIP):
+        rows = slice(start, start + STRIP)
+        alpha = opacity_of(values[rows], low, high)[..., None] * np.float32(opacity)
+        below = pixels[rows].astype(np.float32)
+        if where is not None:
+            alpha[where[rows]] = 0
+            below = np.where(where[rows, :, None], 0.4 * below + 76, below)
+        mixed = below * (1 - alpha) + heat(values[rows], low, high) * alpha
+        pixels[rows] = np.round(mixed).astype(np.uint8)
+    shown = Image.fromarray(pixels)
     _draw(shown, outlines, small.width / image.width, small.height / image.height)
+    _draw_boxes(shown, boxes)
     if caption:
-        height = max(8, min(20, shown.width // 40))
-        font = ImageFont.load_default(height)
-        pen = ImageDraw.Draw(shown)
+        height = _letters(shown)
         at = (height // 2, shown.height - height - height // 2)
-        pen.text(at, caption, "white", font, stroke_width=1, stroke_fill="black")
+        _write(shown, at, caption, "white")
     return shown
+
+
+def _letters(shown: Image.Image) -> int:
+    """The height of letters, in pixels."""
+    return max(8, min(20, shown.width // 40))
+
+
+def _write(
+    shown: Image.Image, at: tuple[float, float], text: str, colour: str | tuple[int, int, int]
+) -> None:
+    font = ImageFont.load_default(_letters(shown))
+    ImageDraw.Draw(shown).text(at, text, colour, font, stroke_width=1, stroke_fill="black")
+
+
+def _draw_boxes(shown: Image.Image, boxes: Sequence[LabelledBox]) -> None:
+    """Rectangles with a dark rim, the last of ``boxes`` first, so that the best lies on top; the
+    words stand above the upper edge, or below it where there is no room."""
+    pen = ImageDraw.Draw(shown)
+    width = max(1, round(max(shown.size) / 400))
+    height = _letters(shown)
+    for (left, top, right, bottom), words in reversed(boxes):
+        across, down = shown.width - 1, shown.height - 1
+        corners = (left * across, top * down, right * across, bottom * down)
+        pen.rectangle(corners, outline="black", width=width + 2)
+        inner = (corners[0] + 1, corners[1] + 1, corners[2] - 1, corners[3] - 1)
+        if inner[2] > inner[0] and inner[3] > inner[1]:
+            pen.rectangle(inner, outline=BOX, width=width)
+        above = corners[1] - height - 4
+        at = (corners[0] + 3, above if above >= 0 else corners[1] + width + 2)
+        room = pen.textlength(words, ImageFont.load_default(height))
+        _write(shown, (max(0.0, min(at[0], shown.width - room - 3)), at[1]), words, BOX)
 
 
 def _draw(shown: Image.Image, outlines: Sequence[Outline], across: float, down: float) -> None:
@@ -104,44 +147,6 @@ def _draw(shown: Image.Image, outlines: Sequence[Outline], across: float, down: 
             points = [(x * across, y * down) for x, y in line]
             if len(points) > 1:
                 pen.line([*points, points[0]], fill=colour, width=thickness, joint="curve")
-
-
-def enlarged(anomaly_map: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
-    """A map [h, w] bilinearly at another ``size`` (H, W): pixel centres are sampled, as torch's
-    ``interpolate(align_corners=False)`` does.  No value leaves the range of the map."""
-    if anomaly_map.shape == tuple(size):
-        return anomaly_map
-    (top, below, down), (left, right, across) = (
-        _between(old, new) for old, new in zip(anomaly_map.shape, size)
-    )
-    rows = anomaly_map[:, left] * (1 - across) + anomaly_map[:, right] * across  # [h, W]
-    out = np.empty(size, dtype=np.float32)
-    for start in range(0, size[0], ROWS):  # a large picture in strips, to save memory
-        part = slice(start, start + ROWS)
-        weight = down[part, None]
-        out[part] = rows[top[part]] * (1 - weight) + rows[below[part]] * weight
-    # Rounding alone would let a value leave the range.
-    return np.clip(out, anomaly_map.min(), anomaly_map.max(), out=out)
-
-
-def _between(
-    old: int, new: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
-    """For each of ``new`` places along an axis of ``old`` values: the two values that it lies
-    between, and the weight of the second."""
-    place = np.clip((np.arange(new) + 0.5) * (old / new) - 0.5, 0, old - 1)
-    first = np.floor(place).astype(np.int64)
-    return first, np.minimum(first + 1, old - 1), (place - first).astype(np.float32)
-
-
-def shrunk(mask: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.bool_]:
-    """A mask [H, W] at the ``size`` (h, w) of a map; what is not set altogether stays so."""
-    image = Image.fromarray(mask).resize((size[1], size[0]), Image.Resampling.NEAREST)
-    small = np.array(image, dtype=bool)
-    if small.all() and not mask.all():
-        row, column = np.unravel_index(int(np.argmin(mask)), mask.shape)
-        small[row * size[0] // mask.shape[0], column * size[1] // mask.shape[1]] = False
-    return small
 
 
 def mask(marked: NDArray[np.bool_]) -> Image.Image:

@@ -3,7 +3,9 @@
 ======================  ======================================================================
 ``options``             the options of a run, written once for all who take them
 ``request``             what was asked for, layered and checked; no torch
+``given``               checkpoints that the user gave: the file of every target; no torch
 ``plan``                which cells there are, which are stored, what each depends on; no torch
+``conditions``          what every row is computed under, said before it runs; no torch
 ``launch``              carries out a request here, or hands it to ``ray``
 ``ray``                 the same on several machines: driver, worker, cluster, shards
 ``sweep``               one backbone, one pass per dataset for all methods

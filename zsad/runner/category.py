@@ -37,7 +37,7 @@ from zsad.runner.broken import leave_out
 from zsad.runner.heads import Head
 from zsad.runner.outcome import Outcome
 from zsad.runner.timing import StageTimer
-from zsad.scoring import encode
+from zsad.scoring import encode, without
 from zsad.types import (
     Category,
     EncoderVariant,
@@ -279,14 +279,15 @@ class CategoryRun:
     ) -> Tensor | None:
         """The final image scores of a head that makes them of those of the whole category, which
         is scored once more for them; None for any other."""
-        method, scorer = outcome.head.method, outcome.head.scorer
+        method = outcome.head.method
         if not method.stretches:
             return None
         raw: list[Tensor] = []
         info: list[dict[str, Tensor]] = []
         for rows, batch in _rows_of(batches):
             context = self._context(outcome, batch, **together)
-            for _, scored in scorer.score(population.select(rows), context):
+            part = population.select(rows)
+            for _, scored in self._scored(outcome, part, context, batch):
                 raw.append(scored.image_scores)
                 info.append(scored.scores.info)
         joined = {name: torch.cat([part[name] for part in info]) for name in info[0]}
@@ -304,6 +305,24 @@ class CategoryRun:
             **rest,
         )
 
+    def _scored(
+        self,
+        outcome: Outcome,
+        features: ImageFeatures,
+        context: ScoreContext[Any],
+        batch: ImageBatch,
+    ) -> Iterator[tuple[slice, Scored[Any]]]:
+        """Yield the batch as scored by one head, with its rows, without what is ignored of it."""
+        scorer = outcome.head.scorer
+        for rows, scored in scorer.score(features, context):
+            if batch.ignored is None:
+                yield rows, scored
+                continue
+            masks = [m.numpy() if m.any() else None for m in batch.ignored[rows]]
+            seen, sees = without(scorer.method.image_score, scored, masks)
+            outcome.sees_ignored |= sees
+            yield rows, seen
+
     def _score(
         self,
         outcome: Outcome,
@@ -317,8 +336,8 @@ class CategoryRun:
 
         ``final``: the image scores, where they follow from the whole category; ``rest``: further
         fields of the context."""
-        scorer, context = outcome.head.scorer, self._context(outcome, batch, **rest)
-        for rows, scored in scorer.score(features, context):
+        context = self._context(outcome, batch, **rest)
+        for rows, scored in self._scored(outcome, features, context, batch):
             if final is not None:
                 scored.scores.info["raw_score"] = scored.image_scores
                 scored.image_scores = final[rows]
@@ -353,12 +372,21 @@ def _update(metrics: CategoryMetrics, batch: ImageBatch, scored: Scored[Any]) ->
     maps, scores = scored.maps.final, scored.image_scores
     labels, has_mask = batch.labels.to(maps.device), batch.has_mask.to(maps.device)
     if isinstance(batch.masks, Tensor):
-        metrics.update(maps, batch.masks.to(maps.device), scores, labels, has_mask)
+        hidden = batch.ignored
+        assert hidden is None or isinstance(hidden, Tensor)
+        metrics.update(maps, batch.masks.to(maps.device), scores, labels, has_mask, hidden)
         return
     for i, mask in enumerate(batch.masks):
         one = slice(i, i + 1)
         native = F.interpolate(maps[one, None], size=tuple(mask.shape), mode="bilinear")[:, 0]
-        metrics.update(native, mask[None].to(maps.device), scores[one], labels[one], has_mask[one])
+        metrics.update(
+            native,
+            mask[None].to(maps.device),
+            scores[one],
+            labels[one],
+            has_mask[one],
+            None if batch.ignored is None else batch.ignored[i][None],
+        )
 
 
 def _rows_of(batches: Sequence[ImageBatch]) -> Iterator[tuple[slice, ImageBatch]]:

@@ -13,6 +13,7 @@ from zsad.backbones.batch_size import (
 from zsad.data.loader import ImageBatch
 from zsad.metrics import CategoryMetrics, MetricResult
 from zsad.metrics.curves import category_curves
+from zsad.results.pixels import columns
 from zsad.runner.heads import Head
 from zsad.scoring import Means
 from zsad.types import ImageFeatures
@@ -37,6 +38,7 @@ class Outcome:
     references: ImageFeatures | None = None
     stored: list[tuple[ImageFeatures, ImageBatch]] = field(default_factory=list)  # on the host
     skipped: list[str] = field(default_factory=list)  # what cannot be read, one line each
+    sees_ignored: bool = False  # whether scores depend on pixels that are ignored
 
     def conclude(self) -> None:
         """Compute the metrics of what was scored; nothing, where scoring ended with an error."""
@@ -61,6 +63,11 @@ class Outcome:
         """Whether memory ran out in a way that smaller batches may help."""
         error = self.error
         return error is not None and (isinstance(error, BatchTooLarge) or is_out_of_memory(error))
+
+    def pixels(self) -> dict[str, list[Any]]:
+        """The pixels of every image in bins, by column of its scores; {} where undefined."""
+        table = self.metrics.pixel_table()
+        return columns(table) if table is not None and len(table.regions) == len(self.uids) else {}
 
     def curves(self) -> dict[str, dict[str, Any]]:
         """ROC, precision-recall and PRO curves that are defined, ready for JSON."""

@@ -10,7 +10,7 @@ from zsad import config as cfg
 from zsad.data import provenance, splits
 from zsad.data.account import Account
 from zsad.data.index import DatasetIndex, load_index
-from zsad.errors import DataError, ZsadError
+from zsad.errors import DataError, RequestError, ZsadError
 from zsad.grounding import weight_files
 from zsad.io.digests import remembered_sha256
 from zsad.prompt_bank.bank import bank
@@ -152,6 +152,8 @@ def build_plan(request: Request, store: ResultStore, weights_id: str, demo: bool
             index = provenance.checked(request.results, index)
             index = index.calling(request.settings.data.names)
             samples = splits.evaluated(index, request.limit)
+        except RequestError:
+            raise
         except ZsadError as error:
             plan.unplanned[name] = error
             continue
@@ -277,7 +279,7 @@ def fingerprint(
     identity: Mapping[str, Any] = {
         "version": NUMBERS_VERSION,
         "method": column.entry.name,
-        "config": cfg.identity(column.config),
+        "config": cfg.hashed(column.config),
         "backbone": backbone,
         "weights": weights_id,
         "data": data,

@@ -46,6 +46,7 @@ class Recorder:
             "defect": outcome.defects,
             "score": outcome.scores,
             "path": outcome.uids,
+            **outcome.pixels(),
         }
         shared = {k: v for k, v in spent.items() if ":" not in k and k in ("decode", "encode")}
         own = {k.split(":")[0]: v for k, v in spent.items() if k.endswith(f":{head.label}")}
@@ -68,6 +69,7 @@ class Recorder:
                 info={
                     **self.info(dataset, head),
                     **({"skipped": list(outcome.skipped)} if outcome.skipped else {}),
+                    **self.ignored(dataset, outcome),
                     "method_info": self.method_info(head, category, outcome.means),
                     **_details(result),
                 },
@@ -135,6 +137,11 @@ class Recorder:
             "metrics": cfg.identity(self.request.settings.metrics),
             "boxes": dict(head.scorer.boxes.info) if head.scorer.boxes else {},
         }
+
+    def ignored(self, dataset: DatasetPlan, outcome: Outcome) -> dict[str, Any]:
+        """What a record says of pixels that are not looked at; nothing where all are."""
+        text = dataset.index.ignore
+        return {"ignore": text, "score_sees_ignored": outcome.sees_ignored} if text else {}
 
     def method_info(self, head: Head, category: str, means: Means) -> dict[str, Any]:
         """What the method says of itself: of its training, and of this category."""

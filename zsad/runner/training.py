@@ -191,9 +191,10 @@ def trained_method(
 def train(options: TrainOptions) -> dict[str, Any]:
     """Train every chosen method on one dataset, for every seed.
 
-    Returns ``{"results_dir", "on", "checkpoints": [...], "failed": [...]}``.  What exists already
-    is not trained again; what was killed goes on.  Raises :class:`RequestError` for training-free
-    methods or more than one dataset.
+    Returns ``{"results_dir", "on", "banner", "checkpoints": [...], "failed": [...]}``; ``banner``:
+    what has to be said of the backbone's weights, or "".  What exists already is not trained again;
+    what was killed goes on.  Raises :class:`RequestError` for training-free methods or more than
+    one dataset.
     """
     from zsad.runner.heads import load_backbone
     from zsad.training import FitOptions
@@ -239,6 +240,7 @@ def train(options: TrainOptions) -> dict[str, Any]:
             "part": data.part,
             "images": len(data.samples),
         },
+        "banner": backbone.info.banner,
         "checkpoints": made,
         "failed": failed,
         "counters": backbone.counters.as_dict(),

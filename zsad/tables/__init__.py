@@ -125,7 +125,7 @@ def _extended(
         for make, note in [(intervals, CI_NOTE)] * with_ci + [(tests, TEST_NOTE)] * with_tests:
             made = [
                 t
-                for metric in spec.resampled()
+                for metric in (*spec.resampled(), *spec.drawn())
                 if (t := make(store, board, row, metric)) is not None
             ]
             tables += made

@@ -22,6 +22,7 @@ from zsad.results.aggregate import (
     undefined_reasons,
 )
 from zsad.results.identity import imported
+from zsad.tables.ignored import ignored_notes
 from zsad.tables.model import Line, Page, Span, Spans, Table
 from zsad.tables.results_matrix import (
     Board,
@@ -330,6 +331,7 @@ def conditions(board: Board) -> list[str]:
         *_training_notes(board),
         *_imported_notes(board),
         *_partial_notes(board),
+        *ignored_notes(board),
     ]
 
 

@@ -168,11 +168,20 @@ def _restricted(board: Board, labels: set[str]) -> Board:
 
 
 def trained_on_of(record: CellRecord) -> str:
-    """The auxiliary dataset of a trained method, "" for none."""
+    """The auxiliary dataset of a trained method, and how that is known, "" for none."""
     found = record.info.get("trained_on")
-    if isinstance(found, Mapping):
-        found = found.get("dataset") or found.get("name")
-    return str(found or "")
+    if not isinstance(found, Mapping):
+        return str(found or "")
+    name = str(found.get("dataset") or found.get("name") or "")
+    if name == "as released":
+        return "what its authors' file does not say"
+    file = found.get("recognised") or found.get("known_as")
+    said = [f"recognised as {file}"] if file else []
+    if found.get("said_by"):
+        said.append(f"as {found['said_by']} says")
+    if name and "by name only" in str(found.get("leaks") or ""):
+        said.append("targets compared by name only")
+    return f"{name} [{', '.join(said)}]" if said else name
 
 
 def _board(name: str, weights: str, stored: list[StoredCell]) -> Board:

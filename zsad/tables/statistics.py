@@ -1,4 +1,4 @@
-"""Tables of how sure the figures are: bootstrap intervals and paired tests on stored scores."""
+"""Tables of how sure the figures are: intervals and paired tests on what is stored of images."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
-from zsad.metrics.spec import METRICS, resampled
-from zsad.results.aggregate import is_partial
+from zsad.metrics.spec import METRICS, drawn, resampled
+from zsad.results import pixels
+from zsad.results.aggregate import NOT_COMPUTED, is_partial
+from zsad.results.records import CellRecord
 from zsad.results.store import ResultStore, key_of
 from zsad.tables.model import Line, Span, Table
 from zsad.tables.results_matrix import Board, DatasetRow, MatrixColumn
@@ -17,7 +19,7 @@ from zsad.tables.results_matrix import Board, DatasetRow, MatrixColumn
 if TYPE_CHECKING:
     import pandas as pd
 
-    from zsad.metrics.statistics import ImageMetric, Interval
+    from zsad.metrics.statistics import Interval, PairedTest
 
 # What computes metrics needs scipy or torch, and a command line that only lists things must not
 # wait for them: it is imported where figures are computed.
@@ -26,13 +28,15 @@ TOO_FEW = "too few"
 CI_NOTE = (
     "Intervals: 95 %, over images of each class, first seed; AUROC by Newcombe's score interval, "
     "AP by the wider of that and 2,000 bootstrap resamples, so that they hold at 100 %, too; those "
-    "of a mean combine those of its categories, taken as independent; "
-    '"too few": fewer than five images of a label.'
+    "of a mean combine those of its categories, taken as independent; pixel metrics by 1,000 draws "
+    "of whole images, widened for few of them; "
+    '"too few": fewer than five images of a label; "not computed": a record without the pixels of '
+    "its images, which a run with --fresh adds."
 )
 TEST_NOTE = (
     "Tests: the same images, first seed, two-sided paired permutation by category, "
     "categories combined by Stouffer's method; Holm's correction over the pairs of a table; "
-    "* below 0.05 after it."
+    "* below 0.05 after it; pixel metrics by swapping the maps of whole images."
 )
 
 
@@ -48,10 +52,8 @@ class Comparison:
     categories: int
 
 
-def intervals(
-    store: ResultStore, board: Board, row: DatasetRow, metric: ImageMetric
-) -> Table | None:
-    """An image metric with its interval, by category and method; None without stored scores."""
+def intervals(store: ResultStore, board: Board, row: DatasetRow, metric: str) -> Table | None:
+    """A metric with its interval, by category and method; None without stored scores."""
     lines, data = [], []
     found: dict[str, list[Interval | str | None]] = {}
     for category in row.categories:
@@ -70,9 +72,7 @@ def intervals(
     return Table(_name("ci", metric), title, "category", heads, tuple(lines), (), tuple(data))
 
 
-def significance(
-    store: ResultStore, board: Board, row: DatasetRow, metric: ImageMetric
-) -> Table | None:
+def significance(store: ResultStore, board: Board, row: DatasetRow, metric: str) -> Table | None:
     """Paired tests of every two methods on a dataset; None without two methods' scores."""
     tests = compare(store, board, row, metric)
     if not tests:
@@ -102,18 +102,16 @@ def significance(
     )
 
 
-def compare(
-    store: ResultStore, board: Board, row: DatasetRow, metric: ImageMetric
-) -> list[Comparison]:
+def compare(store: ResultStore, board: Board, row: DatasetRow, metric: str) -> list[Comparison]:
     """Test every two methods on the images that both scored; Holm over all pairs."""
     scores = {
         (c.label, category): found
         for c in board.columns
         for category in row.categories
         if not _partial(board, c, row, category)
-        and (found := _scores(store, board, c, row, category)) is not None
+        and (found := _cell(store, board, c, row, category)) is not None
     }
-    from zsad.metrics.statistics import holm, paired_permutation
+    from zsad.metrics.statistics import holm
 
     raw: list[tuple[MatrixColumn, MatrixColumn, float, float, int]] = []
     for first, second in combinations(board.columns, 2):
@@ -122,9 +120,8 @@ def compare(
             a, b = scores.get((first.label, category)), scores.get((second.label, category))
             if a is None or b is None:
                 continue
-            both = a.merge(b, on=["uid", "label"], suffixes=("_a", "_b"), validate="one_to_one")
-            if both["label"].nunique() == 2:
-                test = paired_permutation(both["score_a"], both["score_b"], both["label"], metric)
+            test = (_pixel_test if metric in drawn() else _image_test)(a, b, metric)
+            if test is not None:
                 tests.append((test.difference, test.p_value))
         if tests:
             mean = math.fsum(d for d, _ in tests) / len(tests)
@@ -141,13 +138,49 @@ def stouffer(tests: Sequence[tuple[float, float]]) -> float:
     return float(min(1.0, 2 * norm.sf(abs(z) / math.sqrt(len(tests)))))
 
 
-def _scores(
+Cell = tuple[CellRecord, "pd.DataFrame"]  # with what is stored of its images
+
+
+def _cell(
     store: ResultStore, board: Board, column: MatrixColumn, row: DatasetRow, category: str
-) -> pd.DataFrame | None:
+) -> Cell | None:
+    """The first seed's record of a category and its images."""
     cells = board.of(column.label, row.name)
     record = next((r for (c, _), r in sorted(cells.items()) if c == category), None)
     found = store.scores(key_of(record)) if record is not None else None
-    return found[["uid", "label", "score"]] if found is not None else None
+    return (record, found) if record is not None and found is not None else None
+
+
+def _image_test(first: Cell, second: Cell, metric: str) -> PairedTest | None:
+    """The test of two cells' image scores on the images of both; None for one label alone."""
+    from zsad.metrics.statistics import paired_permutation
+
+    a, b = (frame[["uid", "label", "score"]] for _, frame in (first, second))
+    both = a.merge(b, on=["uid", "label"], suffixes=("_a", "_b"), validate="one_to_one")
+    if both["label"].nunique() != 2:
+        return None
+    return paired_permutation(both["score_a"], both["score_b"], both["label"], metric)
+
+
+def _pixel_test(first: Cell, second: Cell, metric: str) -> PairedTest | None:
+    """The test of two cells' maps on the images of both; None where a record lacks their pixels."""
+    from zsad.metrics.pixel_statistics import pixel_permutation
+
+    frames = [frame.set_index("uid") for _, frame in (first, second)]
+    shared = [uid for uid in frames[0].index if uid in frames[1].index]
+    a, b = (pixels.of_frame(frame.loc[shared]) for frame in frames)
+    if a is None or b is None or not a.anomalous.any() or not a.normal.any():
+        return None
+    if any(record.metrics.get(metric) is None for record, _ in (first, second)):
+        return None
+    return pixel_permutation(a, b, metric, _limit(first[0]))
+
+
+def _limit(record: CellRecord) -> float:
+    """Up to which false-positive rate a record's AUPRO goes."""
+    settings = record.info.get("metrics")
+    found = settings.get("fpr_limit") if isinstance(settings, dict) else None
+    return float(found or 0.3)
 
 
 def _partial(board: Board, column: MatrixColumn, row: DatasetRow, category: str) -> bool:
@@ -156,7 +189,7 @@ def _partial(board: Board, column: MatrixColumn, row: DatasetRow, category: str)
     return any(is_partial(record) for (c, _), record in cells.items() if c == category)
 
 
-def _name(kind: str, metric: ImageMetric) -> str:
+def _name(kind: str, metric: str) -> str:
     """``ci`` for the first metric, ``ci-METRIC`` for others."""
     return kind if metric == next(iter(resampled())) else f"{kind}-{metric}"
 
@@ -167,24 +200,36 @@ def _interval(
     column: MatrixColumn,
     row: DatasetRow,
     category: str,
-    metric: ImageMetric,
+    metric: str,
 ) -> Interval | str | None:
     from zsad.metrics.intervals import FEWEST, confidence_interval
+    from zsad.metrics.pixel_statistics import pixel_interval
 
-    found = _scores(store, board, column, row, category)
-    if found is None or found["label"].nunique() < 2:
+    cell = _cell(store, board, column, row, category)
+    if cell is None:
+        return None
+    record, found = cell
+    of_pixels = metric in drawn()
+    value = record.metrics.get(metric)
+    if found["label"].nunique() < 2 or (of_pixels and value is None):
         return None
     if found["label"].value_counts().min() < FEWEST:
         return TOO_FEW
-    return confidence_interval(found["score"], found["label"], metric)
+    if not of_pixels or value is None:
+        return confidence_interval(found["score"], found["label"], metric)
+    table = pixels.of_frame(found)
+    if table is None:
+        return NOT_COMPUTED
+    return pixel_interval(table, found["label"], metric, value, _limit(record))
 
 
 def _mean(column: Sequence[Interval | str | None]) -> Interval | str | None:
     """The interval of a mean of independent figures: half-widths add in squares.
 
     Where a category has too few images there is none: its own could be anything."""
-    if TOO_FEW in column:
-        return TOO_FEW
+    for word in (TOO_FEW, NOT_COMPUTED):
+        if word in column:
+            return word
     found = [i for i in column if i is not None and not isinstance(i, str)]
     if not found:
         return None
@@ -198,7 +243,7 @@ def _mean(column: Sequence[Interval | str | None]) -> Interval | str | None:
 
 
 def _interval_data(
-    label: str, column: MatrixColumn, found: Interval | str | None, metric: ImageMetric
+    label: str, column: MatrixColumn, found: Interval | str | None, metric: str
 ) -> dict[str, Any]:
     values: tuple[float | None, ...] = (None, None, None)
     if found is not None and not isinstance(found, str):

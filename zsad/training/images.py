@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,7 +15,8 @@ from zsad import config as cfg
 from zsad.backbones import Backbone
 from zsad.backbones.batch_size import estimate_batch
 from zsad.config import Settings
-from zsad.data.images import image_digest
+from zsad.data.ignored import of_sample, shrunk
+from zsad.data.images import image_digest, read_image
 from zsad.data.loader import ImageBatch, batches
 from zsad.data.transforms import MaskPolicy, Preprocess
 from zsad.errors import DataError
@@ -175,10 +177,19 @@ class TrainingImages:
         kept = self.store.get(self._mask_space(size), sample.uid, "mask")
         if kept is not None:
             return kept.to(self.device)
-        mask = torch.from_numpy(self.mask_policy.read(sample, size).copy())
+        mask = torch.from_numpy(self._seen_mask(sample, size))
         if sample.uid not in self._passing:
             self.store.put(self._mask_space(size), sample.uid, "mask", mask)
         return mask.to(self.device)
+
+    def _seen_mask(self, sample: Sample, size: int) -> np.ndarray:
+        """The mask of a sample [S, S]; what is not looked at is not a defect to learn."""
+        mask = self.mask_policy.read(sample, size).copy()
+        if sample.ignore is not None:
+            hidden = of_sample(sample, read_image(sample.image, sample.crop).size[::-1])
+            if hidden is not None:
+                mask &= ~shrunk(hidden, (size, size))
+        return mask
 
     # --------------------------------------------------------------------------- internal
     def _decoded(self, samples: Sequence[Sample], request: FeatureRequest) -> Iterator[ImageBatch]:
@@ -202,7 +213,10 @@ class TrainingImages:
         digests = [self._digests[s.uid] for s in batch.samples]
         self.store.put_batch(self._space(request), digests, features)
         size = int(batch.images.shape[-1])
-        for sample, mask in zip(batch.samples, batch.masks):
+        masks = batch.masks
+        if isinstance(masks, Tensor) and isinstance(batch.ignored, Tensor):
+            masks = masks & ~batch.ignored
+        for sample, mask in zip(batch.samples, masks):
             self.store.put(self._mask_space(size), sample.uid, "mask", mask)
 
     def _has(self, sample: Sample, request: FeatureRequest) -> bool:

@@ -235,7 +235,8 @@ def test_an_official_file_is_taken_whole(
         assert torch.equal(loaded.method.state_dict()[key], value)
     (found,) = loaded.predict_tensor(recipe.images(1, SIZE, 5), "bottle")
     assert 0 <= found.anomaly_map.min() <= found.anomaly_map.max() <= 4
-    assert [e.source for e in found.explanations] == ["template"] * 5
+    assert 1 <= len(found.explanations) <= 5  # phrases that say the same are one reason
+    assert {e.source for e in found.explanations} == {"template"}
 
 
 def test_vit_l_has_the_published_number_of_parameters(backbone: Backbone) -> None:

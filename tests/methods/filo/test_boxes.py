@@ -94,3 +94,18 @@ def test_released_suppresses_an_image_whose_boxes_are_all_dropped() -> None:
     maps = torch.rand(1, 20, 20, generator=torch.Generator().manual_seed(0))
     place = locate(one([0.5, 0.5, 0.4, 0.4], phrase="shine"), ASKED, Grounding(), "released", 20)
     torch.testing.assert_close(suppress_boxes(maps, [place.kept], 0.7, "released"), 0.7 * maps)
+
+
+def test_the_new_detector_is_recorded_and_hashed_as_before() -> None:
+    from zsad import config as cfg
+    from zsad import registry
+
+    entry = registry.method("filo")
+    config = entry.resolve()
+    old = entry.resolve(("a test", {"grounding": {"detector": "groundingdino"}}))
+    assert cfg.identity(config)["grounding"]["detector"] == "transformers"
+    assert cfg.hashed(config) == cfg.hashed(old) == cfg.identity(old)
+    other = entry.resolve(
+        ("a test", {"grounding": {"detector": "tests.grounding.detectors:whole"}})
+    )
+    assert cfg.hashed(other) != cfg.hashed(config)

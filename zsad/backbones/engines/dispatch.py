@@ -15,6 +15,7 @@ from torch import Tensor
 from zsad import config as cfg
 from zsad.backbones.engines import processor
 from zsad.backbones.engines.choice import Work, check, choose, gmac
+from zsad.backbones.engines.compiled import Compiled
 from zsad.backbones.engines.interface import Engine, Facts, Graph
 from zsad.backbones.engines.openvino_cpu import OpenVino
 from zsad.backbones.engines.packed import OneDnn, PackedLinear, works
@@ -45,7 +46,8 @@ class Engines:
     """The engines of one backbone.  ``asked`` and ``precision``: the settings of these names.
 
     ``pictures``: how many are known to come, for ``auto``; whoever knows sets it.  ``stamps``:
-    which graphs passed before; None: those in the cache folder.
+    which graphs passed before; None: those in the cache folder.  ``compile``: what would be left
+    to torch is compiled by it, on any device.
     Raises :class:`RequestError` for an engine that cannot run what was asked for.
     """
 
@@ -56,8 +58,10 @@ class Engines:
         precision: str = "fp32",
         device: str = "cpu",
         stamps: Stamps | None = None,
+        compile: bool = False,
     ) -> None:
         self.info, self.asked, self.precision = info, asked, precision
+        self.compile = compile
         check(asked, precision, self.facts(device))
         if asked == "onednn" and not works():
             raise RequestError(
@@ -102,25 +106,32 @@ class Engines:
         Raises :class:`CellError` where a precision was asked for that the graph does not reach:
         torch in float32 would be another figure.
         """
-        plain = Served("torch", torch.__version__)
-        if self._exact or self.asked == "torch" or device != "cpu" or size[0] != size[1]:
+        plain = Served("torch", str(torch.__version__))
+        if size[0] != size[1] or (self._exact and not self.compile):
             return plain
         key = (encoder.variant, int(size[0]), tuple(sorted(taps)))
         if key not in self._served:
             facts = self.facts(device)
-            name = choose(self.asked, self.precision, facts, self._work(encoder, key))
+            asked = "torch" if self._exact else self.asked
+            name = choose(asked, self.precision, facts, self._work(encoder, key))
             if name == "torch" or (name == "onednn" and not works()):
-                return plain  # not kept: more pictures may come
+                if not self.compile:
+                    return plain  # not kept: more pictures may come
+                name = "compile"
             while len(self._served) >= MOST_GRAPHS:
                 self._served.pop(next(iter(self._served)))
             self._served[key] = self._verified(encoder, key, name, facts, plain)
         return self._served[key]
 
+    def forget(self) -> None:
+        """Drop all graphs, for a backbone that moves to another device."""
+        self._served.clear()
+
     def account(self, variant: EncoderVariant) -> dict[str, Any]:
         """Who ran the encoder under a variant, for records: name, version, processor, and what
         the verification of its graphs found at worst."""
         own = [s for (known, _, _), s in self._served.items() if known == variant]
-        kept = own or [Served("torch", torch.__version__)]
+        kept = own or [Served("torch", str(torch.__version__))]
         found: dict[str, Any] = {
             "name": "+".join(dict.fromkeys(s.name for s in kept)),
             "version": "+".join(dict.fromkeys(s.version for s in kept)),
@@ -140,6 +151,8 @@ class Engines:
 
     def engine(self, name: str, facts: Facts) -> Engine:
         """Return a new engine of this name."""
+        if name == "compile":
+            return Compiled()
         if name == "openvino":
             return OpenVino(self.precision, facts.openvino)
         return OneDnn(self.packed)
@@ -150,12 +163,12 @@ class Engines:
         """The graph of an engine if it passes, else torch and one line."""
         _, size, taps = key
         engine = self.engine(name, facts)
-        identity = self._identity(key, engine)
+        identity = self._identity(key, engine) | {"device": facts.device}
         try:
             graph = engine.graph(encoder, size, taps)
             found = self._stamps.get(identity)
             if found is None or not found.passes(self.precision):
-                found = verify(graph, self._torch(encoder, taps), size)
+                found = verify(graph, self._torch(encoder, taps), size, facts.device)
                 if found.passes(self.precision):
                     self._stamps.put(identity, found)
         except Exception as error:  # a runtime fails in any way
@@ -177,7 +190,7 @@ class Engines:
         return run
 
     def _refused(self, name: str, why: str, plain: Served) -> Served:
-        if self.precision != "fp32":
+        if self.precision != "fp32" and name != "compile":
             raise CellError(
                 f"backbone.engine={name} backbone.precision={self.precision}: {why}; use "
                 f"backbone.precision=fp32"
@@ -208,7 +221,7 @@ def source_digest() -> str:
     """Hash of the code that a graph is a recording of."""
     folder = files("zsad.backbones")
     names = ("blocks.py", "clip_vit.py", "block_plan.py", "windows.py")
-    own = ("recording.py", "openvino_cpu.py", "packed.py")
+    own = ("recording.py", "openvino_cpu.py", "packed.py", "compiled.py")
     texts = [(folder / n).read_text(encoding="utf-8") for n in names]
     texts += [(folder / "engines" / n).read_text(encoding="utf-8") for n in own]
     return cfg.digest(texts, 16)

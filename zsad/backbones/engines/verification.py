@@ -65,10 +65,10 @@ def pictures(size: int) -> Tensor:
 
 
 @torch.no_grad()
-def verify(graph: Graph, torch_graph: Graph, size: int) -> Finding:
+def verify(graph: Graph, torch_graph: Graph, size: int, device: str = "cpu") -> Finding:
     """Compare a graph with torch on every tap of every picture."""
     error, cosine = 0.0, 1.0
-    for image in pictures(size).split(1):
+    for image in pictures(size).to(device).split(1):
         found, wanted = graph(image), torch_graph(image)
         for tap, right in wanted.items():
             one = compare(found[tap], right)

@@ -17,17 +17,19 @@ from torch import Tensor
 VOCABULARY = 49408
 _SEED = 20_260
 _STD = 0.02
+_DRAWN = 1 << 18  # values at a time
 
 
 def start_embeddings(width: int, rows: int = VOCABULARY) -> Tensor:
     """Word embeddings [rows, width] before training: uniform, standard deviation 0.02.
 
     Drawn from the raw stream of PCG64, which numpy guarantees not to change."""
-    raw = np.random.PCG64(_SEED).random_raw(rows * width)
-    unit = (raw >> np.uint64(11)).astype(np.float64) / 2.0**53  # 0..1
-    return torch.from_numpy(
-        ((unit - 0.5) * (12**0.5 * _STD)).astype(np.float32).reshape(rows, width)
-    )
+    stream = np.random.PCG64(_SEED)
+    table = np.empty(rows * width, dtype=np.float32)
+    for part in np.split(table, range(_DRAWN, len(table), _DRAWN)):  # to save memory
+        unit = (stream.random_raw(len(part)) >> np.uint64(11)).astype(np.float64) / 2.0**53  # 0..1
+        part[:] = (unit - 0.5) * (12**0.5 * _STD)
+    return torch.from_numpy(table.reshape(rows, width))
 
 
 def pack(state: dict[str, Tensor], trained: Tensor) -> dict[str, Tensor]:

@@ -30,7 +30,8 @@ class Indexing:
     """One attempt to index a folder.  Indexers append to ``problems`` (what makes the index
     wrong: it is refused), to ``notes`` (worth knowing), to ``identity`` (what numbers depend on
     besides the files) and to ``masks_of_normal`` ((mask, normal picture): to be looked at).
-    ``account``: what every file was taken for, where an indexer says so."""
+    ``account``: what every file was taken for, where an indexer says so.  ``ignore_masks``: a file
+    or folder below the root that says what is not looked at, and holds no pictures of its own."""
 
     spec: DatasetSpec
     root: Path
@@ -39,6 +40,7 @@ class Indexing:
     identity: list[str] = field(default_factory=list)
     account: Account | None = None
     masks_of_normal: list[tuple[str, str]] = field(default_factory=list)
+    ignore_masks: str = ""
 
     def require(self, *parts: str) -> Path:
         """The path below the root, or :class:`NotThisLayout` if it is not there."""

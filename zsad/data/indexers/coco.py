@@ -74,7 +74,7 @@ def coco(
         samples.append(
             at.sample(place, int(bool(marks)), category, mask=mask, defect=defect, split=split)
         )
-    at.account = listed_account(at.root, samples, annotations, ignore)
+    at.account = listed_account(at, samples, annotations, ignore)
     at.problems += strays_problem(at.account)
     return samples
 

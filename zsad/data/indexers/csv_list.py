@@ -74,7 +74,7 @@ def csv_list(
             f"{path}: {len(bare)} of {len(masked) + len(bare)} anomalous pictures have no mask "
             f"(first: {bare[0].uid})"
         )
-    at.account = listed_account(at.root, samples, file, ignore)
+    at.account = listed_account(at, samples, file, ignore)
     at.problems += strays_problem(at.account)
     return samples
 

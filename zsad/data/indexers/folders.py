@@ -103,7 +103,7 @@ def _descend(root: Path, path: str) -> Path | None:
 @indexer("folder")
 def plain_folder(at: Indexing) -> list[Sample]:
     """A user's own pictures, in every layout that ``indexers/own_folder.py`` understands."""
-    return _understood(at, understand(at.root))
+    return _understood(at, understand(at.root, ignore_masks=at.ignore_masks))
 
 
 @indexer("own_folder")
@@ -115,7 +115,7 @@ def own_folder(
     ``roles``: folder below the root -> normal, anomalous, train, test, mask, category or ignore.
     ``ignore``: patterns of files that are left out.
     """
-    return _understood(at, understand(at.root, roles, ignore))
+    return _understood(at, understand(at.root, roles, ignore, at.ignore_masks))
 
 
 def _understood(at: Indexing, found: Understood) -> list[Sample]:

@@ -18,15 +18,18 @@ _HEAT = re.compile(r"(?P<name>.+)\.heat\.[a-z]+", re.IGNORECASE)
 _MASK = re.compile(r"(?P<name>.+)\.mask\.[a-z]+", re.IGNORECASE)
 
 
-def left_out(home: Path, path: str, files: Container[str]) -> str | None:
+def left_out(home: Path, path: str, files: Container[str], ignore_masks: str = "") -> str | None:
     """Why a file is not a picture of the dataset; None where it is one.
 
-    ``path``: below ``home``; ``files``: all of them.  A file with another ending is opened: where
+    ``path``: below ``home``; ``files``: all of them; ``ignore_masks``: a file or folder below it
+    that says what is not looked at.  A file with another ending is opened: where
     it holds a picture nevertheless, the reason is :data:`DISGUISED`.
     """
     parts = PurePosixPath(path).parts
     if is_hidden(path):
         return "hidden"
+    if ignore_masks and PurePosixPath(path).is_relative_to(ignore_masks):
+        return "says what is not looked at"
     if any(_is_results(home, "/".join(parts[:i]), files) for i in range(1, len(parts))):
         return "own output (a results folder of zsad)"
     name = parts[-1]

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 
 from zsad.data.account import Account, Entry, Role
 from zsad.data.definition import Layout
-from zsad.data.indexers.base import natural, posix
+from zsad.data.indexers.base import Indexing, natural, posix
 from zsad.data.indexers.left_out import left_out
 from zsad.data.indexers.own_folder import tree
 from zsad.errors import DataError, RequestError
@@ -151,10 +151,11 @@ class Resolver:
 
 # ------------------------------------------------------------------------------- account
 def listed_account(
-    root: Path, samples: Iterable[Sample], name: str, ignore: Sequence[str] = ()
+    at: Indexing, samples: Iterable[Sample], name: str, ignore: Sequence[str] = ()
 ) -> Account:
-    """What every file below ``root`` is, where the list ``name`` says so; a picture that it does
+    """What every file below the root is, where the list ``name`` says so; a picture that it does
     not name has no role."""
+    root = at.root
     known: dict[str, tuple[Role, str, str, str]] = {}
     for s in samples:
         role: Role = "anomalous" if s.label else "normal"
@@ -173,7 +174,7 @@ def listed_account(
             found, category, of, why = known[path]
             entries.append(Entry(path, found, category, of, why))
             continue
-        out = left_out(root, path, files)
+        out = left_out(root, path, files, at.ignore_masks)
         if out is None and any(fnmatch.fnmatchcase(path, p) for p in ignore):
             out = "ignored by rule"
         role = "no role" if out is None else "left out"

@@ -74,7 +74,10 @@ class _File(NamedTuple):
 
 
 def understand(
-    home: Path, roles: Mapping[str, str] | None = None, ignore: Sequence[str] = ()
+    home: Path,
+    roles: Mapping[str, str] | None = None,
+    ignore: Sequence[str] = (),
+    ignore_masks: str = "",
 ) -> Understood:
     """Say of every file below ``home`` what it is.
 
@@ -89,14 +92,17 @@ def understand(
     entries: list[Entry] = []
     pictures: list[str] = []
     for path in files:
-        reason = left_out(home, path, files)
+        reason = left_out(home, path, files, ignore_masks)
         if reason is None and any(fnmatch.fnmatchcase(path, p) for p in ignore):
             reason = "ignored by rule"
         if reason is None:
             pictures.append(path)
         else:
             entries.append(Entry(path, "left out", reason=reason))
-    levels = _Levels([f for f in folders if not is_hidden(f)], given)
+    levels = _Levels(
+        [f for f in folders if not (is_hidden(f) or f"{f}/".startswith(f"{ignore_masks or '/'}/"))],
+        given,
+    )
     sorted_out = _Sorting(levels)
     for path in pictures:
         sorted_out.add(path)

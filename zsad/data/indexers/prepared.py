@@ -51,7 +51,7 @@ def meta_json(at: Indexing, *, file: str = "meta.json", ignore: Sequence[str] = 
             samples += _entries(at, path, split, category, entries)
     _check_masks(at, path, samples)
     if at.spec.root:  # a user's own
-        at.account = listed_account(at.root, samples, file, ignore)
+        at.account = listed_account(at, samples, file, ignore)
     return samples
 
 

@@ -1,0 +1,41 @@
+"""Regions without scipy are scipy's."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import scipy.ndimage
+from hypothesis import given
+from hypothesis import strategies as st
+
+from zsad.inference.regions import find as reference
+from zsad.runtime.regions import find, label
+
+
+@given(st.integers(0, 2**31), st.integers(1, 12), st.integers(1, 12), st.floats(0.05, 0.95))
+def test_labels_are_those_of_scipy(seed: int, height: int, width: int, share: float) -> None:
+    mask = np.random.default_rng(seed).random((height, width)) < share
+    wanted, count = scipy.ndimage.label(mask, np.ones((3, 3)))
+    labels, found = label(mask)
+    assert found == count
+    np.testing.assert_array_equal(labels, wanted)
+
+
+@given(st.integers(0, 2**31), st.floats(0.2, 0.9))
+def test_regions_are_those_of_predict(seed: int, limit: float) -> None:
+    values = np.random.default_rng(seed).random((11, 17), dtype=np.float32)
+    wanted = reference(values, limit, most=100)
+    regions, omitted, share = find(values, limit)
+    assert (omitted, share) == (wanted.omitted, wanted.share)
+    for one, right in zip(regions, wanted.regions, strict=True):
+        assert (one.box, one.area, one.peak) == (right.box, right.area, right.peak)
+        assert one.score == pytest.approx(right.score, rel=1e-12)
+
+
+def test_of_many_regions_the_highest_are_listed() -> None:
+    values = np.zeros((41, 41), np.float32)
+    values[::2, ::2] = np.arange(441, dtype=np.float32).reshape(21, 21) + 1
+    regions, omitted, _ = find(values, 1.0)
+    assert (len(regions), omitted) == (100, 341)
+    assert regions[0].peak == 441
+    assert find(values, 1e9) == ((), 0, 0.0)

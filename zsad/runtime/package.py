@@ -1,0 +1,112 @@
+"""A package: one method for one class name, ready to score pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zsad.errors import DataError, RequestError, reason
+from zsad.runtime import package_file, regions
+from zsad.runtime.enlarging import enlarged
+from zsad.runtime.graph import Session, open_graph
+from zsad.runtime.pictures import Preprocess, open_picture
+from zsad.runtime.thresholds import Thresholds, of_picture
+
+
+@dataclass(frozen=True)
+class Found:
+    """What is said of a picture.
+
+    ``image_score``: higher is more anomalous; ``anomaly_map``: of the picture's size, float32
+    [H, W]; ``values``: the map as the method made it; ``anomalous``: None without a threshold;
+    ``regions``: where the map reaches its threshold, highest peak first, ``omitted`` more are not
+    listed; ``share``: of the picture that all of them take, None where nothing is marked by rule.
+    """
+
+    image_score: float
+    values: NDArray[np.float32]
+    size: tuple[int, int]
+    thresholds: Thresholds
+    anomalous: bool | None
+    regions: tuple[regions.Region, ...]
+    omitted: int
+    share: float | None
+
+    @property
+    def anomaly_map(self) -> NDArray[np.float32]:
+        return enlarged(self.values, self.size)
+
+    def plain(self) -> dict[str, Any]:
+        """Ready for JSON, by the names that ``zsad predict`` uses."""
+        return {
+            "image_score": self.image_score,
+            "anomalous": self.anomalous,
+            "marked": self.share,
+            "map_max": float(self.values.max()),
+            "regions": [r.plain() for r in self.regions],
+            "regions_omitted": self.omitted,
+            "thresholds": asdict(self.thresholds),
+        }
+
+
+class Package:
+    """What :func:`load` returns.  ``about``: everything that the package says of itself;
+    ``runtime``: who runs it.  Not thread-safe."""
+
+    def __init__(self, about: Mapping[str, Any], session: Session) -> None:
+        self.about, self._session = dict(about), session
+        self.runtime = session.runtime
+        self._preprocess = Preprocess(about["preprocess"])
+        self._reads_text, self._marks = bool(about["reads_text"]), bool(about["marks_pixels"])
+        told = about["thresholds"]
+        self._limits = None if told is None else Thresholds(**told)
+
+    @property
+    def title(self) -> str:
+        """Method and class name, and what has to be said wherever a result is shown."""
+        mark = f" [{self.about['mark']}]" if self.about["mark"] else ""
+        return f"{self.about['title']}, '{self.about['class_name']}'{mark}"
+
+    def predict(self, picture: Any) -> Found:
+        """Score a picture: a path, a PIL image or an array [H, W, 3] uint8.
+
+        Raises :class:`DataError` for a picture that cannot be read or scored."""
+        image = open_picture(picture)
+        score, values = self._session(self._preprocess(image))
+        side = self._preprocess.size
+        if score.shape != (1,) or values.shape != (1, side, side):
+            raise DataError("the package's graph gives no score and map; export it again")
+        if not (np.isfinite(score).all() and np.isfinite(values).all()):
+            raise DataError("not-a-number in the map or score")
+        return self._found(float(score[0]), values[0], (image.height, image.width))
+
+    def _found(self, score: float, values: NDArray[np.float32], size: tuple[int, int]) -> Found:
+        limits = of_picture(self._limits, values, self._reads_text)
+        if not self._marks:
+            limits = replace(limits, pixel=None)
+        anomalous = None if limits.image is None else score >= limits.image
+        if limits.pixel is None:
+            return Found(score, values, size, limits, anomalous, (), 0, None)
+        listed, omitted, share = regions.find(enlarged(values, size), limits.pixel)
+        return Found(score, values, size, limits, anomalous, listed, omitted, share)
+
+
+def load(path: Path | str, runtime: str | None = None, threads: int = 0) -> Package:
+    """Load a package.  ``runtime``: ``onnxruntime`` or ``openvino``, None: the first that is there;
+    ``threads`` 0: all cores.
+
+    No code of the package runs.  Raises :class:`RequestError` for a file that is not one, was
+    changed, or was written by a newer version, and where no runtime is installed.
+    """
+    contents = package_file.read(path)
+    about = contents.manifest
+    session = open_graph(str(path), about["format"], contents.parts, runtime, threads)
+    try:
+        return Package(about, session)
+    except (KeyError, TypeError, ValueError) as error:
+        raise RequestError(f"{path}: its description is incomplete ({reason(error)})") from None

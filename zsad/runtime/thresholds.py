@@ -1,0 +1,87 @@
+"""The thresholds of one picture, by the values of its map; the rules stand in
+:mod:`zsad.inference.calibration`, which makes those of many pictures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+MIDDLE = 0.5
+DEVIATIONS = 5.0
+GAUSSIAN_MAD = 1.4826  # standard deviations of a normal distribution in a median absolute one
+GAUSSIAN_MEAN = 1.2533  # and in a mean absolute one
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """From where on a picture (``image``) and a pixel (``pixel``) count as anomalous; both
+    inclusive; None: no rule says.  :mod:`zsad.inference.calibration` has the rules.
+
+    ``contrast``: of a calibration, by how many robust deviations a pixel must rise above the
+    middle of its own map; ``pixel`` then follows from each picture's map, and is None before.
+    ``normal_pictures`` and ``false_alarms`` (the highest expected share of normal pictures that
+    are called anomalous) are those of a calibration.
+    """
+
+    image: float | None
+    pixel: float | None
+    rule: Literal["uncalibrated", "calibrated", "given"] = "uncalibrated"
+    normal_pictures: int = 0
+    false_alarms: float | None = None
+    contrast: float | None = None
+
+
+def of_picture(
+    limits: Thresholds | None, seen: NDArray[np.float32], reads_text: bool
+) -> Thresholds:
+    """The thresholds of one picture: ``limits`` made out for the values of its map that are
+    ``seen`` (of any shape), or, without any, the uncalibrated ones."""
+    if limits is None:
+        return uncalibrated(seen, reads_text)
+    if limits.contrast is None:
+        return limits
+    middle, spread = level(seen)
+    peak = float(seen.max())
+    pixel = float(np.float32(middle + max(limits.contrast * spread, (peak - middle) / 2)))
+    # Rounding must not decide whether anything is marked: that is what the promise is about.
+    stands_out = contrast(seen) >= limits.contrast
+    return replace(limits, pixel=min(pixel, peak) if stands_out else max(pixel, just_above(peak)))
+
+
+def uncalibrated(anomaly_map: np.ndarray, reads_text: bool) -> Thresholds:
+    """The thresholds of one picture by the values of its map alone."""
+    values = np.asarray(anomaly_map, dtype=np.float64)
+    middle = float(np.median(values))
+    spread = GAUSSIAN_MAD * float(np.median(np.abs(values - middle)))
+    pixel = middle + DEVIATIONS * spread
+    if not spread:  # more than half of the map is flat: whatever is higher stands out
+        pixel = just_above(middle)
+    return Thresholds(MIDDLE if reads_text else None, pixel)
+
+
+def level(values: np.ndarray) -> tuple[float, float]:
+    """The middle of a map's values, and their robust standard deviation around it.
+
+    Where more than half of the map is flat the mean absolute deviation takes the place of the
+    median one; 0 for a map that is flat altogether.
+    """
+    exact = np.asarray(values, dtype=np.float64)
+    middle = float(np.median(exact))
+    distance = np.abs(exact - middle)
+    spread = GAUSSIAN_MAD * float(np.median(distance))
+    return middle, spread or GAUSSIAN_MEAN * float(distance.mean())
+
+
+def contrast(values: np.ndarray) -> float:
+    """By how many robust deviations the highest value of a map rises above its middle; >= 0."""
+    middle, spread = level(values)
+    return (float(values.max()) - middle) / spread if spread else 0.0
+
+
+def just_above(value: float) -> float:
+    """The next number of single precision, which scores and maps have."""
+    single = np.float32(value)
+    return float(single if single > value else np.nextafter(single, np.float32(np.inf)))
