@@ -314,8 +314,8 @@ def _check_key(key: str) -> None:
 
 
 def _check_address(url: str) -> None:
-    """Raise :class:`RequestError` for what is no address of an endpoint, before anything is asked
-    of it: no attempt would ever succeed."""
+    """Raise :class:`RequestError` for what is not the address of an endpoint, before anything is
+    asked: no attempt would ever succeed."""
     try:
         parts = urlsplit(url)
         name = parts.hostname or ""
