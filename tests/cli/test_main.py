@@ -119,6 +119,7 @@ def call(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str, str]
         (["predict", "--method", "clip", "--class-name", "n", "x" * 300], "x: File name too long"),
         (["weights", "import", "clip", "x.pt"], "method 'clip' is training-free"),
         (["weights", "import", "faprompt", "x.pt"], "x.pt: no such file"),
+        ([*BENCH, "a." * 300 + "b=1"], "no key has more than 100 parts"),
         (
             [*BENCH, "data.variants.mvtec=x"],
             "data.variants.mvtec: this run does not read mvtec",
