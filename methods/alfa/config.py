@@ -167,6 +167,11 @@ class Config(MethodConfig):
                 "include_image_scale off"
             )
 
+    @property
+    def own_words(self) -> str:
+        """The file that ``llm.bank`` names."""
+        return self.llm.bank
+
     def own_readings(self) -> dict[str, Any]:
         """The value of every key of :data:`OWN_READINGS`; records and the manifest hold it."""
         values = dataclasses.asdict(self)

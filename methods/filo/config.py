@@ -235,6 +235,11 @@ class Config(MethodConfig):
     lr: Rates = field(default_factory=Rates)
     train: Train = field(default_factory=Train)
 
+    @property
+    def own_words(self) -> str:
+        """The file that ``descriptions`` names."""
+        return self.descriptions if self.descriptions.endswith((".yaml", ".yml")) else ""
+
     def __post_init__(self) -> None:
         # Short forms: filo.grounding=none|FILE and filo.score=released
         object.__setattr__(self, "grounding", _grounding(self.grounding))

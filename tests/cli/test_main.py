@@ -285,7 +285,7 @@ def test_bench_then_tables(
     assert code == 0
     assert json.loads(out)["to_run"] == 1
     code, out, _ = call(capsys, *argv, "--dry-run")
-    assert "1 of 1 cells to run, 4 images" in out
+    assert "1 of 1 cell to run, 4 images" in out
 
     code, out, err = call(capsys, *argv, "--json")
     assert code == 0
@@ -306,7 +306,7 @@ def test_bench_then_tables(
     code, out, _ = call(capsys, "tables", "--results", str(results), "--format", "md,csv")
     assert code == 0
     assert f"({100 * auroc:.1f}, " in out
-    assert "4 files in" in out
+    assert "wrote 4 files into" in out
     assert len(list((results / "tables").rglob("*.md"))) == 2
 
 

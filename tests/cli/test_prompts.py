@@ -89,7 +89,9 @@ def test_requests_that_cannot_be_met(
 
 def test_the_help_names_the_kinds(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["prompts", "--help"]) == 0
-    assert "alfa, filo, kanoclip (check: all)" in " ".join(capsys.readouterr().out.split())
+    assert "one of alfa, filo, kanoclip; without it, `check` looks at all of them" in " ".join(
+        capsys.readouterr().out.split()
+    )
 
 
 def test_generated_texts_are_used(
@@ -146,8 +148,16 @@ def test_words_for_a_product_reach_the_reasons(
         assert main(words) == 0
     finally:
         bank.cache_clear()
-    line = json.loads(capsys.readouterr().out)
+    shown = capsys.readouterr()
+    line = json.loads(shown.out)
     assert any(re.search("porous casting|machined face", r["text"]) for r in line["explanations"])
+    file = "$ZSAD_PROMPTS/alfa/gearbox_cover.yaml"
+    assert f"note: words about 'gearbox cover' are those of {file}, entry gearbox" in shown.err
+    assert line["made_by"]["words"] == {
+        "file": file,
+        "entry": "gearbox_cover/gearbox_cover",
+        "source": "generated",
+    }
 
 
 @pytest.mark.parametrize(

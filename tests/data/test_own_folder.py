@@ -18,6 +18,7 @@ from zsad.data import catalog
 from zsad.data.catalog import select_datasets
 from zsad.data.index import DatasetIndex, load_index
 from zsad.data.indexers.own_folder import Understood, understand
+from zsad.data.indexers.words import kind_of
 from zsad.errors import DataError, RequestError
 
 
@@ -414,3 +415,28 @@ def test_the_account_stands_in_dry_run_and_run(
     document = json.loads(said.out)
     assert document["accounts"]["set"]["files"] == 4
     assert document["missing"] == {"set": ["c"]}
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("good_2", "normal"), ("OK1", "normal"), ("NG3", "other"), ("bad-01", "other"),
+        ("bad_mask", "mask"), ("mask_bad", "mask"), ("good gt", "mask"),
+        ("With Defects", "anomalous"),
+        ("without_defects", "normal"), ("hole_2", "other"), ("label_printer", "other"),
+        ("2", "other"),
+        ("mask_holder", "other"),
+    ],
+)  # fmt: skip
+def test_names_with_numbers_and_masks_of_a_class(name: str, kind: str) -> None:
+    assert kind_of(name) == kind
+
+
+def test_a_test_folder_that_may_be_normal_is_not_a_defect(tmp_path: Path) -> None:
+    """``test/good_old`` was taken for a type of defect that is called so."""
+    for folder in ("test/good", "test/good_old", "test/hole"):
+        put(tmp_path / "part" / folder / "0.png")
+    with pytest.raises(
+        RequestError, match=r"'good_old' may be normal \(it says good\) or a defect"
+    ):
+        select_datasets(f"folder:{tmp_path / 'part'}")

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from torch import Tensor
 
 from zsad import torchvision_compat
 
@@ -48,3 +51,35 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         intermediate_size=32,
     ).save_pretrained(folder)
     return folder
+
+
+def recipe(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights that follow from the shapes and a seed, in order: scaled by their inputs, so that
+    activations neither fade nor grow, and nothing at its initial zeros and ones."""
+    generator = torch.Generator().manual_seed(1)
+    found = {}
+    for name, value in state.items():
+        noise = torch.randn(value.shape, generator=generator)
+        if not value.is_floating_point():
+            found[name] = value
+        elif value.ndim > 1:
+            found[name] = noise / value[0].numel() ** 0.5
+        else:
+            centre = 1.0 if name.endswith("weight") else 0.1 if "gamma" in name else 0.0
+            found[name] = centre + 0.1 * noise
+    return found
+
+
+@pytest.fixture(scope="session")
+def official(encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
+    """A Swin-T file as the authors write one, and the loaded model of groundingdino-py."""
+    pytest.importorskip("groundingdino", reason="groundingdino-py is an optional extra")
+    from zsad.grounding import grounding_dino
+
+    model = grounding_dino.build("swin_t", encoder).eval()
+    model.load_state_dict(recipe(model.state_dict()))
+    state = {f"module.{k}": v for k, v in model.state_dict().items()}
+    state["module.label_enc.weight"] = torch.zeros(2)
+    path = tmp_path_factory.mktemp("official") / "groundingdino_swint_ogc.pth"
+    torch.save({"model": state, "epoch": 3}, path)
+    return path, model

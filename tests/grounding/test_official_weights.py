@@ -22,38 +22,6 @@ CAPTION = "anomaly . crack . damage ."
 SIZES = [(3, 200, 260), (3, 133, 400)]  # pixels; the second has stages smaller than a window
 
 
-def recipe(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Weights that follow from the shapes and a seed, in order: scaled by their inputs, so that
-    activations neither fade nor grow, and nothing at its initial zeros and ones."""
-    generator = torch.Generator().manual_seed(1)
-    found = {}
-    for name, value in state.items():
-        noise = torch.randn(value.shape, generator=generator)
-        if not value.is_floating_point():
-            found[name] = value
-        elif value.ndim > 1:
-            found[name] = noise / value[0].numel() ** 0.5
-        else:
-            centre = 1.0 if name.endswith("weight") else 0.1 if "gamma" in name else 0.0
-            found[name] = centre + 0.1 * noise
-    return found
-
-
-@pytest.fixture(scope="module")
-def official(encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
-    """A Swin-T file as the authors write one, and the loaded model of groundingdino-py."""
-    pytest.importorskip("groundingdino", reason="groundingdino-py is an optional extra")
-    from zsad.grounding import grounding_dino
-
-    model = grounding_dino.build("swin_t", encoder).eval()
-    model.load_state_dict(recipe(model.state_dict()))
-    state = {f"module.{k}": v for k, v in model.state_dict().items()}
-    state["module.label_enc.weight"] = torch.zeros(2)
-    path = tmp_path_factory.mktemp("official") / "groundingdino_swint_ogc.pth"
-    torch.save({"model": state, "epoch": 3}, path)
-    return path, model
-
-
 def test_both_packages_give_the_same_boxes(official: tuple[Path, Any], encoder: Path) -> None:
     path, theirs = official
     options = DetectorOptions(weights=str(path), text_encoder=str(encoder), box_threshold=0.5)

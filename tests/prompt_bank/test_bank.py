@@ -69,3 +69,9 @@ def test_an_unknown_kind_suggests_the_nearest() -> None:
 def test_the_article_follows_the_first_letter() -> None:
     words = ("industrial photo", "photo", "Abnormal nut", "")
     assert [article(w) for w in words] == ["an", "a", "an", "a"]
+
+
+def test_an_entry_says_which_file_it_stands_in() -> None:
+    bottle = bank().find("alfa", Category("", "bottle", "bottle"))
+    assert bottle is not None
+    assert bottle.origin == "prompts_cache/alfa/mvtec.yaml"

@@ -369,3 +369,28 @@ def test_records_without_info_are_shown(store: ResultStore) -> None:
     bare.info = {}
     store.put(bare)
     assert md_rows(tables.render(store.root))["mine (1)"] == ["(50.0, 25.0)"]
+
+
+def test_every_page_says_why_a_figure_is_undefined(store: ResultStore) -> None:
+    """Overview, dataset, few-shot and ablation pages: what is "–" in a table has its reason."""
+    for shots in (0, 1, 2):
+        for category, auroc in (("bottle", None), ("cable", 0.9)):
+            store.put(record("winclip", "mvtec", category, auroc=auroc, shots=shots))
+    store.put(record("faprompt@base", "visa", "pcb1", auroc=None, protocol="faprompt-ablation"))
+    pages = tables.pages(store.root)
+    kinds = {p.name.rpartition("/")[2] for p in pages}
+    assert {"overview", "mvtec", "few-shot", "ablation-faprompt-ablation"} <= kinds
+    shown = 0
+    for page in pages:
+        texts = [
+            "".join(s.text for s in cell)
+            for table in page.tables
+            for line in table.lines
+            for cell in line.cells
+        ]
+        lacking = [t for t in texts if "–" in t or re.search(r"\[\d+ of \d+\]", t)]
+        shown += len(lacking)
+        reasons = [n for n in page.notes if n.startswith("– (image level)")]
+        assert not lacking or any("one class only" in n for n in reasons), page.name
+        assert not any("– undefined" in n for n in page.notes) or reasons or not lacking
+    assert shown >= 4

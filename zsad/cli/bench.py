@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from zsad.cli import options
-from zsad.cli.output import percent, print_json, print_table, say, stdout_to_stderr, tell
+from zsad.cli.output import counted, percent, print_json, print_table, say, stdout_to_stderr, tell
 from zsad.data.account import Account, Entry
 from zsad.metrics.spec import headline
 from zsad.results.aggregate import NOT_COMPUTED, PARTIAL
@@ -151,9 +151,9 @@ def spent(seconds: Mapping[str, float], counters: Mapping[str, Any]) -> str:
     if len(heads) > 1:
         costly = max(heads, key=lambda name: heads[name])
         stages.append(f"costliest head {costly} {heads[costly]:.1f} s")
-    facts = [f"{counters['images']} images"]
+    facts = [counted(counters["images"], "image")]
     if "images_per_second" in counters:
-        facts.append(f"{counters['images_per_second']:.1f} images/s")
+        facts.append(f"{counters['images_per_second']:.3g} images/s")
     memory = counters.get("peak_memory_mib", {})
     facts += [f"{mib} MiB {where} memory at most" for where, mib in memory.items()]
     return f"Time: {', '.join(stages)} ({', '.join(facts)})"
@@ -196,7 +196,7 @@ def _counted(failed: list[dict[str, Any]]) -> str:
         else "file"
         for f in failed
     )
-    return " and ".join(f"{n} {kind}{'s' * (n != 1)}" for kind, n in kinds.items())
+    return " and ".join(counted(n, kind) for kind, n in kinds.items())
 
 
 def print_plan(document: dict[str, Any]) -> None:
@@ -220,6 +220,8 @@ def print_plan(document: dict[str, Any]) -> None:
     for name, absent in document.get("missing", {}).items():
         say(f"{name}: categories that are not there: {', '.join(absent)}")
     images = sum(document.get("images", {}).values())
-    line = f"{document['to_run']} of {len(cells)} cells to run, {images} images, backbone "
-    say(f"{line}{document['backbone']}, results in {document['results_dir']}")
+    line = (
+        f"{document['to_run']} of {counted(len(cells), 'cell')} to run, {counted(images, 'image')}"
+    )
+    say(f"{line}, backbone {document['backbone']}, results in {document['results_dir']}")
     print_failures(document["failed"], "a dry run stores nothing")

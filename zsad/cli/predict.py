@@ -121,8 +121,8 @@ def add(verbs: Any) -> None:
     parser.add_argument(
         "--scale",
         metavar="LOW,HIGH",
-        help="values of the coldest and the hottest colour (default: each map's own range, "
-        "widened so that the threshold is no hotter than the middle)",
+        help="values of the coldest and the hottest colour (default: the lowest of each map, and "
+        "its highest or twice as far up as the threshold, whichever is more)",
     )
     parser.add_argument(
         "--explanations", type=options.count, default=5, metavar="K", help="reasons per picture"
@@ -138,11 +138,10 @@ def run(args: argparse.Namespace) -> int:
     if not args.words:
         raise RequestError("`zsad predict` needs pictures; give files or folders")
     _refuse_what_changes_nothing(args)
-    from zsad.api import predict
-    from zsad.inference import outputs
+    from zsad.api import predict_iter
 
     with stdout_to_stderr():
-        found = predict(
+        found = predict_iter(
             args.method,
             [word for word in args.words if word != "-"],
             args.class_name,
@@ -174,7 +173,7 @@ def run(args: argparse.Namespace) -> int:
             offline=args.offline,
             untrained=args.untrained,
         )
-    failed, told, marked = 0, False, False
+    failed, told, marked, read = 0, False, False, False
     while True:
         with stdout_to_stderr():
             prediction = next(found, None)
@@ -184,10 +183,14 @@ def run(args: argparse.Namespace) -> int:
         if (mark := prediction.made_by.get("mark")) and not marked:
             _note(mark)
             marked = True
+        if (words := prediction.made_by.get("words")) and not read:
+            entry = f", entry {words['entry']}" if "entry" in words else ""
+            _note(f"words about '{args.class_name}' are those of {words['file']}{entry}")
+            read = True
         if prediction.thresholds and not told:
             _tell(prediction, args.method)
             told = True
-        print_json(outputs.record(prediction), indent=None)
+        print_json(prediction.to_dict(), indent=None)
         if reader_gone() and args.out is None:  # nobody sees the others, and they leave no files
             return 3 if failed else UNREAD
 

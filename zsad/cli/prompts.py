@@ -24,7 +24,7 @@ class _KindHelp(str):
     shown: every command makes all parsers."""
 
     def __mod__(self, value: Any, /) -> str:
-        return f"{', '.join(kinds())} (check: all)"
+        return f"one of {', '.join(kinds())}; without it, `check` looks at all of them"
 
 
 # The options that `check` has no use for, with their defaults.
@@ -48,7 +48,11 @@ def add(verbs: Any) -> None:
     parser = options.verb(verbs, "prompts", run, "Check the prompt bank, or generate prompts.")
     parser.add_argument("action", choices=["check", "generate"], metavar="check|generate")
     parser.add_argument("--kind", metavar="KIND", help=_KindHelp("kinds"))
-    parser.add_argument("--datasets", metavar="NAMES", help="check: all 22 and synthetic")
+    parser.add_argument(
+        "--datasets",
+        metavar="NAMES",
+        help="without it, `check` looks at all 22 datasets and synthetic",
+    )
     parser.add_argument(
         "--images", action="store_true", help="ask about training images, if the kind does"
     )

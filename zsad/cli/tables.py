@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from zsad.cli import options
-from zsad.cli.output import say, say_document
+from zsad.cli.output import counted, say, say_document
 from zsad.errors import unknown
 
 
@@ -54,5 +54,5 @@ def run(args: argparse.Namespace) -> int:
     }
     written = tables.write(folder, formats, **extras)
     say_document(tables.render(folder, **extras))
-    say(f"{len(written)} files in {folder / 'tables'}")
+    say(f"wrote {counted(len(written), 'file')} into {folder / 'tables'}")
     return 0

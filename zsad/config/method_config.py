@@ -82,6 +82,11 @@ class MethodConfig:
         """How many of a vision model's answers about an image are read, one text each."""
         return 1
 
+    @property
+    def own_words(self) -> str:
+        """The file whose texts take the place of the prompt bank's, '' where none does."""
+        return ""
+
     def own_readings(self) -> dict[str, Any]:
         """What was chosen where the paper is silent, by key; records and the manifest hold it."""
         return {}
@@ -109,7 +114,7 @@ class MethodConfig:
 
 
 CLASS_VARIABLES = ("prompt_kind", "inference_only", "cosmetic")
-QUESTIONS = ("caption_source", "caption_all", "caption_count", "own_readings")
+QUESTIONS = ("caption_source", "caption_all", "caption_count", "own_words", "own_readings")
 
 
 def _is_class_variable(hint: Any) -> bool:

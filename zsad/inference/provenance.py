@@ -3,22 +3,46 @@
 from __future__ import annotations
 
 import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zsad import __version__
 from zsad import config as cfg
+from zsad.inference.request import category_of
+from zsad.prompt_bank.bank import bank
 
 if TYPE_CHECKING:
+    from zsad.config.method_config import MethodConfig
     from zsad.inference.loaded_method import LoadedMethod
 
 UNTRAINED = "untrained method in its initial state; figures mean nothing"
+
+
+def words(config: MethodConfig, class_name: str) -> dict[str, str] | None:
+    """Where the texts about a class come from that a method reads; None where it reads none, or
+    where there are only general ones.
+
+    ``file`` of the prompt bank and the ``entry`` in it, ``source`` by the file's own account.
+    """
+    if not config.prompt_kind:
+        return None
+    if config.own_words:
+        return {"file": Path(config.own_words).name}
+    entry = bank().find(config.prompt_kind, category_of(class_name))
+    if entry is None:
+        return None
+    return {
+        "file": entry.origin,
+        "entry": f"{entry.dataset}/{entry.category}",
+        "source": str(entry.provenance.get("source", "")),
+    }
 
 
 def made_by(loaded: LoadedMethod, class_name: str) -> dict[str, Any]:
     """Method, configuration, weights, class name, version and time (UTC) of a run, ready for JSON.
 
     ``mark``: what has to be said wherever the result is shown (random, demonstration or unknown
-    weights, an untrained method), or "".
+    weights, an untrained method), or "".  ``words``: see :func:`words`.
     """
     info = loaded.backbone.info
     made_for = loaded.identity(class_name)
@@ -41,6 +65,7 @@ def made_by(loaded: LoadedMethod, class_name: str) -> dict[str, Any]:
         "precision": loaded.backbone.figures,
         "engine": loaded.backbone.engines.account(loaded.request.variant),
         "class_name": made_for["class_name"],
+        "words": words(loaded.method.config, class_name),
         "time": now.isoformat(timespec="seconds"),
         "mark": "; ".join(m for m in marks if m),
     }

@@ -19,7 +19,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -62,7 +62,8 @@ def article(words: str) -> str:
 
 @dataclass(frozen=True)
 class BankEntry:
-    """The texts about one category.  ``digest`` hashes the texts and the class name."""
+    """The texts about one category.  ``digest`` hashes the texts and the class name.
+    ``origin``: the file that they stand in, below ``prompts_cache`` or ``$ZSAD_PROMPTS``."""
 
     kind: str
     dataset: str
@@ -71,6 +72,7 @@ class BankEntry:
     provenance: Mapping[str, Any]
     texts: Mapping[str, list[str]]
     digest: str
+    origin: str = ""
 
 
 class PromptBank:
@@ -96,12 +98,14 @@ class PromptBank:
     def _load(self, kind: str) -> dict[tuple[str, str], BankEntry]:
         if kind not in self._kinds:
             find_kind(kind)  # a misspelt one is an error, not an empty bank
-            folders = [r / kind for r in self._roots if (r / kind).is_dir()]
-            paths = [p for f in folders for p in sorted(f.iterdir(), key=lambda p: p.name)]
             found: dict[tuple[str, str], BankEntry] = {}
-            for path in paths:  # those of the overlay first: they win, by dataset and by name
-                if path.name.endswith(".yaml"):
+            for root in self._roots:  # the overlay first: it wins, by dataset and by name
+                folder = root / kind
+                paths = sorted(folder.iterdir(), key=lambda p: p.name) if folder.is_dir() else []
+                own = "$ZSAD_PROMPTS" if root is not self._roots[-1] else "prompts_cache"
+                for path in (p for p in paths if p.name.endswith(".yaml")):
                     for e in read_entries(path, kind):
+                        e = replace(e, origin=f"{own}/{kind}/{path.name}")
                         found.setdefault((e.dataset, e.category), e)
             self._kinds[kind] = found
         return self._kinds[kind]

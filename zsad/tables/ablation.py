@@ -11,7 +11,7 @@ from zsad.protocols import load_protocol
 from zsad.results.effect import Place, without_effect
 from zsad.results.records import CellRecord
 from zsad.results.store import ResultStore
-from zsad.tables.by_dataset import banner, conditions, not_computed
+from zsad.tables.by_dataset import banner, conditions, not_computed, undefined_notes
 from zsad.tables.lines import Entry, tables_of
 from zsad.tables.model import Page
 from zsad.tables.results_matrix import Board, MatrixColumn
@@ -43,7 +43,8 @@ def ablation_pages(store: ResultStore, board: Board, published: bool = False) ->
         used = replace(board, columns=columns)
         how = "Figures in percent, in the order of the protocol; – undefined."
         idle = _idle(store, board, columns)
-        notes = (*banner(board), how, *idle, *not_computed(used), *conditions(used))
+        said = (*not_computed(used), *conditions(used), *undefined_notes(used, used.rows))
+        notes = (*banner(board), how, *idle, *said)
         pages.append(Page(name, title, tuple(tables), notes))
     return pages
 

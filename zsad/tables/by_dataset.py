@@ -238,7 +238,7 @@ def notes(board: Board, row: DatasetRow | None = None) -> tuple[str, ...]:
     if row is None and not all(r.newest for r in board.rows):
         shown = ", ".join(r.title for r in board.rows if r.newest and r.title != r.name)
         out.append(f"The files of a dataset differ between runs; means count the newest: {shown}.")
-    out += _undefined_notes(board, rows)
+    out += undefined_notes(board, rows)
     return (*out, *left_out(board, rows))
 
 
@@ -274,7 +274,7 @@ def _image_notes(board: Board, rows: Sequence[DatasetRow]) -> list[str]:
     return out[:1]
 
 
-def _undefined_notes(board: Board, rows: Sequence[DatasetRow]) -> list[str]:
+def undefined_notes(board: Board, rows: Sequence[DatasetRow]) -> list[str]:
     """Why figures are "–" or lack categories: a sentence for each reason; and which categories
     held no picture."""
     found: dict[tuple[str, str], dict[str, None]] = {}  # (level, reason) -> places

@@ -21,8 +21,9 @@ log = logging.getLogger(__name__)
 
 NOTE = (
     "Figures in percent: the images of one type of defect against all normal images of the "
-    "category, mean over seeds; – undefined; best bold, second underlined, among zero-shot columns "
-    "with the same images. Masks are not parted by type, so there are no pixel-level figures."
+    "category, mean over seeds; – where no normal image, or none of the type, was scored; best "
+    "bold, second underlined, among zero-shot columns with the same images. Masks are not parted "
+    "by type, so there are no pixel-level figures."
 )
 
 Kind = tuple[str, str]  # category, type of defect

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from zsad.io.names import safe_name
-from zsad.tables.by_dataset import banner, conditions, not_computed
+from zsad.tables.by_dataset import banner, conditions, not_computed, undefined_notes
 from zsad.tables.lines import Entry, tables_of
 from zsad.tables.model import Page
 from zsad.tables.results_matrix import GROUP_ORDER, Board, Cells, MatrixColumn
@@ -52,6 +52,7 @@ def few_shot_page(board: Board, published: bool = False) -> Page | None:
         "; best bold, second underlined, for each number of shots; – undefined.",
         *not_computed(used),
         *conditions(used),
+        *undefined_notes(used, used.rows),
     ]
     notes += ["Lines marked (published) are printed in the papers."] if published else []
     tables = tables_of(board, "few-shot", ("setup", "method"), entries)

@@ -21,7 +21,7 @@ from zsad.data.images import decodable
 from zsad.data.indexers.base import natural
 from zsad.data.indexers.left_out import DISGUISED, is_hidden, left_out
 from zsad.data.indexers.mask_names import NAMING, Named, named_like_a_mask, pair
-from zsad.data.indexers.words import Kind, kind_of
+from zsad.data.indexers.words import Kind, kind_of, mentions_normal
 
 # What a definition may say a folder is, beside what its name says.
 NO_PICTURE = "a mask of no picture"
@@ -289,6 +289,8 @@ class _Sorting:
         where = f"{'/'.join(n for n, _ in file.folders)}/" if file.folders else "the folder itself"
         if file.says("train") and not types:
             self.labelled[file.path] = Picture(file.path, file.category, 0, "train", "good")
+        elif types and (word := mentions_normal(types[0])):
+            self.strays[file.path] = f"'{types[0]}' may be normal (it says {word}) or a defect"
         elif file.says("test", "val") and types:
             self.labelled[file.path] = Picture(file.path, file.category, 1, "test", types[0])
             self.guessed[file.path] = (file.category, types[0])
