@@ -24,6 +24,7 @@ _PUBLIC = {
     "bench": "zsad.api",
     "train": "zsad.api",
     "predict": "zsad.api",
+    "predict_iter": "zsad.api",
     "evaluate": "zsad.metrics.evaluate",
     "load_method": "zsad.api",
     "export": "zsad.api",

@@ -1,4 +1,4 @@
-"""The Python surface: ``zsad.bench``, ``zsad.train``, ``zsad.predict``, ``zsad.load_method``.
+"""The Python surface: ``zsad.bench``, ``zsad.train``, ``zsad.predict``, ``zsad.load_method``, ...
 
 Signatures and what they promise; the work is done where the last line of each says.  The
 parameters of :func:`bench` and :func:`train` are the fields of
@@ -7,10 +7,11 @@ parameters of :func:`bench` and :func:`train` are the fields of
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec
 
 from zsad.errors import nearest
 from zsad.runner.options import BenchOptions, TrainOptions, takes
@@ -18,6 +19,8 @@ from zsad.runner.options import BenchOptions, TrainOptions, takes
 if TYPE_CHECKING:
     from zsad.inference.loaded_method import LoadedMethod
     from zsad.inference.prediction import Prediction
+
+P = ParamSpec("P")
 
 
 @takes(BenchOptions)
@@ -100,7 +103,7 @@ def load_method(
     )
 
 
-def predict(
+def predict_iter(
     method: str,
     pictures: str | Path | Sequence[str | Path],
     class_name: str,
@@ -123,7 +126,9 @@ def predict(
     one_file: bool = False,
     **loading: Any,
 ) -> Iterator[Prediction]:
-    """Score pictures that have no labels, one after the other.
+    """Score pictures that have no labels, one after the other: for more than fit in memory.
+
+    The next one is scored, and its files are written, when it is asked for.
 
     ``pictures``: files, folders, wildcards (one, or several); ``listed``: further ones of a list.
     ``calibrate``: a few normal pictures, or the ``calibration.json`` that an earlier run left in
@@ -143,7 +148,7 @@ def predict(
     """
     from zsad.inference.run import predict as run
 
-    _check_loading(predict, loading)
+    _check_loading(predict_iter, loading, "predict")
     return run(
         method,
         pictures,
@@ -166,6 +171,24 @@ def predict(
         save_bank=save_bank,
         load=lambda values: load_method(method, overrides=values, **loading),
     )
+
+
+def _at_once(each: Callable[P, Iterator[Prediction]]) -> Callable[P, list[Prediction]]:
+    """A function that takes what ``each`` takes and returns all of its predictions."""
+
+    @functools.wraps(each)
+    def predict(*args: P.args, **keywords: P.kwargs) -> list[Prediction]:
+        return list(each(*args, **keywords))
+
+    predict.__name__ = predict.__qualname__ = "predict"
+    predict.__doc__ = (
+        "Score pictures that have no labels, write their files, and return all predictions.\n\n"
+        "    The parameters, and the errors, are those of :func:`predict_iter`."
+    )
+    return predict
+
+
+predict = _at_once(predict_iter)
 
 
 def export(
@@ -201,11 +224,13 @@ def export(
     )
 
 
-def _check_loading(function: Callable[..., Any], loading: Mapping[str, Any]) -> None:
+def _check_loading(
+    function: Callable[..., Any], loading: Mapping[str, Any], name: str = ""
+) -> None:
     """Raise ``TypeError`` for a keyword that neither ``function`` nor :func:`load_method` has."""
     known = inspect.signature(load_method).parameters
     if unknown := sorted(loading.keys() - known):
         hint = nearest(unknown[0], {**inspect.signature(function).parameters, **known})
         raise TypeError(
-            f"{function.__name__}() got an unexpected keyword argument '{unknown[0]}'{hint}"
+            f"{name or function.__name__}() got an unexpected keyword argument '{unknown[0]}'{hint}"
         )

@@ -463,7 +463,7 @@ def test_a_folder_of_references_sets_the_shots(
         "winclip", "photos/0.png", "metal nut", references="good",
         backbone="file", weights=weights, device="cpu",
     )  # fmt: skip
-    assert next(python).image_score == lines[0]["image_score"]
+    assert python[0].image_score == lines[0]["image_score"]
     few = predict("photos/0.png", "--reference", "good", "winclip.shots=2", method="winclip")
     named = ("--reference", "good/0.png", "--reference", "good/1.png")
     assert (

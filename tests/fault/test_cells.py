@@ -130,10 +130,10 @@ def test_a_decoding_thread_that_dies(
 ) -> None:
     real = loader.read_image
 
-    def read_image(uri: str, *rest: Any) -> Image.Image:
+    def read_image(uri: str, *rest: Any, **named: Any) -> Image.Image:
         if uri.endswith("cloth/test/spot/001.png"):
             raise death
-        return real(uri, *rest)
+        return real(uri, *rest, **named)
 
     monkeypatch.setattr(loader, "read_image", read_image)
     words = ("cloth/test/spot/001.png", f"decoding ended with {type(death).__name__}")

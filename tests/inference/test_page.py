@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -218,6 +219,28 @@ def test_a_reader_finds_the_worst_picture_and_where(
     assert browser.value("window.hacked") is None
     assert browser.errors == []
     assert all(r.startswith(("file:", "data:")) for r in browser.requests)
+
+
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("width", [1200, 390])
+def test_axe_finds_nothing_serious(
+    width: int, dark: bool, browser: chromium.Browser, tmp_path: Path
+) -> None:
+    """Runs where ``ZSAD_AXE`` names the ``axe.min.js`` of npm's axe-core."""
+    script = os.environ.get("ZSAD_AXE")
+    if not script:
+        pytest.skip("ZSAD_AXE names no axe.min.js (npm pack axe-core)")
+    write(tmp_path)
+    browser.open(tmp_path / "out" / "index.html", width, 900, dark)
+    browser.value(f"{Path(script).read_text(encoding='utf-8')};0")
+    for press in ("0", "document.querySelector('.card button').click()"):
+        browser.value(press)
+        browser.value("new Promise((done) => setTimeout(done, 300))")
+        found = browser.value(
+            "axe.run().then((r) => r.violations.filter((v) => ['serious', 'critical']"
+            ".includes(v.impact)).map((v) => [v.id, v.nodes[0].html]))"
+        )
+        assert found == []
 
 
 def test_a_table_copied_from_the_page_holds_no_formula(

@@ -31,10 +31,12 @@ def weights(recipe: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 
 def write_dataset(
-    root: Path, categories: tuple[str, ...] = ("bolt", "cloth"), count: int = 4
+    root: Path, categories: tuple[str, ...] = ("bolt", "cloth"), count: int = 4, seed: int = 3
 ) -> Path:
-    """MVTec-like: ``count`` train, ``count`` normal and ``count`` anomalous test images each."""
-    rng = np.random.default_rng(3)
+    """MVTec-like: ``count`` train, ``count`` normal and ``count`` anomalous test images each.
+
+    Equal seeds give equal pictures, and what was trained on one set is not evaluated on them."""
+    rng = np.random.default_rng(seed)
     for category in categories:
         for part, label in (("train/good", 0), ("test/good", 0), ("test/spot", 1)):
             folder = root / category / part

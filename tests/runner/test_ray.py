@@ -189,7 +189,7 @@ def test_trained_methods_learn_once_for_all_workers(
 ) -> None:
     """One training per seed, before the shards that read it; the numbers are those of local."""
     training = tmp_path / "felt"
-    write_dataset(training, ("felt",), count=3)
+    write_dataset(training, ("felt",), count=3, seed=7)
     protocol = tmp_path / "own.yaml"
     protocol.write_text(
         "title: own\ndatasets: [elpv]\nmethods: [clip]\n"

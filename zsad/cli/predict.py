@@ -138,11 +138,10 @@ def run(args: argparse.Namespace) -> int:
     if not args.words:
         raise RequestError("`zsad predict` needs pictures; give files or folders")
     _refuse_what_changes_nothing(args)
-    from zsad.api import predict
-    from zsad.inference import outputs
+    from zsad.api import predict_iter
 
     with stdout_to_stderr():
-        found = predict(
+        found = predict_iter(
             args.method,
             [word for word in args.words if word != "-"],
             args.class_name,
@@ -191,7 +190,7 @@ def run(args: argparse.Namespace) -> int:
         if prediction.thresholds and not told:
             _tell(prediction, args.method)
             told = True
-        print_json(outputs.record(prediction), indent=None)
+        print_json(prediction.to_dict(), indent=None)
         if reader_gone() and args.out is None:  # nobody sees the others, and they leave no files
             return 3 if failed else UNREAD
 

@@ -45,6 +45,7 @@ FORMATS: dict[str, tuple[str, ...]] = {
     "PCX": (".pcx",),
     "SGI": (".sgi", ".rgb", ".rgba", ".bw"),
 }
+WIDE = (*FORMATS["TIFF"], ".pfm")  # endings of files that may hold pictures of 32 bits
 LOSSY_CUT = 127  # threshold of lossy masks: compression rings around every edge
 
 DECODING_RULES: dict[str, str] = {

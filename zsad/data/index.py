@@ -16,7 +16,7 @@ from zsad.data.account import Account
 from zsad.data.catalog import is_folder, list_specs, load_spec, origin_of, typed
 from zsad.data.definition import DatasetSpec, Layout
 from zsad.data.ignored import Ignored, inside
-from zsad.data.images import own_range
+from zsad.data.images import WIDE, own_range
 from zsad.data.indexers import INDEXERS, Indexing, NotThisLayout
 from zsad.data.indexers.base import checked_options, find_folder, natural, spoken, subfolders
 from zsad.errors import DataError, RequestError, reason, unknown
@@ -28,7 +28,6 @@ PREPARED_VARIANT = "prepared"
 # Indexers of which spoken names belong to the fingerprint.  Results of the others are stored
 # without them: their definitions raise `revision`.
 NAMED = ("own_folder", "coco", "csv")
-WIDE = (".tif", ".tiff", ".pfm")  # files that may hold pictures of 32 bits
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from zsad.data.images import FORMATS
 from zsad.data.indexers.lists import table
 from zsad.errors import DataError, reason, shown
 from zsad.io.foreign import describe_file
@@ -29,7 +30,7 @@ from zsad.io.names import readable_name
 from zsad.types import Sample
 
 SCORES = "scores.csv"
-ENDINGS = (".tiff", ".tif", ".npy")
+ENDINGS = (*FORMATS["TIFF"], ".npy")  # of maps
 ID_COLUMNS = ("id", "uid", "image", "path", "file", "filename")
 SCORE_COLUMNS = ("score", "image_score", "anomaly_score", "pred_score")
 FIRST = 3  # ids that a message names

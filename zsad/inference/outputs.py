@@ -22,7 +22,6 @@ import io
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -68,31 +67,6 @@ def kinds(text: str | Sequence[str] | None, out: Path | str | None = None) -> tu
     if out is None:
         raise RequestError(f"--save {','.join(chosen)}: needs --out DIR")
     return chosen
-
-
-def record(found: Prediction) -> dict[str, Any]:
-    """What is said about a picture, ready for JSON."""
-    if found.error:
-        return {"path": found.path, "error": found.error}
-    limits, findings = found.thresholds, found.findings
-    said: dict[str, Any] = {
-        "path": found.path,
-        "image_score": found.image_score,
-        "anomalous": found.anomalous,
-        "marked": None if findings is None else findings.share,
-        "map_max": float(_seen(found).max()),
-        "note": found.note or None,
-        "regions": [r.plain() for r in findings.regions] if findings else [],
-        "regions_omitted": findings.omitted if findings else 0,
-        "thresholds": asdict(limits) if limits else None,
-        "explanations": [asdict(e) for e in found.explanations],
-        "files": dict(found.files),
-        "made_by": dict(found.made_by),
-    }
-    if found.ignored is not None:
-        said["ignored"] = float(found.ignored.mean())
-        said["score_sees_ignored"] = found.sees_ignored
-    return said
 
 
 def make_folder(out: Path | str) -> None:
@@ -166,7 +140,7 @@ class Writer:
             if "json" in self.save:
                 text = base.with_name(f"{base.name}.json")
                 found.files["record"] = str(text)
-                self._inside(text, (dump_json(record(found)) + "\n").encode())
+                self._inside(text, (dump_json(found.to_dict()) + "\n").encode())
         if self._page:
             self._page.put(found, photo)
         if "csv" in self.save:
@@ -203,34 +177,11 @@ def save_calibration(
         raise RequestError(f"--out {path}: cannot be written ({error.strerror})") from None
 
 
-def _seen(found: Prediction) -> NDArray[np.float32]:
-    """The map of a picture that could be scored.  Raises :class:`DataError` for another."""
-    if found.seen is None:
-        raise DataError(f"{found.path}: has no anomaly map; {found.error}")
-    return found.seen
-
-
 # -------------------------------------------------------------------------------- content
 def _heat(found: Prediction, photo: Photo, scale: tuple[float, float] | None, bits: int) -> bytes:
-    low, high = scale or heatmaps.span(_seen(found), found.pixel_limit)
-    findings = found.findings
-    assert found.values is not None
-    shown = heatmaps.overlay(
-        read_image(photo.path, bits=bits),
-        found.values,
-        low,
-        high,
-        outlines=[r.contour for r in findings.regions] if findings else (),
-        boxes=[
-            (reason.region, f"{reason.text} {reason.similarity:.2f}".strip())
-            for reason in found.reasons
-            if reason.region is not None
-        ],
-        ignored=found.ignored,
-        caption=str(found.made_by.get("mark", "")),
-    )
     buffer = io.BytesIO()
-    shown.save(buffer, "WEBP", quality=QUALITY, exif=own_outputs.exif(found.made_by))
+    picture = found.overlay(read_image(photo.path, bits=bits), scale)
+    picture.save(buffer, "WEBP", quality=QUALITY, exif=own_outputs.exif(found.made_by))
     return buffer.getvalue()
 
 
@@ -255,7 +206,7 @@ def _npy(values: np.ndarray) -> bytes:
 def _row(found: Prediction) -> dict[str, Any]:
     if found.error:
         return {"path": found.path, "error": found.error}
-    said, limits, findings = record(found), found.thresholds, found.findings
+    said, limits, findings = found.to_dict(), found.thresholds, found.findings
     return {
         **{name: said.get(name) for name in COLUMNS},
         "regions": None if findings is None else len(findings.regions) + findings.omitted,

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import base64
+import io
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from zsad.components.reasons import fitting
 from zsad.data.ignored import shrunk
+from zsad.data.images import read_image
+from zsad.errors import DataError
 from zsad.inference import regions as found_regions
 from zsad.inference.regions import Findings
+from zsad.page import html_text
 from zsad.results import heatmaps
 from zsad.runtime.thresholds import Thresholds as Thresholds
 from zsad.types import Explanation
 
 if TYPE_CHECKING:
-    import numpy as np
+    from matplotlib.figure import Figure
     from numpy.typing import NDArray
+    from PIL import Image
 
 AS_A_WHOLE = "anomalous as a whole, nothing stands out"
 
@@ -108,6 +117,108 @@ class Prediction:
         found = self.findings
         whole = bool(self.anomalous) and found is not None and not found.regions
         return AS_A_WHOLE if whole else ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """What is said about the picture, ready for JSON: the line of ``zsad predict``."""
+        if self.error:
+            return {"path": self.path, "error": self.error}
+        limits, findings, seen = self.thresholds, self.findings, self.seen
+        said: dict[str, Any] = {
+            "path": self.path,
+            "image_score": self.image_score,
+            "anomalous": self.anomalous,
+            "marked": None if findings is None else findings.share,
+            "map_max": None if seen is None else float(seen.max()),
+            "note": self.note or None,
+            "regions": [r.plain() for r in findings.regions] if findings else [],
+            "regions_omitted": findings.omitted if findings else 0,
+            "thresholds": asdict(limits) if limits else None,
+            "explanations": [asdict(e) for e in self.explanations],
+            "files": dict(self.files),
+            "made_by": dict(self.made_by),
+        }
+        if self.ignored is not None:
+            said["ignored"] = float(self.ignored.mean())
+            said["score_sees_ignored"] = self.sees_ignored
+        return said
+
+    # ------------------------------------------------------------------- to look at
+    def overlay(
+        self, picture: Image.Image | None = None, scale: tuple[float, float] | None = None
+    ) -> Image.Image:
+        """The picture under its heat map, regions outlined: what ``zsad predict`` writes.
+
+        ``picture``: where the prediction has no ``path``, or another one is to be shown;
+        ``scale``: the values of the coldest and the hottest colour.  Raises :class:`DataError` for
+        a picture that could not be scored, and without any picture.
+        """
+        seen, findings = self.seen, self.findings
+        if seen is None or self.values is None:
+            raise DataError(f"{self.path}: has no anomaly map; {self.error}")
+        if picture is None:
+            if self.path is None:
+                raise DataError("the prediction has no path: give overlay() the picture")
+            picture = read_image(self.path)
+        low, high = scale or heatmaps.span(seen, self.pixel_limit)
+        return heatmaps.overlay(
+            picture,
+            self.values,
+            low,
+            high,
+            outlines=[r.contour for r in findings.regions] if findings else (),
+            boxes=[
+                (reason.region, f"{reason.text} {reason.similarity:.2f}".strip())
+                for reason in self.reasons
+                if reason.region is not None and reason.source == "detector"
+            ],
+            ignored=self.ignored,
+            caption=str(self.made_by.get("mark", "")),
+        )
+
+    def save(self, path: str | Path, picture: Image.Image | None = None) -> Path:
+        """Write :meth:`overlay` as a picture, of the format that the name ends with.
+
+        Raises ``OSError`` and ``ValueError`` as Pillow does.
+        """
+        self.overlay(picture).save(path)
+        return Path(path)
+
+    def plot(self, picture: Image.Image | None = None) -> Figure:
+        """A matplotlib figure: the heat map beside its scale, with score and verdict above.
+
+        Raises ``ImportError`` without matplotlib.
+        """
+        from matplotlib.figure import Figure
+
+        shown = self.overlay(picture)
+        figure = Figure(figsize=(6, 6 * shown.height / shown.width + 0.4), layout="constrained")
+        axes = figure.subplots()
+        axes.imshow(np.asarray(shown))
+        axes.set_axis_off()
+        axes.set_title(self._verdict())
+        return figure
+
+    def _verdict(self) -> str:
+        verdict = {None: "no threshold", True: "anomalous", False: "normal"}[self.anomalous]
+        return f"score {self.image_score:.4g}, {verdict}"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: heat map, verdict and reasons."""
+        if self.error:
+            return f"<p>{html_text(self.path)}: {html_text(self.error)}</p>"
+        try:
+            buffer = io.BytesIO()
+            self.overlay().save(buffer, "WEBP", quality=80)
+            raw = base64.b64encode(buffer.getvalue()).decode()
+            image = (
+                f'<img alt="heat map" style="max-width:24rem" src="data:image/webp;base64,{raw}">'
+            )
+        except DataError:  # of a tensor, or of a file that is gone
+            image = ""
+        reasons = "".join(f"<li>{html_text(e.text)}</li>" for e in self.explanations)
+        name = f"{html_text(self.path)}: " if self.path else ""
+        mark = f" ({html_text(m)})" if (m := self.made_by.get("mark")) else ""
+        return f"<div>{image}<p>{name}{self._verdict()}{mark}</p><ul>{reasons}</ul></div>"
 
     def set_by_hand(self, image: float | None = None, pixel: float | None = None) -> None:
         """Put thresholds of one's own in place of the others; None leaves one as it is."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,6 +28,11 @@ def filled(template: str, parts: Mapping[str, str]) -> str:
         name, close, rest = piece.partition("}}")
         out.append(parts[name] + rest if close and name in parts else piece)
     return "".join(out)
+
+
+def html_text(text: object) -> str:
+    """A foreign text as HTML, for content and for attributes in quotes."""
+    return html.escape(shown(text), quote=True)
 
 
 def embedded(value: Any) -> str:

@@ -14,14 +14,14 @@ from zsad import __version__
 from zsad.errors import RequestError
 from zsad.io import atomic_write_text
 from zsad.metrics.spec import glossary
-from zsad.page import embedded, filled
+from zsad.page import embedded, filled, html_text
 from zsad.report import pictures
 from zsad.report.glossary import more_about
 from zsad.report.page_data import collect
 from zsad.results.store import ResultStore
 from zsad.tables import pages
 from zsad.tables.comparison import published_only
-from zsad.tables.formats import html_table, html_text
+from zsad.tables.formats import html_table
 from zsad.tables.results_matrix import boards
 
 ASSETS = files("zsad.report") / "assets"

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import csv
-import html
 import io
 import re
 from collections.abc import Callable
 
 from zsad.errors import shown
 from zsad.io.cells import cell
+from zsad.page import html_text
 from zsad.tables.model import Line, Page, Span, Spans, Table
 
 
@@ -196,11 +196,6 @@ def html_table(table: Table) -> str:
 def _html_span(span: Span) -> str:
     marks = {0: "{}", 1: "<b>{}</b>", 2: "<u>{}</u>"}
     return marks[span.rank].format(html_text(span.text))
-
-
-def html_text(text: object) -> str:
-    """A foreign text as HTML, for content and for attributes in quotes."""
-    return html.escape(shown(text), quote=True)
 
 
 FORMATS: dict[str, Callable[[Page], str]] = {
