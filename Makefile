@@ -46,7 +46,7 @@ fault: setup  ## all kills, full disks and odd files: the long version, a quarte
 	OMP_NUM_THREADS=1 ZSAD_FAULT_LONG=1 $(BIN)/python -m pytest -m fault $(PYTEST_ARGS)
 
 fuzz: setup  ## mutate inputs of every kind for SECONDS; what is found stays in tests/fuzz/corpus
-	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz.standing --seconds $(SECONDS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz.standing --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
 
 browser:  ## Debian's Chromium, with which the tests look at the report
 	command -v chromium || $(SUDO) apt-get install -y --no-install-recommends chromium

@@ -119,6 +119,11 @@ def call(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str, str]
         (["predict", "--method", "clip", "--class-name", "n", "x" * 300], "x: File name too long"),
         (["weights", "import", "clip", "x.pt"], "method 'clip' is training-free"),
         (["weights", "import", "faprompt", "x.pt"], "x.pt: no such file"),
+        ([*BENCH, "a." * 300 + "b=1"], "no key has more than 100 parts"),
+        (
+            [*BENCH, "data.variants.mvtec=x"],
+            "data.variants.mvtec: this run does not read mvtec",
+        ),
     ],
 )
 def test_a_wrong_request_is_one_line_and_exit_code_2(
@@ -143,6 +148,18 @@ def test_a_picture_may_have_an_equals_sign_in_its_name(tmp_path: Path) -> None:
     path.touch()
     args = parse(["predict", "--method", "m", "--class-name", "c", str(path), "m.k=1"])
     assert (args.words, args.overrides) == ([str(path)], ["m.k=1"])
+
+
+def test_seeds_that_change_nothing_are_said(
+    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    words = [*BENCH, "--seeds", "0,1", "--dry-run", "--json", "--results", str(tmp_path)]
+    assert call(capsys, *words)[0] == 0
+    assert "--seeds 0,1: no method of this run depends on the seed" in caplog.text
+    caplog.clear()
+    words[words.index("clip")] = "anomalyclip"
+    call(capsys, *words)
+    assert "--seeds" not in caplog.text
 
 
 def test_abbreviated_options_are_refused() -> None:

@@ -130,13 +130,14 @@ def test_a_decoding_thread_that_dies(
 ) -> None:
     real = loader.read_image
 
-    def read_image(uri: str, *rest: Any) -> Image.Image:
+    def read_image(uri: str, *rest: Any, **named: Any) -> Image.Image:
         if uri.endswith("cloth/test/spot/001.png"):
             raise death
-        return real(uri, *rest)
+        return real(uri, *rest, **named)
 
     monkeypatch.setattr(loader, "read_image", read_image)
-    words = ("cloth/test/spot/001.png", f"decoding ended with {type(death).__name__}")
+    cause = "out of memory" if isinstance(death, MemoryError) else type(death).__name__
+    words = ("cloth/test/spot/001.png", f"decoding ended with {cause}")
     only_cloth_failed(bench("clip", overrides=["data.workers=2"]), *words)
 
 

@@ -3,24 +3,32 @@
 Inputs of the corpus are damaged at random and given to the reader of their kind.  Whatever is
 neither taken nor refused in one line that names its file is a find: it is made as small as it
 gets while it fails in the same way, and kept in the corpus, which the tests then run for ever.
+
+A process of its own reads the inputs, with a limit on the time of each and on its memory: an input
+that makes a decoder crash, hang or take all memory is a find like any other.
 """
 
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import hashlib
 import io
 import json
+import multiprocessing
 import os
 import random
+import resource
+import signal
 import sys
 import tarfile
 import tempfile
 import time
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import torch
@@ -42,6 +50,8 @@ from zsad.results.store import safe_name
 
 CORPUS = Path(__file__).parent / "corpus"
 LIMIT = 20.0  # seconds for one input
+GRACE = 5.0  # more, until a process that hears no alarm is killed
+MEMORY = 4 * 2**30  # bytes that the reading of inputs may take
 PIECES = (b"\0", b"\xff", b"\xff" * 4, b"\x7f\xff\xff\xff", b"[", b"{", b'"', b"${", b"&a", b"*a")
 
 
@@ -209,12 +219,12 @@ def mutated(content: bytes, others: list[bytes], rng: random.Random) -> bytes:
     return bytes(data[:2_000_000])
 
 
-def fault(target: Target, content: bytes, folder: Path) -> str:
+def fault(target: Target, content: bytes, folder: Path, limit: float = LIMIT) -> str:
     """What is wrong with how an input is treated: "" if it is taken or refused as it should."""
     path = folder / "input"
     path.write_bytes(content)
     try:
-        with seconds(LIMIT, target.name):
+        with seconds(limit, target.name):
             target.read(path)
     except ZsadError as error:
         try:
@@ -226,15 +236,88 @@ def fault(target: Target, content: bytes, folder: Path) -> str:
     return ""
 
 
-def minimised(target: Target, content: bytes, folder: Path, until: float) -> bytes:
+class Reader:
+    """Reads inputs in a process of its own, which is begun anew where one ends or holds it up.
+
+    ``limit``: seconds for an input; ``memory``: bytes that the process may take besides what it
+    has when it begins.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        targets: Mapping[str, Target],
+        limit: float = LIMIT,
+        grace: float = GRACE,
+        memory: int = MEMORY,
+    ) -> None:
+        self.folder, self.targets = folder, targets
+        self.limit, self.grace, self.memory = limit, grace, memory
+        self._process: multiprocessing.process.BaseProcess | None = None
+        self._pipe: Connection | None = None
+
+    def __enter__(self) -> Reader:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._end()
+
+    def fault(self, name: str, content: bytes) -> str:
+        """As :func:`fault`; an input that ends the process or is not done in time has one, too."""
+        if self._process is None:
+            self._begin()
+        assert self._process is not None
+        assert self._pipe is not None
+        self._pipe.send((name, content))
+        if not self._pipe.poll(self.limit + self.grace):
+            self._end()
+            return f"Hang: {name}, no end after {self.limit} s"
+        try:
+            return str(self._pipe.recv())
+        except EOFError:
+            self._process.join()
+            code = self._process.exitcode or 0
+            self._end()
+            end = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+            return f"Died: {name}, {end}"
+
+    def _begin(self) -> None:
+        fork = multiprocessing.get_context("fork")
+        ours, theirs = fork.Pipe()
+        self._process = fork.Process(target=self._serve, args=(theirs, ours), daemon=True)
+        self._process.start()
+        theirs.close()
+        self._pipe = ours
+
+    def _serve(self, pipe: Connection, other: Connection) -> None:
+        other.close()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # what decoders print
+        faulthandler.disable()  # pytest's: to be killed is a result here
+        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used + self.memory, used + self.memory))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        while True:
+            name, content = pipe.recv()
+            pipe.send(fault(self.targets[name], content, self.folder, self.limit))
+
+    def _end(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.join()
+        if self._pipe is not None:
+            self._pipe.close()
+        self._process = self._pipe = None
+
+
+def minimised(name: str, content: bytes, reader: Reader, until: float) -> bytes:
     """The smallest input found, until the time is over, that fails with the same kind of error."""
-    kind = fault(target, content, folder).split(":")[0]
+    kind = reader.fault(name, content).split(":")[0]
     step = len(content) // 2
     while step and time.monotonic() < until:
         at = 0
         while at < len(content) and time.monotonic() < until:
             less = content[:at] + content[at + step :]
-            if fault(target, less, folder).split(":")[0] == kind:
+            if reader.fault(name, less).split(":")[0] == kind:
                 content = less
             else:
                 at += step
@@ -256,16 +339,19 @@ def run(
     until, count = time.monotonic() + limit, 0
     inputs = {name: corpus(TARGETS[name]) for name in names}
     finds: dict[tuple[str, str], tuple[str, bytes, str]] = {}
-    with tempfile.TemporaryDirectory(prefix="zsad-fuzz-") as place, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with (
+        tempfile.TemporaryDirectory(prefix="zsad-fuzz-") as place,
+        warnings.catch_warnings(action="ignore"),
+        Reader(Path(place), TARGETS) as reader,
+    ):
         while time.monotonic() < until and count < most:
             name = names[count % len(names)]
             content = mutated(rng.choice(inputs[name]), inputs[name], rng)
             count += 1
-            if text := fault(TARGETS[name], content, Path(place)):
+            if text := reader.fault(name, content):
                 kind = (name, text.split(":")[0])
                 if kind not in finds:
-                    content = minimised(TARGETS[name], content, Path(place), time.monotonic() + 60)
+                    content = minimised(name, content, reader, time.monotonic() + 60)
                     finds[kind] = (name, content, text)
     return count, list(finds.values())
 

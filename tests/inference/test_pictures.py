@@ -13,7 +13,7 @@ from PIL import Image
 from tests.hostile import NAMES, is_plain
 from zsad.data.images import READERS, register_reader
 from zsad.errors import DataError, RequestError
-from zsad.inference import pictures
+from zsad.inference import outputs, pictures
 
 
 @pytest.fixture
@@ -283,3 +283,18 @@ def test_large_pictures_are_decoded_few_at_a_time(
         assert sum(120 if item == "large.png" else 12 for item in held) <= 120
     assert rows == [list(range(8)), [8, 9], [10], [11], [12], [13]]
     assert sorted(opened) == sorted(items)
+
+
+def test_no_folder_of_pictures_is_called_as_a_file_of_all() -> None:
+    """``results.csv/a.png``: a folder of that name would stand where the table belongs."""
+    inside = [
+        Path("Results.CSV/a.png"),
+        Path("calibration.json/a.png"),
+        Path("b/results.csv/a.png"),
+    ]
+    assert [s.as_posix() for s in pictures.stems(inside)] == [
+        "Results%2ECSV/a",
+        "calibration%2Ejson/a",
+        "b/results.csv/a",
+    ]
+    assert outputs.TABLE in pictures.FILES_OF_ALL

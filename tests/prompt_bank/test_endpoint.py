@@ -50,6 +50,40 @@ def test_a_key_that_no_header_can_carry_is_refused_at_once(
 
 
 @pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("ftp://host/v1", "does not begin with http"),
+        ("localhost:8000", "does not begin with http"),
+        ("host", "does not begin with http"),
+        ("file:///etc/passwd", "does not begin with http"),
+        ("http://", "names no server"),
+        ("http:///v1", "names no server"),
+        ("http://h:99999/v1", "Port out of range"),
+        ("http://h:abc", "Port could not be cast"),
+        ("http://h:0/v1", "port 0"),
+        ("http:// h/v1", "a blank"),
+        ("http://h\x1b/v1", "does not print"),
+        ("http://[::1", "Invalid IPv6"),
+        ("http://.../v1", "label empty"),
+        (f"http://{'a' * 70}.x/v1", "too long"),
+        ("https://me:secret@host/v1", "user name or a password"),
+    ],
+)
+def test_what_is_no_address_is_refused_before_anything_is_asked(url: str, why: str) -> None:
+    with pytest.raises(RequestError, match=r"--base-url") as caught:
+        options("sk-0123456789", url)
+    assert why in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:8000/v1", "https://ü.example/v1", "http://[::1]:9"]
+)
+def test_addresses_are_taken(url: str) -> None:
+    assert options("sk-0123456789", url).base_url == url
+
+
+@pytest.mark.parametrize(
     "code", [0x1B, 0x07, 0x85, 0x9B, 0x200B, 0x202E, 0x2066, 0xFEFF, 0xD83D, 0xE000]
 )
 def test_an_answer_with_what_is_not_seen_is_suspicious(code: int) -> None:

@@ -77,10 +77,10 @@ def test_the_next_category_is_decoded_while_this_one_is_scored(
     read = loader.read_image
     in_time: list[bool] = []
 
-    def noting(path: str, *rest: Any) -> Any:
+    def noting(path: str, *rest: Any, **named: Any) -> Any:
         if "/cloth/" in path:
             decoding.set()
-        return read(path, *rest)
+        return read(path, *rest, **named)
 
     def waiting(category: str) -> None:
         if category == "bolt":

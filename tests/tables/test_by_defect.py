@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from tests.tables.test_tables import record
 from zsad import tables
@@ -30,3 +31,22 @@ def test_one_type_alone_has_no_page(tmp_path: Path) -> None:
     store = ResultStore(tmp_path)
     put(store, ["", "scratch"], [0.1, 0.9])
     assert not [p for p in tables.pages(store.root) if p.name.endswith("-defects")]
+
+
+def test_figures_over_fewer_images_are_marked_and_not_ranked(tmp_path: Path) -> None:
+    store = ResultStore(tmp_path)
+    columns = {"uid": list("abcd"), "label": [0, 0, 1, 1], "defect": ["", "", "dent", "scratch"]}
+    partial: dict[str, Any] = {"skipped": ["x.png"]}
+    methods = (("clip", 0.9, partial), ("maskclip", 0.9, {}), ("winclip", 0.2, {}))
+    for method, last, info in methods:
+        scores = {**columns, "score": [0.1, 0.4, 0.3, last], "path": list("abcd")}
+        store.put(record(method, **info), scores)
+    (page,) = (p for p in tables.pages(store.root) if p.name.endswith("/mine-defects"))
+    auroc = next(t for t in page.tables if t.name == "defects-image_auroc")
+    (scratch,) = (line for line in auroc.lines if line.label.startswith("a, scratch"))
+    found = {h.split(" ")[0]: cell[0] for h, cell in zip(auroc.heads, scratch.cells)}
+    assert found["CLIP"] == ("100.0¶", 0)
+    assert sorted(found.values()) == [("100.0", 1), ("100.0¶", 0), ("50.0", 2)]
+    expected = {"clip": True, "maskclip": False, "winclip": False}
+    assert {row["method"]: row["partial"] for row in auroc.data} == expected
+    assert any(note.startswith("¶") for note in page.notes)

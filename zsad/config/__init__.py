@@ -55,6 +55,8 @@ def parse_dotlist(items: Sequence[str]) -> dict[str, Any]:
             raise RequestError(
                 f"override '{item}' is not of the form KEY=VALUE; write e.g. clip.temperature=0.1"
             )
+        if key.count(".") > DEEPEST:
+            raise RequestError(f"override '{item}': no key has more than {DEEPEST} parts")
     try:
         merged = OmegaConf.from_dotlist(list(items))
         return typing.cast("dict[str, Any]", OmegaConf.to_container(merged, resolve=True))

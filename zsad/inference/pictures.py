@@ -34,6 +34,7 @@ READERS = 4  # threads
 # written about all of them.
 OUTPUTS = ("map.npy", "full-map.npy", "heat.webp", "mask.png", "json")
 RESERVED = ("calibration",)
+FILES_OF_ALL = ("calibration.json", "results.csv")  # no folder of pictures is called so
 
 
 # ------------------------------------------------------------------------------- finding
@@ -125,7 +126,10 @@ def stems(inside: Sequence[Path], taken: Iterable[Path] = ()) -> list[Path]:
 
 def _names_of(path: Path) -> tuple[Path, Path, Path]:
     """Without ending, with it, and with a hash of the whole path."""
-    folder = Path(*map(readable_name, path.parts[:-1]))
+    parts = [readable_name(part) for part in path.parts[:-1]]
+    if parts and _folded(Path(parts[0])) in FILES_OF_ALL:
+        parts[0] = parts[0].replace(".", "%2E")
+    folder = Path(*parts)
     short = readable_name(path.stem or path.name)
     mark = hashlib.sha256(os.fsencode(path)).hexdigest()[:12]
     return folder / short, folder / readable_name(path.name), folder / f"{short}-{mark}"

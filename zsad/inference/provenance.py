@@ -6,7 +6,7 @@ import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zsad import __version__
+from zsad import __version__, registry
 from zsad import config as cfg
 from zsad.inference.request import category_of
 from zsad.prompt_bank.bank import bank
@@ -42,11 +42,13 @@ def made_by(loaded: LoadedMethod, class_name: str) -> dict[str, Any]:
     """Method, configuration, weights, class name, version and time (UTC) of a run, ready for JSON.
 
     ``mark``: what has to be said wherever the result is shown (random, demonstration or unknown
-    weights, an untrained method), or "".  ``words``: see :func:`words`.
+    weights, an untrained method, no boxes for a method of boxes), or "".  ``words``: see
+    :func:`words`.  ``boxes``: where those of a detector come from, {} for a method without.
     """
     info = loaded.backbone.info
     made_for = loaded.identity(class_name)
-    marks = [info.banner, UNTRAINED if loaded.untrained else ""]
+    boxes, without = _boxes(loaded)
+    marks = [info.banner, UNTRAINED if loaded.untrained else "", without]
     now = datetime.datetime.now(datetime.timezone.utc)
     return {
         "zsad": __version__,
@@ -66,6 +68,21 @@ def made_by(loaded: LoadedMethod, class_name: str) -> dict[str, Any]:
         "engine": loaded.backbone.engines.account(loaded.request.variant),
         "class_name": made_for["class_name"],
         "words": words(loaded.method.config, class_name),
+        "boxes": boxes,
         "time": now.isoformat(timespec="seconds"),
         "mark": "; ".join(m for m in marks if m),
     }
+
+
+def _boxes(loaded: LoadedMethod) -> tuple[dict[str, Any], str]:
+    """Where a detector's boxes come from, and what a method that has none of them is called."""
+    if not isinstance(cfg.to_dict(loaded.method.config).get("grounding"), dict):
+        return {}, ""
+    found = loaded.scorer.find_boxes()
+    counts = ("answered", "unanswered")  # of pictures so far
+    info = {k: v for k, v in found.info.items() if k not in counts} if found else {}
+    if info.get("source", "none") != "none":
+        return info, ""
+    entry = registry.methods().get(loaded.method.name)
+    title = entry.title if entry else loaded.method.name
+    return info or {"source": "none", "reason": "switched off"}, f"{title} (no boxes)"

@@ -10,6 +10,7 @@ import time
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from zsad.errors import RequestError, ZsadError, gist
 from zsad.io.bounds import ANSWER
@@ -72,6 +73,7 @@ class EndpointOptions:
 
     def __post_init__(self) -> None:
         _check_key(self.key)
+        _check_address(self.base_url)
 
     @classmethod
     def from_environment(
@@ -309,6 +311,36 @@ def _check_key(key: str) -> None:
     else:
         return
     raise RequestError(f"OPENAI_API_KEY {what}; set it again, without them")
+
+
+def _check_address(url: str) -> None:
+    """Raise :class:`RequestError` for what is not the address of an endpoint, before anything is
+    asked: no attempt would ever succeed."""
+    try:
+        parts = urlsplit(url)
+        name = parts.hostname or ""
+        if ":" not in name:  # no IPv6
+            name.encode("idna")
+        if not url.isprintable() or any(c.isspace() for c in url):
+            why = "a blank or what does not print is in it"
+        elif parts.scheme not in ("http", "https"):
+            why = "it does not begin with http:// or https://"
+        elif not name:
+            why = "it names no server"
+        elif parts.port == 0:
+            why = "no server has port 0"
+        elif parts.username is not None or parts.password is not None:  # it would be printed
+            raise RequestError(
+                "--base-url: holds a user name or a password, which would be shown; leave it out, "
+                "and give the key as OPENAI_API_KEY"
+            )
+        else:
+            return
+    except ValueError as error:  # a port, an IPv6 address or a name of impossible form
+        why = gist(error)
+    raise RequestError(
+        f"--base-url {url!r}: not an address ({why}); give one as https://api.openai.com/v1"
+    )
 
 
 def _retry_after(value: str | None) -> float | None:

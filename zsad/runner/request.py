@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -20,6 +21,8 @@ from zsad.io import file_lock
 from zsad.protocols import Protocol, load_protocol
 from zsad.registry import MethodEntry
 from zsad.runner.options import BenchOptions, Names, RunOptions, takes
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -263,16 +266,21 @@ def request_of(options: RunOptions, methods: Names | None, datasets: Names | Non
         if not rows:
             columns.append(make_column(entry, per_method[entry.name], offline=options.offline))
     _refuse_what_changes_nothing(options, columns, from_line)
+    chosen = tuple(select_datasets(datasets or proto.datasets, settings.value.data.folder))
+    trained_on = _trained_on(options, columns, settings.value)
+    learnt = {trained_on, "synthetic", *map(proto.auxiliary.of, chosen)}
+    trained = any(c.entry.trained for c in columns)
+    _refuse_other_variants(from_line, {*chosen, *(learnt if trained else ())})
     return Request(
         columns=tuple(columns),
-        datasets=tuple(select_datasets(datasets or proto.datasets, settings.value.data.folder)),
+        datasets=chosen,
         settings=settings.value,
         protocol=proto,
-        seeds=parse_seeds(options.seeds, proto.seeds),
+        seeds=_seeds(options, columns, proto),
         results=results_dir(options.results),
         data_root=data_root(options.data_root),
         limit=parse_limit(options.limit),
-        trained_on=_trained_on(options, columns, settings.value),
+        trained_on=trained_on,
         options=options,
         origins=settings.origins,
         overrides=from_line,
@@ -316,6 +324,27 @@ def _refuse_what_changes_nothing(
     if "ray" in from_line and getattr(options, "launcher", "") != "ray":
         key = next(iter(cfg.flat({"ray": from_line["ray"]})))
         raise RequestError(f"{key}: needs `zsad bench --launcher ray`; leave it out")
+
+
+def _refuse_other_variants(from_line: Mapping[str, Any], datasets: set[str]) -> None:
+    """Raise :class:`RequestError` for the variant of a dataset that this run does not read."""
+    data = from_line.get("data")
+    given = data.get("variants") if isinstance(data, Mapping) else None
+    for name in given if isinstance(given, Mapping) else ():
+        if name not in datasets:
+            near = nearest(str(name), datasets)
+            raise RequestError(f"data.variants.{name}: this run does not read {name}{near}")
+
+
+def _seeds(options: RunOptions, columns: Sequence[Column], proto: Protocol) -> tuple[int, ...]:
+    """The seeds of a run; a warning where they change nothing."""
+    seeds = parse_seeds(options.seeds, proto.seeds)
+    if options.seeds is not None and not any(c.seeded for c in columns):
+        log.warning(
+            "--seeds %s: no method of this run depends on the seed; all have the same figures",
+            ",".join(map(str, seeds)),
+        )
+    return seeds
 
 
 def _by_flags(options: RunOptions, overrides: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from zsad.errors import ZsadError
 from zsad.io.names import safe_name
 from zsad.metrics.spec import METRICS, resampled
-from zsad.results.aggregate import UNDEFINED, Figure, images_of, mean, ranks
+from zsad.results.aggregate import UNDEFINED, Figure, images_of, is_partial, mean, ranks
 from zsad.results.store import ResultStore, key_of
 from zsad.tables.by_dataset import banner, conditions
 from zsad.tables.model import Line, Page, Span, Spans, Table
@@ -77,10 +77,17 @@ def _table(
         figures, most = [], 0
         for column in board.columns:
             held = board.of(column.label, row.name)
-            images = images_of(r for (name, _), r in held.items() if name == category)
+            records = [r for (name, _), r in held.items() if name == category]
             value, count = _figure(frames[column.label].get(category, []), defect, metric)
             most = max(most, count)
-            figures.append(Figure(value, None, int(value is not None), 1, images=images))
+            partial = any(map(is_partial, records))
+            figures.append(
+                Figure(
+                    *(value, None, int(value is not None), 1),
+                    images=images_of(records),
+                    partial=partial,
+                )
+            )
             data.append(
                 {
                     "row": category,
@@ -90,6 +97,7 @@ def _table(
                     "metric": metric,
                     "value": None if value is None else round(100 * value, 4),
                     "images": count,
+                    "partial": partial,
                 }
             )
         places = ranks(figures, [c.comparable for c in board.columns])
