@@ -23,7 +23,7 @@ from zsad.cli.main import main
 from zsad.errors import RequestError
 from zsad.inference import calibration
 from zsad.io import sha256_file
-from zsad.results import heatmaps
+from zsad.runtime.enlarging import enlarged
 
 
 @pytest.fixture
@@ -92,7 +92,7 @@ def test_lines_and_files_say_the_same(predict: Predict, place: Path) -> None:
         limit = line["thresholds"]["pixel"]
         mask = np.asarray(Image.open(files["mask"])) > 0
         assert mask.shape == (48 + 8 * i, 64)
-        values = heatmaps.enlarged(small.astype(np.float32), mask.shape)
+        values = enlarged(small.astype(np.float32), mask.shape)
         assert (mask == (values >= limit)).mean() > 0.95  # half precision moves the border
         assert line["marked"] == pytest.approx(mask.mean())
         assert sum(r["area"] for r in line["regions"]) == mask.sum()

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from zsad.errors import DataError, RequestError
 from zsad.inference import calibration
-from zsad.inference.prediction import Prediction, Thresholds
+from zsad.inference.prediction import Prediction
+from zsad.runtime.thresholds import Thresholds
 
 
 def above(value: float) -> float:

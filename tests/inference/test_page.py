@@ -19,7 +19,8 @@ from zsad.errors import DataError, RequestError
 from zsad.inference import outputs
 from zsad.inference.page import MOST_BYTES, PredictionPage
 from zsad.inference.pictures import Photo, failed
-from zsad.inference.prediction import Prediction, Thresholds
+from zsad.inference.prediction import Prediction
+from zsad.runtime.thresholds import Thresholds
 from zsad.types import Explanation
 
 EVIL = "<img src=x onerror=window.hacked=1>"

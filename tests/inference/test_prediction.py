@@ -11,7 +11,8 @@ from PIL import Image
 
 from zsad.errors import DataError
 from zsad.inference.pictures import failed
-from zsad.inference.prediction import Prediction, Thresholds
+from zsad.inference.prediction import Prediction
+from zsad.runtime.thresholds import Thresholds
 from zsad.types import Explanation
 
 EVIL = "<img src=x onerror=window.hacked=1>"

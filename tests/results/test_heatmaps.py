@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from zsad.results import heatmaps
+from zsad.runtime.enlarging import enlarged
 
 
 def test_the_ends_of_the_ramp_and_what_lies_beyond() -> None:
@@ -69,7 +70,7 @@ def test_enlarging_is_torchs_bilinear_interpolation(size: tuple[int, int]) -> No
     expected = torch.nn.functional.interpolate(
         torch.from_numpy(values)[None, None], size=size, mode="bilinear", align_corners=False
     )[0, 0].numpy()
-    found = heatmaps.enlarged(values, size)
+    found = enlarged(values, size)
     np.testing.assert_allclose(found, expected, atol=2e-6)
     assert values.min() <= found.min() <= found.max() <= values.max()
 

@@ -18,7 +18,7 @@ from zsad.errors import RequestError
 from zsad.inference import calibration, reference_bank
 from zsad.inference.picture_run import PictureRun, Pictures, attempt, conclude, joined
 from zsad.inference.pictures import BATCH, PictureBatch, read_ahead
-from zsad.inference.prediction import Prediction, Thresholds
+from zsad.inference.prediction import Prediction
 from zsad.inference.reference_bank import Bank
 from zsad.inference.references import digest, refuse_bank
 from zsad.inference.request import (
@@ -33,6 +33,7 @@ from zsad.inference.request import (
 )
 from zsad.inference.tiles import WHOLE, Framing
 from zsad.method import AnyMethod
+from zsad.runtime.thresholds import Thresholds
 from zsad.scoring import Scorer
 from zsad.types import Category, ImageFeatures, ScoreContext, TrainBatch
 

@@ -35,10 +35,11 @@ from zsad.errors import DataError, RequestError, unknown
 from zsad.inference import calibration
 from zsad.inference.page import PredictionPage
 from zsad.inference.pictures import Photo
-from zsad.inference.prediction import Prediction, Thresholds
+from zsad.inference.prediction import Prediction
 from zsad.io import atomic_write_bytes, dump_json
 from zsad.io.cells import cell
 from zsad.results import heatmaps
+from zsad.runtime.thresholds import Thresholds
 
 # What may be wrong with the place of one picture's files; anything else (a full disk) is wrong
 # with the output folder.

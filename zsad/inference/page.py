@@ -30,6 +30,7 @@ from zsad.inference.pictures import Photo
 from zsad.inference.prediction import Prediction
 from zsad.page import asset, embedded, filled
 from zsad.results import heatmaps
+from zsad.runtime.enlarging import enlarged
 
 INDEX = "index.html"
 FOLDER = "thumbs"
@@ -132,9 +133,7 @@ class PredictionPage:
         low, high = self.scale or heatmaps.span(seen, found.pixel_limit)
         height, width = whole.shape
         factor = min(1.0, SIDE / 2 / max(height, width))
-        small = heatmaps.enlarged(
-            whole, (max(1, round(height * factor)), max(1, round(width * factor)))
-        )
+        small = enlarged(whole, (max(1, round(height * factor)), max(1, round(width * factor))))
         alpha = heatmaps.opacity_of(small, low, high)
         if found.ignored is not None:
             alpha[shrunk(found.ignored, small.shape)] = 0
@@ -186,9 +185,7 @@ def _values(found: Prediction) -> dict[str, Any]:
     assert values is not None
     height, width = values.shape
     factor = min(1.0, VALUES / max(height, width))
-    small = heatmaps.enlarged(
-        values, (max(1, round(height * factor)), max(1, round(width * factor)))
-    )
+    small = enlarged(values, (max(1, round(height * factor)), max(1, round(width * factor))))
     low, high = float(small.min()), float(small.max())
     steps = np.round(255 * heatmaps.level(small, low, high)).astype(np.uint8)
     if found.ignored is not None:

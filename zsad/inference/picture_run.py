@@ -18,13 +18,14 @@ from zsad.data.transforms import Preprocess
 from zsad.errors import RequestError, WeightsError, reason
 from zsad.inference import calibration
 from zsad.inference.pictures import BATCH, PictureBatch, Reading, failed, open_picture
-from zsad.inference.prediction import Prediction, Thresholds
+from zsad.inference.prediction import Prediction
 from zsad.inference.reference_bank import Bank
 from zsad.inference.request import Pictures as Given
 from zsad.inference.request import rows_by_category
 from zsad.inference.tiles import WHOLE, Box, Framing, Joined, boxes_in, reasons_of_tile
 from zsad.method import AnyMethod
-from zsad.results.heatmaps import enlarged
+from zsad.runtime.enlarging import enlarged
+from zsad.runtime.thresholds import Thresholds
 from zsad.scoring import Scorer, encode, without
 from zsad.types import Boxes, Category, ImageFeatures, ScoreContext, Scored
 

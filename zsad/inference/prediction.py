@@ -18,7 +18,8 @@ from zsad.inference import regions as found_regions
 from zsad.inference.regions import Findings
 from zsad.page import html_text
 from zsad.results import heatmaps
-from zsad.runtime.thresholds import Thresholds as Thresholds
+from zsad.runtime.enlarging import enlarged
+from zsad.runtime.thresholds import Thresholds
 from zsad.types import Explanation
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ class Prediction:
         """The map at the picture's size, float32 [H, W], enlarged bilinearly on every call."""
         if self.values is None or self.size is None:
             return self.values
-        return heatmaps.enlarged(self.values, self.size)
+        return enlarged(self.values, self.size)
 
     @property
     def seen(self) -> NDArray[np.float32] | None:

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from zsad.inference.loaded_method import LoadedMethod
     from zsad.inference.outputs import Writer
     from zsad.inference.pictures import Photo
-    from zsad.inference.prediction import Prediction, Thresholds
+    from zsad.inference.prediction import Prediction
+    from zsad.runtime.thresholds import Thresholds
 
 log = logging.getLogger(__name__)
 

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zsad.errors import RequestError
-from zsad.results.heatmaps import enlarged
+from zsad.runtime.enlarging import enlarged
 from zsad.types import Boxes, Explanation
 
 OVERLAP = 0.25  # of a tile's side, at least

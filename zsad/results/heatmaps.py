@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from zsad.runtime.enlarging import enlarged as enlarged
+from zsad.runtime.enlarging import enlarged
 
 # A perceptually ordered ramp from dark blue to yellow (RGB anchors of equal steps).
 _RAMP = np.array(
