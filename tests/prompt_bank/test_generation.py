@@ -256,7 +256,7 @@ def test_images_are_asked_once_and_found_by_training(
     with pytest.raises(RequestError, match="which has no prompt kind, asks nothing about images"):
         captions_for(Wish(), asked[:1], index.categories, "")
     with pytest.raises(RequestError, match="only the kind kanoclip asks about images"):
-        generate("filo", ["synthetic"], tmp_path, options(""), images=ImageOptions())
+        generate("filo", ["synthetic"], tmp_path, run, images=ImageOptions())
 
 
 def test_no_dead_end_for_normal_images_and_several_answers(

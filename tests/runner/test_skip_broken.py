@@ -83,7 +83,8 @@ def test_it_is_marked_and_never_ranked_or_compared(
     assert ranked
     assert any(note.startswith(f"{PARTIAL} scored without") for note in page.notes)
     (board,) = collect(store, 0)["boards"]
-    assert not any(m["comparable"] for m in board["methods"])
+    assert board["means"]
+    assert not any(mean["place"] for mean in board["means"])
     json.dumps(board)
 
 
