@@ -271,7 +271,7 @@ def list_protocols() -> list[str]:
 
 
 def list_backbones() -> list[str]:
-    """Names of the registered backbones (any other open_clip model works by its name, too)."""
+    """Names of the registered backbones; open_clip's ViTs of CLIP's form work by name, too."""
     from zsad.backbones.specs import specs
 
     return sorted(specs())

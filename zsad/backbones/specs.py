@@ -94,7 +94,8 @@ def spec(name: str) -> BackboneSpec:
     if model not in open_clip_models():
         raise RequestError(
             f"unknown backbone '{name}'{nearest(name, [*specs(), *open_clip_models()])}; known: "
-            f"{', '.join(specs())}, or any open_clip model, e.g. ViT-B-16 or ViT-B-16/openai"
+            f"{', '.join(specs())}, or an open_clip model of CLIP's form, e.g. ViT-B-16 or "
+            f"ViT-B-16/openai"
         )
     return BackboneSpec(
         name=name,
