@@ -18,7 +18,6 @@ from typing import Any
 from urllib.parse import quote
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from zsad import __version__
@@ -75,14 +74,12 @@ class PredictionPage:
         self._made_by = self._made_by or found.made_by
         if found.thresholds and not self._limits:
             self._limits = asdict(found.thresholds)
-        whole = found.anomaly_map
-        assert whole is not None
+        peak = _peak(found)  # before the picture is read: both are large
         image = read_image(photo.path, bits=self.bits)
         findings = found.findings
         entry |= {
             "score": found.image_score,
-            # A pixel is marked from here on: of the pixels that are looked at, the highest.
-            "peak": float(whole.max() if found.ignored is None else whole[~found.ignored].max()),
+            "peak": peak,
             "pixel": found.pixel_limit,
             "share": None if findings is None else findings.share,
             "regions": None if findings is None else len(findings.regions) + findings.omitted,
@@ -92,7 +89,7 @@ class PredictionPage:
         made_by = own_outputs.exif(found.made_by)
         pictures = {
             "photo": _encoded(_small(image), made_by),
-            "heat": _encoded(self._layer(found, whole), made_by),
+            "heat": _encoded(self._layer(found, image.size), made_by),
         }
         if self.one_file:
             entry |= {kind: _data_uri(raw) for kind, raw in pictures.items()}
@@ -126,14 +123,16 @@ class PredictionPage:
         }
         return filled(asset("predictions.html"), parts)
 
-    def _layer(self, found: Prediction, whole: NDArray[np.float32]) -> Image.Image:
-        """The colours of a map; what is cold is transparent, as on the written heat map."""
-        seen = found.seen
+    def _layer(self, found: Prediction, size: tuple[int, int]) -> Image.Image:
+        """The colours of the map of a picture of ``size`` (width, height); what is cold is
+        transparent, as on the written heat map."""
+        seen, values = found.seen, found.values
         assert seen is not None
+        assert values is not None
         low, high = self.scale or heatmaps.span(seen, found.pixel_limit)
-        height, width = whole.shape
-        factor = min(1.0, SIDE / 2 / max(height, width))
-        small = enlarged(whole, (max(1, round(height * factor)), max(1, round(width * factor))))
+        factor = min(1.0, SIDE / 2 / max(size))
+        width, height = (max(1, round(side * factor)) for side in size)
+        small = enlarged(values, (height, width))
         alpha = heatmaps.opacity_of(small, low, high)
         if found.ignored is not None:
             alpha[shrunk(found.ignored, small.shape)] = 0
@@ -143,9 +142,9 @@ class PredictionPage:
 
 # ------------------------------------------------------------------------------- pictures
 def _small(image: Image.Image) -> Image.Image:
-    picture = image.copy()
-    picture.thumbnail((SIDE, SIDE), Image.Resampling.BICUBIC, reducing_gap=2.0)
-    return picture
+    factor = min(1.0, SIDE / max(image.size))
+    size = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
+    return image.resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0)
 
 
 def _encoded(picture: Image.Image, exif: bytes) -> bytes:
@@ -164,6 +163,13 @@ def _data_uri(raw: bytes) -> str:
 
 
 # -------------------------------------------------------------------------------- details
+def _peak(found: Prediction) -> float:
+    """The highest value of the pixels that are looked at: from there on one is marked."""
+    whole = found.anomaly_map
+    assert whole is not None
+    return float(whole.max() if found.ignored is None else whole[~found.ignored].max())
+
+
 def _detail(found: Prediction) -> dict[str, Any]:
     """What is needed when a picture is opened."""
     assert found.values is not None
