@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL import Image, ImageDraw
 
-import zsad
+from zsad.api import load_method
 from zsad.inference.loaded_method import LoadedMethod
 from zsad.runtime.thresholds import Thresholds, contrast
 
@@ -59,7 +59,7 @@ class Outcome:
 def loaded(tiles: str) -> LoadedMethod:
     """The method; ``tiles``: as ``--tiles`` takes it, or "none"."""
     chosen = None if tiles == "none" else tiles
-    return zsad.load_method("maskclip", backbone="zsad-tiny", device="cpu", tiles=chosen)
+    return load_method("maskclip", backbone="zsad-tiny", device="cpu", tiles=chosen)
 
 
 def calibrated(method: LoadedMethod, good: int) -> Thresholds:
