@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 
 import zsad
 from tests.exchange.conftest import plane_of
+from tests.runner.test_ignored import ignoring
 from zsad.cli.main import main
 from zsad.data.images import read_mask
 from zsad.errors import DataError, RequestError
@@ -117,6 +119,45 @@ def test_a_round_trip_of_a_method_is_the_method(
     assert "WinCLIP there and back (imported)" in overview
     assert "provenance not stated; maps of 56 px, image score: given; metrics by zsad." in overview
     assert overview.count("**") >= 4
+
+
+@pytest.mark.parametrize("resize", ["bilinear", "native"])
+def test_a_round_trip_leaves_out_what_is_ignored(
+    resize: str, definition: Path, weights: Path, tmp_path: Path
+) -> None:
+    ignoring(definition, '"0,0,8,64"')
+    policy = f"data.mask_resize={resize}"
+    options = BenchOptions(
+        methods="maskclip",
+        datasets=str(definition),
+        backbone="file",
+        weights=weights,
+        results=tmp_path / "results",
+        device="cpu",
+        overrides=["backbone.image_size=56", policy],
+    )
+    made = exported.run(tmp_path / "maps", options)
+    assert made["failed"] == []
+    back = Import("Back", tmp_path / "maps", str(definition), results=tmp_path / "results")
+    document = run(dataclasses.replace(back, overrides=[policy]))
+    for mine, theirs in zip(made["cells"], document["cells"]):
+        assert theirs["metrics"] == pytest.approx(mine["metrics"], abs=1e-6)
+        assert theirs["ignore"] == "0,0,8,64"
+        assert theirs["score_sees_ignored"]  # given scores may rest on any pixel
+    # Without scores those of the maps count, and of these the pixels that are looked at.
+    (tmp_path / "maps" / "scores.csv").unlink()
+    for path in (tmp_path / "maps").rglob("*.tiff"):
+        plane = tifffile.imread(path)
+        plane[:, :6] = 1000
+        tifffile.imwrite(path, plane)
+    peaks = run(dataclasses.replace(back, name="Peaks", overrides=[policy]))
+    assert not any(cell["score_sees_ignored"] for cell in peaks["cells"])
+    store = ResultStore(tmp_path / "results")
+    for cell in store.cells():
+        if cell.record.method.endswith("Peaks"):
+            frame = store.scores(key_of(cell.record))
+            assert frame is not None
+            assert frame["score"].max() < 1000
 
 
 def test_what_is_missing_is_refused_or_marked(

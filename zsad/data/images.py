@@ -184,7 +184,7 @@ def read_mask(sample: Sample, size_hw: tuple[int, int] | None = None) -> np.ndar
     when a file is broken or its proportions are not the image's.
     """
     if sample.mask is None:
-        return np.zeros(size_hw or _cropped_size(sample), dtype=bool)
+        return np.zeros(size_hw or sample_size(sample), dtype=bool)
     image_hw = image_size(sample.image)
     marked = np.zeros(image_hw, dtype=bool)
     for uri in (sample.mask, *sample.extra_masks):
@@ -424,7 +424,8 @@ def _inside(crop: Crop, size_wh: tuple[int, int], uri: str) -> Crop:
     return crop
 
 
-def _cropped_size(sample: Sample) -> tuple[int, int]:
+def sample_size(sample: Sample) -> tuple[int, int]:
+    """(height, width) of a sample's picture, of its piece where it is one of a larger picture."""
     if sample.crop is not None:
         left, top, right, bottom = sample.crop
         return bottom - top, right - left

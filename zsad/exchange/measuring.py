@@ -12,12 +12,14 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from zsad import __version__
 from zsad import config as cfg
 from zsad.config import Settings
-from zsad.data.images import image_size
+from zsad.data.ignored import of_sample, shrunk
+from zsad.data.images import sample_size
 from zsad.data.index import DatasetIndex
 from zsad.data.transforms import MaskPolicy
 from zsad.errors import DataError
@@ -102,7 +104,7 @@ class DatasetImport:
             return int(next(iter(shapes))[0])
         wrong = []
         for sample in held:
-            (height, width), own = maps[sample.uid].shape, _picture_size(sample)
+            (height, width), own = maps[sample.uid].shape, sample_size(sample)
             if (height, width) != own:
                 wrong.append(f"{sample.uid} ({width}x{height}, its picture {own[1]}x{own[0]})")
         refuse(
@@ -157,7 +159,7 @@ class DatasetImport:
             raise DataError("; ".join(wrong[:FIRST]))
         if self.outside.scores:
             return planes, [self.outside.scores[s.uid] for s in samples]
-        return planes, [float(plane.max()) for plane in planes]
+        return planes, [_highest(sample, plane) for sample, plane in zip(samples, planes)]
 
     def _update(
         self, metrics: CategoryMetrics, sample: Sample, score: float, plane: np.ndarray | None
@@ -168,15 +170,18 @@ class DatasetImport:
             metrics.update(None, None, scores, labels)
             return
         has_mask = sample.label == 0 or sample.mask is not None
-        if sample.mask is None:
-            mask = np.zeros(plane.shape, dtype=bool)
-        else:
-            mask = self.policy.read(sample, self.side)
+        mask = self.policy.read(sample, self.side)
         maps = torch.from_numpy(plane)[None]
         if maps.shape[1:] != mask.shape:  # masks of their own size meet maps of another
             maps = F.interpolate(maps[None], size=tuple(mask.shape), mode="bilinear")[0]
+        hidden = _hidden(sample, mask.shape)
         metrics.update(
-            maps, torch.from_numpy(np.array(mask))[None], scores, labels, torch.tensor([has_mask])
+            maps,
+            torch.from_numpy(np.array(mask))[None],
+            scores,
+            labels,
+            torch.tensor([has_mask]),
+            None if hidden is None else torch.from_numpy(hidden)[None],
         )
 
     def _record(
@@ -218,6 +223,7 @@ class DatasetImport:
                 "dataset_fingerprint": index.fingerprint,
                 **({"missing_categories": list(index.missing)} if index.missing else {}),
                 **({"skipped": [f"{u}: not imported" for u in sorted(absent)]} if absent else {}),
+                **self._ignored(),
                 "limit": self.limit,
                 "mask_resize": self.policy.resize,
                 "metrics": metrics,
@@ -225,6 +231,12 @@ class DatasetImport:
                 **per_image,
             },
         )
+
+    def _ignored(self) -> dict[str, Any]:
+        """What a record says of pixels that are not looked at; given scores may rest on them."""
+        text = self.index.ignore
+        seen = bool(self.outside.scores)
+        return {"ignore": text, "score_sees_ignored": seen} if text else {}
 
     @property
     def map_words(self) -> str:
@@ -239,11 +251,16 @@ class DatasetImport:
         return "given" if self.outside.scores else "largest value of the map"
 
 
-def _picture_size(sample: Sample) -> tuple[int, int]:
-    if sample.crop is None:
-        return image_size(sample.image)
-    left, top, right, bottom = sample.crop
-    return bottom - top, right - left
+def _hidden(sample: Sample, shape: tuple[int, ...]) -> NDArray[np.bool_] | None:
+    """What is ignored of a picture, bool [H, W] at the ``shape`` of a map; None: nothing."""
+    found = of_sample(sample, sample_size(sample))
+    return None if found is None else shrunk(found, (shape[0], shape[1]))
+
+
+def _highest(sample: Sample, plane: np.ndarray) -> float:
+    """The largest value of a map, of the pixels that are looked at."""
+    hidden = _hidden(sample, plane.shape)
+    return float(plane.max() if hidden is None else plane[~hidden].max())
 
 
 def _small(planes: Sequence[np.ndarray]) -> Tensor | None:
