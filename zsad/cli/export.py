@@ -25,29 +25,14 @@ def add(verbs: Any) -> None:
     )
     parser.usage = "zsad export METHOD --class-name TEXT --out FILE.zsad [options] [KEY=VALUE ...]"
     parser.epilog = EPILOG
-    parser.add_argument(
-        "--class-name", required=True, metavar="TEXT", help="what the pictures show: 'metal nut'"
-    )
+    options.one_method(parser)
     parser.add_argument("--out", required=True, metavar="FILE", help="ends in .zsad")
     parser.add_argument("--format", default="onnx", metavar="NAME", help="onnx or openvino")
-    parser.add_argument("--backbone", default="vit-l-14-336", metavar="NAME")
-    parser.add_argument("--weights", metavar="FILE", help="weight file of the backbone")
-    parser.add_argument("--checkpoint", metavar="FILE", help="trained state, ours or official")
-    parser.add_argument("--preset", metavar="NAME", help="see `zsad show METHOD`")
-    parser.add_argument("--image-size", type=int, metavar="N", help="pixels of the model's input")
     parser.add_argument(
         "--calibrate",
         metavar="FILE",
         help="calibration.json that `zsad predict --calibrate --out` wrote for the same method",
     )
-    parser.add_argument(
-        "--reference",
-        action="append",
-        default=[],
-        metavar="PATH",
-        help="normal picture, or a folder of them, to compare with (few-shot); may be repeated",
-    )
-    parser.add_argument("--untrained", action="store_true", help="allow the initial state")
     options.of(parser, RunOptions, "offline")
     options.plugins(parser)
     options.done(parser)
@@ -60,11 +45,7 @@ def run(args: argparse.Namespace) -> int:
     method = args.words[0]
     if args.plugins:
         registry.add_plugins(args.plugins)
-    entry = registry.method(method)
-    if args.untrained and args.checkpoint:
-        raise RequestError("--untrained and --checkpoint: give one of them")
-    if args.untrained and not entry.trained:
-        raise RequestError(f"--untrained: method {method} is training-free; leave it out")
+    options.check_state(args, registry.method(method))
     from zsad.api import export
 
     with stdout_to_stderr():

@@ -11,6 +11,7 @@ from typing import Any
 
 from zsad.cli.output import is_terminal
 from zsad.errors import RequestError
+from zsad.registry import MethodEntry
 from zsad.runner.options import RunOptions, described
 
 
@@ -65,6 +66,38 @@ def given(kind: type[RunOptions], args: argparse.Namespace) -> dict[str, Any]:
     """What the command line says about a set of options, by keyword."""
     flags = {n: getattr(args, n) for n, (_, option) in described(kind).items() if not option.python}
     return {**flags, "overrides": args.overrides, "progress": is_terminal()}
+
+
+def one_method(parser: argparse.ArgumentParser) -> None:
+    """What loads one method for one kind of thing; :func:`check_state` checks it."""
+    parser.add_argument(
+        "--class-name", required=True, metavar="TEXT", help="what the pictures show: 'metal nut'"
+    )
+    parser.add_argument("--backbone", default="vit-l-14-336", metavar="NAME")
+    parser.add_argument("--weights", metavar="FILE", help="weight file of the backbone")
+    parser.add_argument(
+        "--checkpoint", metavar="FILE", help="trained state, ours or official (or a folder, hf://)"
+    )
+    parser.add_argument("--preset", metavar="NAME", help="see `zsad show METHOD`")
+    parser.add_argument(
+        "--image-size", type=int, metavar="N", help="pixels of the model's input (backbone's own)"
+    )
+    parser.add_argument(
+        "--reference",
+        action="append",
+        default=[],
+        metavar="PATH",
+        help="normal picture, or a folder of them, to compare with (few-shot); may be repeated",
+    )
+    parser.add_argument("--untrained", action="store_true", help="allow the initial state")
+
+
+def check_state(args: argparse.Namespace, entry: MethodEntry) -> None:
+    """Raise :class:`RequestError` for a state that a method cannot be loaded with."""
+    if args.untrained and args.checkpoint:
+        raise RequestError("--untrained and --checkpoint: give one of them")
+    if args.untrained and not entry.trained:
+        raise RequestError(f"--untrained: method {entry.name} is training-free; leave it out")
 
 
 def results(parser: argparse.ArgumentParser) -> None:

@@ -44,9 +44,7 @@ def add(verbs: Any) -> None:
     parser.usage = "zsad predict --method NAME --class-name TEXT PATH... [options] [KEY=VALUE ...]"
     parser.epilog = EPILOG
     parser.add_argument("--method", required=True, metavar="NAME")
-    parser.add_argument(
-        "--class-name", required=True, metavar="TEXT", help="what the pictures show: 'metal nut'"
-    )
+    options.one_method(parser)
     parser.add_argument(
         "--out", metavar="DIR", help="folder for heat maps, masks, raw maps and descriptions"
     )
@@ -89,23 +87,7 @@ def add(verbs: Any) -> None:
         metavar="X",
         help="score from which a picture is anomalous",
     )
-    parser.add_argument("--backbone", default="vit-l-14-336", metavar="NAME")
-    parser.add_argument("--weights", metavar="FILE", help="weight file of the backbone")
-    parser.add_argument(
-        "--checkpoint", metavar="FILE", help="trained state, ours or official (or a folder, hf://)"
-    )
-    parser.add_argument("--preset", metavar="NAME", help="see `zsad show METHOD`")
-    parser.add_argument(
-        "--image-size", type=int, metavar="N", help="pixels of the model's input (backbone's own)"
-    )
     parser.add_argument("--precision", default="fp32", metavar="NAME", help="fp32, bf16 or fp16")
-    parser.add_argument(
-        "--reference",
-        action="append",
-        default=[],
-        metavar="PATH",
-        help="normal picture, or a folder of them, to compare with (few-shot); may be repeated",
-    )
     parser.add_argument(
         "--save-bank", metavar="FILE", help="keep what the method remembers of the references"
     )
@@ -127,7 +109,6 @@ def add(verbs: Any) -> None:
     parser.add_argument(
         "--explanations", type=options.count, default=5, metavar="K", help="reasons per picture"
     )
-    parser.add_argument("--untrained", action="store_true", help="allow the initial state")
     options.device(parser)
     options.plugins(parser)
     options.done(parser)
@@ -201,10 +182,7 @@ def _refuse_what_changes_nothing(args: argparse.Namespace) -> None:
         registry.add_plugins(args.plugins)
     if _scale(args.scale) and args.out is None:
         raise RequestError(f"--scale {args.scale}: needs --out, where the heat maps are written")
-    if args.untrained and args.checkpoint:
-        raise RequestError("--untrained and --checkpoint: give one of them")
-    if args.untrained and not registry.method(args.method).trained:
-        raise RequestError(f"--untrained: method {args.method} is training-free; leave it out")
+    options.check_state(args, registry.method(args.method))
 
 
 def _tell(prediction: Prediction, method: str) -> None:
