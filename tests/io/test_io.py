@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import signal
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -239,6 +240,25 @@ def _die_in_a_scratch_folder(parent: str, ready: Any) -> None:
         (folder / "inside").write_text("much")
         ready.set()
         time.sleep(60)
+
+
+def test_a_scratch_folder_whose_empty_parent_another_process_removes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two trainings at once: the one that is done removes the empty cache of both."""
+    parent, kept, rounds = tmp_path / "cache", tempfile.mkdtemp, []
+
+    def others_remove_it(**how: Any) -> str:
+        if len(rounds) < 3:
+            rounds.append(how)
+            parent.rmdir()
+        return kept(**how)
+
+    monkeypatch.setattr(tempfile, "mkdtemp", others_remove_it)
+    with io.scratch_folder(parent, "scratch-") as folder:
+        assert folder.is_dir()
+    assert len(rounds) == 3
+    assert list(parent.iterdir()) == []
 
 
 def test_scratch_folders_go_with_their_process_or_with_the_next_one(tmp_path: Path) -> None:

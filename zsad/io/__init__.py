@@ -160,10 +160,11 @@ def scratch_folder(parent: Path | str, prefix: str) -> Iterator[Path]:
     parent.mkdir(parents=True, exist_ok=True)
     remove_scratch(parent, prefix)
     while True:
-        folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
         try:
+            folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
             handle = os.open(folder, os.O_RDONLY)
-        except FileNotFoundError:
+        except FileNotFoundError:  # whoever is done in the same place removes the empty parent
+            parent.mkdir(parents=True, exist_ok=True)
             continue
         except PermissionError:  # Windows opens no folders: it is never taken for a leftover
             handle = -1
