@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from zsad.data.indexers.base import (
     Indexing,
@@ -38,7 +39,7 @@ def mask_folders(
         for split, part in (("train", find_folder(home, "train")), ("test", test)):
             good = find_folder(part, normal) if part is not None else None
             for path in listed(good) if good is not None else ():
-                where = "train" if split == "train" else "test"
+                where: Literal["train", "test"] = "train" if split == "train" else "test"
                 samples.append(at.sample(path, 0, category, defect=normal, split=where))
         for defect, folder in subfolders(test).items():
             if defect.lower() in {name.lower() for name in anomalous}:

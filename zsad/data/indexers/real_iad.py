@@ -60,7 +60,7 @@ def _listed(at: Indexing, path: Path, home: Path, category: str) -> list[Sample]
         return []
     samples: list[Sample] = []
     split: Literal["train", "test"]
-    for split in ("train", "test"):  # type: ignore[assignment]
+    for split in ("train", "test"):
         for number, entry in enumerate(parts[split]):
             try:
                 samples.append(_sample(at, entry, home, category, split))
