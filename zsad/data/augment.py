@@ -66,7 +66,7 @@ class Change:
             picture = picture.transpose(way) if flip else picture
         return picture
 
-    def _turned(self, picture: Image.Image, how: Literal[0, 2], mask: bool) -> Image.Image:
+    def _turned(self, picture: Image.Image, how: Image.Resampling, mask: bool) -> Image.Image:
         width, height = picture.size
         shift = (round(self.shift[0] * width), round(self.shift[1] * height))
         if self.border == "colour":
