@@ -52,7 +52,7 @@ def kolektor2(at: Indexing) -> list[Sample]:
             )
     if strange:
         at.notes.append(
-            f"{len(strange)} files whose names are no numbers are left out (first: "
+            f"{len(strange)} files with other names than numbers are left out (first: "
             f"{at.relative(strange[0])})"
         )
     return samples
