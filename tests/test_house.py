@@ -21,7 +21,7 @@ RANKS: dict[str, int] = {
     room: rank
     for rank, rooms in enumerate(
         (
-            ("errors", "torchvision_compat"),
+            ("errors", "on_device", "torchvision_compat"),
             ("io", "metrics", "page", "runtime"),
             ("types", "config"),
             ("backbones", "maps", "method"),

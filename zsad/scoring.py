@@ -243,7 +243,10 @@ class Scorer:
             size = self._map_size(features)
             built = dense.build_maps(scores, method.map_spec(), size, context.boxes)
             image_scores = method.image_score(scores, built).float()
-        bad = ~(torch.isfinite(built.final).flatten(1).all(1) & torch.isfinite(image_scores))
+        finite = torch.isfinite(built.final).flatten(1).all(1)
+        # one copy of both: a device is waited for once
+        image_scores, whole = torch.stack([image_scores, finite.to(image_scores)]).cpu()
+        bad = ~(torch.isfinite(image_scores) & (whole > 0))
         if bool(bad.any()):
             row = int(bad.nonzero()[0])
             name = context.uids[row] if context.uids else f"image {row + 1}"
@@ -306,9 +309,18 @@ def without(
         unsuppressed=emptied(scored.maps.unsuppressed),
     )
     with torch.no_grad():
-        scores = image_score(scored.scores, maps).float()
-        moved = image_score(replace(scored.scores, image=scored.scores.image + 1), maps).float()
-    return replace(scored, maps=maps, image_scores=scores), not torch.equal(scores, moved)
+        moved = replace(scored.scores, image=scored.scores.image + 1)
+        scores, moved_scores = (image_score(s, maps).float().cpu() for s in (scored.scores, moved))
+    return replace(scored, maps=maps, image_scores=scores), not torch.equal(scores, moved_scores)
+
+
+def _on_host(info: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Values [B] by name on the CPU; those of one device and type in one copy."""
+    found: dict[str, Tensor] = {}
+    for kind in dict.fromkeys((v.device, v.dtype) for v in info.values()):
+        names = [name for name, v in info.items() if (v.device, v.dtype) == kind]
+        found.update(zip(names, torch.stack([info[name] for name in names]).cpu()))
+    return found
 
 
 @dataclass
@@ -322,8 +334,8 @@ class Means:
     def add(self, scored: Scored[Any]) -> None:
         """Add a batch."""
         self.images += scored.batch_size
-        for name, values in scored.scores.info.items():
-            self.sums[name] = self.sums.get(name, 0.0) + float(values.cpu().double().sum())
+        for name, values in _on_host(scored.scores.info).items():
+            self.sums[name] = self.sums.get(name, 0.0) + float(values.double().sum())
 
     def figures(self) -> dict[str, float]:
         """Means by name, and ``images``, how many there were; empty before the first."""

@@ -50,8 +50,10 @@ def ridge(text: Tensor, g: Tensor, v: Tensor, rho: float, anchor: float = 1.0) -
         matrix = gram + rho * scale.clamp_min(1e-12) * eye
         if torch.compiler.is_compiling():
             weights = eliminated(matrix, right)
-        else:
+        elif matrix.device.type == "cpu":
             weights = torch.cholesky_solve(right, torch.linalg.cholesky(matrix))
+        else:  # positive definite by its diagonal; the check would wait for the device
+            weights = torch.cholesky_solve(right, torch.linalg.cholesky_ex(matrix).L)
     return anchor * text + weights.mT @ (v - anchor * g)
 
 

@@ -17,6 +17,7 @@ from zsad.data.ignored import of_sample, shrunk
 from zsad.data.images import read_image
 from zsad.data.transforms import MaskPolicy, Preprocess
 from zsad.errors import DataError, reason
+from zsad.metrics.regions import BatchRegions
 from zsad.types import Sample
 
 
@@ -40,12 +41,27 @@ class ImageBatch:
     samples: list[Sample]
     failures: list[DataError] = field(default_factory=list)
     ignored: Tensor | list[Tensor] | None = None
+    _regions: list[BatchRegions] = field(default_factory=list)  # once they were asked for
+
+    def regions(self) -> list[BatchRegions]:
+        """The anomalous regions, found once for all who count them: of the whole batch, or under
+        the native policy of every image."""
+        if not self._regions:
+            masks, ignored = self.masks, self.ignored
+            if isinstance(masks, Tensor):
+                assert not isinstance(ignored, list)
+                self._regions.append(BatchRegions(masks, ignored))
+            else:
+                hidden = [None] * len(masks) if ignored is None else [i[None] for i in ignored]
+                self._regions += [BatchRegions(m[None], h) for m, h in zip(masks, hidden)]
+        return self._regions
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def select(self, rows: slice) -> ImageBatch:
         """Some of the samples, with no word of failures."""
+        whole = rows == slice(0, len(self))
         return ImageBatch(
             self.images[rows],
             self.masks[rows],
@@ -53,6 +69,7 @@ class ImageBatch:
             self.labels[rows],
             self.samples[rows],
             ignored=None if self.ignored is None else self.ignored[rows],
+            _regions=self._regions if whole else [],
         )
 
     def without_images(self) -> ImageBatch:
