@@ -279,7 +279,7 @@ def fingerprint(
     identity: Mapping[str, Any] = {
         "version": NUMBERS_VERSION,
         "method": column.entry.name,
-        "config": cfg.hashed(column.config),
+        "config": cfg.hashed(column.config.for_target(index.spec.name)),
         "backbone": backbone,
         "weights": weights_id,
         "data": data,

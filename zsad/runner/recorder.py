@@ -101,7 +101,8 @@ class Recorder:
     def info(self, dataset: DatasetPlan, head: Head) -> dict[str, Any]:
         """What a record says of how its figures came about."""
         entry, backbone = head.column.entry, self.backbone
-        config = head.method.config  # of a checkpoint that was given, its own
+        # Of a checkpoint that was given, its own; else what was asked for, whatever the target.
+        config = head.method.config if entry.trained else head.column.config
         return {
             "title": head.column.title,
             "method": entry.name,

@@ -326,7 +326,7 @@ class Sweep:
                 evaluated,
             )
         else:
-            method = build_method(column, self.backbone, seeds[0], self.device)
+            method = build_method(column, self.backbone, seeds[0], self.device, dataset.name)
         scorer = Scorer(
             method,
             self.backbone,
