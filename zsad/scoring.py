@@ -22,6 +22,7 @@ from zsad.backbones import Backbone
 from zsad.backbones.batch_size import BatchTooLarge, Portions, is_out_of_memory
 from zsad.components.reasons import merged
 from zsad.data.ignored import shrunk
+from zsad.data.transforms import Preprocess
 from zsad.errors import CellError
 from zsad.grounding.provider import BoxProvider, provider
 from zsad.method import AnyMethod, feature_request
@@ -79,10 +80,18 @@ def encode(
     @torch.no_grad()
     def work(rows: slice) -> ImageFeatures:
         with stage("encode"):
-            part = images[rows].to(backbone.device, non_blocking=True)
+            part = seen_by(backbone, images[rows], request)
             return backbone.encode_image(part, request)
 
     return portions.run(work, len(images))
+
+
+def seen_by(backbone: Backbone, images: Tensor, request: FeatureRequest) -> Tensor:
+    """Images [B, 3, H, W] on the backbone's device; those of 8 bits are normalised there."""
+    there = images.to(backbone.device, non_blocking=True)
+    if there.dtype != torch.uint8:
+        return there
+    return Preprocess.for_request(backbone.info, request).normalised(there)
 
 
 class Scorer:
@@ -178,7 +187,9 @@ class Scorer:
         request = FeatureRequest(taps, self.request.variant)
         found = []
         device = self.backbone.device
-        for view in self.method.views(images.to(device)) if right is None else [right.to(device)]:
+        seen = images if right is None else right
+        seen = seen_by(self.backbone, seen, request) if seen.device != device else seen
+        for view in self.method.views(seen) if right is None else [seen]:
             parts = [f for _, f in encode(self.backbone, view, request, portions, stage)]
             found.append(parts[0] if len(parts) == 1 else ImageFeatures.concat(parts))
         return found

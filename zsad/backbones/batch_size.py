@@ -10,6 +10,7 @@ from typing import TypeVar
 import torch
 
 from zsad import errors
+from zsad.backbones.devices import free_memory
 from zsad.errors import CellError
 from zsad.types import BackboneInfo
 
@@ -48,8 +49,7 @@ def estimate_batch(info: BackboneInfo, image_size: int, n_taps: int, device: tor
     per_image = tokens * per_token + 20 * 4 * (image_size or info.image_size) ** 2
     budget = HOST_BUDGET
     if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
-        budget = 0.5 * free
+        budget = 0.5 * free_memory(device)
     most = LARGEST if device.type == "cuda" else 32
     return int(max(1, min(most, budget // per_image)))
 

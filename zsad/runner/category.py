@@ -191,6 +191,7 @@ class CategoryRun:
             MaskPolicy(data.mask_resize),
             min(most, self._most or most),
             self.threads,
+            pinned=device.type == "cuda",
         )
 
     # -------------------------------------------------------------------------- encoding

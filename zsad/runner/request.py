@@ -6,12 +6,13 @@ import logging
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from zsad import config as cfg
 from zsad import registry
+from zsad.backbones.precision import resolved
 from zsad.checkpoints.sources import Sources, parse
 from zsad.config import Settings
 from zsad.config.method_config import MethodConfig
@@ -248,7 +249,7 @@ def request_of(options: RunOptions, methods: Names | None, datasets: Names | Non
 
     entries = registry.select_methods(methods or proto.methods)
     per_method = split_layers(layers, [e.name for e in entries])
-    settings = resolve_settings(layers)
+    settings = _for_device(resolve_settings(layers), options.device)
     columns: list[Column] = []
     for entry in entries:
         rows = [r for r in proto.rows if r.method == entry.name]
@@ -285,6 +286,12 @@ def request_of(options: RunOptions, methods: Names | None, datasets: Names | Non
         origins=settings.origins,
         overrides=from_line,
     )
+
+
+def _for_device(settings: cfg.Resolved[Settings], device: str) -> cfg.Resolved[Settings]:
+    """The settings with a precision instead of ``auto``, which every identity needs."""
+    backbone = resolved(settings.value.backbone, device)
+    return replace(settings, value=replace(settings.value, backbone=backbone))
 
 
 def _trained_on(options: RunOptions, columns: Sequence[Column], settings: Settings) -> str:

@@ -14,7 +14,7 @@ import torch
 
 from zsad.backbones import Backbone
 from zsad.backbones.batch_size import Portions
-from zsad.backbones.devices import core_to_spare
+from zsad.backbones.devices import core_to_spare, decoding_threads
 from zsad.data import provenance, splits
 from zsad.data.loader import DecodeThreads
 from zsad.data.transforms import Preprocess
@@ -167,7 +167,8 @@ class Sweep:
             log.debug("category %s failed", name, exc_info=error)
             self.recorder.fail_rest(dataset, error, only=name)
 
-        with DecodeThreads(self.request.settings.data.workers) as threads:
+        workers = decoding_threads(self.request.settings.data.workers, self.device)
+        with DecodeThreads(workers) as threads:
             for ready in prepared_ahead(
                 list(dataset.samples),
                 lambda name: [h for h in heads if self._is_open(dataset, h, name)],
