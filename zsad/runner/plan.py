@@ -283,7 +283,7 @@ def fingerprint(
         "backbone": backbone,
         "weights": weights_id,
         "data": data,
-        "metrics": cfg.identity(request.settings.metrics),
+        "metrics": cfg.identity(request.metrics_of(index.spec)),
         "dataset": [index.spec.name, index.variant, index.fingerprint, category],
         "samples": [s.uid for s in samples],
         "seed": seed if column.seeded else 0,

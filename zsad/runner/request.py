@@ -8,20 +8,23 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from zsad import config as cfg
 from zsad import registry
 from zsad.backbones.precision import resolved
 from zsad.checkpoints.sources import Sources, parse
-from zsad.config import Settings
+from zsad.config import MetricSettings, Settings
 from zsad.config.method_config import MethodConfig
-from zsad.config.sections import COMMAND_LINE, SECTIONS, resolve_settings
+from zsad.config.sections import COMMAND_LINE, PROTOCOL, SECTIONS, resolve_settings
 from zsad.errors import RequestError, nearest
 from zsad.io import file_lock
 from zsad.protocols import Protocol, load_protocol
 from zsad.registry import MethodEntry
 from zsad.runner.options import BenchOptions, Names, RunOptions, takes
+
+if TYPE_CHECKING:
+    from zsad.data.definition import DatasetSpec
 
 log = logging.getLogger(__name__)
 
@@ -83,6 +86,11 @@ class Request:
     @property
     def offline(self) -> bool:
         return self.options.offline
+
+    def metrics_of(self, dataset: DatasetSpec) -> MetricSettings:
+        """``metrics.*`` for one of the datasets (:meth:`DatasetSpec.metric_settings`)."""
+        set_by = self.origins.get("metrics.fpr_limit", cfg.DEFAULTS)
+        return dataset.metric_settings(self.settings.metrics, set_by)
 
     @property
     def untrained(self) -> bool:
@@ -240,7 +248,7 @@ def request_of(options: RunOptions, methods: Names | None, datasets: Names | Non
         registry.add_plugins(options.plugins)
     proto = load_protocol(options.protocol or "default")
     layers: list[cfg.Layer] = []
-    layers.append((f"protocol {proto.name}", cfg.merge(proto.settings, proto.overrides)))
+    layers.append((f"{PROTOCOL}{proto.name}", cfg.merge(proto.settings, proto.overrides)))
     if options.config:
         layers.append((str(options.config), cfg.read_yaml(options.config)))
     given = options.overrides
@@ -254,7 +262,7 @@ def request_of(options: RunOptions, methods: Names | None, datasets: Names | Non
     for entry in entries:
         rows = [r for r in proto.rows if r.method == entry.name]
         for row in rows:
-            layer = (f"protocol {proto.name}, row {row.label}", row.overrides)
+            layer = (f"{PROTOCOL}{proto.name}, row {row.label}", row.overrides)
             columns.append(
                 make_column(
                     entry,

@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -226,7 +226,9 @@ class Sweep:
 
         run = CategoryRun(
             backbone=self.backbone,
-            settings=self.request.settings,
+            settings=replace(
+                self.request.settings, metrics=self.request.metrics_of(dataset.index.spec)
+            ),
             category=category,
             samples=dataset.samples[name],
             heads=ready,
