@@ -205,7 +205,7 @@ def dotted(path: Path) -> str:
 # What a method is made of; whoever runs methods, stores or shows results is not among it.
 FOR_METHODS = {
     *("errors", "torchvision_compat", "types", "config", "backbones", "maps", "method"),
-    *("components", "data", "prompt_bank", "methods"),
+    *("components", "data", "on_device", "prompt_bank", "methods"),
 }
 
 
