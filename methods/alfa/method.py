@@ -132,7 +132,7 @@ class Alfa(Method[Config, PromptFeatures]):
             for i, w, c in zip(rows, kept.weight, kept.score):
                 parts["weight"][i], parts["context"][i] = w, c
             for name, values in _figures(kept, context.text[key].labels).items():
-                info[name][rows] = values
+                info[name][at] = values
         return Scores([maps], image, "values", parts, info=info)
 
     def _score_category(

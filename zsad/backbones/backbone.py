@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from zsad.backbones import build, known_weights
 from zsad.backbones import weights as weight_files
+from zsad.backbones.batch_size import window_tokens
 from zsad.backbones.blocks import cast
 from zsad.backbones.clip_vit import ImageEncoder
 from zsad.backbones.counters import Counters
@@ -82,6 +83,7 @@ class Backbone:
                 visual,
                 variant,
                 self.counters,
+                window_tokens=window_tokens(self.info, self.device),
                 engines=self.engines,
                 linear=self.engines.packed,
             )

@@ -24,6 +24,7 @@ class BatchTooLarge(CellError):
 
 HOST_BUDGET = 1.5e9  # bytes for the activations of one batch on the host
 LARGEST = 64
+WINDOW_TOKENS = 8192
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -52,6 +53,16 @@ def estimate_batch(info: BackboneInfo, image_size: int, n_taps: int, device: tor
         budget = 0.5 * free_memory(device)
     most = LARGEST if device.type == "cuda" else 32
     return int(max(1, min(most, budget // per_image)))
+
+
+def window_tokens(info: BackboneInfo, device: torch.device) -> int:
+    """Sequence positions that one chunk of window passes may hold: as many as stay in a
+    processor's caches; on CUDA, where every kernel of a small chunk costs more than its work, as
+    many as a tenth of the free memory has room for, at most 65,536."""
+    if device.type != "cuda":
+        return WINDOW_TOKENS
+    per_token = info.width * (3 + 8 + 4) * 4
+    return int(max(WINDOW_TOKENS, min(1 << 16, 0.1 * free_memory(device) // per_token)))
 
 
 @dataclass
