@@ -96,6 +96,16 @@ def test_what_the_user_sets_comes_before_a_rows_conditions(tmp_path: Path) -> No
     assert auxiliary_name(request, "headct", columns["coop"]) == "btad"
 
 
+def test_rows_are_chosen_by_their_labels(tmp_path: Path) -> None:
+    def chosen(rows: str) -> list[str]:
+        return [c.label for c in asked(tmp_path, rows=rows).columns]
+
+    assert chosen("small,1-*") == ["winclip@small", "patchcore@1-shot"]
+    assert chosen("WinCLIP,coop") == ["winclip", "coop"]  # without a label: by the method's name
+    with pytest.raises(RequestError, match=r"unknown row 'smal' \(did you mean 'small'"):
+        chosen("smal")
+
+
 def test_one_weight_file_for_several_backbones_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match=r"--weights clip.pt: the rows of this run have several"):
         asked(tmp_path, weights="clip.pt")

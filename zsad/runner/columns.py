@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from typing import Any
 
 from zsad import config as cfg
@@ -15,9 +16,10 @@ from zsad.checkpoints.sources import Sources, parse
 from zsad.config import Settings
 from zsad.config.method_config import MethodConfig
 from zsad.config.sections import COMMAND_LINE, SECTIONS, resolve_settings
-from zsad.errors import RequestError, nearest
+from zsad.errors import RequestError, nearest, unknown
 from zsad.protocols import Protocol, ProtocolRow
 from zsad.registry import MethodEntry
+from zsad.runner.options import Names
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,21 @@ def make_columns(
             seeds=() if seeded else row.seeds,
             trained_on=row.trained_on,
         )
+
+
+def rows_named(columns: Sequence[Column], names: Names, proto: Protocol) -> list[Column]:
+    """The columns whose row is called like one of ``names`` (wildcards, any case); a method that
+    has no label is called by its name.  Raises :class:`RequestError` for one that is none."""
+    labels = {row.stored: row.label or row.method for row in proto.rows}
+    called = {column.label: labels.get(column.label, column.label) for column in columns}
+    chosen: dict[str, None] = {}
+    for name in registry.expand(names):
+        pattern = name.lower()
+        found = [at for at, label in called.items() if fnmatchcase(label.lower(), pattern)]
+        if not found:
+            raise unknown("row", name, called.values(), f"see `zsad show {proto.name}`")
+        chosen.update(dict.fromkeys(found))
+    return [column for column in columns if column.label in chosen]
 
 
 def _settings_of(row: ProtocolRow, origin: str, layers: Sequence[cfg.Layer]) -> Settings | None:

@@ -17,7 +17,7 @@ from zsad.config.sections import COMMAND_LINE, resolve_settings
 from zsad.errors import RequestError, nearest
 from zsad.io import file_lock
 from zsad.protocols import Protocol, load_protocol
-from zsad.runner.columns import Column, make_columns, split_layers
+from zsad.runner.columns import Column, make_columns, rows_named, split_layers
 from zsad.runner.options import BenchOptions, Names, RunOptions, takes
 
 log = logging.getLogger(__name__)
@@ -192,6 +192,8 @@ def request_of(options: RunOptions, methods: Names | None, datasets: Names | Non
             seeded=options.seeds is not None,
         )
     ]
+    if isinstance(options, BenchOptions) and options.rows:
+        columns = rows_named(columns, options.rows, proto)
     _refuse_one_file_for_several(settings.value, columns)
     _refuse_what_changes_nothing(options, columns, from_line)
     chosen = tuple(select_datasets(datasets or proto.datasets, settings.value.data.folder))
