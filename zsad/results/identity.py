@@ -14,6 +14,7 @@ from typing import Any
 
 from zsad import config as cfg
 from zsad import registry
+from zsad.config import MetricSettings
 from zsad.errors import ZsadError
 from zsad.metrics.spec import METRICS
 from zsad.protocols import load_protocol
@@ -315,9 +316,23 @@ def _settings(info: Mapping[str, Any], dataset: str) -> Pairs:
     }
     metrics = info.get("metrics")
     for key, value in sorted(metrics.items()) if isinstance(metrics, Mapping) else ():
-        if key not in _MORE_METRICS:
+        if key == "fpr_limit" and value == usual_limit(info):  # not the same on every dataset
+            found[f"metrics.{key}"] = ""
+        elif key not in _MORE_METRICS:
             found[f"metrics.{key}"] = _named(key, value)
     return tuple(found.items())
+
+
+def usual_limit(info: Mapping[str, Any]) -> float:
+    """Up to which false positive rate AUPRO goes on a record's dataset, unless a user says so."""
+    return float(info.get("dataset_fpr_limit") or MetricSettings().fpr_limit)
+
+
+def limit_of(record: CellRecord) -> float:
+    """Up to which false positive rate a record's AUPRO goes."""
+    settings = record.info.get("metrics")
+    found = settings.get("fpr_limit") if isinstance(settings, Mapping) else None
+    return float(found or usual_limit(record.info))
 
 
 def _named(key: str, value: Any) -> str:

@@ -15,7 +15,7 @@ from zsad import registry
 from zsad.checkpoints.sources import Sources, parse
 from zsad.config import Settings
 from zsad.config.method_config import MethodConfig
-from zsad.config.sections import COMMAND_LINE, SECTIONS, resolve_settings
+from zsad.config.sections import COMMAND_LINE, PROTOCOL, SECTIONS, resolve_settings
 from zsad.errors import RequestError, nearest, unknown
 from zsad.protocols import Protocol, ProtocolRow
 from zsad.registry import MethodEntry
@@ -107,7 +107,7 @@ def make_columns(
     if not rows:
         yield make_column(entry, per_method, offline=offline)
     for row in rows:
-        origin = f"protocol {proto.name}, row {row.label or row.method}"
+        origin = f"{PROTOCOL}{proto.name}, row {row.label or row.method}"
         below = [layer for layer in per_method if layer[0] == layers[0][0]]
         above = per_method[len(below) :]
         own = [*below, (origin, row.conditions), *above, (origin, row.switch)]
@@ -117,7 +117,7 @@ def make_columns(
             row.stored,
             f"{entry.title}: {row.label}" if row.label else entry.title,
             offline,
-            given=(*above, (origin, row.switch)),
+            given=(*map(_without_preset, below), *above, (origin, row.switch)),
         )
         yield replace(
             column,
@@ -187,6 +187,12 @@ def make_column(
         cfg.merge(*(_without_checkpoint(values) for _, values in (given or kept))),
         found.origins,
     )
+
+
+def _without_preset(layer: cfg.Layer) -> cfg.Layer:
+    """A layer of conditions without the preset: a checkpoint has its own."""
+    origin, values = layer
+    return origin, {key: value for key, value in values.items() if key != "preset"}
 
 
 def _without_checkpoint(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -49,6 +49,9 @@ def load_backbone(request: Request, device: torch.device) -> Backbone:
     return backbones.load_chosen(request.settings.backbone, device, request.offline)
 
 
-def build_method(column: Column, backbone: Backbone, seed: int, device: torch.device) -> AnyMethod:
-    """Build a column's method in its initial state, ready to score."""
-    return new_method(column.entry, column.config, backbone.info, seed).to(device).eval()
+def build_method(
+    column: Column, backbone: Backbone, seed: int, device: torch.device, target: str = ""
+) -> AnyMethod:
+    """Build a column's method in its initial state, ready to score the dataset ``target``."""
+    method = new_method(column.entry, column.config, backbone.info, seed, target)
+    return method.to(device).eval()

@@ -286,11 +286,11 @@ def fingerprint(
     identity: Mapping[str, Any] = {
         "version": NUMBERS_VERSION,
         "method": column.entry.name,
-        "config": cfg.hashed(column.config),
+        "config": cfg.hashed(column.config.for_target(index.spec.name)),
         "backbone": backbone,
         "weights": weights_id,
         "data": data,
-        "metrics": cfg.identity(used.metrics),
+        "metrics": cfg.identity(request.metrics_of(index.spec)),
         "dataset": [index.spec.name, index.variant, index.fingerprint, category],
         "samples": [s.uid for s in samples],
         "seed": seed if column.seeded else 0,

@@ -8,17 +8,20 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from zsad import config as cfg
 from zsad import registry
-from zsad.config import BackboneSettings, Settings
-from zsad.config.sections import COMMAND_LINE, resolve_settings
+from zsad.config import BackboneSettings, MetricSettings, Settings
+from zsad.config.sections import COMMAND_LINE, PROTOCOL, resolve_settings
 from zsad.errors import RequestError, nearest
 from zsad.io import file_lock
 from zsad.protocols import Protocol, load_protocol
 from zsad.runner.columns import Column, make_columns, rows_named, split_layers
 from zsad.runner.options import BenchOptions, Names, RunOptions, takes
+
+if TYPE_CHECKING:
+    from zsad.data.definition import DatasetSpec
 
 log = logging.getLogger(__name__)
 
@@ -80,6 +83,11 @@ class Request:
     @property
     def offline(self) -> bool:
         return self.options.offline
+
+    def metrics_of(self, dataset: DatasetSpec) -> MetricSettings:
+        """``metrics.*`` for one of the datasets (:meth:`DatasetSpec.metric_settings`)."""
+        set_by = self.origins.get("metrics.fpr_limit", cfg.DEFAULTS)
+        return dataset.metric_settings(self.settings.metrics, set_by)
 
     @property
     def untrained(self) -> bool:
@@ -170,7 +178,7 @@ def request_of(options: RunOptions, methods: Names | None, datasets: Names | Non
         registry.add_plugins(options.plugins)
     proto = load_protocol(options.protocol or "default")
     layers: list[cfg.Layer] = []
-    layers.append((f"protocol {proto.name}", cfg.merge(proto.settings, proto.overrides)))
+    layers.append((f"{PROTOCOL}{proto.name}", cfg.merge(proto.settings, proto.overrides)))
     if options.config:
         layers.append((str(options.config), cfg.read_yaml(options.config)))
     given = options.overrides

@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -223,7 +223,9 @@ class Sweep:
 
         run = CategoryRun(
             backbone=self.backbone,
-            settings=self.request.settings,
+            settings=replace(
+                self.request.settings, metrics=self.request.metrics_of(dataset.index.spec)
+            ),
             category=category,
             samples=dataset.samples[name],
             heads=ready,
@@ -323,7 +325,7 @@ class Sweep:
                 evaluated,
             )
         else:
-            method = build_method(column, self.backbone, seeds[0], self.device)
+            method = build_method(column, self.backbone, seeds[0], self.device, dataset.name)
         scorer = Scorer(
             method,
             self.backbone,
