@@ -82,18 +82,18 @@ def lines(
             for category, record in own.items():
                 value = record.metrics.get(spec.same_quantity(metric))
                 value = record.metrics.get(metric) if value is None else value
-                printed = [
-                    _printed(published, method, target, category, metric, p) for p in (log, paper)
-                ]
+                logged = _printed(published, method, target, category, metric, log)
+                printed = _printed(published, method, target, category, metric, paper)
                 percent = None if value is None else 100 * value
-                found.append(Line(target, category, metric, *printed, percent))
+                found.append(Line(target, category, metric, logged, printed, percent))
                 measured += [] if value is None else [100 * value]
-            printed = [_printed(published, method, target, MEAN, metric, p) for p in (log, paper)]
-            if printed[0] is None and log:
-                printed[0] = _mean_of_log(published, method, target, metric, log)
+            logged = _printed(published, method, target, MEAN, metric, log)
+            if logged is None and log:
+                logged = _mean_of_log(published, method, target, metric, log)
+            printed = _printed(published, method, target, MEAN, metric, paper)
             mean = math.fsum(measured) / len(measured) if measured else None
             whole = len(measured) >= categories.get(target, 0)
-            found.append(Line(target, MEAN, metric, *printed, mean, whole))
+            found.append(Line(target, MEAN, metric, logged, printed, mean, whole))
     return found
 
 
