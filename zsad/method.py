@@ -72,7 +72,9 @@ class TrainPhase:
     ``parameters``: prefixes of the trainable names of this phase (others are frozen).
     ``optimizer`` builds the optimiser from the named trainable parameters.
     ``gradient_clip``: L2 norm, 0 = off.  ``rate``: factor of the optimiser's learning rates in an
-    epoch (from 0), such as :class:`CosineRate`; None: constant rates.
+    epoch (from 0), such as :class:`CosineRate`; None: constant rates.  ``step_rate``: the same for
+    every step of the optimiser, of the step in the phase (from 0) and the steps of an epoch; it
+    goes on top of ``rate``.
     """
 
     name: str
@@ -82,6 +84,7 @@ class TrainPhase:
     optimizer: Callable[[Mapping[str, torch.nn.Parameter]], torch.optim.Optimizer]
     gradient_clip: float = 0.0
     rate: Callable[[int], float] | None = None
+    step_rate: Callable[[int, int], float] | None = None
 
 
 def chosen_blocks(
@@ -165,6 +168,12 @@ class Method(lightning.LightningModule, Generic[ConfigT, TextT]):
     def image_score(self, scores: Scores, built: BuiltMaps) -> Tensor:
         """Return the final image score [B]; the default is ``scores.image``."""
         return scores.image
+
+    @property
+    def stretches_maps(self) -> bool:
+        """True if the maps of a category are brought to one scale, from 0 to 1 over all of them,
+        once its images are known: where :attr:`stretches` is.  No figure of a category moves."""
+        return False
 
     def over_category(self, scores: Tensor, info: Mapping[str, Tensor]) -> Tensor:
         """Return the final image scores [N] of all images of a category, from what
@@ -269,6 +278,12 @@ class Method(lightning.LightningModule, Generic[ConfigT, TextT]):
     def adds_anew(self) -> bool:
         """Whether what :meth:`epoch_samples` adds differs from epoch to epoch, so that its features
         are not worth keeping."""
+        return False
+
+    @property
+    def needs_partners(self) -> bool:
+        """Whether :meth:`losses` compares every image with a normal one of its category, whose
+        features it finds in ``context.paired``; another one in every epoch."""
         return False
 
     def begin_training(

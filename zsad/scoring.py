@@ -300,11 +300,7 @@ def without(
         low = maps.masked_fill(where, torch.inf).flatten(1).amin(1)
         return torch.where(where, low[:, None, None].to(maps.dtype), maps)
 
-    maps = replace(
-        scored.maps,
-        final=emptied(scored.maps.final),
-        unsuppressed=emptied(scored.maps.unsuppressed),
-    )
+    maps = scored.maps.each(emptied)
     with torch.no_grad():
         scores = image_score(scored.scores, maps).float()
         moved = image_score(replace(scored.scores, image=scored.scores.image + 1), maps).float()

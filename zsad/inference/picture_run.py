@@ -292,6 +292,12 @@ def conclude(method: AnyMethod, predictions: Sequence[Prediction]) -> None:
     for prediction, value in zip(predictions, method.over_category(scores, info).tolist()):
         prediction.info["raw_score"] = prediction.image_score
         prediction.image_score = value
+    if method.stretches_maps:
+        held = [p.values for p in predictions if p.values is not None]
+        low, high = min(v.min() for v in held), max(v.max() for v in held)
+        for prediction in predictions:
+            if prediction.values is not None:
+                prediction.values = (prediction.values - low) / max(high - low, 1e-12)
 
 
 def joined(parts: Sequence[ImageFeatures]) -> ImageFeatures:
