@@ -35,13 +35,16 @@ class Fusion:
     """``hsf.*``: hybrid semantic fusion, or ``none``.
 
     ``clusters`` of the most anomalous patches, five for each; ``alpha``: their share of the image's
-    vector; ``seed`` of the clustering, the same for every image.
+    vector; ``seed`` of the clustering, the same for every image.  ``order`` of the patches, on
+    which the first centres depend: by place, or by probability (released, where two patches that
+    are nearly equal may change places, and the clusters with them).
     """
 
     kind: Literal["top_clusters", "none"] = "top_clusters"
     clusters: int = 20
     alpha: float = 0.2
     seed: int = 111
+    order: Literal["place", "probability"] = "place"
 
     def __post_init__(self) -> None:
         if self.clusters < 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -14,7 +15,7 @@ PER_CLUSTER = 5  # patches that are chosen for each cluster, on average
 
 @dataclass
 class Semantics:
-    """``top`` [B, k]: the chosen patches, the most anomalous first; ``labels`` [B, k]: their
+    """``top`` [B, k]: the chosen patches, in the order that is asked for; ``labels`` [B, k]: their
     clusters; ``feature`` [B, E]: the unit mean of the clusters' means."""
 
     top: Tensor
@@ -22,7 +23,13 @@ class Semantics:
     feature: Tensor
 
 
-def semantics(patches: Tensor, probability: Tensor, clusters: int, seed: int) -> Semantics:
+def semantics(
+    patches: Tensor,
+    probability: Tensor,
+    clusters: int,
+    seed: int,
+    order: Literal["place", "probability"],
+) -> Semantics:
     """Cluster the most anomalous patches and average the clusters.
 
     ``patches`` [B, K, L, E]: unit features by layer; ``probability`` [B, L] of being anomalous.
@@ -30,7 +37,8 @@ def semantics(patches: Tensor, probability: Tensor, clusters: int, seed: int) ->
     large one.  Gradients pass through the features, not through who belongs to whom.
     """
     count = min(patches.shape[2], PER_CLUSTER * clusters)
-    top = probability.topk(count, 1).indices  # [B, k]
+    top = probability.topk(count, 1).indices  # [B, k], the most anomalous first
+    top = top if order == "probability" else top.sort(1).values
     where = top[:, None, :, None].expand(-1, patches.shape[1], -1, patches.shape[-1])
     chosen = patches.gather(2, where)  # [B, K, k, E]
     labels = kmeans(chosen.transpose(1, 2).flatten(2), clusters, seed)

@@ -141,7 +141,8 @@ class AdaCLIP(Method[Config, Sentences]):
 
     def seen(self, features: ImageFeatures, context: ScoreContext[Sentences]) -> Seen:
         """Run the visual tower with the prompts in it."""
-        cls, states = features[CLS].float(), []
+        cls = features[CLS].float()
+        states: list[Tensor]
         if self.prompts_in("V"):
             tokens = self.visual_contexts(cls)
             last, states = self.prompted(features[ENTRY], tokens, context)
@@ -223,8 +224,8 @@ class AdaCLIP(Method[Config, Sentences]):
         if hsf.kind == "none":
             return seen.image
         probability = dense.pair_probability(logits.detach().mean(1)).flatten(1)
-        common = semantics(seen.patches, probability, hsf.clusters, hsf.seed).feature
-        return unit(hsf.alpha * common + (1 - hsf.alpha) * seen.image)
+        common = semantics(seen.patches, probability, hsf.clusters, hsf.seed, hsf.order)
+        return unit(hsf.alpha * common.feature + (1 - hsf.alpha) * seen.image)
 
     def score(self, features: ImageFeatures, context: ScoreContext[Sentences]) -> Scores:
         """Image: probability [B] of the fused vector; map: the mean of the layers' logits, which

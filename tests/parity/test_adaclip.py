@@ -74,7 +74,7 @@ def test_stages(infer: Case, released: Any) -> None:
     logits = method.logits(seen, scores.parts["pair"], features.grid)
     close(flat(logits), z["layer_logits"], **LOGITS)
     probability = dense.pair_probability(logits.mean(1)).flatten(1)
-    found = semantics(seen.patches, probability, infer.spec["k_clusters"], 111)
+    found = semantics(seen.patches, probability, infer.spec["k_clusters"], 111, "probability")
     assert np.array_equal(found.top, z["top_index"])
     assert np.array_equal(found.labels, z["cluster_labels"])
     close(found.feature, z["cluster_feature"], **UNIT)

@@ -86,10 +86,10 @@ def test_the_fusion_by_hand() -> None:
     a, b, c = torch.eye(3)
     patches = torch.stack([c, a, a, b, c, a, c])[None, None]  # one image, one layer
     probability = torch.tensor([[0.1, 0.9, 0.8, 0.7, 0.1, 0.6, 0.0]])
-    found = semantics(patches, probability, clusters=2, seed=0)
+    found = semantics(patches, probability, clusters=2, seed=0, order="probability")
     assert found.top[0, :4].tolist() == [1, 2, 3, 5]  # five for each cluster, all seven here
     assert len(found.top[0]) == 7
-    few = semantics(patches[:, :, [1, 2, 3, 5]], probability[:, [1, 2, 3, 5]], 2, 0)
+    few = semantics(patches[:, :, [1, 2, 3, 5]], probability[:, [1, 2, 3, 5]], 2, 0, "place")
     torch.testing.assert_close(few.feature[0], F.normalize(a + b, dim=0))
 
 
