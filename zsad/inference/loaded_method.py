@@ -230,10 +230,10 @@ class LoadedMethod:
         ``{"boxes": [[cx, cy, w, h]], "scores": [...], "phrases": [...]}``, the detector's raw
         answer (0..1), or None.  Maps are float32 [S, S].
         """
-        if self.framing.tiled or self.framing.keep_aspect:
+        if self.framing.tiled or self.framing.keep_aspect or self.pictures.preprocess.halves:
             raise RequestError(
-                "predict_tensor takes images as the encoder takes them: load the method without "
-                "tiles and keep_aspect, or use predict for pictures"
+                "predict_tensor takes images as the encoder takes them, one square of each: load "
+                "the method without tiles, keep_aspect and halves, or use predict for pictures"
             )
         images = torch.as_tensor(images, dtype=torch.float32)
         size = self.image_size
