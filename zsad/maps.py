@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Literal
 
@@ -16,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from zsad.types import Boxes, BuiltMaps, MapSpec, Scores
+from zsad.types import Boxes, BuiltMaps, Fuse, MapSpec, Scores
 
 PAIR = 2  # (normal, anomalous)
 
@@ -159,6 +160,24 @@ def kernel3_blur(maps: Tensor, sigma: float) -> Tensor:
     return outer * (rows[..., :-2] + rows[..., 2:]) + centre * rows[..., 1:-1]
 
 
+def grid_blur(planes: Tensor, kernel: int, sigma: float) -> Tensor:
+    """Smooth [B, h, w] on the patch grid, before it is enlarged, as released AA-CLIP does.
+
+    ``kernel``: patches of a side, odd; ``sigma`` in patches.  Equal to kornia's and torchvision's
+    Gaussian: normalised, separable, the border mirrored without repeating the edge.  A grid too
+    small to mirror so far gets the largest kernel that it can.
+    """
+    reach = min(kernel // 2, min(planes.shape[-2:]) - 1)
+    if sigma <= 0 or reach < 1:
+        return planes
+    at = torch.arange(-reach, reach + 1, device=planes.device, dtype=planes.dtype)
+    weights = torch.exp(-0.5 * (at / sigma) ** 2)
+    weights = weights / weights.sum()
+    padded = F.pad(planes[:, None], (reach, reach, reach, reach), mode="reflect")
+    rows = F.conv2d(padded, weights[None, None, :, None])
+    return F.conv2d(rows, weights[None, None, None])[:, 0]
+
+
 def minmax(maps: Tensor) -> Tensor:
     """Stretch every [H, W] map of [B, H, W] to [0, 1]; a constant map becomes 0.
 
@@ -255,9 +274,22 @@ def build_maps(
     """
     if not scores.maps:
         raise ValueError("scores hold no maps")
-    weights = _stage_weights(spec, len(scores.maps))
-    fused = _fuse(scores, spec, weights, size)
-    boxes = boxes if scores.boxes is None else scores.boxes  # the method's choice wins
+    stages: list[Tensor] = []
+    if _stage_by_stage(spec):
+        stages = _enlarged(scores, spec, size)
+        fused = _grouped(stages, spec)
+    else:
+        fused = _fuse(scores, spec, _stage_weights(spec.weights, spec.fuse, len(scores.maps)), size)
+    built = _suppressed(fused, spec, boxes if scores.boxes is None else scores.boxes)
+    if spec.keep != "final":
+        built.fused = fused
+    if spec.keep == "stages":
+        built.stages = stages
+    return built
+
+
+def _suppressed(fused: Tensor, spec: MapSpec, boxes: Sequence[Boxes | None] | None) -> BuiltMaps:
+    """Normalise, smooth, and suppress what lies outside of the boxes."""
     if boxes is None or spec.box_factor == 1:
         plain = _smoothed(fused, spec)
         return BuiltMaps(plain, plain)
@@ -279,16 +311,56 @@ def _smoothed(fused: Tensor, spec: MapSpec) -> Tensor:
 
 def _smooths_early(spec: MapSpec) -> bool:
     """Whether nothing but enlarging, which is linear, comes before the smoothing."""
-    return spec.blur == "gaussian" and spec.norm == "none" and spec.box_order == "after_blur"
+    linear = spec.norm == "none" and spec.box_order == "after_blur" and spec.keep == "final"
+    return spec.blur == "gaussian" and linear and not _stage_by_stage(spec)
 
 
-def _stage_weights(spec: MapSpec, stages: int) -> list[float]:
+def _stage_by_stage(spec: MapSpec) -> bool:
+    """Whether every stage is enlarged by itself."""
+    return spec.groups is not None or spec.fuse == "harmonic" or spec.keep == "stages"
+
+
+def _stage_weights(given: Sequence[float] | None, fuse: Fuse, stages: int) -> list[float]:
     """Return one factor per stage; those of a mean add up to 1."""
-    weights = list(spec.weights) if spec.weights is not None else [1.0] * stages
+    weights = list(given) if given is not None else [1.0] * stages
     if len(weights) != stages:
         raise ValueError(f"{len(weights)} map weights for {stages} stages")
-    total = sum(weights) if spec.fuse == "mean" else 1.0
+    total = sum(weights) if fuse == "mean" else 1.0
     return [w / total for w in weights]
+
+
+def _enlarged(scores: Scores, spec: MapSpec, size: int | tuple[int, int]) -> list[Tensor]:
+    """Return the probabilities or values of every stage at ``size``: K tensors [B, H, W]."""
+    if scores.added:
+        raise ValueError("added values go with a mean or a sum of stages, not with this fusion")
+    one = replace(spec, groups=None, weights=None, fuse="mean", keep="final", blur="none")
+    return [_fuse(replace(scores, maps=[stage]), one, [1.0], size) for stage in scores.maps]
+
+
+def _grouped(stages: Sequence[Tensor], spec: MapSpec) -> Tensor:
+    """Fuse enlarged stages [B, H, W], group by group."""
+    if spec.groups is not None:
+        if sum(count for _, count in spec.groups) != len(stages):
+            raise ValueError(f"groups {spec.groups} for {len(stages)} stages")
+        rest = iter(stages)
+        stages = [
+            joined([next(rest) for _ in range(count)], fuse, None) for fuse, count in spec.groups
+        ]
+    return joined(stages, spec.fuse, spec.weights)
+
+
+def joined(planes: Sequence[Tensor], fuse: Fuse, weights: Sequence[float] | None = None) -> Tensor:
+    """Join tensors of one shape: their (weighted) mean or sum, or their harmonic mean
+    n / sum(1 / x), which is 0 where one of them is."""
+    if fuse == "harmonic":
+        if weights is not None:
+            raise ValueError("a harmonic mean has no weights")
+        return len(planes) / torch.stack([1 / plane for plane in planes]).sum(0)
+    factors = _stage_weights(weights, fuse, len(planes))
+    total = planes[0] * factors[0]
+    for factor, plane in zip(factors[1:], planes[1:]):
+        total = total.add(plane, alpha=factor)
+    return total
 
 
 def _fuse(

@@ -7,18 +7,21 @@ of a_l serves every start block: ``VV_s(l) = x_{s-1} + sum_{j=s..l} a_j``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from zsad.backbones.block_plan import VALUE_KINDS, WINDOW_KINDS, Rows, check, plan
 from zsad.backbones.blocks import (
+    Adapters,
     Block,
     Linear,
     activation_of,
+    adapted,
     attend,
     heads_joined,
     layer_norm,
@@ -31,8 +34,6 @@ if TYPE_CHECKING:
 
     from zsad.backbones.counters import Counters
     from zsad.backbones.engines.dispatch import Engines
-
-Adapters = Callable[[int, Tensor], Tensor] | Mapping[int, Callable[[Tensor], Tensor]]
 
 
 class ImageEncoder:
@@ -215,24 +216,32 @@ class ImageEncoder:
         first_block: int,
         adapters: Adapters | None = None,
         last_block: int | None = None,
+        *,
+        checkpointed: bool = False,
+        attention: Literal["qk", "v"] = "qk",
     ) -> Tensor:
         """Run blocks ``first_block``..``last_block`` (default: all) on ``tokens`` =
         x_{first_block-1} [B, N, D].
 
         ``adapters``: a function ``(layer, x_l) -> x_l`` called after every block, or such
-        functions of x_l alone by layer.  Differentiable in the tokens and in what the adapters
-        own; returns the last block's output [B, N, D], see :meth:`project`.
+        functions of x_l alone by layer; tokens may join or leave the sequence there.
+        Differentiable in the tokens and in what the adapters own; returns the last block's output
+        [B, N, D], see :meth:`project`.  ``checkpointed``: keep the input of every block and run it
+        again for the gradients, which are the same.  ``attention``: what the blocks attend with,
+        queries and keys or, in their place, the values of this very stream.
         """
         if not 1 <= first_block <= self.depth + 1:
             raise ValueError(f"first_block={first_block} must be in 1..{self.depth + 1}")
         self.counters.resumed += len(tokens)
         x = tokens.to(self.dtype)
         for layer in range(first_block, (last_block or self.depth) + 1):
-            x = self.blocks[layer - 1](x)
-            if callable(adapters):
-                x = adapters(layer, x)
-            elif adapters is not None and layer in adapters:
-                x = adapters[layer](x)
+            block = self.blocks[layer - 1]
+            run = block if attention == "qk" else block.with_values
+            if checkpointed and torch.is_grad_enabled() and x.requires_grad:
+                x = checkpoint(run, x, use_reentrant=False)
+            else:
+                x = run(x)
+            x = adapted(adapters, layer, x)
         return x
 
 

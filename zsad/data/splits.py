@@ -97,6 +97,19 @@ def references(index: DatasetIndex, category: str, shots: int, seed: int) -> lis
     return sorted(pool, key=lambda s: _rank(s, f"reference-{seed}"))[:shots]
 
 
+def normals(index: DatasetIndex, chosen: Sequence[Sample]) -> dict[str, list[Sample]]:
+    """Normal images of the categories of ``chosen`` to compare these with, in training.
+
+    They are those of the dataset's training part; where that is what is trained on, or where there
+    is none, the normal ones among ``chosen``.
+    """
+    names = {s.category for s in chosen}
+    pool = [s for s in index.samples if s.split == "train" and s.category in names]
+    if index.spec.training_split == "train" or not pool:
+        pool = list(chosen)
+    return by_category(sorted((s for s in pool if s.label == 0), key=lambda s: s.uid))
+
+
 def guard(
     trained_uids: Iterable[str], trained_on: str, samples: Iterable[Sample], dataset: str
 ) -> None:

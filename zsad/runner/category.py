@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from typing import Any
 
@@ -95,12 +95,12 @@ class CategoryRun:
             self._begun.close()
 
     def _input_of(self, head: Head) -> Preprocess:
-        return Preprocess.for_variant(self.backbone.info, head.request.variant)
+        return Preprocess.for_request(self.backbone.info, head.request)
 
     def _inputs(self) -> list[Preprocess]:
         """How pictures are prepared: in one way, unless heads want other sizes, filters, values."""
         found = {self._input_of(h) for h in self.heads}
-        return sorted(found, key=lambda p: (p.size, p.interpolation, p.mean, p.stored))
+        return sorted(found, key=lambda p: (p.size, p.interpolation, p.mean, p.stored, p.halves))
 
     def _of_input(self, preprocess: Preprocess) -> list[Head]:
         return [h for h in self.heads if self._input_of(h) == preprocess]
@@ -250,8 +250,10 @@ class CategoryRun:
                         outcome.stored.append((own.to("cpu"), part.without_images()))
                     else:
                         scorer = outcome.head.scorer
-                        views = scorer.views(part.images, self._encoding, self.timer.stage)
-                        self._score(outcome, own, part, views=views)
+                        views = scorer.views(
+                            part.images, self._encoding, self.timer.stage, part.right
+                        )
+                        self._score(outcome, own, part, views=views, shifts=part.shifts)
 
     def _score_population(self, outcome: Outcome) -> None:
         """A transductive head sees the features of all test images of the category at once."""
@@ -267,7 +269,7 @@ class CategoryRun:
             together = {"population": population, "population_uids": uids}
             final = self._conclude(outcome, population, batches, together)
             for rows, batch in _rows_of(batches):
-                own = None if final is None else final[rows]
+                own = None if final is None else replace(final, scores=final.scores[rows])
                 self._score(outcome, population.select(rows), batch, own, **together)
 
     def _conclude(
@@ -276,13 +278,14 @@ class CategoryRun:
         population: ImageFeatures,
         batches: Sequence[ImageBatch],
         together: dict[str, Any],
-    ) -> Tensor | None:
+    ) -> Final | None:
         """The final image scores of a head that makes them of those of the whole category, which
         is scored once more for them; None for any other."""
         method = outcome.head.method
         if not method.stretches:
             return None
         raw: list[Tensor] = []
+        ends: list[Tensor] = []
         info: list[dict[str, Tensor]] = []
         for rows, batch in _rows_of(batches):
             context = self._context(outcome, batch, **together)
@@ -290,8 +293,14 @@ class CategoryRun:
             for _, scored in self._scored(outcome, part, context, batch):
                 raw.append(scored.image_scores)
                 info.append(scored.scores.info)
+                ends.append(torch.stack(scored.maps.final.aminmax()))
         joined = {name: torch.cat([part[name] for part in info]) for name in info[0]}
-        return method.over_category(torch.cat(raw), joined)
+        scores = method.over_category(torch.cat(raw), joined)
+        if not method.stretches_maps:
+            return Final(scores)
+        lows, highs = torch.stack(ends).T
+        low, high = lows.min().item(), highs.max().item()
+        return Final(scores, low, max(high - low, 1e-12))
 
     def _context(self, outcome: Outcome, batch: ImageBatch, **rest: Any) -> ScoreContext[Any]:
         scorer, categories = outcome.head.scorer, [self.category] * len(batch)
@@ -328,19 +337,19 @@ class CategoryRun:
         outcome: Outcome,
         features: ImageFeatures,
         batch: ImageBatch,
-        final: Tensor | None = None,
+        final: Final | None = None,
         **rest: Any,
     ) -> None:
         """Score a batch with one head.  What memory does not suffice for is tried again in
         smaller portions; what was scored is taken in once.
 
-        ``final``: the image scores, where they follow from the whole category; ``rest``: further
-        fields of the context."""
+        ``final``: what follows from the whole category; ``rest``: further fields of the context."""
         context = self._context(outcome, batch, **rest)
         for rows, scored in self._scored(outcome, features, context, batch):
             if final is not None:
                 scored.scores.info["raw_score"] = scored.image_scores
-                scored.image_scores = final[rows]
+                scored.image_scores = final.scores[rows]
+                scored.maps = scored.maps.each(final.scaled)
             try:
                 self._take(outcome, batch.select(rows), scored)
             except (RuntimeError, MemoryError) as error:
@@ -365,6 +374,19 @@ class CategoryRun:
         outcome.defects += [s.defect for s in batch.samples]
         outcome.scores += values
         outcome.labels += [s.label for s in batch.samples]
+
+
+@dataclass(frozen=True)
+class Final:
+    """What follows from a whole category: the image ``scores`` [N], and the scale of its maps."""
+
+    scores: Tensor
+    low: float = 0.0
+    span: float = 1.0
+
+    def scaled(self, maps: Tensor) -> Tensor:
+        """Bring maps [B, H, W] to that scale."""
+        return (maps - self.low) / self.span if (self.low, self.span) != (0.0, 1.0) else maps
 
 
 def _update(metrics: CategoryMetrics, batch: ImageBatch, scored: Scored[Any]) -> None:

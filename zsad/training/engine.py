@@ -89,6 +89,7 @@ def fit(
             trained_on=data,
             captions=captions,
             contents=pictures,
+            normals=splits.normals(index, chosen) if method.needs_partners else {},
             identity=training_identity(
                 method.name,
                 method.config,
