@@ -27,8 +27,7 @@ def align(text: Tensor, u_global: Tensor, u_local: Tensor, config: Aligner) -> T
     kind = torch.float64 if config.ridge < STABLE_RIDGE else torch.float32
     kind = torch.promote_types(kind, text.dtype) if text.dtype == torch.float64 else kind
     if kind == torch.float64 and text.device.type == "mps":  # has no such numbers
-        there = (x.cpu() for x in (text, u_global, u_local))
-        return align(*there, config).to(text.device)
+        return align(text.cpu(), u_global.cpu(), u_local.cpu(), config).to(text.device)
     with torch.autocast(text.device.type, enabled=False):
         t, g, v = text.to(kind), u_global[..., rows, :].to(kind), u_local[..., rows, :].to(kind)
         if config.solver == "procrustes":
