@@ -205,7 +205,10 @@ class Sweep:
         for head in heads:
             try:
                 if head.method.shots:
-                    drawn = splits.references(dataset.index, name, head.method.shots, head.seed)
+                    again = head.method.config.references == "replacement"
+                    drawn = splits.references(
+                        dataset.index, name, head.method.shots, head.seed, replacement=again
+                    )
                     if not drawn:
                         unfit.append((head, None))
                         continue
