@@ -182,7 +182,8 @@ class Sweep:
     def _is_open(self, dataset: DatasetPlan, head: Head, category: str) -> bool:
         """Whether the head has a cell to do that no other process has stored meanwhile."""
         keys = [dataset.todo.get((head.label, seed, category)) for seed in head.seeds]
-        return any(k and (self.request.fresh or not self.store.has(k)) for k in keys)
+        fresh, store = self.request.fresh, self.store
+        return any(k and (fresh or not dataset.is_done(store, k)) for k in keys)
 
     def _prepare(
         self,
