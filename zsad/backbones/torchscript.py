@@ -78,7 +78,8 @@ def _refuse_places(content: bytes, label: str) -> None:
     """Raise :class:`WeightsError` for a pickle that puts something at a place beyond its length:
     pickle's table of places grows as far, to 4 GB for a file of 300 bytes."""
     for code, place, _ in pickletools.genops(content):
-        if code.name in ("PUT", "BINPUT", "LONG_BINPUT") and place > len(content):
+        puts = code.name in ("PUT", "BINPUT", "LONG_BINPUT")
+        if puts and isinstance(place, int) and place > len(content):
             raise WeightsError(f"{label}: refused, its data names more objects than it has bytes")
 
 
