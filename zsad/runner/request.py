@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from zsad import config as cfg
 from zsad import registry
+from zsad.backbones.specs import require_text
 from zsad.checkpoints.sources import Sources, parse
 from zsad.config import MetricSettings, Settings
 from zsad.config.method_config import MethodConfig
@@ -257,6 +258,7 @@ def request_of(options: RunOptions, methods: Names | None, datasets: Names | Non
     entries = registry.select_methods(methods or proto.methods)
     per_method = split_layers(layers, [e.name for e in entries])
     settings = resolve_settings(layers)
+    require_text(settings.value.backbone.name, [e.name for e in entries if e.reads_text])
     columns: list[Column] = []
     for entry in entries:
         rows = [r for r in proto.rows if r.method == entry.name]
