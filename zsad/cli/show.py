@@ -10,7 +10,7 @@ from typing import Any
 from zsad import config as cfg
 from zsad import registry
 from zsad.cli import options
-from zsad.cli.output import print_json, print_table, say
+from zsad.cli.output import print_json, print_table, say, tell
 from zsad.errors import RequestError, unknown
 
 
@@ -109,7 +109,7 @@ def run_list(args: argparse.Namespace) -> int:
     elif rows:
         print_table(list(rows[0]), [list(r.values()) for r in shown])
     if args.what == "backbones" and not args.json:
-        say(_of_open_clip())
+        tell(_of_open_clip())
     return 0
 
 
