@@ -38,7 +38,8 @@ class Configuration:
     with their values, in words.  ``known``: whether that could be told; where it could not (a
     plug-in that is not there), ``overrides`` holds every key.  ``boxes``: False where the method
     asks for boxes and had none.  ``settings``: what of the run changes figures or images, as
-    (key, words); no words: as usual.  ``row_says``: its row's label stands for the preset.
+    (key, words); no words: as usual.  ``row_says``: its row's label stands for the preset;
+    ``row_preset``: the one that its row runs by now, where that is another one.
     ``preset_title``: how the method's ``config.yaml`` calls the preset, where it has words for it.
     """
 
@@ -51,6 +52,7 @@ class Configuration:
     boxes: bool = True
     settings: Pairs = ()
     row_says: bool = False
+    row_preset: str = ""
     preset_title: str = field(default="", compare=False)
 
     @property
@@ -80,6 +82,8 @@ def of_record(record: CellRecord) -> Configuration:
     config = cfg.flat(held) if isinstance(held, Mapping) else {}
     protocol = str(info.get("protocol") or "")
     base = _base(record.method, preset, protocol)
+    layers = _row_layers(record.method, protocol)
+    row_presets = [str(layer["preset"]) for layer in layers if "preset" in layer]
     overrides = _differing(config, base, _cosmetic(record.method)) if config else ()
     return Configuration(
         record.method,
@@ -90,7 +94,8 @@ def of_record(record: CellRecord) -> Configuration:
         base is not None or not config,
         not without_boxes(record),
         _settings(info, record.dataset),
-        preset in [layer.get("preset") for layer in _row_layers(record.method, protocol)],
+        preset in row_presets,
+        "" if preset in (row_presets or [preset]) or not info.get("preset") else row_presets[-1],
         str(info.get("preset_title") or ""),
     )
 
@@ -208,7 +213,7 @@ def _heading(one: Configuration, parts: list[str], words: list[str]) -> Heading:
     preset = (
         f" ({one.preset_title or one.preset})"
         if one.preset != "default" and not one.row_says
-        else ""
+        else " (preset default)" * bool(one.row_preset)
     )
     shots = f", {one.shots}-shot" if one.shots else ""
     boxes = "" if one.boxes else f" ({NO_BOXES})"
@@ -252,8 +257,8 @@ def _row_layers(method: str, protocol: str) -> list[Mapping[str, Any]]:
         found = load_protocol(protocol)
     except ZsadError:  # somebody's own protocol: its row is told as overridden keys
         return []
-    rows = [row for row in found.rows if (row.method, row.slug) == (name, slug)]
-    return [found.overrides.get(name) or {}, rows[0].overrides] if rows else []
+    rows = [row for row in found.rows if row.stored == method]
+    return [found.overrides.get(name) or {}, rows[0].layer] if rows else []
 
 
 def _cosmetic(method: str) -> tuple[str, ...]:

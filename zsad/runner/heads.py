@@ -10,7 +10,8 @@ import torch
 from zsad import backbones
 from zsad.backbones import Backbone
 from zsad.method import AnyMethod, new_method
-from zsad.runner.request import Column, Request
+from zsad.runner.columns import Column
+from zsad.runner.request import Request
 from zsad.scoring import Scorer
 from zsad.types import FeatureRequest
 

@@ -20,12 +20,13 @@ from zsad.errors import DataError, ZsadError, is_text
 from zsad.results.examples import CellExamples
 from zsad.results.store import ResultStore
 from zsad.runner.category import CategoryRun
+from zsad.runner.columns import Column
 from zsad.runner.example_collector import ExampleCollector
 from zsad.runner.given import Given, given_for
 from zsad.runner.heads import Head, build_method
 from zsad.runner.plan import DatasetPlan, Plan, auxiliary_of
 from zsad.runner.recorder import Recorder
-from zsad.runner.request import Column, Request
+from zsad.runner.request import Request
 from zsad.runner.timing import StageTimer, peak_memory
 from zsad.runner.training import Checkpoints, provide, trained_method
 from zsad.scoring import Scorer
@@ -276,7 +277,7 @@ class Sweep:
         with timer.stage("train"):
             trained = self.trained or provide(
                 [(column, seeds[0]) for column, seeds in groups],
-                lambda: auxiliary_of(self.plan, dataset.name),
+                lambda column: auxiliary_of(self.plan, column, dataset.name),
                 self.backbone,
                 self.request,
                 on_event=self.on_event,
@@ -328,7 +329,7 @@ class Sweep:
         scorer = Scorer(
             method,
             self.backbone,
-            self.request.settings.backbone.image_size,
+            self.request.settings_of(column).backbone.image_size,
             column.label,
             lambda stage: timer.stage(stage, f"{stage}:{column.label}"),
         )
