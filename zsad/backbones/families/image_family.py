@@ -14,6 +14,7 @@ from zsad.backbones import known_weights
 from zsad.backbones.backbone_spec import BackboneSpec, Sizes, quarters
 from zsad.backbones.known_weights import Origin
 from zsad.backbones.locate import FoundWeights, default_folder, find_named, graded
+from zsad.backbones.precision import resolved, set_products
 from zsad.config import BackboneSettings
 from zsad.errors import RequestError, WeightsError, gist
 from zsad.io.names import at_home
@@ -123,6 +124,10 @@ class ImageFamily(ABC):
         from zsad.backbones.image_only import ImageOnlyBackbone
 
         _refuse(spec, settings)
+        automatic = "cuda" if torch.cuda.is_available() else "cpu"
+        where = torch.device(automatic if str(device) == "auto" else device)
+        settings = resolved(settings, str(where))
+        set_products(settings.precision, where)
         info = self.outline(spec, settings.image_size)
         found = self.locate(spec, settings.weights) or self._fetched(spec, offline)
         with torch.random.fork_rng(devices=[]):
@@ -139,10 +144,9 @@ class ImageFamily(ABC):
             banner=known_weights.banner(found.origin, spec.demo, found.source, found.sha256),
             random=found.path is None,
         )
-        kinds = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-        automatic = "cuda" if torch.cuda.is_available() else "cpu"
-        where = torch.device(automatic if str(device) == "auto" else device)
-        module.requires_grad_(False).eval().to(where, kinds[settings.precision])
+        halves = {"bf16": torch.bfloat16, "fp16": torch.float16}
+        module.requires_grad_(False).eval()
+        module.to(where, halves.get(settings.precision, torch.float32))
         return ImageOnlyBackbone(module, info, self.read, settings.figures)
 
     def _fetched(self, spec: BackboneSpec, offline: bool) -> FoundWeights:
