@@ -197,7 +197,8 @@ class Method(lightning.LightningModule, Generic[ConfigT, TextT]):
         """Return further views of images [B, 3, S, S] as the encoder takes them, each as large.
 
         Their :meth:`view_taps` are in ``context.views``, in this order.  Each is a pass of its own.
-        Not for a :attr:`transductive` method.
+        Not for a :attr:`transductive` method.  Where :meth:`feature_request` asks for ``halves`` of
+        pictures, ``context.views`` holds the right squares instead; not for a trained method.
         """
         return ()
 
@@ -359,16 +360,16 @@ def stretched(scores: Tensor, over: Tensor) -> Tensor:
 
 
 def new_method(
-    entry: MethodEntry, config: MethodConfig, info: BackboneInfo, seed: int = 0
+    entry: MethodEntry, config: MethodConfig, info: BackboneInfo, seed: int = 0, target: str = ""
 ) -> AnyMethod:
-    """Build the method of ``entry``.
+    """Build the method of ``entry``, to be evaluated on the dataset ``target`` ("": none).
 
     Its initial parameters are a function of the seed alone; the caller's random numbers stay as
     they were.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        method = entry.load()(config, info)
+        method = entry.load()(config.for_target(target), info)
     method.revision = entry.revision
     method.masks = entry.masks
     return method
@@ -389,4 +390,4 @@ def feature_request(method: AnyMethod, image_size: int) -> FeatureRequest:
             f"image size {size} is not a multiple of the patch size {method.backbone.patch} of "
             f"{method.backbone.name}; choose another backbone.image_size"
         )
-    return FeatureRequest(request.taps, replace(request.variant, image_size=size))
+    return replace(request, variant=replace(request.variant, image_size=size))

@@ -56,6 +56,7 @@ class ContextFields(TypedDict, total=False):
     uids: Sequence[str]
     carry: Mapping[str, Any]
     views: Sequence[ImageFeatures]
+    shifts: Sequence[float]
 
 
 def encode(
@@ -166,15 +167,18 @@ class Scorer:
         images: Tensor,
         portions: Portions,
         stage: Stage = lambda name: nullcontext(),
+        right: Tensor | None = None,
     ) -> list[ImageFeatures]:
         """The features of the further views of images [B, 3, S, S] that the method reads, with a
-        row for each image."""
+        row for each image: of those of :meth:`Method.views`, or of the ``right`` squares
+        [B, 3, S, S] where pictures are taken in halves."""
         taps = self.method.view_taps()
         if not taps:
             return []
         request = FeatureRequest(taps, self.request.variant)
         found = []
-        for view in self.method.views(images.to(self.backbone.device)):
+        device = self.backbone.device
+        for view in self.method.views(images.to(device)) if right is None else [right.to(device)]:
             parts = [f for _, f in encode(self.backbone, view, request, portions, stage)]
             found.append(parts[0] if len(parts) == 1 else ImageFeatures.concat(parts))
         return found

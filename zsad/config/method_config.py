@@ -14,6 +14,7 @@ from zsad import config as cfg
 from zsad.errors import nearest
 
 T = TypeVar("T")
+ConfigT = TypeVar("ConfigT", bound="MethodConfig")
 
 CaptionSource = Literal["off", "mask", "endpoint", "auto"]
 
@@ -87,6 +88,11 @@ class MethodConfig:
         """The file whose texts take the place of the prompt bank's, '' where none does."""
         return ""
 
+    def for_target(self: ConfigT, dataset: str) -> ConfigT:
+        """The configuration that the target ``dataset`` is evaluated with ("": pictures of none),
+        where the authors' scripts differ from dataset to dataset.  Not for a trained method."""
+        return self
+
     def own_readings(self) -> dict[str, Any]:
         """What was chosen where the paper is silent, by key; records and the manifest hold it."""
         return {}
@@ -114,7 +120,10 @@ class MethodConfig:
 
 
 CLASS_VARIABLES = ("prompt_kind", "inference_only", "cosmetic")
-QUESTIONS = ("caption_source", "caption_all", "caption_count", "own_words", "own_readings")
+QUESTIONS = (
+    *("caption_source", "caption_all", "caption_count"),
+    *("own_words", "own_readings", "for_target"),
+)
 
 
 def _is_class_variable(hint: Any) -> bool:

@@ -11,6 +11,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from zsad.data.ignored import of_sample, shrunk
@@ -30,7 +31,9 @@ class ImageBatch:
     defined on it), True for normal images, whose mask is zero.  ``labels``: int64 [B].
     ``ignored``: pixels that are not looked at, in the form of ``masks``; None: all are.
     ``failures``: why samples were left out since the batch before, one error for each that names
-    its file; a last batch may hold only these.
+    its file; a last batch may hold only these.  Where pictures are taken in halves, ``images``
+    are the left squares, ``right`` [B, 3, S, S] the right ones and ``shifts`` [B] where these
+    begin (:class:`zsad.data.transforms.Halves`).
     """
 
     images: Tensor
@@ -40,6 +43,8 @@ class ImageBatch:
     samples: list[Sample]
     failures: list[DataError] = field(default_factory=list)
     ignored: Tensor | list[Tensor] | None = None
+    right: Tensor | None = None
+    shifts: list[float] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -53,17 +58,21 @@ class ImageBatch:
             self.labels[rows],
             self.samples[rows],
             ignored=None if self.ignored is None else self.ignored[rows],
+            right=None if self.right is None else self.right[rows],
+            shifts=self.shifts[rows],
         )
 
     def without_images(self) -> ImageBatch:
         """The same batch without its pixels, to be kept while features are collected."""
-        return replace(self, images=self.images[:0])
+        return replace(self, images=self.images[:0], right=None)
 
 
 class _Decoded(NamedTuple):
     image: Tensor
     mask: np.ndarray | None
     ignored: np.ndarray | None = None
+    right: Tensor | None = None
+    shift: float = 0.0
 
 
 class DecodeThreads:
@@ -196,15 +205,27 @@ def batches(
 
 def _decode(sample: Sample, preprocess: Preprocess, policy: MaskPolicy, masks: bool) -> _Decoded:
     image = read_image(sample.image, sample.crop, sample.bits, stored=preprocess.stored)
+    seen = _seen(image, preprocess, sample.image)
     if not masks:
-        return _Decoded(preprocess(image), None)
+        return seen
     hidden = of_sample(sample, (image.height, image.width))
     if hidden is not None and not policy.native:
         hidden = shrunk(hidden, (preprocess.size, preprocess.size))
     if sample.mask is None and policy.native:
         blank = np.zeros((image.height, image.width), dtype=bool)
-        return _Decoded(preprocess(image), blank, hidden)
-    return _Decoded(preprocess(image), policy.read(sample, preprocess.size), hidden)
+        return seen._replace(mask=blank, ignored=hidden)
+    return seen._replace(mask=policy.read(sample, preprocess.size), ignored=hidden)
+
+
+def _seen(image: Image.Image, preprocess: Preprocess, name: str) -> _Decoded:
+    """What the model sees of an image.  Raises :class:`DataError` that begins with ``name``."""
+    if not preprocess.halves:
+        return _Decoded(preprocess(image), None)
+    try:
+        left, right, shift = preprocess.squares(image)
+    except DataError as error:
+        raise DataError(f"{name}: {error}") from None
+    return _Decoded(left, None, right=right, shift=shift)
 
 
 def _attempt(
@@ -226,6 +247,7 @@ def _batch(
 ) -> ImageBatch:
     chosen = [sample for sample, _ in items]
     images = [d.image for _, d in items]
+    right = [d.right for _, d in items if d.right is not None]
     empty = np.zeros((size, size), dtype=bool)
     marks = [torch.from_numpy(np.array(empty if d.mask is None else d.mask)) for _, d in items]
     hidden = [
@@ -248,4 +270,6 @@ def _batch(
         samples=chosen,
         failures=failures,
         ignored=ignored if any(d.ignored is not None for _, d in items) else None,
+        right=torch.stack(right) if right else None,
+        shifts=[d.shift for _, d in items],
     )

@@ -95,12 +95,12 @@ class CategoryRun:
             self._begun.close()
 
     def _input_of(self, head: Head) -> Preprocess:
-        return Preprocess.for_variant(self.backbone.info, head.request.variant)
+        return Preprocess.for_request(self.backbone.info, head.request)
 
     def _inputs(self) -> list[Preprocess]:
         """How pictures are prepared: in one way, unless heads want other sizes, filters, values."""
         found = {self._input_of(h) for h in self.heads}
-        return sorted(found, key=lambda p: (p.size, p.interpolation, p.mean, p.stored))
+        return sorted(found, key=lambda p: (p.size, p.interpolation, p.mean, p.stored, p.halves))
 
     def _of_input(self, preprocess: Preprocess) -> list[Head]:
         return [h for h in self.heads if self._input_of(h) == preprocess]
@@ -250,8 +250,10 @@ class CategoryRun:
                         outcome.stored.append((own.to("cpu"), part.without_images()))
                     else:
                         scorer = outcome.head.scorer
-                        views = scorer.views(part.images, self._encoding, self.timer.stage)
-                        self._score(outcome, own, part, views=views)
+                        views = scorer.views(
+                            part.images, self._encoding, self.timer.stage, part.right
+                        )
+                        self._score(outcome, own, part, views=views, shifts=part.shifts)
 
     def _score_population(self, outcome: Outcome) -> None:
         """A transductive head sees the features of all test images of the category at once."""

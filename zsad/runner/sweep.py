@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -20,12 +20,13 @@ from zsad.errors import DataError, ZsadError, is_text
 from zsad.results.examples import CellExamples
 from zsad.results.store import ResultStore
 from zsad.runner.category import CategoryRun
+from zsad.runner.columns import Column
 from zsad.runner.example_collector import ExampleCollector
 from zsad.runner.given import Given, given_for
 from zsad.runner.heads import Head, build_method
 from zsad.runner.plan import DatasetPlan, Plan, auxiliary_of
 from zsad.runner.recorder import Recorder
-from zsad.runner.request import Column, Request
+from zsad.runner.request import Request
 from zsad.runner.timing import StageTimer, peak_memory
 from zsad.runner.training import Checkpoints, provide, trained_method
 from zsad.scoring import Scorer
@@ -222,7 +223,9 @@ class Sweep:
 
         run = CategoryRun(
             backbone=self.backbone,
-            settings=self.request.settings,
+            settings=replace(
+                self.request.settings, metrics=self.request.metrics_of(dataset.index.spec)
+            ),
             category=category,
             samples=dataset.samples[name],
             heads=ready,
@@ -274,7 +277,7 @@ class Sweep:
         with timer.stage("train"):
             trained = self.trained or provide(
                 [(column, seeds[0]) for column, seeds in groups],
-                lambda: auxiliary_of(self.plan, dataset.name),
+                lambda column: auxiliary_of(self.plan, column, dataset.name),
                 self.backbone,
                 self.request,
                 on_event=self.on_event,
@@ -322,11 +325,11 @@ class Sweep:
                 evaluated,
             )
         else:
-            method = build_method(column, self.backbone, seeds[0], self.device)
+            method = build_method(column, self.backbone, seeds[0], self.device, dataset.name)
         scorer = Scorer(
             method,
             self.backbone,
-            self.request.settings.backbone.image_size,
+            self.request.settings_of(column).backbone.image_size,
             column.label,
             lambda stage: timer.stage(stage, f"{stage}:{column.label}"),
         )

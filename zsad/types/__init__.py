@@ -108,10 +108,12 @@ class EncoderVariant:
 
 @dataclass(frozen=True)
 class FeatureRequest:
-    """The taps that a method reads, and the encoder variant it reads them from."""
+    """The taps that a method reads, and the encoder variant it reads them from.  ``frame``: of the
+    ``whole`` picture in a square, or of ``halves``, a left and a right square of its height."""
 
     taps: frozenset[Tap]
     variant: EncoderVariant = EncoderVariant()
+    frame: Literal["whole", "halves"] = "whole"
 
     @classmethod
     def of(cls, *taps: Tap, variant: EncoderVariant | None = None) -> FeatureRequest:
@@ -121,10 +123,10 @@ class FeatureRequest:
     def merge(cls, requests: Iterable[FeatureRequest]) -> FeatureRequest:
         """Union of requests.  Raises ``ValueError`` unless all variants are equal."""
         items = list(requests)
-        variants = {r.variant for r in items}
-        if len(variants) != 1:
-            raise ValueError(f"cannot merge requests of {len(variants)} encoder variants")
-        return cls(frozenset().union(*(r.taps for r in items)), variants.pop())
+        others = {(r.variant, r.frame) for r in items}
+        if len(others) != 1:
+            raise ValueError(f"cannot merge requests of {len(others)} encoder variants")
+        return cls(frozenset().union(*(r.taps for r in items)), *others.pop())
 
 
 @dataclass(frozen=True)
@@ -292,7 +294,8 @@ class ScoreContext(Generic[TextT]):
     ``carry``: by ``Category.key``,
     what a method that carries state from image to image left with the image before
     (:attr:`Scores.carry`); a category's first image finds no entry.  ``views``: the features of
-    further views of the images, one entry per view with B rows each (:meth:`Method.views`).
+    further views of the images, one entry per view with B rows each (:meth:`Method.views`); of
+    ``halves`` the right squares, which begin ``shifts`` [B] of a side right of the left ones.
     """
 
     categories: Sequence[Category]
@@ -306,6 +309,7 @@ class ScoreContext(Generic[TextT]):
     population_uids: Sequence[str] = ()
     carry: Mapping[str, Any] = field(default_factory=dict)
     views: Sequence[ImageFeatures] = ()
+    shifts: Sequence[float] = ()
     paired: ImageFeatures | None = None
 
     def select(self, rows: Rows) -> ScoreContext[TextT]:
@@ -317,6 +321,7 @@ class ScoreContext(Generic[TextT]):
             boxes=_rows_of(boxes, rows, count),
             uids=_rows_of(uids, rows, count) or (),
             views=[view.select(rows) for view in self.views],
+            shifts=_rows_of(self.shifts or None, rows, count) or (),
             paired=None if self.paired is None else self.paired.select(rows),
         )
 

@@ -20,10 +20,11 @@ from zsad.backbones import Backbone
 from zsad.backbones.devices import choose_device, device_account
 from zsad.errors import CellError, RequestError, ZsadError
 from zsad.results.store import ResultStore
+from zsad.runner.columns import Column
 from zsad.runner.heads import load_backbone
 from zsad.runner.plan import AuxiliaryData, Plan
 from zsad.runner.ray.shards import Shard
-from zsad.runner.request import Column, Request
+from zsad.runner.request import Request
 from zsad.runner.sweep import Sweep
 from zsad.runner.training import Checkpoints, provide
 from zsad.types import BackboneInfo
@@ -93,7 +94,7 @@ def train(setup: Setup, auxiliary: AuxiliaryData, wanted: list[tuple[str, int]])
     before = backbone.counters.as_dict()
     columns = {c.label: c for c in request.columns}
     pairs: list[tuple[Column, int]] = [(columns[label], seed) for label, seed in wanted]
-    made = provide(pairs, lambda: auxiliary, backbone, request)
+    made = provide(pairs, lambda column: auxiliary, backbone, request)
     made.found = {at: _portable(at[0], result) for at, result in made.found.items()}
     return TaskReport(_worker(), _since(backbone, before), checkpoints=made)
 
