@@ -30,7 +30,7 @@ RANKS: dict[str, int] = {
             ("grounding", "prompt_bank", "results"),
             ("scoring", "training"),
             ("inference", "runner", "tables"),
-            ("report", "deployment", "exchange"),
+            ("report", "deployment", "exchange", "certificate"),
             ("api", "doctor"),
             ("cli",),
             ("__main__",),
