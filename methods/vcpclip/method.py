@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -238,11 +238,12 @@ class VCPCLIP(Method[Config, None]):
         def optimizer(named: Mapping[str, nn.Parameter]) -> torch.optim.Optimizer:
             hot = [p for n, p in named.items() if n in TEMPERATURES]
             rest = [p for n, p in named.items() if n not in TEMPERATURES]
-            return torch.optim.Adam(
-                [{"params": rest}, {"params": hot, "lr": train.temperature_lr}],
-                lr=train.rate_for(self._auxiliary),
-                betas=train.betas,
-            )
+            rate = train.rate_for(self._auxiliary)
+            groups: list[dict[str, Any]] = [
+                {"params": rest, "lr": rate},
+                {"params": hot, "lr": train.temperature_lr},
+            ]
+            return torch.optim.Adam(groups, lr=rate, betas=train.betas)
 
         return [
             TrainPhase(

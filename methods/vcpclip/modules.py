@@ -33,7 +33,8 @@ class PreVCP(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         if not self.use_image:
             return self.query.expand(len(image), -1, -1)
-        return self.query + self.carry(self.along(image[:, None]))
+        shift: Tensor = self.carry(self.along(image[:, None]))
+        return self.query + shift
 
 
 class DeepTokens(nn.Module):
