@@ -75,7 +75,7 @@ def import_official(state: object, layers: int, backbone: BackboneInfo) -> Impor
 
 def _flat(state: object) -> dict[str, Any]:
     """The tensors by ``part.name``, whether their dictionaries were kept or their names joined to
-    ``part/name``; none for what is no dictionary."""
+    ``part/name``; nothing for what is not a dictionary."""
     found: dict[str, Any] = {}
     for key, value in state.items() if isinstance(state, Mapping) else ():
         if isinstance(value, Mapping):
