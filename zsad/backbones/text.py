@@ -42,6 +42,7 @@ from zsad.backbones.text_blocks import (
     overwrite,
     suffix_block,
 )
+from zsad.on_device import constant, picked, uploaded
 from zsad.types import EncoderVariant
 
 TREES = 256  # that an encoder keeps; a tree of 500 nodes takes 0.3 MB
@@ -67,7 +68,7 @@ class PromptTokens(NamedTuple):
         """Some of the prompts, in that order."""
         chosen = list(index)
         rows = tuple(self.rows[i] for i in chosen) if self.rows else ()
-        return PromptTokens(self.ids[chosen], self.eot[chosen], rows)
+        return PromptTokens(picked(self.ids, chosen), picked(self.eot, chosen), rows)
 
 
 class TextEncoder:
@@ -135,7 +136,8 @@ class TextEncoder:
             # the end-of-text token has the highest id of the vocabulary
             eot = ids.argmax(-1)
             rows = tuple(tuple(row[: end + 1]) for row, end in zip(ids.tolist(), eot.tolist()))
-            found = PromptTokens(ids.to(self.device), eot.to(self.device), rows)
+            device = self.device
+            found = PromptTokens(uploaded(ids, device), uploaded(eot, device), rows)
             while len(self._tokens) >= TREES:
                 self._tokens.pop(next(iter(self._tokens)))
             self._tokens[key] = found
@@ -171,13 +173,12 @@ class TextEncoder:
         if missing:
             tokens = self.tokenize(missing)
             # alphabetically, so that prompts with the same beginning share a tree
-            order = sorted(range(len(missing)), key=tokens.ids.tolist().__getitem__)
+            order = sorted(range(len(missing)), key=tokens.rows.__getitem__)
             start = 0
             while start < len(order):
                 count = max(1, self.chunk_tokens // self.context_length)
                 rows = order[start : start + count]
-                part = PromptTokens(tokens.ids[rows], tokens.eot[rows])
-                features = self.encode_tokens(part)[0]
+                features = self.encode_tokens(tokens.at(rows))[0]
                 fresh.update((missing[i], f) for i, f in zip(rows, features))
                 start += count
         found = {**{t: self._cache[t] for t in texts if t in self._cache}, **fresh}
@@ -209,7 +210,7 @@ class TextEncoder:
         Raises ``ValueError`` for deep tokens of another shape.
         """
         ends = _numbers(eot)
-        eot = torch.as_tensor(eot, device=embeddings.device)
+        eot = _as_tensor(eot, embeddings.device)
         length = self._fitting_length(ends, embeddings.shape[-2])
         x = embeddings[..., :length, :].to(self.dtype)
         lead = x.shape[:-2]
@@ -257,7 +258,7 @@ class TextEncoder:
             return self.encode_embeddings(
                 joined, eot, deep, before_final=before_final, projection=projection
             )
-        eot = torch.as_tensor(eot, device=suffix.device)
+        eot = _as_tensor(eot, suffix.device)
         length = self._fitting_length(ends, p + suffix.shape[-2])
         head = prefix.to(self.dtype) + self.positions(0, p)  # [Bp, p, W]
         tail = suffix[:, :, : length - p].to(self.dtype) + self.positions(p, length)
@@ -378,3 +379,9 @@ class TextEncoder:
 
 def _numbers(eot: Tensor | Sequence[int]) -> tuple[int, ...]:
     return tuple(eot.tolist() if isinstance(eot, Tensor) else eot)
+
+
+def _as_tensor(eot: Tensor | Sequence[int], device: torch.device) -> Tensor:
+    if isinstance(eot, Tensor):
+        return eot.to(device)
+    return constant(torch.tensor, tuple(eot), device=device)
