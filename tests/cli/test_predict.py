@@ -299,6 +299,17 @@ def test_the_table_has_a_line_for_every_picture(predict: Predict, place: Path) -
     assert int(rows[0]["regions"]) == len(lines[0]["regions"])
 
 
+def test_files_for_other_programs(predict: Predict, place: Path) -> None:
+    lines = predict("photos", "--out", "found", "--save", "json", "--to", "coco,parquet")
+    document = json.loads(Path("found/results.coco.json").read_text(encoding="utf-8"))
+    assert [i["image_score"] for i in document["images"]] == [x["image_score"] for x in lines]
+    assert len(document["annotations"]) == sum(
+        len(x["regions"]) + x["regions_omitted"] for x in lines
+    )
+    assert Path("found/results.parquet").is_file()
+    assert not Path("found/results.csv").exists()
+
+
 def test_own_outputs_are_no_pictures(predict: Predict, place: Path) -> None:
     first = predict("photos", "--out", "photos/found")
     paths = [line["path"] for line in first]

@@ -54,6 +54,11 @@ def add(verbs: Any) -> None:
         help="files of --out: heat,mask,map,full-map,json,csv,page (default: all but full-map)",
     )
     parser.add_argument(
+        "--to",
+        metavar="FORMATS",
+        help="one file of all results in --out for other programs: coco,csv,parquet",
+    )
+    parser.add_argument(
         "--ignore",
         metavar="WHAT",
         help="parts that are not looked at: a mask, a folder of masks by the pictures' names "
@@ -134,6 +139,7 @@ def run(args: argparse.Namespace) -> int:
             scale=_scale(args.scale),
             ignore=args.ignore,
             save=args.save,
+            to=args.to,
             one_file=args.one_file,
             references=args.reference,
             explanations=args.explanations,

@@ -126,6 +126,7 @@ def predict(
     scale: tuple[float, float] | None,
     ignore: str | Path | None,
     save: str | Sequence[str] | None,
+    to: str | Sequence[str] | None,
     one_file: bool,
     references: Paths,
     explanations: int,
@@ -139,7 +140,7 @@ def predict(
     """Check the request, ``load`` the method and return the predictions as they are made; see
     :func:`zsad.api.predict`."""
     from zsad.data.ignored import Ignored
-    from zsad.inference import outputs
+    from zsad.inference import handover, outputs
     from zsad.inference.pictures import find
     from zsad.inference.references import digest, with_shots
     from zsad.inference.references import found as references_of
@@ -149,7 +150,7 @@ def predict(
     registry.method(method)  # a misspelt name ends here, before torch is imported
     _check_numbers(threshold=threshold, image_threshold=image_threshold, false_alarms=false_alarms)
     _check_numbers(**dict(zip(("scale", "scale's end"), scale or ())))
-    kinds = outputs.kinds(save, out)
+    kinds, handed = outputs.kinds(save, out), handover.formats(to, out)
     hidden = None if ignore is None else Ignored.parse(ignore)
     found = find(_words(pictures), out, listed)
     if not found:
@@ -193,7 +194,7 @@ def predict(
         )
         with contextlib.ExitStack() as stack:
             writer = (
-                stack.enter_context(outputs.Writer(out, kinds, scale, bits, one_file))
+                stack.enter_context(outputs.Writer(out, kinds, scale, bits, one_file, handed))
                 if out
                 else None
             )
