@@ -45,8 +45,9 @@ test-all: setup  ## the whole suite, offline
 fault: setup  ## all kills, full disks and odd files: the long version, a quarter of an hour
 	OMP_NUM_THREADS=1 ZSAD_FAULT_LONG=1 $(BIN)/python -m pytest -m fault $(PYTEST_ARGS)
 
-fuzz: setup  ## mutate inputs of every kind for SECONDS; what is found stays in tests/fuzz/corpus
-	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz.standing --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
+fuzz: setup  ## mutate inputs of every kind for SECONDS (or INPUTS of them); finds stay in tests/fuzz/corpus
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz.standing --seconds $(SECONDS) $(if $(INPUTS),--inputs $(INPUTS)) \
+		$(if $(SEED),--seed $(SEED))
 
 browser:  ## Debian's Chromium, with which the tests look at the report
 	command -v chromium || $(SUDO) apt-get install -y --no-install-recommends chromium

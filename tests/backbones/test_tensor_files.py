@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import pickle
+import resource
 import struct
 import zipfile
 from collections.abc import Callable
@@ -178,6 +179,23 @@ def test_a_pickle_of_other_things_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "numpy.pt"
     path.write_bytes(pickle.dumps({"a": np.zeros(3)}))
     refused(path, lambda: read_tensors(path))
+
+
+def test_a_length_beyond_all_memory_is_the_fault_of_the_file(tmp_path: Path) -> None:
+    """Forty bytes that announce a text of 4 GB, where less memory can be had."""
+    path = tmp_path / "announced.pt"
+    path.write_bytes(
+        b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03.\x80\x02}q\x00(X\xff\xff\xff\xff"
+    )
+    old = resource.getrlimit(resource.RLIMIT_AS)
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + 2**30, old[1]))
+    try:
+        with pytest.raises(WeightsError, match="it claims more values than its") as caught:
+            read_tensors(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, old)
+    assert str(path) in str(caught.value)
 
 
 def test_folders_and_missing_files(tmp_path: Path) -> None:

@@ -360,10 +360,11 @@ def main() -> int:
     """Run from the command line; 1 if something was found."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--seconds", type=float, default=600.0)
+    parser.add_argument("--inputs", type=int, default=1 << 60, help="no more than so many")
     parser.add_argument("--seed", type=int, default=time.time_ns() % 2**32)
     parser.add_argument("--targets", default=",".join(TARGETS))
     args = parser.parse_args()
-    count, finds = run(args.targets.split(","), args.seconds, args.seed)
+    count, finds = run(args.targets.split(","), args.seconds, args.seed, args.inputs)
     for name, content, text in finds:
         path = CORPUS / name / hashlib.sha256(content).hexdigest()[:16]
         path.parent.mkdir(parents=True, exist_ok=True)

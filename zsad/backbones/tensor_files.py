@@ -45,17 +45,34 @@ def read_tensors(path: Path | str, what: str = "not a readable weight file") -> 
     """
     path = Path(path)
     room = _room(path)
-    with naming(path, what):
-        if is_safetensors(path):
-            from safetensors.torch import load_file
-
-            found: Any = load_file(str(path))
-        elif is_archive(path):
-            found = read_archive(path)
-        else:
-            found = _unpickled(path)
+    try:
+        with naming(path, what):
+            found = _read(path)
+    except (MemoryError, RuntimeError) as error:
+        if not (is_out_of_memory(error) and _fits(SHARED * room)):
+            raise  # there is no memory even for what the file holds
+        raise WeightsError(
+            f"{path}: {what} (it claims more values than its {path.stat().st_size:,} bytes hold)"
+        ) from None
     _check_storage(path, found, room)
     return found
+
+
+def _read(path: Path) -> Any:
+    if is_safetensors(path):
+        from safetensors.torch import load_file
+
+        return load_file(str(path))
+    return read_archive(path) if is_archive(path) else _unpickled(path)
+
+
+def _fits(size: int) -> bool:
+    """Whether ``size`` bytes of memory can be had."""
+    try:
+        torch.empty(size, dtype=torch.uint8)
+    except (MemoryError, RuntimeError):
+        return False
+    return True
 
 
 def is_safetensors(path: Path) -> bool:
