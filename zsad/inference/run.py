@@ -136,9 +136,13 @@ def predict(
     bank: str | Path | None,
     save_bank: str | Path | None,
     load: Callable[[Overrides], LoadedMethod],
+    called: Mapping[str, str] | None = None,
 ) -> Iterator[Prediction]:
     """Check the request, ``load`` the method and return the predictions as they are made; see
-    :func:`zsad.api.predict`."""
+    :func:`zsad.api.predict`.
+
+    ``called``: names by path that predictions, and what is written, say in place of paths.
+    """
     from zsad.data.ignored import Ignored
     from zsad.inference import handover, outputs
     from zsad.inference.pictures import find
@@ -200,6 +204,8 @@ def predict(
             )
             for photo, prediction in zip(found, stream):
                 prediction.made_by = made_by
+                if called:
+                    _call(prediction, str(photo.path), called)
                 prediction.set_by_hand(image_threshold, threshold)
                 if writer:
                     prediction = _written(writer, prediction, photo)
@@ -294,7 +300,6 @@ def _limits(
     from zsad.inference import calibration, outputs
     from zsad.inference.references import warn_of_twins
 
-    """The thresholds of an earlier run, or those that the pictures ``good`` give."""
     if _is_stored(normal):
         return calibration.load(normal[0], made_for)
     warn_of_twins(references, [p.path for p in good])
@@ -320,6 +325,12 @@ def _written(writer: Writer, prediction: Prediction, photo: Photo) -> Prediction
         prediction = failed(str(photo.path), reason(error))
         writer.put(prediction, photo)  # its row of the table
     return prediction
+
+
+def _call(prediction: Prediction, path: str, called: Mapping[str, str]) -> None:
+    """Let a prediction say the name of its picture in place of the path."""
+    prediction.path = called.get(path, path)
+    prediction.error = prediction.error.replace(path, prediction.path)
 
 
 def _words(value: Paths) -> list[str]:
