@@ -100,7 +100,7 @@ async function score(event) {
     const answer = await fetch("/predict", { method: "POST", body: form() });
     if (answer.ok) {
       sessionStorage.setItem(WORDS, JSON.stringify(typed()));
-      location.assign((await answer.json()).page);
+      location.assign(`${(await answer.json()).page}#results`);
       return;
     }
     complain(await told(answer));
