@@ -160,7 +160,7 @@ def run(args: argparse.Namespace) -> int:
             offline=args.offline,
             untrained=args.untrained,
         )
-    failed, told, marked, read = 0, False, False, False
+    failed, told, marked, read, stated = 0, False, False, False, False
     while True:
         with stdout_to_stderr():
             prediction = next(found, None)
@@ -170,6 +170,9 @@ def run(args: argparse.Namespace) -> int:
         if (mark := prediction.made_by.get("mark")) and not marked:
             _note(mark)
             marked = True
+        if (state := prediction.made_by.get("bundled")) and not stated:
+            _note(state)
+            stated = True
         if (words := prediction.made_by.get("words")) and not read:
             entry = f", entry {words['entry']}" if "entry" in words else ""
             _note(f"words about '{args.class_name}' are those of {words['file']}{entry}")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zsad import registry
+from zsad.checkpoints import bundled
 from zsad.errors import RequestError, WeightsError, reason
 from zsad.inference import provenance
 from zsad.inference.settings import ORIGIN, split
@@ -25,7 +26,10 @@ if TYPE_CHECKING:
     from zsad.inference.outputs import Writer
     from zsad.inference.pictures import Photo
     from zsad.inference.prediction import Prediction
+    from zsad.method import AnyMethod
+    from zsad.registry import MethodEntry
     from zsad.runtime.thresholds import Thresholds
+    from zsad.types import BackboneInfo
 
 log = logging.getLogger(__name__)
 
@@ -89,6 +93,10 @@ def load_method(
     if preset:
         layers.append((ORIGIN, {"preset": preset}))
     layers.append((ORIGIN, own))
+    shipped = None if untrained else bundled.state_of(entry, base.info.name)
+    if checkpoint is None and shipped is not None:
+        method = _shipped(entry, shipped, base.info, layers)
+        return LoadedMethod(method, base, place, **how)
     if checkpoint is None:
         if entry.trained and not untrained:
             raise WeightsError(
@@ -105,6 +113,27 @@ def load_method(
     origin = single(checkpoint, name, offline=offline)
     method, report = load_into(entry, origin.path, base.info, layers)
     return LoadedMethod(method, base, place, report=[*_known(origin), *report], **how)
+
+
+def _shipped(
+    entry: MethodEntry, path: Path, info: BackboneInfo, layers: Sequence[tuple[str, Any]]
+) -> AnyMethod:
+    """The method with the state that comes with it.  Raises :class:`RequestError` for settings that
+    it was not trained with: nobody chose the file, so it is not stretched to fit."""
+    from zsad.checkpoints import load_into
+    from zsad.training.identity import training_config
+
+    method, _ = load_into(entry, path, info, layers)
+    asked = training_config(entry.resolve(*layers))
+    plain = training_config(load_into(entry, path, info)[0].config)
+    if differing := [key for key in plain if asked.get(key) != plain[key]]:
+        raise RequestError(
+            f"{entry.name}: the state that comes with zsad for {info.name} was trained with other "
+            f"settings ({', '.join(differing)}); give a checkpoint that was trained with yours "
+            f"(`zsad train`), or leave them out"
+        )
+    method.trained_from["bundled"] = bundled.words(path)
+    return method
 
 
 def _known(origin: Origin) -> list[str]:
