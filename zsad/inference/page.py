@@ -118,9 +118,10 @@ class PredictionPage:
             "limits": dict(self._limits),
             "made_by": dict(self._made_by),
         }
+        scripts = asset("csv.js") + asset("predictions.js")
         parts = {
             "STYLE": asset("predictions.css"),
-            "SCRIPT": f'"use strict";\n(() => {{\n{asset("predictions.js")}\n}})();',
+            "SCRIPT": f'"use strict";\n(() => {{\n{scripts}\n}})();',
             "VERSION": shown(__version__),
             "DATA": embedded(data),
         }

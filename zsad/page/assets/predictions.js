@@ -230,13 +230,6 @@ function about(p, detail) {
   return list;
 }
 
-// A cell that a spreadsheet would take for a formula begins with a quote.
-function csvCell(value) {
-  let text = String(value ?? "");
-  if (typeof value === "string" && /^[\s'"]*[=+\-@]/.test(text)) text = `'${text}`;
-  return /[",\n\r]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
-}
-
 function csv() {
   const rows = [["path", "image_score", "verdict", "image_threshold", "highest_value", "pixel_threshold", "marked", "error"]];
   for (const p of visible) {
