@@ -411,3 +411,58 @@ def test_cpu_and_cuda_agree():
     cpu = core.build_maps(Scores(stages, torch.zeros(2)), spec, 100, entries)
     gpu = core.build_maps(Scores([s.cuda() for s in stages], torch.zeros(2)), spec, 100, entries)
     torch.testing.assert_close(cpu.final, gpu.final.cpu(), atol=1e-5, rtol=0)
+
+
+# ----------------------------------------------------------------- groups, harmonic means, parts
+def test_groups_are_fused_at_the_output_size() -> None:
+    """The mean of a group, the harmonic mean of the other, their harmonic mean: written out."""
+    stages = [noise(2, g, g, seed=i) + 0.1 for i, g in enumerate((3, 3, 6, 3, 3))]
+    spec = MapSpec(fuse="harmonic", groups=(("mean", 3), ("harmonic", 2)))
+    built = core.build_maps(Scores(stages, noise(2), "values"), spec, 12)
+    a, b, c, d, e = (core.upsample(s, 12, False) for s in stages)
+    first, second = (a + b + c) / 3, 2 / (1 / d + 1 / e)
+    torch.testing.assert_close(built.final, 2 / (1 / first + 1 / second))
+    early = core.upsample(2 / (1 / stages[3] + 1 / stages[4]), 12, False)
+    assert (early - second).abs().max() > 1e-3  # harmonic means and enlarging do not commute
+    with pytest.raises(ValueError, match="groups"):
+        core.build_maps(Scores(stages[:4], noise(2), "values"), spec, 12)
+    with pytest.raises(ValueError, match="no weights"):
+        core.build_maps(
+            Scores(stages, noise(2), "values"), MapSpec(fuse="harmonic", weights=(1.0,) * 5), 12
+        )
+
+
+def test_a_harmonic_mean_with_a_zero_is_zero() -> None:
+    stages = [torch.zeros(1, 2, 2), torch.ones(1, 2, 2)]
+    built = core.build_maps(Scores(stages, noise(1), "values"), MapSpec(fuse="harmonic"), 4)
+    assert torch.equal(built.final, torch.zeros(1, 4, 4))
+
+
+def test_what_is_kept_changes_no_map() -> None:
+    scores = Scores([noise(2, 2, 3, 3, seed=s) * 4 for s in range(3)], noise(2))
+    spec = MapSpec("upsample_then_softmax", True, weights=(1, 2, 1), blur="gaussian", sigma=2.0)
+    plain = core.build_maps(scores, spec, 12)
+    assert plain.fused is None
+    assert plain.stages == []
+    for keep in ("fused", "stages"):
+        built = core.build_maps(scores, replace(spec, keep=keep), 12)
+        torch.testing.assert_close(built.final, plain.final)
+        assert built.fused is not None
+        torch.testing.assert_close(core.gaussian_blur(built.fused, 2.0), built.final)
+    parts = [core.upsample(core.pair_difference(s), 12, True).sigmoid() for s in scores.maps]
+    torch.testing.assert_close(torch.stack(built.stages), torch.stack(parts))
+    torch.testing.assert_close(built.fused, (parts[0] + 2 * parts[1] + parts[2]) / 4)
+    halved = built.each(lambda planes: planes[:1])
+    assert halved.fused is not None
+    assert len(halved.fused) == len(halved.stages[0]) == 1
+
+
+def test_grid_blur_is_torchvisions_gaussian() -> None:
+    from torchvision.transforms.functional import gaussian_blur
+
+    planes = noise(2, 6, 7)
+    for kernel, sigma in ((7, 1.0), (9, 1.5)):
+        expected = gaussian_blur(planes, [kernel, kernel], [sigma, sigma])
+        torch.testing.assert_close(core.grid_blur(planes, kernel, sigma), expected)
+    assert torch.equal(core.grid_blur(planes, 7, 0.0), planes)
+    assert core.grid_blur(noise(1, 3, 3), 7, 1.0).shape == (1, 3, 3)

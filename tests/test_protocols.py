@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from zsad import config as cfg
 from zsad import registry
 from zsad.backbones.specs import spec
 from zsad.data.catalog import GROUPS, group_members, load_spec, select_datasets
@@ -37,7 +38,7 @@ def test_every_override_fits_its_method(name):
     """Each row resolves against the method's schema; a wrong key would raise."""
     protocol = load_protocol(name)
     for row in protocol.rows:
-        registry.method(row.method).resolve((name, row.overrides))
+        registry.method(row.method).resolve((name, row.layer))
     for method, values in protocol.overrides.items():
         registry.method(method).resolve((name, values))
 
@@ -64,6 +65,48 @@ def test_masks_and_metrics_are_written_down(name):
         assert "image_size" not in settings["backbone"]
 
 
+def test_rows_run_what_the_papers_ran():
+    """WinCLIP on its own backbone, baselines on the part of their authors, printed presets."""
+
+    def rows(name):
+        return {row.stored: row for row in load_protocol(name).rows}
+
+    for name in ("filo", "faprompt", "kanoclip"):
+        assert rows(name)["winclip"].backbone == "vit-b-16-plus-240"
+    taken_over = ("aprilgan", "coop", "cocoop", "anomalyclip")
+    assert {rows("faprompt")[m].train_part for m in taken_over} == {"test"}
+    assert rows("faprompt")["faprompt"].train_part == ""  # the protocol's: all
+    assert rows("filo-ablation")["filo@t11-vit-b-at-240-px"].backbone == "vit-b-16-plus-240"
+    with_adaptation = registry.method("anovl").resolve(
+        ("row", rows("faprompt")["anovl@with-adaptation"].layer)
+    )
+    assert with_adaptation.adapter.enabled
+    assert "anovl" in rows("faprompt")
+
+
+@pytest.mark.parametrize("name", BUNDLED)
+def test_protocols_of_papers_run_the_presets_that_are_printed(name):
+    """By name, or because the default resolves to it; rows that name another one are about it."""
+    protocol = load_protocol(name)
+    if not protocol.paper:
+        return
+    named = {row.method for row in protocol.rows}
+    rows = [*protocol.rows]
+    rows += [
+        ProtocolRow(method=e.name)
+        for e in registry.select_methods(protocol.methods)
+        if e.name not in named
+    ]
+    for row in rows:
+        entry = registry.method(row.method)
+        if "paper" not in entry.presets or "preset" in row.overrides:
+            continue
+        below = (name, protocol.overrides.get(row.method) or {})
+        ran = entry.resolve(below, (name, row.layer))
+        printed = entry.resolve((name, {**row.layer, "preset": "paper"}))
+        assert {**cfg.to_dict(ran), "preset": ""} == {**cfg.to_dict(printed), "preset": ""}, row
+
+
 def test_few_shot_has_five_seeds_and_three_sizes():
     protocol = load_protocol("alfa-few-shot")
     assert len(protocol.seeds) == 5
@@ -76,7 +119,7 @@ def test_few_shot_has_five_seeds_and_three_sizes():
 
 def test_groups_have_the_sizes_of_the_papers():
     sizes = {group: len(group_members(group)) for group in GROUPS}
-    assert sizes == {"all": 19, "extended": 22, "industrial": 9, "medical": 10}
+    assert sizes == {"all": 19, "extended": 22, "industrial": 9, "medical": 10, "more": 5}
 
 
 def test_an_unknown_protocol_suggests_the_nearest():
@@ -115,6 +158,11 @@ def test_a_protocol_of_ones_own(tmp_path):
         ("checkpoint_rule: best", "checkpoint_rule"),
         ("overrides: {winclipp: {shots: 1}}", "did you mean 'winclip'"),
         ("rows: [{label: a, method: clip}]", "not in methods"),
+        ("rows: [{label: a}]", "names its method"),
+        ("rows: [{method: winclip, backbone: vit-b-61}]", "unknown backbone 'vit-b-61'"),
+        ("rows: [{method: winclip, image_size: 240}]", "give pixels, and the row's backbone"),
+        ("rows: [{method: winclip, train_part: half}]", "not one of: , test, all"),
+        ("rows: [{method: winclip}, {method: winclip}]", "same label"),
         ("rows: [{label: a, method: winclip}, {label: A, method: winclip}]", "same label"),
     ],
 )

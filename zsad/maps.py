@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Literal
 
@@ -16,7 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from zsad.types import Boxes, BuiltMaps, MapSpec, Scores
+from zsad.on_device import constant
+from zsad.types import Boxes, BuiltMaps, Fuse, MapSpec, Scores
 
 PAIR = 2  # (normal, anomalous)
 
@@ -73,8 +75,10 @@ def upsample(x: Tensor, size: int | tuple[int, int], align_corners: bool) -> Ten
         # As one matrix per axis the backward pass is several times faster, and on CUDA, where
         # that of F.interpolate adds up in any order, it is deterministic.
         with torch.autocast(x.device.type, enabled=False):
-            down = _enlarging_matrix(x.shape[-2], target[0], align_corners).to(x)
-            across = _enlarging_matrix(x.shape[-1], target[1], align_corners).to(x)
+            down, across = (
+                constant(_enlarging_matrix, *sides, align_corners, device=x.device, dtype=x.dtype)
+                for sides in zip(x.shape[-2:], target)
+            )
             return down @ x @ across.T
     planes = x if x.dim() == 4 else x[:, None]
     out = F.interpolate(planes, size=target, mode="bilinear", align_corners=align_corners)
@@ -102,8 +106,12 @@ def gaussian_blur(maps: Tensor, sigma: float, truncate: float = 4.0) -> Tensor:
     kind = maps.dtype if maps.dtype in (torch.float32, torch.float64) else torch.float32
     rows, columns = maps.shape[-2:]
     with torch.autocast(maps.device.type, enabled=False):
-        down = _blur_matrix(rows, float(sigma), float(truncate)).to(maps.device, kind)
-        across = _blur_matrix(columns, float(sigma), float(truncate)).to(maps.device, kind)
+        down, across = (
+            constant(
+                _blur_matrix, side, float(sigma), float(truncate), device=maps.device, dtype=kind
+            )
+            for side in (rows, columns)
+        )
         return (down @ maps.to(kind) @ across.T).to(maps.dtype)
 
 
@@ -119,7 +127,12 @@ def smooth_upsample(
     kind = maps.dtype if maps.dtype in (torch.float32, torch.float64) else torch.float32
     with torch.autocast(maps.device.type, enabled=False):
         down, across = (
-            _smooth_upsample_matrix(old, new, align_corners, float(sigma)).to(maps.device, kind)
+            constant(
+                _smooth_upsample_matrix,
+                *(old, new, align_corners, float(sigma)),
+                device=maps.device,
+                dtype=kind,
+            )
             for old, new in zip(maps.shape[-2:], (height, width))
         )
         return (down @ maps.to(kind) @ across.T).to(maps.dtype)
@@ -157,6 +170,24 @@ def kernel3_blur(maps: Tensor, sigma: float) -> Tensor:
     padded = F.pad(maps[:, None], (1, 1, 1, 1), mode="reflect")[:, 0]
     rows = outer * (padded[:, :-2] + padded[:, 2:]) + centre * padded[:, 1:-1]
     return outer * (rows[..., :-2] + rows[..., 2:]) + centre * rows[..., 1:-1]
+
+
+def grid_blur(planes: Tensor, kernel: int, sigma: float) -> Tensor:
+    """Smooth [B, h, w] on the patch grid, before it is enlarged, as released AA-CLIP does.
+
+    ``kernel``: patches of a side, odd; ``sigma`` in patches.  Equal to kornia's and torchvision's
+    Gaussian: normalised, separable, the border mirrored without repeating the edge.  A grid too
+    small to mirror so far gets the largest kernel that it can.
+    """
+    reach = min(kernel // 2, min(planes.shape[-2:]) - 1)
+    if sigma <= 0 or reach < 1:
+        return planes
+    at = torch.arange(-reach, reach + 1, device=planes.device, dtype=planes.dtype)
+    weights = torch.exp(-0.5 * (at / sigma) ** 2)
+    weights = weights / weights.sum()
+    padded = F.pad(planes[:, None], (reach, reach, reach, reach), mode="reflect")
+    rows = F.conv2d(padded, weights[None, None, :, None])
+    return F.conv2d(rows, weights[None, None, None])[:, 0]
 
 
 def minmax(maps: Tensor) -> Tensor:
@@ -255,9 +286,22 @@ def build_maps(
     """
     if not scores.maps:
         raise ValueError("scores hold no maps")
-    weights = _stage_weights(spec, len(scores.maps))
-    fused = _fuse(scores, spec, weights, size)
-    boxes = boxes if scores.boxes is None else scores.boxes  # the method's choice wins
+    stages: list[Tensor] = []
+    if _stage_by_stage(spec):
+        stages = _enlarged(scores, spec, size)
+        fused = _grouped(stages, spec)
+    else:
+        fused = _fuse(scores, spec, _stage_weights(spec.weights, spec.fuse, len(scores.maps)), size)
+    built = _suppressed(fused, spec, boxes if scores.boxes is None else scores.boxes)
+    if spec.keep != "final":
+        built.fused = fused
+    if spec.keep == "stages":
+        built.stages = stages
+    return built
+
+
+def _suppressed(fused: Tensor, spec: MapSpec, boxes: Sequence[Boxes | None] | None) -> BuiltMaps:
+    """Normalise, smooth, and suppress what lies outside of the boxes."""
     if boxes is None or spec.box_factor == 1:
         plain = _smoothed(fused, spec)
         return BuiltMaps(plain, plain)
@@ -279,16 +323,56 @@ def _smoothed(fused: Tensor, spec: MapSpec) -> Tensor:
 
 def _smooths_early(spec: MapSpec) -> bool:
     """Whether nothing but enlarging, which is linear, comes before the smoothing."""
-    return spec.blur == "gaussian" and spec.norm == "none" and spec.box_order == "after_blur"
+    linear = spec.norm == "none" and spec.box_order == "after_blur" and spec.keep == "final"
+    return spec.blur == "gaussian" and linear and not _stage_by_stage(spec)
 
 
-def _stage_weights(spec: MapSpec, stages: int) -> list[float]:
+def _stage_by_stage(spec: MapSpec) -> bool:
+    """Whether every stage is enlarged by itself."""
+    return spec.groups is not None or spec.fuse == "harmonic" or spec.keep == "stages"
+
+
+def _stage_weights(given: Sequence[float] | None, fuse: Fuse, stages: int) -> list[float]:
     """Return one factor per stage; those of a mean add up to 1."""
-    weights = list(spec.weights) if spec.weights is not None else [1.0] * stages
+    weights = list(given) if given is not None else [1.0] * stages
     if len(weights) != stages:
         raise ValueError(f"{len(weights)} map weights for {stages} stages")
-    total = sum(weights) if spec.fuse == "mean" else 1.0
+    total = sum(weights) if fuse == "mean" else 1.0
     return [w / total for w in weights]
+
+
+def _enlarged(scores: Scores, spec: MapSpec, size: int | tuple[int, int]) -> list[Tensor]:
+    """Return the probabilities or values of every stage at ``size``: K tensors [B, H, W]."""
+    if scores.added:
+        raise ValueError("added values go with a mean or a sum of stages, not with this fusion")
+    one = replace(spec, groups=None, weights=None, fuse="mean", keep="final", blur="none")
+    return [_fuse(replace(scores, maps=[stage]), one, [1.0], size) for stage in scores.maps]
+
+
+def _grouped(stages: Sequence[Tensor], spec: MapSpec) -> Tensor:
+    """Fuse enlarged stages [B, H, W], group by group."""
+    if spec.groups is not None:
+        if sum(count for _, count in spec.groups) != len(stages):
+            raise ValueError(f"groups {spec.groups} for {len(stages)} stages")
+        rest = iter(stages)
+        stages = [
+            joined([next(rest) for _ in range(count)], fuse, None) for fuse, count in spec.groups
+        ]
+    return joined(stages, spec.fuse, spec.weights)
+
+
+def joined(planes: Sequence[Tensor], fuse: Fuse, weights: Sequence[float] | None = None) -> Tensor:
+    """Join tensors of one shape: their (weighted) mean or sum, or their harmonic mean
+    n / sum(1 / x), which is 0 where one of them is."""
+    if fuse == "harmonic":
+        if weights is not None:
+            raise ValueError("a harmonic mean has no weights")
+        return len(planes) / torch.stack([1 / plane for plane in planes]).sum(0)
+    factors = _stage_weights(weights, fuse, len(planes))
+    total = planes[0] * factors[0]
+    for factor, plane in zip(factors[1:], planes[1:]):
+        total = total.add(plane, alpha=factor)
+    return total
 
 
 def _fuse(

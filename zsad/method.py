@@ -72,7 +72,9 @@ class TrainPhase:
     ``parameters``: prefixes of the trainable names of this phase (others are frozen).
     ``optimizer`` builds the optimiser from the named trainable parameters.
     ``gradient_clip``: L2 norm, 0 = off.  ``rate``: factor of the optimiser's learning rates in an
-    epoch (from 0), such as :class:`CosineRate`; None: constant rates.
+    epoch (from 0), such as :class:`CosineRate`; None: constant rates.  ``step_rate``: the same for
+    every step of the optimiser, of the step in the phase (from 0) and the steps of an epoch; it
+    goes on top of ``rate``.
     """
 
     name: str
@@ -82,6 +84,7 @@ class TrainPhase:
     optimizer: Callable[[Mapping[str, torch.nn.Parameter]], torch.optim.Optimizer]
     gradient_clip: float = 0.0
     rate: Callable[[int], float] | None = None
+    step_rate: Callable[[int, int], float] | None = None
 
 
 def chosen_blocks(
@@ -166,6 +169,12 @@ class Method(lightning.LightningModule, Generic[ConfigT, TextT]):
         """Return the final image score [B]; the default is ``scores.image``."""
         return scores.image
 
+    @property
+    def stretches_maps(self) -> bool:
+        """True if the maps of a category are brought to one scale, from 0 to 1 over all of them,
+        once its images are known: where :attr:`stretches` is.  No figure of a category moves."""
+        return False
+
     def over_category(self, scores: Tensor, info: Mapping[str, Tensor]) -> Tensor:
         """Return the final image scores [N] of all images of a category, from what
         :meth:`image_score` gave each [N] and their figures ``Scores.info`` [N].
@@ -188,7 +197,8 @@ class Method(lightning.LightningModule, Generic[ConfigT, TextT]):
         """Return further views of images [B, 3, S, S] as the encoder takes them, each as large.
 
         Their :meth:`view_taps` are in ``context.views``, in this order.  Each is a pass of its own.
-        Not for a :attr:`transductive` method.
+        Not for a :attr:`transductive` method.  Where :meth:`feature_request` asks for ``halves`` of
+        pictures, ``context.views`` holds the right squares instead; not for a trained method.
         """
         return ()
 
@@ -271,6 +281,12 @@ class Method(lightning.LightningModule, Generic[ConfigT, TextT]):
         are not worth keeping."""
         return False
 
+    @property
+    def needs_partners(self) -> bool:
+        """Whether :meth:`losses` compares every image with a normal one of its category, whose
+        features it finds in ``context.paired``; another one in every epoch."""
+        return False
+
     def begin_training(
         self,
         categories: Sequence[Category],
@@ -344,16 +360,16 @@ def stretched(scores: Tensor, over: Tensor) -> Tensor:
 
 
 def new_method(
-    entry: MethodEntry, config: MethodConfig, info: BackboneInfo, seed: int = 0
+    entry: MethodEntry, config: MethodConfig, info: BackboneInfo, seed: int = 0, target: str = ""
 ) -> AnyMethod:
-    """Build the method of ``entry``.
+    """Build the method of ``entry``, to be evaluated on the dataset ``target`` ("": none).
 
     Its initial parameters are a function of the seed alone; the caller's random numbers stay as
     they were.
     """
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        method = entry.load()(config, info)
+        torch.default_generator.manual_seed(seed)  # of no device: methods are built on the CPU
+        method = entry.load()(config.for_target(target), info)
     method.revision = entry.revision
     method.masks = entry.masks
     return method
@@ -374,4 +390,4 @@ def feature_request(method: AnyMethod, image_size: int) -> FeatureRequest:
             f"image size {size} is not a multiple of the patch size {method.backbone.patch} of "
             f"{method.backbone.name}; choose another backbone.image_size"
         )
-    return FeatureRequest(request.taps, replace(request.variant, image_size=size))
+    return replace(request, variant=replace(request.variant, image_size=size))

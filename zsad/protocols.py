@@ -14,22 +14,77 @@ from typing import Any, Literal
 
 from zsad import config as cfg
 from zsad import registry
+from zsad.backbones.specs import spec
 from zsad.errors import RequestError, unknown
 
 
 @dataclass(frozen=True)
 class ProtocolRow:
-    """One row of an ablation: a method under its own overrides."""
+    """One row: a method under its own conditions and overrides.
 
-    label: str
-    method: str
+    ``label``: "" where the row is the method itself, in the protocol's only configuration of it.
+    Conditions, in place of the protocol's: ``backbone``, ``image_size`` (pixels), ``preset``,
+    ``trained_on`` (for targets other than that dataset), ``train_part``, ``seeds``, ``checkpoint``
+    (what ``METHOD.checkpoint`` takes).  What the user sets comes before a condition.
+    ``overrides``: what the row is about; nothing comes before it.  ``boxes``: "none" for a row
+    that asks no detector, "required" as for the protocol.
+    """
+
+    label: str = ""
+    method: str = ""
     overrides: dict[str, Any] = field(default_factory=dict)
+    backbone: str = ""
+    image_size: int = 0
+    preset: str = ""
+    trained_on: str = ""
+    train_part: Literal["", "test", "all"] = ""
+    seeds: tuple[int, ...] = ()
+    checkpoint: Any = ""
+    boxes: Literal["", "required", "none"] = ""
+
+    def __post_init__(self) -> None:
+        if not self.method:
+            raise ValueError("a row names its method")
+        if self.image_size < 0 or (self.image_size and not self.backbone):
+            raise ValueError(f"image_size {self.image_size}: give pixels, and the row's backbone")
 
     @property
     def slug(self) -> str:
         """The label as a part of a file name."""
         text = re.sub(r"[^a-z0-9]+", "-", self.label.lower().replace("+", " plus "))
         return text.strip("-") or "row"
+
+    @property
+    def stored(self) -> str:
+        """The name under which its results are stored: the method's, or ``method@slug``."""
+        return f"{self.method}@{self.slug}" if self.label else self.method
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Its conditions that are settings, as nested sections."""
+        found: dict[str, Any] = {}
+        if self.backbone:
+            found["backbone"] = {"name": self.backbone, "image_size": self.image_size}
+        if self.train_part:
+            found["data"] = {"train_part": self.train_part}
+        return found
+
+    @property
+    def conditions(self) -> dict[str, Any]:
+        """Its conditions that are keys of the method: preset and checkpoint."""
+        found = {"preset": self.preset, "checkpoint": self.checkpoint}
+        return {key: value for key, value in found.items() if value}
+
+    @property
+    def switch(self) -> dict[str, Any]:
+        """The keys of the method that the row is about."""
+        return {**({"grounding": "none"} if self.boxes == "none" else {}), **self.overrides}
+
+    @property
+    def layer(self) -> dict[str, Any]:
+        """Everything that it sets in the method's config."""
+        preset = {"preset": self.preset} if self.preset else {}
+        return {**preset, **self.switch}
 
 
 @dataclass(frozen=True)
@@ -51,10 +106,11 @@ class Protocol:
     ``methods`` and ``datasets``: names or groups; ``train_part``: the part of the auxiliary
     data that is trained on; ``checkpoint_rule``: always the last epoch, so that nothing is
     chosen on the target.  ``settings``: sections of :class:`zsad.config.Settings`.
-    ``overrides``: ``{method: {key: value}}``.  ``rows``: a method under several overrides, which
-    stand in place of it; ``ablation``: the rows are compared with each other only, and have a
-    table of their own.  ``boxes``: "required" where the paper's method has a detector's boxes:
-    a method that asks for them must get them, or be told to do without.
+    ``overrides``: ``{method: {key: value}}``.  ``rows``: a method under conditions of its own, or
+    under several overrides, which stand in place of it; ``ablation``: the rows are compared with
+    each other only, and have a table of their own.  ``boxes``: "required" where the paper's
+    method has a detector's boxes: a method that asks for them must get them, or be told to do
+    without.
     """
 
     name: str
@@ -77,8 +133,8 @@ class Protocol:
     def __post_init__(self) -> None:
         if not self.datasets or not self.methods:
             raise ValueError("a protocol names at least one dataset and one method")
-        slugs = [(row.method, row.slug) for row in self.rows]
-        if len(set(slugs)) != len(slugs):
+        names = [row.stored for row in self.rows]
+        if len(set(names)) != len(names):
             raise ValueError("two rows of one method have the same label")
         if self.ablation and not self.rows:
             raise ValueError("ablation: true needs rows")
@@ -135,6 +191,11 @@ def _check_methods(protocol: Protocol, origin: str) -> None:
         if name not in known:
             raise unknown(f"method of {origin}", name, known)
     for row in protocol.rows:
+        if row.backbone:
+            try:
+                spec(row.backbone)
+            except RequestError as error:
+                raise RequestError(f"{origin}, row of {row.method}: {error}") from None
         chosen = {e.name for e in registry.select_methods(protocol.methods)}
         if row.method not in chosen:
             raise RequestError(

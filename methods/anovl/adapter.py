@@ -75,51 +75,70 @@ def adapt(
     """
     batch, length, width = patches.shape
     start = start or seeded(config)(0, prompts.shape[1], length, width)
+
+    def loss(weights: Tensor, noise: Tensor) -> Tensor:
+        clean = _probabilities(_mixed(patches, weights, prompts, config.mix), pair)
+        noisy = _probabilities(_mixed(patches + noise, weights, prompts, config.mix), pair)
+        entropy = -(clean * clean.log()).sum(-1).mean(1)
+        hard = -(noisy[..., 1].log() + clean[..., 0].log()).mean(1)
+        return entropy + config.hard_weight * hard
+
+    first = start.weights.to(patches).expand(batch, -1, -1)
+    fit = fitted(first, loss, start.noises.to(patches), config, moments)
+    return Fitted(_mixed(patches, fit.weights, prompts, config.mix), fit.losses, fit.moments)
+
+
+class Fit(NamedTuple):
+    """Fitted ``weights``, the ``losses`` [B, steps] and AdamW's ``moments``."""
+
+    weights: Tensor
+    losses: Tensor
+    moments: dict[str, Tensor]
+
+
+def fitted(
+    first: Tensor,
+    loss: Callable[[Tensor, Tensor], Tensor],
+    noises: Tensor,
+    config: Adapter,
+    moments: dict[str, Any] | None,
+) -> Fit:
+    """Fit weights that begin with ``first``, one step for each of ``noises``: ``loss`` of weights
+    and noise is a value [B] for each of B images.  ``moments``: AdamW's state to go on with."""
     losses: list[Tensor] = []
     with torch.enable_grad():
-        weights = start.weights.to(patches).expand(batch, -1, -1).clone().requires_grad_()
+        weights = first.clone().requires_grad_()
         optimizer = torch.optim.AdamW([weights], lr=config.lr)
         if moments:
             optimizer.state[weights] = {name: value.clone() for name, value in moments.items()}
-        for noise in start.noises.to(patches):
-            clean = _probabilities(_mixed(patches, weights, prompts, config.mix), pair)
-            noisy = _probabilities(_mixed(patches + noise, weights, prompts, config.mix), pair)
-            entropy = -(clean * clean.log()).sum(-1).mean(1)
-            hard = -(noisy[..., 1].log() + clean[..., 0].log()).mean(1)
-            loss = entropy + config.hard_weight * hard
+        for noise in noises:
+            values = loss(weights, noise)
             optimizer.zero_grad()
-            loss.sum().backward()
+            values.sum().backward()
             optimizer.step()
-            losses.append(loss.detach())
-    return Fitted(
-        _mixed(patches, weights.detach(), prompts, config.mix),
-        torch.stack(losses, 1) if losses else patches.new_zeros(batch, 0),
-        dict(optimizer.state[weights]),
-    )
+            losses.append(values.detach())
+    none = first.new_zeros(len(first), 0)
+    together = torch.stack(losses, 1) if losses else none
+    return Fit(weights.detach(), together, dict(optimizer.state[weights]))
 
 
 def adapt_in_turn(
-    patches: Tensor,
-    prompts: Tensor,
-    pair: Tensor,
     keys: Sequence[str],
     carried: dict[str, Carried],
-    config: Adapter,
-    draw: Draw,
+    adapt_one: Callable[[int, int, dict[str, Tensor]], Fitted],
 ) -> tuple[Fitted, dict[str, Carried]]:
     """Adapt one image after the other, each with AdamW's state as the last image of its category
     (``keys``, one per image) left it: released behaviour.
 
-    Returns the result for all images (its moments are empty), and what goes on to later ones.
+    ``adapt_one`` gets the row of an image, its number in its category and AdamW's state.  Returns
+    the result for all images (its moments are empty), and what goes on to later ones.
     """
     carried, found = dict(carried), []
-    for i, key in enumerate(keys):
+    for row, key in enumerate(keys):
         before = carried.get(key, Carried())
-        start = draw(before.images, prompts.shape[1], *patches.shape[1:])
-        one = slice(i, i + 1)
-        fitted = adapt(patches[one], prompts[one], pair[one], config, start, before.moments)
-        carried[key] = Carried(before.images + 1, fitted.moments)
-        found.append(fitted)
+        one = adapt_one(row, before.images, before.moments)
+        carried[key] = Carried(before.images + 1, one.moments)
+        found.append(one)
     together = Fitted(
         torch.cat([f.patches for f in found]), torch.cat([f.losses for f in found]), {}
     )

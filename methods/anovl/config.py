@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from zsad import config as cfg
@@ -19,7 +19,8 @@ class Adapter:
     of their loss; ``seed`` of the initial weights and the noise.  ``state``: ``fresh`` = the same
     start and the same noise for every image, which therefore do not depend on each other; ``kept``
     = as released, weights and noise are drawn anew for every image, and the optimiser goes on with
-    the moments and the step count that the category's image before left.
+    the moments and the step count that the category's image before left.  With ``script: visa`` it
+    is a plain linear layer (:mod:`zsad.methods.anovl.halves`).
     """
 
     enabled: bool = False
@@ -50,7 +51,10 @@ class Config(MethodConfig):
     ``encoder``: the forward pass that the features come from.  ``names``: which name of a category
     prompts say; ``released`` also takes the script's list of textures.  ``vv_last``: length of the
     v-v path in blocks, counted from the encoder's end; 0: as ``vv_blocks`` says.  ``views``: of
-    the image, whose scores are averaged; each is a forward pass.
+    the image, whose scores are averaged; each is a forward pass.  ``script``: which of the authors'
+    two scripts is followed: ``mvtec`` sees the whole picture in a square, ``visa`` a left and a
+    right square (and no views), with another adapter; ``target``: the one for VisA on the dataset
+    ``visa`` and the other one everywhere else, and on pictures of no dataset.
     """
 
     preset: str
@@ -64,6 +68,13 @@ class Config(MethodConfig):
     names: Names = cfg.added("spoken")
     vv_last: int = cfg.added(0)
     views: Literal[1, 22] = cfg.added(1)
+    script: Literal["mvtec", "visa", "target"] = cfg.added("mvtec")
+
+    def for_target(self, dataset: str) -> Config:
+        """Choose the script."""
+        if self.script != "target":
+            return self
+        return replace(self, script="visa" if dataset == "visa" else "mvtec")
 
     def __post_init__(self) -> None:
         if self.temperature <= 0:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +13,8 @@ from torch import Tensor
 from zsad import maps as dense
 from zsad.components.prompt_ensemble import EnsembleFeatures, encode_ensemble, fill, rank_phrases
 from zsad.method import Method
-from zsad.methods.anovl.adapter import Carried, adapt, adapt_in_turn, seeded
+from zsad.methods.anovl import halves
+from zsad.methods.anovl.adapter import Carried, Fitted, adapt, adapt_in_turn, seeded
 from zsad.methods.anovl.config import Config
 from zsad.methods.anovl.prompts import STATES, templates, word
 from zsad.methods.anovl.views import further_views
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from zsad.backbones.text import TextEncoder
 
 CLS = Tap("cls")
+AdaptOne = Callable[[int, int, dict[str, Tensor]], Fitted]  # see adapt_in_turn
 
 
 @dataclass(frozen=True)
@@ -56,10 +58,12 @@ class AnoVL(Method[Config, DomainText]):
         if config.vv_last:
             start = backbone.depth - min(config.vv_last, backbone.depth) + 1
         self.dense = Tap("vv_proj", backbone.depth, start)
+        self.halves = config.script == "visa"
         self.draw = seeded(config.adapter)  # where the adapter's random numbers come from
 
     def feature_request(self) -> FeatureRequest:
-        return FeatureRequest.of(CLS, self.dense, variant=self.config.encoder)
+        wanted = FeatureRequest.of(CLS, self.dense, variant=self.config.encoder)
+        return replace(wanted, frame="halves") if self.halves else wanted
 
     # ---------------------------------------------------------------------------- views
     def views(self, images: Tensor) -> Iterable[Tensor]:
@@ -67,6 +71,8 @@ class AnoVL(Method[Config, DomainText]):
         return further_views(images) if self.config.views > 1 else ()
 
     def view_taps(self) -> frozenset[Tap]:
+        if self.halves:
+            return frozenset([CLS, self.dense])
         return frozenset([CLS] if self.config.views > 1 else [])
 
     @property
@@ -89,7 +95,7 @@ class AnoVL(Method[Config, DomainText]):
             phrases = fill(STATES, word(category, names))
             states = encode_ensemble(phrases, text, chosen, unit_first=False)
             prompts = None
-            if self.config.adapter.enabled:
+            if self.config.adapter.enabled and not self.halves:
                 sentences = [t.format(s) for s in states.phrases for t in chosen]
                 prompts = F.normalize(text.encode_texts(sentences).float(), dim=-1)
             prepared[category.key] = DomainText(states, prompts)
@@ -97,36 +103,106 @@ class AnoVL(Method[Config, DomainText]):
 
     # -------------------------------------------------------------------------- scoring
     def score(self, features: ImageFeatures, context: ScoreContext[DomainText]) -> Scores:
-        """Image: probability [B] from the class token, mean over the views; map: probabilities
-        [B, h, w].
+        """Image: probability [B] from the class token, mean over the views or the two squares; map:
+        probabilities [B, h, w], or of joined squares [B, S, S].
 
         ``parts``: the probabilities of the ``views`` [B, V]; with the adapter its ``losses``
-        [B, steps] and the ``patches`` [B, L, E] that it made.
+        [B, steps] and the ``patches`` [B, L, E] that it made ([B, 2, L, E] of squares).
         """
         text: list[DomainText] = [context.text[c.key] for c in context.categories]
         pair = torch.stack([t.states.pair for t in text])
-        patches = features.patches(self.dense).float()
-        parts: dict[str, Tensor] = {}
-        carry: dict[str, Carried] = {}
-        adapter = self.config.adapter
-        if adapter.enabled:
-            prompts = torch.stack([t.prompts for t in text if t.prompts is not None])
-            if self.carries:
-                keys = [c.key for c in context.categories]
-                before = {k: v for k, v in context.carry.items() if k in keys}
-                fitted, carry = adapt_in_turn(
-                    patches, prompts, pair, keys, before, adapter, self.draw
-                )
-            else:
-                start = self.draw(0, prompts.shape[1], *patches.shape[1:])
-                fitted = adapt(patches, prompts, pair, adapter, start)
-            patches = fitted.patches
-            parts = {"losses": fitted.losses, "patches": patches}
-        logits = dense.similarity(patches, pair, features.grid, 1 / self.config.temperature)
+        patches, parts, carry = self.patches(features, context, pair)
+        if self.halves:
+            maps = self.joined_maps(patches, pair, features.grid, context.shifts)
+        else:
+            maps = self.maps(patches, pair, features.grid)
         views = [self.probability(f[CLS], pair) for f in (features, *context.views)]
         parts["views"] = torch.stack(views, 1)
-        maps = [pooled(dense.pair_probability(logits), self.config.pool)]
-        return Scores(maps, parts["views"].mean(1), "values", parts, carry=carry)
+        return Scores([maps], parts["views"].mean(1), "values", parts, carry=carry)
+
+    def patches(
+        self, features: ImageFeatures, context: ScoreContext[DomainText], pair: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor], dict[str, Carried]]:
+        """Return the patch tokens that maps are made of, [B, L, E] or [B, 2, L, E] of squares, what
+        the adapter has to say, and what goes on to the next image."""
+        patches = features.patches(self.dense).float()
+        if self.halves:
+            right = context.views[0].patches(self.dense).float()
+            patches = torch.stack([patches, right], 1)
+        adapter = self.config.adapter
+        if not adapter.enabled:
+            return patches, {}, {}
+        kept = self.carries
+        if not (kept or self.halves):
+            prompts = self.prompts(context)
+            start = self.draw(0, prompts.shape[1], *patches.shape[1:])
+            fitted = adapt(patches, prompts, pair, adapter, start)
+            return fitted.patches, {"losses": fitted.losses, "patches": fitted.patches}, {}
+        keys = [c.key for c in context.categories]
+        one = self._half(patches, pair, context, features.grid) if self.halves else None
+        before = {k: v for k, v in context.carry.items() if k in keys} if kept else {}
+        fitted, carry = adapt_in_turn(
+            keys if kept else [f"{i}" for i in range(len(keys))],
+            before,
+            one or self._whole(patches, pair, self.prompts(context)),
+        )
+        found = fitted.patches.view_as(patches)
+        parts = {"losses": fitted.losses, "patches": found}
+        return found, parts, carry if kept else {}
+
+    def prompts(self, context: ScoreContext[DomainText]) -> Tensor:
+        """Return the unit prompt embeddings of every image's category, [B, T, E]."""
+        text = [context.text[c.key].prompts for c in context.categories]
+        return torch.stack([prompts for prompts in text if prompts is not None])
+
+    def _whole(self, patches: Tensor, pair: Tensor, prompts: Tensor) -> AdaptOne:
+        """Return what adapts one image that is seen as a whole."""
+
+        def one(row: int, image: int, moments: dict[str, Tensor]) -> Fitted:
+            rows = slice(row, row + 1)
+            start = self.draw(image, prompts.shape[1], *patches.shape[1:])
+            config = self.config.adapter
+            return adapt(patches[rows], prompts[rows], pair[rows], config, start, moments)
+
+        return one
+
+    def _half(
+        self,
+        patches: Tensor,
+        pair: Tensor,
+        context: ScoreContext[DomainText],
+        grid: tuple[int, int],
+    ) -> AdaptOne:
+        """Return what adapts the two squares of one image."""
+        side = grid[0] * self.backbone.patch
+
+        def one(row: int, image: int, moments: dict[str, Tensor]) -> Fitted:
+            _, count, length, width = patches.shape
+            start = self.draw(image, width, count * length, width)
+            shift = round(context.shifts[row] * side)
+            config = self.config.adapter
+            return halves.adapt_halves(
+                patches[row], pair[row], grid, side, shift, config, start, moments
+            )
+
+        return one
+
+    def maps(self, patches: Tensor, pair: Tensor, grid: tuple[int, int]) -> Tensor:
+        """Return the anomaly probability [B, h, w] of patches [B, L, E]."""
+        logits = dense.similarity(patches, pair, grid, 1 / self.config.temperature)
+        return pooled(dense.pair_probability(logits), self.config.pool)
+
+    def joined_maps(
+        self, patches: Tensor, pair: Tensor, grid: tuple[int, int], shifts: Sequence[float]
+    ) -> Tensor:
+        """Return the same of two squares [B, 2, L, E], joined, in the square of all maps."""
+        side = grid[0] * self.backbone.patch
+        return torch.stack(
+            [
+                halves.in_square(self.maps(two, labels, grid), round(shift * side), side)
+                for two, labels, shift in zip(patches, pair, shifts, strict=True)
+            ]
+        )
 
     def probability(self, cls: Tensor, pair: Tensor) -> Tensor:
         """Return the anomaly probability [B] of class embeddings [B, E]."""
@@ -137,10 +213,20 @@ class AnoVL(Method[Config, DomainText]):
         sigma = self.config.sigma
         return MapSpec(align_corners=True, blur="gaussian" if sigma else "none", sigma=sigma)
 
+    def run_info(
+        self, text: Any = None, means: Mapping[str, float] | None = None
+    ) -> dict[str, Any]:
+        """Say which of the authors' scripts was run, where a configuration follows one."""
+        if self.config.preset != "released" and not self.halves:
+            return {}
+        return {"script": "vis_test.py" if self.halves else "vl_test.py"}
+
     def explain(self, scored: Scored[DomainText], k: int = 5) -> list[list[Explanation]]:
         """Rank the state phrases by their cosine with the class token."""
         features, context = scored.features, scored.context
-        cls = F.normalize(features[CLS].float(), dim=-1)
+        seen = [features, *context.views] if self.halves else [features]
+        units = [F.normalize(f[CLS].float(), dim=-1) for f in seen]
+        cls = F.normalize(torch.stack(units).mean(0), dim=-1)
         return [
             rank_phrases(unit, context.text[c.key].states, k, "averaged over 66 sentences")
             for unit, c in zip(cls, context.categories)

@@ -325,3 +325,30 @@ def test_adapters_run_after_their_block_and_get_gradients(
         shift -= 2 * step
         down = encoder.resume(x, 3, adapter).square().mean()
     assert float(gradient[7]) == pytest.approx(float(up - down) / 2e-2, rel=2e-2)
+
+
+def test_checkpointed_blocks_and_tokens_that_join_give_the_same_gradients(
+    backbone: Backbone, images: Tensor
+) -> None:
+    x = encode(backbone, images, Tap("tokens", 0))[Tap("tokens", 0)]
+    encoder = backbone.image_encoder()
+    joining = torch.full((len(x), 2, 128), 0.1, requires_grad=True)
+    found = []
+    for checkpointed in (False, True):
+        end = encoder.resume(torch.cat([x, joining], 1), 1, checkpointed=checkpointed)
+        (gradient,) = torch.autograd.grad(end[:, 0].square().mean(), joining)
+        found.append((end.detach(), gradient))
+    for plain, again in zip(*found):
+        assert torch.equal(plain, again)
+
+
+def test_attention_of_values_is_that_of_one_stream(backbone: Backbone, images: Tensor) -> None:
+    """u <- u + O(softmax(v v^T / sqrt(d)) v), then the feed-forward part, written out."""
+    u = encode(backbone, images, Tap("tokens", 1))[Tap("tokens", 1)]
+    encoder = backbone.image_encoder()
+    got = encoder.resume(u, 2, last_block=2, attention="v")
+    block = encoder.blocks[1]
+    (v,) = block.project_in(block.norm(u), "v")
+    weights = (v @ v.mT / v.shape[-1] ** 0.5).softmax(-1)
+    mid = u + block.project_out(weights @ v)
+    torch.testing.assert_close(got, mid + block.feed_forward(mid), **CLOSE)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from zsad.backbones import Backbone, TextEncoder
 from zsad.backbones.blocks import Block
-from zsad.backbones.text import join, overwrite
+from zsad.backbones.text_blocks import join, overwrite
 from zsad.types import EncoderVariant
 
 EXACT = {"rtol": 0, "atol": 1e-5}  # on features of a size of about 1
@@ -319,3 +319,39 @@ def test_the_nearest_words_of_embeddings_are_the_words(backbone: Backbone) -> No
     encoder = backbone.text_encoder()
     words = encoder.embed_tokens(encoder.tokenize(["metal nut with scratch"]))[0, 1:5]
     assert encoder.nearest_words(words + 1e-4) == ["metal", "nut", "with", "scratch"]
+
+
+# ------------------------------------------------------------------- hooks of trained towers
+def test_deep_tokens_of_rows_are_those_of_each_row_by_itself(text: TextEncoder) -> None:
+    tokens = text.tokenize(["a photo of a cat", "a dog"])
+    words = text.embed_tokens(tokens)
+    deep = [torch.randn(3, 1, 2, text.width) for _ in range(2)]
+    rows = words.expand(3, -1, -1, -1)
+    together = text.encode_embeddings(rows, tokens.ends, deep)
+    for i in range(3):
+        alone = text.encode_embeddings(words, tokens.ends, [d[i, 0] for d in deep])
+        torch.testing.assert_close(together[i], alone, rtol=1e-5, atol=1e-5)
+    with pytest.raises(ValueError, match="do not fit prompts"):
+        text.encode_embeddings(words, tokens.ends, [torch.randn(3, 1, 2, text.width)])
+
+
+def test_adapters_final_rows_and_projection(text: TextEncoder) -> None:
+    """They see what a block, the tower's last norm and its projection would see."""
+    tokens = text.tokenize(["a photo of a cat", "a dog"])
+    words = text.embed_tokens(tokens)
+    seen: list[int] = []
+
+    def adapter(layer: int, x: Tensor) -> Tensor:
+        seen.append(layer)
+        return x
+
+    plain = text.encode_embeddings(words, tokens.ends)
+    same = text.encode_embeddings(words, tokens.ends, adapters=adapter, before_final=lambda x: x)
+    assert seen == list(range(1, len(text.blocks) + 1))
+    torch.testing.assert_close(same, plain, rtol=0, atol=0)
+    doubled = text.encode_embeddings(words, tokens.ends, before_final=lambda x: 2 * x)
+    torch.testing.assert_close(doubled, plain, rtol=1e-4, atol=1e-4)  # a layer norm follows
+    states = text.encode_embeddings(words, tokens.ends, projection=lambda x: x)
+    assert states.shape == (2, text.width)
+    whole = text.encode_embeddings(words, tokens.ends, adapters={1: lambda x: 0 * x})
+    assert not torch.allclose(whole, plain)

@@ -7,6 +7,7 @@ a fixed seed: grey noise, and a bright rectangle where something is anomalous.
 
 from __future__ import annotations
 
+import json
 import shutil
 import zlib
 from collections.abc import Callable
@@ -240,6 +241,101 @@ def elpv(home: Path, painter: Painter) -> tuple[int, int]:
     return 2, 3
 
 
+@writer("mvtec_ad2", "mvtec_ad_2")
+def mvtec_ad2(home: Path, painter: Painter) -> tuple[int, int]:
+    """Truth inside the public part; private parts lie flat and have no labels."""
+    lights = ("regular", "overexposed", "shift_1")
+    for category in _categories("mvtec_ad2"):
+        grey, size = category in ("sheet_metal", "vial"), (32, 26)
+        at = home / category
+        for part in ("train", "validation"):
+            painter.picture(at / part / "good" / "000_regular.png", size, grey=grey)
+        for i, light in enumerate(lights[:2]):
+            painter.picture(at / "test_public/good" / f"{i:03}_{light}.png", size, grey=grey)
+        for i, light in enumerate(lights):
+            image = at / "test_public/bad" / f"{i:03}_{light}.png"
+            truth = at / "test_public/ground_truth/bad" / f"{i:03}_{light}_mask.png"
+            painter.pair(image, truth, size, grey)
+        painter.picture(at / "test_private" / "000_regular.png", size, bad=True, grey=grey)
+        painter.picture(at / "test_private_mixed" / "000_mixed.png", size, bad=True, grey=grey)
+    return 16, 24
+
+
+@writer("mvtec_loco", "mvtec_loco_anomaly_detection")
+def mvtec_loco(home: Path, painter: Painter) -> tuple[int, int]:
+    """A folder of masks for every anomalous image; values name the type of defect."""
+    for category in _categories("mvtec_loco"):
+        at = home / category
+        for part in ("train", "validation", "test"):
+            for i in range(2):
+                painter.picture(at / part / "good" / f"{i:03}.png", (32, 24))
+        for defect, values in (("logical_anomalies", (255, 247)), ("structural_anomalies", (251,))):
+            for i in range(2):
+                mask = painter.picture(at / "test" / defect / f"{i:03}.png", (32, 24), bad=True)
+                columns = np.flatnonzero(mask.any(0))
+                for number, part in enumerate(np.array_split(columns, len(values))):
+                    here = np.zeros(mask.shape, dtype=np.uint8)
+                    here[:, part] = mask[:, part] * np.uint8(values[number])
+                    save(at / "ground_truth" / defect / f"{i:03}" / f"{number:03}.png", here)
+        (at / "defects_config.json").write_text("[]")
+    return 10, 20
+
+
+@writer("real_iad", "Real-IAD")
+def real_iad(home: Path, painter: Painter) -> tuple[int, int]:
+    """Lists beside the images; one view of a defective object shows nothing and is OK."""
+    for category in _categories("real_iad"):
+        train = [_view(home, painter, category, "OK", 1, view) for view in (1, 2)]
+        test = [
+            _view(home, painter, category, "OK", 2, 1),
+            _view(home, painter, category, "HS", 3, 1, bad=True),
+            _view(home, painter, category, "HS", 3, 2),
+        ]
+        for lists, tested in (("realiad_jsons", test), ("realiad_jsons_sv", test[:2])):
+            content = {"meta": {"prefix": f"{category}/"}, "train": train, "test": tested}
+            (home / lists).mkdir(parents=True, exist_ok=True)
+            (home / lists / f"{category}.json").write_text(json.dumps(content))
+    return 60, 30
+
+
+def _view(
+    home: Path,
+    painter: Painter,
+    category: str,
+    kind: str,
+    number: int,
+    view: int,
+    bad: bool = False,
+) -> dict[str, object]:
+    """Draw a view of an object of Real-IAD and return its entry in a list."""
+    images = home / "realiad_1024" / category
+    folder = "OK" if kind == "OK" else f"NG/{kind}"
+    stem = f"{folder}/S{number:04}/{category}_{number:04}_{kind}_C{view}_20230101"
+    if bad:
+        painter.pair(images / f"{stem}.jpg", images / f"{stem}.png")
+    else:
+        painter.picture(images / f"{stem}.jpg")
+    return {
+        "category": category,
+        "anomaly_class": kind if bad else "OK",
+        "image_path": f"{stem}.jpg",
+        "mask_path": f"{stem}.png" if bad else None,
+    }
+
+
+@writer("ksdd2", "KolektorSDD2")
+def ksdd2(home: Path, painter: Painter) -> tuple[int, int]:
+    """A mask beside every image, all black where nothing is wrong; copies in the training part."""
+    for part, first in (("train", 10000), ("test", 20000)):
+        for i in range(4):
+            path = home / part / f"{first + i}.png"
+            mask = painter.picture(path, (24, 64), bad=i == 3)
+            save(path.with_name(f"{path.stem}_GT.png"), mask.astype(np.uint8) * np.uint8(255))
+    for name in ("10000", "10000_GT"):
+        shutil.copy(home / "train" / f"{name}.png", home / "train" / f"{name} (copy).png")
+    return 3, 1
+
+
 # -------------------------------------------------------------------------------- medical
 @writer("brainmri", "BrainMRI")
 def brainmri(home: Path, painter: Painter) -> tuple[int, int]:
@@ -351,14 +447,14 @@ def tn3k(home: Path, painter: Painter) -> tuple[int, int]:
     return _pairs(home, painter, "test-image", "test-mask", "{:04}.jpg", "{:04}.jpg")
 
 
-def _bmad(home: Path, painter: Painter) -> tuple[int, int]:
+def _bmad(home: Path, painter: Painter, labels: str = "label") -> tuple[int, int]:
     for i in range(3):
         painter.picture(home / "train" / "good" / f"{i}.png", grey=True)
         for part in ("valid", "test"):
             good, bad = home / part / "good", home / part / "Ungood"
             painter.picture(good / "img" / f"{i}.png", grey=True)
-            save(good / "label" / f"{i}.png", np.zeros((28, 28), dtype=np.uint8))
-            painter.pair(bad / "img" / f"{i}.png", bad / "label" / f"{i}.png", grey=True, value=1)
+            save(good / labels / f"{i}.png", np.zeros((28, 28), dtype=np.uint8))
+            painter.pair(bad / "img" / f"{i}.png", bad / labels / f"{i}.png", grey=True, value=1)
     return 3, 3
 
 
@@ -370,6 +466,11 @@ def liverct(home: Path, painter: Painter) -> tuple[int, int]:
 @writer("resc", "Retina_RESC")
 def resc(home: Path, painter: Painter) -> tuple[int, int]:
     return _bmad(home, painter)
+
+
+@writer("brainmri_bmad", "Brain")
+def brainmri_bmad(home: Path, painter: Painter) -> tuple[int, int]:
+    return _bmad(home, painter, "anomaly_mask")
 
 
 @writer("covid19", "COVID-19_Radiography_Dataset")

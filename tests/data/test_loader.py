@@ -117,6 +117,30 @@ def test_both_decodings_agree_on_what_datasets_are_made_of(mode: str, tmp_path: 
     torch.testing.assert_close(one, other, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_pictures_in_halves(workers: int, tmp_path: Path) -> None:
+    """Both squares and where the right one begins; what cannot be cut so is told by its file."""
+    values = np.random.default_rng(4).integers(0, 256, (16, 24, 3), dtype=np.uint8)
+    for name, picture in (("a", values), ("b", values[:, :16]), ("c", values[:, :9])):
+        Image.fromarray(picture).save(tmp_path / f"{name}.png")
+    samples = [Sample(str(tmp_path / f"{n}.png"), 0, "x", uid=n) for n in "abc"]
+    preprocess = replace(PREPROCESS, size=8, halves=True)
+    (batch,) = batches(samples, preprocess, workers=workers)
+    assert batch.shifts == [0.5, 0.0]  # 12 x 8 and 8 x 8 pixels
+    assert batch.right is not None
+    whole = replace(preprocess, halves=False)(Image.fromarray(values), (8, 12))
+    torch.testing.assert_close(batch.images[0], whole[..., :8], rtol=0, atol=0)
+    torch.testing.assert_close(batch.right[0], whole[..., 4:], rtol=0, atol=0)
+    second = batch.select(slice(1, 2))
+    assert second.right is not None
+    assert second.shifts == [0.0]
+    torch.testing.assert_close(second.right, second.images, rtol=0, atol=0)
+    assert [str(e) for e in batch.failures] == [
+        f"{tmp_path / 'c.png'}: 9 x 16 pixels: cannot be cut into a left and a right square that "
+        f"cover it, which takes a width of one to two heights"
+    ]
+
+
 def test_bad_settings() -> None:
     with pytest.raises(ValueError, match="interpolation 'cubic' is not one of"):
         Preprocess(8, MEAN, STD, "cubic")

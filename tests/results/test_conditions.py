@@ -34,7 +34,7 @@ def record(
     name, _, slug = label.partition("@")
     entry = registry.methods()[name]
     preset = preset if preset in entry.presets else "default"
-    rows = [r.overrides for r in load_protocol(protocol).rows if (r.method, r.slug) == (name, slug)]
+    rows = [r.layer for r in load_protocol(protocol).rows if slug and r.stored == label]
     config = entry.resolve(*(("row", r) for r in rows), ("x", overrides), ("p", {"preset": preset}))
     info: dict[str, Any] = {
         "backbone": backbone[0],

@@ -153,7 +153,7 @@ def test_every_printed_number_is_reachable_by_a_run_or_explained(published):
 def _rows(protocol: str) -> set[str]:
     found = load_protocol(protocol)
     plain = {e.name for e in registry.select_methods(found.methods)}
-    return plain | {f"{row.method}@{row.slug}" for row in found.rows}
+    return plain | {row.stored for row in found.rows}
 
 
 def _runs(reference) -> bool:

@@ -20,8 +20,9 @@ from zsad.data import splits
 from zsad.data.index import load_index
 from zsad.method import new_method
 from zsad.results.store import ResultStore
+from zsad.runner.columns import Column
 from zsad.runner.plan import build_plan
-from zsad.runner.request import Column, Request, build_request
+from zsad.runner.request import Request, build_request
 from zsad.training.identity import trained_on, training_config, training_identity
 
 WEIGHTS = "0" * 64

@@ -47,7 +47,7 @@ def test_a_failing_method_costs_the_others_nothing_in_either_way(
     data = auxiliary_samples(request, request.datasets[0])
     backbone = load_backbone(request, choose_device("cpu"))
     coop, cocoop = request.columns
-    found = provide([(coop, 0), (cocoop, 0)], lambda: data, backbone, request)
+    found = provide([(coop, 0), (cocoop, 0)], lambda column: data, backbone, request)
     assert found.of(coop, 0) == Path(made["checkpoint"])  # not trained again
     with pytest.raises(CellError) as caught:
         found.of(cocoop, 0)

@@ -153,10 +153,22 @@ def test_only_a_row_that_wants_no_boxes_goes_unmarked(store: ResultStore) -> Non
     for row in load_protocol("filo-ablation").rows:
         if row.slug in ("t4-boxes", "t4-no-hq-loc"):
             info = {"title": f"FiLo: {row.label}", "protocol": "filo-ablation", "boxes": none}
-            store.put(record(f"filo@{row.slug}", config=config("filo", **row.overrides), **info))
+            held = config("filo", preset="paper", **row.layer)
+            store.put(record(f"filo@{row.slug}", config=held, preset="paper", **info))
     (page,) = (p for p in tables.pages(store.root) if "ablation" in p.name)
     labels = [line.label for line in page.tables[0].lines]
     assert labels == ["FiLo: T4: no HQ-Loc", "FiLo: T4: boxes (no boxes)"]
+
+
+def test_what_a_row_was_stored_of_under_another_preset_says_so(store: ResultStore) -> None:
+    """FAPrompt's ablation runs the preset paper; what was stored before ran the default one."""
+    for preset in ("default", "paper"):
+        held = config("faprompt", preset=preset, cap={"n_prompts": 5})
+        info = {"title": "FAPrompt: K = 5", "protocol": "faprompt-ablation", "preset": preset}
+        store.put(record("faprompt@k-5", config=held, **info))
+    (page,) = (p for p in tables.pages(store.root) if "ablation" in p.name)
+    labels = [line.label for line in page.tables[0].lines]
+    assert labels == ["FAPrompt: K = 5 (preset default)", "FAPrompt: K = 5"]
 
 
 def test_another_training_set_is_another_column(store: ResultStore) -> None:

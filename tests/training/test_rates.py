@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -99,3 +100,37 @@ def test_a_resumed_training_goes_on_at_the_same_rate(
     assert [r["rate"] for r in resumed.history] == [r["rate"] for r in whole.history]
     states = [checkpoints.load_any(r.checkpoint).state["prompts.ctx"] for r in (whole, resumed)]
     assert torch.equal(*states)
+
+
+def test_the_engine_sets_the_rate_of_every_step(
+    index: DatasetIndex, backbone: Backbone, settings: Settings, tmp_path: Path
+) -> None:
+    """Steps are counted over all epochs; the factor goes on top of that of the epoch."""
+    method = coop(backbone)
+    (phase,) = method.phases()
+    asked: list[tuple[int, int]] = []
+
+    def ramp(step: int, steps: int) -> float:
+        asked.append((step, steps))
+        return 0.0 if step < 3 else 1.0
+
+    chosen = replace(phase, epochs=2, rate=lambda epoch: 0.5, step_rate=ramp)
+    method.phases = lambda: [chosen]  # type: ignore[method-assign]
+    before = method.state_dict()["prompts.ctx"].clone()
+    moved: list[bool] = []
+
+    def look(progress: TrainingStep) -> None:
+        moved.append(not torch.equal(method.state_dict()["prompts.ctx"], before))
+
+    (result,) = fit(
+        [method],
+        index,
+        backbone,
+        settings=settings,
+        seed=0,
+        out_dir=tmp_path,
+        options=FitOptions(progress=look),
+    )
+    assert asked == [(0, 2), (1, 2), (2, 2), (3, 2)]
+    assert moved == [False, False, False, True]
+    assert [row["rate"] for row in result.history] == [0.0, 0.005]

@@ -68,6 +68,8 @@ def score(worker: Worker, ask: Ask, run: Run) -> list[dict[str, Any]]:
             references=[str(up.path) for up in references],
             explanations=5,
             listed=(),
+            kind=None,
+            domain=None,
             plugins=None,
             overrides=worker.settings.own_overrides(ask.choice),
             bank=None,

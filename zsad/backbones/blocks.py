@@ -5,7 +5,7 @@ Both towers run on these, with the block's own parameters: nothing is copied or 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import torch
@@ -14,6 +14,8 @@ from torch.nn import functional as F
 
 Activation = Callable[[Tensor], Tensor]
 Linear = Callable[[Tensor, Tensor, Tensor | None], Tensor]  # x, W, b -> x W^T + b
+RowModule = Callable[[Tensor], Tensor]  # of token states [*, D]
+Adapters = Callable[[int, Tensor], Tensor] | Mapping[int, RowModule]  # of x_l, by layer
 
 
 class FeedForward(Protocol):
@@ -98,6 +100,21 @@ class Block:
         q, k, v = self.project_in(self.norm(x), "qkv")
         x = x + self.project_out(attend(q, k, v, mask=mask, causal=causal))
         return x + self.feed_forward(x)
+
+    def with_values(self, x: Tensor) -> Tensor:
+        """Run the block on [*, N, D] with its values in place of queries and keys."""
+        (v,) = self.project_in(self.norm(x), "v")
+        x = x + self.project_out(attend(v, v, v))
+        return x + self.feed_forward(x)
+
+
+def adapted(adapters: Adapters | None, layer: int, x: Tensor) -> Tensor:
+    """Return x_l, the output of block ``layer``, as the adapters leave it."""
+    if adapters is None:
+        return x
+    if callable(adapters):
+        return adapters(layer, x)
+    return adapters[layer](x) if layer in adapters else x
 
 
 def attend(

@@ -7,23 +7,27 @@ of a_l serves every start block: ``VV_s(l) = x_{s-1} + sum_{j=s..l} a_j``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from zsad.backbones.block_plan import VALUE_KINDS, WINDOW_KINDS, Rows, check, plan
 from zsad.backbones.blocks import (
+    Adapters,
     Block,
     Linear,
     activation_of,
+    adapted,
     attend,
     heads_joined,
     layer_norm,
 )
 from zsad.backbones.windows import count_windows, encode_windows
+from zsad.on_device import uploaded
 from zsad.types import EncoderVariant, ImageFeatures, Tap
 
 if TYPE_CHECKING:
@@ -31,8 +35,6 @@ if TYPE_CHECKING:
 
     from zsad.backbones.counters import Counters
     from zsad.backbones.engines.dispatch import Engines
-
-Adapters = Callable[[int, Tensor], Tensor] | Mapping[int, Callable[[Tensor], Tensor]]
 
 
 class ImageEncoder:
@@ -113,7 +115,9 @@ class ImageEncoder:
         table = self.visual.positional_embedding
         key = (grid, self.variant.pos_interp, table.device, table.dtype)
         if key not in self._positions:
-            self._positions[key] = resize_positions(table, grid, self.variant.pos_interp)
+            # on the CPU, once: not every device has every way of resizing
+            resized = resize_positions(table.detach().cpu(), grid, self.variant.pos_interp)
+            self._positions[key] = uploaded(resized, table.device)
         return self._positions[key]
 
     def run(self, pre: Tensor, taps: Iterable[Tap]) -> dict[Tap, Tensor]:
@@ -135,7 +139,9 @@ class ImageEncoder:
             if need.attention is Rows.ALL:
                 q, k, v = block.project_in(y, "qkv")
             elif need.attention is Rows.CLASS:
-                (q,), (k, v) = block.project_in(y[:, :1], "q"), block.project_in(y, "kv")
+                first = y[:, :1]  # on a GPU as many small products, unless the rows lie together
+                first = first if y.device.type == "cpu" else first.contiguous()
+                (q,), (k, v) = block.project_in(first, "q"), block.project_in(y, "kv")
             elif own_values:
                 (v,) = block.project_in(y, "v")
             if need.values:
@@ -215,24 +221,32 @@ class ImageEncoder:
         first_block: int,
         adapters: Adapters | None = None,
         last_block: int | None = None,
+        *,
+        checkpointed: bool = False,
+        attention: Literal["qk", "v"] = "qk",
     ) -> Tensor:
         """Run blocks ``first_block``..``last_block`` (default: all) on ``tokens`` =
         x_{first_block-1} [B, N, D].
 
         ``adapters``: a function ``(layer, x_l) -> x_l`` called after every block, or such
-        functions of x_l alone by layer.  Differentiable in the tokens and in what the adapters
-        own; returns the last block's output [B, N, D], see :meth:`project`.
+        functions of x_l alone by layer; tokens may join or leave the sequence there.
+        Differentiable in the tokens and in what the adapters own; returns the last block's output
+        [B, N, D], see :meth:`project`.  ``checkpointed``: keep the input of every block and run it
+        again for the gradients, which are the same.  ``attention``: what the blocks attend with,
+        queries and keys or, in their place, the values of this very stream.
         """
         if not 1 <= first_block <= self.depth + 1:
             raise ValueError(f"first_block={first_block} must be in 1..{self.depth + 1}")
         self.counters.resumed += len(tokens)
         x = tokens.to(self.dtype)
         for layer in range(first_block, (last_block or self.depth) + 1):
-            x = self.blocks[layer - 1](x)
-            if callable(adapters):
-                x = adapters(layer, x)
-            elif adapters is not None and layer in adapters:
-                x = adapters[layer](x)
+            block = self.blocks[layer - 1]
+            run = block if attention == "qk" else block.with_values
+            if checkpointed and torch.is_grad_enabled() and x.requires_grad:
+                x = checkpoint(run, x, use_reentrant=False)
+            else:
+                x = run(x)
+            x = adapted(adapters, layer, x)
         return x
 
 

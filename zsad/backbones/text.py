@@ -22,9 +22,27 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zsad.backbones.blocks import Block, Linear, activation_of, attend, layer_norm
+from zsad.backbones.blocks import (
+    Adapters,
+    Block,
+    Linear,
+    RowModule,
+    activation_of,
+    adapted,
+    attend,
+    layer_norm,
+)
 from zsad.backbones.counters import Counters
 from zsad.backbones.prompt_tree import PromptTree, prompt_tree
+from zsad.backbones.text_blocks import (
+    deep_rows,
+    join,
+    last_block,
+    last_suffix_block,
+    overwrite,
+    suffix_block,
+)
+from zsad.on_device import constant, picked, uploaded
 from zsad.types import EncoderVariant
 
 TREES = 256  # that an encoder keeps; a tree of 500 nodes takes 0.3 MB
@@ -50,7 +68,7 @@ class PromptTokens(NamedTuple):
         """Some of the prompts, in that order."""
         chosen = list(index)
         rows = tuple(self.rows[i] for i in chosen) if self.rows else ()
-        return PromptTokens(self.ids[chosen], self.eot[chosen], rows)
+        return PromptTokens(picked(self.ids, chosen), picked(self.eot, chosen), rows)
 
 
 class TextEncoder:
@@ -118,7 +136,8 @@ class TextEncoder:
             # the end-of-text token has the highest id of the vocabulary
             eot = ids.argmax(-1)
             rows = tuple(tuple(row[: end + 1]) for row, end in zip(ids.tolist(), eot.tolist()))
-            found = PromptTokens(ids.to(self.device), eot.to(self.device), rows)
+            device = self.device
+            found = PromptTokens(uploaded(ids, device), uploaded(eot, device), rows)
             while len(self._tokens) >= TREES:
                 self._tokens.pop(next(iter(self._tokens)))
             self._tokens[key] = found
@@ -154,13 +173,12 @@ class TextEncoder:
         if missing:
             tokens = self.tokenize(missing)
             # alphabetically, so that prompts with the same beginning share a tree
-            order = sorted(range(len(missing)), key=tokens.ids.tolist().__getitem__)
+            order = sorted(range(len(missing)), key=tokens.rows.__getitem__)
             start = 0
             while start < len(order):
                 count = max(1, self.chunk_tokens // self.context_length)
                 rows = order[start : start + count]
-                part = PromptTokens(tokens.ids[rows], tokens.eot[rows])
-                features = self.encode_tokens(part)[0]
+                features = self.encode_tokens(tokens.at(rows))[0]
                 fresh.update((missing[i], f) for i, f in zip(rows, features))
                 start += count
         found = {**{t: self._cache[t] for t in texts if t in self._cache}, **fresh}
@@ -174,19 +192,30 @@ class TextEncoder:
         embeddings: Tensor,
         eot: Tensor | Sequence[int],
         deep: Sequence[Tensor] | None = None,
+        *,
+        adapters: Adapters | None = None,
+        before_final: RowModule | None = None,
+        projection: RowModule | None = None,
     ) -> Tensor:
         """Return the features [*, T, E] of prompts given as embeddings [*, T, S, W].
 
-        ``eot`` [T], a tensor or numbers; ``deep[i]`` [n, W] overwrites positions 1..n at the input
-        of block i+2 (counted from 1; the first block keeps the prompt's own), surplus ones are
-        ignored.
+        ``eot`` [T], a tensor or numbers; ``deep[i]`` [n, W], or one for each row [*, T, n, W] (an
+        axis may be 1), overwrites positions 1..n at the input of block i+2 (counted from 1; the
+        first block keeps the prompt's own), surplus ones are ignored.
+
+        ``adapters``: a function ``(layer, x_l) -> x_l`` called after every block, or such functions
+        of x_l alone by layer (1-based); of the last block it sees the end-of-text rows only.
+        ``before_final`` maps those rows [N, W] before the tower's last norm, ``projection`` takes
+        the place of the tower's own.  All three must treat every row by itself.
+        Raises ``ValueError`` for deep tokens of another shape.
         """
         ends = _numbers(eot)
-        eot = torch.as_tensor(eot, device=embeddings.device)
+        eot = _as_tensor(eot, embeddings.device)
         length = self._fitting_length(ends, embeddings.shape[-2])
         x = embeddings[..., :length, :].to(self.dtype)
         lead = x.shape[:-2]
-        x = (x + self._positions(0, length)).flatten(0, -3)  # [N, S, W]
+        x = (x + self.positions(0, length)).flatten(0, -3)  # [N, S, W]
+        deep = deep and [deep_rows(tokens, lead) for tokens in deep]
         self._count(prompts=len(x), tokens=len(x) * length)
         rows = eot.expand(lead).flatten()
         for i, block in enumerate(self.blocks):
@@ -195,10 +224,11 @@ class TextEncoder:
                 x = block(x, causal=True)
             else:
                 mask = torch.arange(length, device=x.device) <= rows[:, None]
-                x = _last_block(block, x, rows, mask[:, None, None])
+                x = last_block(block, x, rows, mask[:, None, None])
+            x = adapted(adapters, i + 1, x)
         if not self.truncate:
             x = x[torch.arange(len(x), device=x.device), rows][:, None]
-        features: Tensor = self._project(x[:, 0]).unflatten(0, lead)
+        features: Tensor = self._project(x[:, 0], before_final, projection).unflatten(0, lead)
         return features
 
     def encode_prefixed(
@@ -207,22 +237,31 @@ class TextEncoder:
         suffix: Tensor,
         eot: Tensor | Sequence[int],
         deep: Sequence[Tensor] | None = None,
+        *,
+        before_final: RowModule | None = None,
+        projection: RowModule | None = None,
     ) -> Tensor:
         """Return the features [B, T, E] of prompts that share a prefix per batch row.
 
         ``prefix`` [Bp, p, W]: start token and learned context; ``suffix`` [Bs, T, s, W]: the
         rest of every prompt, end-of-text included; Bp and Bs are 1 or B.  ``eot`` [T], a tensor or
-        numbers, counts positions of the whole prompt; ``deep`` as in :meth:`encode_embeddings`.
+        numbers, counts positions of the whole prompt; ``deep`` [n, W] each, ``before_final`` and
+        ``projection`` as in :meth:`encode_embeddings`.
         Equal to encoding the joined prompts; the prefix is run once per row.
         """
         p = prefix.shape[-2]
+        if any(tokens.dim() != 2 for tokens in deep or ()):
+            raise ValueError("deep tokens of prompts with a shared prefix are [n, W] for all rows")
         ends = _numbers(eot)
         if not self.reuse or min(ends) < p:
-            return self.encode_embeddings(join(prefix, suffix), eot, deep)
-        eot = torch.as_tensor(eot, device=suffix.device)
+            joined = join(prefix, suffix)
+            return self.encode_embeddings(
+                joined, eot, deep, before_final=before_final, projection=projection
+            )
+        eot = _as_tensor(eot, suffix.device)
         length = self._fitting_length(ends, p + suffix.shape[-2])
-        head = prefix.to(self.dtype) + self._positions(0, p)  # [Bp, p, W]
-        tail = suffix[:, :, : length - p].to(self.dtype) + self._positions(p, length)
+        head = prefix.to(self.dtype) + self.positions(0, p)  # [Bp, p, W]
+        tail = suffix[:, :, : length - p].to(self.dtype) + self.positions(p, length)
         batch = max(len(head), len(tail))
         self._count(
             prompts=batch * tail.shape[1],
@@ -241,14 +280,14 @@ class TextEncoder:
                 head = head + block.feed_forward(head)
             if last and self.truncate:
                 x = tail.expand(batch, -1, -1, -1).flatten(0, 1)
-                tail = _last_suffix_block(block, x, keys, rows, rows[:, None] + p >= at)
+                tail = last_suffix_block(block, x, keys, rows, rows[:, None] + p >= at)
                 continue
-            tail = _suffix_block(block, tail, keys, causal)
+            tail = suffix_block(block, tail, keys, causal)
         if not self.truncate:
             tail = tail.expand(batch, -1, -1, -1).flatten(0, 1)
             tail = tail[torch.arange(len(rows), device=tail.device), rows][:, None]
-        features: Tensor = self._project(tail[:, 0]).unflatten(0, (batch, -1))
-        return features
+        out: Tensor = self._project(tail[:, 0], before_final, projection).unflatten(0, (batch, -1))
+        return out
 
     def encode_tokens(self, tokens: PromptTokens, context: Tensor | None = None) -> Tensor:
         """Return the features [B, T, E] of tokenised prompts, not normalised.
@@ -289,7 +328,7 @@ class TextEncoder:
         with torch.no_grad():
             words = self.tower.token_embedding(tree.ids).expand(batch, -1, -1)
         x = torch.cat([words[:, :1], context.to(words), words[:, 1 + learned :]], 1)
-        x = x + self._positions(0, self.context_length)[tree.position]
+        x = x + self.positions(0, self.context_length)[tree.position]
         self._count(prompts=batch * len(tree.ends), tokens=batch * len(tree.ids))
         for block in self.blocks[:-1]:
             x = block(x, mask=tree.visible)
@@ -312,15 +351,24 @@ class TextEncoder:
             )
         return min(self._length(ends), given)
 
-    def _positions(self, first: int, last: int) -> Tensor:
+    def positions(self, first: int, last: int) -> Tensor:
+        """Return the rows first..last - 1 of the position table: [last - first, W]."""
         table: Tensor = self.tower.positional_embedding
         return table[first:last].to(self.dtype)
 
-    def _project(self, x: Tensor) -> Tensor:
+    def _project(
+        self,
+        x: Tensor,
+        before_final: RowModule | None = None,
+        projection: RowModule | None = None,
+    ) -> Tensor:
         """Return ln_final, then the projection, [N, W] -> [N, E]."""
+        x = before_final(x) if before_final is not None else x
         x = layer_norm(self.tower.ln_final, x)
-        projection = self.tower.text_projection
-        out: Tensor = projection(x) if isinstance(projection, nn.Linear) else x @ projection
+        if projection is not None:
+            return projection(x)
+        own: Any = self.tower.text_projection
+        out: Tensor = own(x) if isinstance(own, nn.Linear) else x @ own
         return out
 
     def _count(self, prompts: int, tokens: int) -> None:
@@ -333,76 +381,7 @@ def _numbers(eot: Tensor | Sequence[int]) -> tuple[int, ...]:
     return tuple(eot.tolist() if isinstance(eot, Tensor) else eot)
 
 
-def join(prefix: Tensor, suffix: Tensor) -> Tensor:
-    """Join a prefix [Bp, p, W] and suffixes [Bs, T, s, W] to prompts [B, T, p+s, W]."""
-    batch, prompts = max(len(prefix), len(suffix)), suffix.shape[1]
-    return torch.cat(
-        [
-            prefix[:, None].expand(batch, prompts, -1, -1),
-            suffix.expand(batch, -1, -1, -1).to(prefix.dtype),
-        ],
-        -2,
-    )
-
-
-def overwrite(x: Tensor, deep: Sequence[Tensor] | None, block: int, first: int) -> Tensor:
-    """Put ``deep[block - 1]`` at positions 1..n of sequences [*, S, W] that begin at ``first``.
-
-    Block 0 is untouched.  The start token at position 0 always passes through.
-    """
-    if not deep or not 0 < block <= len(deep):
-        return x
-    tokens = deep[block - 1].to(x.dtype)
-    begin, end = max(1, first), min(1 + len(tokens), first + x.shape[-2])
-    if end <= begin:
-        return x
-    rows = tokens[begin - 1 : end - 1].expand(*x.shape[:-2], -1, -1)
-    return torch.cat([x[..., : begin - first, :], rows, x[..., end - first :, :]], -2)
-
-
-def _last_block(block: Block, x: Tensor, rows: Tensor, mask: Tensor) -> Tensor:
-    """Run a block on [N, S, W] for one row of each sequence; ``mask`` [N, 1, 1, S]."""
-    y = block.norm(x)
-    n = torch.arange(len(x), device=x.device)
-    (q,) = block.project_in(y[n, rows][:, None], "q")
-    k, v = block.project_in(y, "kv")
-    out = x[n, rows][:, None] + block.project_out(attend(q, k, v, mask=mask))
-    return out + block.feed_forward(out)
-
-
-def _with_prefix(keys: Tensor, own: Tensor) -> Tensor:
-    """Put a prefix's keys [Bp, heads, p, d] before those of its suffixes [B, T, heads, s, d]."""
-    shape = (own.shape[0], own.shape[1], *keys.shape[1:])
-    return torch.cat([keys[:, None].expand(shape), own], -2)
-
-
-def _suffix_block(block: Block, tail: Tensor, keys: tuple[Tensor, Tensor], mask: Tensor) -> Tensor:
-    """Run a block on suffixes [Bs, T, s, W] that also see their prefix's keys and values."""
-    q, k, v = block.project_in(block.norm(tail), "qkv")
-    if len(keys[0]) > len(tail):  # one set of suffixes, many prefixes: they differ from here on
-        q, k, v = (t.expand(len(keys[0]), *t.shape[1:]) for t in (q, k, v))
-    k, v = _with_prefix(keys[0], k), _with_prefix(keys[1], v)
-    heads = attend(q.flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1), mask=mask)
-    out: Tensor = tail + block.project_out(heads).unflatten(0, q.shape[:2])
-    return out + block.feed_forward(out)
-
-
-def _last_suffix_block(
-    block: Block, x: Tensor, keys: tuple[Tensor, Tensor], rows: Tensor, mask: Tensor
-) -> Tensor:
-    """As :func:`_suffix_block` for one row of each suffix: [B*T, s, W] -> [B*T, 1, W].
-
-    ``mask`` [B*T, p+s]: True where a key counts for the row.
-    """
-    y = block.norm(x)
-    n = torch.arange(len(x), device=x.device)
-    (q,) = block.project_in(y[n, rows][:, None], "q")
-    own = block.project_in(y, "kv")
-    many = len(keys[0])
-    prompts = len(x) // many
-    k, v = (
-        _with_prefix(prefix, t.unflatten(0, (many, prompts))).flatten(0, 1)
-        for prefix, t in zip(keys, own)
-    )
-    out = x[n, rows][:, None] + block.project_out(attend(q, k, v, mask=mask[:, None, None]))
-    return out + block.feed_forward(out)
+def _as_tensor(eot: Tensor | Sequence[int], device: torch.device) -> Tensor:
+    if isinstance(eot, Tensor):
+        return eot.to(device)
+    return constant(torch.tensor, tuple(eot), device=device)

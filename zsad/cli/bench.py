@@ -88,7 +88,7 @@ def print_summary(document: dict[str, Any]) -> None:
         say(f"{PARTIAL} scored without {len(left)} of the images: not to be compared.")
         for text in left[:MOST_FAILURES]:
             tell(f"zsad: left out: {text}")
-    for text in [*undefined_lines(document), *ignored_lines(document["cells"])]:
+    for text in [*undefined_lines(document), *dataset_lines(document["cells"])]:
         say(text)
     for banner in sorted({c.get("banner") or "" for c in document["cells"]} - {""}):
         say(f"Note: {banner}.")
@@ -117,8 +117,9 @@ def undefined_lines(document: Mapping[str, Any]) -> list[str]:
     return [f"– {', '.join(metrics)}: {said}" for said, metrics in found.items()] + absent
 
 
-def ignored_lines(cells: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What is not looked at of each dataset, and which image scores see it anyway."""
+def dataset_lines(cells: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What is not looked at of each dataset, and which image scores see it anyway; up to where its
+    own AUPRO goes, and what else its figures are and are not."""
     ignored = {c["dataset"]: c["ignore"] for c in cells if c.get("ignore")}
     out = []
     for dataset, text in ignored.items():
@@ -127,7 +128,15 @@ def ignored_lines(cells: Sequence[Mapping[str, Any]]) -> list[str]:
         if names := dict.fromkeys(named(c) for c in seeing):
             line += f"; the image scores of {', '.join(names)} still see it"
         out.append(f"{line}.")
-    return out
+    for cell in cells:
+        if own := cell.get("dataset_fpr_limit"):
+            used = cell["fpr_limit"]
+            whose = "as its publisher's" if used == own else f"its publisher's to {own:g}"
+            out.append(
+                f"{cell['dataset']}: AUPRO up to a false positive rate of {used:g}, {whose}."
+            )
+        out += [f"{cell['dataset']}: {text}." for text in cell.get("figure_notes", ())]
+    return list(dict.fromkeys(out))
 
 
 def named(line: Mapping[str, Any]) -> str:

@@ -42,6 +42,7 @@ VERBS = {
     "predict": "predict",
     "tables": "tables",
     "report": "report",
+    "reproduce": "reproduce",
     "results": "results",
     "list": "show",
     "show": "show",
@@ -56,7 +57,9 @@ VERBS = {
 
 # What verbs need that load large libraries; a dry run loads none.
 NEEDS = {
-    **dict.fromkeys(("bench", "train", "predict", "weights", "export", "app"), FOR_MODELS),
+    **dict.fromkeys(
+        ("bench", "train", "predict", "weights", "export", "reproduce", "app"), FOR_MODELS
+    ),
     **dict.fromkeys(("tables", "report"), FOR_TABLES),
 }
 

@@ -92,7 +92,21 @@ def add(verbs: Any) -> None:
         metavar="X",
         help="score from which a picture is anomalous",
     )
-    parser.add_argument("--precision", default="fp32", metavar="NAME", help="fp32, bf16 or fp16")
+    parser.add_argument(
+        "--precision", default="auto", metavar="NAME", help="auto, fp32, tf32, bf16 or fp16"
+    )
+    parser.add_argument(
+        "--engine",
+        default="auto",
+        metavar="NAME",
+        help="who runs the image encoder on a CPU: auto, torch, onednn or openvino",
+    )
+    parser.add_argument(
+        "--kind", metavar="NAME", help="object or texture, for prompts that depend on it"
+    )
+    parser.add_argument(
+        "--domain", metavar="NAME", help="industrial or medical, for prompts that depend on it"
+    )
     parser.add_argument(
         "--save-bank", metavar="FILE", help="keep what the method remembers of the references"
     )
@@ -149,6 +163,9 @@ def run(args: argparse.Namespace) -> int:
             weights=args.weights,
             image_size=args.image_size,
             precision=args.precision,
+            engine=args.engine,
+            kind=args.kind,
+            domain=args.domain,
             bank=args.bank,
             save_bank=args.save_bank,
             tiles=args.tiles,

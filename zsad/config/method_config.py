@@ -14,6 +14,7 @@ from zsad import config as cfg
 from zsad.errors import nearest
 
 T = TypeVar("T")
+ConfigT = TypeVar("ConfigT", bound="MethodConfig")
 
 CaptionSource = Literal["off", "mask", "endpoint", "auto"]
 
@@ -43,8 +44,8 @@ class MethodConfig:
     """Base of every method's config, a frozen dataclass in the method's ``config.py``.
 
     A sub-class declares its keys as fields; ``preset: str`` is one of them, and ``shots: int``
-    for a method that can refer to normal images.  Nothing that this base adds is a field, so
-    nothing of it enters the hash of a result.
+    (and ``references``, how they are drawn) for a method that can refer to normal images.  Nothing
+    that this base adds is a field, so nothing of it enters the hash of a result.
 
     ``prompt_kind``: the kind of texts of the prompt bank that prompts or training read, "" for
     none: their content enters the identity of results and checkpoints.
@@ -59,6 +60,7 @@ class MethodConfig:
 
     preset: str
     shots: int = _fallback(0)  # normal reference images per category; 0 = zero-shot
+    references: str = _fallback("distinct")  # or "replacement": the same image may come twice
     prompt_kind: ClassVar[str] = ""
     inference_only: ClassVar[tuple[str, ...]] = ()
     cosmetic: ClassVar[tuple[str, ...]] = ()
@@ -87,6 +89,11 @@ class MethodConfig:
         """The file whose texts take the place of the prompt bank's, '' where none does."""
         return ""
 
+    def for_target(self: ConfigT, dataset: str) -> ConfigT:
+        """The configuration that the target ``dataset`` is evaluated with ("": pictures of none),
+        where the authors' scripts differ from dataset to dataset.  Not for a trained method."""
+        return self
+
     def own_readings(self) -> dict[str, Any]:
         """What was chosen where the paper is silent, by key; records and the manifest hold it."""
         return {}
@@ -114,7 +121,10 @@ class MethodConfig:
 
 
 CLASS_VARIABLES = ("prompt_kind", "inference_only", "cosmetic")
-QUESTIONS = ("caption_source", "caption_all", "caption_count", "own_words", "own_readings")
+QUESTIONS = (
+    *("caption_source", "caption_all", "caption_count"),
+    *("own_words", "own_readings", "for_target"),
+)
 
 
 def _is_class_variable(hint: Any) -> bool:

@@ -13,6 +13,7 @@ from zsad.config import Settings
 
 SECTIONS = ("backbone", "data", "metrics", "run", "ray")
 COMMAND_LINE = "the command line"
+PROTOCOL = "protocol "  # before a protocol's name, where it is the origin of a key
 
 
 def resolve_settings(layers: Sequence[cfg.Layer]) -> cfg.Resolved[Settings]:

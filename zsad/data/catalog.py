@@ -26,6 +26,7 @@ GROUPS: dict[str, str] = {
     "extended": "all 22 datasets of the four papers",
     "industrial": "the nine industrial datasets of the FAPrompt paper",
     "medical": "the ten medical datasets of the FAPrompt paper",
+    "more": "five datasets of later papers",
 }
 
 # Definitions that the command line brought in (a YAML file or a folder), by their short name.

@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from zsad.config import DEFAULTS, MetricSettings
+from zsad.config.sections import PROTOCOL
 from zsad.errors import unknown
 from zsad.types import Category
 
@@ -105,7 +107,9 @@ class DatasetSpec:
     everything that depends on the dataset is computed again.  ``defects``: by category, the folders
     that its defects lie in, each with words for the same defect; without words a folder
     ("combined") names no kind of defect.  They measure texts (``zsad prompts check``); no method
-    reads them.
+    reads them.  ``fpr_limit``: up to which false positive rate its publisher's AUPRO goes, where
+    that is not what protocols say; it holds unless a user sets ``metrics.fpr_limit``.
+    ``figure_notes``: what figures on it are and are not, told wherever they are shown.
     """
 
     name: str
@@ -131,10 +135,14 @@ class DatasetSpec:
     notes: tuple[str, ...] = ()
     revision: int = 1
     defects: dict[str, dict[str, tuple[str, ...]]] = field(default_factory=dict)
+    fpr_limit: float | None = None
+    figure_notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.revision < 1:
             raise ValueError(f"revision={self.revision} must be a whole number from 1 up")
+        if self.fpr_limit is not None and not 0 < self.fpr_limit <= 1:
+            raise ValueError(f"fpr_limit={self.fpr_limit} must be above 0 and at most 1")
         if self.default_variant not in self.variants:
             raise ValueError(
                 f"default_variant '{self.default_variant}' is not one of its variants: "
@@ -145,6 +153,15 @@ class DatasetSpec:
         empty = [name for name, variant in self.variants.items() if not variant.layouts]
         if empty:
             raise ValueError(f"variant '{empty[0]}' names no layout")
+
+    def metric_settings(self, settings: MetricSettings, set_by: str) -> MetricSettings:
+        """``metrics.*`` for this dataset: its publisher's ``fpr_limit`` in place of the schema's or
+        a protocol's.  ``set_by``: the layer that set ``metrics.fpr_limit``; a user's word is
+        stronger."""
+        general = set_by == DEFAULTS or set_by.startswith(PROTOCOL)
+        if self.fpr_limit is None or not general:
+            return settings
+        return replace(settings, fpr_limit=self.fpr_limit)
 
     def category(self, key: str) -> Category:
         """The category as methods see it."""

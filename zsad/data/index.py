@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from zsad.data.account import Account
 from zsad.data.catalog import is_folder, list_specs, load_spec, origin_of, typed
@@ -59,6 +60,13 @@ class DatasetIndex:
         """What the definition says is not looked at; "" for nothing."""
         known = self.spec.find_variant(self.variant)
         return known.ignore if known else ""
+
+    @property
+    def figure_rules(self) -> dict[str, Any]:
+        """What records of the dataset say of how its figures are to be read; empty for most."""
+        limit, notes = self.spec.fpr_limit, self.spec.figure_notes
+        found: dict[str, Any] = {} if limit is None else {"dataset_fpr_limit": limit}
+        return {**found, "figure_notes": list(notes)} if notes else found
 
     def calling(self, names: Names) -> DatasetIndex:
         """The same with categories whose prompts say another name (:meth:`Category.said`)."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -11,7 +11,9 @@ from PIL import Image
 from torch import Tensor
 
 from zsad.data.images import DECODING_RULES, nearest, read_mask
-from zsad.types import BackboneInfo, EncoderVariant, Sample
+from zsad.errors import DataError
+from zsad.on_device import constant
+from zsad.types import BackboneInfo, EncoderVariant, FeatureRequest, Sample
 
 _RESAMPLING = {
     "nearest": Image.Resampling.NEAREST,
@@ -19,6 +21,15 @@ _RESAMPLING = {
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
 }
+
+
+class Halves(NamedTuple):
+    """The ``left`` and the ``right`` square [3, S, S] of an image, which overlap; the right one
+    begins ``shift`` sides to the right of the left one, 0..1."""
+
+    left: Tensor
+    right: Tensor
+    shift: float
 
 
 @dataclass(frozen=True)
@@ -29,7 +40,7 @@ class Preprocess:
     (the proportions are not kept), scaled to 0..1 and normalised: the released code of
     AnomalyCLIP, FAPrompt and FiLo alike.  ``stored``: an image of any mode is resized as it is
     stored and becomes RGB afterwards, as theirs does: palettes by the nearest index, and what is
-    transparent shows its colour.
+    transparent shows its colour.  ``halves``: it is to be taken through :meth:`squares`.
     """
 
     size: int
@@ -37,6 +48,7 @@ class Preprocess:
     std: tuple[float, float, float]
     interpolation: str = "bicubic"
     stored: bool = False
+    halves: bool = False
 
     def __post_init__(self) -> None:
         if self.interpolation not in _RESAMPLING:
@@ -63,24 +75,65 @@ class Preprocess:
             made = replace(made, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
         return replace(made, stored=variant.decoding == "released")
 
+    @classmethod
+    def for_request(cls, info: BackboneInfo, request: FeatureRequest) -> Preprocess:
+        """The preprocessing of what a method reads: that of its variant, and how pictures are
+        framed."""
+        made = cls.for_variant(info, request.variant)
+        return replace(made, halves=request.frame == "halves")
+
+    def squares(self, image: Image.Image) -> Halves:
+        """A left and a right square [3, S, S] of an image whose height is brought to S pixels, its
+        proportions kept (released AnoVL on VisA).
+
+        Raises :class:`DataError` for an image that is upright, or wider than two squares.
+        """
+        if not image.height <= image.width <= 2 * image.height:
+            raise DataError(
+                f"{image.width} x {image.height} pixels: cannot be cut into a left and a right "
+                f"square that cover it, which takes a width of one to two heights"
+            )
+        width = self.size * image.width // image.height
+        whole = self(image, (self.size, width))
+        shift = width - self.size
+        left, right = whole[..., : self.size], whole[..., shift:]
+        return Halves(left.contiguous(), right.contiguous(), shift / self.size)
+
     def __call__(self, image: Image.Image, shape: tuple[int, int] | None = None) -> Tensor:
         """``shape``: another (height, width) than the square's."""
-        height, width = shape or (self.size, self.size)
-        resized = image if self.stored else image.convert("RGB")
-        if resized.size != (width, height):
-            resized = resized.resize((width, height), _RESAMPLING[self.interpolation])
-        pixels = torch.from_numpy(np.array(resized.convert("RGB"))).permute(2, 0, 1)  # [3, S, S]
+        pixels = self.pixels(image, shape)
         mean = torch.tensor(self.mean).view(3, 1, 1)
         std = torch.tensor(self.std).view(3, 1, 1)
         return pixels.to(torch.float32).div_(255).sub_(mean).div_(std).contiguous()
 
+    def pixels(self, image: Image.Image, shape: tuple[int, int] | None = None) -> Tensor:
+        """The resized image before it is normalised: uint8 [3, S, S]."""
+        height, width = shape or (self.size, self.size)
+        resized = image if self.stored else image.convert("RGB")
+        if resized.size != (width, height):
+            resized = resized.resize((width, height), _RESAMPLING[self.interpolation])
+        return torch.from_numpy(np.array(resized.convert("RGB"))).permute(2, 0, 1)
+
+    def normalised(self, pixels: Tensor) -> Tensor:
+        """Normalise :meth:`pixels` [B, 3, S, S] where they lie: the values that an image gets that
+        is prepared whole, bit for bit."""
+        table = constant(normalised_values, self.mean, self.std, device=pixels.device)
+        first = torch.arange(0, 3 * 256, 256, device=pixels.device).view(3, 1, 1)
+        return table.take(pixels.long() + first)
+
     def describe(self) -> dict[str, Any]:
         """Everything about it that changes numbers, for the record of a run."""
-        values = asdict(self)
+        values = {k: v for k, v in asdict(self).items() if k != "halves" or v}
         rules = DECODING_RULES | (
             {"alpha": "dropped after resizing"} if values.pop("stored") else {}
         )
         return {**values, "decoding": rules}
+
+
+def normalised_values(mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
+    """Every value of 8 bits, normalised as in each channel: float32 [3 * 256]."""
+    values = torch.arange(256, dtype=torch.float32).div_(255).expand(3, -1)
+    return ((values - torch.tensor(mean)[:, None]) / torch.tensor(std)[:, None]).flatten()
 
 
 @dataclass(frozen=True)

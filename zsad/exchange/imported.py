@@ -11,7 +11,7 @@ import datetime
 import re
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +66,8 @@ def run(request: Import) -> dict[str, Any]:
     are named.
     """
     _check_name(request.name)
-    settings = _settings(request.overrides)
+    resolved = _settings(request.overrides)
+    settings, set_by = resolved.value, resolved.origin("metrics.fpr_limit")
     names = select_datasets(request.datasets, settings.data.folder)
     results = results_dir(request.results)
     require_writable(results)
@@ -84,7 +85,7 @@ def run(request: Import) -> dict[str, Any]:
             index,
             samples,
             outside,
-            settings,
+            replace(settings, metrics=index.spec.metric_settings(settings.metrics, set_by)),
             request.provenance,
             request.seed,
             request.limit,
@@ -110,7 +111,7 @@ def _check_name(name: str) -> None:
         )
 
 
-def _settings(overrides: Mapping[str, Any] | Sequence[str]) -> Settings:
+def _settings(overrides: Mapping[str, Any] | Sequence[str]) -> cfg.Resolved[Settings]:
     given = read_overrides(overrides)
     for key in cfg.flat(given):
         if key.partition(".")[0] not in SECTIONS:
@@ -118,7 +119,7 @@ def _settings(overrides: Mapping[str, Any] | Sequence[str]) -> Settings:
                 f"{key}: changes nothing about scores and maps that are there already; an import "
                 f"takes keys of {' and '.join(SECTIONS)}"
             )
-    return resolve_settings([(COMMAND_LINE, given)]).value
+    return resolve_settings([(COMMAND_LINE, given)])
 
 
 # ------------------------------------------------------------------------------- storing

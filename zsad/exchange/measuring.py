@@ -227,6 +227,7 @@ class DatasetImport:
                 "limit": self.limit,
                 "mask_resize": self.policy.resize,
                 "metrics": metrics,
+                **index.figure_rules,
                 "metric_bounds": dict(result.bounds),
                 **per_image,
             },

@@ -27,15 +27,17 @@ from zsad.inference.request import (
     boxes_of,
     categories_of,
     category_of,
+    partners_of,
     references_of,
     refuse_singles,
     rows_by_category,
+    targets_of,
 )
 from zsad.inference.tiles import WHOLE, Framing
 from zsad.method import AnyMethod
 from zsad.runtime.thresholds import Thresholds
 from zsad.scoring import Scorer
-from zsad.types import Category, ImageFeatures, ScoreContext, TrainBatch
+from zsad.types import Category, ImageFeatures, ScoreContext
 
 
 class LoadedMethod:
@@ -159,6 +161,8 @@ class LoadedMethod:
         references: Sequence[Any] = (),
         false_alarms: float = calibration.FALSE_ALARMS,
         ignore: Ignored | None = None,
+        kinds: OneOrEach = None,
+        domains: OneOrEach = None,
     ) -> Thresholds:
         """Thresholds from a few normal pictures; :mod:`zsad.inference.calibration` has the rule.
 
@@ -172,14 +176,10 @@ class LoadedMethod:
                 f"the pictures of a call, so no threshold holds for others; use "
                 f"{self.method.name}.stretch=false"
             )
-        given = self.stream(
-            list(normal), class_name, None, references, explanations=0, ignore=ignore
-        )
-        found = [
-            (p.image_score, calibration.contrast(p.seen))
-            for p in given
-            if p.seen is not None  # without keep_errors there is one
-        ]
+        what = (list(normal), class_name, None, references)
+        given = self.stream(*what, explanations=0, ignore=ignore, kinds=kinds, domains=domains)
+        # without keep_errors every picture was seen
+        found = [(p.image_score, calibration.contrast(p.seen)) for p in given if p.seen is not None]
         return calibration.calibrated([f[0] for f in found], [f[1] for f in found], false_alarms)
 
     def identity(self, class_name: str, ignore: Ignored | None = None) -> dict[str, Any]:
@@ -228,10 +228,10 @@ class LoadedMethod:
         ``{"boxes": [[cx, cy, w, h]], "scores": [...], "phrases": [...]}``, the detector's raw
         answer (0..1), or None.  Maps are float32 [S, S].
         """
-        if self.framing.tiled or self.framing.keep_aspect:
+        if self.framing.tiled or self.framing.keep_aspect or self.pictures.preprocess.halves:
             raise RequestError(
-                "predict_tensor takes images as the encoder takes them: load the method without "
-                "tiles and keep_aspect, or use predict for pictures"
+                "predict_tensor takes images as the encoder takes them, one square of each: load "
+                "the method without tiles, keep_aspect and halves, or use predict for pictures"
             )
         images = torch.as_tensor(images, dtype=torch.float32)
         size = self.image_size
@@ -307,13 +307,15 @@ class LoadedMethod:
         labels: Tensor,
         class_names: str | Sequence[str] = "object",
         phase: str | None = None,
+        references: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Run one training forward without a step and return the named loss terms.
 
         ``images`` [B, 3, S, S] as the encoder takes them, ``masks`` [B, S, S] or [B, 1, S, S] in
         {0, 1}, None: unknown (for methods that learn without), ``labels`` [B].  The key ``total``
         is what training minimises; gradients flow to the method's parameters.  ``phase``: the
-        training phase, by default the first.
+        training phase, by default the first.  ``references`` [B, 3, S, S]: a normal image for each,
+        for methods that compare in training (:attr:`zsad.method.Method.needs_partners`).
         Raises :class:`RequestError` for a training-free method, and for missing masks.
         """
         phases = {p.name: p for p in self.method.phases()}
@@ -325,7 +327,8 @@ class LoadedMethod:
                 f"method '{self.method.name}' has no phase '{name}'; phases: {', '.join(phases)}"
             )
         images = torch.as_tensor(images, dtype=torch.float32).to(self.device)
-        targets = self._targets(images, masks, torch.as_tensor(labels).long().to(self.device))
+        targets = targets_of(self.method, images, masks, torch.as_tensor(labels).to(self.device))
+        near = partners_of(self.method, references, images)
         # Without text, as in training: the method encodes its prompts at every step.
         context: ScoreContext[Any] = ScoreContext(
             categories_of(class_names, len(images)),
@@ -333,6 +336,7 @@ class LoadedMethod:
             text_encoder=self.backbone.text_encoder(self.request.variant),
             image_encoder=self.backbone.image_encoder(self.request.variant),
             uids=[str(i) for i in range(len(images))],
+            paired=None if near is None else self.backbone.encode_image(near, self.request),
         )
         features = self.backbone.encode_image(images, self.request)
         self.method.train()
@@ -341,15 +345,6 @@ class LoadedMethod:
         return self.method.losses(features, targets, context)
 
     # --------------------------------------------------------------------------- helpers
-    def _targets(self, images: Tensor, masks: Tensor | None, labels: Tensor) -> TrainBatch:
-        if masks is None:
-            if self.method.needs_masks:
-                raise RequestError(f"method '{self.method.name}' is trained on masks; give masks")
-            unknown = torch.zeros(len(images), dtype=torch.bool, device=self.device)
-            return TrainBatch(torch.zeros_like(images[:, :1]), labels, unknown)
-        masks = torch.as_tensor(masks, dtype=torch.float32).to(self.device)
-        return TrainBatch(masks[:, None] if masks.ndim == 3 else masks, labels)
-
     def _context(
         self,
         class_names: str | Sequence[str],

@@ -43,7 +43,12 @@ class Pictures:
         self.framing = framing
         self.batch_size = batch_size
         self.device = scorer.backbone.device
-        self.preprocess = Preprocess.for_variant(scorer.backbone.info, scorer.request.variant)
+        self.preprocess = Preprocess.for_request(scorer.backbone.info, scorer.request)
+        if self.preprocess.halves and framing.keep_aspect:
+            raise RequestError(
+                f"--keep-aspect: {scorer.label} takes pictures in two squares that keep their "
+                f"proportions; leave it out"
+            )
         self._portions = Portions()  # of the encoder
         self.reading = Reading(framing.bits, self.preprocess.stored)
 
@@ -71,8 +76,8 @@ class Pictures:
         encoder = backbone.image_encoder(request.variant)
         engines.served(encoder, (side, side), request.taps, backbone.device.type)
 
-    def views(self, images: Tensor) -> list[ImageFeatures]:
-        return self.scorer.views(images, self._portions)
+    def views(self, images: Tensor, right: Tensor | None = None) -> list[ImageFeatures]:
+        return self.scorer.views(images, self._portions, right=right)
 
     def encode(self, images: Tensor) -> Iterator[tuple[slice, ImageFeatures]]:
         return encode(self.scorer.backbone, images, self.scorer.request, self._portions)
@@ -157,18 +162,26 @@ class PictureRun:
     ) -> list[Prediction]:
         """Score what the model sees, pictures of one size or their features, without what
         ``masks`` ignore of them."""
-        images = None if isinstance(seen, ImageFeatures) else self.pictures.tensor(seen)
+        images: Tensor | None = None
+        right: Tensor | None = None
+        shifts: tuple[float, ...] = ()
         if isinstance(seen, ImageFeatures):
             parts = iter([(slice(0, seen.batch_size), seen)])
         else:
-            assert images is not None
+            if self.pictures.preprocess.halves:
+                left, others, shifts = zip(*map(self.pictures.preprocess.squares, seen))
+                images, right = torch.stack(left), torch.stack(others)
+            else:
+                images = self.pictures.tensor(seen)
             parts = self.pictures.encode(images)
         found: list[Prediction] = []
         carry = dict(self.carry)
         for rows, features in parts:
             part = context.select(rows)
             part.carry = dict(carry)
-            part.views = [] if images is None else self.pictures.views(images[rows])
+            if images is not None:
+                others_of = None if right is None else right[rows]
+                part.views, part.shifts = self.pictures.views(images[rows], others_of), shifts[rows]
             on_device = features.to(self.pictures.device)
             for inner, scored in self.pictures.scorer.score(on_device, part):
                 carry |= scored.scores.carry
@@ -292,6 +305,12 @@ def conclude(method: AnyMethod, predictions: Sequence[Prediction]) -> None:
     for prediction, value in zip(predictions, method.over_category(scores, info).tolist()):
         prediction.info["raw_score"] = prediction.image_score
         prediction.image_score = value
+    if method.stretches_maps:
+        held = [p.values for p in predictions if p.values is not None]
+        low, high = min(v.min() for v in held), max(v.max() for v in held)
+        for prediction in predictions:
+            if prediction.values is not None:
+                prediction.values = (prediction.values - low) / max(high - low, 1e-12)
 
 
 def joined(parts: Sequence[ImageFeatures]) -> ImageFeatures:

@@ -6,12 +6,13 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from zsad.errors import RequestError, is_text
 from zsad.inference.references import can_refer, refuse
 from zsad.method import AnyMethod
-from zsad.types import Boxes, Category
+from zsad.types import Boxes, Category, TrainBatch
 
 log = logging.getLogger(__name__)
 
@@ -165,3 +166,38 @@ def refuse_singles(method: AnyMethod, categories: Sequence[Category]) -> None:
                 f"pictures of a class and needs at least two of '{key}'; give more, or "
                 f"{method.name}.stretch=false"
             )
+
+
+def targets_of(
+    method: AnyMethod, images: Tensor, masks: Tensor | None, labels: Tensor
+) -> TrainBatch:
+    """The targets of training images [B, 3, S, S].  Raises :class:`RequestError` for missing masks
+    of a method that needs them."""
+    if masks is None:
+        if method.needs_masks:
+            raise RequestError(f"method '{method.name}' is trained on masks; give masks")
+        unknown = torch.zeros(len(images), dtype=torch.bool, device=images.device)
+        return TrainBatch(torch.zeros_like(images[:, :1]), labels.long(), unknown)
+    masks = torch.as_tensor(masks, dtype=torch.float32).to(images.device)
+    return TrainBatch(masks[:, None] if masks.ndim == 3 else masks, labels.long())
+
+
+def partners_of(method: AnyMethod, references: Tensor | None, images: Tensor) -> Tensor | None:
+    """The normal images that training images [B, 3, S, S] are compared with, one for each.
+
+    Raises :class:`RequestError` where the method wants some and there are others, or none, and for
+    references of a method that compares nothing in training.
+    """
+    if not method.needs_partners:
+        if references is not None:
+            raise RequestError(
+                f"method '{method.name}' compares nothing in training; leave references out"
+            )
+        return None
+    if references is None or tuple(references.shape) != tuple(images.shape):
+        raise RequestError(
+            f"method '{method.name}' compares every training image with a normal one; give "
+            f"references of the shape {tuple(images.shape)}"
+        )
+    given: Tensor = torch.as_tensor(references, dtype=torch.float32).to(images.device)
+    return given

@@ -10,6 +10,9 @@ from zsad.results.aggregate import is_partial, over_categories, undefined_reason
 from zsad.results.records import CellKey, CellRecord
 from zsad.results.store import ResultStore
 
+# What a record says of its dataset that whoever shows its figures has to say with them.
+OF_DATASET = ("ignore", "score_sees_ignored", "figure_notes", "dataset_fpr_limit")
+
 
 def document(
     cells: Iterable[tuple[CellKey, bool]],
@@ -64,7 +67,8 @@ def cell(record: CellRecord) -> dict[str, Any]:
         "backbone": record.info.get("backbone", ""),
         "banner": weights.banner_of(record.info),
         **({"skipped": record.info["skipped"]} if is_partial(record) else {}),
-        **{k: record.info[k] for k in ("ignore", "score_sees_ignored") if k in record.info},
+        **{k: record.info[k] for k in OF_DATASET if k in record.info},
+        **({"fpr_limit": identity.limit_of(record)} if "dataset_fpr_limit" in record.info else {}),
     }
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from zsad import config as cfg
 from zsad import registry
+from zsad.config import MetricSettings
 from zsad.errors import ZsadError
 from zsad.metrics.spec import METRICS
 from zsad.protocols import load_protocol
@@ -37,7 +38,8 @@ class Configuration:
     with their values, in words.  ``known``: whether that could be told; where it could not (a
     plug-in that is not there), ``overrides`` holds every key.  ``boxes``: False where the method
     asks for boxes and had none.  ``settings``: what of the run changes figures or images, as
-    (key, words); no words: as usual.  ``row_says``: its row's label stands for the preset.
+    (key, words); no words: as usual.  ``row_says``: its row's label stands for the preset;
+    ``row_preset``: the one that its row runs by now, where that is another one.
     ``preset_title``: how the method's ``config.yaml`` calls the preset, where it has words for it.
     """
 
@@ -50,6 +52,7 @@ class Configuration:
     boxes: bool = True
     settings: Pairs = ()
     row_says: bool = False
+    row_preset: str = ""
     preset_title: str = field(default="", compare=False)
 
     @property
@@ -79,6 +82,8 @@ def of_record(record: CellRecord) -> Configuration:
     config = cfg.flat(held) if isinstance(held, Mapping) else {}
     protocol = str(info.get("protocol") or "")
     base = _base(record.method, preset, protocol)
+    layers = _row_layers(record.method, protocol)
+    row_presets = [str(layer["preset"]) for layer in layers if "preset" in layer]
     overrides = _differing(config, base, _cosmetic(record.method)) if config else ()
     return Configuration(
         record.method,
@@ -89,7 +94,8 @@ def of_record(record: CellRecord) -> Configuration:
         base is not None or not config,
         not without_boxes(record),
         _settings(info, record.dataset),
-        preset in [layer.get("preset") for layer in _row_layers(record.method, protocol)],
+        preset in row_presets,
+        "" if preset in (row_presets or [preset]) or not info.get("preset") else row_presets[-1],
         str(info.get("preset_title") or ""),
     )
 
@@ -207,7 +213,7 @@ def _heading(one: Configuration, parts: list[str], words: list[str]) -> Heading:
     preset = (
         f" ({one.preset_title or one.preset})"
         if one.preset != "default" and not one.row_says
-        else ""
+        else " (preset default)" * bool(one.row_preset)
     )
     shots = f", {one.shots}-shot" if one.shots else ""
     boxes = "" if one.boxes else f" ({NO_BOXES})"
@@ -251,8 +257,8 @@ def _row_layers(method: str, protocol: str) -> list[Mapping[str, Any]]:
         found = load_protocol(protocol)
     except ZsadError:  # somebody's own protocol: its row is told as overridden keys
         return []
-    rows = [row for row in found.rows if (row.method, row.slug) == (name, slug)]
-    return [found.overrides.get(name) or {}, rows[0].overrides] if rows else []
+    rows = [row for row in found.rows if row.stored == method]
+    return [found.overrides.get(name) or {}, rows[0].layer] if rows else []
 
 
 def _cosmetic(method: str) -> tuple[str, ...]:
@@ -310,9 +316,23 @@ def _settings(info: Mapping[str, Any], dataset: str) -> Pairs:
     }
     metrics = info.get("metrics")
     for key, value in sorted(metrics.items()) if isinstance(metrics, Mapping) else ():
-        if key not in _MORE_METRICS:
+        if key == "fpr_limit" and value == usual_limit(info):  # not the same on every dataset
+            found[f"metrics.{key}"] = ""
+        elif key not in _MORE_METRICS:
             found[f"metrics.{key}"] = _named(key, value)
     return tuple(found.items())
+
+
+def usual_limit(info: Mapping[str, Any]) -> float:
+    """Up to which false positive rate AUPRO goes on a record's dataset, unless a user says so."""
+    return float(info.get("dataset_fpr_limit") or MetricSettings().fpr_limit)
+
+
+def limit_of(record: CellRecord) -> float:
+    """Up to which false positive rate a record's AUPRO goes."""
+    settings = record.info.get("metrics")
+    found = settings.get("fpr_limit") if isinstance(settings, Mapping) else None
+    return float(found or usual_limit(record.info))
 
 
 def _named(key: str, value: Any) -> str:

@@ -17,10 +17,10 @@ from zsad.backbones.outline import outline
 from zsad.checkpoints import bundled
 from zsad.checkpoints.account import account_of
 from zsad.errors import WeightsError, ZsadError
+from zsad.runner.columns import Column
 from zsad.runner.given import given_for
 from zsad.runner.logs import ACCOUNTS
 from zsad.runner.plan import DatasetPlan, Plan, auxiliary_of
-from zsad.runner.request import Column
 from zsad.training.identity import checkpoint_path, identity_on, trained_on
 
 MOST_STATES = 200  # files of other trainings that are looked at
@@ -41,6 +41,7 @@ class Row:
     images: int = 0
     checkpoint: str = ""
     does: str = "training-free"
+    precision: str = "fp32"
 
     @property
     def words(self) -> str:
@@ -51,7 +52,8 @@ class Row:
             count = f", {self.images} images" if self.images else ""
             part = f"{self.part} part" if self.part else "part unknown"
             learnt = f"trained on {self.trained_on} ({part}{count}): "
-        return f"{self.backbone} at {size}, preset {self.preset}; {learnt}{self.does}"
+        exact = "" if self.precision == "fp32" else f" in {self.precision}"
+        return f"{self.backbone} at {size}{exact}, preset {self.preset}; {learnt}{self.does}"
 
 
 def rows(plan: Plan) -> list[Row]:
@@ -81,10 +83,10 @@ def row(plan: Plan, dataset: DatasetPlan, column: Column) -> Row:
 
 def _shown(plan: Plan, column: Column) -> dict[str, Any]:
     """What pictures are shown to, and at which size."""
-    backbone = plan.request.settings.backbone
+    backbone = plan.request.settings_of(column).backbone
     own = cfg.flat(cfg.to_dict(column.config)).get("encoder.image_size")
     size = backbone.image_size or int(own or 0) or _own_size(plan)
-    return {"backbone": backbone.name, "image_size": size}
+    return {"backbone": backbone.name, "image_size": size, "precision": backbone.figures}
 
 
 def tell(plan: Plan) -> None:
@@ -137,7 +139,7 @@ def _given(plan: Plan, dataset: DatasetPlan, column: Column) -> dict[str, Any]:
 def _made(plan: Plan, dataset: DatasetPlan, column: Column) -> dict[str, Any]:
     """The state of the results folder, or the training that makes it."""
     request = plan.request
-    data = auxiliary_of(plan, dataset.name)
+    data = auxiliary_of(plan, column, dataset.name)
     found: dict[str, Any] = {
         "trained_on": data.dataset,
         "part": "" if data.index.spec.training_split == "train" else data.part,
@@ -149,13 +151,14 @@ def _made(plan: Plan, dataset: DatasetPlan, column: Column) -> dict[str, Any]:
     there: list[str] = []
     missing: list[int] = []
     shipped: list[str] = []
-    for seed in request.seeds:
+    seeds = request.seeds_of(column)
+    for seed in seeds:
         backbone = (request.settings.backbone.name, plan.weights_id, _own_size(plan, asked=True))
         identity = identity_on(
             column.entry.name,
             column.config,
             backbone,
-            request.settings,
+            request.settings_of(column),
             about,
             seed,
             column.entry.revision,
@@ -169,7 +172,7 @@ def _made(plan: Plan, dataset: DatasetPlan, column: Column) -> dict[str, Any]:
             shipped.append(f"{bundled.FOLDER}/{own.name}")
         else:
             missing.append(seed)
-    seeds = f" (seeds {', '.join(map(str, missing))})" if len(request.seeds) > 1 else ""
+    which = f" (seeds {', '.join(map(str, missing))})" if len(seeds) > 1 else ""
     if not missing:
         takes = [f"{', '.join(there)} of the results folder"] if there else []
         takes += [f"the state that comes with zsad ({name})" for name in shipped]
@@ -177,7 +180,7 @@ def _made(plan: Plan, dataset: DatasetPlan, column: Column) -> dict[str, Any]:
     elif not plan.weights_id:
         found["does"] = "trains now, unless the results folder holds the state"
     else:
-        found["does"] = f"trains now{seeds}"
+        found["does"] = f"trains now{which}"
         if others := _others(request.results, column.entry.name, data.dataset):
             found["does"] += (
                 f"; there are states trained on {', '.join(others)}, which `--trained-on` takes"

@@ -16,7 +16,8 @@ from zsad.checkpoints.sources import Place, Sources
 from zsad.data.catalog import load_spec
 from zsad.errors import RequestError
 from zsad.registry import list_datasets
-from zsad.runner.request import Column, Request
+from zsad.runner.columns import Column
+from zsad.runner.request import Request
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,8 @@ def given_for(request: Request, column: Column, target: str) -> Given:
     """The file of a column for a target dataset.  Raises as :func:`check` does."""
     assert column.checkpoint is not None
     place = column.checkpoint.of(target)
-    found = chosen(place, column.checkpoint.option, column.entry.name, target, request)
+    wanted = auxiliary_name(request, target, column)
+    found = chosen(place, column.checkpoint.option, column.entry.name, target, wanted)
     _check_method(found, column)
     if _saw(found, target):
         raise RequestError(_of_target(found, column.checkpoint, target))
@@ -68,34 +70,37 @@ def given_for(request: Request, column: Column, target: str) -> Given:
     return Given(found, tuple(notes))
 
 
-def auxiliary_name(request: Request, target: str) -> str:
-    """The dataset that trained columns learn from when ``target`` is evaluated.
+def auxiliary_name(request: Request, target: str, column: Column | None = None) -> str:
+    """The dataset that a trained column learns from when ``target`` is evaluated.
 
-    What was asked for: ``--trained-on``, else the protocol's.  Where no protocol was named, the
+    What was asked for: ``--trained-on``, else that of the protocol's row, unless it is the target,
+    else the protocol's.  Where no protocol was named, the
     demonstration backbone learns from ``synthetic``: it was made for machines without any
     download, so what it is trained further on must not need one either.
     """
     if request.trained_on:
         return request.trained_on
+    if column is not None and column.trained_on not in ("", target):
+        return column.trained_on
     if spec(request.settings.backbone.name).demo and not request.options.protocol:
         return "synthetic"
     return request.protocol.auxiliary.of(target)
 
 
 # --------------------------------------------------------------------------------- folders
-def chosen(place: Place, option: str, method: str, target: str, request: Request) -> Origin:
+def chosen(place: Place, option: str, method: str, target: str, wanted: str) -> Origin:
     """The file of a place that serves a target.
 
     Of a folder, that is the one of the method that was not trained on the target: rather one
-    that the authors evaluate than another, rather one that was trained on what the protocol
-    trains on.  Raises :class:`RequestError` with the files where none is left, or several.
+    that the authors evaluate than another, rather one that was trained on what is
+    ``wanted``.  Raises :class:`RequestError` with the files where none is left, or
+    several.
     """
     found = [origin_of(path) for path in place.files()]
     if len(found) == 1:
         return found[0]
     mine = [o for o in found if o.method == method]
     serving = [o for o in mine if o.trained_on and not _saw(o, target)]
-    wanted = auxiliary_name(request, target)
     serving = [o for o in serving if _meant(o, target)] or serving
     serving = [o for o in serving if o.trained_on == (wanted,)] or serving
     if len(serving) == 1:

@@ -10,7 +10,8 @@ import torch
 from zsad import backbones
 from zsad.backbones import Backbone
 from zsad.method import AnyMethod, new_method
-from zsad.runner.request import Column, Request
+from zsad.runner.columns import Column
+from zsad.runner.request import Request
 from zsad.scoring import Scorer
 from zsad.types import FeatureRequest
 
@@ -48,6 +49,9 @@ def load_backbone(request: Request, device: torch.device) -> Backbone:
     return backbones.load_chosen(request.settings.backbone, device, request.offline)
 
 
-def build_method(column: Column, backbone: Backbone, seed: int, device: torch.device) -> AnyMethod:
-    """Build a column's method in its initial state, ready to score."""
-    return new_method(column.entry, column.config, backbone.info, seed).to(device).eval()
+def build_method(
+    column: Column, backbone: Backbone, seed: int, device: torch.device, target: str = ""
+) -> AnyMethod:
+    """Build a column's method in its initial state, ready to score the dataset ``target``."""
+    method = new_method(column.entry, column.config, backbone.info, seed, target)
+    return method.to(device).eval()

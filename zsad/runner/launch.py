@@ -15,9 +15,9 @@ from zsad.results.store import ResultStore
 from zsad.runner import conditions
 from zsad.runner.given import check as check_given
 from zsad.runner.logs import logged, tell_accounts
-from zsad.runner.manifest import Finished, manifest
+from zsad.runner.manifest import Finished, manifest, together
 from zsad.runner.options import BenchOptions
-from zsad.runner.plan import build_plan
+from zsad.runner.plan import Plan, build_plan, describe
 from zsad.runner.progress import SweepProgress
 from zsad.runner.request import Request, request_of, require_writable
 
@@ -42,52 +42,65 @@ def bench(options: BenchOptions, also: OnScored | None = None) -> dict[str, Any]
         from zsad.runner.ray import cluster, driver
 
         cluster.require_ray()
+    parts = request.parts()
     if options.dry_run:
-        from zsad.backbones.locate import identify
-
-        weights_id, demo = identify(
-            request.settings.backbone.name, request.settings.backbone.weights
-        )
-        plan = build_plan(request, store, weights_id, demo)
-        return {**plan.describe(), "rows": conditions.described(plan)}
+        plans = [_planned(part, store) for part in parts]
+        return {**describe(plans), "rows": [r for p in plans for r in conditions.described(p)]}
 
     _require_boxes(request)
     require_writable(request.results)
+    finished: list[Finished] = []
     with logged(request.results):
-        if launcher == "ray":
-            finished = driver.run(request, store, progress=progress)
-        else:
-            finished = _run_here(request, store, progress, also)
-    plan, cells = finished.plan, finished.plan.results(store)
-    result = document(cells, plan.unplanned, store, finished.counters, finished.seconds)
+        for part in parts:
+            if launcher == "ray":
+                done = driver.run(part, store, progress=progress, first=part is parts[0])
+            else:
+                done = _run_here(part, store, progress, also, first=part is parts[0])
+            finished.append(done)
+    plan = finished[0].plan  # what is said of datasets holds for every backbone
+    cells = [cell for one in finished for cell in one.plan.results(store)]
+    counters, seconds = together(finished)
+    result = document(cells, plan.unplanned, store, counters, seconds)
     if request.protocol.ablation and not request.untrained:
-        result["failed"] += _without_effect(finished, store)
+        result["failed"] += _without_effect(request, finished, store)
     result["accounts"] = {name: a.document() for name, a in plan.accounts().items()}
     result["missing"] = plan.missing()
-    try:
-        store.write_manifest(manifest(finished))
-    except CellError as error:  # the cells are stored; that their origin is not must be said
-        result["failed"].append({"cell": {"file": "manifest.json"}, "error": str(error)})
+    for one in finished:
+        try:
+            store.write_manifest(manifest(one))
+        except CellError as error:  # the cells are stored; that their origin is not must be said
+            result["failed"].append({"cell": {"file": "manifest.json"}, "error": str(error)})
     return result
+
+
+def _planned(request: Request, store: ResultStore) -> Plan:
+    """The plan of a part whose backbone is not loaded."""
+    from zsad.backbones.locate import identify
+
+    backbone = request.settings.backbone
+    weights_id, demo = identify(backbone.name, backbone.weights)
+    return build_plan(request, store, weights_id, demo)
 
 
 def _require_boxes(request: Request) -> None:
     """Raise where the protocol's boxes can come from nowhere, or named weights cannot be read."""
     from zsad.grounding.provider import require
 
-    needed = request.protocol.boxes == "required"
-    asked_by = f"protocol {request.protocol.name}" if needed else ""
-
+    of_rows = {row.stored: row.boxes for row in request.protocol.rows}
     for column in request.columns:
+        needed = (of_rows.get(column.label) or request.protocol.boxes) == "required"
+        asked_by = f"protocol {request.protocol.name}" if needed else ""
         options = cfg.to_dict(column.config).get("grounding")
         if isinstance(options, dict):
             require(options, request.datasets, column.entry.name, asked_by)
 
 
-def _without_effect(finished: Finished, store: ResultStore) -> list[dict[str, Any]]:
+def _without_effect(
+    request: Request, finished: Sequence[Finished], store: ResultStore
+) -> list[dict[str, Any]]:
     """Rows of an ablation that changed no map and no score; they are stored like the others."""
     rows: dict[str, dict[Place, CellRecord]] = {}
-    for key, _ in finished.plan.cells():
+    for key, _ in (cell for one in finished for cell in one.plan.cells()):
         if store.has(key):
             place = key.dataset, key.category, key.seed
             rows.setdefault(key.method, {})[place] = store.get(key)
@@ -97,7 +110,7 @@ def _without_effect(finished: Finished, store: ResultStore) -> list[dict[str, An
             "error": f"its switch changed neither map nor score of any image: equal to {other}",
             "stored": True,
         }
-        for label, other in without_effect(store, rows, _meant(finished.plan.request))
+        for label, other in without_effect(store, rows, _meant(request))
     ]
 
 
@@ -106,29 +119,27 @@ def _meant(request: Request) -> dict[str, dict[str, Any]]:
     found = {}
     for row in request.protocol.rows:
         entry = registry.method(row.method)
-        layers = [request.protocol.overrides.get(row.method) or {}, row.overrides]
+        layers = [request.protocol.overrides.get(row.method) or {}, row.layer]
         plain = [("row", {k: v for k, v in x.items() if k != "checkpoint"}) for x in layers]
-        found[f"{row.method}@{row.slug}"] = cfg.flat(cfg.identity(entry.resolve(*plain)))
+        found[row.stored] = cfg.flat(cfg.identity(entry.resolve(*plain)))
     return found
 
 
 def _run_here(
-    request: Request, store: ResultStore, progress: bool, also: OnScored | None
+    request: Request, store: ResultStore, progress: bool, also: OnScored | None, first: bool
 ) -> Finished:
-    """Run everything in this process."""
-    import torch
-
-    from zsad.backbones.devices import choose_device, device_account
+    """Run everything of one backbone in this process."""
+    from zsad.backbones.devices import choose_device, device_account, make_deterministic
     from zsad.runner.heads import load_backbone
     from zsad.runner.sweep import Sweep
 
     device = choose_device(request.device)
-    if request.settings.run.deterministic:
-        torch.use_deterministic_algorithms(True, warn_only=True)
+    make_deterministic(request.settings.run.deterministic, device)
     backbone = load_backbone(request, device)
     plan = build_plan(request, store, backbone.info.weights_sha256, backbone.info.demo)
     plan.image_size = backbone.info.image_size
-    tell_accounts(plan)
+    if first:  # files are the same for every backbone
+        tell_accounts(plan)
     conditions.tell(plan)
     with SweepProgress(plan, shown=progress) as bar:
         sweep = Sweep(

@@ -112,6 +112,9 @@ class BenchOptions(RunOptions):
     )
     fresh: bool = field(default=False, metadata=option("compute stored cells again"))
     dry_run: bool = field(default=False, metadata=option("print the cells, run nothing"))
+    rows: Names | None = field(
+        default=None, metadata=option("rows of the protocol, by label: 'T4*'", "NAMES")
+    )
     trained_on: str | None = field(
         default=None,
         metadata=option("train on this dataset, not on the protocol's", "DATASET"),

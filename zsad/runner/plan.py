@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,9 +16,12 @@ from zsad.io.digests import remembered_sha256
 from zsad.prompt_bank.bank import bank
 from zsad.results.records import CellKey
 from zsad.results.store import ResultStore
+from zsad.runner.columns import Column
 from zsad.runner.given import auxiliary_name, given_for
-from zsad.runner.request import Column, Request
+from zsad.runner.request import Request
 from zsad.types import Sample
+
+Auxiliary = tuple[str, str]  # an auxiliary dataset, and the part of it that is trained on
 
 # Raised whenever a change of the code changes numbers for an unchanged request.
 NUMBERS_VERSION = 1
@@ -62,7 +65,7 @@ class DatasetPlan:
         for column in request.columns:
             seeds = tuple(
                 s
-                for s in request.seeds
+                for s in request.seeds_of(column)
                 if any((column.label, s, c) in self.todo for c in self.samples)
             )
             if seeds:
@@ -80,7 +83,7 @@ class Plan:
     demo: bool
     datasets: list[DatasetPlan] = field(default_factory=list)
     unplanned: dict[str, ZsadError] = field(default_factory=dict)
-    auxiliaries: dict[str, AuxiliaryData | ZsadError] = field(default_factory=dict)
+    auxiliaries: dict[Auxiliary, AuxiliaryData | ZsadError] = field(default_factory=dict)
     image_size: int = 0
 
     @property
@@ -96,7 +99,7 @@ class Plan:
         """Every cell with whether it is stored already, in table order."""
         for dataset in self.datasets:
             for column in self.request.columns:
-                for seed in self.request.seeds:
+                for seed in self.request.seeds_of(column):
                     for category in dataset.samples:
                         at = (column.label, seed, category)
                         if at in dataset.stored:
@@ -109,9 +112,10 @@ class Plan:
         by_name = {dataset.name: dataset for dataset in self.datasets}
         return ((key, by_name[key.dataset].is_done(store, key)) for key, _ in self.cells())
 
-    def auxiliary_name(self, dataset: str) -> str:
-        """The dataset that trained columns learn from when ``dataset`` is the target."""
-        return auxiliary_name(self.request, dataset)
+    def auxiliary(self, column: Column, dataset: str) -> Auxiliary:
+        """What a trained column learns from when ``dataset`` is the target."""
+        name = auxiliary_name(self.request, dataset, column)
+        return name, self.request.settings_of(column).data.train_part
 
     def accounts(self) -> dict[str, Account]:
         """What every file was taken for, of the users' own datasets."""
@@ -121,21 +125,23 @@ class Plan:
         """The categories of each dataset that hold no picture, where there are any."""
         return {d.name: list(d.index.missing) for d in self.datasets if d.index.missing}
 
-    def describe(self) -> dict[str, Any]:
-        """A JSON-ready account for ``--dry-run``."""
-        return {
-            "results_dir": str(self.request.results),
-            "backbone": self.request.settings.backbone.name,
-            "cells": [{**key.document(), "stored": stored} for key, stored in self.cells()],
-            "images": {d.name: sum(map(len, d.samples.values())) for d in self.datasets},
-            "to_run": self.n_todo,
-            "accounts": {name: a.document() for name, a in self.accounts().items()},
-            "missing": self.missing(),
-            "failed": [
-                {"cell": {"dataset": name}, "error": str(error)}
-                for name, error in self.unplanned.items()
-            ],
-        }
+
+def describe(plans: Sequence[Plan]) -> dict[str, Any]:
+    """A JSON-ready account for ``--dry-run``: of one plan per backbone, on the same datasets."""
+    first = plans[0]
+    return {
+        "results_dir": str(first.request.results),
+        "backbone": ", ".join(p.request.settings.backbone.name for p in plans),
+        "cells": [{**key.document(), "stored": done} for p in plans for key, done in p.cells()],
+        "images": {d.name: sum(map(len, d.samples.values())) for d in first.datasets},
+        "to_run": sum(p.n_todo for p in plans),
+        "accounts": {name: a.document() for name, a in first.accounts().items()},
+        "missing": first.missing(),
+        "failed": [
+            {"cell": {"dataset": name}, "error": str(error)}
+            for name, error in first.unplanned.items()
+        ],
+    }
 
 
 def build_plan(request: Request, store: ResultStore, weights_id: str, demo: bool) -> Plan:
@@ -161,7 +167,7 @@ def build_plan(request: Request, store: ResultStore, weights_id: str, demo: bool
         plan.datasets.append(dataset)
         for column in request.columns:
             trained = _training_identity(plan, column, name)
-            for seed in request.seeds:
+            for seed in request.seeds_of(column):
                 for category, chosen in samples.items():
                     key = CellKey(
                         column.label,
@@ -173,7 +179,8 @@ def build_plan(request: Request, store: ResultStore, weights_id: str, demo: bool
                         ),
                     )
                     at, written = (column.label, seed, category), store.written(key)
-                    if written is not None and not request.fresh:
+                    again = request.fresh or _other_boxes(request, column, key, store)
+                    if written is not None and not again:
                         dataset.stored[at] = key
                         continue
                     dataset.todo[at] = key
@@ -182,30 +189,30 @@ def build_plan(request: Request, store: ResultStore, weights_id: str, demo: bool
     return plan
 
 
-def auxiliary_of(plan: Plan, dataset: str) -> AuxiliaryData:
-    """Index the auxiliary dataset of a target once.  Raises its :class:`ZsadError`."""
-    request = plan.request
-    name = plan.auxiliary_name(dataset)
-    if name not in plan.auxiliaries:
+def auxiliary_of(plan: Plan, column: Column, dataset: str) -> AuxiliaryData:
+    """Index the auxiliary dataset of a column and target once.  Raises its :class:`ZsadError`."""
+    wanted = plan.auxiliary(column, dataset)
+    if wanted not in plan.auxiliaries:
         try:
-            plan.auxiliaries[name] = auxiliary_samples(request, name)
+            plan.auxiliaries[wanted] = auxiliary_samples(plan.request, *wanted)
         except ZsadError as error:
-            plan.auxiliaries[name] = error
-    found = plan.auxiliaries[name]
+            plan.auxiliaries[wanted] = error
+    found = plan.auxiliaries[wanted]
     if isinstance(found, ZsadError):
         raise found
     return found
 
 
-def auxiliary_samples(request: Request, name: str) -> AuxiliaryData:
+def auxiliary_samples(request: Request, name: str, part: str = "") -> AuxiliaryData:
     """Index a dataset and choose what is trained on.  Raises :class:`ZsadError`.
 
+    ``part``: of the dataset, "": that of the settings.
     ``limit`` holds for training images, too, and there are about four times ``limit`` of them in
     all: a quick look stays quick, and its records say so.
     """
     index = load_index(name, request.data_root, variant=request.settings.data.variants.get(name))
     index = provenance.checked(request.results, index).calling(request.settings.data.names)
-    part = request.settings.data.train_part
+    part = part or request.settings.data.train_part
     chosen = splits.auxiliary(index, part, request.limit, QUICK_TRAINING * request.limit)
     if not chosen:
         raise DataError(f"dataset {name}: no labelled images to train on; choose another dataset")
@@ -223,7 +230,7 @@ def _training_identity(plan: Plan, column: Column, dataset: str) -> str:
         path = given_for(plan.request, column, dataset).path
         return f"file:{remembered_sha256(path)}"
     try:
-        auxiliary = auxiliary_of(plan, dataset)
+        auxiliary = auxiliary_of(plan, column, dataset)
     except ZsadError as error:
         return f"unavailable:{error}"
     return f"on:{auxiliary.digest}{_answers_digest(column, auxiliary)}"
@@ -257,6 +264,17 @@ def _boxes(request: Request, column: Column, dataset: str) -> str:
     return weight_files.identity(options, dataset, offline=request.offline)
 
 
+def _other_boxes(request: Request, column: Column, key: CellKey, store: ResultStore) -> bool:
+    """Whether a stored cell was made without the boxes, or with others than those, that the
+    detector it asks for by name would give now; its fingerprint does not hold its weights."""
+    options = cfg.to_dict(column.config).get("grounding")
+    if not isinstance(options, dict) or not store.has(key):
+        return False
+    boxes = store.get(key).info.get("boxes")
+    known = boxes if isinstance(boxes, Mapping) else {}
+    return weight_files.outdated(options, key.dataset, known, offline=request.offline)
+
+
 def fingerprint(
     request: Request,
     column: Column,
@@ -272,18 +290,19 @@ def fingerprint(
     What came later (keys declared by :func:`zsad.config.added`, a method's revision) is hashed
     only where it is not at its default: cells that were stored before are still found.
     """
-    settings = cfg.to_dict(request.settings)
+    used = request.settings_of(column)
+    settings = cfg.to_dict(used)
     data = {k: settings["data"][k] for k in ("mask_resize", "train_part")}
     backbone = {k: settings["backbone"][k] for k in ("name", "image_size")}
-    backbone["precision"] = request.settings.backbone.figures
+    backbone["precision"] = used.backbone.figures
     identity: Mapping[str, Any] = {
         "version": NUMBERS_VERSION,
         "method": column.entry.name,
-        "config": cfg.hashed(column.config),
+        "config": cfg.hashed(column.config.for_target(index.spec.name)),
         "backbone": backbone,
         "weights": weights_id,
         "data": data,
-        "metrics": cfg.identity(request.settings.metrics),
+        "metrics": cfg.identity(request.metrics_of(index.spec)),
         "dataset": [index.spec.name, index.variant, index.fingerprint, category],
         "samples": [s.uid for s in samples],
         "seed": seed if column.seeded else 0,
@@ -294,4 +313,4 @@ def fingerprint(
         identity = {**identity, "boxes": boxes}
     if column.entry.revision > 1:
         identity = {**identity, "revision": column.entry.revision}
-    return cfg.digest(cfg.merge(identity, cfg.set_later(request.settings)), 16)
+    return cfg.digest(cfg.merge(identity, cfg.set_later(used)), 16)

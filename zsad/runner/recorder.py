@@ -87,7 +87,7 @@ class Recorder:
     ) -> None:
         """A few-shot method on a dataset without a training part: nothing failed, and there is
         nothing to measure."""
-        metrics = CategoryMetrics.of(self.request.settings.metrics)
+        metrics = CategoryMetrics.of(self.request.metrics_of(dataset.index.spec))
         anomalous = sum(s.label for s in samples)
         outcome = Outcome(head, metrics)
         outcome.result = MetricResult(
@@ -101,7 +101,8 @@ class Recorder:
     def info(self, dataset: DatasetPlan, head: Head) -> dict[str, Any]:
         """What a record says of how its figures came about."""
         entry, backbone = head.column.entry, self.backbone
-        config = head.method.config  # of a checkpoint that was given, its own
+        # Of a checkpoint that was given, its own; else what was asked for, whatever the target.
+        config = head.method.config if entry.trained else head.column.config
         return {
             "title": head.column.title,
             "method": entry.name,
@@ -134,7 +135,8 @@ class Recorder:
             "dataset_fingerprint": dataset.index.fingerprint,
             **({"missing_categories": list(missing)} if (missing := dataset.index.missing) else {}),
             "mask_resize": self.request.settings.data.mask_resize,
-            "metrics": cfg.identity(self.request.settings.metrics),
+            "metrics": cfg.identity(self.request.metrics_of(dataset.index.spec)),
+            **dataset.index.figure_rules,
             "boxes": dict(head.scorer.boxes.info) if head.scorer.boxes else {},
         }
 

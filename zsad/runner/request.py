@@ -6,50 +6,25 @@ import logging
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from zsad import config as cfg
 from zsad import registry
-from zsad.checkpoints.sources import Sources, parse
-from zsad.config import Settings
-from zsad.config.method_config import MethodConfig
-from zsad.config.sections import COMMAND_LINE, SECTIONS, resolve_settings
+from zsad.backbones.precision import resolved
+from zsad.config import BackboneSettings, MetricSettings, Settings
+from zsad.config.sections import COMMAND_LINE, PROTOCOL, resolve_settings
 from zsad.errors import RequestError, nearest
 from zsad.io import file_lock
 from zsad.protocols import Protocol, load_protocol
-from zsad.registry import MethodEntry
+from zsad.runner.columns import Column, make_columns, rows_named, split_layers
 from zsad.runner.options import BenchOptions, Names, RunOptions, takes
 
+if TYPE_CHECKING:
+    from zsad.data.definition import DatasetSpec
+
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Column:
-    """One column of a table: a method with a resolved config.
-
-    ``label`` is the name under which results are stored: the method's name, or for an
-    ablation row ``method@row``.  ``checkpoint``: files given by the user, by target.  ``given``:
-    the keys that were set beyond the method's defaults.  ``origins``: the layer that set each key.
-    """
-
-    label: str
-    title: str
-    entry: MethodEntry
-    config: MethodConfig
-    checkpoint: Sources | None = None
-    given: Mapping[str, Any] = field(default_factory=dict)
-    origins: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def shots(self) -> int:
-        return self.config.shots
-
-    @property
-    def seeded(self) -> bool:
-        """Whether the seed can change a number."""
-        return self.entry.trained or self.shots > 0
 
 
 @dataclass(frozen=True)
@@ -75,6 +50,33 @@ class Request:
     origins: Mapping[str, str] = field(default_factory=dict)
     overrides: Mapping[str, Any] = field(default_factory=dict)
 
+    def seeds_of(self, column: Column) -> tuple[int, ...]:
+        """The seeds of a column: those of its protocol's row, else those of the run."""
+        return column.seeds or self.seeds
+
+    def settings_of(self, column: Column) -> Settings:
+        """The settings of a column: those of its protocol's row, else those of the run."""
+        return column.settings or self.settings
+
+    def parts(self) -> list[Request]:
+        """The request by backbone, in the order of the columns; itself where there is one.
+
+        Columns of one backbone share a load of it and, at one image size, every pass."""
+        groups: dict[BackboneSettings, list[Column]] = {}
+        for column in self.columns:
+            backbone = self.settings_of(column).backbone
+            groups.setdefault(replace(backbone, image_size=0), []).append(column)
+        return [self._part(backbone, columns) for backbone, columns in groups.items()]
+
+    def _part(self, backbone: BackboneSettings, columns: Sequence[Column]) -> Request:
+        """The columns of one backbone, which is loaded at the image size that all of them share,
+        or at the run's."""
+        sizes = {self.settings_of(column).backbone.image_size for column in columns}
+        plain = any(column.settings is None for column in columns)
+        size = sizes.pop() if len(sizes) == 1 else self.settings.backbone.image_size * plain
+        settings = replace(self.settings, backbone=replace(backbone, image_size=size))
+        return replace(self, columns=tuple(columns), settings=settings)
+
     @property
     def device(self) -> str:
         return self.options.device
@@ -82,6 +84,11 @@ class Request:
     @property
     def offline(self) -> bool:
         return self.options.offline
+
+    def metrics_of(self, dataset: DatasetSpec) -> MetricSettings:
+        """``metrics.*`` for one of the datasets (:meth:`DatasetSpec.metric_settings`)."""
+        set_by = self.origins.get("metrics.fpr_limit", cfg.DEFAULTS)
+        return dataset.metric_settings(self.settings.metrics, set_by)
 
     @property
     def untrained(self) -> bool:
@@ -155,73 +162,6 @@ def parse_limit(value: int | str | None) -> int:
     return limit
 
 
-def split_layers(
-    layers: Sequence[tuple[str, Mapping[str, Any]]], chosen: Sequence[str]
-) -> dict[str, list[tuple[str, Mapping[str, Any]]]]:
-    """Sort the method groups of every layer: ``{method: [(origin, values), ...]}``.
-
-    A first component that is neither a settings section nor a method is an error.  A method
-    that exists but is not part of the run is one on the command line only: a config file or
-    protocol may hold values for methods that are not run.
-    """
-    known = registry.methods()
-    out: dict[str, list[tuple[str, Mapping[str, Any]]]] = {name: [] for name in chosen}
-    for origin, values in layers:
-        for key, value in values.items():
-            if key in SECTIONS:
-                continue
-            if key not in known:
-                options = [*known, *SECTIONS]
-                raise RequestError(
-                    f"unknown key '{key}' ({origin}){nearest(key, options)}; an override starts "
-                    f"with a method or one of {', '.join(SECTIONS)}"
-                )
-            if not isinstance(value, Mapping):
-                raise RequestError(
-                    f"'{key}={value}' ({origin}) sets no key of method {key}; write {key}.KEY=VALUE"
-                )
-            if key in out:
-                out[key].append((origin, value))
-            elif origin == COMMAND_LINE:
-                raise RequestError(
-                    f"'{key}.{next(iter(value), '')}' is set but method {key} is not in --methods"
-                )
-    return out
-
-
-def make_column(
-    entry: MethodEntry,
-    layers: Sequence[tuple[str, Mapping[str, Any]]],
-    label: str = "",
-    title: str = "",
-    offline: bool = False,
-) -> Column:
-    """Resolve one method's config; the reserved key ``checkpoint`` names trained states, see
-    :mod:`zsad.checkpoints.sources` (``offline``: one of the hub must lie in its cache)."""
-    checkpoint: Sources | None = None
-    kept: list[tuple[str, Mapping[str, Any]]] = []
-    for origin, values in layers:
-        if "checkpoint" in values:
-            if not entry.trained:
-                raise RequestError(
-                    f"{entry.name}.checkpoint ({origin}): method {entry.name} is training-free"
-                )
-            value, option = values["checkpoint"], f"{entry.name}.checkpoint"
-            checkpoint = parse(value, option, origin, offline=offline) if value else None
-        kept.append((origin, {k: v for k, v in values.items() if k != "checkpoint"}))
-    found = entry.resolved(*kept)
-    given = cfg.merge(*(values for _, values in kept))
-    return Column(
-        label or entry.name,
-        title or entry.title,
-        entry,
-        found.value,
-        checkpoint,
-        given,
-        found.origins,
-    )
-
-
 @takes(BenchOptions)
 def build_request(options: BenchOptions) -> Request:
     """The request of a sweep; see :func:`request_of`."""
@@ -239,7 +179,7 @@ def request_of(options: RunOptions, methods: Names | None, datasets: Names | Non
         registry.add_plugins(options.plugins)
     proto = load_protocol(options.protocol or "default")
     layers: list[cfg.Layer] = []
-    layers.append((f"protocol {proto.name}", cfg.merge(proto.settings, proto.overrides)))
+    layers.append((f"{PROTOCOL}{proto.name}", cfg.merge(proto.settings, proto.overrides)))
     if options.config:
         layers.append((str(options.config), cfg.read_yaml(options.config)))
     given = options.overrides
@@ -248,23 +188,23 @@ def request_of(options: RunOptions, methods: Names | None, datasets: Names | Non
 
     entries = registry.select_methods(methods or proto.methods)
     per_method = split_layers(layers, [e.name for e in entries])
-    settings = resolve_settings(layers)
-    columns: list[Column] = []
-    for entry in entries:
-        rows = [r for r in proto.rows if r.method == entry.name]
-        for row in rows:
-            layer = (f"protocol {proto.name}, row {row.label}", row.overrides)
-            columns.append(
-                make_column(
-                    entry,
-                    [*per_method[entry.name], layer],
-                    f"{entry.name}@{row.slug}",
-                    f"{entry.title}: {row.label}",
-                    options.offline,
-                )
-            )
-        if not rows:
-            columns.append(make_column(entry, per_method[entry.name], offline=options.offline))
+    given_settings = resolve_settings(layers)
+    settings = replace(given_settings, value=_for_device(given_settings.value, options.device))
+    columns = [
+        replace(column, settings=column.settings and _for_device(column.settings, options.device))
+        for entry in entries
+        for column in make_columns(
+            entry,
+            proto,
+            layers,
+            per_method[entry.name],
+            offline=options.offline,
+            seeded=options.seeds is not None,
+        )
+    ]
+    if isinstance(options, BenchOptions) and options.rows:
+        columns = rows_named(columns, options.rows, proto)
+    _refuse_one_file_for_several(settings.value, columns)
     _refuse_what_changes_nothing(options, columns, from_line)
     chosen = tuple(select_datasets(datasets or proto.datasets, settings.value.data.folder))
     trained_on = _trained_on(options, columns, settings.value)
@@ -285,6 +225,23 @@ def request_of(options: RunOptions, methods: Names | None, datasets: Names | Non
         origins=settings.origins,
         overrides=from_line,
     )
+
+
+def _for_device(settings: Settings, device: str) -> Settings:
+    """The settings with a precision instead of ``auto``, which every identity needs."""
+    return replace(settings, backbone=resolved(settings.backbone, device))
+
+
+def _refuse_one_file_for_several(settings: Settings, columns: Sequence[Column]) -> None:
+    """Raise :class:`RequestError` for one weight file where rows have backbones of their own."""
+    weights = settings.backbone.weights
+    own = [c.settings or settings for c in columns]
+    names = list(dict.fromkeys(one.backbone.name for one in own))
+    if weights and weights != "random" and len(names) > 1:
+        raise RequestError(
+            f"--weights {weights}: the rows of this run have several backbones "
+            f"({', '.join(names)}); choose one by --backbone {names[0]}, or methods by --methods"
+        )
 
 
 def _trained_on(options: RunOptions, columns: Sequence[Column], settings: Settings) -> str:

@@ -7,26 +7,29 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 
 from zsad.backbones import Backbone
-from zsad.backbones.devices import core_to_spare
+from zsad.backbones.batch_size import Portions
+from zsad.backbones.devices import core_to_spare, decoding_threads
 from zsad.data import provenance, splits
 from zsad.data.loader import DecodeThreads
+from zsad.data.transforms import Preprocess
 from zsad.errors import DataError, ZsadError, is_text
 from zsad.results import gallery
 from zsad.results.examples import CellExamples
 from zsad.results.store import ResultStore
 from zsad.runner.category import CategoryRun
+from zsad.runner.columns import Column
 from zsad.runner.example_collector import ExampleCollector
 from zsad.runner.given import Given, given_for
 from zsad.runner.heads import Head, build_method
 from zsad.runner.plan import DatasetPlan, Plan, auxiliary_of
 from zsad.runner.recorder import Recorder
-from zsad.runner.request import Column, Request
+from zsad.runner.request import Request
 from zsad.runner.timing import StageTimer, peak_memory
 from zsad.runner.training import Checkpoints, provide, trained_method
 from zsad.scoring import Scorer
@@ -121,6 +124,7 @@ class Sweep:
     wall: float = 0.0  # seconds of the whole sweep
 
     def __post_init__(self) -> None:
+        self._encoding: dict[Preprocess, Portions] = {}  # what did not fit is not tried again
         self.recorder = Recorder(self.store, self.request, self.backbone.info)
 
     @property
@@ -165,7 +169,8 @@ class Sweep:
             log.debug("category %s failed", name, exc_info=error)
             self.recorder.fail_rest(dataset, error, only=name)
 
-        with DecodeThreads(self.request.settings.data.workers) as threads:
+        workers = decoding_threads(self.request.settings.data.workers, self.device)
+        with DecodeThreads(workers) as threads:
             for ready in prepared_ahead(
                 list(dataset.samples),
                 lambda name: [h for h in heads if self._is_open(dataset, h, name)],
@@ -183,7 +188,8 @@ class Sweep:
     def _is_open(self, dataset: DatasetPlan, head: Head, category: str) -> bool:
         """Whether the head has a cell to do that no other process has stored meanwhile."""
         keys = [dataset.todo.get((head.label, seed, category)) for seed in head.seeds]
-        return any(k and (self.request.fresh or not self.store.has(k)) for k in keys)
+        fresh, store = self.request.fresh, self.store
+        return any(k and (fresh or not dataset.is_done(store, k)) for k in keys)
 
     def _prepare(
         self,
@@ -206,7 +212,10 @@ class Sweep:
         for head in heads:
             try:
                 if head.method.shots:
-                    drawn = splits.references(dataset.index, name, head.method.shots, head.seed)
+                    again = head.method.config.references == "replacement"
+                    drawn = splits.references(
+                        dataset.index, name, head.method.shots, head.seed, replacement=again
+                    )
                     if not drawn:
                         unfit.append((head, None))
                         continue
@@ -224,7 +233,9 @@ class Sweep:
 
         run = CategoryRun(
             backbone=self.backbone,
-            settings=self.request.settings,
+            settings=replace(
+                self.request.settings, metrics=self.request.metrics_of(dataset.index.spec)
+            ),
             category=category,
             samples=dataset.samples[name],
             heads=ready,
@@ -233,6 +244,7 @@ class Sweep:
             references=references,
             on_scored=look,
             on_images=lambda n: self.on_progress(dataset.name, category.key, n),
+            encoding=self._encoding,
         )
         return PreparedCategory(category, heads, unfit, run, collector)
 
@@ -288,7 +300,7 @@ class Sweep:
         with timer.stage("train"):
             trained = self.trained or provide(
                 [(column, seeds[0]) for column, seeds in groups],
-                lambda: auxiliary_of(self.plan, dataset.name),
+                lambda column: auxiliary_of(self.plan, column, dataset.name),
                 self.backbone,
                 self.request,
                 on_event=self.on_event,
@@ -336,11 +348,11 @@ class Sweep:
                 evaluated,
             )
         else:
-            method = build_method(column, self.backbone, seeds[0], self.device)
+            method = build_method(column, self.backbone, seeds[0], self.device, dataset.name)
         scorer = Scorer(
             method,
             self.backbone,
-            self.request.settings.backbone.image_size,
+            self.request.settings_of(column).backbone.image_size,
             column.label,
             lambda stage: timer.stage(stage, f"{stage}:{column.label}"),
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,12 +19,13 @@ from zsad.config.sections import COMMAND_LINE
 from zsad.data.index import DatasetIndex
 from zsad.errors import RequestError, reason
 from zsad.method import AnyMethod
+from zsad.runner.columns import Column
 from zsad.runner.given import Given
 from zsad.runner.heads import build_method
 from zsad.runner.options import TrainOptions
 from zsad.runner.plan import AuxiliaryData, auxiliary_samples
 from zsad.runner.progress import TrainingProgress
-from zsad.runner.request import Column, Request, request_of, require_writable
+from zsad.runner.request import Request, request_of, require_writable
 from zsad.training.feature_store import FeatureStore
 from zsad.types import Sample
 
@@ -53,7 +55,7 @@ class Checkpoints:
 
 def provide(
     columns: Sequence[tuple[Column, int]],
-    auxiliary: Callable[[], AuxiliaryData],
+    auxiliary: Callable[[Column], AuxiliaryData],
     backbone: Backbone,
     request: Request,
     store: FeatureStore | None = None,
@@ -67,21 +69,16 @@ def provide(
     wanted = [(c, s) for c, s in columns if c.entry.trained and c.checkpoint is None]
     if not wanted or request.untrained:
         return out
-    try:
-        data = auxiliary()
-    except Exception as error:
-        out.found.update({(c.label, s): error for c, s in wanted})
-        return out
+    groups: list[tuple[AuxiliaryData, int, list[Column]]] = []
     for seed in dict.fromkeys(s for _, s in wanted):
-        group = []
         for column in (c for c, s in wanted if s == seed):
             try:
+                data = auxiliary(column)
                 if _trainable(column, backbone):
-                    group.append(column)
-            except Exception as error:  # a config that does not fit costs only its own column
+                    _join(groups, data, seed, column, request)
+            except Exception as error:  # what does not fit costs only its own column
                 out.found[column.label, seed] = error
-        if not group:
-            continue
+    for data, seed, group in groups:
         names = ", ".join(c.label for c in group)
         on_event(f"training data for {names}: {data.dataset}, {len(data.samples)} images")
         results = _each(group, data, backbone, request, seed, store=store)
@@ -89,6 +86,23 @@ def provide(
             made = result if isinstance(result, Exception) else result.checkpoint
             out.found[column.label, seed] = made
     return out
+
+
+def _join(
+    groups: list[tuple[AuxiliaryData, int, list[Column]]],
+    data: AuxiliaryData,
+    seed: int,
+    column: Column,
+    request: Request,
+) -> None:
+    """Put a column among those that are trained together: on the same data, in the same way."""
+    for known, known_seed, members in groups:
+        if (known.digest, known_seed) == (data.digest, seed) and (
+            request.settings_of(members[0]) == request.settings_of(column)
+        ):
+            members.append(column)
+            return
+    groups.append((data, seed, [column]))
 
 
 def _trainable(column: Column, backbone: Backbone) -> bool:
@@ -106,7 +120,8 @@ def _each(
     store: FeatureStore | None = None,
     options: FitOptions | None = None,
 ) -> list[TrainResult | Exception]:
-    """Train columns together; if that fails, one by one, so that each keeps its own error."""
+    """Train columns of equal settings together; if that fails, one by one, so that each keeps its
+    own error."""
     from zsad.training import ensure_trained
 
     def ensure(some: Sequence[Column]) -> list[TrainResult]:
@@ -115,7 +130,7 @@ def _each(
             data.index,
             data.samples,
             backbone,
-            settings=request.settings,
+            settings=request.settings_of(columns[0]),
             seed=seed,
             root=request.results,
             part=data.part,
@@ -212,10 +227,12 @@ def train(options: TrainOptions) -> dict[str, Any]:
     require_writable(request.results)
     if request.settings.run.deterministic:
         torch.use_deterministic_algorithms(True, warn_only=True)
-    data = auxiliary_samples(request, request.datasets[0])
-    backbone = load_backbone(request, choose_device(request.device))
+    device = choose_device(request.device)
     made: list[dict[str, Any]] = []
     failed: list[dict[str, Any]] = []
+    seen: list[AuxiliaryData] = []
+    banners: dict[str, None] = {}
+    counters: Counter[str] = Counter()
     devices = int(options.devices) if str(options.devices).isdigit() else options.devices
     with TrainingProgress(options.progress) as bar:
         how = FitOptions(
@@ -224,27 +241,48 @@ def train(options: TrainOptions) -> dict[str, Any]:
             logger=options.logger,  # type: ignore[arg-type]
             progress=bar.step,
         )
-        for seed in request.seeds:
-            results = _each(request.columns, data, backbone, request, seed, options=how)
-            for column, result in zip(request.columns, results):
-                if isinstance(result, Exception):
-                    cell = {"method": column.label, "seed": seed}
-                    failed.append({"cell": cell, "error": reason(result)})
-                else:
-                    made.append(_made(column, seed, result))
+        for part in request.parts():
+            backbone = load_backbone(part, device)
+            for data, seed, group in _groups(part):
+                seen.append(data)
+                for column, result in zip(
+                    group, _each(group, data, backbone, part, seed, options=how)
+                ):
+                    if isinstance(result, Exception):
+                        cell = {"method": column.label, "seed": seed}
+                        failed.append({"cell": cell, "error": reason(result)})
+                    else:
+                        made.append(_made(column, seed, result))
+            banners[backbone.info.banner] = None
+            counters.update(backbone.counters.as_dict())
+    data = seen[0]
     return {
         "results_dir": str(request.results),
         "on": {
             "dataset": data.dataset,
             "variant": data.index.variant,
-            "part": data.part,
-            "images": len(data.samples),
+            "part": " and ".join(dict.fromkeys(d.part for d in seen)),
+            "images": max(len(d.samples) for d in seen),
         },
-        "banner": backbone.info.banner,
+        "banner": "; ".join(filter(None, banners)),
         "checkpoints": made,
         "failed": failed,
-        "counters": backbone.counters.as_dict(),
+        "counters": dict(counters),
     }
+
+
+def _groups(request: Request) -> list[tuple[AuxiliaryData, int, list[Column]]]:
+    """What is trained together on the dataset of ``--on``: by seed, and by part of it."""
+    found: list[tuple[AuxiliaryData, int, list[Column]]] = []
+    known: dict[str, AuxiliaryData] = {}
+    for seed in dict.fromkeys(s for c in request.columns for s in request.seeds_of(c)):
+        for column in request.columns:
+            part = request.settings_of(column).data.train_part
+            if part not in known:
+                known[part] = auxiliary_samples(request, request.datasets[0], part)
+            if seed in request.seeds_of(column):
+                _join(found, known[part], seed, column, request)
+    return found
 
 
 def _made(column: Column, seed: int, result: TrainResult) -> dict[str, Any]:

@@ -77,4 +77,4 @@ def _row_order(protocol: str) -> dict[str, int]:
         rows = load_protocol(protocol).rows
     except ZsadError:  # a protocol file that is no longer there
         return {}
-    return {f"{row.method}@{row.slug}": i for i, row in enumerate(rows)}
+    return {row.stored: i for i, row in enumerate(rows)}

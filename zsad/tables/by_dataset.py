@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
 
@@ -22,7 +22,7 @@ from zsad.results.aggregate import (
     undefined_reasons,
 )
 from zsad.results.identity import imported
-from zsad.tables.ignored import ignored_notes
+from zsad.tables.dataset_notes import dataset_notes, limit_note, other_limit
 from zsad.tables.model import Line, Page, Span, Spans, Table
 from zsad.tables.results_matrix import (
     Board,
@@ -127,7 +127,9 @@ def _dataset_figures(board: Board, row: DatasetRow) -> Figures:
 
 def _mean_figures(board: Board, rows: Sequence[DatasetRow]) -> Figures:
     def figure(column: MatrixColumn, metric: str) -> Figure:
-        return over_datasets([_dataset_figures(board, row)(column, metric) for row in rows])
+        found = [_dataset_figures(board, row)(column, metric) for row in rows]
+        apart = other_limit(metric, [board.of(column.label, row.name) for row in rows])
+        return over_datasets([replace(f, value=None) if x else f for f, x in zip(found, apart)])
 
     return figure
 
@@ -331,7 +333,7 @@ def conditions(board: Board) -> list[str]:
         *_training_notes(board),
         *_imported_notes(board),
         *_partial_notes(board),
-        *ignored_notes(board),
+        *dataset_notes(board),
     ]
 
 
@@ -391,21 +393,8 @@ def _setting_notes(board: Board) -> list[str]:
         ("mask_resize", lambda v: f"masks resized {MASK_RULES.get(v, v)}"),
     ):
         out.append(_by_column(settings_by_column(board, key), say))
-    metrics = settings_by_column_metrics(board)
-    out.append(_by_column(metrics, lambda v: f"AUPRO up to a false positive rate of {v}"))
+    out.append(limit_note(board))
     return [f"{text[0].upper()}{text[1:]}." for text in out if text]
-
-
-def settings_by_column_metrics(board: Board) -> dict[str, set[Any]]:
-    """The FPR limit of AUPRO by column title."""
-    found: dict[str, set[Any]] = {}
-    for column in board.columns:
-        for (label, _), cells in board.cells.items():
-            for record in cells.values() if label == column.label else ():
-                limit = (record.info.get("metrics") or {}).get("fpr_limit")
-                if limit is not None:
-                    found.setdefault(column.title, set()).add(limit)
-    return found
 
 
 def _by_column(values: dict[str, set[Any]], say: Callable[[Any], str]) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from zsad.metrics.spec import METRICS, drawn, resampled
 from zsad.results import pixels
 from zsad.results.aggregate import NOT_COMPUTED, is_partial
+from zsad.results.identity import limit_of
 from zsad.results.records import CellRecord
 from zsad.results.store import ResultStore, key_of
 from zsad.tables.model import Line, Span, Table
@@ -173,14 +174,7 @@ def _pixel_test(first: Cell, second: Cell, metric: str) -> PairedTest | None:
         return None
     if any(record.metrics.get(metric) is None for record, _ in (first, second)):
         return None
-    return pixel_permutation(a, b, metric, _limit(first[0]))
-
-
-def _limit(record: CellRecord) -> float:
-    """Up to which false-positive rate a record's AUPRO goes."""
-    settings = record.info.get("metrics")
-    found = settings.get("fpr_limit") if isinstance(settings, dict) else None
-    return float(found or 0.3)
+    return pixel_permutation(a, b, metric, limit_of(first[0]))
 
 
 def _partial(board: Board, column: MatrixColumn, row: DatasetRow, category: str) -> bool:
@@ -220,7 +214,7 @@ def _interval(
     table = pixels.of_frame(found)
     if table is None:
         return NOT_COMPUTED
-    return pixel_interval(table, found["label"], metric, value, _limit(record))
+    return pixel_interval(table, found["label"], metric, value, limit_of(record))
 
 
 def _mean(column: Sequence[Interval | str | None]) -> Interval | str | None:

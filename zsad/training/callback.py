@@ -71,13 +71,16 @@ class Bookkeeping(lightning.Callback):
         self, trainer: lightning.Trainer, module: lightning.LightningModule
     ) -> None:
         if self.phase.rate is not None:
-            factor = self.phase.rate(self.state.epoch)
-            for group in trainer.optimizers[0].param_groups:
-                group["lr"] = factor * group["initial_lr"]
+            self._set_rates(trainer, self.phase.rate(self.state.epoch))
 
     def on_train_batch_start(
         self, trainer: lightning.Trainer, module: lightning.LightningModule, batch: Any, index: int
     ) -> None:
+        if self.phase.step_rate is not None:
+            epoch, rate = self.state.epoch, self.phase.rate
+            step = sum(self.batches(e) for e in range(epoch)) + self.state.steps
+            factor = self.phase.step_rate(step, self.batches(epoch))
+            self._set_rates(trainer, factor * (1.0 if rate is None else rate(epoch)))
         if self._resume:  # here, because what Lightning does before a first batch may draw numbers
             restore_random(self.state.random)
             self._resume = False
@@ -136,7 +139,7 @@ class Bookkeeping(lightning.Callback):
             "seconds": round(state.epoch_seconds, 4),
             **dict(zip(state.sums, means.tolist())),
         }
-        if self.phase.rate is not None:
+        if self.phase.rate is not None or self.phase.step_rate is not None:
             row["rate"] = trainer.optimizers[0].param_groups[0]["lr"]
         state.history.append(row)
         trainer.loggers = log_row(trainer.loggers, row, len(state.history))
@@ -145,6 +148,12 @@ class Bookkeeping(lightning.Callback):
         self._save(trainer, module)
 
     # ------------------------------------------------------------------------- internal
+    @staticmethod
+    def _set_rates(trainer: lightning.Trainer, factor: float) -> None:
+        """Multiply the optimiser's own rates."""
+        for group in trainer.optimizers[0].param_groups:
+            group["lr"] = factor * group["initial_lr"]
+
     def _due(self, now: float) -> bool:
         if self.save_steps:
             return self.state.steps % self.save_steps == 0

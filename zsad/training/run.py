@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,7 +23,7 @@ from zsad.prompt_bank.captions import captions_for
 from zsad.torchvision_compat import lightning
 from zsad.training.callback import Bookkeeping, TrainingStep, log_row
 from zsad.training.images import TrainingImages
-from zsad.training.schedules import cut, derive, share, shuffled
+from zsad.training.schedules import cut, derive, partner, share, shuffled
 from zsad.training.state import TrainState, load_state
 from zsad.types import Category, FeatureRequest, Sample, ScoreContext
 
@@ -77,6 +78,7 @@ class MethodRun:
     identity: str
     captions: Captions | None = None
     contents: Callable[[], Sequence[str]] = tuple  # of the pictures; asked once all is trained
+    normals: Mapping[str, Sequence[Sample]] = field(default_factory=dict)  # of methods that pair
 
     def finished(self) -> TrainResult | None:
         """Load what an earlier run left, if it is of this very training."""
@@ -263,10 +265,15 @@ class PhaseData(lightning.LightningDataModule):
         }
         added = [extra[u] for u in sorted(extra)]
         anew = self.run.method.adds_anew
+        near = [
+            self.partner(s, epoch)
+            for epoch in range(self.phase.epochs if self.run.method.needs_partners else 0)
+            for s in self.order(epoch)
+        ]
         self.images.prepare(
             self.run.samples,
             self.company,
-            [] if anew else added,
+            near if anew else [*added, *near],
             passing=added if anew else [],
             needs_masks=self.run.method.needs_masks,
         )
@@ -274,7 +281,8 @@ class PhaseData(lightning.LightningDataModule):
 
     def train_dataloader(self) -> EpochBatches:
         """The rest of the epoch that the state stands in."""
-        return EpochBatches(self, self._batches(self.state.epoch)[self.state.steps :])
+        epoch = self.state.epoch
+        return EpochBatches(self, epoch, self._batches(epoch)[self.state.steps :])
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, index: int) -> Any:
         return batch  # it was made on the device
@@ -289,6 +297,10 @@ class PhaseData(lightning.LightningDataModule):
             self._orders[epoch] = list(chosen)
         return self._orders[epoch]
 
+    def partner(self, sample: Sample, epoch: int) -> Sample:
+        """The normal image that a sample is compared with in an epoch."""
+        return partner(sample, self.run.normals, self.run.seed, self.phase.name, epoch)
+
     def steps(self, epoch: int) -> int:
         """Batches of an epoch in this process."""
         return len(self._batches(epoch))
@@ -298,10 +310,14 @@ class PhaseData(lightning.LightningDataModule):
         trainer = self._trainer
         return share(batches, trainer.global_rank, trainer.world_size)
 
-    def assemble(self, samples: Sequence[Sample]) -> TrainingInput:
-        """Return features, targets and context of some samples."""
+    def assemble(self, samples: Sequence[Sample], epoch: int) -> TrainingInput:
+        """Return features, targets and context of some samples of an epoch."""
         run = self.run
         features, targets = self.images.batch(samples, self.company, run.request.taps)
+        paired = None
+        if run.method.needs_partners:
+            near = [self.partner(s, epoch) for s in samples]
+            paired = self.images.batch(near, self.company, run.request.taps)[0]
         # Without text: in training a method encodes its prompts at every step, with gradients.
         context: ScoreContext[Any] = ScoreContext(
             categories=[run.categories[s.category] for s in samples],
@@ -309,6 +325,7 @@ class PhaseData(lightning.LightningDataModule):
             text_encoder=run.backbone.text_encoder(run.request.variant),
             image_encoder=run.backbone.image_encoder(run.request.variant),
             uids=[s.uid for s in samples],
+            paired=paired,
         )
         return features, targets, context
 
@@ -325,15 +342,16 @@ class EpochBatches:
     training that resumes within an epoch would then differ from one that does not.
     """
 
-    def __init__(self, data: PhaseData, batches: list[Sequence[Sample]]) -> None:
+    def __init__(self, data: PhaseData, epoch: int, batches: list[Sequence[Sample]]) -> None:
         self.data = data
+        self.epoch = epoch
         self.batches = batches
 
     def __len__(self) -> int:
         return len(self.batches)
 
     def __iter__(self) -> Iterator[TrainingInput]:
-        return (self.data.assemble(samples) for samples in self.batches)
+        return (self.data.assemble(samples, self.epoch) for samples in self.batches)
 
 
 def make_loggers(kind: str, folder: Path) -> list[lightning.pytorch.loggers.Logger]:
@@ -357,7 +375,14 @@ def _strategy(options: FitOptions) -> str:
 
 
 def _devices(wanted: int | str, device: torch.device) -> Any:
-    """One device means the one that the backbone is on."""
+    """One device means the one that the backbone is on.
+
+    Raises :class:`RequestError` for several and one that is named: Lightning takes the first."""
+    if device.index is not None and str(wanted) != "1" and "LOCAL_RANK" not in os.environ:
+        raise RequestError(
+            f"--device {device} and --devices {wanted} contradict each other; give --device cuda, "
+            f"and choose the GPUs with CUDA_VISIBLE_DEVICES"
+        )
     if device.type == "cuda" and str(wanted) == "1":
         return [device.index or 0]
     return wanted

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
+from zsad.errors import RequestError
 from zsad.types import Sample
 
 T = TypeVar("T")
@@ -25,6 +26,23 @@ def shuffled(samples: Sequence[Sample], seed: int, phase: str, epoch: int) -> li
         return hashlib.sha256(text.encode()).hexdigest()
 
     return sorted(samples, key=rank)
+
+
+def partner(
+    sample: Sample, normals: Mapping[str, Sequence[Sample]], seed: int, phase: str, epoch: int
+) -> Sample:
+    """Return a normal image of the sample's category, another one, drawn for this epoch: a function
+    of names and seeds alone.
+
+    Raises :class:`RequestError` where there is no other.
+    """
+    pool = [s for s in normals.get(sample.category, ()) if s.uid != sample.uid]
+    if not pool:
+        raise RequestError(
+            f"category '{sample.category}' has no normal image to compare {sample.uid} with; train "
+            f"on a dataset that has some, or with a larger --limit"
+        )
+    return pool[derive(seed, "partner", phase, epoch, sample.category, sample.uid) % len(pool)]
 
 
 def share(batches: Sequence[T], rank: int, world: int) -> list[T]:

@@ -284,7 +284,6 @@ def test_wrong_stages_and_foreign_files_are_named(clip: Path, tmp_path: Path) ->
 
 def test_the_ablation_protocol_resolves() -> None:
     protocol = load_protocol("filo-ablation")
-    entry = method_entry("filo")
     assert len(protocol.rows) > 25
     for row in protocol.rows:
-        entry.resolve((row.label, row.overrides))
+        method_entry(row.method).resolve((row.label, row.layer))

@@ -84,12 +84,14 @@ def test_the_bottleneck_s_width_is_a_key() -> None:
 
 def test_every_reading_has_a_row_of_its_own() -> None:
     entry = registry.method("kanoclip")
-    plain = flat(to_dict(entry.resolve()))
+    protocol = load_protocol("kanoclip-ablation")
+    base = ("protocol", protocol.overrides["kanoclip"])
+    plain = flat(to_dict(entry.resolve(base)))
     assert set(OWN_READINGS) <= set(plain)
-    readings = [r for r in load_protocol("kanoclip-ablation").rows if r.label not in SWITCHES]
+    readings = [r for r in protocol.rows if r.label not in SWITCHES]
     changed: set[str] = set()
     for row in readings:
-        values = flat(to_dict(entry.resolve((row.label, row.overrides))))
+        values = flat(to_dict(entry.resolve(base, (row.label, row.overrides))))
         keys = {key for key, value in values.items() if value != plain[key]}
         assert len(keys) == 1 or not row.overrides, (row.label, keys)
         changed |= keys

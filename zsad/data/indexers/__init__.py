@@ -4,7 +4,18 @@ An indexer gets an :class:`~zsad.data.indexers.base.Indexing` and its options fr
 dataset's YAML file.  It lists files and reads label files; it decodes no image.
 """
 
-from zsad.data.indexers import coco, csv_list, folders, mvtec, prepared, tables, tiles
+from zsad.data.indexers import (
+    coco,
+    csv_list,
+    folders,
+    kolektor2,
+    loco,
+    mvtec,
+    prepared,
+    real_iad,
+    tables,
+    tiles,
+)
 from zsad.data.indexers.base import INDEXERS, Indexing, NotThisLayout, indexer
 
 __all__ = [
@@ -15,8 +26,11 @@ __all__ = [
     "csv_list",
     "folders",
     "indexer",
+    "kolektor2",
+    "loco",
     "mvtec",
     "prepared",
+    "real_iad",
     "tables",
     "tiles",
 ]

@@ -28,35 +28,52 @@ def mvtec_like(
     mask_endings: Sequence[str] = MASK_ENDINGS,
     folders: dict[str, Sequence[str]] | None = None,
     anomalous: Sequence[str] = (),
+    test: str = "test",
+    unused: Sequence[str] = (),
 ) -> list[Sample]:
     """``<category>/{train,test}/<type>/*`` and ``<category>/ground_truth/<type>/*_mask.*``.
 
     ``normal``: names of the folder of normal images, compared without case.  ``masks``: the
-    mask folder's name, None if the dataset has no masks.  ``folders``: other names of a
-    category's folder ("." = the root is the category).  ``anomalous``: the only other type
-    names there may be; empty means that every other folder is a defect type.
+    mask folder's name or path below the category's, None if the dataset has no masks.
+    ``folders``: other names of a category's folder ("." = the root is the category).
+    ``anomalous``: the only other type names there may be; empty means that every other folder is a
+    defect type.  ``test``: the folder that is tested on; ``unused``: further parts of a category
+    that no figure is made on, which a note names.
     """
     samples: list[Sample] = []
+    seen: dict[str, None] = {}
     for category in at.spec.categories:
         names = (category, *(folders or {}).get(category, ()))
-        home = next((f for n in names if (f := _home(at.root, n)) is not None), None)
+        home = next((f for n in names if (f := _home(at.root, n, test)) is not None), None)
         if home is not None:
-            samples += _one(at, category, home, normal, masks, mask_endings, anomalous)
+            samples += _one(at, category, home, test, normal, masks, mask_endings, anomalous)
+            seen.update(dict.fromkeys(n for n in unused if find_folder(home, n) is not None))
     if not samples:
         first = next(iter(at.spec.categories))
-        raise NotThisLayout(f"no images in {at.root}/{first}/test or the like")
+        raise NotThisLayout(f"no images in {at.root}/{first}/{test} or the like")
+    if seen:
+        at.notes.append(f"left out, no figure is made on them: {', '.join(seen)}")
     return samples
 
 
-def _home(root: Path, name: str) -> Path | None:
+def _home(root: Path, name: str, test: str) -> Path | None:
     home = root if name == "." else find_folder(root, name)
-    return home if home is not None and find_folder(home, "test") is not None else None
+    return home if home is not None and find_folder(home, test) is not None else None
+
+
+def _below(folder: Path, path: str) -> Path | None:
+    """The folder at a path of several names, each compared without case."""
+    found: Path | None = folder
+    for name in path.split("/"):
+        found = find_folder(found, name) if found is not None else None
+    return found
 
 
 def _one(
     at: Indexing,
     category: str,
     home: Path,
+    tested: str,
     normal: Sequence[str],
     masks: str | None,
     endings: Sequence[str],
@@ -65,7 +82,7 @@ def _one(
     samples: list[Sample] = []
     normal_names = {n.lower() for n in normal}
     wanted = {a.lower() for a in anomalous}
-    train, test = find_folder(home, "train"), find_folder(home, "test")
+    train, test = find_folder(home, "train"), find_folder(home, tested)
     for split, part in (("train", train), ("test", test)):
         if part is None:
             continue
@@ -77,7 +94,7 @@ def _one(
                 pairs: dict[str, str] = {}
                 where = at.relative(str(folder))
                 if masks is not None:
-                    truth = find_folder(home, masks)
+                    truth = _below(home, masks)
                     found = find_folder(truth, defect) if truth is not None else None
                     if found is None:
                         at.problems.append(
@@ -114,9 +131,13 @@ def _split(name: str) -> Literal["train", "test"]:
     return "train" if name == "train" else "test"
 
 
+LABELS = ("label", "anomaly_mask")  # of BMAD's masks; which one depends on who packed them
+
+
 @indexer("bmad")
 def bmad(at: Indexing, *, normal: str = "good", anomalous: str = "Ungood") -> list[Sample]:
-    """``{train,test}/{good,Ungood}/{img,label}/*``, as BMAD is distributed.
+    """``{train,test}/{good,Ungood}/{img,label}/*``, as BMAD is distributed (masks lie in
+    ``anomaly_mask`` elsewhere).
 
     ``train/good`` may hold the images one level higher.  The label files of normal images are
     all black and are left alone; so is ``valid``, which no published figure is made on.
@@ -135,10 +156,10 @@ def bmad(at: Indexing, *, normal: str = "good", anomalous: str = "Ungood") -> li
         bad = find_folder(part, anomalous) if part is not None else None
         if bad is None:
             continue
-        folder, labels = find_folder(bad, "img"), find_folder(bad, "label")
+        folder, labels = find_folder(bad, "img"), find_folder(bad, *LABELS)
         where = at.relative(str(bad))
         if folder is None or labels is None:
-            at.problems.append(f"{where}: needs both folders img and label")
+            at.problems.append(f"{where}: needs both folders img and {' or '.join(LABELS)}")
             continue
         images = listed(folder)
         pairs = pair_masks(images, listed(labels), where, at.problems)

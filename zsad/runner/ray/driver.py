@@ -22,8 +22,9 @@ from zsad import registry
 from zsad.errors import CellError, RequestError, ZsadError
 from zsad.results.store import ResultStore
 from zsad.runner import conditions
+from zsad.runner.columns import Column
 from zsad.runner.logs import tell_accounts
-from zsad.runner.plan import DatasetPlan, Plan, auxiliary_of, build_plan
+from zsad.runner.plan import Auxiliary, DatasetPlan, Plan, auxiliary_of, build_plan
 from zsad.runner.progress import SweepProgress
 from zsad.runner.ray import cluster
 from zsad.runner.ray.shards import Shard, shards
@@ -36,10 +37,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-Training = tuple[str, int]  # auxiliary dataset, seed
+Training = tuple[Auxiliary, int]  # with its seed
 
 
-def run(request: Request, store: ResultStore, *, progress: bool = False) -> Finished:
+def run(
+    request: Request, store: ResultStore, *, progress: bool = False, first: bool = True
+) -> Finished:
     """Run ``request`` on a Ray cluster.  Raises :class:`RequestError` when there is none, or
     when no node of it has what a task needs."""
     from zsad.runner.manifest import Finished
@@ -51,7 +54,8 @@ def run(request: Request, store: ResultStore, *, progress: bool = False) -> Fini
         tasks = _Tasks(setup, needs, request.settings.ray.retries)
         known = tasks.describe()
         plan = build_plan(request, store, known.info.weights_sha256, known.info.demo)
-        tell_accounts(plan)
+        if first:  # files are the same for every backbone
+            tell_accounts(plan)
         conditions.tell(plan)
         with SweepProgress(plan, shown=progress) as bar:
             driver = _Driver(plan, store, tasks, slots, bar)
@@ -112,7 +116,7 @@ class _Task:
         if self.shard is not None:
             return self.shard.name
         assert self.training is not None
-        return f"training on {self.training[0]}: {', '.join(label for label, _ in self.wanted)}"
+        return f"training on {self.training[0][0]}: {', '.join(label for label, _ in self.wanted)}"
 
     def split(self) -> list[_Task]:
         """What to try alone when the whole fails; empty for what has no parts."""
@@ -260,25 +264,26 @@ class _Driver:
             pairs = self._training_of(dataset)
             if not pairs:
                 continue
-            name = self.plan.auxiliary_name(dataset.name)
-            self._wanted[dataset.name] = set(pairs)
-            try:
-                auxiliary_of(self.plan, dataset.name)
-            except ZsadError as error:
-                self._made.update({((name, seed), label): error for label, seed in pairs})
-                continue
-            for label, seed in pairs:
-                wanted.setdefault((name, seed), {})[label, seed] = None
-                self._trainings.setdefault(dataset.name, set()).add(((name, seed), label))
+            self._wanted[dataset.name] = {(column.label, seed) for column, seed in pairs}
+            for column, seed in pairs:
+                label = column.label
+                training = self.plan.auxiliary(column, dataset.name), seed
+                try:
+                    auxiliary_of(self.plan, column, dataset.name)
+                except ZsadError as error:
+                    self._made[training, label] = error
+                    continue
+                wanted.setdefault(training, {})[label, seed] = None
+                self._trainings.setdefault(dataset.name, set()).add((training, label))
         for training, members in wanted.items():
             self._start(_Task(training=training, wanted=list(members)))
 
-    def _training_of(self, dataset: DatasetPlan) -> list[tuple[str, int]]:
+    def _training_of(self, dataset: DatasetPlan) -> list[tuple[Column, int]]:
         request = self.plan.request
         if request.untrained:
             return []
         return [
-            (column.label, seeds[0])
+            (column, seeds[0])
             for column, seeds in dataset.columns_to_do(request)
             if column.entry.trained and not column.checkpoint
         ]
@@ -288,12 +293,12 @@ class _Driver:
         from zsad.runner.training import Checkpoints
 
         for dataset in [d for d in self._waiting if not self._trainings.get(d)]:
-            name = self.plan.auxiliary_name(dataset)
-            found = {
-                (label, seed): self._made[(name, seed), label]
-                for label, seed in self._wanted.get(dataset, ())
-                if ((name, seed), label) in self._made
-            }
+            columns = {c.label: c for c in self.plan.request.columns}
+            found = {}
+            for label, seed in self._wanted.get(dataset, ()):
+                made = ((self.plan.auxiliary(columns[label], dataset), seed), label)
+                if made in self._made:
+                    found[label, seed] = self._made[made]
             for shard in self._waiting.pop(dataset):
                 self._start(_Task(shard=shard, checkpoints=Checkpoints(found)))
 

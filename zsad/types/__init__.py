@@ -12,12 +12,35 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeVar
 
-from zsad.io.schema import read
+from zsad.types.boxes import Boxes
+from zsad.types.maps import BuiltMaps, Fuse, MapSpec, Scores
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from zsad.backbones import ImageEncoder, TextEncoder
+
+__all__ = [
+    "BackboneInfo",
+    "Boxes",
+    "BuiltMaps",
+    "Category",
+    "EncoderVariant",
+    "Explanation",
+    "FeatureRequest",
+    "Fuse",
+    "ImageFeatures",
+    "MapSpec",
+    "Names",
+    "Rows",
+    "Sample",
+    "ScoreContext",
+    "Scored",
+    "Scores",
+    "Tap",
+    "TextT",
+    "TrainBatch",
+]
 
 Rows = slice | list[int]  # which images of a batch
 TextT = TypeVar("TextT")  # what a method prepares per category
@@ -85,10 +108,12 @@ class EncoderVariant:
 
 @dataclass(frozen=True)
 class FeatureRequest:
-    """The taps that a method reads, and the encoder variant it reads them from."""
+    """The taps that a method reads, and the encoder variant it reads them from.  ``frame``: of the
+    ``whole`` picture in a square, or of ``halves``, a left and a right square of its height."""
 
     taps: frozenset[Tap]
     variant: EncoderVariant = EncoderVariant()
+    frame: Literal["whole", "halves"] = "whole"
 
     @classmethod
     def of(cls, *taps: Tap, variant: EncoderVariant | None = None) -> FeatureRequest:
@@ -98,10 +123,10 @@ class FeatureRequest:
     def merge(cls, requests: Iterable[FeatureRequest]) -> FeatureRequest:
         """Union of requests.  Raises ``ValueError`` unless all variants are equal."""
         items = list(requests)
-        variants = {r.variant for r in items}
-        if len(variants) != 1:
-            raise ValueError(f"cannot merge requests of {len(variants)} encoder variants")
-        return cls(frozenset().union(*(r.taps for r in items)), variants.pop())
+        others = {(r.variant, r.frame) for r in items}
+        if len(others) != 1:
+            raise ValueError(f"cannot merge requests of {len(others)} encoder variants")
+        return cls(frozenset().union(*(r.taps for r in items)), *others.pop())
 
 
 @dataclass(frozen=True)
@@ -180,6 +205,10 @@ class ImageFeatures:
 
     def select(self, index: Any) -> ImageFeatures:
         """Rows of the batch: a slice, a list of indices or an index tensor."""
+        from zsad.on_device import picked
+
+        if isinstance(index, (slice, list)):
+            return ImageFeatures(self.grid, {k: picked(v, index) for k, v in self.data.items()})
         return ImageFeatures(self.grid, {k: v[index] for k, v in self.data.items()})
 
     def restrict(self, taps: Iterable[Tap]) -> ImageFeatures:
@@ -239,100 +268,7 @@ class Sample:
     ignore: str | tuple[int, int, int, int] | None = None
 
 
-@dataclass
-class Boxes:
-    """A detector's raw answer for one image: ``boxes`` [N, 4] = cx, cy, w, h in 0..1."""
-
-    boxes: list[list[float]]
-    scores: list[float]
-    phrases: list[str]
-
-    @classmethod
-    def from_dict(cls, value: Mapping[str, Any]) -> Boxes:
-        """Take boxes from JSON or from arrays.  Raises ``ValueError``."""
-        if isinstance(value, Mapping):
-            value = {name: _listed(part) for name, part in value.items()}
-        found = read(cls, value, others=True)
-        if not len(found.boxes) == len(found.scores) == len(found.phrases):
-            raise ValueError(
-                f"{len(found.boxes)} boxes, {len(found.scores)} scores and {len(found.phrases)} "
-                f"phrases; give one of each per box"
-            )
-        for box in found.boxes:
-            if len(box) != 4 or not all(-1 <= x <= 2 for x in box):
-                raise ValueError(f"{box} is not [cx, cy, w, h] in fractions of the image")
-        return found
-
-
-def _listed(value: Any) -> Any:
-    """Arrays, tensors and their scalars as plain lists and numbers, wherever they lie."""
-    if isinstance(value, (list, tuple)):
-        return [_listed(v) for v in value]
-    return value.tolist() if hasattr(value, "tolist") else value
-
-
 # ------------------------------------------------------------------------------ scoring
-@dataclass
-class Scores:
-    """What a method's head returns for a batch, before any enlargement or smoothing.
-
-    ``maps``: one entry per stage, on the patch grid.  Either all are pair *logits*
-    [B, 2, h, w] (a softmax over dim 1 gives probabilities) or all are anomaly *values*
-    [B, h, w] in [0, 1]; ``kind`` says which.  ``image``: [B], the image score before the
-    method's :meth:`image_score` mixes in map maxima.  ``parts``: what :meth:`image_score` or
-    :meth:`explain` needs again, one entry per image: tensors [B, ...], lists of B, or None.
-    ``boxes``: the detections that protect the map, one entry per image, where the method chose
-    among the detector's; None: all of them.  ``info``: figures [B] about the images by name
-    (prompts kept, say); their means over a category reach :meth:`Method.run_info`.  ``carry``: by
-    ``Category.key``, what its next image is scored with (:attr:`ScoreContext.carry`).  ``added``:
-    further anomaly values [B, h, w], one per stage, that are enlarged as ``maps`` are and added to
-    their probabilities (few-shot distances, say).
-    """
-
-    maps: list[Tensor]
-    image: Tensor
-    kind: Literal["logits", "values"] = "logits"
-    parts: dict[str, Any] = field(default_factory=dict)
-    boxes: Sequence[Boxes | None] | None = None
-    info: dict[str, Tensor] = field(default_factory=dict)
-    carry: dict[str, Any] = field(default_factory=dict)
-    added: list[Tensor] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class MapSpec:
-    """How the dense-map core turns :class:`Scores` into anomaly maps.
-
-    ``order``: ``softmax_then_upsample`` or ``upsample_then_softmax`` (logits only).  ``fuse``:
-    ``mean`` or ``sum`` over stages (``weights`` optional, one per stage).  ``norm``: ``none`` or
-    per-image ``minmax`` (ablation only).  ``blur`` of the fused map: ``none``, ``gaussian``
-    (scipy's, reflect, truncate 4) or ``kernel3`` (3x3); ``sigma`` in output pixels.
-    ``box_factor``: factor outside the union of detected boxes, 1 = no suppression;
-    ``box_arithmetic``: ``exact`` or ``released`` (FiLo's integer rectangles); ``box_order``: after
-    the blur, or (FiLo's paper) before norm and blur.
-    """
-
-    order: Literal["softmax_then_upsample", "upsample_then_softmax"] = "softmax_then_upsample"
-    align_corners: bool = False
-    fuse: Literal["mean", "sum"] = "mean"
-    weights: tuple[float, ...] | None = None
-    norm: Literal["none", "minmax"] = "none"
-    blur: Literal["none", "gaussian", "kernel3"] = "none"
-    sigma: float = 0.0
-    box_factor: float = 1.0
-    box_arithmetic: Literal["exact", "released"] = "exact"
-    box_order: Literal["after_blur", "before_blur"] = "after_blur"
-
-
-@dataclass
-class BuiltMaps:
-    """``final`` [B, H, W]: the anomaly map.  ``unsuppressed`` [B, H, W]: the same without box
-    suppression (the same tensor where no box was applied)."""
-
-    final: Tensor
-    unsuppressed: Tensor
-
-
 @dataclass
 class Explanation:
     """One reason for a score.  ``similarity`` is a cosine unless ``label`` says otherwise;
@@ -354,13 +290,16 @@ class ScoreContext(Generic[TextT]):
     ``categories``: one per image of the batch.  ``text``: what the method's ``prepare_text``
     returned, by ``Category.key``.  ``references``: normal images of the category (few-shot),
     by ``Category.key``.  ``population``: features of all test images of the category, for
-    transductive methods only, and ``population_uids`` their names (empty: unknown).  ``boxes``:
-    detector answers, or None where none was asked for.  ``uids``: stable names of the images.
-    ``text_encoder`` and ``image_encoder`` (for methods that resume a pass) are those of the
-    method's encoder variant; the framework always gives both.  ``carry``: by ``Category.key``,
+    transductive methods only, and ``population_uids`` their names (empty: unknown).  ``paired``: in
+    training, the features of a normal image for every image of the batch, for methods that compare
+    (:attr:`Method.needs_partners`).  ``boxes``: detector answers, or None where none was asked for.
+    ``uids``: stable names of the images.  ``text_encoder`` and ``image_encoder`` (for methods that
+    resume a pass) are those of the method's encoder variant; the framework always gives both.
+    ``carry``: by ``Category.key``,
     what a method that carries state from image to image left with the image before
     (:attr:`Scores.carry`); a category's first image finds no entry.  ``views``: the features of
-    further views of the images, one entry per view with B rows each (:meth:`Method.views`).
+    further views of the images, one entry per view with B rows each (:meth:`Method.views`); of
+    ``halves`` the right squares, which begin ``shifts`` [B] of a side right of the left ones.
     """
 
     categories: Sequence[Category]
@@ -374,6 +313,8 @@ class ScoreContext(Generic[TextT]):
     population_uids: Sequence[str] = ()
     carry: Mapping[str, Any] = field(default_factory=dict)
     views: Sequence[ImageFeatures] = ()
+    shifts: Sequence[float] = ()
+    paired: ImageFeatures | None = None
 
     def select(self, rows: Rows) -> ScoreContext[TextT]:
         """That of some images of the batch: a slice or a list of indices."""
@@ -384,6 +325,8 @@ class ScoreContext(Generic[TextT]):
             boxes=_rows_of(boxes, rows, count),
             uids=_rows_of(uids, rows, count) or (),
             views=[view.select(rows) for view in self.views],
+            shifts=_rows_of(self.shifts or None, rows, count) or (),
+            paired=None if self.paired is None else self.paired.select(rows),
         )
 
 
@@ -392,7 +335,8 @@ class Scored(Generic[TextT]):
     """One scored batch: all that is known about its B images, with the same rows throughout.
 
     ``features``: what was read.  ``scores``: what the method returned, maps on the patch grid.
-    ``maps`` [B, H, W]: at the model's input size.  ``image_scores`` [B]: of `Method.image_score`.
+    ``maps`` [B, H, W]: at the model's input size.  ``image_scores`` [B]: of `Method.image_score`,
+    on the CPU, where everybody wants them.
     """
 
     features: ImageFeatures
@@ -407,17 +351,19 @@ class Scored(Generic[TextT]):
 
     def select(self, rows: Rows) -> Scored[TextT]:
         """Some of the images, in that order; ``ValueError`` if ``parts`` lacks rows of them."""
+        from zsad.on_device import picked
+
         scores, count = self.scores, self.batch_size
         chosen = replace(
             scores,
-            maps=[stage[rows] for stage in scores.maps],
-            image=scores.image[rows],
+            maps=[picked(stage, rows) for stage in scores.maps],
+            image=picked(scores.image, rows),
             parts={name: _rows_of(part, rows, count) for name, part in scores.parts.items()},
             boxes=_rows_of(scores.boxes, rows, count),
-            info={name: values[rows] for name, values in scores.info.items()},
-            added=[values[rows] for values in scores.added],
+            info={name: picked(values, rows) for name, values in scores.info.items()},
+            added=[picked(values, rows) for values in scores.added],
         )
-        maps = BuiltMaps(self.maps.final[rows], self.maps.unsuppressed[rows])
+        maps = self.maps.each(lambda planes: picked(planes, rows))
         context, features = self.context.select(rows), self.features.select(rows)
         return Scored(features, context, chosen, maps, self.image_scores[rows])
 
@@ -428,9 +374,11 @@ def _rows_of(values: Any, rows: Rows, count: int) -> Any:
         return None
     if len(values) != count:
         raise ValueError(f"{len(values)} entries for {count} images; give one for each")
-    if isinstance(values, (list, tuple)) and not isinstance(rows, slice):
-        return [values[i] for i in rows]
-    return values[rows]
+    if isinstance(values, (list, tuple)):
+        return values[rows] if isinstance(rows, slice) else [values[i] for i in rows]
+    from zsad.on_device import picked
+
+    return picked(values, rows)
 
 
 @dataclass
