@@ -21,7 +21,7 @@ RANKS: dict[str, int] = {
     room: rank
     for rank, rooms in enumerate(
         (
-            ("errors", "torchvision_compat"),
+            ("errors", "on_device", "torchvision_compat"),
             ("io", "metrics", "page", "runtime"),
             ("types", "config"),
             ("backbones", "maps", "method"),
@@ -205,7 +205,7 @@ def dotted(path: Path) -> str:
 # What a method is made of; whoever runs methods, stores or shows results is not among it.
 FOR_METHODS = {
     *("errors", "torchvision_compat", "types", "config", "backbones", "maps", "method"),
-    *("components", "data", "prompt_bank", "methods"),
+    *("components", "data", "on_device", "prompt_bank", "methods"),
 }
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from zsad import config as cfg
 from zsad import registry
+from zsad.backbones.precision import resolved
 from zsad.config import BackboneSettings, MetricSettings, Settings
 from zsad.config.sections import COMMAND_LINE, PROTOCOL, resolve_settings
 from zsad.errors import RequestError, nearest
@@ -187,9 +188,10 @@ def request_of(options: RunOptions, methods: Names | None, datasets: Names | Non
 
     entries = registry.select_methods(methods or proto.methods)
     per_method = split_layers(layers, [e.name for e in entries])
-    settings = resolve_settings(layers)
+    given_settings = resolve_settings(layers)
+    settings = replace(given_settings, value=_for_device(given_settings.value, options.device))
     columns = [
-        column
+        replace(column, settings=column.settings and _for_device(column.settings, options.device))
         for entry in entries
         for column in make_columns(
             entry,
@@ -223,6 +225,11 @@ def request_of(options: RunOptions, methods: Names | None, datasets: Names | Non
         origins=settings.origins,
         overrides=from_line,
     )
+
+
+def _for_device(settings: Settings, device: str) -> Settings:
+    """The settings with a precision instead of ``auto``, which every identity needs."""
+    return replace(settings, backbone=resolved(settings.backbone, device))
 
 
 def _refuse_one_file_for_several(settings: Settings, columns: Sequence[Column]) -> None:
