@@ -58,6 +58,7 @@ def load_method(
     from zsad import backbones
     from zsad.backbones.devices import choose_device, make_deterministic
     from zsad.backbones.precision import resolved
+    from zsad.backbones.specs import require_text
     from zsad.checkpoints import load_into
     from zsad.checkpoints.choice import single
     from zsad.inference.loaded_method import LoadedMethod
@@ -82,6 +83,7 @@ def load_method(
     place = choose_device(device)
     if chosen.run.deterministic and settings.origin("run.deterministic") == ORIGIN:
         make_deterministic(True, place)
+    require_text(chosen.backbone.name, [name] if entry.reads_text else [])
     base = backbones.load_chosen(chosen.backbone, place, offline)
     how: dict[str, Any] = {
         "image_size": chosen.backbone.image_size,  # given, it is stronger than the method's own
