@@ -551,7 +551,7 @@ def test_kind_and_domain_change_the_prompts_that_depend_on_them(
     assert "kind" in predict.err
     # who says it to a method that does not read it is told so
     predict("photos", "--kind", "texture", "--domain", "medical")
-    assert "--kind texture: changes nothing, the prompts of MaskCLIP do not depend" in caplog.text
+    assert "--kind texture: changes nothing, MaskCLIP does not depend on it" in caplog.text
     assert "--domain medical: changes nothing" in caplog.text
     predict("photos", "--kind", "fabric", code=2)
     assert "kind 'fabric' is not one of: object, texture" in predict.err

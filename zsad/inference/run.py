@@ -193,7 +193,7 @@ def predict(
     category_of(class_name, **told)  # so does another kind than there are
     for fact in (fact for fact in told if fact not in entry.reads):
         log.warning(
-            "--%s %s: changes nothing, the prompts of %s do not depend on it",
+            "--%s %s: changes nothing, %s does not depend on it",
             *(fact, told[fact], entry.title),
         )
     _check_numbers(threshold=threshold, image_threshold=image_threshold, false_alarms=false_alarms)
