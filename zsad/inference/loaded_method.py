@@ -174,15 +174,17 @@ class LoadedMethod:
                 f"the pictures of a call, so no threshold holds for others; use "
                 f"{self.method.name}.stretch=false"
             )
+        tiled = self.framing.tiled
         given = self.stream(
             list(normal), class_name, None, references, explanations=0, ignore=ignore
         )
         found = [
-            (p.image_score, calibration.contrast(p.seen))
+            (p.image_score, calibration.height(p.seen, tiled))
             for p in given
             if p.seen is not None  # without keep_errors there is one
         ]
-        return calibration.calibrated([f[0] for f in found], [f[1] for f in found], false_alarms)
+        scores, heights = [f[0] for f in found], [f[1] for f in found]
+        return calibration.calibrated(scores, heights, false_alarms, tiled)
 
     def identity(self, class_name: str, ignore: Ignored | None = None) -> dict[str, Any]:
         """What thresholds depend on besides the normal pictures."""
