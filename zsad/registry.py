@@ -44,6 +44,8 @@ class MethodEntry:
     fingerprint of cells and the identity of trained states.  ``masks``: false where the maps do not
     show where a defect is, so that ``zsad predict`` marks no pixels (``docs/own-photos.md`` has the
     measurement).  ``preset_titles``: what tables call a preset, where its name says too little.
+    ``companions``: files that the authors' training writes beside a checkpoint, and that are read
+    along with it.
     """
 
     name: str
@@ -64,6 +66,7 @@ class MethodEntry:
     revision: int = 1
     masks: bool = True
     preset_titles: Mapping[str, str] = field(default_factory=dict)
+    companions: tuple[str, ...] = ()
     prompt_kind: str = ""  # "module:object", torch-free; see zsad.prompt_bank.kinds
 
     def __post_init__(self) -> None:
