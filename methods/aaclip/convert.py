@@ -17,9 +17,12 @@ _LAYER = re.compile(r"layer_adapters\.(\d+)\.fc\.0\.weight")
 _STAGE = re.compile(r"seg_proj\.(\d+)\.fc(\.0)?\.weight")
 
 
-def import_official(state: object, stages: int, backbone: BackboneInfo) -> ImportedCheckpoint:
-    """Translate the two loaded files for ``stages`` stages; the depths of the adapters, and whether
-    the projections have leaky ReLUs, are told by their keys.
+def import_official(
+    state: object, stages: int, depths: tuple[int, int], backbone: BackboneInfo
+) -> ImportedCheckpoint:
+    """Translate the two loaded files for ``stages`` stages; how many blocks of the text and of the
+    image have adapters (``depths`` are those that the config asks for), and whether the projections
+    have leaky ReLUs, are told by their keys.
 
     Raises :class:`WeightsError` with missing keys, for other stages, or for the first tensor of
     another shape than the backbone needs.
@@ -42,8 +45,11 @@ def import_official(state: object, stages: int, backbone: BackboneInfo) -> Impor
     wanted = shapes(backbone, max(texts - 1, 0), layers, stages, relu)
     given = {f"{part}.{key}": value for part in PARTS for key, value in held[part].items()}
     taken = take_released("aaclip", given, wanted, backbone, hint)
-    depths = {"text_until": texts - 1, "image_until": layers, "relu": relu}
-    return replace(taken, config={**taken.config, **depths})
+    told: dict[str, int | bool] = {"relu": relu}
+    for key, found_here, asked in zip(("text_until", "image_until"), (texts - 1, layers), depths):
+        if found_here != asked:
+            told[key] = found_here
+    return replace(taken, config={**taken.config, **told})
 
 
 def shapes(

@@ -69,8 +69,7 @@ class AACLIP(Method[Config, EnsembleFeatures]):
     def __init__(self, config: Config, backbone: BackboneInfo) -> None:
         super().__init__(config, backbone)
         self.layers = chosen_blocks(self.name, config.layers, backbone)
-        texts = depth("text_until", config.text_until, backbone.text_depth, backbone)
-        images = depth("image_until", config.image_until, backbone.depth, backbone)
+        texts, images = depths(config, backbone)
         self.text_adapter = text_adapter(texts, backbone.text_width, backbone.embed)
         self.image_adapter = ImageAdapter(
             images, len(self.layers), backbone.width, backbone.embed, config.relu
@@ -384,7 +383,15 @@ class AACLIP(Method[Config, EnsembleFeatures]):
     ) -> ImportedCheckpoint:
         """Translate the files of a training; see :mod:`zsad.methods.aaclip.convert`."""
         stages = len(chosen_blocks(cls.name, config.layers, backbone))
-        return convert.import_official(state, stages, backbone)
+        return convert.import_official(state, stages, depths(config, backbone), backbone)
+
+
+def depths(config: Config, backbone: BackboneInfo) -> tuple[int, int]:
+    """Return how many blocks of the text and of the image tower get adapters."""
+    return (
+        depth("text_until", config.text_until, backbone.text_depth, backbone),
+        depth("image_until", config.image_until, backbone.depth, backbone),
+    )
 
 
 def depth(key: str, wanted: str | int, blocks: int, backbone: BackboneInfo) -> int:

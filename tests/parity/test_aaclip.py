@@ -60,9 +60,10 @@ def released(infer: Case) -> Any:
 
 
 def test_depths_are_those_of_the_folder(infer: Case, released: Any) -> None:
-    config = released.method.config
-    depths = (config.text_until, config.image_until, config.relu)
-    assert depths == tuple(infer.spec[k] for k in ("text_until", "image_until", "relu"))
+    method = released.method
+    assert len(method.text_adapter) == infer.spec["text_until"] + 1
+    assert len(method.image_adapter.layer_adapters) == infer.spec["image_until"]
+    assert method.config.relu is infer.spec["relu"]
     own = sum(p.numel() for p in released.method.parameters())
     assert own == sum(t.numel() for t in infer.learned.values())
 

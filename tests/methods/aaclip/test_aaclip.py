@@ -218,8 +218,7 @@ def written(folder: Path, *epochs: str) -> dict[str, Any]:
     """A folder as the training writes it, for the sizes of ViT-L/14."""
     keys = json.loads((PARITY / "keys_aaclip.json").read_text(encoding="utf-8"))
     parts = {
-        name.partition(":")[2]: {k: torch.randn(shape) for k, shape in own.items()}
-        for name, own in keys.items()
+        name: {k: torch.randn(shape) for k, (shape, _) in own.items()} for name, own in keys.items()
     }
     folder.mkdir()
     text = {"epoch": 5, "text_adapter": parts["text_adapter"], "text_optimizer": {}}
@@ -238,7 +237,9 @@ def test_a_folder_of_its_training_is_imported(backbone: Backbone, tmp_path: Path
     report = checkpoints.import_file(entry, tmp_path / "trained", target, info)
     assert any("12,582,912" in line for line in report)
     loaded, _ = checkpoints.load_into(entry, target, info)
-    assert (loaded.config.text_until, loaded.config.image_until) == (3, 6)
+    assert loaded.config == entry.resolve(("preset", {"preset": "released"}))
+    assert len(loaded.text_adapter) == 3 + 1
+    assert len(loaded.image_adapter.layer_adapters) == 6
     state = loaded.state_dict()
     for part, own in parts.items():
         for key, value in own.items():
