@@ -60,7 +60,8 @@ def load_method(
     device: str = "auto",
     overrides: Mapping[str, Any] | Sequence[str] | None = None,
     *,
-    precision: str = "fp32",
+    precision: str = "auto",
+    engine: str = "auto",
     offline: bool = False,
     untrained: bool = False,
     seed: int = 0,
@@ -76,7 +77,8 @@ def load_method(
     ``backbone="file"`` with ``weights=FILE`` builds the architecture that a CLIP state dict in
     OpenAI's naming implies; ``activation="gelu"`` where its weights were trained with that one and
     not with QuickGELU (a LAION model, say).  ``overrides``: config keys of the method, nested or
-    dotted; and ``backbone.*``, ``run.batch_size`` as for :func:`bench`.
+    dotted; and ``backbone.*``, ``run.batch_size`` as for :func:`bench`.  ``engine``: who runs the
+    image encoder on a CPU, ``auto``, ``torch``, ``onednn`` or ``openvino``.
     ``tiles``: also look at a picture in so many tiles along its longer side, ``"auto"``: in tiles
     of the model's input size.  ``keep_aspect``: do not squeeze pictures into a square.  For both
     see :mod:`zsad.inference.tiles`.
@@ -94,6 +96,7 @@ def load_method(
         device,
         overrides,
         precision=precision,
+        engine=engine,
         offline=offline,
         untrained=untrained,
         seed=seed,
@@ -116,6 +119,7 @@ def predict_iter(
     scale: tuple[float, float] | None = None,
     ignore: str | Path | None = None,
     save: str | Sequence[str] | None = None,
+    to: str | Sequence[str] | None = None,
     references: str | Path | Sequence[str | Path] = (),
     explanations: int = 5,
     listed: Sequence[str] = (),
@@ -124,6 +128,8 @@ def predict_iter(
     bank: str | Path | None = None,
     save_bank: str | Path | None = None,
     one_file: bool = False,
+    kind: str | None = None,
+    domain: str | None = None,
     **loading: Any,
 ) -> Iterator[Prediction]:
     """Score pictures that have no labels, one after the other: for more than fit in memory.
@@ -140,7 +146,10 @@ def predict_iter(
     ``threshold`` and ``image_threshold`` set the thresholds by hand.  ``ignore``: what is not
     looked at, a rectangle ``"x,y,w,h"`` in pixels, a mask file or a folder of masks.  With ``out``
     files about every picture are written there, of the kinds of :mod:`zsad.inference.outputs` that
-    ``save`` names; with ``one_file`` its page holds everything that it shows.
+    ``save`` names; with ``one_file`` its page holds everything that it shows, and ``to`` (``coco``,
+    ``csv``, ``parquet``) adds files of :mod:`zsad.inference.handover` for other programs.
+    ``kind`` (``object`` or ``texture``) and ``domain`` (``industrial`` or ``medical``) of what the
+    pictures show, for methods whose prompts depend on them.
     ``loading``: further keywords of :func:`load_method`.  What a prediction
     holds: :class:`zsad.inference.prediction.Prediction`;
     that of a picture that cannot be read or scored has an ``error``, and the others go on.
@@ -161,7 +170,10 @@ def predict_iter(
         scale=scale,
         ignore=ignore,
         save=save,
+        to=to,
         one_file=one_file,
+        kind=kind,
+        domain=domain,
         references=references,
         explanations=explanations,
         listed=listed,

@@ -7,6 +7,7 @@ block's patch tokens with the same two sentences.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -19,10 +20,12 @@ from zsad import maps as dense
 from zsad.components import losses as zl
 from zsad.components.prompt_learning import PromptLearner, encode
 from zsad.components.windows import window_region
+from zsad.data import augment
 from zsad.errors import RequestError
 from zsad.method import CosineRate, ImportedCheckpoint, Method, TrainPhase
 from zsad.methods.coop import convert
 from zsad.methods.coop.config import Config
+from zsad.on_device import told
 from zsad.types import (
     BackboneInfo,
     Category,
@@ -30,6 +33,7 @@ from zsad.types import (
     FeatureRequest,
     ImageFeatures,
     MapSpec,
+    Sample,
     ScoreContext,
     Scored,
     Scores,
@@ -162,8 +166,7 @@ class CoOp(Method[Config, PromptPair]):
         words = [", ".join(context.text_encoder.nearest_words(c)) for c in contexts]
         found = []
         for i, category in enumerate(context.categories):
-            cosines = (pair[i] @ cls[i]).tolist()
-            places = int(margin[i].argmin()), int(margin[i].argmax())
+            cosines, *places = told(pair[i] @ cls[i], margin[i].argmin(), margin[i].argmax())
             labels = (
                 ("normal", self.config.normal_word),
                 ("anomalous", self.config.anomalous_word),
@@ -209,6 +212,21 @@ class CoOp(Method[Config, PromptPair]):
             )
         with torch.no_grad():
             self.prompts.ctx.copy_(text.embed_tokens(tokens)[0, 1 : 1 + count])
+
+    def epoch_samples(
+        self, samples: Sequence[Sample], phase: TrainPhase, epoch: int, seed: int
+    ) -> Sequence[Sample] | None:
+        """Change every picture anew, where that is asked for."""
+        if self.config.train.augment == "none":
+            return None
+        key = f"{phase.name}/{epoch}"
+        chosen = sorted(samples, key=lambda s: s.uid)
+        random.Random(f"order/{seed}/{key}").shuffle(chosen)
+        return augment.each(chosen, augment.crop_and_flip, seed, key)
+
+    @property
+    def adds_anew(self) -> bool:
+        return self.config.train.augment != "none"
 
     @property
     def needs_masks(self) -> bool:
