@@ -34,7 +34,7 @@ from zsad.inference.request import (
     targets_of,
 )
 from zsad.inference.tiles import WHOLE, Framing
-from zsad.method import AnyMethod
+from zsad.method import AnyMethod, feature_request
 from zsad.runtime.thresholds import Thresholds
 from zsad.scoring import Scorer
 from zsad.types import Category, ImageFeatures, ScoreContext
@@ -330,6 +330,7 @@ class LoadedMethod:
         images = torch.as_tensor(images, dtype=torch.float32).to(self.device)
         targets = targets_of(self.method, images, masks, torch.as_tensor(labels).to(self.device))
         near = partners_of(self.method, references, images)
+        request = feature_request(self.method, self.image_size, training=True)
         # Without text, as in training: the method encodes its prompts at every step.
         context: ScoreContext[Any] = ScoreContext(
             categories_of(class_names, len(images)),
@@ -337,9 +338,9 @@ class LoadedMethod:
             text_encoder=self.backbone.text_encoder(self.request.variant),
             image_encoder=self.backbone.image_encoder(self.request.variant),
             uids=[str(i) for i in range(len(images))],
-            paired=None if near is None else self.backbone.encode_image(near, self.request),
+            paired=None if near is None else self.backbone.encode_image(near, request),
         )
-        features = self.backbone.encode_image(images, self.request)
+        features = self.backbone.encode_image(images, request)
         self.method.train()
         self.method.phase = name
         self.method.freeze_all_but(self.method.parameters_of_phase(phases[name]))
