@@ -121,8 +121,8 @@ class Reference:
             reasons.append(f"texts of {self.conditions.prompts} are not at hand")
         if self.conditions.features:
             other = families.specs().get(str(info.get("backbone")))
-            whose = other.title if other else "CLIP"
-            reasons.append(f"features of {whose}, not of {self.conditions.features}")
+            own = f"features of {other.title}" if other else "features of CLIP"
+            reasons.append(f"{own}, not of {self.conditions.features}")
         if info.get("limit"):
             reasons.append(f"only {info['limit']} images per category")
         if info.get("untrained"):
