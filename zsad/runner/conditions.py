@@ -14,6 +14,7 @@ from typing import Any
 
 from zsad import config as cfg
 from zsad.backbones.outline import outline
+from zsad.checkpoints import bundled
 from zsad.checkpoints.account import account_of
 from zsad.errors import WeightsError, ZsadError
 from zsad.runner.columns import Column
@@ -40,6 +41,7 @@ class Row:
     images: int = 0
     checkpoint: str = ""
     does: str = "training-free"
+    precision: str = "fp32"
 
     @property
     def words(self) -> str:
@@ -50,7 +52,8 @@ class Row:
             count = f", {self.images} images" if self.images else ""
             part = f"{self.part} part" if self.part else "part unknown"
             learnt = f"trained on {self.trained_on} ({part}{count}): "
-        return f"{self.backbone} at {size}, preset {self.preset}; {learnt}{self.does}"
+        exact = "" if self.precision == "fp32" else f" in {self.precision}"
+        return f"{self.backbone} at {size}{exact}, preset {self.preset}; {learnt}{self.does}"
 
 
 def rows(plan: Plan) -> list[Row]:
@@ -83,7 +86,7 @@ def _shown(plan: Plan, column: Column) -> dict[str, Any]:
     backbone = plan.request.settings_of(column).backbone
     own = cfg.flat(cfg.to_dict(column.config)).get("encoder.image_size")
     size = backbone.image_size or int(own or 0) or _own_size(plan)
-    return {"backbone": backbone.name, "image_size": size}
+    return {"backbone": backbone.name, "image_size": size, "precision": backbone.figures}
 
 
 def tell(plan: Plan) -> None:
@@ -147,6 +150,7 @@ def _made(plan: Plan, dataset: DatasetPlan, column: Column) -> dict[str, Any]:
     about = trained_on(data.index, data.samples, data.part)
     there: list[str] = []
     missing: list[int] = []
+    shipped: list[str] = []
     seeds = request.seeds_of(column)
     for seed in seeds:
         backbone = (request.settings.backbone.name, plan.weights_id, _own_size(plan, asked=True))
@@ -161,13 +165,18 @@ def _made(plan: Plan, dataset: DatasetPlan, column: Column) -> dict[str, Any]:
             data.index.categories,
         )
         path = checkpoint_path(request.results, column.entry.name, identity)
+        own = bundled.state_of(column.entry, request.settings.backbone.name)
         if path.is_file():
             there.append(path.name)
+        elif own is not None and bundled.is_of(own, identity):
+            shipped.append(f"{bundled.FOLDER}/{own.name}")
         else:
             missing.append(seed)
     which = f" (seeds {', '.join(map(str, missing))})" if len(seeds) > 1 else ""
     if not missing:
-        found["does"] = f"takes {', '.join(there)} of the results folder"
+        takes = [f"{', '.join(there)} of the results folder"] if there else []
+        takes += [f"the state that comes with zsad ({name})" for name in shipped]
+        found["does"] = f"takes {', '.join(takes)}"
     elif not plan.weights_id:
         found["does"] = "trains now, unless the results folder holds the state"
     else:
@@ -176,8 +185,8 @@ def _made(plan: Plan, dataset: DatasetPlan, column: Column) -> dict[str, Any]:
             found["does"] += (
                 f"; there are states trained on {', '.join(others)}, which `--trained-on` takes"
             )
-    if there:
-        found["checkpoint"] = ", ".join(there)
+    if there or shipped:
+        found["checkpoint"] = ", ".join([*there, *shipped])
     return found
 
 

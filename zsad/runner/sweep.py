@@ -13,10 +13,13 @@ from typing import Any
 import torch
 
 from zsad.backbones import Backbone
-from zsad.backbones.devices import core_to_spare
+from zsad.backbones.batch_size import Portions
+from zsad.backbones.devices import core_to_spare, decoding_threads
 from zsad.data import provenance, splits
 from zsad.data.loader import DecodeThreads
+from zsad.data.transforms import Preprocess
 from zsad.errors import DataError, ZsadError, is_text
+from zsad.results import gallery
 from zsad.results.examples import CellExamples
 from zsad.results.store import ResultStore
 from zsad.runner.category import CategoryRun
@@ -121,6 +124,7 @@ class Sweep:
     wall: float = 0.0  # seconds of the whole sweep
 
     def __post_init__(self) -> None:
+        self._encoding: dict[Preprocess, Portions] = {}  # what did not fit is not tried again
         self.recorder = Recorder(self.store, self.request, self.backbone.info)
 
     @property
@@ -165,7 +169,8 @@ class Sweep:
             log.debug("category %s failed", name, exc_info=error)
             self.recorder.fail_rest(dataset, error, only=name)
 
-        with DecodeThreads(self.request.settings.data.workers) as threads:
+        workers = decoding_threads(self.request.settings.data.workers, self.device)
+        with DecodeThreads(workers) as threads:
             for ready in prepared_ahead(
                 list(dataset.samples),
                 lambda name: [h for h in heads if self._is_open(dataset, h, name)],
@@ -218,7 +223,8 @@ class Sweep:
                 ready.append(head)
             except ZsadError as error:
                 unfit.append((head, error))
-        collector = ExampleCollector()
+        shown = gallery.chosen(dataset.samples[name])
+        collector = ExampleCollector(shown=frozenset(s.uid for s in shown))
 
         def look(head: Head, samples: Sequence[Sample], scored: Scored[Any]) -> None:
             collector(head, samples, scored)
@@ -238,6 +244,7 @@ class Sweep:
             references=references,
             on_scored=look,
             on_images=lambda n: self.on_progress(dataset.name, category.key, n),
+            encoding=self._encoding,
         )
         return PreparedCategory(category, heads, unfit, run, collector)
 
@@ -251,6 +258,7 @@ class Sweep:
         seen = [*run.samples, *itertools.chain.from_iterable(run.references.values())]
         with ThreadPoolExecutor(1) as aside:  # beside the encoder, and before any record
             aside.submit(provenance.note, self.store.root, dataset.index, category.key, seen)
+            aside.submit(self._keep_pictures, dataset, category.key)
             outcomes = run.run() if run.heads else []
         self.batch_sizes |= run.batch_sizes
         self.images += self.backbone.counters.images - images_before
@@ -268,8 +276,19 @@ class Sweep:
             if outcome.error is not None:
                 recorder.fail(dataset, outcome.head, name, outcome.error)
                 continue
-            pictures = CellExamples(ready.collector.examples(outcome.head), outcome.curves())
+            collector = ready.collector
+            pictures = CellExamples(
+                collector.examples(outcome.head), outcome.curves(), collector.maps(outcome.head)
+            )
             recorder.put(dataset, outcome, name, pictures, spent)
+
+    def _keep_pictures(self, dataset: DatasetPlan, category: str) -> None:
+        """Store what a page shows of the pictures; a category without is only shown less of."""
+        shown = gallery.chosen(dataset.samples[category])
+        try:
+            gallery.keep(self.store.root, dataset.name, category, dataset.index.fingerprint, shown)
+        except ZsadError as error:
+            log.warning("%s", error)
 
     # ----------------------------------------------------------------------------- heads
     def _heads(self, dataset: DatasetPlan, timer: StageTimer) -> list[Head]:
