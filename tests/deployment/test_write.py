@@ -135,7 +135,7 @@ def test_tiles_and_the_stored_decoding_travel_along(folder: Path, tmp_path: Path
     same(out, "anomalyclip", pictures, "onnxruntime", **given)
     whole = zsad.predict("anomalyclip", str(pictures / "large.png"), NAME, **given | {"tiles": 0})
     found = zsad.runtime.load(out).predict(pictures / "large.png")
-    assert np.abs(found.anomaly_map - whole[0].anomaly_map).max() > 1e-3  # the tiles' share
+    assert np.abs(found.anomaly_map - whole[0].anomaly_map).max() > 3e-4  # the tiles' share
 
 
 def test_what_a_package_says_of_itself(package: Path) -> None:
