@@ -176,11 +176,12 @@ class LoadedMethod:
                 f"the pictures of a call, so no threshold holds for others; use "
                 f"{self.method.name}.stretch=false"
             )
-        what = (list(normal), class_name, None, references)
+        tiled, what = self.framing.tiled, (list(normal), class_name, None, references)
         given = self.stream(*what, explanations=0, ignore=ignore, kinds=kinds, domains=domains)
         # without keep_errors every picture was seen
-        found = [(p.image_score, calibration.contrast(p.seen)) for p in given if p.seen is not None]
-        return calibration.calibrated([f[0] for f in found], [f[1] for f in found], false_alarms)
+        seen = [(p.image_score, p.seen) for p in given if p.seen is not None]
+        heights = [calibration.height(values, tiled) for _, values in seen]
+        return calibration.calibrated([score for score, _ in seen], heights, false_alarms, tiled)
 
     def identity(self, class_name: str, ignore: Ignored | None = None) -> dict[str, Any]:
         """What thresholds depend on besides the normal pictures."""
