@@ -214,7 +214,7 @@ class TextEncoder:
         length = self._fitting_length(ends, embeddings.shape[-2])
         x = embeddings[..., :length, :].to(self.dtype)
         lead = x.shape[:-2]
-        x = (x + self._positions(0, length)).flatten(0, -3)  # [N, S, W]
+        x = (x + self.positions(0, length)).flatten(0, -3)  # [N, S, W]
         deep = deep and [deep_rows(tokens, lead) for tokens in deep]
         self._count(prompts=len(x), tokens=len(x) * length)
         rows = eot.expand(lead).flatten()
@@ -260,8 +260,8 @@ class TextEncoder:
             )
         eot = _as_tensor(eot, suffix.device)
         length = self._fitting_length(ends, p + suffix.shape[-2])
-        head = prefix.to(self.dtype) + self._positions(0, p)  # [Bp, p, W]
-        tail = suffix[:, :, : length - p].to(self.dtype) + self._positions(p, length)
+        head = prefix.to(self.dtype) + self.positions(0, p)  # [Bp, p, W]
+        tail = suffix[:, :, : length - p].to(self.dtype) + self.positions(p, length)
         batch = max(len(head), len(tail))
         self._count(
             prompts=batch * tail.shape[1],
@@ -328,7 +328,7 @@ class TextEncoder:
         with torch.no_grad():
             words = self.tower.token_embedding(tree.ids).expand(batch, -1, -1)
         x = torch.cat([words[:, :1], context.to(words), words[:, 1 + learned :]], 1)
-        x = x + self._positions(0, self.context_length)[tree.position]
+        x = x + self.positions(0, self.context_length)[tree.position]
         self._count(prompts=batch * len(tree.ends), tokens=batch * len(tree.ids))
         for block in self.blocks[:-1]:
             x = block(x, mask=tree.visible)
@@ -351,7 +351,8 @@ class TextEncoder:
             )
         return min(self._length(ends), given)
 
-    def _positions(self, first: int, last: int) -> Tensor:
+    def positions(self, first: int, last: int) -> Tensor:
+        """Return the rows first..last - 1 of the position table: [last - first, W]."""
         table: Tensor = self.tower.positional_embedding
         return table[first:last].to(self.dtype)
 
