@@ -89,6 +89,17 @@ def test_without_a_state_a_checkpoint_is_asked_for(entry: MethodEntry, tmp_path:
         zsad.load_method(METHOD, backbone="zsad-tiny", device="cpu")
 
 
+def test_half_precision_takes_half_the_room_and_loads(entry: MethodEntry, tmp_path: Path) -> None:
+    place = bundled.place_of(entry, "zsad-tiny")
+    before = zsad.load_method(METHOD, backbone="zsad-tiny", device="cpu").method.trained_state()
+    states.halved(place, tmp_path / "half.safetensors").replace(place)
+    after = zsad.load_method(METHOD, backbone="zsad-tiny", device="cpu").method.trained_state()
+    for name, value in before.items():
+        assert after[name].dtype == value.dtype
+        torch.testing.assert_close(after[name], value, rtol=1e-3, atol=1e-4)
+    assert bundled.is_of(place, "made")
+
+
 # ------------------------------------------------------------------- those that are there
 def there() -> list[MethodEntry]:
     return [e for e in states.trained() if bundled.state_of(e, states.BACKBONE)]
