@@ -46,6 +46,8 @@ class MethodEntry:
     show where a defect is, so that ``zsad predict`` marks no pixels (``docs/own-photos.md`` has the
     measurement).  ``reads``: what its figures depend on besides the name of a thing, ``kind`` or
     ``domain``.  ``preset_titles``: what tables call a preset, where its name says too little.
+    ``companions``: files that the authors' training writes beside a checkpoint, and that are read
+    along with it.
     """
 
     name: str
@@ -67,6 +69,7 @@ class MethodEntry:
     masks: bool = True
     reads: tuple[str, ...] = ()
     preset_titles: Mapping[str, str] = field(default_factory=dict)
+    companions: tuple[str, ...] = ()
     prompt_kind: str = ""  # "module:object", torch-free; see zsad.prompt_bank.kinds
     reads_text: bool = True  # false: runs on backbones without a text tower
 

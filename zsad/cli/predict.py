@@ -234,7 +234,14 @@ def _tell(prediction: Prediction, method: str) -> None:
         _note(
             f"thresholds from {limits.normal_pictures} normal pictures; at most "
             f"{percent(limits.false_alarms)} % false alarms are expected of pictures like them"
+            + _of_masks(limits.mask_false_alarms)
         )
+
+
+def _of_masks(share: float | None) -> str:
+    if share is None:
+        return ""
+    return f", and something marked in {100 * share:.2g} % of them (estimated by how maps spread)"
 
 
 def _note(text: str) -> None:
