@@ -112,11 +112,6 @@ def add(verbs: Any) -> None:
     )
     parser.add_argument("--bank", metavar="FILE", help="such a file, in place of references")
     parser.add_argument(
-        "--tiles",
-        metavar="N|auto",
-        help="look at tiles, too: N along the longer side, auto: of the model's input size",
-    )
-    parser.add_argument(
         "--keep-aspect", action="store_true", help="do not squeeze pictures into a square"
     )
     parser.add_argument(
