@@ -13,6 +13,7 @@ from torch import Tensor
 
 from zsad import config as cfg
 from zsad.backbones import Backbone
+from zsad.config.method_config import ALL_SHOTS
 from zsad.data.ignored import Ignored
 from zsad.errors import RequestError
 from zsad.inference import calibration, reference_bank
@@ -398,7 +399,8 @@ class LoadedMethod:
         self._check_bank()
         account, features = reference_bank.load(path, self.bank_identity(class_name))
         key, shots = category_of(class_name).class_name, self.method.shots
-        if not self.method.transductive and account.shots != shots:
+        whole = self.method.transductive or shots == ALL_SHOTS
+        if not whole and account.shots != shots:
             raise RequestError(
                 f"--bank {path}: holds {account.shots} pictures, and {self.method.name}.shots is "
                 f"{shots}; leave shots out"
