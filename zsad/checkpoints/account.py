@@ -65,7 +65,7 @@ class CheckpointMeta:
     name one.  ``taps``: the features that the state was trained on, as [kind, layer, start].
     ``facts``: figures of the training (:meth:`Method.training_facts`), if any.  ``contents``: the
     pictures that were trained on, by content (:mod:`zsad.data.contents`), in the order of the
-    uids.  ``source_file``: of an imported one.
+    uids.  ``source_file``: of an imported one.  ``revision``: that of the method that trained it.
     """
 
     method: str
@@ -83,6 +83,7 @@ class CheckpointMeta:
     facts: dict[str, Any] = field(default_factory=dict)
     contents: tuple[str, ...] = ()
     source_file: SourceFile | None = None
+    revision: int = 1
 
     @property
     def preset(self) -> str:
@@ -101,6 +102,8 @@ class CheckpointMeta:
         del fields["contents"], fields["source_file"]
         if not self.facts:  # a file without any stays readable for earlier versions
             del fields["facts"]
+        if self.revision == 1:  # as before revisions were written
+            del fields["revision"]
         found = {"format": FORMAT, ACCOUNT: json.dumps(fields, sort_keys=True)}
         if self.source_file is not None:
             found[SOURCE] = json.dumps(dataclasses.asdict(self.source_file), sort_keys=True)

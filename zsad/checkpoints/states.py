@@ -58,6 +58,7 @@ def describe(
     facts: Mapping[str, Any] | None = None,
     contents: Sequence[str] = (),
     source_file: SourceFile | None = None,
+    revision: int = 1,
 ) -> CheckpointMeta:
     """Return the account of a method as it is configured, on the backbone it was built for."""
     request = method.feature_request()
@@ -76,6 +77,7 @@ def describe(
         facts=dict(facts or {}),
         contents=tuple(contents),
         source_file=source_file,
+        revision=revision,
     )
 
 

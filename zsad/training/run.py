@@ -19,6 +19,7 @@ from zsad.backbones.batch_size import is_out_of_memory
 from zsad.errors import CellError, RequestError
 from zsad.method import AnyMethod, TrainingInput, TrainPhase
 from zsad.prompt_bank.captions import captions_for
+from zsad.registry import methods
 from zsad.torchvision_compat import lightning
 from zsad.training.callback import Bookkeeping, TrainingStep, log_row
 from zsad.training.images import TrainingImages
@@ -127,6 +128,7 @@ class MethodRun:
                 identity=self.identity,
                 facts=method.facts,
                 contents=self.contents(),
+                revision=entry.revision if (entry := methods().get(method.name)) else 1,
             )
             checkpoints.save(self.path, method.trained_state(), meta)
             resume_file.unlink(missing_ok=True)
