@@ -61,6 +61,7 @@ def load_method(
     overrides: Mapping[str, Any] | Sequence[str] | None = None,
     *,
     precision: str = "fp32",
+    engine: str = "auto",
     offline: bool = False,
     untrained: bool = False,
     seed: int = 0,
@@ -76,7 +77,8 @@ def load_method(
     ``backbone="file"`` with ``weights=FILE`` builds the architecture that a CLIP state dict in
     OpenAI's naming implies; ``activation="gelu"`` where its weights were trained with that one and
     not with QuickGELU (a LAION model, say).  ``overrides``: config keys of the method, nested or
-    dotted; and ``backbone.*``, ``run.batch_size`` as for :func:`bench`.
+    dotted; and ``backbone.*``, ``run.batch_size`` as for :func:`bench`.  ``engine``: who runs the
+    image encoder on a CPU, ``auto``, ``torch``, ``onednn`` or ``openvino``.
     ``tiles``: also look at a picture in so many tiles along its longer side, ``"auto"``: in tiles
     of the model's input size.  ``keep_aspect``: do not squeeze pictures into a square.  For both
     see :mod:`zsad.inference.tiles`.
@@ -94,6 +96,7 @@ def load_method(
         device,
         overrides,
         precision=precision,
+        engine=engine,
         offline=offline,
         untrained=untrained,
         seed=seed,
@@ -124,6 +127,8 @@ def predict_iter(
     bank: str | Path | None = None,
     save_bank: str | Path | None = None,
     one_file: bool = False,
+    kind: str | None = None,
+    domain: str | None = None,
     **loading: Any,
 ) -> Iterator[Prediction]:
     """Score pictures that have no labels, one after the other: for more than fit in memory.
@@ -141,6 +146,8 @@ def predict_iter(
     looked at, a rectangle ``"x,y,w,h"`` in pixels, a mask file or a folder of masks.  With ``out``
     files about every picture are written there, of the kinds of :mod:`zsad.inference.outputs` that
     ``save`` names; with ``one_file`` its page holds everything that it shows.
+    ``kind`` (``object`` or ``texture``) and ``domain`` (``industrial`` or ``medical``) of what the
+    pictures show, for methods whose prompts depend on them.
     ``loading``: further keywords of :func:`load_method`.  What a prediction
     holds: :class:`zsad.inference.prediction.Prediction`;
     that of a picture that cannot be read or scored has an ``error``, and the others go on.
@@ -162,6 +169,8 @@ def predict_iter(
         ignore=ignore,
         save=save,
         one_file=one_file,
+        kind=kind,
+        domain=domain,
         references=references,
         explanations=explanations,
         listed=listed,

@@ -43,7 +43,8 @@ class MethodEntry:
     by whoever changes what the method computes under equal settings; above 1 it enters the
     fingerprint of cells and the identity of trained states.  ``masks``: false where the maps do not
     show where a defect is, so that ``zsad predict`` marks no pixels (``docs/own-photos.md`` has the
-    measurement).  ``preset_titles``: what tables call a preset, where its name says too little.
+    measurement).  ``reads``: what the prompts depend on besides the name of a thing, ``kind`` or
+    ``domain``.  ``preset_titles``: what tables call a preset, where its name says too little.
     """
 
     name: str
@@ -63,6 +64,7 @@ class MethodEntry:
     differs: tuple[str, ...] = field(default=())
     revision: int = 1
     masks: bool = True
+    reads: tuple[str, ...] = ()
     preset_titles: Mapping[str, str] = field(default_factory=dict)
     prompt_kind: str = ""  # "module:object", torch-free; see zsad.prompt_bank.kinds
 

@@ -51,9 +51,13 @@ class Config(StageConfig):
     ``encoder``: the forward pass that the features come from.  ``names``: which name of a category
     prompts say.  ``shots``: normal reference images per category, 0 = zero-shot.  ``stretch``: of
     the few-shot image score the map's part is stretched to [0, 1] over the images of the category.
+    ``references``: ``distinct`` images, or drawn with ``replacement``.
     """
 
-    inference_only: ClassVar[tuple[str, ...]] = ("preset", "fuse", "sigma", "shots", "stretch")
+    inference_only: ClassVar[tuple[str, ...]] = (
+        *("preset", "fuse", "sigma"),
+        *("shots", "stretch", "references"),
+    )
 
     preset: str
     scale: float
@@ -65,6 +69,7 @@ class Config(StageConfig):
     names: Names = cfg.added("spoken")
     shots: int = cfg.added(0)
     stretch: bool = cfg.added(False)
+    references: Literal["distinct", "replacement"] = cfg.added("distinct")
 
     def __post_init__(self) -> None:
         if self.shots < 0:

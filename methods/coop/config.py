@@ -25,7 +25,8 @@ class Train:
     """``train.*``: stochastic gradient descent.
 
     ``schedule``: ``cosine`` = ``warmup_epochs`` at the rate ``warmup_lr``, then a cosine that
-    begins at ``lr``; ``constant`` = always ``lr``.
+    begins at ``lr``; ``constant`` = always ``lr``.  ``augment``: ``crop_flip`` = every picture is
+    seen as another part of it in every epoch, mirrored or not, which encodes it anew each time.
     """
 
     epochs: int
@@ -36,6 +37,7 @@ class Train:
     schedule: Literal["cosine", "constant"]
     warmup_epochs: int
     warmup_lr: float
+    augment: Literal["none", "crop_flip"] = cfg.added("none")
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch_size < 1:

@@ -7,6 +7,7 @@ block's patch tokens with the same two sentences.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -19,6 +20,7 @@ from zsad import maps as dense
 from zsad.components import losses as zl
 from zsad.components.prompt_learning import PromptLearner, encode
 from zsad.components.windows import window_region
+from zsad.data import augment
 from zsad.errors import RequestError
 from zsad.method import CosineRate, ImportedCheckpoint, Method, TrainPhase
 from zsad.methods.coop import convert
@@ -30,6 +32,7 @@ from zsad.types import (
     FeatureRequest,
     ImageFeatures,
     MapSpec,
+    Sample,
     ScoreContext,
     Scored,
     Scores,
@@ -209,6 +212,21 @@ class CoOp(Method[Config, PromptPair]):
             )
         with torch.no_grad():
             self.prompts.ctx.copy_(text.embed_tokens(tokens)[0, 1 : 1 + count])
+
+    def epoch_samples(
+        self, samples: Sequence[Sample], phase: TrainPhase, epoch: int, seed: int
+    ) -> Sequence[Sample] | None:
+        """Change every picture anew, where that is asked for."""
+        if self.config.train.augment == "none":
+            return None
+        key = f"{phase.name}/{epoch}"
+        chosen = sorted(samples, key=lambda s: s.uid)
+        random.Random(f"order/{seed}/{key}").shuffle(chosen)
+        return augment.each(chosen, augment.crop_and_flip, seed, key)
+
+    @property
+    def adds_anew(self) -> bool:
+        return self.config.train.augment != "none"
 
     @property
     def needs_masks(self) -> bool:

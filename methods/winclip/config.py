@@ -23,6 +23,7 @@ class Config(MethodConfig):
     averages over.  ``unit_first``: sentences are unit vectors before their mean is taken.
     ``names``: which name of a category prompts say.  ``fewshot_map``: how the language map and
     the distances to the references are joined.  ``floor``: smallest value in a harmonic mean.
+    ``references``: ``distinct`` images, or drawn with ``replacement``.
     """
 
     preset: str
@@ -37,6 +38,7 @@ class Config(MethodConfig):
     names: Names = cfg.added("spoken")
     fewshot_map: Literal["mean", "sum"] = cfg.added("mean")
     floor: float = cfg.added(1e-6)
+    references: Literal["distinct", "replacement"] = cfg.added("distinct")
 
     def __post_init__(self) -> None:
         if self.temperature <= 0:

@@ -522,6 +522,37 @@ def test_settings_of_the_backbone_work_as_in_bench(
     assert coarse != predict("photos/0.png")[0]["image_score"]
 
 
+def test_kind_and_domain_change_the_prompts_that_depend_on_them(
+    predict: Predict, place: Path, weights: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    plain = predict("photos", method="anovl")
+    told = predict(
+        "photos", "--kind", "texture", "--calibrate", "good", "--out", "f", method="anovl"
+    )
+    assert [line["image_score"] for line in told] != [line["image_score"] for line in plain]
+    assert told[0]["made_by"]["kind"] == "texture"
+    direct = loaded(weights, "anovl").predict(
+        [f"photos/{i}.png" for i in range(3)], "metal nut", kinds="texture"
+    )
+    assert [line["image_score"] for line in told] == pytest.approx([p.image_score for p in direct])
+    # thresholds of one kind are not those of another
+    predict("photos", "--calibrate", "f/calibration.json", code=2, method="anovl")
+    assert "kind" in predict.err
+    # who says it to a method that does not read it is told so
+    predict("photos", "--kind", "texture", "--domain", "medical")
+    assert "--kind texture: changes nothing, the prompts of MaskCLIP do not depend" in caplog.text
+    assert "--domain medical: changes nothing" in caplog.text
+    predict("photos", "--kind", "fabric", code=2)
+    assert "kind 'fabric' is not one of: object, texture" in predict.err
+
+
+def test_an_engine_is_asked_for_by_name(predict: Predict, place: Path) -> None:
+    line = predict("photos", "--engine", "onednn")[0]
+    assert line["made_by"]["engine"]["name"] == "onednn"
+    predict("photos", "--engine", "magic", code=2)
+    assert "is not one of: auto, torch, onednn, openvino" in predict.err
+
+
 def test_thresholds_of_other_references_are_refused(
     predict: Predict, place: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -78,3 +78,52 @@ def test_released_changes_have_the_published_shares() -> None:
     shares = [sum(bool(getattr(c, n)) for c in drawn) / 2000 for n in ("turn", "noise", "blur")]
     assert shares == pytest.approx([0.5, 0.5, 1 / 3], abs=0.04)
     assert max(abs(c.turn) for c in drawn) <= 30
+
+
+# ----------------------------------------------------------------------------------- crops
+@pytest.mark.parametrize("size", [(100, 80), (60, 60)])
+def test_crops_have_the_area_and_the_proportions_of_random_resized_crop(
+    size: tuple[int, int],
+) -> None:
+    marks = np.arange(size[0] * size[1]).reshape(size[1], size[0]) % 251
+    picture = Image.fromarray(marks.astype(np.uint8))
+    shares, corners = [], set()
+    for seed in range(1, 600):
+        part = np.asarray(Change(crop_seed=seed).moved(picture))
+        height, width = part.shape
+        shares.append(width * height / (size[0] * size[1]))
+        assert 0.73 < width / height < 1.37
+        corners.add(int(part[0, 0]))
+    assert 0.07 < min(shares) < 0.1
+    assert 0.9 < max(shares) <= 1.0
+    # Uniform areas, of which those that do not fit are drawn again: below their mean of 0.54.
+    assert 0.42 < np.mean(shares) < 0.54
+    assert len(corners) > 150
+
+
+def test_a_narrow_picture_is_cropped_in_its_middle_where_no_draw_fits() -> None:
+    narrow = Image.fromarray(np.tile(np.arange(400, dtype=np.uint16) // 2, (4, 1)).astype(np.uint8))
+    sizes = {Change(crop_seed=seed).moved(narrow).size for seed in range(1, 80)}
+    assert max(sizes) == (5, 4)  # 4 : 3 of four rows
+    middle = [
+        m
+        for seed in range(1, 80)
+        if (m := Change(crop_seed=seed).moved(narrow)).size == (5, 4)
+        and 97 <= np.asarray(m)[0, 0] <= 99
+    ]
+    assert middle
+
+
+def test_the_mask_is_cropped_and_mirrored_with_the_picture(sample: Sample) -> None:
+    for i, made in enumerate(augment.each([sample] * 12, augment.crop_and_flip, 0, "context/0")):
+        seen = np.asarray(read_image(made.image))[:, :, 0] > 128
+        assert np.array_equal(seen, read_mask(made)), i
+    drawn = [augment.crop_and_flip(random.Random(i)) for i in range(400)]
+    assert sum(c.flips[0] for c in drawn) == pytest.approx(200, abs=40)
+    assert not any(c.flips[1] for c in drawn)
+    assert len({c.crop_seed for c in drawn}) == 400
+
+
+def test_what_is_as_usual_is_not_told(sample: Sample) -> None:
+    plain = augment.changed(sample, Change(), "m")
+    assert len(augment.changed(sample, Change(turn=1.0), "m").image) < len(plain.image) + 30

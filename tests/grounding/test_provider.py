@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,6 +18,10 @@ from zsad.grounding.dino import caption, picture, read_answer
 from zsad.grounding.interface import DetectorOptions
 from zsad.grounding.provider import provider
 from zsad.method import BoxRequest
+from zsad.results.records import CellRecord
+from zsad.results.store import ResultStore
+from zsad.runner.plan import build_plan
+from zsad.runner.request import build_request
 from zsad.types import Boxes, Category, Sample
 
 CATEGORY = Category("mvtec", "bottle", "bottle")
@@ -149,6 +154,56 @@ def test_a_plan_names_the_boxes_of_the_default_detector_by_their_weights(
     named = {**ask, "weights": {"visa": str(tmp_path / "v.pth"), "default": "stock"}}
     assert weight_files.identity(named, "mvtec") == stock
     assert weight_files.identity(named, "visa") not in ("", stock)
+
+
+def test_a_cell_without_boxes_is_not_served_once_its_detector_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The fingerprint of a cell of groundingdino-py does not hold its weights; its record does."""
+    pytest.importorskip("groundingdino", reason="groundingdino-py is an optional extra")
+    (tmp_path / "bert").mkdir()
+    (tmp_path / "bert" / "config.json").write_text("{}")
+    monkeypatch.setenv("ZSAD_WEIGHTS", str(tmp_path))
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("zsad.backbones.locate.default_folder", lambda: tmp_path)
+    asked = build_request(
+        methods="filo",
+        datasets="synthetic",
+        backbone="zsad-tiny",
+        results=tmp_path / "results",
+        limit=2,
+        untrained=True,
+        overrides=[
+            "filo.grounding.detector=groundingdino",
+            f"filo.grounding.text_encoder={tmp_path / 'bert'}",
+        ],
+    )
+    store = ResultStore(asked.results)
+
+    def stored(**boxes: object) -> bool:
+        """Whether a plan takes a record with these boxes for the cell."""
+        key = next(iter(build_plan(asked, store, "weights", demo=True).cells()))[0]
+        figures: dict[str, Any] = {"metrics": {"image_auroc": 1.0}, "undefined": {}, "seconds": {}}
+        info = {"boxes": boxes}
+        figures |= {"n_normal": 1, "n_anomalous": 1}
+        store.put(CellRecord(**vars(key), **figures, info=info))
+        found = dict(build_plan(asked, store, "weights", demo=True).cells())[key]
+        plan = build_plan(asked, store, "weights", demo=True).datasets[0]
+        assert plan.is_done(store, key) == found
+        return found
+
+    assert stored(source="none")  # nothing would answer now, either
+    (tmp_path / "groundingdino_swint_ogc.pth").write_bytes(b"stock")
+    digest = hashlib.sha256(b"stock").hexdigest()
+    assert not stored(source="none")
+    assert not stored(source="detector", weights_sha256="other")
+    assert stored(source="detector", weights_sha256=digest)
+    assert stored(source="detector")  # nothing is known of its weights
+    default = {"text_encoder": str(tmp_path / "bert")}
+    assert not weight_files.outdated(default, "mvtec", {"source": "none"})
+    for other in ({"enabled": False}, {"file": "b.json"}, {"detector": "a:b"}):
+        named = {**default, "detector": "groundingdino", **other}
+        assert not weight_files.outdated(named, "mvtec", {"source": "none"})
 
 
 def test_weights_by_target_name_what_is_missing(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,17 +29,23 @@ def close(ours: Any, theirs: Any, rtol: float = 0.0, atol: float = 0.0) -> None:
 class Case:
     """A stored case: ``arrays`` and ``spec`` of the authors' run, weights and images remade.
 
-    ``extra``: the learned tensors, which the fingerprint covers, too.
+    ``kind``: the learned tensors, which the fingerprint covers, too: a name, or what makes them
+    of the case.
     """
 
-    def __init__(self, name: str, folder: Path, kind: str = "") -> None:
+    def __init__(
+        self,
+        name: str,
+        folder: Path,
+        kind: str | Callable[[Case], Mapping[str, Tensor]] = "",
+    ) -> None:
         with np.load(PARITY / f"{name}.npz", allow_pickle=False) as z:
             self.arrays = {k: z[k] for k in z.files}
         self.spec = json.loads(str(self.arrays["spec_json"]))
         self.size, self.seed = self.spec["image_size"], self.spec["seed"]
         self.dims = recipe.ClipDims(**self.spec["dims"])
         clip = recipe.clip_state(self.dims, self.seed)
-        self.learned = self._learned(kind)
+        self.learned = self._learned(kind) if isinstance(kind, str) else kind(self)
         found = recipe.fingerprint([*clip.values(), *self.learned.values()])
         np.testing.assert_allclose(found, self.arrays["recipe_fingerprint"], rtol=1e-4)
         self.folder = folder

@@ -10,7 +10,7 @@ import pytest
 
 import zsad
 from tests.runner.conftest import DEFINITION, SIZE, write_dataset
-from zsad import tables
+from zsad import registry, tables
 from zsad.components import memory_bank
 from zsad.data import splits
 from zsad.data.index import load_index
@@ -125,3 +125,23 @@ def test_alfa_and_winclip_share_their_memory(
     side = SIZE // 14
     sizes = [(side - k + 1) ** 2 * (len(draw) - 1) for draw in draws for k in (1, 2, 3)]
     assert sorted(made) == sorted(sizes)
+
+
+def test_references_may_be_drawn_with_replacement(tmp_path: Path) -> None:
+    """As scripts do: the same image may come twice, and the first ones are those of fewer shots."""
+    index = load_index(define(tmp_path, "again"))
+    pool = {s.uid for s in index.samples if s.split == "train" and s.category == "bolt"}
+
+    def drawn(shots: int, seed: int) -> list[str]:
+        found = splits.references(index, "bolt", shots, seed, replacement=True)
+        return [s.uid for s in found]
+
+    many = drawn(50, 0)  # more than there are
+    assert set(many) == pool
+    assert many[:4] == drawn(4, 0)
+    assert many != drawn(50, 1)
+    assert any(len(set(drawn(4, seed))) < 4 for seed in range(20))
+    for method, preset in (("winclip", "released"), ("aprilgan", "released-few-shot")):
+        config = registry.method(method).resolve(("test", {"preset": preset}))
+        assert config.references == "replacement"
+        assert registry.method(method).resolve().references == "distinct"

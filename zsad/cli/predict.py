@@ -89,6 +89,18 @@ def add(verbs: Any) -> None:
     )
     parser.add_argument("--precision", default="fp32", metavar="NAME", help="fp32, bf16 or fp16")
     parser.add_argument(
+        "--engine",
+        default="auto",
+        metavar="NAME",
+        help="who runs the image encoder on a CPU: auto, torch, onednn or openvino",
+    )
+    parser.add_argument(
+        "--kind", metavar="NAME", help="object or texture, for prompts that depend on it"
+    )
+    parser.add_argument(
+        "--domain", metavar="NAME", help="industrial or medical, for prompts that depend on it"
+    )
+    parser.add_argument(
         "--save-bank", metavar="FILE", help="keep what the method remembers of the references"
     )
     parser.add_argument("--bank", metavar="FILE", help="such a file, in place of references")
@@ -143,6 +155,9 @@ def run(args: argparse.Namespace) -> int:
             weights=args.weights,
             image_size=args.image_size,
             precision=args.precision,
+            engine=args.engine,
+            kind=args.kind,
+            domain=args.domain,
             bank=args.bank,
             save_bank=args.save_bank,
             tiles=args.tiles,

@@ -44,8 +44,8 @@ class MethodConfig:
     """Base of every method's config, a frozen dataclass in the method's ``config.py``.
 
     A sub-class declares its keys as fields; ``preset: str`` is one of them, and ``shots: int``
-    for a method that can refer to normal images.  Nothing that this base adds is a field, so
-    nothing of it enters the hash of a result.
+    (and ``references``, how they are drawn) for a method that can refer to normal images.  Nothing
+    that this base adds is a field, so nothing of it enters the hash of a result.
 
     ``prompt_kind``: the kind of texts of the prompt bank that prompts or training read, "" for
     none: their content enters the identity of results and checkpoints.
@@ -60,6 +60,7 @@ class MethodConfig:
 
     preset: str
     shots: int = _fallback(0)  # normal reference images per category; 0 = zero-shot
+    references: str = _fallback("distinct")  # or "replacement": the same image may come twice
     prompt_kind: ClassVar[str] = ""
     inference_only: ClassVar[tuple[str, ...]] = ()
     cosmetic: ClassVar[tuple[str, ...]] = ()

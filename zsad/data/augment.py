@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import json
+import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -30,13 +31,16 @@ FIELDS = ("image", "mask", "crop", "extra_masks", "mask_threshold", "bits", "ign
 class Change:
     """What is done to a picture, in this order; what moves pixels is done to its mask, too.
 
-    ``turn``: degrees, counter-clockwise; ``shift``: to the right and down, fractions of the sides;
-    ``quarters``: quarter turns; ``flips``: left and right, top and bottom; ``border``: what comes
-    in from outside, the picture's mirror image or a ``colour``.  ``brightness``, ``contrast`` and
+    ``crop_seed``: draws the part that is kept, as torchvision's ``RandomResizedCrop`` does: 8 to
+    100 % of the area, at proportions of 3 : 4 to 4 : 3; 0: all of it.  ``turn``: degrees,
+    counter-clockwise; ``shift``: to the right and down, fractions of the sides; ``quarters``:
+    quarter turns; ``flips``: left and right, top and bottom; ``border``: what comes in from
+    outside, the picture's mirror image or a ``colour``.  ``brightness``, ``contrast`` and
     ``saturation``: factors; ``hue``: of the whole circle.  ``noise``: deviation in grey levels,
     drawn with ``noise_seed``.  ``blur``: sigma of a Gaussian in pixels, or of a ``box`` the radius.
     """
 
+    crop_seed: int = 0
     turn: float = 0.0
     shift: tuple[float, float] = (0.0, 0.0)
     quarters: int = 0
@@ -56,6 +60,8 @@ class Change:
         """Move the pixels of a picture; outside of a mask nothing is anomalous where the border is
         a colour."""
         how = Image.Resampling.NEAREST if mask else Image.Resampling.BILINEAR
+        if self.crop_seed:
+            picture = picture.crop(_kept(picture.size, random.Random(self.crop_seed)))
         if self.turn or self.shift != (0.0, 0.0):
             picture = self._turned(picture, how, mask)
         for _ in range(self.quarters % 4):
@@ -100,10 +106,34 @@ class Change:
         return picture
 
 
+def _kept(size: tuple[int, int], draw: random.Random) -> tuple[int, int, int, int]:
+    """Draw the part of a picture of ``size`` that is kept: left, top, right, bottom in pixels."""
+    width, height = size
+    for _ in range(10):
+        area = width * height * draw.uniform(0.08, 1.0)
+        ratio = math.exp(draw.uniform(math.log(3 / 4), math.log(4 / 3)))
+        w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < w <= width and 0 < h <= height:
+            left, top = draw.randint(0, width - w), draw.randint(0, height - h)
+            return left, top, left + w, top + h
+    # The middle, as large as the proportions allow.
+    w, h = min(width, round(height * 4 / 3)), min(height, round(width / (3 / 4)))
+    left, top = (width - w) // 2, (height - h) // 2
+    return left, top, left + w, top + h
+
+
+def crop_and_flip(draw: random.Random) -> Change:
+    """Draw what CoOp and CoCoOp do to every training picture: a part of it that is enlarged to the
+    whole, mirrored with probability 0.5."""
+    return Change(crop_seed=draw.randrange(1, 1 << 31), flips=(draw.random() < 0.5, False))
+
+
 def changed(sample: Sample, change: Change, uid: str) -> Sample:
     """Describe a changed picture as a sample."""
     held = {name: value for name in FIELDS if (value := getattr(sample, name))}
-    told = json.dumps({"of": held, "change": asdict(change)}, separators=(",", ":"))
+    # An epoch has as many of them as pictures, so what is as usual is not told.
+    unusual = {n: v for n, v in asdict(change).items() if v != getattr(Change, n)}
+    told = json.dumps({"of": held, "change": unusual}, separators=(",", ":"))
     code = base64.urlsafe_b64encode(told.encode()).decode()
     return dataclasses.replace(
         sample,

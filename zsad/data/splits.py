@@ -6,6 +6,7 @@ All choices are deterministic functions of sample names and seeds, never of list
 from __future__ import annotations
 
 import hashlib
+import random
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
@@ -80,15 +81,22 @@ def auxiliary(index: DatasetIndex, part: str, limit: int = 0, total: int = 0) ->
     return [s for c in names for s in limited(groups[c], limit)]
 
 
-def references(index: DatasetIndex, category: str, shots: int, seed: int) -> list[Sample]:
+def references(
+    index: DatasetIndex, category: str, shots: int, seed: int, *, replacement: bool = False
+) -> list[Sample]:
     """``shots`` normal training images of a category, drawn by ``seed``.
 
     Nested: the first k of a larger draw are the draw of k.  Empty if the dataset has no normal
-    training images at all.  Raises :class:`DataError` when it has some, but too few.
+    training images at all.  ``replacement``: an image may be drawn more than once, as scripts of
+    other authors do; otherwise :class:`DataError` is raised when there are some, but too few.
     """
     pool = [
         s for s in index.samples if s.split == "train" and s.label == 0 and s.category == category
     ]
+    if pool and replacement:
+        pool = sorted(pool, key=lambda s: s.uid)
+        draw = random.Random(f"reference-{seed}/{category}")
+        return [draw.choice(pool) for _ in range(shots)]
     if pool and len(pool) < shots:
         raise DataError(
             f"{index.spec.name}/{category}: {shots} normal reference images are needed, "

@@ -22,6 +22,7 @@ from zsad.io.names import at_home
 
 OPTION = "grounding.weights"
 WORDS = ("stock", "random")
+PACKAGES = {DEFAULT: DEFAULT, "groundingdino": "groundingdino"}  # of the built-in detectors
 STOCK = {"swin_t": "groundingdino_swint_ogc.pth", "swin_b": "groundingdino_swinb_cogcoor.pth"}
 STOCK_HUB = "ShilongLiu/GroundingDINO"
 RELEASED_AS = "groundingdino"  # in the table of released files
@@ -94,8 +95,19 @@ def identity(options: Mapping[str, Any], target: str, *, offline: bool = False) 
 
     "" where boxes come from elsewhere or from nowhere: then the options say it all.
     """
-    other = options.get("detector", DEFAULT) != DEFAULT or options.get("file")
-    if other or options.get("enabled") is False or find_spec(DEFAULT) is None:
+    if options.get("detector", DEFAULT) != DEFAULT:
+        return ""
+    found = here(options, target, offline=offline)
+    return f"{DEFAULT}/{found}" if found else ""
+
+
+def here(options: Mapping[str, Any], target: str, *, offline: bool = False) -> str:
+    """The digest of the weights that a built-in detector would read; "" where it cannot be had,
+    and where boxes come from elsewhere or from nowhere."""
+    package = PACKAGES.get(options.get("detector", DEFAULT))
+    if package is None or options.get("file") or options.get("enabled") is False:
+        return ""
+    if find_spec(package) is None:
         return ""
     try:
         path = locate(choose(options.get("weights", "stock"), target, offline=offline))
@@ -103,7 +115,22 @@ def identity(options: Mapping[str, Any], target: str, *, offline: bool = False) 
             text_encoder(options.get("text_encoder"))
     except ZsadError:
         return ""
-    return f"{DEFAULT}/{digest(path)}"
+    return digest(path)
+
+
+def outdated(
+    options: Mapping[str, Any], target: str, boxes: Mapping[str, Any], *, offline: bool = False
+) -> bool:
+    """Whether a detector that is there now answers otherwise than in a record, whose ``boxes``
+    (its account of them) came from other weights, or from nowhere because there were none.
+
+    Never for the default detector, whose weights name the record (:func:`identity`).
+    """
+    if options.get("detector", DEFAULT) == DEFAULT:
+        return False
+    known = boxes.get("weights_sha256") if boxes.get("source") == "detector" else ""
+    found = here(options, target, offline=offline)
+    return bool(found) and known is not None and known != found
 
 
 def digest(path: Path | None) -> str:

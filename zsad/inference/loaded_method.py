@@ -161,6 +161,8 @@ class LoadedMethod:
         references: Sequence[Any] = (),
         false_alarms: float = calibration.FALSE_ALARMS,
         ignore: Ignored | None = None,
+        kinds: OneOrEach = None,
+        domains: OneOrEach = None,
     ) -> Thresholds:
         """Thresholds from a few normal pictures; :mod:`zsad.inference.calibration` has the rule.
 
@@ -174,14 +176,10 @@ class LoadedMethod:
                 f"the pictures of a call, so no threshold holds for others; use "
                 f"{self.method.name}.stretch=false"
             )
-        given = self.stream(
-            list(normal), class_name, None, references, explanations=0, ignore=ignore
-        )
-        found = [
-            (p.image_score, calibration.contrast(p.seen))
-            for p in given
-            if p.seen is not None  # without keep_errors there is one
-        ]
+        what = (list(normal), class_name, None, references)
+        given = self.stream(*what, explanations=0, ignore=ignore, kinds=kinds, domains=domains)
+        # without keep_errors every picture was seen
+        found = [(p.image_score, calibration.contrast(p.seen)) for p in given if p.seen is not None]
         return calibration.calibrated([f[0] for f in found], [f[1] for f in found], false_alarms)
 
     def identity(self, class_name: str, ignore: Ignored | None = None) -> dict[str, Any]:

@@ -44,6 +44,7 @@ def load_method(
     overrides: Overrides,
     *,
     precision: str,
+    engine: str,
     offline: bool,
     untrained: bool,
     seed: int,
@@ -71,6 +72,7 @@ def load_method(
             "weights": str(weights) if weights else None,
             "image_size": image_size,
             "precision": precision,
+            "engine": engine,
             "activation": activation,
         },
     )
@@ -127,6 +129,8 @@ def predict(
     ignore: str | Path | None,
     save: str | Sequence[str] | None,
     one_file: bool,
+    kind: str | None,
+    domain: str | None,
     references: Paths,
     explanations: int,
     listed: Sequence[str],
@@ -143,10 +147,18 @@ def predict(
     from zsad.inference.pictures import find
     from zsad.inference.references import digest, with_shots
     from zsad.inference.references import found as references_of
+    from zsad.inference.request import category_of
 
     if plugins:
         registry.add_plugins(plugins)
-    registry.method(method)  # a misspelt name ends here, before torch is imported
+    entry = registry.method(method)  # a misspelt name ends here, before torch is imported
+    told = {k: v for k, v in (("kind", kind), ("domain", domain)) if v is not None}
+    category_of(class_name, **told)  # so does another kind than there are
+    for fact in (fact for fact in told if fact not in entry.reads):
+        log.warning(
+            "--%s %s: changes nothing, the prompts of %s do not depend on it",
+            *(fact, told[fact], entry.title),
+        )
     _check_numbers(threshold=threshold, image_threshold=image_threshold, false_alarms=false_alarms)
     _check_numbers(**dict(zip(("scale", "scale's end"), scale or ())))
     kinds = outputs.kinds(save, out)
@@ -166,7 +178,7 @@ def predict(
         outputs.make_folder(out)
     loaded = load(with_shots(method, overrides, shots))
     loaded.pictures.expect(len(found) + len(good))
-    made_by = provenance.made_by(loaded, class_name)
+    made_by = provenance.made_by(loaded, class_name) | told
     bits = loaded.framing.bits
     kept = digest(near, bits) if near else ""
     if bank is not None:
@@ -176,8 +188,10 @@ def predict(
     limits = None
     if normal:
         made_for = loaded.identity(class_name, hidden) | ({"references": kept} if kept else {})
+        made_for |= {fact: told[fact] for fact in entry.reads if fact in told}
         limits = _limits(
-            loaded, normal, good, class_name, near, made_for, false_alarms, out, hidden, made_by
+            *(loaded, normal, good, class_name, near, made_for, false_alarms, out, hidden),
+            *(made_by, told),
         )
 
     def each() -> Iterator[Prediction]:
@@ -189,6 +203,8 @@ def predict(
             explanations,
             limits,
             keep_errors=True,
+            kinds=kind,
+            domains=domain,
             ignore=hidden,
         )
         with contextlib.ExitStack() as stack:
@@ -287,18 +303,23 @@ def _limits(
     out: str | Path | None,
     hidden: Ignored | None,
     made_by: Mapping[str, Any],
+    told: Mapping[str, str],
 ) -> Thresholds:
     """The thresholds of an earlier run, or those that the pictures ``good`` give.  ``made_for``:
-    what they depend on."""
+    what they depend on; ``told``: kind and domain, where given."""
     from zsad.inference import calibration, outputs
     from zsad.inference.references import warn_of_twins
 
-    """The thresholds of an earlier run, or those that the pictures ``good`` give."""
     if _is_stored(normal):
         return calibration.load(normal[0], made_for)
     warn_of_twins(references, [p.path for p in good])
     share = calibration.FALSE_ALARMS if false_alarms is None else false_alarms
-    limits = loaded.calibrate([p.path for p in good], class_name, references, share, hidden)
+    limits = loaded.calibrate(
+        [p.path for p in good],
+        *(class_name, references, share, hidden),
+        kinds=told.get("kind"),
+        domains=told.get("domain"),
+    )
     if out is not None:
         outputs.save_calibration(out, limits, made_for, made_by)
     return limits

@@ -179,7 +179,8 @@ def build_plan(request: Request, store: ResultStore, weights_id: str, demo: bool
                         ),
                     )
                     at, written = (column.label, seed, category), store.written(key)
-                    if written is not None and not request.fresh:
+                    again = request.fresh or _other_boxes(request, column, key, store)
+                    if written is not None and not again:
                         dataset.stored[at] = key
                         continue
                     dataset.todo[at] = key
@@ -261,6 +262,17 @@ def _boxes(request: Request, column: Column, dataset: str) -> str:
     if not isinstance(options, dict):
         return ""
     return weight_files.identity(options, dataset, offline=request.offline)
+
+
+def _other_boxes(request: Request, column: Column, key: CellKey, store: ResultStore) -> bool:
+    """Whether a stored cell was made without the boxes, or with others than those, that the
+    detector it asks for by name would give now; its fingerprint does not hold its weights."""
+    options = cfg.to_dict(column.config).get("grounding")
+    if not isinstance(options, dict) or not store.has(key):
+        return False
+    boxes = store.get(key).info.get("boxes")
+    known = boxes if isinstance(boxes, Mapping) else {}
+    return weight_files.outdated(options, key.dataset, known, offline=request.offline)
 
 
 def fingerprint(

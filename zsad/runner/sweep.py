@@ -183,7 +183,8 @@ class Sweep:
     def _is_open(self, dataset: DatasetPlan, head: Head, category: str) -> bool:
         """Whether the head has a cell to do that no other process has stored meanwhile."""
         keys = [dataset.todo.get((head.label, seed, category)) for seed in head.seeds]
-        return any(k and (self.request.fresh or not self.store.has(k)) for k in keys)
+        fresh, store = self.request.fresh, self.store
+        return any(k and (fresh or not dataset.is_done(store, k)) for k in keys)
 
     def _prepare(
         self,
@@ -206,7 +207,10 @@ class Sweep:
         for head in heads:
             try:
                 if head.method.shots:
-                    drawn = splits.references(dataset.index, name, head.method.shots, head.seed)
+                    again = head.method.config.references == "replacement"
+                    drawn = splits.references(
+                        dataset.index, name, head.method.shots, head.seed, replacement=again
+                    )
                     if not drawn:
                         unfit.append((head, None))
                         continue

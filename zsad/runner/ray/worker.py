@@ -110,7 +110,11 @@ def evaluate(setup: Setup, weights_id: str, shard: Shard, checkpoints: Checkpoin
         )
     _know(shard.plan.index.spec.module)
     store = ResultStore(request.results)
-    todo = {at: key for at, key in shard.plan.todo.items() if request.fresh or not store.has(key)}
+    todo = {
+        at: key
+        for at, key in shard.plan.todo.items()
+        if request.fresh or not shard.plan.is_done(store, key)
+    }
     plan = Plan(request, weights_id, backbone.info.demo, [replace(shard.plan, todo=todo)])
     before = backbone.counters.as_dict()
     sweep = Sweep(plan, backbone, store, device, trained=checkpoints)

@@ -1,0 +1,1 @@
+"""AdaCLIP: static and dynamic prompts in both towers, and hybrid semantic fusion."""
