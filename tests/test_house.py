@@ -21,7 +21,7 @@ RANKS: dict[str, int] = {
     room: rank
     for rank, rooms in enumerate(
         (
-            ("errors", "torchvision_compat"),
+            ("errors", "on_device", "torchvision_compat"),
             ("io", "metrics", "page", "runtime"),
             ("types", "config"),
             ("backbones", "maps", "method"),
@@ -205,7 +205,7 @@ def dotted(path: Path) -> str:
 # What a method is made of; whoever runs methods, stores or shows results is not among it.
 FOR_METHODS = {
     *("errors", "torchvision_compat", "types", "config", "backbones", "maps", "method"),
-    *("components", "data", "prompt_bank", "methods"),
+    *("components", "data", "on_device", "prompt_bank", "methods"),
 }
 
 
@@ -385,7 +385,7 @@ def test_import_zsad_is_light() -> None:
 
 def test_libraries_that_import_torchvision_come_from_one_place() -> None:
     """They fail beside a torch that torchvision was not built for, unless that place mends it."""
-    wrapped = ("lightning", "open_clip", "torchmetrics", "transformers")
+    wrapped = ("lightning", "open_clip", "timm", "torchmetrics", "transformers")
     for path in python_files("zsad", "methods", "benchmarks"):
         if path == CORE / "torchvision_compat.py":
             continue

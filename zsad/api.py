@@ -60,7 +60,7 @@ def load_method(
     device: str = "auto",
     overrides: Mapping[str, Any] | Sequence[str] | None = None,
     *,
-    precision: str = "fp32",
+    precision: str = "auto",
     engine: str = "auto",
     offline: bool = False,
     untrained: bool = False,

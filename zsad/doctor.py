@@ -185,7 +185,7 @@ def weights() -> Iterator[Diagnosis]:
 
     for spec in specs().values():
         try:
-            if spec.model_config() is None:
+            if not spec.family and spec.model_config() is None:
                 continue  # "file" is what its weight file says
             found = locate(spec, None)
         except ZsadError as error:

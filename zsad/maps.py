@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from zsad.on_device import constant
 from zsad.types import Boxes, BuiltMaps, Fuse, MapSpec, Scores
 
 PAIR = 2  # (normal, anomalous)
@@ -74,8 +75,10 @@ def upsample(x: Tensor, size: int | tuple[int, int], align_corners: bool) -> Ten
         # As one matrix per axis the backward pass is several times faster, and on CUDA, where
         # that of F.interpolate adds up in any order, it is deterministic.
         with torch.autocast(x.device.type, enabled=False):
-            down = _enlarging_matrix(x.shape[-2], target[0], align_corners).to(x)
-            across = _enlarging_matrix(x.shape[-1], target[1], align_corners).to(x)
+            down, across = (
+                constant(_enlarging_matrix, *sides, align_corners, device=x.device, dtype=x.dtype)
+                for sides in zip(x.shape[-2:], target)
+            )
             return down @ x @ across.T
     planes = x if x.dim() == 4 else x[:, None]
     out = F.interpolate(planes, size=target, mode="bilinear", align_corners=align_corners)
@@ -103,8 +106,12 @@ def gaussian_blur(maps: Tensor, sigma: float, truncate: float = 4.0) -> Tensor:
     kind = maps.dtype if maps.dtype in (torch.float32, torch.float64) else torch.float32
     rows, columns = maps.shape[-2:]
     with torch.autocast(maps.device.type, enabled=False):
-        down = _blur_matrix(rows, float(sigma), float(truncate)).to(maps.device, kind)
-        across = _blur_matrix(columns, float(sigma), float(truncate)).to(maps.device, kind)
+        down, across = (
+            constant(
+                _blur_matrix, side, float(sigma), float(truncate), device=maps.device, dtype=kind
+            )
+            for side in (rows, columns)
+        )
         return (down @ maps.to(kind) @ across.T).to(maps.dtype)
 
 
@@ -120,7 +127,12 @@ def smooth_upsample(
     kind = maps.dtype if maps.dtype in (torch.float32, torch.float64) else torch.float32
     with torch.autocast(maps.device.type, enabled=False):
         down, across = (
-            _smooth_upsample_matrix(old, new, align_corners, float(sigma)).to(maps.device, kind)
+            constant(
+                _smooth_upsample_matrix,
+                *(old, new, align_corners, float(sigma)),
+                device=maps.device,
+                dtype=kind,
+            )
             for old, new in zip(maps.shape[-2:], (height, width))
         )
         return (down @ maps.to(kind) @ across.T).to(maps.dtype)

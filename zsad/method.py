@@ -368,7 +368,7 @@ def new_method(
     they were.
     """
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # of no device: methods are built on the CPU
         method = entry.load()(config.for_target(target), info)
     method.revision = entry.revision
     method.masks = entry.masks

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from zsad import config as cfg
+from zsad.backbones import families
 from zsad.config.method_config import MethodConfig, check_schema
 from zsad.errors import RequestError, unknown
 
@@ -67,6 +68,7 @@ class MethodEntry:
     reads: tuple[str, ...] = ()
     preset_titles: Mapping[str, str] = field(default_factory=dict)
     prompt_kind: str = ""  # "module:object", torch-free; see zsad.prompt_bank.kinds
+    reads_text: bool = True  # false: runs on backbones without a text tower
 
     def __post_init__(self) -> None:
         if self.revision < 1:
@@ -139,19 +141,22 @@ def load_object(target: str, what: str) -> Any:
 
 # ------------------------------------------------------------------------------- methods
 def add_plugins(folder: Path | str) -> None:
-    """Also look for methods in the sub-folders of ``folder`` (``--plugins DIR``)."""
+    """Also look for methods in the sub-folders of ``folder`` (``--plugins DIR``), and for families
+    of backbones in its folder ``backbones``."""
     path = Path(folder).resolve()
     if not path.is_dir():
         raise RequestError(f"--plugins {folder}: no such folder")
-    if not any(path.glob("*/config.yaml")):
+    if not any(path.glob("*/config.yaml")) and not families.plugin_files(path):
         raise RequestError(
-            f"--plugins {folder}: holds no method; give the folder that holds NAME/config.yaml"
+            f"--plugins {folder}: holds no method and no backbone; give the folder that holds "
+            f"NAME/config.yaml or {families.FOLDER}/NAME.py"
         )
     if path not in _PLUGIN_DIRS:
         _PLUGIN_DIRS.append(path)
         if str(path) not in sys.path:
             sys.path.append(str(path))
         methods.cache_clear()
+        families.add_folder(path)
 
 
 def plugin_dirs() -> tuple[Path, ...]:
@@ -163,6 +168,7 @@ def forget_plugins() -> None:
     """Know the methods of zsad and of entry points alone, as a new process does."""
     _PLUGIN_DIRS.clear()
     methods.cache_clear()
+    families.forget()
 
 
 @contextlib.contextmanager
@@ -175,6 +181,8 @@ def plugins_forgotten() -> Iterator[None]:
     finally:
         forget_plugins()
         _PLUGIN_DIRS.extend(before)
+        for path in before:
+            families.add_folder(path)
 
 
 @cache
@@ -273,10 +281,10 @@ def list_protocols() -> list[str]:
 
 
 def list_backbones() -> list[str]:
-    """Names of the registered backbones; open_clip's ViTs of CLIP's form work by name, too."""
-    from zsad.backbones.specs import specs
+    """Names of all backbones: the registered ones, and open_clip's models of CLIP's form."""
+    from zsad.backbones.specs import specs, usable_open_clip_models
 
-    return sorted(specs())
+    return sorted({*specs(), *usable_open_clip_models()})
 
 
 def expand(names: str | Iterable[str]) -> list[str]:

@@ -22,6 +22,7 @@ from zsad.backbones import Backbone
 from zsad.backbones.batch_size import BatchTooLarge, Portions, is_out_of_memory
 from zsad.components.reasons import merged
 from zsad.data.ignored import shrunk
+from zsad.data.transforms import Preprocess
 from zsad.errors import CellError
 from zsad.grounding.provider import BoxProvider, provider
 from zsad.method import AnyMethod, feature_request
@@ -79,10 +80,18 @@ def encode(
     @torch.no_grad()
     def work(rows: slice) -> ImageFeatures:
         with stage("encode"):
-            part = images[rows].to(backbone.device, non_blocking=True)
+            part = seen_by(backbone, images[rows], request)
             return backbone.encode_image(part, request)
 
     return portions.run(work, len(images))
+
+
+def seen_by(backbone: Backbone, images: Tensor, request: FeatureRequest) -> Tensor:
+    """Images [B, 3, H, W] on the backbone's device; those of 8 bits are normalised there."""
+    there = images.to(backbone.device, non_blocking=True)
+    if there.dtype != torch.uint8:
+        return there
+    return Preprocess.for_request(backbone.info, request).normalised(there)
 
 
 class Scorer:
@@ -178,7 +187,9 @@ class Scorer:
         request = FeatureRequest(taps, self.request.variant)
         found = []
         device = self.backbone.device
-        for view in self.method.views(images.to(device)) if right is None else [right.to(device)]:
+        seen = images if right is None else right
+        seen = seen_by(self.backbone, seen, request) if seen.device != device else seen
+        for view in self.method.views(seen) if right is None else [seen]:
             parts = [f for _, f in encode(self.backbone, view, request, portions, stage)]
             found.append(parts[0] if len(parts) == 1 else ImageFeatures.concat(parts))
         return found
@@ -247,7 +258,10 @@ class Scorer:
             size = self._map_size(features)
             built = dense.build_maps(scores, method.map_spec(), size, context.boxes)
             image_scores = method.image_score(scores, built).float()
-        bad = ~(torch.isfinite(built.final).flatten(1).all(1) & torch.isfinite(image_scores))
+        finite = torch.isfinite(built.final).flatten(1).all(1)
+        # one copy of both: a device is waited for once
+        image_scores, whole = torch.stack([image_scores, finite.to(image_scores)]).cpu()
+        bad = ~(torch.isfinite(image_scores) & (whole > 0))
         if bool(bad.any()):
             row = int(bad.nonzero()[0])
             name = context.uids[row] if context.uids else f"image {row + 1}"
@@ -306,9 +320,18 @@ def without(
 
     maps = scored.maps.each(emptied)
     with torch.no_grad():
-        scores = image_score(scored.scores, maps).float()
-        moved = image_score(replace(scored.scores, image=scored.scores.image + 1), maps).float()
-    return replace(scored, maps=maps, image_scores=scores), not torch.equal(scores, moved)
+        moved = replace(scored.scores, image=scored.scores.image + 1)
+        scores, moved_scores = (image_score(s, maps).float().cpu() for s in (scored.scores, moved))
+    return replace(scored, maps=maps, image_scores=scores), not torch.equal(scores, moved_scores)
+
+
+def _on_host(info: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Values [B] by name on the CPU; those of one device and type in one copy."""
+    found: dict[str, Tensor] = {}
+    for kind in dict.fromkeys((v.device, v.dtype) for v in info.values()):
+        names = [name for name, v in info.items() if (v.device, v.dtype) == kind]
+        found.update(zip(names, torch.stack([info[name] for name in names]).cpu()))
+    return found
 
 
 @dataclass
@@ -322,8 +345,8 @@ class Means:
     def add(self, scored: Scored[Any]) -> None:
         """Add a batch."""
         self.images += scored.batch_size
-        for name, values in scored.scores.info.items():
-            self.sums[name] = self.sums.get(name, 0.0) + float(values.cpu().double().sum())
+        for name, values in _on_host(scored.scores.info).items():
+            self.sums[name] = self.sums.get(name, 0.0) + float(values.double().sum())
 
     def figures(self) -> dict[str, float]:
         """Means by name, and ``images``, how many there were; empty before the first."""

@@ -54,7 +54,7 @@ def plain_tower(backbone: Backbone, dtype: torch.dtype) -> nn.Module:
 
 
 class ClockTimer(StageTimer):
-    """Stage times of the clock that the ways are timed with."""
+    """Stage times of the clock that the ways are timed with; on CUDA its device's own."""
 
     def __init__(self, device: torch.device, clock: str) -> None:
         super().__init__(device)

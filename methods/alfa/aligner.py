@@ -26,6 +26,8 @@ def align(text: Tensor, u_global: Tensor, u_local: Tensor, config: Aligner) -> T
     rows = {"window+cls": slice(None), "window": slice(1, None), "cls": slice(0, 1)}[config.tokens]
     kind = torch.float64 if config.ridge < STABLE_RIDGE else torch.float32
     kind = torch.promote_types(kind, text.dtype) if text.dtype == torch.float64 else kind
+    if kind == torch.float64 and text.device.type == "mps":  # has no such numbers
+        return align(text.cpu(), u_global.cpu(), u_local.cpu(), config).to(text.device)
     with torch.autocast(text.device.type, enabled=False):
         t, g, v = text.to(kind), u_global[..., rows, :].to(kind), u_local[..., rows, :].to(kind)
         if config.solver == "procrustes":
@@ -50,8 +52,10 @@ def ridge(text: Tensor, g: Tensor, v: Tensor, rho: float, anchor: float = 1.0) -
         matrix = gram + rho * scale.clamp_min(1e-12) * eye
         if torch.compiler.is_compiling():
             weights = eliminated(matrix, right)
-        else:
+        elif matrix.device.type == "cpu":
             weights = torch.cholesky_solve(right, torch.linalg.cholesky(matrix))
+        else:  # positive definite by its diagonal; the check would wait for the device
+            weights = torch.cholesky_solve(right, torch.linalg.cholesky_ex(matrix).L)
     return anchor * text + weights.mT @ (v - anchor * g)
 
 

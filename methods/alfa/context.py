@@ -69,7 +69,7 @@ def intervals(d: Tensor, sides: Tensor, config: Context) -> tuple[Tensor, Tensor
 
 def spread_of(d: Tensor, sides: Tensor) -> Tensor:
     """Return the pooled standard deviation of the cosines within the labels: [B, 1]."""
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or d.device.type != "cpu":
         counts = sides.sum(1).to(d)  # [2]
         means = torch.stack([d.masked_fill(~s, 0).sum(1) for s in sides]) / counts[:, None]
         off = (d - means[..., None]).square().masked_fill(~sides[:, None], 0)  # [2, B, T]

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from zsad.components.windows import window_region
+from zsad.on_device import picked, told
 from zsad.types import Explanation, ImageFeatures, Tap
 
 if TYPE_CHECKING:
@@ -32,18 +33,20 @@ def explain_image(
     f = F.normalize(features[Tap("cls")][0].float(), dim=-1)
     window = F.normalize(features[windows][0].float(), dim=-1)
 
+    labels, weights, templates, apart = told(text.labels, weight, text.template, contextual)
+
     def best(label: int) -> list[Explanation]:
-        kept = ((text.labels == label) & (weight > 0)).nonzero().flatten()  # [K]
-        candidates = text.embeddings[kept]
+        kept = [t for t, own in enumerate(labels) if own == label and weights[t] > 0]  # [K]
+        candidates = picked(text.embeddings, kept)
         candidates = torch.cat([candidates, text.descriptors]) if label else candidates
         found = (candidates @ f).topk(min(k, len(candidates)))
-        peaks = (candidates[found.indices] @ window.T).argmax(-1).tolist()
+        peaks = (candidates[found.indices] @ window.T).argmax(-1)
         reasons = []
-        for i, value, peak in zip(found.indices.tolist(), found.values.tolist(), peaks):
+        for i, value, peak in zip(*told(found.indices, found.values, peaks)):
             if i < len(kept):
-                row = int(kept[i])
-                name, source = text.texts[row], "template" if bool(text.template[row]) else "llm"
-                note = _note(float(contextual[row]))
+                row = kept[i]
+                name, source = text.texts[row], "template" if templates[row] else "llm"
+                note = _note(apart[row])
             else:
                 name, source = text.prompts.descriptors[i - len(kept)], "llm"
                 note = "one of the prompt bank's words for what can be wrong"

@@ -7,11 +7,13 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.weak import WeakIdKeyDictionary
 
 from zsad.backbones.windows import window_indices
 from zsad.components.windows import join, spread
 from zsad.methods.alfa.aligner import align
 from zsad.methods.alfa.config import Config
+from zsad.on_device import constant
 from zsad.types import ImageFeatures, ScoreContext, Tap
 
 CHUNK = 1 << 24  # numbers in the largest tensor of one chunk of windows
@@ -25,7 +27,9 @@ def anomaly_probability(
     With one embedding per label and weight 1 this is the softmax over the labels.
     """
     logits = cosine / temperature + weight.log()
-    if torch.compiler.is_compiling():  # how many there are must not decide a shape
+    # Where shapes must not depend on values: in a recording, and on a device, which would be waited
+    # for to learn them.
+    if torch.compiler.is_compiling() or cosine.device.type != "cpu":
         sides = [logits.masked_fill(labels != label, -torch.inf) for label in (0, 1)]
     else:
         sides = [logits[..., labels == label] for label in (0, 1)]
@@ -38,6 +42,7 @@ class LocalScorer:
 
     def __init__(self, config: Config, depth: int) -> None:
         self.config = config
+        self._inverses = WeakIdKeyDictionary()
         path = {"proj": "values_proj", "full_block": "values_block"}[config.aligner.value_path]
         if config.aligner.space == "width":
             path = "values_norm"
@@ -105,10 +110,10 @@ class LocalScorer:
             return anomaly_probability(window @ text.mT, weight[:, None], labels, temperature)
         project = self.projection(context) if self.config.aligner.space == "width" else None
         if project is not None:  # pull the text back to the visual width
-            text = text @ torch.linalg.pinv(project)
+            text = text @ self._inverse(context)
         u_global = F.normalize(features[self.values].float(), dim=-1)  # [B, 1+L, D]
         u_local = F.normalize(features[self.values_tap(k)].float(), dim=-1)  # [B, M, n, D]
-        index = window_indices(features.grid, k).to(window.device)  # [M, n], class token first
+        index = constant(window_indices, features.grid, k, device=window.device)  # [M, n]
         widest = max(index.shape[1], text.shape[1]) * text.shape[-1] * len(text)
         out = []
         for part in torch.arange(len(index), device=index.device).split(max(1, CHUNK // widest)):
@@ -120,6 +125,14 @@ class LocalScorer:
             cosine = torch.einsum("bme,bmte->bmt", window[:, part], F.normalize(local, dim=-1))
             out.append(anomaly_probability(cosine, weight[:, None], labels, temperature))
         return torch.cat(out, dim=1)
+
+    def _inverse(self, context: ScoreContext[Any]) -> Tensor:
+        """The pseudo-inverse [E, D] of the projection; made once for as long as that lives."""
+        weights = context.image_encoder.visual.proj
+        if weights not in self._inverses:
+            self._inverses[weights] = torch.linalg.pinv(self.projection(context))
+        found: Tensor = self._inverses[weights]
+        return found
 
     @staticmethod
     def projection(context: ScoreContext[Any]) -> Tensor:

@@ -127,11 +127,12 @@ class Alfa(Method[Config, PromptFeatures]):
             rows = [i for i, other in enumerate(keys) if other == key]
             part = features if len(rows) == len(keys) else features.select(rows)
             score, local, kept = self._score_category(key, part, context)
-            image[rows], maps[rows] = score, local
+            at = slice(None) if len(rows) == len(keys) else rows
+            image[at], maps[at] = score, local
             for i, w, c in zip(rows, kept.weight, kept.score):
                 parts["weight"][i], parts["context"][i] = w, c
             for name, values in _figures(kept, context.text[key].labels).items():
-                info[name][rows] = values
+                info[name][at] = values
         return Scores([maps], image, "values", parts, info=info)
 
     def _score_category(

@@ -25,6 +25,7 @@ from zsad.errors import RequestError
 from zsad.method import CosineRate, ImportedCheckpoint, Method, TrainPhase
 from zsad.methods.coop import convert
 from zsad.methods.coop.config import Config
+from zsad.on_device import told
 from zsad.types import (
     BackboneInfo,
     Category,
@@ -165,8 +166,7 @@ class CoOp(Method[Config, PromptPair]):
         words = [", ".join(context.text_encoder.nearest_words(c)) for c in contexts]
         found = []
         for i, category in enumerate(context.categories):
-            cosines = (pair[i] @ cls[i]).tolist()
-            places = int(margin[i].argmin()), int(margin[i].argmax())
+            cosines, *places = told(pair[i] @ cls[i], margin[i].argmin(), margin[i].argmax())
             labels = (
                 ("normal", self.config.normal_word),
                 ("anomalous", self.config.anomalous_word),

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from zsad.components.prompt_learning import unit
 from zsad.methods.faprompt.prompts import FirstPass
+from zsad.on_device import told
 from zsad.prompt_bank import bank as prompt_bank
 from zsad.types import Category, Explanation, ScoreContext, Scored
 
@@ -78,24 +79,26 @@ def _image(
     beside = answers - answers.mean(0) if count > 1 else answers
     strength, place = beside.max(dim=1)
     values, nearest = nearest_descriptions(prompts, embedded)
+    peak = answers.gather(1, place[:, None])[:, 0]  # [T]
+    best = strength.argsort(descending=True)[:k]
+    order, of, cosines, peaks, patches = told(best, nearest, values, peak, top[place])
     groups: dict[int, list[int]] = {}  # the description that prompts are nearest to, best first
-    for prompt in strength.argsort(descending=True)[:k].tolist():
-        groups.setdefault(int(nearest[prompt]), []).append(prompt)
+    for prompt in order:
+        groups.setdefault(of[prompt], []).append(prompt)
     reasons = []
     for rank, (close, alike) in enumerate(groups.items(), start=1):
         first, numbers = alike[0], sorted(p + 1 for p in alike)
         which = f"prompt {numbers[0]}" if len(alike) == 1 else f"prompts {_listed(numbers)}"
-        patch = int(top[place[first]])
         reasons.append(
             Explanation(
                 text=texts[close],
-                similarity=float(answers[first, place[first]]),
+                similarity=peaks[first],
                 label="prompt",
                 source="learned",
                 rank=rank,
-                region=patch_region(patch, grid),
+                region=patch_region(patches[first], grid),
                 note=f"learned abnormality {which} of {count}, without words; {NOTE}: "
-                f"'{texts[close]}' (cosine {float(values[first]):.2f}); answers most at the "
+                f"'{texts[close]}' (cosine {cosines[first]:.2f}); answers most at the "
                 f"region, one of {len(top)} conspicuous patches",
             )
         )

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from zsad.methods.filo.boxes import Located
 from zsad.methods.filo.prompts import POSITIONS, Wording
+from zsad.on_device import told
 from zsad.types import Boxes, Explanation
 
 BOXES = 3  # shown per image, best first
@@ -27,7 +28,7 @@ def explain_image(
             rank=rank,
             note=where,
         )
-        for rank, (value, i) in enumerate(zip(best.values.tolist(), best.indices.tolist()), start=1)
+        for rank, (value, i) in enumerate(zip(*told(best.values, best.indices)), start=1)
     ]
     return reasons + _regions(place.kept)
 

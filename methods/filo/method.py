@@ -254,10 +254,13 @@ class FiLo(Method[Config, texts.PromptTable]):
         return [
             [
                 *explain_image(self._table(c, context, trained=True).wording, values, place, k),
-                normal_reason(c.class_name, float(normal)),
+                normal_reason(c.class_name, normal),
             ]
             for c, values, place, normal in zip(
-                context.categories, parts["similarities"], parts["located"], parts["normal"]
+                context.categories,
+                parts["similarities"],
+                parts["located"],
+                parts["normal"].tolist(),
             )
         ]
 

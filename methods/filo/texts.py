@@ -16,6 +16,7 @@ from torch import Tensor
 
 from zsad.components.prompt_learning import PromptLearner, encode
 from zsad.methods.filo.prompts import Wording
+from zsad.on_device import picked
 
 if TYPE_CHECKING:
     from zsad.backbones.text import PromptTokens, TextEncoder
@@ -69,7 +70,7 @@ def text_side(
     normal: list[Tensor] = [unit_image] * batch
     abnormal: list[Tensor] = [unit_image] * batch
     for table, rows in _groups(tables):
-        chosen = unit_image[rows]
+        chosen = picked(unit_image, rows)
         found = table.fixed[0] if table.fixed else encode(learners[0], table.normal, chosen, text)
         for row, value in zip(rows, found.expand(len(rows), -1, -1)):
             normal[row] = F.normalize(value.mean(0), dim=-1)
@@ -78,7 +79,7 @@ def text_side(
         if table.fixed:
             found = table.fixed[1][:, index]
         else:
-            found = encode(learners[1], table.abnormal.at(index), unit_image[rows], text)
+            found = encode(learners[1], table.abnormal.at(index), picked(unit_image, rows), text)
         states = found.unflatten(1, (len(table.wording.reasons), -1))  # [B, Ta, P, E]
         for row, value in zip(rows, states.expand(len(rows), -1, -1, -1)):
             abnormal[row] = value

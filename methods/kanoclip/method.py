@@ -22,6 +22,7 @@ from zsad.method import Method, TrainPhase
 from zsad.methods.kanoclip.config import Config
 from zsad.methods.kanoclip.knowledge import knowledge_loss, knowledge_mean
 from zsad.methods.kanoclip.modules import BiCMCI, ConvAdapter
+from zsad.on_device import told
 from zsad.prompt_bank.bank import GENERIC_ANOMALIES, bank, generation_command
 from zsad.types import (
     BackboneInfo,
@@ -315,14 +316,15 @@ class KAnoCLIP(Method[Config, TextState]):
             focus = F.normalize(visual[i, top[i]].mean(0), dim=-1)
             similarity = state.embeddings @ focus
             best = similarity.topk(min(k, len(state.texts)))
-            region = window_region(int(top[i, 0]), (height, width), 1)
+            values, places, first, normal = told(
+                best.values, best.indices, top[i, 0], state.pair[0] @ focus
+            )
+            region = window_region(first, (height, width), 1)
             reasons = [
                 Explanation(state.texts[j], value, "anomalous", state.source, rank, region, NOTE)
-                for rank, (value, j) in enumerate(
-                    zip(best.values.tolist(), best.indices.tolist()), start=1
-                )
+                for rank, (value, j) in enumerate(zip(values, places), start=1)
             ]
-            out.append([*reasons, self._normal_reason(category, float(state.pair[0] @ focus))])
+            out.append([*reasons, self._normal_reason(category, normal)])
         return out
 
     def _normal_reason(self, category: Category, cosine: float) -> Explanation:

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zsad.methods.kanoclip.config import BiCMCI as BiCMCIConfig
+from zsad.on_device import constant
 
 
 class Attention(nn.Module):
@@ -66,8 +67,8 @@ class DeformableAttention(nn.Module):
         batch = x.shape[0]
         points = self.points(projected, grid)
         height, width = grid
-        extent = torch.tensor(
-            [max(width - 1, 1), max(height - 1, 1)], device=x.device, dtype=x.dtype
+        extent = constant(
+            torch.tensor, (max(width - 1, 1), max(height - 1, 1)), device=x.device, dtype=x.dtype
         )
         planes = x.transpose(1, 2).unflatten(-1, grid).unflatten(1, (self.groups, -1)).flatten(0, 1)
         found = F.grid_sample(

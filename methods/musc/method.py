@@ -22,6 +22,7 @@ from zsad.components.windows import window_region
 from zsad.errors import RequestError
 from zsad.method import Method, chosen_blocks, stretched
 from zsad.methods.musc.config import Config
+from zsad.on_device import told
 from zsad.types import (
     BackboneInfo,
     Category,
@@ -175,7 +176,7 @@ class MuSc(Method[Config, None]):
         for i, row in enumerate(rows):
             likeness[i, :, row] = -torch.inf
             best = likeness[i].max(1)
-            places = list(zip(top[i].tolist(), best.indices.tolist(), best.values.tolist()))
+            places = list(zip(*told(top[i], best.indices, best.values)))
             others = len(likeness[i, 0]) - 1
             reasons = [
                 Explanation(

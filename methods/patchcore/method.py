@@ -19,6 +19,7 @@ from zsad.components.windows import window_region
 from zsad.errors import RequestError
 from zsad.method import Method, chosen_blocks
 from zsad.methods.patchcore.config import Config
+from zsad.on_device import told
 from zsad.types import (
     BackboneInfo,
     Category,
@@ -160,7 +161,7 @@ class PatchCore(Method[Config, None]):
                     note="cosine of the two",
                 )
                 for rank, (value, index, row) in enumerate(
-                    zip(top.values.tolist(), top.indices.tolist(), nearest.tolist()), start=1
+                    zip(*told(top.values, top.indices, nearest)), start=1
                 )
             ]
             normal = Explanation(

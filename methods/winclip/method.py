@@ -20,6 +20,7 @@ from zsad.components.windows import join, spread, window_grid, window_region
 from zsad.method import Method
 from zsad.methods.winclip.config import Config
 from zsad.methods.winclip.prompts import REPRODUCTION
+from zsad.on_device import told
 from zsad.types import (
     Category,
     Explanation,
@@ -149,8 +150,10 @@ class WinClip(Method[Config, EnsembleFeatures]):
         if not size:
             return rank_phrases(cls, text, k, note)
         window = F.normalize(features[Tap("window", size)][0].float(), dim=-1)
-        found = rank_phrases(cls, text, k, f"{note}; the region is the window most like it")
+        peaks = (window @ text.embeddings.T).argmax(0)  # [T]
+        cosines, places = told(text.embeddings @ cls, peaks)
+        found = rank_phrases(cosines, text, k, f"{note}; the region is the window most like it")
         for reason in found:
-            phrase = text.embeddings[text.phrases.index(reason.text)]
-            reason.region = window_region(int((window @ phrase).argmax()), features.grid, size)
+            place = places[text.phrases.index(reason.text)]
+            reason.region = window_region(place, features.grid, size)
         return found

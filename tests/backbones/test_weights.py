@@ -240,7 +240,11 @@ def test_missing_and_unknown_tensors_are_refused(clip_state: State, tmp_path: Pa
         ("RN50", {"weights": "random"}, "only CLIP vision transformers"),
         ("coca_ViT-B-32", {"weights": "random"}, "only CLIP vision transformers"),
         ("ViT-H-14-worldwide", {"weights": "random"}, "CLIP's own tokenizer"),
-        ("vit-b-16-plus-240", {"weights": "random", "precision": "int8"}, "choose one of fp32"),
+        (
+            "vit-b-16-plus-240",
+            {"weights": "random", "precision": "int8"},
+            "choose one of auto, fp32",
+        ),
     ],
 )
 def test_wrong_requests(name: str, options: dict[str, Any], message: str) -> None:

@@ -9,7 +9,7 @@ import pytest
 from zsad.errors import RequestError
 from zsad.inference.settings import split
 
-NAMED = {"name": "vit-l-14-336", "weights": None, "image_size": None, "precision": "fp32"}
+NAMED = {"name": "vit-l-14-336", "weights": None, "image_size": None, "precision": "auto"}
 
 
 @pytest.mark.parametrize(

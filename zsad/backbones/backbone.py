@@ -12,13 +12,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zsad.backbones import build, known_weights
+from zsad.backbones import build, families, known_weights
 from zsad.backbones import weights as weight_files
+from zsad.backbones.batch_size import window_tokens
 from zsad.backbones.blocks import cast
 from zsad.backbones.clip_vit import ImageEncoder
 from zsad.backbones.counters import Counters
 from zsad.backbones.engines.dispatch import Engines
 from zsad.backbones.locate import FoundWeights
+from zsad.backbones.precision import resolved, set_products
 from zsad.backbones.specs import BackboneSpec, quarters
 from zsad.backbones.specs import spec as find_spec
 from zsad.backbones.tensor_files import naming
@@ -33,7 +35,12 @@ log = logging.getLogger(__name__)
 
 ACTIVATIONS = ("auto", "quick_gelu", "gelu")
 ENGINES = typing.get_args(EngineName)
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+PRECISIONS = {
+    "fp32": torch.float32,
+    "tf32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+}
 
 
 class Backbone:
@@ -76,6 +83,7 @@ class Backbone:
                 visual,
                 variant,
                 self.counters,
+                window_tokens=window_tokens(self.info, self.device),
                 engines=self.engines,
                 linear=self.engines.packed,
             )
@@ -158,26 +166,38 @@ def load(
 
     ``weights``: a file, ``"random"`` (a fixed seed, marked in ``info``) or None: bundled, cache,
     hub, in this order.  ``image_size`` in pixels, 0: the backbone's own.  ``precision``: fp32,
-    bf16 or fp16, of weights and features.  The name ``file`` builds the architecture that the
-    state dict implies; ``activation`` says which one its weights were trained with (``quick_gelu``,
-    what ``auto`` takes OpenAI's naming for, or ``gelu``: a state dict does not tell).
+    tf32, bf16 or fp16, of weights and features, or auto: what suits the device.
+    The name ``file`` builds the architecture that the state dict implies; ``activation`` says
+    which one its weights were trained with (``quick_gelu``, what ``auto`` takes OpenAI's naming
+    for, or ``gelu``: a state dict does not tell).
     ``engine``: who runs the encoder (``auto``, ``torch``, ``onednn``, ``openvino``).
 
     Raises :class:`RequestError` for an unknown name or option, :class:`WeightsError` for weights
     that are missing, unsafe or do not fit.
     """
     spec = find_spec(name)
-    if precision not in PRECISIONS:
-        raise RequestError(f"backbone.precision={precision}: choose one of {', '.join(PRECISIONS)}")
+    if precision not in ("auto", *PRECISIONS):
+        known = ", ".join(["auto", *PRECISIONS])
+        raise RequestError(f"backbone.precision={precision}: choose one of {known}")
     if activation not in ACTIVATIONS:
         raise RequestError(
             f"backbone.activation={activation}: choose one of {', '.join(ACTIVATIONS)}"
         )
     if engine not in ENGINES:
         raise RequestError(f"backbone.engine={engine}: choose one of {', '.join(ENGINES)}")
+    if spec.family:
+        settings = BackboneSettings(
+            name,
+            None if weights is None else os.fspath(weights),
+            image_size,
+            precision,  # type: ignore[arg-type]
+            compile,
+            activation,  # type: ignore[arg-type]
+            engine,  # type: ignore[arg-type]
+        )
+        return families.family(spec.family).load(spec, settings, device, offline)
     config = spec.model_config()
     if config is not None:
-        build.check_config(spec, config)
         if activation != "auto":
             raise RequestError(
                 f"backbone.activation={activation}: backbone '{name}' knows its own; leave the key "
@@ -217,6 +237,10 @@ def load(
         )
     where = "cuda" if str(device) == "auto" and torch.cuda.is_available() else device
     where = torch.device("cpu" if str(where) == "auto" else where)
+    asked = BackboneSettings(precision=precision, engine=engine)  # type: ignore[arg-type]
+    used = resolved(asked, str(where))
+    precision = used.precision
+    set_products(precision, where)
     engines = Engines(info, engine, precision, where.type, compile=compile)
     # OpenVINO rounds by itself, from weights in float32.
     cast(model, torch.float32 if engine == "openvino" else PRECISIONS[precision])
@@ -226,7 +250,7 @@ def load(
         info,
         vocab=int(config["text_cfg"].get("vocab_size", 49408)),
         engines=engines,
-        figures=BackboneSettings(precision=precision, engine=engine).figures,  # type: ignore[arg-type]
+        figures=used.figures,
     )
 
 

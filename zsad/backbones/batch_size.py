@@ -10,6 +10,7 @@ from typing import TypeVar
 import torch
 
 from zsad import errors
+from zsad.backbones.devices import free_memory
 from zsad.errors import CellError
 from zsad.types import BackboneInfo
 
@@ -23,6 +24,7 @@ class BatchTooLarge(CellError):
 
 HOST_BUDGET = 1.5e9  # bytes for the activations of one batch on the host
 LARGEST = 64
+WINDOW_TOKENS = 8192
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -48,10 +50,19 @@ def estimate_batch(info: BackboneInfo, image_size: int, n_taps: int, device: tor
     per_image = tokens * per_token + 20 * 4 * (image_size or info.image_size) ** 2
     budget = HOST_BUDGET
     if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
-        budget = 0.5 * free
+        budget = 0.5 * free_memory(device)
     most = LARGEST if device.type == "cuda" else 32
     return int(max(1, min(most, budget // per_image)))
+
+
+def window_tokens(info: BackboneInfo, device: torch.device) -> int:
+    """Sequence positions that one chunk of window passes may hold: as many as stay in a
+    processor's caches; on CUDA, where every kernel of a small chunk costs more than its work, as
+    many as a tenth of the free memory has room for, at most 65,536."""
+    if device.type != "cuda":
+        return WINDOW_TOKENS
+    per_token = info.width * (3 + 8 + 4) * 4
+    return int(max(WINDOW_TOKENS, min(1 << 16, 0.1 * free_memory(device) // per_token)))
 
 
 @dataclass

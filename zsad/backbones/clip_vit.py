@@ -27,6 +27,7 @@ from zsad.backbones.blocks import (
     layer_norm,
 )
 from zsad.backbones.windows import count_windows, encode_windows
+from zsad.on_device import uploaded
 from zsad.types import EncoderVariant, ImageFeatures, Tap
 
 if TYPE_CHECKING:
@@ -114,7 +115,9 @@ class ImageEncoder:
         table = self.visual.positional_embedding
         key = (grid, self.variant.pos_interp, table.device, table.dtype)
         if key not in self._positions:
-            self._positions[key] = resize_positions(table, grid, self.variant.pos_interp)
+            # on the CPU, once: not every device has every way of resizing
+            resized = resize_positions(table.detach().cpu(), grid, self.variant.pos_interp)
+            self._positions[key] = uploaded(resized, table.device)
         return self._positions[key]
 
     def run(self, pre: Tensor, taps: Iterable[Tap]) -> dict[Tap, Tensor]:
@@ -136,7 +139,9 @@ class ImageEncoder:
             if need.attention is Rows.ALL:
                 q, k, v = block.project_in(y, "qkv")
             elif need.attention is Rows.CLASS:
-                (q,), (k, v) = block.project_in(y[:, :1], "q"), block.project_in(y, "kv")
+                first = y[:, :1]  # on a GPU as many small products, unless the rows lie together
+                first = first if y.device.type == "cpu" else first.contiguous()
+                (q,), (k, v) = block.project_in(first, "q"), block.project_in(y, "kv")
             elif own_values:
                 (v,) = block.project_in(y, "v")
             if need.values:

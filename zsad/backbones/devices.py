@@ -10,19 +10,53 @@ import torch
 
 from zsad.errors import RequestError
 
+_SHARE = [1.0]  # of a GPU's memory that this process may plan with
+
 
 def choose_device(name: str) -> torch.device:
-    """``auto``: CUDA, then Apple's, then the processor.  Raises :class:`RequestError`."""
+    """``auto``: CUDA, then Apple's, then the processor.  A process that Lightning started for one
+    of several GPUs (``LOCAL_RANK``) takes its own.  Raises :class:`RequestError`."""
+    # What cuBLAS needs to multiply in one order; it is read when the device starts.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     if name == "auto":
         if torch.cuda.is_available():
-            return torch.device("cuda")
+            return _own(torch.device("cuda"))
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
-        device = torch.device(name)
+        device = _own(torch.device(name))
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, ValueError):
         raise RequestError(f"--device {name}: not available here; use auto or cpu") from None
     return device
+
+
+def _own(device: torch.device) -> torch.device:
+    """The GPU of this process, where several share the work."""
+    rank = os.environ.get("LOCAL_RANK", "")
+    if device.type != "cuda" or device.index is not None or not rank.isdigit():
+        return device
+    return torch.device("cuda", int(rank))
+
+
+def make_deterministic(wanted: bool, device: torch.device) -> None:
+    """Let torch take deterministic algorithms while pictures are scored.
+
+    Not on CUDA: there what scoring adds up in any order are whole numbers, but for a few sums that
+    see to their order themselves (:func:`zsad.on_device.in_order`), and the switch would fill and
+    sort where nothing needs it.  Training turns it on by itself."""
+    if wanted and device.type != "cuda":
+        torch.use_deterministic_algorithms(True, warn_only=True)
+
+
+def share_memory(part: float) -> None:
+    """Plan with ``part`` of every GPU's memory from now on: other processes use the rest."""
+    _SHARE[0] = min(1.0, part)
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes of a CUDA device that this process may plan with."""
+    free, total = torch.cuda.mem_get_info(device)
+    return int(min(free, total * _SHARE[0]))
 
 
 def device_account(device: torch.device) -> dict[str, Any]:
@@ -33,6 +67,16 @@ def device_account(device: torch.device) -> dict[str, Any]:
         "name": torch.cuda.get_device_name(device) if on_gpu else platform.machine(),
         "threads": torch.get_num_threads(),
     }
+
+
+MOST_THREADS = 8  # that decode by themselves: a GPU is busy with what they bring
+
+
+def decoding_threads(wanted: int | str, device: torch.device) -> int:
+    """How many threads decode: ``data.workers``, or for ``auto`` what suits the device."""
+    if wanted != "auto":
+        return int(wanted)
+    return 1 if device.type == "cpu" else max(1, min(usable_cores() - 1, MOST_THREADS))
 
 
 def core_to_spare(device: torch.device) -> bool:

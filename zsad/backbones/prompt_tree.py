@@ -14,6 +14,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from zsad.on_device import uploaded
+
 
 class PromptTree(NamedTuple):
     """``ids`` [N]: token of each node, parents first; ``position`` [N] in its prompts; ``visible``
@@ -26,7 +28,7 @@ class PromptTree(NamedTuple):
     ends: Tensor
 
     def to(self, device: torch.device) -> PromptTree:
-        return PromptTree(*(t.to(device) for t in self))
+        return PromptTree(*(uploaded(t, device) for t in self))
 
 
 def prompt_tree(ids: Tensor, eot: Tensor, learned: int = 0) -> PromptTree:

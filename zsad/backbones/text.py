@@ -42,6 +42,7 @@ from zsad.backbones.text_blocks import (
     overwrite,
     suffix_block,
 )
+from zsad.on_device import constant, picked, uploaded
 from zsad.types import EncoderVariant
 
 TREES = 256  # that an encoder keeps; a tree of 500 nodes takes 0.3 MB
@@ -67,7 +68,7 @@ class PromptTokens(NamedTuple):
         """Some of the prompts, in that order."""
         chosen = list(index)
         rows = tuple(self.rows[i] for i in chosen) if self.rows else ()
-        return PromptTokens(self.ids[chosen], self.eot[chosen], rows)
+        return PromptTokens(picked(self.ids, chosen), picked(self.eot, chosen), rows)
 
 
 class TextEncoder:
@@ -135,7 +136,8 @@ class TextEncoder:
             # the end-of-text token has the highest id of the vocabulary
             eot = ids.argmax(-1)
             rows = tuple(tuple(row[: end + 1]) for row, end in zip(ids.tolist(), eot.tolist()))
-            found = PromptTokens(ids.to(self.device), eot.to(self.device), rows)
+            device = self.device
+            found = PromptTokens(uploaded(ids, device), uploaded(eot, device), rows)
             while len(self._tokens) >= TREES:
                 self._tokens.pop(next(iter(self._tokens)))
             self._tokens[key] = found
@@ -171,13 +173,12 @@ class TextEncoder:
         if missing:
             tokens = self.tokenize(missing)
             # alphabetically, so that prompts with the same beginning share a tree
-            order = sorted(range(len(missing)), key=tokens.ids.tolist().__getitem__)
+            order = sorted(range(len(missing)), key=tokens.rows.__getitem__)
             start = 0
             while start < len(order):
                 count = max(1, self.chunk_tokens // self.context_length)
                 rows = order[start : start + count]
-                part = PromptTokens(tokens.ids[rows], tokens.eot[rows])
-                features = self.encode_tokens(part)[0]
+                features = self.encode_tokens(tokens.at(rows))[0]
                 fresh.update((missing[i], f) for i, f in zip(rows, features))
                 start += count
         found = {**{t: self._cache[t] for t in texts if t in self._cache}, **fresh}
@@ -209,11 +210,11 @@ class TextEncoder:
         Raises ``ValueError`` for deep tokens of another shape.
         """
         ends = _numbers(eot)
-        eot = torch.as_tensor(eot, device=embeddings.device)
+        eot = _as_tensor(eot, embeddings.device)
         length = self._fitting_length(ends, embeddings.shape[-2])
         x = embeddings[..., :length, :].to(self.dtype)
         lead = x.shape[:-2]
-        x = (x + self._positions(0, length)).flatten(0, -3)  # [N, S, W]
+        x = (x + self.positions(0, length)).flatten(0, -3)  # [N, S, W]
         deep = deep and [deep_rows(tokens, lead) for tokens in deep]
         self._count(prompts=len(x), tokens=len(x) * length)
         rows = eot.expand(lead).flatten()
@@ -257,10 +258,10 @@ class TextEncoder:
             return self.encode_embeddings(
                 joined, eot, deep, before_final=before_final, projection=projection
             )
-        eot = torch.as_tensor(eot, device=suffix.device)
+        eot = _as_tensor(eot, suffix.device)
         length = self._fitting_length(ends, p + suffix.shape[-2])
-        head = prefix.to(self.dtype) + self._positions(0, p)  # [Bp, p, W]
-        tail = suffix[:, :, : length - p].to(self.dtype) + self._positions(p, length)
+        head = prefix.to(self.dtype) + self.positions(0, p)  # [Bp, p, W]
+        tail = suffix[:, :, : length - p].to(self.dtype) + self.positions(p, length)
         batch = max(len(head), len(tail))
         self._count(
             prompts=batch * tail.shape[1],
@@ -327,7 +328,7 @@ class TextEncoder:
         with torch.no_grad():
             words = self.tower.token_embedding(tree.ids).expand(batch, -1, -1)
         x = torch.cat([words[:, :1], context.to(words), words[:, 1 + learned :]], 1)
-        x = x + self._positions(0, self.context_length)[tree.position]
+        x = x + self.positions(0, self.context_length)[tree.position]
         self._count(prompts=batch * len(tree.ends), tokens=batch * len(tree.ids))
         for block in self.blocks[:-1]:
             x = block(x, mask=tree.visible)
@@ -350,7 +351,8 @@ class TextEncoder:
             )
         return min(self._length(ends), given)
 
-    def _positions(self, first: int, last: int) -> Tensor:
+    def positions(self, first: int, last: int) -> Tensor:
+        """Return the rows first..last - 1 of the position table: [last - first, W]."""
         table: Tensor = self.tower.positional_embedding
         return table[first:last].to(self.dtype)
 
@@ -377,3 +379,9 @@ class TextEncoder:
 
 def _numbers(eot: Tensor | Sequence[int]) -> tuple[int, ...]:
     return tuple(eot.tolist() if isinstance(eot, Tensor) else eot)
+
+
+def _as_tensor(eot: Tensor | Sequence[int], device: torch.device) -> Tensor:
+    if isinstance(eot, Tensor):
+        return eot.to(device)
+    return constant(torch.tensor, tuple(eot), device=device)

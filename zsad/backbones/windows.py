@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from zsad.backbones.block_plan import WINDOW_KINDS
+from zsad.on_device import constant
 from zsad.types import Tap
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def window_indices(grid: tuple[int, int], k: int) -> Tensor:
 def count_windows(grid: tuple[int, int], taps: Iterable[Tap]) -> int:
     """Return how many windows of one image :func:`encode_windows` encodes for these taps."""
     passes = {(t.layer, t.kind == "window_pixels") for t in taps if t.kind in WINDOW_KINDS}
-    return sum(len(window_indices(grid, k)) for k, _ in passes)
+    return sum((grid[0] - k + 1) * (grid[1] - k + 1) for k, _ in passes)
 
 
 def encode_windows(
@@ -50,7 +51,7 @@ def encode_windows(
         groups.setdefault((tap.layer, tap.kind == "window_pixels"), []).append(tap)
     out: dict[Tap, Tensor] = {}
     for (k, pixels), members in groups.items():
-        index = window_indices(grid, k).to(pre.device)
+        index = constant(window_indices, grid, k, device=pre.device)
         wanted = {tap: _inner(tap, encoder.depth) for tap in members}
         length = pre.shape[1] if pixels else index.shape[1]
         total = len(pre) * len(index)

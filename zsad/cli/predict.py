@@ -87,7 +87,9 @@ def add(verbs: Any) -> None:
         metavar="X",
         help="score from which a picture is anomalous",
     )
-    parser.add_argument("--precision", default="fp32", metavar="NAME", help="fp32, bf16 or fp16")
+    parser.add_argument(
+        "--precision", default="auto", metavar="NAME", help="auto, fp32, tf32, bf16 or fp16"
+    )
     parser.add_argument(
         "--engine",
         default="auto",

@@ -83,9 +83,11 @@ class MemoryBank:
         square = rows.square().sum(-1)
         nearest = torch.full_like(square, torch.inf)  # squared distance to the chosen rows
         for i in range(1, size):
-            last = chosen[i - 1]
-            nearest = torch.minimum(nearest, square + square[last] - 2 * (rows @ rows[last]))
-            nearest[last] = -1.0  # never again, whatever rounding says
+            last = chosen[i - 1 : i]  # [1]: as a number, a device would be waited for
+            row = rows.index_select(0, last)[0]
+            distance = square + square.index_select(0, last) - 2 * (rows @ row)
+            nearest = torch.minimum(nearest, distance)
+            nearest.index_fill_(0, last, -1.0)  # never again, whatever rounding says
             chosen[i] = nearest.argmax()
         bank = MemoryBank.__new__(MemoryBank)
         bank.features, bank.origin = self.features[chosen], self.origin[chosen]

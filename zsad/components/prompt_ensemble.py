@@ -60,10 +60,13 @@ def fill(states: tuple[Sequence[str], Sequence[str]], name: str) -> tuple[list[s
     return normal, anomalous
 
 
-def rank_phrases(unit: Tensor, text: EnsembleFeatures, k: int, note: str = "") -> list[Explanation]:
+def rank_phrases(
+    unit: Tensor | Sequence[float], text: EnsembleFeatures, k: int, note: str = ""
+) -> list[Explanation]:
     """Return the ``k`` phrases of each label with the highest cosine with ``unit`` [E], a unit
-    vector such as an image's class embedding; highest first."""
-    cosines = (text.embeddings @ unit).tolist()
+    vector such as an image's class embedding; highest first.  Instead of the vector, the cosines
+    of all phrases may be given as numbers."""
+    cosines = (text.embeddings @ unit).tolist() if isinstance(unit, Tensor) else unit
     order = sorted(range(len(cosines)), key=lambda i: -cosines[i])
     normal = [i for i in order if i < text.n_normal][:k]
     anomalous = [i for i in order if i >= text.n_normal][:k]

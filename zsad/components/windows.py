@@ -19,6 +19,7 @@ from torch import Tensor
 
 from zsad.backbones.windows import window_indices
 from zsad.errors import RequestError
+from zsad.on_device import constant
 
 Mean = Literal["harmonic", "mean"]
 EPSILON = 1e-6  # smallest score that enters a harmonic mean
@@ -100,7 +101,7 @@ def spread(
     """
     rows, cols = window_grid(grid, size)
     field = scores.reshape(-1, rows, cols)
-    count = _cover_counts(grid, size).to(field)
+    count = constant(_cover_counts, grid, size, device=field.device, dtype=field.dtype)
     if how == "mean":
         return _box_sum(field, size) / count
     return count / _box_sum(field.clamp_min(eps).reciprocal(), size)

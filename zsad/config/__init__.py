@@ -347,7 +347,8 @@ class DataSettings:
     """``data.*``: which part of a dataset, how masks are brought to the working size."""
 
     mask_resize: Literal["bilinear", "whole", "nearest", "native"] = "bilinear"
-    workers: int = 1  # decoding threads
+    # decoding threads; auto: one, or with a GPU all cores but one, at most eight
+    workers: int | Literal["auto"] = "auto"
     train_part: Literal["test", "all"] = "test"  # the part of the auxiliary set that is trained on
     variants: dict[str, str] = dataclasses.field(default_factory=dict)  # dataset -> variant name
     # What all prompts call a category: "metal nut", or as released scripts, by its folder; a

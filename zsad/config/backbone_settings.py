@@ -21,7 +21,8 @@ class BackboneSettings:
     name: str = "vit-l-14-336"
     weights: str | None = None  # file, or "random"; None: bundled, cache, hub
     image_size: int = 0  # pixels; 0: the backbone's default
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    # auto: bf16 on CUDA, where it is fast, else fp32 (zsad.backbones.precision)
+    precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = "auto"
     compile: bool = False
     # of the weights of backbone `file`; auto: quick_gelu, as OpenAI's
     activation: Literal["auto", "quick_gelu", "gelu"] = added("auto")
@@ -30,9 +31,11 @@ class BackboneSettings:
     @property
     def figures(self) -> str:
         """The precision as identities and records name it: with the engine, where another one
-        rounds otherwise ("bf16" is torch's, "bf16-openvino" is not)."""
-        by_torch = self.precision == "fp32" or self.engine in ("auto", "torch")
-        return self.precision if by_torch else f"{self.precision}-{self.engine}"
+        rounds otherwise ("bf16" is torch's, "bf16-openvino" is not).  ``auto`` is fp32 until
+        :func:`zsad.backbones.precision.resolved` knows better."""
+        precision = "fp32" if self.precision == "auto" else self.precision
+        by_torch = precision == "fp32" or self.engine in ("auto", "torch")
+        return precision if by_torch else f"{precision}-{self.engine}"
 
     @property
     def trained_by(self) -> str:

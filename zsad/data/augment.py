@@ -161,6 +161,13 @@ def each(
     ]
 
 
+def ordered(samples: Sequence[Sample], seed: int, key: str) -> list[Sample]:
+    """Return the samples shuffled: a function of names and seeds.  ``key`` as in :func:`each`."""
+    chosen = sorted(samples, key=lambda s: (s.category, s.uid))
+    random.Random(f"order/{seed}/{key}").shuffle(chosen)
+    return chosen
+
+
 def inspection(draw: random.Random) -> Change:
     """Draw what VCP-CLIP and Bayes-PFL do to every training picture, each with probability 0.5:
     turn by up to 30 degrees, quarter turns, brightness and contrast by up to 0.2, noise of variance

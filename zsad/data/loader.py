@@ -18,6 +18,7 @@ from zsad.data.ignored import of_sample, shrunk
 from zsad.data.images import read_image
 from zsad.data.transforms import MaskPolicy, Preprocess
 from zsad.errors import DataError, reason
+from zsad.metrics.regions import BatchRegions
 from zsad.types import Sample
 
 
@@ -25,7 +26,8 @@ from zsad.types import Sample
 class ImageBatch:
     """B decoded images in the order of their samples.
 
-    ``images``: float32 [B, 3, S, S], normalised.  ``masks``: bool [B, S, S], or under the
+    ``images``: float32 [B, 3, S, S], normalised (uint8 where they wait for a device to do so).
+    ``masks``: bool [B, S, S], or under the
     native policy a list of B bool tensors [H, W] of each image's own size.  ``has_mask``: bool
     [B]; False for an anomalous image whose dataset has no mask for it (pixel metrics are not
     defined on it), True for normal images, whose mask is zero.  ``labels``: int64 [B].
@@ -45,12 +47,27 @@ class ImageBatch:
     ignored: Tensor | list[Tensor] | None = None
     right: Tensor | None = None
     shifts: list[float] = field(default_factory=list)
+    _regions: list[BatchRegions] = field(default_factory=list)  # once they were asked for
+
+    def regions(self) -> list[BatchRegions]:
+        """The anomalous regions, found once for all who count them: of the whole batch, or under
+        the native policy of every image."""
+        if not self._regions:
+            masks, ignored = self.masks, self.ignored
+            if isinstance(masks, Tensor):
+                assert not isinstance(ignored, list)
+                self._regions.append(BatchRegions(masks, ignored))
+            else:
+                hidden = [None] * len(masks) if ignored is None else [i[None] for i in ignored]
+                self._regions += [BatchRegions(m[None], h) for m, h in zip(masks, hidden)]
+        return self._regions
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def select(self, rows: slice) -> ImageBatch:
         """Some of the samples, with no word of failures."""
+        whole = rows == slice(0, len(self))
         return ImageBatch(
             self.images[rows],
             self.masks[rows],
@@ -60,6 +77,7 @@ class ImageBatch:
             ignored=None if self.ignored is None else self.ignored[rows],
             right=None if self.right is None else self.right[rows],
             shifts=self.shifts[rows],
+            _regions=self._regions if whole else [],
         )
 
     def without_images(self) -> ImageBatch:
@@ -105,7 +123,9 @@ class BatchLoader:
 
     :meth:`start` begins to decode before the first batch is asked for.  What is ``followed_by``
     is started when the last sample has been handed to the threads, which will soon have nothing
-    to do.
+    to do.  ``pinned``: for a CUDA device; images are uint8 in memory that it copies from without
+    anybody waiting, for :meth:`zsad.data.transforms.Preprocess.normalised` there (but for images
+    that are taken in halves).
     """
 
     def __init__(
@@ -118,11 +138,13 @@ class BatchLoader:
         *,
         masks: bool = True,
         followed_by: Startable | None = None,
+        pinned: bool = False,
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size {batch_size} must be at least 1")
         self.preprocess, self.policy = preprocess, mask_policy or MaskPolicy()
         self.batch_size, self.masks = batch_size, masks
+        self.pinned = pinned and not preprocess.halves
         self.followed_by = followed_by
         self._threads = threads
         self._source = iter(samples)
@@ -151,12 +173,17 @@ class BatchLoader:
                     continue
                 pending.append((sample, decoded))
                 if len(pending) == self.batch_size:
-                    yield _batch(pending, failures, self.preprocess.size, self.policy)
+                    yield self._batch(pending, failures)
                     pending, failures = [], []
             if pending or failures:
-                yield _batch(pending, failures, self.preprocess.size, self.policy)
+                yield self._batch(pending, failures)
         finally:
             self.close()
+
+    def _batch(
+        self, items: Sequence[tuple[Sample, _Decoded]], failures: list[DataError]
+    ) -> ImageBatch:
+        return _batch(items, failures, self.preprocess.size, self.policy, self.pinned)
 
     def _submit(self, count: int) -> int:
         """Hand up to ``count`` further samples to the threads; return how many there were."""
@@ -164,7 +191,7 @@ class BatchLoader:
         chosen = list(islice(self._source, count))
         for sample in chosen:
             task = self._threads.pool.submit(
-                _attempt, sample, self.preprocess, self.policy, self.masks
+                _attempt, sample, self.preprocess, self.policy, self.masks, self.pinned
             )
             self._queue.append((sample, task))
         return len(chosen)
@@ -173,7 +200,10 @@ class BatchLoader:
         """Samples in order with what became of them; bounded look-ahead."""
         if not self._threads.pool:
             for sample in self._source:
-                yield sample, _attempt(sample, self.preprocess, self.policy, self.masks)
+                yield (
+                    sample,
+                    _attempt(sample, self.preprocess, self.policy, self.masks, self.pinned),
+                )
             return
         self.start()
         while self._queue:
@@ -203,9 +233,11 @@ def batches(
         yield from BatchLoader(samples, preprocess, mask_policy, batch_size, threads, masks=masks)
 
 
-def _decode(sample: Sample, preprocess: Preprocess, policy: MaskPolicy, masks: bool) -> _Decoded:
+def _decode(
+    sample: Sample, preprocess: Preprocess, policy: MaskPolicy, masks: bool, raw: bool
+) -> _Decoded:
     image = read_image(sample.image, sample.crop, sample.bits, stored=preprocess.stored)
-    seen = _seen(image, preprocess, sample.image)
+    seen = _seen(image, preprocess, sample.image, raw)
     if not masks:
         return seen
     hidden = of_sample(sample, (image.height, image.width))
@@ -217,10 +249,11 @@ def _decode(sample: Sample, preprocess: Preprocess, policy: MaskPolicy, masks: b
     return seen._replace(mask=policy.read(sample, preprocess.size), ignored=hidden)
 
 
-def _seen(image: Image.Image, preprocess: Preprocess, name: str) -> _Decoded:
-    """What the model sees of an image.  Raises :class:`DataError` that begins with ``name``."""
+def _seen(image: Image.Image, preprocess: Preprocess, name: str, raw: bool) -> _Decoded:
+    """What the model sees of an image, ``raw``: before it is normalised.  Raises
+    :class:`DataError` that begins with ``name``."""
     if not preprocess.halves:
-        return _Decoded(preprocess(image), None)
+        return _Decoded(preprocess.pixels(image) if raw else preprocess(image), None)
     try:
         left, right, shift = preprocess.squares(image)
     except DataError as error:
@@ -229,14 +262,24 @@ def _seen(image: Image.Image, preprocess: Preprocess, name: str) -> _Decoded:
 
 
 def _attempt(
-    sample: Sample, preprocess: Preprocess, policy: MaskPolicy, masks: bool
+    sample: Sample, preprocess: Preprocess, policy: MaskPolicy, masks: bool, raw: bool
 ) -> _Decoded | DataError:
     try:
-        return _decode(sample, preprocess, policy, masks)
+        return _decode(sample, preprocess, policy, masks, raw)
     except DataError as error:
         return error
     except (Exception, SystemExit) as error:  # readers may be foreign code; a thread must not die
         return DataError(f"{sample.image}: decoding ended with {reason(error)}")
+
+
+def _stacked(images: list[Tensor], pinned: bool) -> Tensor:
+    if not pinned:
+        return torch.stack(images)
+    shape = (len(images), *images[0].shape)
+    batch = torch.empty(shape, dtype=images[0].dtype, pin_memory=True)
+    for row, image in zip(batch, images):
+        row.copy_(image)
+    return batch
 
 
 def _batch(
@@ -244,6 +287,7 @@ def _batch(
     failures: list[DataError],
     size: int,
     policy: MaskPolicy,
+    pinned: bool,
 ) -> ImageBatch:
     chosen = [sample for sample, _ in items]
     images = [d.image for _, d in items]
@@ -261,7 +305,7 @@ def _batch(
         masks = torch.stack(marks) if marks else none
         ignored = torch.stack(hidden) if hidden else none
     return ImageBatch(
-        images=torch.stack(images) if images else torch.zeros((0, 3, size, size)),
+        images=_stacked(images, pinned) if images else torch.zeros((0, 3, size, size)),
         masks=masks,
         has_mask=torch.tensor(
             [s.label == 0 or s.mask is not None for s in chosen], dtype=torch.bool

@@ -54,15 +54,20 @@ class Mosaic:
         return self.p > 0 and not set(self.datasets).isdisjoint(datasets)
 
 
-def epoch(samples: Sequence[Sample], config: Mosaic, seed: int, key: str) -> list[Sample]:
+def epoch(
+    samples: Sequence[Sample], config: Mosaic, seed: int, key: str, *, anomalous: bool = False
+) -> list[Sample]:
     """Return the samples of an epoch, shuffled, each replaced by a mosaic with probability p.
 
-    A pure function of its arguments; ``key`` names phase and epoch.
+    A pure function of its arguments; ``key`` names phase and epoch.  ``anomalous``: of anomalous
+    images alone, where a category has some.
     """
     ordered = sorted(samples, key=lambda s: s.uid)
     groups: dict[str, list[Sample]] = {}
     for sample in ordered:
         groups.setdefault(sample.category, []).append(sample)
+    if anomalous:
+        groups = {c: [s for s in g if s.label] or g for c, g in groups.items()}
     draw = random.Random(f"{seed}/{key}")
     if config.pool == "fresh":
 

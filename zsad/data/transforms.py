@@ -12,6 +12,7 @@ from torch import Tensor
 
 from zsad.data.images import DECODING_RULES, nearest, read_mask
 from zsad.errors import DataError
+from zsad.on_device import constant
 from zsad.types import BackboneInfo, EncoderVariant, FeatureRequest, Sample
 
 _RESAMPLING = {
@@ -100,14 +101,25 @@ class Preprocess:
 
     def __call__(self, image: Image.Image, shape: tuple[int, int] | None = None) -> Tensor:
         """``shape``: another (height, width) than the square's."""
+        pixels = self.pixels(image, shape)
+        mean = torch.tensor(self.mean).view(3, 1, 1)
+        std = torch.tensor(self.std).view(3, 1, 1)
+        return pixels.to(torch.float32).div_(255).sub_(mean).div_(std).contiguous()
+
+    def pixels(self, image: Image.Image, shape: tuple[int, int] | None = None) -> Tensor:
+        """The resized image before it is normalised: uint8 [3, S, S]."""
         height, width = shape or (self.size, self.size)
         resized = image if self.stored else image.convert("RGB")
         if resized.size != (width, height):
             resized = resized.resize((width, height), _RESAMPLING[self.interpolation])
-        pixels = torch.from_numpy(np.array(resized.convert("RGB"))).permute(2, 0, 1)  # [3, S, S]
-        mean = torch.tensor(self.mean).view(3, 1, 1)
-        std = torch.tensor(self.std).view(3, 1, 1)
-        return pixels.to(torch.float32).div_(255).sub_(mean).div_(std).contiguous()
+        return torch.from_numpy(np.array(resized.convert("RGB"))).permute(2, 0, 1)
+
+    def normalised(self, pixels: Tensor) -> Tensor:
+        """Normalise :meth:`pixels` [B, 3, S, S] where they lie: the values that an image gets that
+        is prepared whole, bit for bit."""
+        table = constant(normalised_values, self.mean, self.std, device=pixels.device)
+        first = torch.arange(0, 3 * 256, 256, device=pixels.device).view(3, 1, 1)
+        return table.take(pixels.long() + first)
 
     def describe(self) -> dict[str, Any]:
         """Everything about it that changes numbers, for the record of a run."""
@@ -116,6 +128,12 @@ class Preprocess:
             {"alpha": "dropped after resizing"} if values.pop("stored") else {}
         )
         return {**values, "decoding": rules}
+
+
+def normalised_values(mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
+    """Every value of 8 bits, normalised as in each channel: float32 [3 * 256]."""
+    values = torch.arange(256, dtype=torch.float32).div_(255).expand(3, -1)
+    return ((values - torch.tensor(mean)[:, None]) / torch.tensor(std)[:, None]).flatten()
 
 
 @dataclass(frozen=True)

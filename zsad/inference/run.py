@@ -10,6 +10,7 @@ import contextlib
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,10 +54,11 @@ def load_method(
     keep_aspect: bool,
 ) -> LoadedMethod:
     """Load one method on one backbone; see :func:`zsad.api.load_method`."""
-    import torch
 
     from zsad import backbones
-    from zsad.backbones.devices import choose_device
+    from zsad.backbones.devices import choose_device, make_deterministic
+    from zsad.backbones.precision import resolved
+    from zsad.backbones.specs import require_text
     from zsad.checkpoints import load_into
     from zsad.checkpoints.choice import single
     from zsad.inference.loaded_method import LoadedMethod
@@ -76,11 +78,12 @@ def load_method(
             "activation": activation,
         },
     )
-    chosen = settings.value
+    chosen = replace(settings.value, backbone=resolved(settings.value.backbone, device))
     framing = Framing.of(tiles, keep_aspect, chosen.data.folder.bits)
     place = choose_device(device)
     if chosen.run.deterministic and settings.origin("run.deterministic") == ORIGIN:
-        torch.use_deterministic_algorithms(True, warn_only=True)
+        make_deterministic(True, place)
+    require_text(chosen.backbone.name, [name] if entry.reads_text else [])
     base = backbones.load_chosen(chosen.backbone, place, offline)
     how: dict[str, Any] = {
         "image_size": chosen.backbone.image_size,  # given, it is stronger than the method's own

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
@@ -16,6 +17,7 @@ from zsad.metrics.image import ImageRanking
 from zsad.metrics.image_pixels import ImagePixels
 from zsad.metrics.pixel import PixelHistogram, PixelScores
 from zsad.metrics.pixel_table import PixelTable
+from zsad.metrics.regions import BatchRegions
 from zsad.metrics.spec import MODES, Mode
 from zsad.torchvision_compat import torchmetrics
 
@@ -43,7 +45,8 @@ class CategoryMetrics(torchmetrics.wrappers.abstract.WrapperMetric):
 
     ``binned`` streams pixels into a histogram of fixed size and reports an error bound;
     ``exact`` keeps every pixel.  Image metrics are exact in both.  Scores and maps may have any
-    scale: nothing is clamped, squashed or stretched.  States live where the first batch lives.
+    scale: nothing is clamped, squashed or stretched.  Pixels are counted where the first maps lie,
+    on the CPU where their device has no float64; ``device``: there from the beginning.
     ``aupro_200`` adds the released approximation.  The result is not a single number: use
     :func:`zsad.metrics.single_metric` in a ``MetricCollection`` or with Lightning's ``log``.
     """
@@ -54,6 +57,7 @@ class CategoryMetrics(torchmetrics.wrappers.abstract.WrapperMetric):
         fpr_limit: float = 0.3,
         aupro_200: bool = False,
         names: Iterable[str] | None = None,
+        device: torch.device | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -69,7 +73,8 @@ class CategoryMetrics(torchmetrics.wrappers.abstract.WrapperMetric):
         }
         form = PixelHistogram if mode == "binned" else PixelScores
         self.image = ImageRanking(names=pooled["image"], **kwargs)
-        self.pixel = form(names=pooled["pixel"], fpr_limit=fpr_limit, **kwargs)
+        with torch.device(device) if device and counts(device) else nullcontext():
+            self.pixel = form(names=pooled["pixel"], fpr_limit=fpr_limit, **kwargs)
         self.own = torch.nn.ModuleList(
             spec.resolve(m.states)(names=(m.name,), mode=mode, **kwargs)
             for m in entries
@@ -105,6 +110,7 @@ class CategoryMetrics(torchmetrics.wrappers.abstract.WrapperMetric):
         labels: Tensor,
         has_mask: Tensor | None = None,
         ignored: Tensor | None = None,
+        regions: BatchRegions | None = None,
     ) -> None:
         """Take a batch: maps [B, H, W], masks [B, H, W], image scores [B], labels [B].
 
@@ -113,7 +119,8 @@ class CategoryMetrics(torchmetrics.wrappers.abstract.WrapperMetric):
         ``masks`` None: no image of the batch has one.  ``has_mask`` [B]: which images have one
         (default: all, if ``masks`` is given).  A normal image needs none; an anomalous one
         without a mask makes the pixel metrics undefined.  ``maps`` None: so does a method that
-        has no maps.  Raises :class:`CellError` on NaN or infinite values, ``ValueError`` on
+        has no maps.  ``regions``: those of the masks, where they were found already; masks may then
+        lie on the CPU.  Raises :class:`CellError` on NaN or infinite values, ``ValueError`` on
         shapes that do not fit.
         """
         anomalous = labels.reshape(-1) > 0
@@ -121,8 +128,10 @@ class CategoryMetrics(torchmetrics.wrappers.abstract.WrapperMetric):
             self.mapless = True
         else:
             _check_shapes(maps, masks, anomalous)
+            maps = maps if counts(maps.device) else maps.cpu()
             if self.pixel.device != maps.device:
-                self.to(maps.device)
+                self.pixel.to(maps.device)
+                self.own.to(maps.device)
             if masks is None:
                 missing = int(anomalous.sum())
             elif has_mask is None:
@@ -131,9 +140,12 @@ class CategoryMetrics(torchmetrics.wrappers.abstract.WrapperMetric):
                 missing = int((anomalous & ~has_mask.to(anomalous.device)).sum())
             if ignored is not None:
                 _check_shapes(maps, ignored, anomalous, "ignored")
-            self.pixel.update(maps, masks, missing, ignored)
+            self.pixel.update(maps, masks, missing, ignored, regions)
             for metric in self._with_states:
                 metric.update(maps, masks, labels, missing, ignored)
+        where = image_scores.device if counts(image_scores.device) else torch.device("cpu")
+        if self.image.device != where:
+            self.image.to(where)
         self.image.update(image_scores, labels)
 
     def compute(self) -> MetricResult:
@@ -181,6 +193,11 @@ class CategoryMetrics(torchmetrics.wrappers.abstract.WrapperMetric):
             self.pixel.images.extend(incoming_state.pixel.images)
         for metric, other in zip(self._with_states, incoming_state._with_states):
             metric.merge_state(other)
+
+
+def counts(device: torch.device) -> bool:
+    """Whether a device has the numbers to count with: Apple's has no float64."""
+    return device.type != "mps"
 
 
 def _check_shapes(maps: Tensor, masks: Tensor | None, labels: Tensor, name: str = "masks") -> None:

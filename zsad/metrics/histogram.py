@@ -26,10 +26,12 @@ from torch import Tensor
 
 from zsad.errors import CellError
 from zsad.metrics.functional import Curve
+from zsad.on_device import in_order, uploaded
 
 BLOCKS = 1 << 12
 FINE = 20  # key bits below the block
-CHUNK = 1 << 18  # scores sorted into bins at once: bounds the memory of an update, fits caches
+CHUNK = 1 << 18  # scores sorted into bins at once on the CPU: fits its caches
+ALL = 1 << 30  # on a device, where every further kernel costs more than memory
 HEADER = BLOCKS + 2  # slot of every block, then b, then the number of blocks in use
 BYTES = 8 + 8 + 8 + 4  # per bin: three counts and a key
 EDGE = 8  # the first and last 8 blocks hold infinities and NaN
@@ -79,6 +81,9 @@ class ScoreHistogram:
     ``total`` [bins] counts all scores, ``anomalous`` [bins] the anomalous ones among them,
     ``overlap`` [bins] sums the weights of the anomalous ones.  ``sample`` [bins] is the key of
     the bin's only score, or FRESH, or MIXED.  The blocks in use lie in ascending order.
+
+    The header is read once: an object that is kept makes the host wait for a device a single
+    time per call of :meth:`add`, to know the range of the scores.
     """
 
     def __init__(self, state: Tensor) -> None:
@@ -93,16 +98,24 @@ class ScoreHistogram:
         self._read_header()
 
     def _read_header(self) -> None:
-        self.fine, self.used = self.state[BLOCKS:HEADER].tolist()
-        self.blocks = (self.slots >= 0).nonzero()[:, 0]  # [used], ascending
-        first, last = self.blocks[[0, -1]].tolist() if self.used else (0, -1)
+        self._note_header(self.state[:HEADER].cpu())
+
+    def _note_header(self, header: Tensor) -> None:
+        """Know the header [HEADER] on the host."""
+        self.fine, self.used = header[BLOCKS:].tolist()
+        self.blocks = (header[:BLOCKS] >= 0).nonzero()[:, 0]  # [used], ascending, on the host
+        first, last = (int(self.blocks[i]) for i in (0, -1)) if self.used else (0, -1)
         # blocks in one piece, the usual case, need no table look-up
         self.start = first if last - first + 1 == self.used > 0 else None
+
+    @property
+    def _chunk(self) -> int:
+        return CHUNK if self.state.device.type == "cpu" else ALL
 
     # ------------------------------------------------------------------------------ filling
     def add(self, scores: Tensor) -> None:
         """Count scores [N] (float32).  Raises :class:`CellError` on NaN and infinities."""
-        for part in scores.split(CHUNK):
+        for part in scores.split(self._chunk):
             keys = order_keys(part)
             places = self._places(keys)
             self._note_ties(places, keys)
@@ -111,14 +124,18 @@ class ScoreHistogram:
 
     def mark_anomalous(self, scores: Tensor, weights: Tensor) -> None:
         """Say that scores [N], already added, are anomalous, with their weights [N] (float64)."""
-        for part, weight in zip(scores.split(CHUNK), weights.split(CHUNK)):
-            places = self._places(order_keys(part))
+        for part, weight in zip(scores.split(self._chunk), weights.split(self._chunk)):
+            places = self._places(order_keys(part), added=True)
             one = torch.ones(1, dtype=torch.int64, device=part.device).expand(places.numel())
             self.anomalous.index_add_(0, places, one)
-            self.overlap.index_add_(0, places, weight)
+            with in_order(part.device):
+                self.overlap.index_add_(0, places, weight)
 
     def _note_ties(self, places: Tensor, keys: Tensor) -> None:
         """Remember the first score of each bin and which bins meet a second one."""
+        if self.state.device.type != "cpu":
+            self._join_ties(places, keys)
+            return
         known = self.sample.index_select(0, places)
         news = _new_scores(known, keys)
         if not news.numel():
@@ -128,38 +145,62 @@ class ScoreHistogram:
         self.sample[places[first]] = keys[first]
         self.sample[places[self.sample.index_select(0, places) != keys]] = MIXED
 
-    def _places(self, keys: Tensor) -> Tensor:
-        """Return the bin of each key [N] (int32), opening blocks where needed."""
+    def _join_ties(self, places: Tensor, keys: Tensor) -> None:
+        """The same where nothing is to be looked at in between: by the extremes of every bin."""
+        bins = self.sample[: self.used << self.fine]
+        low, high = torch.full_like(bins, FRESH), torch.full_like(bins, MIXED)
+        where = places.to(torch.int64)
+        low.scatter_reduce_(0, where, keys, "amin")
+        high.scatter_reduce_(0, where, keys, "amax")
+        seen = torch.where((low == high) | (low == FRESH), low, MIXED)
+        bins.copy_(_join_samples(torch.stack([bins, seen]), 0))
+
+    def _places(self, keys: Tensor, added: bool = False) -> Tensor:
+        """Return the bin of each key [N] (int32), opening blocks where needed; none is for what
+        was ``added`` before."""
         if not keys.numel():
             return keys
         if self.start is not None:
             places: Tensor = keys >> (FINE - self.fine)
             places -= (self.start - BLOCKS // 2) << self.fine
-            low, high = torch.aminmax(places)
-            if int(low) >= 0 and int(high) < self.used << self.fine:
+            if added:
+                return places
+            low, high = torch.stack(torch.aminmax(places)).tolist()
+            if low >= 0 and high < self.used << self.fine:
                 return places
         blocks = (keys >> FINE).add_(BLOCKS // 2)
         slots = self.slots.to(torch.int32).index_select(0, blocks)
-        if int(slots.min()) < 0:
-            self._open(blocks[slots < 0].unique().to(torch.int64), keys)
+        if not added and int(slots.min()) < 0:
+            self._open(self._unopened(blocks), keys)
             slots = self.slots.to(torch.int32).index_select(0, blocks)
         within = (keys >> (FINE - self.fine)).bitwise_and_((1 << self.fine) - 1)
         return slots.bitwise_left_shift_(self.fine).add_(within)
 
+    def _unopened(self, blocks: Tensor) -> Tensor:
+        """Return which of blocks [N] are not in use, ascending and on the host."""
+        met = torch.zeros(BLOCKS, dtype=torch.bool, device=blocks.device)
+        met = met.index_fill_(0, blocks.to(torch.int64), True).cpu()
+        met[self.blocks] = False
+        return met.nonzero()[:, 0]
+
     def _open(self, blocks: Tensor, keys: Tensor | None = None) -> None:
-        """Give bins to blocks [N] that are not in use yet, halving the resolution as needed."""
+        """Give bins to blocks [N] (on the host) that are not in use yet, halving the resolution as
+        needed."""
         if int(blocks.min()) < EDGE or int(blocks.max()) >= BLOCKS - EDGE:
             _refuse(keys)
         every = torch.cat([self.blocks, blocks]).unique()
         count = every.numel()
         fine = min(FINE, (self.bins // count).bit_length() - 1)
-        rows = torch.searchsorted(every, self.blocks)
-        for part, kept in zip(self._parts(), self._coarse(fine)):
-            part.fill_(FRESH if part is self.sample else 0)
-            part[: count << fine].view(count, 1 << fine)[rows] = kept
-        self.slots[every] = torch.arange(count, device=every.device)
-        self.state[BLOCKS], self.state[BLOCKS + 1] = fine, count
-        self._read_header()
+        if self.used:
+            rows = uploaded(torch.searchsorted(every, self.blocks), self.state.device)
+            for part, kept in zip(self._parts(), self._coarse(fine)):
+                part.fill_(FRESH if part is self.sample else 0)
+                part[: count << fine].view(count, 1 << fine).index_copy_(0, rows, kept)
+        header = torch.full((HEADER,), -1, dtype=torch.int64)
+        header[every] = torch.arange(count)
+        header[BLOCKS], header[BLOCKS + 1] = fine, count
+        self.state[:HEADER].copy_(uploaded(header, self.state.device))
+        self._note_header(header)
 
     def _parts(self) -> tuple[Tensor, ...]:
         return self.total, self.anomalous, self.overlap, self.sample
@@ -182,10 +223,10 @@ class ScoreHistogram:
             raise ValueError(f"cannot merge histograms of {self.bins} and {other.bins} bins")
         if not other.used:
             return
-        new = other.blocks[self.slots[other.blocks] < 0]
+        new = other.blocks[~torch.isin(other.blocks, self.blocks)]
         if new.numel():
             self._open(new)
-        rows = self.slots[other.blocks]
+        rows = self.slots[uploaded(other.blocks, self.state.device)]
         # self is not the finer one now: it has opened at least as many blocks
         added = other._coarse(self.fine)
         mine = [self._table(part) for part in self._parts()]
@@ -207,7 +248,7 @@ class ScoreHistogram:
         def kept(part: Tensor) -> np.ndarray:
             return np.asarray(self._table(part).reshape(-1).cpu().numpy()[keep])
 
-        blocks = self.blocks.cpu().numpy()[keep >> self.fine]
+        blocks = self.blocks.numpy()[keep >> self.fine]
         within = keep & ((1 << self.fine) - 1)
         edges = ((blocks - BLOCKS // 2) << FINE) + (within << (FINE - self.fine))
         sample = kept(self.sample)

@@ -33,7 +33,7 @@ class ImageRanking(RankingMetric):
 
         Raises :class:`CellError` if a score is NaN or infinite.
         """
-        scores = image_scores.detach().to(self.device, torch.float64).reshape(-1)
+        scores = image_scores.detach().to(self.device).to(torch.float64).reshape(-1)
         if not torch.isfinite(scores).all():
             bad = int((~torch.isfinite(scores)).sum())
             raise CellError(f"{bad} of {scores.numel()} image scores are NaN or infinite")

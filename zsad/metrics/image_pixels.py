@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from zsad.metrics.pixel_table import PixelTable
+from zsad.on_device import constant, in_order
 
 RATIO = 1.05  # of the ranks at both ends of a group of an image's pixels
 LEVELS = 1 << 16  # of an image's scores from its lowest to its highest: nearer ones are one
@@ -50,7 +51,15 @@ class ImagePixels:
         size = rows.shape[1]
         if not size:
             return
-        for image, row in enumerate(rows if rows.dtype == torch.float64 else rows.float()):
+        rows = rows if rows.dtype == torch.float64 else rows.float()
+        if rows.device.type != "cpu":
+            if seen is None:
+                self._images += _grouped_there(rows, index, weights)
+                return
+            # What is left of each image is of another size: not worth a way of its own.
+            rows, seen = rows.cpu(), seen.cpu()
+            index, weights = (None if t is None else t.cpu() for t in (index, weights))
+        for image, row in enumerate(rows):
             counted = slice(None) if seen is None else seen[image].reshape(-1)
             low, high = (float(v) for v in torch.aminmax(row[counted]))
             step = (high - low) / (LEVELS - 1)
@@ -89,6 +98,55 @@ class ImagePixels:
         normal, anomalous, overlap = parts
         regions = np.rint(overlap.sum(1)).astype(np.int64)
         return PixelTable(normal.astype(np.int64), anomalous.astype(np.int64), overlap, regions)
+
+
+def _grouped_there(
+    rows: Tensor, index: Tensor | None, weights: Tensor | None
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The groups of every image of maps [B, N] on a device, as :func:`_grouped` makes them and with
+    the scores of their levels; the host waits once, for what is small."""
+    count, size = rows.shape
+    device = rows.device
+    low, high = torch.aminmax(rows, dim=1)
+    step = (high.double() - low.double()) / (LEVELS - 1)
+    places = ((rows - low[:, None]) / step.to(rows.dtype)[:, None]).to(torch.int32)
+    places = torch.where(step[:, None] > TINY, places.clamp_(0, LEVELS - 1), 0)
+    first = torch.arange(0, count * LEVELS, LEVELS, device=device, dtype=torch.int32)[:, None]
+    levels = ((LEVELS - 1 - places) + first).reshape(-1)  # from the top, image after image
+    one = torch.ones(1, dtype=torch.int32, device=device)
+    total = torch.zeros(count * LEVELS, dtype=torch.int32, device=device)
+    total.index_add_(0, levels, one.expand(levels.numel()))
+    ends = total.view(count, LEVELS).cumsum(1)
+    ranks = constant(_ranks, size, device=device)
+    starts = torch.searchsorted(ends, ranks.expand(count, -1).contiguous(), right=True)  # [B, G]
+    before = torch.where(starts > 0, ends.gather(1, (starts - 1).clamp(min=0)), 0)
+    found = torch.zeros(starts.numel(), dtype=torch.float64, device=device)
+    overlap = torch.zeros_like(found)
+    if index is not None and weights is not None and index.numel():
+        edges = (starts + first).reshape(-1)
+        groups = torch.searchsorted(edges, levels[index].to(edges.dtype), right=True) - 1
+        found.index_add_(0, groups, torch.ones_like(weights))  # counts: exact in any order
+        with in_order(device):
+            overlap.index_add_(0, groups, weights)
+    parts = (starts, before, found.view_as(starts), overlap.view_as(starts))
+    scale = torch.stack([low.double(), step], 1)  # [B, 2]
+    told = torch.cat([*(p.double() for p in parts), scale], 1).cpu().numpy()
+    images = []
+    for line in told:
+        at, earlier, own, shares = line[:-2].reshape(4, -1)
+        _, kept = np.unique(at, return_index=True)  # ranks of one level
+        whole = np.diff(np.append(earlier[kept], size))
+        anomalous, area = (np.add.reduceat(part, kept) for part in (own, shares))
+        counts = np.stack([whole - anomalous, anomalous, area], 1)
+        bottom, height = line[-2:]
+        images.append((bottom + height * (LEVELS - 1 - at[kept]), counts))
+    return images
+
+
+def _ranks(size: int) -> Tensor:
+    """The ranks at which the groups of an image of ``size`` pixels begin, int64 [G]."""
+    ranks = np.unique(np.floor(RATIO ** np.arange(math.log(size, RATIO) + 1)) - 1)
+    return torch.from_numpy(ranks[ranks < size].astype(np.int64))
 
 
 def _grouped(

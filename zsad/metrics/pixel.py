@@ -16,7 +16,7 @@ from zsad.metrics.base import MetricReport, RankingMetric, of_curve, one_class
 from zsad.metrics.functional import Curve
 from zsad.metrics.histogram import ScoreHistogram, empty_histogram, merge_histograms
 from zsad.metrics.image_pixels import ImagePixels
-from zsad.metrics.regions import region_pixels
+from zsad.metrics.regions import BatchRegions
 
 BINS = 1 << 18
 
@@ -42,6 +42,7 @@ class PixelRanking(RankingMetric):
         super().__init__(spec.names("pixel") if names is None else names, **kwargs)
         self.fpr_limit = fpr_limit
         self.images: ImagePixels | None = None  # kept where somebody asks for it
+        self.uncounted = False  # whether an image without a mask was seen here
         # The range of the scores costs a pass over them, and only some metrics ask for it.
         self.ranged = any("lowest" in spec.METRICS[name].arguments for name in self.names)
         self.add_state("regions", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
@@ -55,17 +56,21 @@ class PixelRanking(RankingMetric):
         masks: Tensor | None,
         without_mask: int = 0,
         ignored: Tensor | None = None,
+        regions: BatchRegions | None = None,
     ) -> None:
         """Take anomaly maps [B, H, W] and masks [B, H, W] (None: no anomalous pixel).
 
         ``ignored`` [B, H, W]: pixels that are not counted; a region is what is left of it.
+        ``regions``: those of the masks, where they were found already; the masks are not read then.
 
         ``without_mask``: how many of the images are anomalous but have no mask; from the first
         one on, pixel metrics are undefined and pixels are no longer counted.
         Raises :class:`CellError` if a map holds NaN or infinities.
         """
-        self.without_mask += without_mask
-        if int(self.without_mask):
+        if without_mask:
+            self.without_mask += without_mask
+            self.uncounted = True
+        if self.uncounted:
             return
         maps = maps.detach()
         if maps.dtype != torch.float64:
@@ -81,15 +86,20 @@ class PixelRanking(RankingMetric):
             if self.images is not None:
                 self.images.take(maps, None, None, seen)
             return
-        counted = None if seen is None else seen.cpu().numpy()
-        places, weights, regions = region_pixels(masks.cpu().numpy(), counted)
-        self.regions += regions
-        index, shares = (torch.from_numpy(a).to(maps.device) for a in (places, weights))
+        if regions is None:
+            regions = BatchRegions(masks.cpu(), None if ignored is None else ignored.cpu())
+        self.regions += regions.found.regions
+        index, shares = regions.on(maps.device)
         if self.images is not None:
             self.images.take(maps, index, shares, seen)
         if seen is not None:  # places among the pixels that are left
             index = (seen.reshape(-1).cumsum(0) - 1)[index]
         self._take(scores, index, shares)
+
+    def reset(self) -> None:
+        """Forget everything."""
+        super().reset()
+        self.uncounted = False
 
     @abstractmethod
     def _take(self, scores: Tensor, index: Tensor | None, weights: Tensor | None) -> None:
@@ -144,9 +154,15 @@ class PixelHistogram(PixelRanking):
     def __init__(self, bins: int = BINS, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.add_state("histogram", empty_histogram(bins), dist_reduce_fx=merge_histograms)
+        self._filling: ScoreHistogram | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_filling": None}  # it looks at the state's own memory
 
     def _take(self, scores: Tensor, index: Tensor | None, weights: Tensor | None) -> None:
-        histogram = ScoreHistogram(self.histogram)
+        histogram = self._filling
+        if histogram is None or histogram.state is not self.histogram:
+            histogram = self._filling = ScoreHistogram(self.histogram)
         scores = scores.float()
         histogram.add(scores)
         if index is not None and weights is not None and index.numel():

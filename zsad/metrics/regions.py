@@ -6,6 +6,10 @@ from typing import NamedTuple
 
 import numpy as np
 import scipy.ndimage
+import torch
+from torch import Tensor
+
+from zsad.on_device import uploaded
 
 EIGHT = np.ones((3, 3), dtype=bool)  # pixels that touch at a corner belong to one region
 
@@ -20,6 +24,24 @@ class RegionPixels(NamedTuple):
     places: np.ndarray
     weights: np.ndarray
     regions: int
+
+
+class BatchRegions:
+    """The regions of a batch's masks [B, H, W] (on the CPU), found once for all who count them and
+    brought to a device once.  ``ignored`` [B, H, W]: pixels that do not count; None: all do."""
+
+    def __init__(self, masks: Tensor, ignored: Tensor | None = None) -> None:
+        counted = None if ignored is None else ~ignored.numpy()
+        self.found = region_pixels(masks.numpy(), counted)
+        self._there: dict[torch.device, tuple[Tensor, Tensor]] = {}
+
+    def on(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Places [M] int64 and weights [M] float64, as in :class:`RegionPixels`."""
+        if device not in self._there:
+            both = (torch.from_numpy(part) for part in self.found[:2])
+            places, weights = (uploaded(part, device) for part in both)
+            self._there[device] = places, weights
+        return self._there[device]
 
 
 def region_pixels(masks: np.ndarray, seen: np.ndarray | None = None) -> RegionPixels:

@@ -73,9 +73,9 @@ class CategoryRun:
     on_images: Callable[[int], None] | None = None
     followed_by: CategoryRun | None = None
     batch_sizes: set[int] = field(default_factory=set)
+    encoding: dict[Preprocess, Portions] = field(default_factory=dict)  # shared by categories
     _begun: BatchLoader | None = None
     _most: int | None = None  # images of a batch in a later pass
-    _encoding: Portions = field(default_factory=Portions)
     _marked: dict[str, float] = field(default_factory=dict)  # uid -> share of the picture
 
     # --------------------------------------------------------------------------- the run
@@ -127,14 +127,17 @@ class CategoryRun:
             free_cached()
             for i, outcome in zip(starved, self._pass([outcomes[i].head for i in starved])):
                 outcomes[i] = outcome
-        for head in self.heads:
-            self.batch_sizes |= head.scorer.portions.used
+        for portions in (*self.encoding.values(), *(h.scorer.portions for h in self.heads)):
+            self.batch_sizes |= portions.used
         plausible.tell_masks(f"{self.category.dataset}/{self.category.key}", self._marked)
         return outcomes
 
     def _pass(self, heads: Sequence[Head]) -> list[Outcome]:
         """Score every sample with these heads."""
-        outcomes = [Outcome(h, CategoryMetrics.of(self.settings.metrics)) for h in heads]
+        device = self.backbone.device
+        outcomes = [
+            Outcome(h, CategoryMetrics.of(self.settings.metrics, device=device)) for h in heads
+        ]
         for preprocess in self._inputs():
             alike = [o for o in outcomes if self._input_of(o.head) == preprocess]
             if alike:
@@ -145,9 +148,9 @@ class CategoryRun:
         """All heads whose pictures are prepared alike: one pass over the files."""
         loader = self._begun or self._loader(self.samples, preprocess, [o.head for o in outcomes])
         self._begun = None
-        self._encoding = Portions(used=self.batch_sizes)
+        portions = self.encoding.setdefault(preprocess, Portions())
         try:
-            self._encode_references(preprocess, outcomes)
+            self._encode_references(preprocess, outcomes, portions)
             if preprocess == self._inputs()[-1]:
                 loader.followed_by = self.followed_by
             self.batch_sizes.add(min(loader.batch_size, max(1, len(self.samples))))
@@ -161,7 +164,7 @@ class CategoryRun:
                     return
                 self._marked.update(plausible.marked(batch.samples, batch.masks))
                 for group in _by_variant(active).values():
-                    self._score_batch(batch, group)
+                    self._score_batch(batch, group, portions)
                 if self.on_images and self._most is None:
                     self.on_images(len(batch.samples))
         except Exception as error:  # a decoder, the encoder, the device: whatever it was
@@ -188,28 +191,33 @@ class CategoryRun:
             MaskPolicy(data.mask_resize),
             min(most, self._most or most),
             self.threads,
+            pinned=device.type == "cuda",
         )
 
     # -------------------------------------------------------------------------- encoding
     def _encode(
-        self, batch: ImageBatch, request: FeatureRequest
+        self, batch: ImageBatch, request: FeatureRequest, portions: Portions
     ) -> Iterator[tuple[slice, ImageFeatures]]:
-        return encode(self.backbone, batch.images, request, self._encoding, self.timer.stage)
+        return encode(self.backbone, batch.images, request, portions, self.timer.stage)
 
-    def _encode_references(self, preprocess: Preprocess, outcomes: Sequence[Outcome]) -> None:
+    def _encode_references(
+        self, preprocess: Preprocess, outcomes: Sequence[Outcome], portions: Portions
+    ) -> None:
         """Encode the few-shot images once, and give each outcome its own.
 
         What goes wrong with them ends the heads that need them, and no other."""
         needy = [o for o in outcomes if (o.head.label, o.head.seed) in self.references]
         for group in _by_variant(needy).values():
             try:
-                self._encode_references_of(preprocess, group)
+                self._encode_references_of(preprocess, group, portions)
             except Exception as error:
                 log.debug("references of %s failed", self.category.key, exc_info=True)
                 for outcome in group:
                     outcome.error = error
 
-    def _encode_references_of(self, preprocess: Preprocess, outcomes: Sequence[Outcome]) -> None:
+    def _encode_references_of(
+        self, preprocess: Preprocess, outcomes: Sequence[Outcome], portions: Portions
+    ) -> None:
         wanted: dict[str, Sample] = {}
         for outcome in outcomes:
             for sample in self.references[outcome.head.label, outcome.head.seed]:
@@ -224,7 +232,7 @@ class CategoryRun:
                 raise batch.failures[0]
             for sample in batch.samples:
                 rows[sample.uid] = len(rows)
-            parts += [part for _, part in self._encode(batch, request)]
+            parts += [part for _, part in self._encode(batch, request, portions)]
         features = ImageFeatures.concat(parts)
         drawn: dict[tuple[int, ...], ImageFeatures] = {}
         for outcome in outcomes:
@@ -236,10 +244,10 @@ class CategoryRun:
             outcome.references = drawn[index].restrict(outcome.head.request.taps)
 
     # --------------------------------------------------------------------------- scoring
-    def _score_batch(self, batch: ImageBatch, group: Sequence[Outcome]) -> None:
+    def _score_batch(self, batch: ImageBatch, group: Sequence[Outcome], portions: Portions) -> None:
         """Encode a batch for heads that read the same variant, and score it with each."""
         request = FeatureRequest.merge([o.head.request for o in group])
-        for rows, features in self._encode(batch, request):
+        for rows, features in self._encode(batch, request, portions):
             part = batch.select(rows)
             for outcome in group:
                 if outcome.error is not None:
@@ -250,9 +258,7 @@ class CategoryRun:
                         outcome.stored.append((own.to("cpu"), part.without_images()))
                     else:
                         scorer = outcome.head.scorer
-                        views = scorer.views(
-                            part.images, self._encoding, self.timer.stage, part.right
-                        )
+                        views = scorer.views(part.images, portions, self.timer.stage, part.right)
                         self._score(outcome, own, part, views=views, shifts=part.shifts)
 
     def _score_population(self, outcome: Outcome) -> None:
@@ -294,7 +300,7 @@ class CategoryRun:
                 raw.append(scored.image_scores)
                 info.append(scored.scores.info)
                 ends.append(torch.stack(scored.maps.final.aminmax()))
-        joined = {name: torch.cat([part[name] for part in info]) for name in info[0]}
+        joined = {name: torch.cat([part[name] for part in info]).cpu() for name in info[0]}
         scores = method.over_category(torch.cat(raw), joined)
         if not method.stretches_maps:
             return Final(scores)
@@ -363,7 +369,7 @@ class CategoryRun:
 
     def _take(self, outcome: Outcome, batch: ImageBatch, scored: Scored[Any]) -> None:
         """Add scored images to metrics, examples and lists.  Any error is the outcome's end."""
-        values = scored.image_scores.cpu().tolist()
+        values = scored.image_scores.tolist()
         with self.timer.stage("metrics", f"metrics:{outcome.head.label}"):
             _update(outcome.metrics, batch, scored)
         if self.on_scored:
@@ -392,22 +398,23 @@ class Final:
 def _update(metrics: CategoryMetrics, batch: ImageBatch, scored: Scored[Any]) -> None:
     """Add to the streaming metrics; masks of native size meet maps enlarged to that size."""
     maps, scores = scored.maps.final, scored.image_scores
-    labels, has_mask = batch.labels.to(maps.device), batch.has_mask.to(maps.device)
+    labels, has_mask, regions = batch.labels, batch.has_mask, batch.regions()
     if isinstance(batch.masks, Tensor):
         hidden = batch.ignored
         assert hidden is None or isinstance(hidden, Tensor)
-        metrics.update(maps, batch.masks.to(maps.device), scores, labels, has_mask, hidden)
+        metrics.update(maps, batch.masks, scores, labels, has_mask, hidden, regions[0])
         return
     for i, mask in enumerate(batch.masks):
         one = slice(i, i + 1)
         native = F.interpolate(maps[one, None], size=tuple(mask.shape), mode="bilinear")[:, 0]
         metrics.update(
             native,
-            mask[None].to(maps.device),
+            mask[None],
             scores[one],
             labels[one],
             has_mask[one],
             None if batch.ignored is None else batch.ignored[i][None],
+            regions[i],
         )
 
 

@@ -40,6 +40,7 @@ class Row:
     images: int = 0
     checkpoint: str = ""
     does: str = "training-free"
+    precision: str = "fp32"
 
     @property
     def words(self) -> str:
@@ -50,7 +51,8 @@ class Row:
             count = f", {self.images} images" if self.images else ""
             part = f"{self.part} part" if self.part else "part unknown"
             learnt = f"trained on {self.trained_on} ({part}{count}): "
-        return f"{self.backbone} at {size}, preset {self.preset}; {learnt}{self.does}"
+        exact = "" if self.precision == "fp32" else f" in {self.precision}"
+        return f"{self.backbone} at {size}{exact}, preset {self.preset}; {learnt}{self.does}"
 
 
 def rows(plan: Plan) -> list[Row]:
@@ -83,7 +85,7 @@ def _shown(plan: Plan, column: Column) -> dict[str, Any]:
     backbone = plan.request.settings_of(column).backbone
     own = cfg.flat(cfg.to_dict(column.config)).get("encoder.image_size")
     size = backbone.image_size or int(own or 0) or _own_size(plan)
-    return {"backbone": backbone.name, "image_size": size}
+    return {"backbone": backbone.name, "image_size": size, "precision": backbone.figures}
 
 
 def tell(plan: Plan) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor
 from zsad.components.reasons import fitting
 from zsad.data.images import read_image, read_mask
 from zsad.errors import ZsadError
+from zsad.on_device import picked
 from zsad.results.examples import SIDE, Example
 from zsad.runner.heads import Head
 from zsad.types import Explanation, Sample, Scored
@@ -75,7 +76,7 @@ class ExamplePictures:
         entering = [i for i, candidate in enumerate(new) if id(candidate) in held]
         if not entering:
             return
-        planes = maps[entering][:, None].float()
+        planes = picked(maps, entering)[:, None].float()
         small = F.interpolate(planes, size=(SIDE, SIDE), mode="bilinear", antialias=True)
         reasons: list[list[Explanation]] = explain(entering) if explain else [[] for _ in entering]
         for i, plane, own in zip(entering, small[:, 0].cpu().numpy(), reasons):

@@ -129,15 +129,12 @@ def _run_here(
     request: Request, store: ResultStore, progress: bool, also: OnScored | None, first: bool
 ) -> Finished:
     """Run everything of one backbone in this process."""
-    import torch
-
-    from zsad.backbones.devices import choose_device, device_account
+    from zsad.backbones.devices import choose_device, device_account, make_deterministic
     from zsad.runner.heads import load_backbone
     from zsad.runner.sweep import Sweep
 
     device = choose_device(request.device)
-    if request.settings.run.deterministic:
-        torch.use_deterministic_algorithms(True, warn_only=True)
+    make_deterministic(request.settings.run.deterministic, device)
     backbone = load_backbone(request, device)
     plan = build_plan(request, store, backbone.info.weights_sha256, backbone.info.demo)
     plan.image_size = backbone.info.image_size

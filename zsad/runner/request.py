@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from zsad import config as cfg
 from zsad import registry
+from zsad.backbones.precision import resolved
+from zsad.backbones.specs import require_text
 from zsad.config import BackboneSettings, MetricSettings, Settings
 from zsad.config.sections import COMMAND_LINE, PROTOCOL, resolve_settings
 from zsad.errors import RequestError, nearest
@@ -187,9 +189,10 @@ def request_of(options: RunOptions, methods: Names | None, datasets: Names | Non
 
     entries = registry.select_methods(methods or proto.methods)
     per_method = split_layers(layers, [e.name for e in entries])
-    settings = resolve_settings(layers)
+    given_settings = resolve_settings(layers)
+    settings = replace(given_settings, value=_for_device(given_settings.value, options.device))
     columns = [
-        column
+        replace(column, settings=column.settings and _for_device(column.settings, options.device))
         for entry in entries
         for column in make_columns(
             entry,
@@ -203,6 +206,7 @@ def request_of(options: RunOptions, methods: Names | None, datasets: Names | Non
     if isinstance(options, BenchOptions) and options.rows:
         columns = rows_named(columns, options.rows, proto)
     _refuse_one_file_for_several(settings.value, columns)
+    _refuse_without_text(settings.value, columns)
     _refuse_what_changes_nothing(options, columns, from_line)
     chosen = tuple(select_datasets(datasets or proto.datasets, settings.value.data.folder))
     trained_on = _trained_on(options, columns, settings.value)
@@ -223,6 +227,23 @@ def request_of(options: RunOptions, methods: Names | None, datasets: Names | Non
         origins=settings.origins,
         overrides=from_line,
     )
+
+
+def _refuse_without_text(settings: Settings, columns: Sequence[Column]) -> None:
+    """Raise :class:`RequestError` for methods that read text on a backbone that has none."""
+    readers: dict[str, dict[str, None]] = {}
+    for column in columns:
+        name = (column.settings or settings).backbone.name
+        readers.setdefault(name, {}).update(
+            {column.entry.name: None} if column.entry.reads_text else {}
+        )
+    for name, methods in readers.items():
+        require_text(name, list(methods))
+
+
+def _for_device(settings: Settings, device: str) -> Settings:
+    """The settings with a precision instead of ``auto``, which every identity needs."""
+    return replace(settings, backbone=resolved(settings.backbone, device))
 
 
 def _refuse_one_file_for_several(settings: Settings, columns: Sequence[Column]) -> None:

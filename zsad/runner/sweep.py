@@ -13,9 +13,11 @@ from typing import Any
 import torch
 
 from zsad.backbones import Backbone
-from zsad.backbones.devices import core_to_spare
+from zsad.backbones.batch_size import Portions
+from zsad.backbones.devices import core_to_spare, decoding_threads
 from zsad.data import provenance, splits
 from zsad.data.loader import DecodeThreads
+from zsad.data.transforms import Preprocess
 from zsad.errors import DataError, ZsadError, is_text
 from zsad.results.examples import CellExamples
 from zsad.results.store import ResultStore
@@ -121,6 +123,7 @@ class Sweep:
     wall: float = 0.0  # seconds of the whole sweep
 
     def __post_init__(self) -> None:
+        self._encoding: dict[Preprocess, Portions] = {}  # what did not fit is not tried again
         self.recorder = Recorder(self.store, self.request, self.backbone.info)
 
     @property
@@ -165,7 +168,8 @@ class Sweep:
             log.debug("category %s failed", name, exc_info=error)
             self.recorder.fail_rest(dataset, error, only=name)
 
-        with DecodeThreads(self.request.settings.data.workers) as threads:
+        workers = decoding_threads(self.request.settings.data.workers, self.device)
+        with DecodeThreads(workers) as threads:
             for ready in prepared_ahead(
                 list(dataset.samples),
                 lambda name: [h for h in heads if self._is_open(dataset, h, name)],
@@ -238,6 +242,7 @@ class Sweep:
             references=references,
             on_scored=look,
             on_images=lambda n: self.on_progress(dataset.name, category.key, n),
+            encoding=self._encoding,
         )
         return PreparedCategory(category, heads, unfit, run, collector)
 

@@ -15,28 +15,52 @@ T = TypeVar("T")
 
 
 class StageTimer:
-    """Sums wall-clock seconds by stage name.  On a GPU it waits for the device at the borders,
-    so that a stage is charged for its own kernels."""
+    """Sums wall-clock seconds by stage name.
+
+    On CUDA the device notes the borders as it comes to them, so that a stage is charged for its own
+    kernels and nobody waits for them; the host waits once, when the seconds are read."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self.seconds: dict[str, float] = defaultdict(float)
+        self._seconds: dict[str, float] = defaultdict(float)
+        self._open: list[tuple[torch.cuda.Event, torch.cuda.Event, tuple[str, ...]]] = []
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Seconds by stage, of all that is over."""
+        if self._open:
+            self._open[-1][1].synchronize()
+            for start, end, names in self._open:
+                for name in names:
+                    self._seconds[name] += start.elapsed_time(end) / 1e3
+            self._open.clear()
+        return self._seconds
 
     def _now(self) -> float:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
         return time.perf_counter()
+
+    def _border(self) -> torch.cuda.Event:
+        event = torch.cuda.Event(enable_timing=True)
+        event.record(torch.cuda.current_stream(self.device))
+        return event
 
     @contextmanager
     def stage(self, *names: str) -> Iterator[None]:
         """Charge the block to every one of ``names``."""
+        if self.device.type == "cuda":
+            border = self._border()
+            try:
+                yield
+            finally:
+                self._open.append((border, self._border(), names))
+            return
         start = self._now()
         try:
             yield
         finally:
             spent = self._now() - start
             for name in names:
-                self.seconds[name] += spent
+                self._seconds[name] += spent
 
     def waiting(self, items: Iterable[T], name: str) -> Iterator[T]:
         """Yield ``items``, charging the time spent waiting for the next one to ``name``."""
@@ -48,7 +72,7 @@ class StageTimer:
             except StopIteration:
                 return
             finally:
-                self.seconds[name] += time.perf_counter() - start
+                self._seconds[name] += time.perf_counter() - start
             yield item
 
     def since(self, before: dict[str, float]) -> dict[str, float]:

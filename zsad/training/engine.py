@@ -140,7 +140,7 @@ def _quiet(deterministic: bool) -> Iterator[None]:
     talk = logging.getLogger("lightning.pytorch")
     level = talk.level
     if deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # for cuBLAS on CUDA
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # if it was not chosen here
         torch.use_deterministic_algorithms(True, warn_only=True)
     talk.setLevel(logging.ERROR)
     try:

@@ -14,6 +14,7 @@ from torch import Tensor
 from zsad import config as cfg
 from zsad.backbones import Backbone
 from zsad.backbones.batch_size import estimate_batch
+from zsad.backbones.devices import decoding_threads, free_memory
 from zsad.config import Settings
 from zsad.data.ignored import of_sample, shrunk
 from zsad.data.images import image_digest, read_image
@@ -199,7 +200,7 @@ class TrainingImages:
             Preprocess.for_variant(self.backbone.info, request.variant),
             self.mask_policy,
             batch_size=self.group or 1,
-            workers=self.settings.data.workers,
+            workers=decoding_threads(self.settings.data.workers, self.device),
         ):
             if batch.failures:
                 raise batch.failures[0]
@@ -267,7 +268,7 @@ def default_store(settings: Settings, device: torch.device, folder: Path) -> Fea
     host = int(settings.run.feature_cache_gb * GIB)
     on_device = 0
     if device.type == "cuda":
-        on_device = torch.cuda.mem_get_info(device)[0] // 3
+        on_device = free_memory(device) // 3
     folder.mkdir(parents=True, exist_ok=True)
     disk = min(4 * host, shutil.disk_usage(folder).free // 2)
     return FeatureStore(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -389,7 +390,14 @@ def _strategy(options: FitOptions) -> str:
 
 
 def _devices(wanted: int | str, device: torch.device) -> Any:
-    """One device means the one that the backbone is on."""
+    """One device means the one that the backbone is on.
+
+    Raises :class:`RequestError` for several and one that is named: Lightning takes the first."""
+    if device.index is not None and str(wanted) != "1" and "LOCAL_RANK" not in os.environ:
+        raise RequestError(
+            f"--device {device} and --devices {wanted} contradict each other; give --device cuda, "
+            f"and choose the GPUs with CUDA_VISIBLE_DEVICES"
+        )
     if device.type == "cuda" and str(wanted) == "1":
         return [device.index or 0]
     return wanted

@@ -205,6 +205,10 @@ class ImageFeatures:
 
     def select(self, index: Any) -> ImageFeatures:
         """Rows of the batch: a slice, a list of indices or an index tensor."""
+        from zsad.on_device import picked
+
+        if isinstance(index, (slice, list)):
+            return ImageFeatures(self.grid, {k: picked(v, index) for k, v in self.data.items()})
         return ImageFeatures(self.grid, {k: v[index] for k, v in self.data.items()})
 
     def restrict(self, taps: Iterable[Tap]) -> ImageFeatures:
@@ -331,7 +335,8 @@ class Scored(Generic[TextT]):
     """One scored batch: all that is known about its B images, with the same rows throughout.
 
     ``features``: what was read.  ``scores``: what the method returned, maps on the patch grid.
-    ``maps`` [B, H, W]: at the model's input size.  ``image_scores`` [B]: of `Method.image_score`.
+    ``maps`` [B, H, W]: at the model's input size.  ``image_scores`` [B]: of `Method.image_score`,
+    on the CPU, where everybody wants them.
     """
 
     features: ImageFeatures
@@ -346,17 +351,19 @@ class Scored(Generic[TextT]):
 
     def select(self, rows: Rows) -> Scored[TextT]:
         """Some of the images, in that order; ``ValueError`` if ``parts`` lacks rows of them."""
+        from zsad.on_device import picked
+
         scores, count = self.scores, self.batch_size
         chosen = replace(
             scores,
-            maps=[stage[rows] for stage in scores.maps],
-            image=scores.image[rows],
+            maps=[picked(stage, rows) for stage in scores.maps],
+            image=picked(scores.image, rows),
             parts={name: _rows_of(part, rows, count) for name, part in scores.parts.items()},
             boxes=_rows_of(scores.boxes, rows, count),
-            info={name: values[rows] for name, values in scores.info.items()},
-            added=[values[rows] for values in scores.added],
+            info={name: picked(values, rows) for name, values in scores.info.items()},
+            added=[picked(values, rows) for values in scores.added],
         )
-        maps = self.maps.each(lambda planes: planes[rows])
+        maps = self.maps.each(lambda planes: picked(planes, rows))
         context, features = self.context.select(rows), self.features.select(rows)
         return Scored(features, context, chosen, maps, self.image_scores[rows])
 
@@ -367,9 +374,11 @@ def _rows_of(values: Any, rows: Rows, count: int) -> Any:
         return None
     if len(values) != count:
         raise ValueError(f"{len(values)} entries for {count} images; give one for each")
-    if isinstance(values, (list, tuple)) and not isinstance(rows, slice):
-        return [values[i] for i in rows]
-    return values[rows]
+    if isinstance(values, (list, tuple)):
+        return values[rows] if isinstance(rows, slice) else [values[i] for i in rows]
+    from zsad.on_device import picked
+
+    return picked(values, rows)
 
 
 @dataclass

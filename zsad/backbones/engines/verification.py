@@ -31,7 +31,12 @@ from zsad.io.names import at_home
 log = logging.getLogger(__name__)
 
 WORST_ERROR = 1e-5  # relative, of a tap in float32
-LOWEST_COSINE = {"bf16": 0.995, "int8": 0.99}  # of a token with torch's in float32
+LOWEST_COSINE = {
+    "bf16": 0.995,
+    "fp16": 0.999,
+    "tf32": 0.999,
+    "int8": 0.99,
+}  # of a token with torch's in float32
 
 
 class Finding(NamedTuple):

@@ -17,7 +17,12 @@ import torch
 
 from zsad import __version__, registry
 from zsad.backbones import Backbone
-from zsad.backbones.devices import choose_device, device_account
+from zsad.backbones.devices import (
+    choose_device,
+    device_account,
+    make_deterministic,
+    share_memory,
+)
 from zsad.errors import CellError, RequestError, ZsadError
 from zsad.results.store import ResultStore
 from zsad.runner.columns import Column
@@ -148,8 +153,7 @@ def _request(setup: Setup) -> Request:
             f"{node} does not see the results folder {request.results} of this run; put it on a "
             f"file system that all nodes share, under the same path"
         )
-    if request.settings.run.deterministic:
-        torch.use_deterministic_algorithms(True, warn_only=True)
+    share_memory(request.settings.ray.gpus or 1.0)
     return request
 
 
@@ -160,6 +164,7 @@ def _backbone(request: Request) -> tuple[Backbone, torch.device]:
     if key not in _LOADED:
         _LOADED.clear()
         device = choose_device(request.device)
+        make_deterministic(request.settings.run.deterministic, device)
         _LOADED[key] = load_backbone(request, device), device
         _LOADS += 1
     return _LOADED[key]

@@ -1,0 +1,499 @@
+"""A GPU that exists only here: tensors that say `cuda:0` (or `mps:0`) and keep true values.
+
+    with simulated("cuda") as gpu:
+        zsad.bench(..., device="cuda")
+    gpu.waits, gpu.kernels, gpu.copies ...
+
+The point is what a test on a CPU cannot see otherwise.  An operator that gets a tensor of the
+device together with one of the CPU raises, as it does on a GPU (:class:`DeviceMix`); so does
+float64 on Apple's.  Whatever makes the host wait for the device (reading a number, a copy from
+memory that is not pinned, an index of booleans, whose size must be known) is counted with the line
+of zsad that caused it, and so are kernels, copies and their bytes.  Values are those of the CPU,
+so that a run under it must give the same figures.
+
+How it works: :class:`OnDevice` is a wrapper around a CPU tensor.  torch's own code takes it for a
+"meta" tensor, for which autograd needs no driver; Python code reads `device` and sees the GPU.
+Every operator arrives at :class:`Gpu`, which unwraps, counts, computes and wraps.  Composite
+kernels (a sort, a matrix factorisation, attention) count as one.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils.flop_counter import flop_registry
+
+ROOT = Path(__file__).parent.parent
+OWN = tuple(str(ROOT / name) for name in ("zsad", "methods", "benchmarks"))
+MEMORY = 1 << 33  # bytes that the device says are free
+KINDS = ("cuda", "mps")
+META = torch.device("meta")
+
+aten = torch.ops.aten
+WAITING = {  # the host must know a value, or how large the result is
+    aten._local_scalar_dense,
+    aten.nonzero,
+    aten.masked_select,
+    aten._unique2,
+    aten.unique_dim,
+    aten.unique_consecutive,
+    aten.bincount,
+    aten.equal,
+    aten.repeat_interleave,
+    aten.linalg_cholesky,
+    aten.linalg_inv,
+    aten.linalg_solve,
+    aten._linalg_svd,
+    aten._linalg_eigh,
+    aten.linalg_lstsq,
+}
+FREE = {  # no kernel: memory only, or another look at the same memory
+    aten.empty,
+    aten.empty_like,
+    aten.empty_strided,
+    aten.new_empty,
+    aten.new_empty_strided,
+    aten.lift_fresh,
+    aten.detach,
+    aten.alias,
+    aten._unsafe_view,
+    aten._reshape_alias,
+    aten._local_scalar_dense,
+    aten.set_,
+    aten.resize_,
+}
+INDEXING = {aten.index, aten.index_put, aten.index_put_, aten._index_put_impl_}
+COPIES = {aten._to_copy, aten.copy_}
+
+
+class DeviceMix(RuntimeError):
+    """Tensors of the device and of the CPU in one operator."""
+
+
+class OnDevice(Tensor):
+    """A tensor of the simulated device; ``held``: its values, in a tensor on the CPU."""
+
+    held: Tensor
+    kind: str
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
+
+    @staticmethod
+    def __new__(cls, held: Tensor, kind: str) -> OnDevice:
+        made: OnDevice = Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
+            cls,
+            held.size(),
+            strides=held.stride(),
+            storage_offset=held.storage_offset(),
+            dtype=held.dtype,
+            device="meta",
+        )
+        made.held, made.kind = held, kind
+        return made
+
+    @property
+    def device(self) -> torch.device:  # type: ignore[override]
+        return torch.device(self.kind, 0)
+
+    @property
+    def is_cuda(self) -> bool:  # type: ignore[override]
+        return self.kind == "cuda"
+
+    @property
+    def is_meta(self) -> bool:  # type: ignore[override]
+        return False
+
+    def __repr__(self) -> str:  # type: ignore[override]
+        return f"{self.kind}:0 {self.held!r}"
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        raise RuntimeError(f"{func}: a tensor of the simulated device outlived the simulation")
+
+
+@dataclass
+class Gpu(TorchDispatchMode):
+    """The simulated device, and what was done to it: counters by line ("zsad/maps.py:12").
+
+    ``waits``: the host waits for the device; ``timers``: it does so to read a clock.  ``up`` and
+    ``down``: copies to and from the device, with their bytes in ``up_bytes``, ``down_bytes``.
+    ``kernels`` by operator; ``cost`` lists (operator, FLOP, bytes) of every kernel, if asked for.
+    ``on_kernel(number)`` is called before every one and may raise.
+    """
+
+    kind: str = "cuda"
+    waits: Counter[str] = field(default_factory=Counter)
+    timers: Counter[str] = field(default_factory=Counter)
+    kernels: Counter[str] = field(default_factory=Counter)
+    up: Counter[str] = field(default_factory=Counter)
+    down: Counter[str] = field(default_factory=Counter)
+    up_bytes: Counter[str] = field(default_factory=Counter)
+    down_bytes: Counter[str] = field(default_factory=Counter)
+    shapes: list[tuple[str, torch.dtype, tuple[int, ...]]] = field(default_factory=list)
+    cost: list[tuple[str, int, int]] | None = None
+    on_kernel: Callable[[int], None] = lambda number: None
+    _pinned: dict[int, Tensor] = field(default_factory=dict)
+    _quiet: int = 0
+
+    def __post_init__(self) -> None:
+        super().__init__()
+
+    __hash__ = object.__hash__
+
+    def clear(self) -> None:
+        """Begin to count anew."""
+        for counter in (self.waits, self.timers, self.kernels, self.up, self.down):
+            counter.clear()
+        self.up_bytes.clear()
+        self.down_bytes.clear()
+        self.shapes.clear()
+        if self.cost is not None:
+            self.cost.clear()
+
+    @property
+    def launched(self) -> int:
+        """Kernels since :meth:`clear`."""
+        return sum(self.kernels.values())
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device(self.kind, 0)
+
+    # ------------------------------------------------------------------------ operators
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = dict(kwargs or {})
+        packet = func.overloadpacket
+        leaves = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
+        ours = any(isinstance(x, OnDevice) for x in leaves)
+        where = kwargs.get("device")
+        if packet in COPIES:
+            return self._copy(func, args, kwargs, leaves)
+        if not ours and not self._is_here(where):
+            if kwargs.pop("pin_memory", False):
+                return self.pin(func(*args, **kwargs))
+            return func(*args, **kwargs)
+        if where is not None:
+            if not self._is_here(where):  # made on the CPU, like one of the device
+                return func(*self._held(args), **self._held(kwargs))
+            kwargs["device"] = torch.device("cpu")
+        self._check(packet, args, leaves)
+        if packet in WAITING or (packet in INDEXING and self._looks(packet, args)):
+            self._wait()
+        free = packet in FREE or func.is_view
+        if not free:
+            self._launch(str(packet).removeprefix("aten."))
+        out = func(*self._held(args), **self._held(kwargs))
+        if self.cost is not None and not free:
+            self._price(packet, args, kwargs, out, leaves)
+        return self._wrapped(out, args, kwargs)
+
+    def _launch(self, name: str) -> None:
+        if not self._quiet:
+            self.on_kernel(self.launched)
+            self.kernels[name] += 1
+
+    def _wait(self) -> None:
+        if not self._quiet:
+            self.waits[_line()] += 1
+
+    def _is_here(self, where: Any) -> bool:
+        """Whether a ``device`` argument means this one; torch's own code says "meta" for it."""
+        return where is not None and torch.device(where).type in (self.kind, "meta")
+
+    def _check(self, packet: Any, args: Any, leaves: list[Tensor]) -> None:
+        """Raise for a tensor of the CPU beside one of the device, as CUDA does."""
+        indices = _indices(args) if packet in INDEXING else []
+        for x in leaves:
+            assert not x.is_meta or isinstance(x, OnDevice), f"{packet}: a tensor without values"
+            if isinstance(x, OnDevice) or x.dim() == 0:
+                continue
+            if not any(x is i for i in indices):
+                raise DeviceMix(
+                    f"{packet}: expected all tensors to be on the same device, but found at least "
+                    f"two devices, {self.device} and {x.device}"
+                )
+            self._count_copy(x, up=True)
+            self._wait()
+
+    def _looks(self, packet: Any, args: Any) -> bool:
+        """Whether indexing has to know how many values are True."""
+        masks = [i for i in _indices(args) if i.dtype in (torch.bool, torch.uint8)]
+        if not masks or packet is aten.index:
+            return bool(masks)
+        value = args[2]  # a mask that takes one value is filled without a look
+        return len(_indices(args)) > 1 or value.numel() != 1
+
+    def _held(self, tree: Any) -> Any:
+        return tree_map_only(OnDevice, lambda x: x.held, tree)
+
+    def _wrapped(self, out: Any, args: Any, kwargs: Any) -> Any:
+        """The results as tensors of the device; what was changed in place is the argument."""
+        known = {id(x.held): x for x in tree_leaves((args, kwargs)) if isinstance(x, OnDevice)}
+
+        def wrap(x: Tensor) -> Tensor:
+            if isinstance(x, OnDevice):
+                return x
+            if self.kind == "mps" and x.dtype == torch.float64:
+                raise TypeError("Cannot convert a MPS Tensor to float64: it has no such numbers")
+            return known[id(x)] if id(x) in known else OnDevice(x, self.kind)
+
+        return tree_map_only(Tensor, wrap, out)
+
+    # --------------------------------------------------------------------------- copies
+    def _copy(self, func: Any, args: Any, kwargs: Any, leaves: list[Tensor]) -> Any:
+        if func.overloadpacket is aten.copy_:
+            into, source = args[0], args[1]
+            here, there = isinstance(into, OnDevice), isinstance(source, OnDevice)
+            self._crossing(source, here, there, bool(kwargs.get("non_blocking") or args[2:]))
+            func(*self._held(args), **self._held(kwargs))
+            return into
+        source, where = args[0], kwargs.pop("device", None)
+        pinned = kwargs.pop("pin_memory", False)
+        there = isinstance(source, OnDevice)
+        here = there if where is None else self._is_here(where)
+        self._crossing(source, here, there, bool(kwargs.get("non_blocking")))
+        out = func(self._held(source), **kwargs)
+        if here:
+            return self._wrapped(out, (), {})
+        return self.pin(out) if pinned else out
+
+    def _crossing(self, source: Tensor, here: bool, there: bool, ahead: bool) -> None:
+        if here and there:
+            self._launch("copy")
+        elif here or there:
+            self._count_copy(source, up=here)
+            if not (here and source.dim() == 0) and not (ahead and self._is_pinned(source)):
+                self._wait()
+
+    def _count_copy(self, x: Tensor, up: bool) -> None:
+        if self._quiet:
+            return
+        line, size = _line(), x.numel() * x.element_size()
+        (self.up if up else self.down)[line] += 1
+        (self.up_bytes if up else self.down_bytes)[line] += size
+        if up:
+            self.shapes.append((line, x.dtype, tuple(x.shape)))
+
+    def pin(self, x: Tensor) -> Tensor:
+        """Count the memory of a tensor among what can be copied without waiting."""
+        self._pinned[x.untyped_storage().data_ptr()] = x
+        return x
+
+    def _is_pinned(self, x: Tensor) -> bool:
+        return not isinstance(x, OnDevice) and x.untyped_storage().data_ptr() in self._pinned
+
+    def _price(self, packet: Any, args: Any, kwargs: Any, out: Any, leaves: list[Tensor]) -> None:
+        assert self.cost is not None
+        if self._quiet:
+            return
+        made = [x for x in tree_leaves(out) if isinstance(x, Tensor)]
+        flop = 0
+        if packet in flop_registry:
+            flop = int(flop_registry[packet](*self._held(args), **self._held(kwargs), out_val=out))
+        moved = sum(x.numel() * x.element_size() for x in (*leaves, *made))
+        self.cost.append((str(packet).removeprefix("aten."), flop, moved))
+
+    @contextmanager
+    def as_one(self, name: str, flop: int = 0, moved: int = 0) -> Iterator[None]:
+        """Count what is done within as one kernel."""
+        self._launch(name)
+        if self.cost is not None and not self._quiet:
+            self.cost.append((name, flop, moved))
+        self._quiet += 1
+        try:
+            yield
+        finally:
+            self._quiet -= 1
+
+    # ---------------------------------------------------------------------------- clock
+    def synchronize(self, device: Any = None) -> None:
+        """`torch.cuda.synchronize`."""
+        self.timers[_line()] += 1
+
+
+def _indices(args: Any) -> list[Tensor]:
+    return [x for x in args[1] if isinstance(x, Tensor)]
+
+
+def _as_tensors(index: Any) -> Any:
+    """An index in which lists are tensors of the CPU, as which they go up."""
+    parts = index if isinstance(index, tuple) else (index,)
+    made = tuple(torch.tensor(part) if isinstance(part, list) else part for part in parts)
+    return made if isinstance(index, tuple) else made[0]
+
+
+def _line() -> str:
+    """The line of zsad that is being carried out, or of who called it."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code.co_filename.startswith(OWN) and not _is_helper(frame.f_code.co_filename):
+            return f"{Path(frame.f_code.co_filename).relative_to(ROOT)}:{frame.f_lineno}"
+        frame = frame.f_back  # type: ignore[assignment]
+    return "elsewhere"
+
+
+def _is_helper(path: str) -> bool:
+    """Whether what counts is who called it."""
+    return path.endswith("on_device.py")
+
+
+class _Calls(TorchFunctionMode):
+    """What must be seen before torch takes it apart."""
+
+    def __init__(self, gpu: Gpu) -> None:
+        self.gpu = gpu
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is F.scaled_dot_product_attention:
+            return self._attention(*args, **kwargs)
+        if func is Tensor.pin_memory:
+            return self.gpu.pin(args[0])
+        if func is Tensor.is_pinned:
+            return self.gpu._is_pinned(args[0])
+        if func is Tensor.tolist and isinstance(args[0], OnDevice):
+            return args[0].to("cpu").tolist()
+        if func is Tensor.cuda:
+            return args[0].to(META)
+        if func in (Tensor.__getitem__, Tensor.__setitem__) and isinstance(args[0], OnDevice):
+            args = (args[0], _as_tensors(args[1]), *args[2:])
+        if func in (torch.tensor, torch.as_tensor) and self.gpu._is_here(kwargs.get("device")):
+            grad = kwargs.get("requires_grad", False)
+            rest = {k: v for k, v in kwargs.items() if k not in ("device", "requires_grad")}
+            return func(*args, **rest).to(META).requires_grad_(grad)
+        if func is Tensor.to:  # in torch's own words, so that "no change" is no copy
+            here = self.gpu._is_here
+            args = tuple(
+                META if isinstance(a, (str, torch.device)) and here(a) else a for a in args
+            )
+            if "device" in kwargs and here(kwargs["device"]):
+                kwargs = kwargs | {"device": META}
+        return func(*args, **kwargs)
+
+    def _attention(self, q: Tensor, k: Tensor, v: Tensor, *rest: Any, **named: Any) -> Tensor:
+        tensors = [x for x in (q, k, v, *rest, *named.values()) if isinstance(x, Tensor)]
+        if not isinstance(q, OnDevice):
+            return F.scaled_dot_product_attention(q, k, v, *rest, **named)
+        if not all(isinstance(x, OnDevice) for x in tensors):
+            raise DeviceMix("attention: expected all tensors to be on the same device")
+        flop = 4 * q.numel() * k.shape[-2]
+        moved = sum(x.numel() * x.element_size() for x in (q, k, v, q))
+        with self.gpu.as_one("attention", flop, moved):
+            if torch.is_grad_enabled() and any(x.requires_grad for x in tensors):
+                mask = rest[0] if rest else named.pop("attn_mask", None)
+                return aten._scaled_dot_product_attention_math(q, k, v, mask, **named)[0]
+            held = self.gpu._held((q, k, v, rest))
+            out = F.scaled_dot_product_attention(*held[:3], *held[3], **self.gpu._held(named))
+        return OnDevice(out, self.gpu.kind)
+
+
+class _Event:
+    """`torch.cuda.Event`: the simulated device is never behind."""
+
+    gpu: Gpu
+
+    def __init__(self, enable_timing: bool = False, **rest: Any) -> None:
+        self.timed, self.at = enable_timing, None
+
+    def record(self, stream: Any = None) -> None:
+        self.at = time.perf_counter()
+
+    def query(self) -> bool:
+        return True
+
+    def wait(self, stream: Any = None) -> None:
+        pass
+
+    def synchronize(self) -> None:
+        self.gpu.timers[_line()] += 1
+
+    def elapsed_time(self, end: _Event) -> float:
+        assert self.timed
+        assert end.timed
+        assert self.at is not None
+        assert end.at is not None
+        return 1e3 * (end.at - self.at)
+
+
+class _Stream:
+    """`torch.cuda.Stream`: everything happens at once."""
+
+    def __init__(self, *args: Any, **rest: Any) -> None:
+        pass
+
+    def __enter__(self) -> _Stream:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        pass
+
+    def wait_stream(self, other: Any) -> None:
+        pass
+
+    wait_event = wait_stream
+    record_event = synchronize = query = lambda self, *args: None
+
+
+def _driver(gpu: Gpu) -> dict[str, Any]:
+    """What `torch.cuda` answers in the simulation."""
+    return {
+        "is_available": lambda: gpu.kind == "cuda",
+        "is_initialized": lambda: True,
+        "_lazy_init": lambda: None,
+        "device_count": lambda: int(gpu.kind == "cuda"),
+        "current_device": lambda: 0,
+        "set_device": lambda device: None,
+        "get_device_name": lambda device=None: "simulated",
+        "get_device_capability": lambda device=None: (9, 0),
+        "is_bf16_supported": lambda *args, **rest: True,
+        "mem_get_info": lambda device=None: (MEMORY, MEMORY),
+        "memory_allocated": lambda device=None: 0,
+        "max_memory_allocated": lambda device=None: 0,
+        "reset_peak_memory_stats": lambda device=None: None,
+        "empty_cache": lambda: None,
+        "synchronize": gpu.synchronize,
+        "Event": type("Event", (_Event,), {"gpu": gpu}),
+        "Stream": _Stream,
+        "stream": lambda stream: stream or _Stream(),
+        "current_stream": lambda device=None: _Stream(),
+        "default_stream": lambda device=None: _Stream(),
+        "manual_seed": lambda seed: None,
+        "manual_seed_all": lambda seed: None,
+        "get_rng_state": lambda device=None: torch.zeros(1, dtype=torch.uint8),
+        "get_rng_state_all": lambda: [torch.zeros(1, dtype=torch.uint8)],
+        "set_rng_state": lambda state, device=None: None,
+        "set_rng_state_all": lambda states: None,
+    }
+
+
+@contextmanager
+def simulated(kind: str = "cuda", cost: bool = False) -> Iterator[Gpu]:
+    """Let torch see a device of ``kind`` ("cuda" or "mps") within.
+
+    Backward passes work; code that is compiled, and other processes, see no device."""
+    assert kind in KINDS
+    gpu = Gpu(kind=kind, cost=[] if cost else None)
+    torch.zeros(1, requires_grad=True).sum().backward()  # autograd's threads, before all else
+    with ExitStack() as stack:
+        for name, value in _driver(gpu).items():
+            stack.enter_context(patch.object(torch.cuda, name, value))
+        stack.enter_context(patch.object(torch.backends.mps, "is_available", lambda: kind == "mps"))
+        lifts = torch._C._only_lift_cpu_tensors()
+        torch._C._set_only_lift_cpu_tensors(True)
+        stack.callback(torch._C._set_only_lift_cpu_tensors, lifts)
+        stack.enter_context(_Calls(gpu))
+        stack.enter_context(gpu)
+        yield gpu

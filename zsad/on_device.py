@@ -1,0 +1,91 @@
+"""Bringing values to a device without making the host wait, and keeping those that stay the same.
+
+A copy from ordinary memory to a GPU makes the host wait until the GPU has done all that it was
+asked for before; one from pinned memory does not.  No room of zsad is below this one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+MOST = 256  # constants that are kept
+
+
+def uploaded(values: Tensor, device: torch.device) -> Tensor:
+    """``values`` on ``device``; to a CUDA device by way of pinned memory, without a wait."""
+    if device.type != "cuda" or values.device.type != "cpu" or not values.dim():
+        return values.to(device)
+    return values.pin_memory().to(device, non_blocking=True)
+
+
+def constant(
+    make: Callable[..., Tensor],
+    *args: Hashable,
+    device: torch.device,
+    dtype: torch.dtype | None = None,
+) -> Tensor:
+    """``make(*args)`` on ``device`` in ``dtype`` (None: its own); the latest ones are kept.
+
+    Nobody may change what is returned.
+    """
+    return _constant(make, args, device, dtype)
+
+
+@lru_cache(maxsize=MOST)
+def _constant(
+    make: Callable[..., Tensor],
+    args: tuple[Any, ...],
+    device: torch.device,
+    dtype: torch.dtype | None,
+) -> Tensor:
+    with torch.inference_mode(False), torch.no_grad():
+        made = make(*args)
+        return uploaded(made if dtype is None else made.to(dtype), device)
+
+
+def picked(values: Tensor, rows: slice | list[int]) -> Tensor:
+    """``values[rows]``; a list of rows of a tensor on a device costs no wait."""
+    if isinstance(rows, slice) or values.device.type == "cpu" or not rows:
+        return values[rows]
+    if rows == list(range(rows[0], rows[0] + len(rows))):
+        return values[rows[0] : rows[0] + len(rows)]
+    return values.index_select(0, constant(_numbers, tuple(rows), device=values.device))
+
+
+def _numbers(numbers: tuple[int, ...]) -> Tensor:
+    return torch.tensor(numbers, dtype=torch.int64)
+
+
+def told(*values: Tensor) -> list[Any]:
+    """``[v.tolist() for v in values]``; from a device in one copy, so that the host waits once.
+
+    Whole numbers must be below 2^24 there."""
+    if all(v.device.type == "cpu" for v in values):
+        return [v.tolist() for v in values]
+    joined = torch.cat([v.detach().reshape(-1).float() for v in values]).cpu()
+    parts = joined.split([v.numel() for v in values])
+    return [p.to(v.dtype).view(v.shape).tolist() for p, v in zip(parts, values)]
+
+
+@contextmanager
+def in_order(device: torch.device) -> Iterator[None]:
+    """Within, sums of floating-point numbers by index are added in one order on a CUDA device.
+
+    Other devices do so by themselves here.  torch's switch for all operators costs much more.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    before = torch.are_deterministic_algorithms_enabled()
+    warned = torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before, warn_only=warned)
