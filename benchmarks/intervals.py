@@ -71,8 +71,14 @@ def images(random: np.random.Generator, count: int, gap: float, drawn: bool = Tr
 def value_of(table: PixelTable, metric: str) -> float:
     """The metric of the images of a table."""
     of = spec.resolve(spec.drawn()[metric].drawn)
-    sums = (part.sum(0, keepdims=True) for part in (table.anomalous, table.normal, table.overlap))
-    return float(of(Drawn(*sums, table.regions.sum(keepdims=True), LIMIT))[0])
+    drawn = Drawn(
+        table.anomalous.sum(0, keepdims=True),
+        table.normal.sum(0, keepdims=True),
+        table.overlap.sum(0, keepdims=True),
+        table.regions.sum(keepdims=True),
+        LIMIT,
+    )
+    return float(of(drawn)[0])
 
 
 @cache

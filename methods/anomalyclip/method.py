@@ -84,8 +84,9 @@ class AnomalyCLIP(Method[Config, Tensor]):
 
     def text_pairs(self, text: TextEncoder) -> list[Tensor]:
         """Encode the prompts of every member: unit text features [2, E] each."""
-        others = cast("list[PromptPair]", list(self.others))
-        return [self._encoded(member, text) for member in (self, *others)]
+        members: list[AnomalyCLIP | PromptPair] = [self]
+        members += cast("list[PromptPair]", list(self.others))
+        return [self._encoded(member, text) for member in members]
 
     def _encoded(self, member: AnomalyCLIP | PromptPair, text: TextEncoder) -> Tensor:
         config = self.config

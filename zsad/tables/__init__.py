@@ -57,7 +57,8 @@ def pages(
                 made.append(defects)
         shots = few_shot_page(board, bool(published))
         made += [*([shots] if shots else []), *ablation_pages(store, ablations, bool(published))]
-        made += [page] if cost and (page := cost_page(store, board)) is not None else []
+        if cost and (costs := cost_page(store, board)) is not None:
+            made.append(costs)
         made[first:] = [replace(page, mark=board.banner) for page in made[first:]]
     return made
 
