@@ -32,6 +32,7 @@ RANKS: dict[str, int] = {
             ("inference", "runner", "tables"),
             ("report", "deployment", "exchange", "certificate"),
             ("api", "doctor"),
+            ("app",),
             ("cli",),
             ("__main__",),
         )

@@ -20,7 +20,7 @@ PACKAGES = (
 OPTIONAL = {
     **{"elpv-dataset": "elpv", "transformers": "grounding", "groundingdino-py": "groundingdino"},
     **{"ray": "ray", "openvino": "cpu", "onnxruntime": "cpu"},
-    **{"onnx": "export", "onnxscript": "export"},
+    **{"onnx": "export", "onnxscript": "export", "pycocotools": "coco"},
 }
 TOLERANCE = 1e-9  # exact mode against the slow definitions
 

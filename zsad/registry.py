@@ -44,7 +44,7 @@ class MethodEntry:
     by whoever changes what the method computes under equal settings; above 1 it enters the
     fingerprint of cells and the identity of trained states.  ``masks``: false where the maps do not
     show where a defect is, so that ``zsad predict`` marks no pixels (``docs/own-photos.md`` has the
-    measurement).  ``reads``: what the prompts depend on besides the name of a thing, ``kind`` or
+    measurement).  ``reads``: what its figures depend on besides the name of a thing, ``kind`` or
     ``domain``.  ``preset_titles``: what tables call a preset, where its name says too little.
     """
 

@@ -54,6 +54,11 @@ def add(verbs: Any) -> None:
         help="files of --out: heat,mask,map,full-map,json,csv,page (default: all but full-map)",
     )
     parser.add_argument(
+        "--to",
+        metavar="FORMATS",
+        help="one file of all results in --out for other programs: coco,csv,parquet",
+    )
+    parser.add_argument(
         "--ignore",
         metavar="WHAT",
         help="parts that are not looked at: a mask, a folder of masks by the pictures' names "
@@ -148,6 +153,7 @@ def run(args: argparse.Namespace) -> int:
             scale=_scale(args.scale),
             ignore=args.ignore,
             save=args.save,
+            to=args.to,
             one_file=args.one_file,
             references=args.reference,
             explanations=args.explanations,
@@ -171,7 +177,7 @@ def run(args: argparse.Namespace) -> int:
             offline=args.offline,
             untrained=args.untrained,
         )
-    failed, told, marked, read = 0, False, False, False
+    failed, told, marked, read, stated = 0, False, False, False, False
     while True:
         with stdout_to_stderr():
             prediction = next(found, None)
@@ -181,6 +187,9 @@ def run(args: argparse.Namespace) -> int:
         if (mark := prediction.made_by.get("mark")) and not marked:
             _note(mark)
             marked = True
+        if (state := prediction.made_by.get("bundled")) and not stated:
+            _note(state)
+            stated = True
         if (words := prediction.made_by.get("words")) and not read:
             entry = f", entry {words['entry']}" if "entry" in words else ""
             _note(f"words about '{args.class_name}' are those of {words['file']}{entry}")

@@ -34,7 +34,8 @@ READERS = 4  # threads
 # written about all of them.
 OUTPUTS = ("map.npy", "full-map.npy", "heat.webp", "mask.png", "json")
 RESERVED = ("calibration",)
-FILES_OF_ALL = ("calibration.json", "results.csv")  # no folder of pictures is called so
+# No folder of pictures is called so.
+FILES_OF_ALL = ("calibration.json", "results.csv", "results.coco.json", "results.parquet")
 
 
 # ------------------------------------------------------------------------------- finding
