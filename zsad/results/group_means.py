@@ -24,7 +24,7 @@ def title(name: str) -> str:
 def members(name: str, protocol: str, level: str = "") -> tuple[str, ...]:
     """The datasets behind a mean in a protocol; ``level``: those that have figures at it.
 
-    Empty for a name that is no such mean, and for a protocol that is not there."""
+    Empty for another name, and for a protocol that is not there."""
     from zsad.data.catalog import load_spec
 
     if name not in GROUPS:

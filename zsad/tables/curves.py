@@ -21,7 +21,6 @@ from zsad.tables.results_matrix import Board, MatrixColumn
 
 FEWEST = 3  # values of a key that are a curve
 MOST_LINES = 4  # datasets that have a line each; of more the mean is drawn
-METRICS = ("image_auroc", "pixel_auroc")
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 360, 240, 46, 12, 26, 42  # pixels
 COLOURS = ("#1f5fce", "#a84a00", "#0b6b3a", "#7a3b9c")
 GAP = 5  # pixels between a point and its text
@@ -39,13 +38,21 @@ def drawings(board: Board, columns: Sequence[MatrixColumn]) -> list[Drawing]:
     """A drawing for every curve and metric of an ablation's columns."""
     found = []
     for series in _series(board, columns):
-        for metric in METRICS:
+        for metric in _metrics():
             lines = _lines(board, series, metric)
             if lines:
                 title = f"{spec.METRICS[metric].full_title} over {series.key}"
                 values = [value for value, _ in series.points]
                 found.append(Drawing(title, _svg(title, series.key, values, lines)))
     return found
+
+
+def _metrics() -> list[str]:
+    """The first headline metric of each level."""
+    first: dict[str, str] = {}
+    for metric in spec.headline():
+        first.setdefault(metric.level, metric.name)
+    return list(first.values())
 
 
 def _series(board: Board, columns: Sequence[MatrixColumn]) -> list[Series]:
