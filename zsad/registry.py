@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from zsad import config as cfg
 from zsad.backbones import families
-from zsad.config.method_config import MethodConfig, check_schema
+from zsad.config.method_config import ALL_SHOTS, MethodConfig, check_schema
 from zsad.errors import RequestError, unknown
 
 if TYPE_CHECKING:
@@ -46,6 +46,8 @@ class MethodEntry:
     show where a defect is, so that ``zsad predict`` marks no pixels (``docs/own-photos.md`` has the
     measurement).  ``reads``: what its figures depend on besides the name of a thing, ``kind`` or
     ``domain``.  ``preset_titles``: what tables call a preset, where its name says too little.
+    ``companions``: files that the authors' training writes beside a checkpoint, and that are read
+    along with it.
     """
 
     name: str
@@ -67,6 +69,7 @@ class MethodEntry:
     masks: bool = True
     reads: tuple[str, ...] = ()
     preset_titles: Mapping[str, str] = field(default_factory=dict)
+    companions: tuple[str, ...] = ()
     prompt_kind: str = ""  # "module:object", torch-free; see zsad.prompt_bank.kinds
     reads_text: bool = True  # false: runs on backbones without a text tower
 
@@ -111,6 +114,7 @@ class MethodEntry:
     def resolved(self, *layers: cfg.Layer) -> cfg.Resolved[MethodConfig]:
         """The same, with the layer that set each key."""
         schema = self.config_class()
+        layers = tuple((origin, self._with_number(schema, values)) for origin, values in layers)
         given = [v["preset"] for _, v in ((self.origin, self.defaults), *layers) if "preset" in v]
         chosen = given[-1] if given else "default"
         presets = {"default": {}, **self.presets}
@@ -119,9 +123,29 @@ class MethodEntry:
         below: list[cfg.Layer] = [
             (cfg.DEFAULTS, {"preset": "default"}),
             (self.origin, self.defaults),
-            (f"{self.origin}, preset {chosen}", presets.get(str(chosen), {})),
+            (
+                f"{self.origin}, preset {chosen}",
+                self._with_number(schema, presets.get(str(chosen), {})),
+            ),
         ]
         return cfg.resolve(schema, [*below, *layers], prefix=f"{self.name}.")
+
+    def _with_number(
+        self, schema: type[MethodConfig], values: Mapping[str, Any]
+    ) -> Mapping[str, Any]:
+        """The keys of a layer with ``shots: all`` as it is held.  Raises :class:`RequestError` for
+        a method that does not take all, and for a negative number."""
+        shots = values.get("shots")
+        if shots == "all" and schema.full_shot:
+            return {**values, "shots": ALL_SHOTS}
+        if shots == "all" and "shots" in schema.__dataclass_fields__:  # type: ignore[attr-defined]
+            raise RequestError(f"{self.name}.shots=all: {self.name} takes a number, such as 4")
+        if isinstance(shots, int) and shots < 0:
+            raise RequestError(
+                f"{self.name}.shots={shots}: must be a number from 0 up"
+                + (", or all" if schema.full_shot else "")
+            )
+        return values
 
     def load(self) -> type[Method[Any, Any]]:
         """Import the method's class (imports torch)."""

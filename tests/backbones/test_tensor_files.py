@@ -202,3 +202,14 @@ def test_folders_and_missing_files(tmp_path: Path) -> None:
     assert "not a file" in refused(tmp_path, lambda: read_tensors(tmp_path))
     gone = tmp_path / "gone"
     assert "no such file" in refused(gone, lambda: read_tensors(gone))
+
+
+def test_places_beyond_a_pickle_are_not_made(tmp_path: Path) -> None:
+    """A TorchScript archive of 300 bytes filled four gigabytes with places for its objects."""
+    path = tmp_path / "script.pt"
+    for put in (b"r\xff\xff\xff\x0f", b"p268435455\n"):
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("a/data.pkl", b"\x80\x02}" + put + b".")
+            archive.writestr("a/constants.pkl", b"\x80\x02).")
+        with pytest.raises(WeightsError, match=r"script.pt: .*more objects than it has bytes"):
+            read_state(path)

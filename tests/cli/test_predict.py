@@ -104,6 +104,8 @@ def test_lines_and_files_say_the_same(predict: Predict, place: Path) -> None:
             "normal_pictures": 0,
             "false_alarms": None,
             "contrast": None,
+            "rise": None,
+            "mask_false_alarms": None,
         }
         assert line["anomalous"] == (line["image_score"] >= 0.5)
         fit = "anomalous" if line["anomalous"] else "normal"

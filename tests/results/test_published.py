@@ -316,3 +316,12 @@ def test_means_of_groups_are_those_of_the_printed_datasets(published):
         }
         assert sum(values) / len(values) == pytest.approx(printed, abs=0.11), (name, metric)
     assert members("industrial_mean", "no-such-protocol") == ()
+
+
+def test_full_shot_figures_stand_beside_a_full_shot_run_with_what_differs(published):
+    (printed,) = published.lookup("patchcore@full-shot", "mvtec", metric="image_auroc")
+    assert (printed.paper, printed.value, printed.protocol) == ("FAPrompt", 99.0, "full-shot")
+    said = printed.differences({"backbone": "vit-l-14-336"})
+    assert "features of CLIP, not of wide-resnet-50" in said
+    said = printed.differences({"backbone": "dinov2-vit-s-14"})
+    assert "features of DINOv2 ViT-S/14, not of wide-resnet-50" in said

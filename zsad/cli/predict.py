@@ -112,11 +112,6 @@ def add(verbs: Any) -> None:
     )
     parser.add_argument("--bank", metavar="FILE", help="such a file, in place of references")
     parser.add_argument(
-        "--tiles",
-        metavar="N|auto",
-        help="look at tiles, too: N along the longer side, auto: of the model's input size",
-    )
-    parser.add_argument(
         "--keep-aspect", action="store_true", help="do not squeeze pictures into a square"
     )
     parser.add_argument(
@@ -234,7 +229,14 @@ def _tell(prediction: Prediction, method: str) -> None:
         _note(
             f"thresholds from {limits.normal_pictures} normal pictures; at most "
             f"{percent(limits.false_alarms)} % false alarms are expected of pictures like them"
+            + _of_masks(limits.mask_false_alarms)
         )
+
+
+def _of_masks(share: float | None) -> str:
+    if share is None:
+        return ""
+    return f", and something marked in {100 * share:.2g} % of them (estimated by how maps spread)"
 
 
 def _note(text: str) -> None:

@@ -11,6 +11,7 @@ from zsad import config as cfg
 from zsad import registry
 from zsad.cli import options
 from zsad.cli.output import print_json, print_table, say, tell
+from zsad.config.method_config import ALL_SHOTS
 from zsad.errors import RequestError, unknown
 
 
@@ -204,10 +205,14 @@ def _describe_method(name: str, overrides: list[str]) -> dict[str, Any]:
         "notes": list(entry.notes),
         "defined in": entry.origin,
         "config": {
-            key: {"value": value, "origin": _origin(entry, found.origins[key])}
+            key: {"value": _shown(key, value), "origin": _origin(entry, found.origins[key])}
             for key, value in cfg.flat(cfg.to_dict(found.value)).items()
         },
     }
+
+
+def _shown(key: str, value: Any) -> Any:
+    return "all" if (key, value) == ("shots", ALL_SHOTS) else value
 
 
 def _origin(entry: registry.MethodEntry, name: str) -> str:

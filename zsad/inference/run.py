@@ -115,7 +115,7 @@ def load_method(
         return loaded
     if not entry.trained:
         raise RequestError(f"method '{name}' is training-free: it takes no checkpoint")
-    origin = single(checkpoint, name, offline=offline)
+    origin = single(checkpoint, name, offline=offline, companions=entry.companions)
     method, report = load_into(entry, origin.path, base.info, layers)
     return LoadedMethod(method, base, place, report=[*_known(origin), *report], **how)
 

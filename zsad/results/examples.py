@@ -19,6 +19,7 @@ import numpy as np
 
 from zsad.errors import CellError, DataError, is_out_of_memory
 from zsad.io import atomic_write_bytes, file_lock, parse_json
+from zsad.io.foreign import refuse_bomb
 from zsad.io.names import safe_name
 from zsad.results import gallery
 from zsad.results.gallery import MapGallery
@@ -105,6 +106,7 @@ def load(root: Path, key: CellKey) -> CellExamples | None:
     if not path.is_file():
         return None
     try:
+        refuse_bomb(path)
         with np.load(path, allow_pickle=False) as archive:
             head = parse_json(archive["meta"].tobytes(), "meta")
             if head["fingerprint"] != key.fingerprint:
