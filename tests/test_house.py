@@ -32,6 +32,7 @@ RANKS: dict[str, int] = {
             ("inference", "runner", "tables"),
             ("report", "deployment", "exchange", "certificate"),
             ("api", "doctor"),
+            ("app",),
             ("cli",),
             ("__main__",),
         )
@@ -385,7 +386,7 @@ def test_import_zsad_is_light() -> None:
 
 def test_libraries_that_import_torchvision_come_from_one_place() -> None:
     """They fail beside a torch that torchvision was not built for, unless that place mends it."""
-    wrapped = ("lightning", "open_clip", "torchmetrics", "transformers")
+    wrapped = ("lightning", "open_clip", "timm", "torchmetrics", "transformers")
     for path in python_files("zsad", "methods", "benchmarks"):
         if path == CORE / "torchvision_compat.py":
             continue

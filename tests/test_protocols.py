@@ -53,7 +53,7 @@ def test_faprompt_is_the_whole_of_the_papers_tables():
     assert protocol.settings["metrics"]["aupro_200"] is True
 
 
-@pytest.mark.parametrize("name", ["default", "faprompt", "filo", "kanoclip", "alfa"])
+@pytest.mark.parametrize("name", ["default", "faprompt", "filo", "kanoclip", "alfa", "2026"])
 def test_masks_and_metrics_are_written_down(name):
     """Not left to defaults: they decide whether figures can be compared.  The size is the
     backbone's own, so that a protocol can be run on another backbone."""
@@ -105,6 +105,17 @@ def test_protocols_of_papers_run_the_presets_that_are_printed(name):
         ran = entry.resolve(below, (name, row.layer))
         printed = entry.resolve((name, {**row.layer, "preset": "paper"}))
         assert {**cfg.to_dict(ran), "preset": ""} == {**cfg.to_dict(printed), "preset": ""}, row
+
+
+def test_2026_runs_all_methods_on_industrial_and_medical_sets():
+    protocol = load_protocol("2026")
+    datasets = select_datasets(protocol.datasets)
+    assert {load_spec(d).domain for d in datasets} == {"industrial", "medical"}
+    assert len(datasets) == 21
+    chosen = {e.name for e in registry.select_methods(protocol.methods)}
+    assert chosen == {e.name for e in registry.select_methods("all")} >= {"adaclip", "aaclip"}
+    assert {protocol.auxiliary.of(d) for d in datasets} == {"visa", "mvtec"}
+    assert spec(protocol.settings["backbone"]["name"]).image_size == 518
 
 
 def test_few_shot_has_five_seeds_and_three_sizes():

@@ -119,6 +119,7 @@ def predict_iter(
     scale: tuple[float, float] | None = None,
     ignore: str | Path | None = None,
     save: str | Sequence[str] | None = None,
+    to: str | Sequence[str] | None = None,
     references: str | Path | Sequence[str | Path] = (),
     explanations: int = 5,
     listed: Sequence[str] = (),
@@ -145,7 +146,8 @@ def predict_iter(
     ``threshold`` and ``image_threshold`` set the thresholds by hand.  ``ignore``: what is not
     looked at, a rectangle ``"x,y,w,h"`` in pixels, a mask file or a folder of masks.  With ``out``
     files about every picture are written there, of the kinds of :mod:`zsad.inference.outputs` that
-    ``save`` names; with ``one_file`` its page holds everything that it shows.
+    ``save`` names; with ``one_file`` its page holds everything that it shows, and ``to`` (``coco``,
+    ``csv``, ``parquet``) adds files of :mod:`zsad.inference.handover` for other programs.
     ``kind`` (``object`` or ``texture``) and ``domain`` (``industrial`` or ``medical``) of what the
     pictures show, for methods whose prompts depend on them.
     ``loading``: further keywords of :func:`load_method`.  What a prediction
@@ -168,6 +170,7 @@ def predict_iter(
         scale=scale,
         ignore=ignore,
         save=save,
+        to=to,
         one_file=one_file,
         kind=kind,
         domain=domain,

@@ -20,7 +20,7 @@ PACKAGES = (
 OPTIONAL = {
     **{"elpv-dataset": "elpv", "transformers": "grounding", "groundingdino-py": "groundingdino"},
     **{"ray": "ray", "openvino": "cpu", "onnxruntime": "cpu"},
-    **{"onnx": "export", "onnxscript": "export"},
+    **{"onnx": "export", "onnxscript": "export", "pycocotools": "coco"},
 }
 TOLERANCE = 1e-9  # exact mode against the slow definitions
 
@@ -185,7 +185,7 @@ def weights() -> Iterator[Diagnosis]:
 
     for spec in specs().values():
         try:
-            if spec.model_config() is None:
+            if not spec.family and spec.model_config() is None:
                 continue  # "file" is what its weight file says
             found = locate(spec, None)
         except ZsadError as error:

@@ -145,6 +145,10 @@ class Method(lightning.LightningModule, Generic[ConfigT, TextT]):
     def feature_request(self) -> FeatureRequest:
         """Say which taps of which encoder variant :meth:`score` and :meth:`losses` read."""
 
+    def training_request(self) -> FeatureRequest:
+        """Say what :meth:`losses` reads where that is more or less; of the same variant."""
+        return self.feature_request()
+
     @abstractmethod
     def prepare_text(self, categories: Sequence[Category], text: TextEncoder) -> dict[str, TextT]:
         """Encode everything that does not depend on the image, by ``Category.key``.
@@ -375,14 +379,16 @@ def new_method(
     return method
 
 
-def feature_request(method: AnyMethod, image_size: int) -> FeatureRequest:
-    """Return the method's request with the image size filled in: the run's, else the method's own,
-    else the backbone's.
+def feature_request(
+    method: AnyMethod, image_size: int, *, training: bool = False
+) -> FeatureRequest:
+    """Return the method's request, or that of its ``training``, with the image size filled in: the
+    run's, else the method's own, else the backbone's.
 
     Raises :class:`WeightsError` unless the run's size is a multiple of the patch.  A method's own
     need not be one: released MVFA-AD sees 17 x 17 patches of 14 of its 240 pixels.
     """
-    request = method.feature_request()
+    request = method.training_request() if training else method.feature_request()
     own = request.variant.image_size
     size = image_size or own or method.backbone.image_size
     if size % method.backbone.patch and size != own:

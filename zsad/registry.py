@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from zsad import config as cfg
-from zsad.config.method_config import MethodConfig, check_schema
+from zsad.backbones import families
+from zsad.config.method_config import ALL_SHOTS, MethodConfig, check_schema
 from zsad.errors import RequestError, unknown
 
 if TYPE_CHECKING:
@@ -43,8 +44,10 @@ class MethodEntry:
     by whoever changes what the method computes under equal settings; above 1 it enters the
     fingerprint of cells and the identity of trained states.  ``masks``: false where the maps do not
     show where a defect is, so that ``zsad predict`` marks no pixels (``docs/own-photos.md`` has the
-    measurement).  ``reads``: what the prompts depend on besides the name of a thing, ``kind`` or
+    measurement).  ``reads``: what its figures depend on besides the name of a thing, ``kind`` or
     ``domain``.  ``preset_titles``: what tables call a preset, where its name says too little.
+    ``companions``: files that the authors' training writes beside a checkpoint, and that are read
+    along with it.
     """
 
     name: str
@@ -66,7 +69,9 @@ class MethodEntry:
     masks: bool = True
     reads: tuple[str, ...] = ()
     preset_titles: Mapping[str, str] = field(default_factory=dict)
+    companions: tuple[str, ...] = ()
     prompt_kind: str = ""  # "module:object", torch-free; see zsad.prompt_bank.kinds
+    reads_text: bool = True  # false: runs on backbones without a text tower
 
     def __post_init__(self) -> None:
         if self.revision < 1:
@@ -109,6 +114,7 @@ class MethodEntry:
     def resolved(self, *layers: cfg.Layer) -> cfg.Resolved[MethodConfig]:
         """The same, with the layer that set each key."""
         schema = self.config_class()
+        layers = tuple((origin, self._with_number(schema, values)) for origin, values in layers)
         given = [v["preset"] for _, v in ((self.origin, self.defaults), *layers) if "preset" in v]
         chosen = given[-1] if given else "default"
         presets = {"default": {}, **self.presets}
@@ -117,9 +123,29 @@ class MethodEntry:
         below: list[cfg.Layer] = [
             (cfg.DEFAULTS, {"preset": "default"}),
             (self.origin, self.defaults),
-            (f"{self.origin}, preset {chosen}", presets.get(str(chosen), {})),
+            (
+                f"{self.origin}, preset {chosen}",
+                self._with_number(schema, presets.get(str(chosen), {})),
+            ),
         ]
         return cfg.resolve(schema, [*below, *layers], prefix=f"{self.name}.")
+
+    def _with_number(
+        self, schema: type[MethodConfig], values: Mapping[str, Any]
+    ) -> Mapping[str, Any]:
+        """The keys of a layer with ``shots: all`` as it is held.  Raises :class:`RequestError` for
+        a method that does not take all, and for a negative number."""
+        shots = values.get("shots")
+        if shots == "all" and schema.full_shot:
+            return {**values, "shots": ALL_SHOTS}
+        if shots == "all" and "shots" in schema.__dataclass_fields__:  # type: ignore[attr-defined]
+            raise RequestError(f"{self.name}.shots=all: {self.name} takes a number, such as 4")
+        if isinstance(shots, int) and shots < 0:
+            raise RequestError(
+                f"{self.name}.shots={shots}: must be a number from 0 up"
+                + (", or all" if schema.full_shot else "")
+            )
+        return values
 
     def load(self) -> type[Method[Any, Any]]:
         """Import the method's class (imports torch)."""
@@ -139,19 +165,22 @@ def load_object(target: str, what: str) -> Any:
 
 # ------------------------------------------------------------------------------- methods
 def add_plugins(folder: Path | str) -> None:
-    """Also look for methods in the sub-folders of ``folder`` (``--plugins DIR``)."""
+    """Also look for methods in the sub-folders of ``folder`` (``--plugins DIR``), and for families
+    of backbones in its folder ``backbones``."""
     path = Path(folder).resolve()
     if not path.is_dir():
         raise RequestError(f"--plugins {folder}: no such folder")
-    if not any(path.glob("*/config.yaml")):
+    if not any(path.glob("*/config.yaml")) and not families.plugin_files(path):
         raise RequestError(
-            f"--plugins {folder}: holds no method; give the folder that holds NAME/config.yaml"
+            f"--plugins {folder}: holds no method and no backbone; give the folder that holds "
+            f"NAME/config.yaml or {families.FOLDER}/NAME.py"
         )
     if path not in _PLUGIN_DIRS:
         _PLUGIN_DIRS.append(path)
         if str(path) not in sys.path:
             sys.path.append(str(path))
         methods.cache_clear()
+        families.add_folder(path)
 
 
 def plugin_dirs() -> tuple[Path, ...]:
@@ -163,6 +192,7 @@ def forget_plugins() -> None:
     """Know the methods of zsad and of entry points alone, as a new process does."""
     _PLUGIN_DIRS.clear()
     methods.cache_clear()
+    families.forget()
 
 
 @contextlib.contextmanager
@@ -175,6 +205,8 @@ def plugins_forgotten() -> Iterator[None]:
     finally:
         forget_plugins()
         _PLUGIN_DIRS.extend(before)
+        for path in before:
+            families.add_folder(path)
 
 
 @cache
@@ -273,10 +305,10 @@ def list_protocols() -> list[str]:
 
 
 def list_backbones() -> list[str]:
-    """Names of the registered backbones; open_clip's ViTs of CLIP's form work by name, too."""
-    from zsad.backbones.specs import specs
+    """Names of all backbones: the registered ones, and open_clip's models of CLIP's form."""
+    from zsad.backbones.specs import specs, usable_open_clip_models
 
-    return sorted(specs())
+    return sorted({*specs(), *usable_open_clip_models()})
 
 
 def expand(names: str | Iterable[str]) -> list[str]:

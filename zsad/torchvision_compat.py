@@ -2,7 +2,7 @@
 
 torchvision's Python part describes the operators ``torchvision::nms`` and ``torchvision::qnms``
 at import, and fails if its compiled part could not be loaded (a CUDA build of torchvision beside
-a CPU build of torch, for example).  open_clip, torchmetrics and GroundingDINO import torchvision.
+a CPU build of torch, for example).  open_clip, timm, torchmetrics and GroundingDINO import it.
 
 So the libraries that import torchvision are taken from here, and :func:`ensure` runs first::
 
@@ -29,13 +29,14 @@ if TYPE_CHECKING:
     import open_clip
     import open_clip.tokenizer
     import open_clip.transformer
+    import timm
     import torchmetrics
     import torchmetrics.wrappers.abstract
     import transformers
     from torch import Tensor
     from torch.library import Library
 
-__all__ = ["ensure", "lightning", "nms", "open_clip", "torchmetrics", "transformers"]
+__all__ = ["ensure", "lightning", "nms", "open_clip", "timm", "torchmetrics", "transformers"]
 
 log = logging.getLogger(__name__)
 _SCHEMAS = {
@@ -43,7 +44,7 @@ _SCHEMAS = {
     "qnms": "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
 }
 _libraries: list[Library] = []  # a Library unregisters its operators when it is collected
-_IMPORT_TORCHVISION = ("lightning", "open_clip", "torchmetrics", "transformers")
+_IMPORT_TORCHVISION = ("lightning", "open_clip", "timm", "torchmetrics", "transformers")
 
 
 def __getattr__(name: str) -> Any:

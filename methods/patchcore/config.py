@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
-from zsad.config.method_config import MethodConfig
+from zsad.config.method_config import ALL_SHOTS, MethodConfig
 
 
 @dataclass(frozen=True)
 class Config(MethodConfig):
     """Keys of ``patchcore.*``.
 
-    ``shots``: normal reference images per category.  ``layers``: whose patch tokens the memory
-    holds: ``middle`` = the two middle stages of the backbone, ``penultimate`` = the block before
-    the last (the memory of ALFA and WinCLIP), or 1-based block numbers.  ``neighbourhood``: side
-    of the mean filter over patches, 1 = off.  ``coreset``: share of the memory that is kept.
-    ``neighbours``: rows that weigh the image score, 1 = the largest distance as it is.  ``seed``
-    of the coreset.  ``sigma``: smoothing of the map, output pixels.
+    ``shots``: normal reference images per category, or ``all`` of the training part.
+    ``layers``: whose patch tokens the memory holds: ``middle`` = the two middle stages of the
+    backbone, ``penultimate`` = the block before the last (the memory of ALFA and WinCLIP), or
+    1-based block numbers. ``neighbourhood``: side of the mean filter over patches, 1 = off.
+    ``coreset``: share of the memory that is kept. ``neighbours``: rows that weigh the image
+    score, 1 = the largest distance as it is. ``seed`` of the coreset. ``sigma``: smoothing of
+    the map, output pixels.
     """
+
+    full_shot: ClassVar[bool] = True
 
     preset: str
     shots: int
@@ -30,10 +33,10 @@ class Config(MethodConfig):
     sigma: float
 
     def __post_init__(self) -> None:
-        if self.shots < 1:
+        if self.shots < 1 and self.shots != ALL_SHOTS:
             raise ValueError(
                 f"shots={self.shots}: PatchCore compares with normal reference images and has no "
-                f"zero-shot mode; choose shots of 1 or more"
+                f"zero-shot mode; choose shots of 1 or more, or all"
             )
         if self.neighbourhood < 1 or self.neighbourhood % 2 == 0:
             raise ValueError(f"neighbourhood={self.neighbourhood} must be odd: 1, 3, 5")

@@ -16,6 +16,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from zsad.components.memory_bank import MemoryBank, bank_of
 from zsad.components.reasons import nth
 from zsad.components.windows import window_region
+from zsad.config.method_config import shots_in_words
 from zsad.errors import RequestError
 from zsad.method import Method, chosen_blocks
 from zsad.methods.patchcore.config import Config
@@ -77,7 +78,8 @@ class PatchCore(Method[Config, None]):
         references = context.references.get(key)
         if references is None:
             raise RequestError(
-                f"patchcore needs {self.config.shots} normal reference images of '{key}'; "
+                f"patchcore needs normal reference images of '{key}' "
+                f"({shots_in_words(self.config.shots)}); "
                 f"pass references=[...]"
             )
         known: dict[Hashable, MemoryBank] = _BANKS.setdefault(references, {})

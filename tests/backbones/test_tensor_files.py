@@ -212,3 +212,14 @@ def test_a_module_that_layers_share_is_counted_once(tmp_path: Path) -> None:
     assert len(read_tensors(path)) == 4
     torch.save({f"layers.{i}.weight": shared for i in range(40)}, path)
     refused(path, lambda: read_tensors(path))
+
+
+def test_places_beyond_a_pickle_are_not_made(tmp_path: Path) -> None:
+    """A TorchScript archive of 300 bytes filled four gigabytes with places for its objects."""
+    path = tmp_path / "script.pt"
+    for put in (b"r\xff\xff\xff\x0f", b"p268435455\n"):
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("a/data.pkl", b"\x80\x02}" + put + b".")
+            archive.writestr("a/constants.pkl", b"\x80\x02).")
+        with pytest.raises(WeightsError, match=r"script.pt: .*more objects than it has bytes"):
+            read_state(path)

@@ -73,6 +73,20 @@ def test_a_folder_holds_its_files_and_those_of_folders_in_it(files: Path, value:
     assert [p.name for p in place.files()] == ["d.PT", "c.pth.tar-50"]
 
 
+def test_files_that_lie_beside_others(tmp_path: Path) -> None:
+    """A companion is no state of its own, and the last of a series stands for its epochs."""
+    for name in ("image.pth", "image_3.pth", "text.pth", "epoch_9.pth"):
+        (tmp_path / name).write_bytes(b"x")
+    place = sources.Place("all", tmp_path)
+    assert [p.name for p in place.states(["text.pth"])] == ["epoch_9.pth", "image.pth"]
+    assert len(place.states()) == len(place.files()) == 4
+    image = tmp_path / "image.pth"
+    assert sources.beside(image, ["text.pth", "more.pth"]) == [tmp_path / "text.pth"]
+    assert sources.Place("one", tmp_path / "text.pth").states(["text.pth"]) == [
+        tmp_path / "text.pth"
+    ]
+
+
 def test_words_of_the_option_name_no_file(files: Path) -> None:
     found = sources.parse("stock", "filo.grounding.weights", words=("stock", "random"))
     assert found.of("mvtec") == sources.Place("stock", None)

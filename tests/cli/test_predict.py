@@ -104,6 +104,8 @@ def test_lines_and_files_say_the_same(predict: Predict, place: Path) -> None:
             "normal_pictures": 0,
             "false_alarms": None,
             "contrast": None,
+            "rise": None,
+            "mask_false_alarms": None,
         }
         assert line["anomalous"] == (line["image_score"] >= 0.5)
         fit = "anomalous" if line["anomalous"] else "normal"
@@ -297,6 +299,17 @@ def test_the_table_has_a_line_for_every_picture(predict: Predict, place: Path) -
     assert "1.png" in rows[1]["error"]
     assert float(rows[0]["image_score"]) == lines[0]["image_score"]
     assert int(rows[0]["regions"]) == len(lines[0]["regions"])
+
+
+def test_files_for_other_programs(predict: Predict, place: Path) -> None:
+    lines = predict("photos", "--out", "found", "--save", "json", "--to", "coco,parquet")
+    document = json.loads(Path("found/results.coco.json").read_text(encoding="utf-8"))
+    assert [i["image_score"] for i in document["images"]] == [x["image_score"] for x in lines]
+    assert len(document["annotations"]) == sum(
+        len(x["regions"]) + x["regions_omitted"] for x in lines
+    )
+    assert Path("found/results.parquet").is_file()
+    assert not Path("found/results.csv").exists()
 
 
 def test_own_outputs_are_no_pictures(predict: Predict, place: Path) -> None:
@@ -540,7 +553,7 @@ def test_kind_and_domain_change_the_prompts_that_depend_on_them(
     assert "kind" in predict.err
     # who says it to a method that does not read it is told so
     predict("photos", "--kind", "texture", "--domain", "medical")
-    assert "--kind texture: changes nothing, the prompts of MaskCLIP do not depend" in caplog.text
+    assert "--kind texture: changes nothing, MaskCLIP does not depend on it" in caplog.text
     assert "--domain medical: changes nothing" in caplog.text
     predict("photos", "--kind", "fabric", code=2)
     assert "kind 'fabric' is not one of: object, texture" in predict.err

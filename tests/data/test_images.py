@@ -442,3 +442,21 @@ def test_whatever_a_decoder_raises_names_the_file(tmp_path: Path) -> None:
                     problems.append(f"{name}, {read.__name__}: {type(error).__name__}: {error}")
     assert problems == []
     assert refused > 150
+
+
+def test_a_tiff_of_many_planes_is_measured_with_all_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One page may hold a volume, of which a picture is the first plane: all of it is decoded."""
+    path = tmp_path / "volume.tif"
+    tifffile.imwrite(
+        path,
+        np.zeros((1600, 16, 16, 3), np.float32),
+        volumetric=True,
+        tile=(16, 16, 16),
+        photometric="rgb",
+        compression="zlib",
+    )
+    monkeypatch.setenv("ZSAD_MAX_PIXELS", "100000")
+    with pytest.raises(DataError, match=r"volume.tif: .*ZSAD_MAX_PIXELS raises the limit"):
+        read_image(path)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -205,3 +207,27 @@ def test_a_module_is_found_beside_its_yaml(
     said = capsys.readouterr().err
     assert "module 'not_there' cannot be imported" in said
     assert "beside the YAML file" in said
+
+
+@pytest.mark.parametrize(
+    ("image", "shape", "said"),
+    [
+        ((8, 8), {"size": [100_000, 100_000], "counts": [0, 10**10]}, "run lengths of 10000000000"),
+        ((8, 8), {"size": [8, 8], "counts": [10**12, -(10**12), 64]}, "run lengths of 64 pixels"),
+        ((200_000, 200_000), [[0, 0, 9, 0, 9, 9]], "200000x200000 pixels, beyond the limit"),
+        ((-8, -8), [[0, 0, 9, 0, 9, 9]], "-8x-8 pixels"),
+    ],
+)
+def test_nothing_of_a_claimed_size_is_made(
+    image: tuple[int, int], shape: Any, said: str, tmp_path: Path
+) -> None:
+    """A file of 300 bytes may claim runs or an image of any length."""
+    Image.new("RGB", (8, 8)).save(tmp_path / "x.png")
+    listed = {"id": 1, "file_name": "x.png", "height": image[0], "width": image[1]}
+    mark = {"id": 1, "image_id": 1, "category_id": 1, "segmentation": shape}
+    content = {"images": [listed], "annotations": [mark], "categories": [{"id": 1, "name": "hole"}]}
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    (sample,) = load_index(select_datasets(f"folder:{tmp_path}")[0]).samples
+    with pytest.raises(DataError, match=re.escape(said)) as error:
+        read_mask(sample)
+    assert str(tmp_path / "a.json") in str(error.value)

@@ -42,3 +42,9 @@ def test_a_broken_file_is_nobodys(tmp_path: Path) -> None:
     (tmp_path / "x.heat.webp").write_bytes(b"no picture")
     assert not own_outputs.is_own_output(tmp_path / "x.heat.webp")
     assert not own_outputs.is_own_output(tmp_path / "absent.mask.png")
+
+
+def test_a_record_without_end_is_none(tmp_path: Path) -> None:
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.mask.png")
+    (tmp_path / "a.json").write_text("[" * 100_000)
+    assert not own_outputs.is_own_output(tmp_path / "a.mask.png")

@@ -317,3 +317,63 @@ def test_an_archive_of_a_common_name_is_not_taken_for_ours(tmp_path: Path) -> No
     (tmp_path / "archive.zip").write_bytes(b"of some other dataset")
     with pytest.raises(RequestError, match="dataset br35h is not in"):
         prepare("br35h", tmp_path)
+
+
+def _lzma_alone(path: Path, window: int) -> None:
+    """A tar in an ``.lzma`` file that asks for a window of so many bytes."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tape:
+        info = tarfile.TarInfo("folder/a.txt")
+        info.size = 7
+        tape.addfile(info, io.BytesIO(b"content"))
+    packed = bytearray(lzma.compress(buffer.getvalue(), format=lzma.FORMAT_ALONE))
+    packed[1:5] = window.to_bytes(4, "little")
+    path.write_bytes(packed)
+
+
+def test_the_window_of_an_archive_has_a_bound(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A header of 13 bytes makes LZMA set up a window of up to 4 GB."""
+    path = tmp_path / "a.tar.lzma"
+    _lzma_alone(path, 3 << 30)
+    with pytest.raises(DataError, match=r"a.tar.lzma: it was packed with a window of more than"):
+        extract(path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    _lzma_alone(path, 1 << 23)
+    extract(path, tmp_path / "out")
+    assert (tmp_path / "out" / "folder" / "a.txt").read_text() == "content"
+    monkeypatch.setenv("ZSAD_MAX_ARCHIVE_WINDOW", "1_000_000")
+    with pytest.raises(DataError, match="ZSAD_MAX_ARCHIVE_WINDOW raises the limit"):
+        extract(path, tmp_path / "other")
+
+    zipped = tmp_path / "a.zip"
+    with zipfile.ZipFile(zipped, "w", zipfile.ZIP_LZMA) as archive:
+        archive.writestr("a.txt", "content")
+    with pytest.raises(DataError, match=r"a.zip: member a.txt was packed with a window"):
+        extract(zipped, tmp_path / "other")
+    monkeypatch.delenv("ZSAD_MAX_ARCHIVE_WINDOW")
+    extract(zipped, tmp_path / "zip")
+    assert (tmp_path / "zip" / "a.txt").read_text() == "content"
+
+
+def test_streams_of_xz_are_read_as_lzma_reads_them(tmp_path: Path) -> None:
+    """Several streams in one file, padded or not, seeking, other bytes behind, a file cut short."""
+    from zsad.data.lzma_files import XzReader
+
+    texts = [bytes(range(256)) * 2000, b"", b"more" * 50_000]
+    content = b"".join(lzma.compress(t) for t in texts)
+    path = tmp_path / "a.xz"
+    for behind in (b"", b"not a stream"):
+        path.write_bytes(content + behind)
+        with lzma.open(path) as theirs, XzReader.open(path) as ours:
+            assert ours.read() == theirs.read() == b"".join(texts)
+            for place in (300_000, 5, 711_999, 10**9):
+                assert ours.seek(place) == theirs.seek(place)
+                assert ours.read(9) == theirs.read(9)
+    path.write_bytes((b"\0" * 70_000).join(lzma.compress(t) for t in texts))
+    with XzReader.open(path) as padded:  # which lzma takes for the end
+        assert padded.read() == b"".join(texts)
+    path.write_bytes(lzma.compress(texts[0])[:-20])
+    with XzReader.open(path) as cut, pytest.raises(EOFError):
+        cut.read()

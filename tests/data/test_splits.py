@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
 import pytest
 
+from tests.data.miniatures import write_miniature
+from zsad.config.method_config import ALL_SHOTS
 from zsad.data import splits
 from zsad.data.index import load_index
 from zsad.errors import RequestError
@@ -79,3 +82,12 @@ def test_some_categories_are_spread_evenly() -> None:
     names = sorted(index.training_categories)
     chosen = splits.by_category(splits.auxiliary(index, "test", 2, 8))
     assert list(chosen) == [names[i] for i in (0, 2, 5, 7)]
+
+
+def test_all_references_are_the_normal_training_images_whatever_the_seed(tmp_path: Path) -> None:
+    write_miniature("dagm", tmp_path)  # its training part has defects, too
+    index = load_index("dagm", tmp_path)
+    found = {s: splits.references(index, "Class1", ALL_SHOTS, s) for s in (0, 1)}
+    assert found[0] == found[1]
+    assert {(s.split, s.label) for s in found[0]} == {("train", 0)}
+    assert len(found[0]) == 2

@@ -114,6 +114,30 @@ def test_thresholds_of_a_calibration_travel_along(package: Path, folder: Path) -
     assert part.predict(folder / "c.png").thresholds.rule == "calibrated"
 
 
+def test_tiles_and_the_stored_decoding_travel_along(folder: Path, tmp_path: Path) -> None:
+    """Of a large picture, a small one, and one with a palette and transparent pixels."""
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    random = np.random.default_rng(1)
+    pixels = random.integers(90, 130, (200, 330, 3), dtype=np.uint8)
+    pixels[150:158, 300:308] = 255
+    Image.fromarray(pixels).save(pictures / "large.png")
+    Image.fromarray(pixels[:60, :70]).save(pictures / "small.png")
+    clear = np.dstack([pixels[:100, :90], random.integers(0, 256, (100, 90), dtype=np.uint8)])
+    Image.fromarray(clear.astype(np.uint8)).save(pictures / "clear.png")
+    Image.fromarray(pixels[:90]).quantize(8).save(pictures / "palette.png")
+    given = options("anomalyclip", folder) | {"tiles": 3}
+    given["overrides"] = ["anomalyclip.decoding=released"]
+    out = tmp_path / "part.zsad"
+    about = zsad.export("anomalyclip", NAME, out, **given)
+    assert about["tiles"] == 3
+    assert about["preprocess"]["stored"]
+    same(out, "anomalyclip", pictures, "onnxruntime", **given)
+    whole = zsad.predict("anomalyclip", str(pictures / "large.png"), NAME, **given | {"tiles": 0})
+    found = zsad.runtime.load(out).predict(pictures / "large.png")
+    assert np.abs(found.anomaly_map - whole[0].anomaly_map).max() > 3e-4  # the tiles' share
+
+
 def test_what_a_package_says_of_itself(package: Path) -> None:
     part = zsad.runtime.load(package)
     assert part.about["class_name"] == NAME

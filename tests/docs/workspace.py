@@ -8,7 +8,7 @@ the page says                            what is run
 ``/data``                                a folder with a miniature of every dataset, in the
                                          layout in which it is distributed (tests/data)
 no ``--backbone``, or another than       ``--backbone file`` with a small CLIP in OpenAI's naming
-``zsad-tiny``
+``zsad-tiny`` or ``--weights random``
 ``bench``, ``train``                     and ``--limit 2 --offline --device cpu``
 ``make TARGET``                          the commands of zsad among those of ``make -n TARGET``
 ``pip install zsad[EXTRA]``              the extra exists
@@ -148,7 +148,8 @@ class Workspace:
         if mode == "parse" or (mode == "plan" and args.verb != "bench"):
             return None
         changed = list(argv)
-        if args.verb in ("bench", "train", "predict", "weights"):
+        here = getattr(args, "weights", None) == "random"
+        if args.verb in ("bench", "train", "predict", "weights") and not here:
             changed = self._small(changed, args.verb, args.backbone)
         if args.verb in ("bench", "train"):
             changed = [*without(changed, "--limit"), "--limit", LIMIT, "--offline"]

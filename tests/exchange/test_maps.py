@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from zsad.errors import DataError
 from zsad.exchange.maps import MapWriter, Names, filed, pack, plain, read
+from zsad.io import foreign
 from zsad.types import Sample
 
 IDS = ("cap/test/good/000.png", "cap/test/crack/000.png", "cap/test/crack/001.png")
@@ -147,3 +148,15 @@ def test_sides_of_one_are_dropped() -> None:
     assert plain((1, 6)) == (1, 6)
     with pytest.raises(ValueError, match="height and width"):
         plain((2, 4, 6))
+
+
+def test_an_archive_that_unpacks_to_far_more_than_its_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "maps.npz"
+    np.savez_compressed(path, ids=np.array([IDS[0]]), maps=np.zeros((1, 600, 600), np.float32))
+    assert len(read(path, SAMPLES).maps) == 1
+    monkeypatch.setattr(foreign, "RATIO_FROM", 100_000)
+    with pytest.raises(DataError, match=r"maps.npz: .* bytes that unpack to 1,44") as error:
+        read(path, SAMPLES)
+    assert "ZSAD_MAX_ARCHIVE_RATIO raises the limit" in str(error.value)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from zsad.errors import DataError, RequestError
 from zsad.inference import calibration
 from zsad.inference.prediction import Prediction
-from zsad.runtime.thresholds import Thresholds
+from zsad.runtime.thresholds import Thresholds, of_picture
 
 
 def above(value: float) -> float:
@@ -140,6 +140,58 @@ def test_the_promise_over_many_draws() -> None:
     assert limits.false_alarms == pytest.approx(0.05)
     assert 60 < called < 140
     assert 60 < marked < 140
+
+
+@pytest.mark.parametrize(
+    ("n", "share", "estimated"),
+    [(10, 0.05, True), (20, 0.0025, True), (20, 0.05, False), (9, 0.05, False), (400, 0.01, False)],
+)
+def test_what_no_order_statistic_can_promise_is_estimated(
+    n: int, share: float, estimated: bool
+) -> None:
+    heights = np.random.default_rng(n).gumbel(20.0, 3.0, n).tolist()
+    scores = [0.1 + i / 1000 for i in range(n)]
+    found = calibration.calibrated(scores, heights, share)
+    promised, bound = calibration.conformal(heights, share)
+    assert found.image == calibration.conformal(scores, share)[0]
+    assert found.false_alarms == pytest.approx(bound)
+    assert found.contrast is not None
+    assert (found.mask_false_alarms == share) == estimated
+    assert found.contrast >= promised  # the promise holds whatever the estimate is worth
+    if not estimated:
+        assert found.contrast == promised
+        assert found.mask_false_alarms is None
+
+
+def test_the_estimate_by_hand_and_for_the_distribution_that_it_supposes() -> None:
+    # Mean 2, half the mean difference (1 + 1 + 2) / 3 / 2 = 2/3, of which scale and place follow.
+    scale = (2 / 3) / np.log(2)
+    expected = 2 - calibration.EULER * scale - scale * np.log(-np.log(0.99))
+    assert calibration.exceeded([1.0, 3.0, 2.0], 0.01) == pytest.approx(expected)
+    rng = np.random.default_rng(0)
+    alarms = [
+        (rng.gumbel(5.0, 2.0, 500) >= calibration.of_heights(drawn, 0.01)[0]).mean()
+        for drawn in rng.gumbel(5.0, 2.0, (400, 20)).tolist()
+    ]
+    # With 20 the highest alone would let 4.8 % pass.
+    assert np.mean(alarms) == pytest.approx(0.013, abs=0.004)
+
+
+def test_in_a_map_of_tiles_the_rise_counts() -> None:
+    """A varied surface and a plain one with the same peak; a defect in one tile of many."""
+    rng = np.random.default_rng(0)
+    plain = rng.normal(0.1, 0.01, (40, 40)).astype(np.float32)
+    varied = rng.normal(0.1, 0.02, (40, 40)).astype(np.float32)
+    for surface in (plain, varied):
+        surface[3, 3] = 0.5
+        assert calibration.height(surface, tiled=True) == pytest.approx(0.4, abs=0.01)
+    assert calibration.height(plain) > 1.8 * calibration.height(varied)
+    limits = calibration.calibrated([0.1], [0.2], tiled=True)
+    assert (limits.contrast, limits.rise) == (None, above(0.2))
+    low = of_picture(limits, varied, reads_text=True)
+    assert (varied >= low.pixel).sum() == 1
+    varied[3, 3] = 0.25
+    assert not (varied >= of_picture(limits, varied, reads_text=True).pixel).any()
 
 
 def test_the_rule_of_thumb_by_hand() -> None:

@@ -11,11 +11,11 @@ from zsad.benchmarks.large_pictures import FLAW, calibrated, loaded, measure, pi
 def test_tiles_find_what_the_whole_picture_does_not_show() -> None:
     """A part of the benchmark, which docs/own-photos.md has figures of."""
     method = loaded("auto")
-    with_tiles = measure(method, calibrated(method, 4), 2)
+    with_tiles = measure(method, calibrated(method, 4, 0.05), 2)
     assert with_tiles.found == 2
     assert min(with_tiles.flawed) > max(with_tiles.sound)
     method = loaded("none")
-    assert measure(method, calibrated(method, 4), 2).found == 0
+    assert measure(method, calibrated(method, 4, 0.05), 2).found == 0
 
 
 def test_the_flaw_is_where_it_is_said_to_be() -> None:

@@ -15,17 +15,8 @@ from PIL import Image
 import zsad
 from zsad import registry
 from zsad.errors import RequestError
-from zsad.inference.tiles import (
-    LEAST_PATCHES,
-    MOST_AUTO,
-    OVERLAP,
-    Framing,
-    Grid,
-    Joined,
-    boxes_in,
-    spans,
-    weights,
-)
+from zsad.inference.tiles import LEAST_PATCHES, Framing, boxes_in
+from zsad.runtime.tiles import MOST_AUTO, OVERLAP, Grid, Joined, spans, weights
 from zsad.types import Boxes
 
 

@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import signal
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -241,6 +242,25 @@ def _die_in_a_scratch_folder(parent: str, ready: Any) -> None:
         time.sleep(60)
 
 
+def test_a_scratch_folder_whose_empty_parent_another_process_removes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two trainings at once: the one that is done removes the empty cache of both."""
+    parent, kept, rounds = tmp_path / "cache", tempfile.mkdtemp, []
+
+    def others_remove_it(**how: Any) -> str:
+        if len(rounds) < 3:
+            rounds.append(how)
+            parent.rmdir()
+        return kept(**how)
+
+    monkeypatch.setattr(tempfile, "mkdtemp", others_remove_it)
+    with io.scratch_folder(parent, "scratch-") as folder:
+        assert folder.is_dir()
+    assert len(rounds) == 3
+    assert list(parent.iterdir()) == []
+
+
 def test_scratch_folders_go_with_their_process_or_with_the_next_one(tmp_path: Path) -> None:
     fork = multiprocessing.get_context("fork")
     ready = fork.Event()
@@ -259,7 +279,9 @@ def test_scratch_folders_go_with_their_process_or_with_the_next_one(tmp_path: Pa
     assert [p.name for p in tmp_path.iterdir()] == ["kept"]
 
 
-@pytest.mark.parametrize("text", ["9" * 5000, "[" * 100_000, '{"a": nul}', "\ud800", ""])
+@pytest.mark.parametrize(
+    "text", ["1e999", "[-1e400]", "9" * 5000, "[" * 100_000, '{"a": nul}', "\ud800", ""]
+)
 def test_json_without_end_is_one_line(tmp_path: Path, text: str) -> None:
     path = tmp_path / "odd.json"
     path.write_bytes(text.encode("utf-8", "surrogatepass"))

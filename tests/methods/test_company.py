@@ -17,7 +17,7 @@ from zsad.results.store import ResultStore
 
 OWN = [e for e in registry.select_methods("all") if e.target.startswith("zsad.methods.")]
 EVERY = sorted(e.name for e in OWN)
-RESUMING = {"adaclip", "mvfa"}
+RESUMING = {"aaclip", "adaclip", "mvfa"}
 PARTS = {"train/good": 3, "test/good": 2, "test/spot": 2}
 DEFINITION = """
 name: {name}

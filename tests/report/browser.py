@@ -90,8 +90,11 @@ class Browser:
             self._process.wait()
 
     # ------------------------------------------------------------------------ what it does
-    def open(self, page: Path, width: int = 1200, height: int = 900, dark: bool = False) -> None:
-        """Show a file in a window of that many CSS pixels; below 600 it behaves like a phone."""
+    def open(
+        self, page: Path | str, width: int = 1200, height: int = 900, dark: bool = False
+    ) -> None:
+        """Show a file or an address in a window of that many CSS pixels; below 600 it behaves like
+        a phone."""
         phone = width < 600
         self.send(
             "Emulation.setDeviceMetricsOverride",
@@ -103,10 +106,34 @@ class Browser:
         scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
         self.send("Emulation.setEmulatedMedia", features=scheme)
         self._events.clear()
-        self.send("Page.navigate", url=page.resolve().as_uri())
+        url = page if isinstance(page, str) else page.resolve().as_uri()
+        self.send("Page.navigate", url=url)
+        self.loaded()
+
+    def loaded(self) -> None:
+        """Wait until a page is there that was asked for."""
         end = time.monotonic() + self.seconds
         while "Page.loadEventFired" not in self._events:
             self._receive(end)
+        self._events.clear()
+
+    def until(self, expression: str) -> None:
+        """Wait until a JavaScript expression is true, on this page or one that it leads to."""
+        end = time.monotonic() + self.seconds
+        while time.monotonic() < end:
+            try:
+                if self.value(expression):
+                    return
+            except RuntimeError:  # between two pages
+                pass
+            time.sleep(0.05)
+        raise TimeoutError(f"never true: {expression}")
+
+    def upload(self, selector: str, *files: Path) -> None:
+        """Choose files as a reader does."""
+        root = self.send("DOM.getDocument")["root"]["nodeId"]
+        node = self.send("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
+        self.send("DOM.setFileInputFiles", nodeId=node, files=[str(f) for f in files])
 
     def value(self, expression: str) -> Any:
         """The JSON value of a JavaScript expression."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from io import BytesIO
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from tests.report import browser as chromium
 from zsad.metrics import spec
 from zsad.results import examples
 from zsad.results.examples import CellExamples, Example
+from zsad.results.gallery import MapGallery
 from zsad.results.records import CellKey, CellRecord
 from zsad.results.store import ResultStore
 from zsad.types import Explanation
@@ -63,9 +64,11 @@ def put(
     dataset: str = "folder",
     text: str = "a broken thing",
     seed: int = 0,
+    scores: Sequence[float] = (0.1, 0.2, 0.3, 0.25, 0.9),
+    defects: Sequence[str] = ("",) * 5,
     **info: object,
 ) -> CellKey:
-    """Store a cell with scores, curves and four example pictures."""
+    """Store a cell with scores, curves, small maps and four example pictures."""
     metrics = dict.fromkeys(spec.names(), None) | {"image_auroc": value, "image_ap": 0.7}
     reasons = {} if value is not None else {"image_auroc": "no normal images"}
     record = CellRecord(
@@ -78,7 +81,7 @@ def put(
         undefined=reasons | {"pixel_auroc": "the images have no masks"},
         n_normal=3,
         n_anomalous=2,
-        seconds={},
+        seconds={"encode": 1.0, "head": 0.75, "map": 0.25, "decode": 9.0},
         info={
             "title": method.upper(),
             "group": "baselines",
@@ -87,14 +90,14 @@ def put(
             **info,
         },
     )
-    scores = {
+    table = {
         "uid": list("abcde"),
         "label": [0, 0, 0, 1, 1],
-        "defect": [""] * 5,
-        "score": [0.1, 0.2, 0.3, 0.25, 0.9],
+        "defect": list(defects),
+        "score": list(scores),
         "path": list("abcde"),
     }
-    store.put(record, scores)
+    store.put(record, table)
     key = CellKey(method, dataset, category, seed, FINGERPRINT)
     shown = [
         example("detected", 0.9, f"{category}/{text}.png", text),
@@ -108,7 +111,10 @@ def put(
         "x": [0, 0, 1],
         "y": [0, 0.5, 1],
     }
-    examples.save(store.root, key, CellExamples(shown, {"image_roc": curve, "pixel_pro": curve}))
+    ramp = np.arange(28 * 28, dtype=np.float32).reshape(28, 28)
+    maps = MapGallery.of(list("abcde"), [ramp * (i + 1) for i in range(5)])
+    curves = {"image_roc": curve, "pixel_pro": curve}
+    examples.save(store.root, key, CellExamples(shown, curves, maps))
     return key
 
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import csv
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sklearn.metrics import roc_auc_score
 
 from tests.report.browser import Browser
-from tests.report.conftest import EVIL, put
+from tests.report.conftest import EVIL, jpeg, put
 from zsad import report
+from zsad.results import gallery
 from zsad.results.store import ResultStore
+from zsad.types import Sample
 
 PHONE = 390  # CSS pixels
 # The widest thing that sticks out of the window and cannot be scrolled by itself.
@@ -187,6 +192,165 @@ def test_heat_map_and_outline_lie_on_the_picture(opened: Browser, sweep: ResultS
     fade = "document.getElementById('fade')"
     opened.value(f"{fade}.value = 0; {fade}.dispatchEvent(new Event('input'))")
     assert opened.value("getComputedStyle(document.querySelector('.heat')).opacity") == "0"
+
+
+# ------------------------------------------------------------------------ picture by picture
+@pytest.fixture
+def compared(browser: Browser, tmp_path: Path) -> Browser:
+    """Three methods that disagree on five pictures of one category, with maps of all of them."""
+    store = ResultStore(tmp_path / "results")
+    scores = {
+        "clip": [0.1, 0.2, 0.3, 0.25, 0.9],
+        "winclip": [5.0, 1.0, 2.0, 3.0, 4.0],
+        "alfa": [0.5, 0.5, 0.5, 0.5, 0.5],
+    }
+    for name, values in scores.items():
+        put(store, name, EVIL, 0.9, scores=values, defects=["", "", "", EVIL, "dent"])
+    samples = []
+    for uid in "abcde":
+        (tmp_path / f"{uid}.jpg").write_bytes(jpeg(90 + 20 * "abcde".index(uid)))
+        samples.append(Sample(str(tmp_path / f"{uid}.jpg"), 0, EVIL, uid=uid))
+    gallery.keep(store.root, "folder", EVIL, "data", samples)
+    browser.errors.clear()
+    browser.open(report.write(store.root))
+    return browser
+
+
+def allow(browser: Browser, share: int) -> None:
+    browser.value(
+        f"(() => {{ const n = document.getElementById('allowed'); n.value = {share};"
+        f" n.dispatchEvent(new Event('input')) }})()"
+    )
+
+
+def test_false_alarms_and_misses_are_counted_as_the_slider_moves(compared: Browser) -> None:
+    labels = [0, 0, 0, 1, 1]
+    for share in (0, 34, 50):
+        allow(compared, share)
+        found = compared.value(
+            "zsadReport.compared().map((c) => [c.scores, zsadReport.limitOf(c).value,"
+            " zsadReport.counts(c)])"
+        )
+        assert len(found) == 3
+        for scores, limit, counts in found:
+            over = [score > limit for score in scores]
+            alarms = sum(o for o, label in zip(over, labels) if not label)
+            assert alarms <= share / 100 * 3
+            assert counts["falseAlarms"] == alarms
+            assert counts["missed"] == 2 - sum(o for o, label in zip(over, labels) if label)
+            assert sum(counts.values()) == 5
+    rows = (
+        "[...document.querySelectorAll('#confusion tbody tr')].map((r) => r.cells[2].textContent)"
+    )
+    assert compared.value(rows) == ["0 of 3", "1 of 3", "1 of 3"]  # ALFA, CLIP, WinCLIP at 50 %
+
+
+def test_a_threshold_of_ones_own_goes_before_the_slider(compared: Browser) -> None:
+    box = "document.querySelectorAll('#confusion input')[0]"
+    compared.value(f"{box}.value = '0.5'; {box}.dispatchEvent(new Event('change'))")
+    row = "[...document.querySelectorAll('#confusion tbody tr')[0].cells].map((c) => c.textContent)"
+    assert compared.value(row)[2:] == ["3 of 3", "0 of 2", "2", "0", "2 of 5"]
+    compared.value("document.getElementById('back').click()")
+    assert compared.value(row)[2:] == ["0 of 3", "2 of 2", "0", "3", "3 of 5"]
+
+
+def test_pictures_are_filtered(compared: Browser) -> None:
+    allow(compared, 0)
+    shown = "[...document.querySelectorAll('#gallery .file')].map((n) => n.textContent).join('')"
+    assert compared.value(shown) == "abcde"
+    for kind, by, expected in (
+        ("missed", "clip", "d"),
+        ("missed", "*", "de"),
+        ("alarm", "*", ""),
+        ("apart", "*", "e"),
+        ("normal", "*", "abc"),
+    ):
+        choose(compared, "kind", kind)
+        choose(compared, "by", by)
+        assert compared.value(shown) == expected, kind
+    choose(compared, "kind", "all")
+    choose(compared, "type", "dent")
+    assert compared.value(shown) == "e"
+    assert compared.value("document.getElementById('shown-said').textContent") == (
+        "1 of 5 pictures."
+    )
+
+
+def test_figures_by_type_are_those_of_the_tables(compared: Browser) -> None:
+    types = [EVIL, "dent"]
+    found = compared.value(
+        f"zsadReport.compared().map((c) => [c.scores, {types!r}.map((t) =>"
+        f" zsadReport.partedBy(c, t))])"
+    )
+    for scores, figures in found:
+        for value, figure in zip(scores[3:], figures):
+            expected = roc_auc_score([0, 0, 0, 1], [*scores[:3], value])
+            assert figure == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("width", [1200, PHONE])
+def test_one_picture_by_every_method(compared: Browser, width: int) -> None:
+    compared.send(
+        "Emulation.setDeviceMetricsOverride",
+        width=width,
+        height=800,
+        deviceScaleFactor=1,
+        mobile=width == PHONE,
+    )
+    compared.value("document.querySelectorAll('#gallery button')[1].click()")
+    compared.until("document.querySelectorAll('#side canvas').length === 3")
+    assert count(compared, "#side figure") == 4
+    name = "document.getElementById('side-name').textContent"
+    assert compared.value(name) == "b: normal"
+    key = "document.getElementById('side').dispatchEvent(new KeyboardEvent('keydown', {key: '%s'}))"
+    compared.value(key % "ArrowRight")
+    compared.value(key % "ArrowRight")
+    compared.until(f"{name}.startsWith('d: anomalous')")
+    assert EVIL in compared.value(name)
+    before = compared.value("document.querySelector('#side figure').clientWidth")
+    compared.value(key % "-")
+    compared.until(f"document.querySelector('#side figure').clientWidth < {before}")
+    compared.value("document.getElementById('side-close').click()")
+    compared.until("document.activeElement.textContent.endsWith('d')")
+    assert compared.value(STICKS_OUT) == []
+    assert compared.value("window.hacked") is None
+    assert compared.errors == []
+
+
+def test_what_is_compared_is_saved_without_formulas(compared: Browser) -> None:
+    compared.value("zsadReport.compared()[0].scores[0] = '=1+1'")
+    text = compared.value("zsadReport.comparedCsv()")
+    lines = list(csv.reader(text.splitlines()))
+    assert lines[0][:5] == ["dataset", "category", "picture", "anomalous", "type"]
+    assert len(lines) == 6
+    assert all(line[1] == EVIL for line in lines[1:])
+    assert lines[1][5] == "'=1+1"
+
+
+def test_accuracy_stands_against_time(compared: Browser) -> None:
+    points = compared.value("zsadReport.costs(document.getElementById('metric').value)")
+    assert [p["ms"] for p in points] == [400.0] * 3  # 2 seconds for 5 images
+    assert count(compared, "#points path") == 3
+
+
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("width", [1200, PHONE])
+def test_axe_finds_nothing_serious(
+    width: int, dark: bool, browser: Browser, sweep: ResultStore
+) -> None:
+    """Runs where ``ZSAD_AXE`` names the ``axe.min.js`` of npm's axe-core."""
+    script = os.environ.get("ZSAD_AXE")
+    if not script:
+        pytest.skip("ZSAD_AXE names no axe.min.js (npm pack axe-core)")
+    browser.open(report.write(sweep.root), width, 900, dark)
+    browser.value(f"{Path(script).read_text(encoding='utf-8')};0")
+    for press in ("0", "document.querySelector('#gallery button').click()"):
+        browser.value(press)
+        found = browser.value(
+            "axe.run().then((r) => r.violations.filter((v) => ['serious', 'critical']"
+            ".includes(v.impact)).map((v) => [v.id, v.nodes[0].html]))"
+        )
+        assert found == []
 
 
 def test_a_reason_shows_its_place(opened: Browser, sweep: ResultStore) -> None:

@@ -297,3 +297,12 @@ def test_a_broken_table_names_file_and_line():
         )
     with pytest.raises(DataError, match=r"mine\.csv, line 1"):
         list(read_table("a,b\n", "mine.csv", {}))
+
+
+def test_full_shot_figures_stand_beside_a_full_shot_run_with_what_differs(published):
+    (printed,) = published.lookup("patchcore@full-shot", "mvtec", metric="image_auroc")
+    assert (printed.paper, printed.value, printed.protocol) == ("FAPrompt", 99.0, "full-shot")
+    said = printed.differences({"backbone": "vit-l-14-336"})
+    assert "features of CLIP, not of wide-resnet-50" in said
+    said = printed.differences({"backbone": "dinov2-vit-s-14"})
+    assert "features of DINOv2 ViT-S/14, not of wide-resnet-50" in said

@@ -113,6 +113,16 @@ def test_putting_again_replaces_scores_too(store: ResultStore) -> None:
     assert len(list(store.cells())) == 1
 
 
+def test_scores_of_more_images_than_the_cell_has_are_not_read(store: ResultStore) -> None:
+    """A file of some hundred bytes can hold equal rows for all memory."""
+    store.put(record(), scores())
+    (path,) = store.root.glob("scores/**/*.parquet")
+    frame = pd.read_parquet(path)
+    pd.concat([frame] * 2000).to_parquet(path, index=False)
+    with pytest.raises(DataError, match=r"\.parquet: cannot be read \([\d,]+ rows for [\d,]+ im"):
+        store.scores(key_of(record()))
+
+
 def test_nan_is_written_as_null_with_a_reason(store: ResultStore) -> None:
     path = store.put(record(metrics={"image_auroc": float("nan"), "image_ap": 1.0}, undefined={}))
     raw = json.loads(path.read_text(), parse_constant=lambda name: pytest.fail(name))

@@ -11,6 +11,7 @@ from PIL import Image
 from zsad.data.images import read_image
 from zsad.data.transforms import Preprocess as Reference
 from zsad.errors import DataError, RequestError
+from zsad.runtime.package import tiling
 from zsad.runtime.pictures import Preprocess, found, open_picture
 
 TOLD = {
@@ -83,3 +84,10 @@ def test_words_name_files_folders_and_patterns(tmp_path: Path) -> None:
             wrong.mkdir()
         with pytest.raises(RequestError, match=r"no (file matches|pictures there)"):
             found([str(wrong)])
+
+
+@pytest.mark.parametrize("told", ["4", -1, 65, True, None, 2.0])
+def test_a_tiling_that_is_none_is_refused(told: object) -> None:
+    with pytest.raises(ValueError, match="tiles"):
+        tiling(told)
+    assert [tiling(n) for n in (0, 3, "auto")] == [0, 3, "auto"]

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zsad.backbones import build, known_weights
+from zsad.backbones import build, families, known_weights
 from zsad.backbones import weights as weight_files
 from zsad.backbones.batch_size import window_tokens
 from zsad.backbones.blocks import cast
@@ -185,9 +185,19 @@ def load(
         )
     if engine not in ENGINES:
         raise RequestError(f"backbone.engine={engine}: choose one of {', '.join(ENGINES)}")
+    if spec.family:
+        settings = BackboneSettings(
+            name,
+            None if weights is None else os.fspath(weights),
+            image_size,
+            precision,  # type: ignore[arg-type]
+            compile,
+            activation,  # type: ignore[arg-type]
+            engine,  # type: ignore[arg-type]
+        )
+        return families.family(spec.family).load(spec, settings, device, offline)
     config = spec.model_config()
     if config is not None:
-        build.check_config(spec, config)
         if activation != "auto":
             raise RequestError(
                 f"backbone.activation={activation}: backbone '{name}' knows its own; leave the key "

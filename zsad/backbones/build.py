@@ -177,27 +177,6 @@ def check_architecture(spec: BackboneSpec, model: nn.Module) -> None:
         )
 
 
-def check_config(spec: BackboneSpec, config: Config) -> None:
-    """Raise :class:`RequestError` early for model files of other families."""
-    vision, text = config.get("vision_cfg", {}), config.get("text_cfg", {})
-    other = (
-        "timm_model_name" in vision
-        or isinstance(vision.get("layers"), list)
-        or "hf_model_name" in text
-        or "hf_tokenizer_name" in text
-        or "multimodal_cfg" in config
-        or config.get("custom_text")
-        or vision.get("attentional_pool")
-        or text.get("embed_cls")
-        or text.get("no_causal_mask")
-    )
-    if other:
-        raise RequestError(
-            f"backbone '{spec.name}' cannot be used: only CLIP vision transformers with a causal "
-            "text tower and CLIP's own tokenizer are supported; choose e.g. ViT-B-16"
-        )
-
-
 def activation_in_use(model: nn.Module) -> str:
     """Return the activation that a built model really runs with."""
     visual: Any = model.visual

@@ -211,8 +211,12 @@ class ImageEncoder:
 
     def project(self, x: Tensor) -> Tensor:
         """Return P . ln_post(x), [*, D] -> [*, E]; not normalised."""
-        projected: Tensor = layer_norm(self.visual.ln_post, x) @ self.visual.proj
+        projected: Tensor = self.post_norm(x) @ self.visual.proj
         return projected
+
+    def post_norm(self, x: Tensor) -> Tensor:
+        """Return ln_post(x), [*, D] -> [*, D]."""
+        return layer_norm(self.visual.ln_post, x)
 
     # -------------------------------------------------------------------------- resuming
     def resume(

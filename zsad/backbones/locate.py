@@ -19,7 +19,7 @@ from typing import Any
 
 import platformdirs
 
-from zsad.backbones import known_weights
+from zsad.backbones import families, known_weights
 from zsad.backbones.known_weights import Origin
 from zsad.backbones.specs import BackboneSpec, spec
 from zsad.errors import WeightsError
@@ -27,6 +27,7 @@ from zsad.io.digests import remembered_sha256
 from zsad.io.names import at_home
 
 BUNDLED_WEIGHTS = "weights.safetensors"
+OPEN_CLIP_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")  # on the hub
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,8 @@ def locate(spec: BackboneSpec, weights: str | os.PathLike[str] | None) -> FoundW
     Raises :class:`WeightsError` for an explicit path without a file, or where nothing could be
     fetched either.
     """
+    if spec.family:
+        return families.family(spec.family).locate(spec, weights)
     if weights is not None and os.fspath(weights) == "random":
         digest = random_digest(spec.model_config() or {})
         return FoundWeights(None, "random", digest, Origin("random"))
@@ -107,7 +110,13 @@ def identify(name: str, weights: str | None = None) -> tuple[str, bool]:
 
 
 def find_cached(names: Iterable[str], hub_repo: str) -> Path | None:
-    """Look for a weight file by its names in the cache folders, then in the hub's cache."""
+    """Look for a CLIP by its names in the cache folders, then in the hub's cache."""
+    return find_named(names, hub_repo, OPEN_CLIP_FILES)
+
+
+def find_named(names: Iterable[str], hub_repo: str, hub_names: Iterable[str]) -> Path | None:
+    """Look for a weight file by its names in the cache folders, then in the hub's cache, where it
+    is called one of ``hub_names``."""
     for folder in cache_folders():
         for name in names:
             if (folder / name).is_file():
@@ -115,7 +124,7 @@ def find_cached(names: Iterable[str], hub_repo: str) -> Path | None:
     if hub_repo:
         from huggingface_hub import try_to_load_from_cache
 
-        for name in ("open_clip_model.safetensors", "open_clip_pytorch_model.bin"):
+        for name in hub_names:
             hit = try_to_load_from_cache(hub_repo, name)
             if isinstance(hit, str):
                 return Path(hit)

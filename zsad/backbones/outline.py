@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from zsad.backbones import families
 from zsad.backbones.specs import quarters
 from zsad.backbones.specs import spec as find_spec
 from zsad.errors import WeightsError
@@ -16,6 +17,8 @@ def outline(name: str) -> BackboneInfo:
     :class:`zsad.errors.RequestError` for an unknown name.
     """
     spec = find_spec(name)
+    if spec.family:
+        return families.family(spec.family).outline(spec)
     config = spec.model_config()
     if config is None:
         raise WeightsError(

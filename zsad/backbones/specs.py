@@ -5,77 +5,46 @@ Nothing here imports torch: listing backbones and planning a run must not need i
 
 from __future__ import annotations
 
-import importlib.util
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
 import yaml
 
+from zsad.backbones import families
+from zsad.backbones.backbone_spec import (
+    OPENAI_MEAN,
+    OPENAI_STD,
+    BackboneSpec,
+    open_clip_models,
+    quarters,
+)
 from zsad.errors import RequestError, nearest
-from zsad.io import parse_json, read_json
+from zsad.io import read_json
 
-OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
-OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
-
-
-@dataclass(frozen=True)
-class BackboneSpec:
-    """One backbone as ``specs.yaml`` or open_clip's model file describes it.
-
-    ``image_size`` in pixels, 0: the architecture's own.  ``stages``: the four feature layers,
-    1-based; empty: the quarters of the depth.  ``vv_first``: first block of the v-v path that the
-    weights were trained for, 0: each method's own choice.  ``activation``: the one that the weights
-    were trained with (``quick_gelu`` or ``gelu``); empty: as the model file or the weight tag says.
-    ``weights_file`` and ``hub_repo``: names of the weights in the caches.
-    ``bundled``: sub-package that holds model file and weights.  ``demo``: no paper used it.
-    """
-
-    name: str
-    title: str
-    summary: str = ""
-    open_clip_model: str = ""
-    pretrained: str = ""
-    weights_file: str = ""
-    hub_repo: str = ""
-    bundled: str = ""
-    image_size: int = 0
-    stages: tuple[int, ...] = ()
-    vv_first: int = 0
-    activation: str = ""
-    interpolation: str = "bicubic"
-    mean: tuple[float, float, float] = OPENAI_MEAN
-    std: tuple[float, float, float] = OPENAI_STD
-    demo: bool = False
-
-    def model_config(self) -> dict[str, Any] | None:
-        """Return open_clip's model file, or None for ``file`` (the weights imply it)."""
-        if self.bundled:
-            path = files("zsad.backbones") / self.bundled / "config.json"
-            if not path.is_file():
-                raise RequestError(
-                    f"backbone '{self.name}': {self.bundled}/config.json is missing from this "
-                    "installation; reinstall zsad"
-                )
-            return dict(parse_json(path.read_text(encoding="utf-8"), f"{self.bundled}/config.json"))
-        if self.open_clip_model:
-            return dict(read_json(open_clip_models()[self.open_clip_model]))
-        return None
-
-
-def quarters(depth: int) -> tuple[int, ...]:
-    """Return the layers at a quarter, half, three quarters and the end of ``depth`` blocks."""
-    return tuple(max(1, round(depth * i / 4)) for i in (1, 2, 3, 4))
+__all__ = [
+    "OPENAI_MEAN",
+    "OPENAI_STD",
+    "BackboneSpec",
+    "open_clip_models",
+    "quarters",
+    "require_text",
+    "spec",
+    "specs",
+    "usable_open_clip_models",
+]
 
 
 @cache
-def specs() -> dict[str, BackboneSpec]:
-    """All registered backbones by name."""
+def _own() -> dict[str, BackboneSpec]:
     text = (files("zsad.backbones") / "specs.yaml").read_text(encoding="utf-8")
     return {name: _from_mapping(name, entry) for name, entry in yaml.safe_load(text).items()}
+
+
+def specs() -> dict[str, BackboneSpec]:
+    """All registered backbones by name, those of other families than CLIP last."""
+    return {**_own(), **families.specs()}
 
 
 def _from_mapping(name: str, entry: Mapping[str, Any]) -> BackboneSpec:
@@ -86,16 +55,25 @@ def _from_mapping(name: str, entry: Mapping[str, Any]) -> BackboneSpec:
 def spec(name: str) -> BackboneSpec:
     """One backbone by name: a registered one, or ``MODEL`` / ``MODEL/TAG`` of open_clip.
 
-    Raises :class:`RequestError` for an unknown name, with the nearest known one.
+    Raises :class:`RequestError` for an unknown name, with the nearest known one, and for a model
+    of open_clip that is not of CLIP's form.
     """
-    if name in specs():
-        return specs()[name]
+    known = specs()
+    if name in known:
+        return known[name]
     model, _, tag = name.partition("/")
+    usable = usable_open_clip_models()
     if model not in open_clip_models():
         raise RequestError(
-            f"unknown backbone '{name}'{nearest(name, [*specs(), *open_clip_models()])}; known: "
-            f"{', '.join(specs())}, or an open_clip model of CLIP's form, e.g. ViT-B-16 or "
-            f"ViT-B-16/openai"
+            f"unknown backbone '{name}'{nearest(name, [*known, *usable])}; known: "
+            f"{', '.join(known)}, or an open_clip model of CLIP's form, e.g. ViT-B-16 or "
+            f"ViT-B-16/openai (`zsad list backbones`)"
+        )
+    if model not in usable:
+        raise RequestError(
+            f"backbone '{name}' cannot be used: only CLIP vision transformers with a causal text "
+            f"tower and CLIP's own tokenizer are supported, {len(usable)} of open_clip's "
+            f"{len(open_clip_models())} models; choose e.g. ViT-B-16 (`zsad list backbones`)"
         )
     return BackboneSpec(
         name=name,
@@ -107,12 +85,34 @@ def spec(name: str) -> BackboneSpec:
 
 
 @cache
-def open_clip_models() -> dict[str, Path]:
-    """open_clip's model files by model name, found without importing open_clip."""
-    found = importlib.util.find_spec("open_clip")
-    places = (found.submodule_search_locations or []) if found else []
-    return {
-        path.stem: path
-        for place in places
-        for path in sorted((Path(place) / "model_configs").glob("*.json"))
-    }
+def usable_open_clip_models() -> tuple[str, ...]:
+    """The names of open_clip's models that can be used, by the check that refuses the others."""
+    return tuple(n for n, path in open_clip_models().items() if _of_clips_form(read_json(path)))
+
+
+def _of_clips_form(config: Mapping[str, Any]) -> bool:
+    """Whether a model file of open_clip describes a CLIP that the encoders can run."""
+    vision, text = config.get("vision_cfg", {}), config.get("text_cfg", {})
+    return not (
+        "timm_model_name" in vision
+        or isinstance(vision.get("layers"), list)
+        or "hf_model_name" in text
+        or "hf_tokenizer_name" in text
+        or "multimodal_cfg" in config
+        or config.get("custom_text")
+        or vision.get("attentional_pool")
+        or text.get("embed_cls")
+        or text.get("no_causal_mask")
+    )
+
+
+def require_text(name: str, readers: Sequence[str]) -> None:
+    """Raise :class:`RequestError` for a backbone without a text tower, if there are ``readers``:
+    methods that read text."""
+    if readers and not spec(name).reads_text:
+        one = len(readers) == 1
+        raise RequestError(
+            f"backbone '{name}' has no text tower, and {', '.join(readers)} "
+            f"{'reads' if one else 'read'} text; choose a method that reads none (`zsad list "
+            f"methods`), or a CLIP such as vit-l-14-336"
+        )

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import pickletools
 import zipfile
 from collections import OrderedDict
 from pathlib import Path
@@ -73,9 +74,20 @@ def _collect(node: Any, prefix: str, state: dict[str, Tensor], seen: set[int]) -
             _collect(value, f"{prefix}{name}.", state, seen)
 
 
+def _refuse_places(content: bytes, label: str) -> None:
+    """Raise :class:`WeightsError` for a pickle that puts something at a place beyond its length:
+    pickle's table of places grows as far, to 4 GB for a file of 300 bytes."""
+    for code, place, _ in pickletools.genops(content):
+        puts = code.name in ("PUT", "BINPUT", "LONG_BINPUT")
+        if puts and isinstance(place, int) and place > len(content):
+            raise WeightsError(f"{label}: refused, its data names more objects than it has bytes")
+
+
 class _Reader(pickle.Unpickler):
     def __init__(self, archive: zipfile.ZipFile, root: str, label: str) -> None:
-        super().__init__(io.BytesIO(archive.read(f"{root}data.pkl")))
+        content = archive.read(f"{root}data.pkl")
+        _refuse_places(content, label)
+        super().__init__(io.BytesIO(content))
         self.archive = archive
         self.root = root
         self.label = label

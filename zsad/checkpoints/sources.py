@@ -29,6 +29,7 @@ ENDINGS = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")  # of files of weight
 FORMS = "FILE, FOLDER, {TARGET: FILE, ...}, hf://OWNER/REPO@REVISION or local-dir:PATH"
 
 _WEIGHTS = re.compile(rf"(?i).*({'|'.join(map(re.escape, ENDINGS))})(\.tar(-\d+)?)?")
+_EPOCH = re.compile(r"(.+)_\d+(\.[a-z]+)")
 _HUB = re.compile(r"hf://(?P<repo>[\w.-]+/[\w.-]+)@(?P<revision>[^\s@]+)")
 
 
@@ -54,6 +55,20 @@ class Place:
             return [self.path]
         found = (p for p in self.path.rglob("*") if _WEIGHTS.fullmatch(p.name))
         return sorted(p for p in found if p.is_file())
+
+    def states(self, companions: Iterable[str] = ()) -> list[Path]:
+        """The files that a state may be loaded from, where some lie beside others: without those
+        ``companions``, and without the epochs NAME_5.pth of a series whose last is NAME.pth."""
+        alone = set(companions)
+        found = self.files()
+        if not alone or len(found) == 1:
+            return found
+        return [
+            p
+            for p in found
+            if p.name not in alone
+            and not ((m := _EPOCH.fullmatch(p.name)) and p.with_name(m[1] + m[2]) in found)
+        ]
 
 
 @dataclass(frozen=True)
@@ -193,3 +208,8 @@ def _fetched(repo: str, how: Mapping[str, Any], said: str) -> Path:
             f"{said}: not in the hub's cache, and cannot be fetched ({gist(error)}); "
             "check the name, or give a folder with local-dir:PATH"
         ) from None
+
+
+def beside(path: Path, companions: Iterable[str]) -> list[Path]:
+    """The companions of a file that lie beside it."""
+    return [found for name in companions if (found := path.with_name(name)).is_file()]

@@ -22,7 +22,9 @@ from zsad import config as cfg
 from zsad.backbones.tensor_files import check_values, is_safetensors, naming, read_tensors
 from zsad.backbones.wrappers import opened
 from zsad.checkpoints.account import CheckpointMeta, SourceFile, TrainedOn, of_header, origin_of
+from zsad.checkpoints.choice import single
 from zsad.checkpoints.released import content_of, recognise
+from zsad.checkpoints.sources import beside
 from zsad.config.method_config import MethodConfig
 from zsad.errors import CellError, RequestError, WeightsError
 from zsad.io import atomic_write_bytes
@@ -95,8 +97,11 @@ def save(path: Path | str, state: Mapping[str, Tensor], meta: CheckpointMeta) ->
 
 
 # -------------------------------------------------------------------------------- reading
-def load_any(path: Path | str) -> LoadedCheckpoint:
+def load_any(path: Path | str, companions: Sequence[str] = ()) -> LoadedCheckpoint:
     """Read a checkpoint of ours or an official one; ``kind`` says which it is.
+
+    ``companions``: names of files that are read along with an official one, where they lie beside
+    it; what they hold joins its dictionary.
 
     Raises :class:`WeightsError` for a file that is missing, damaged, or holds anything but
     dense tensors and plain containers: nothing in it is ever executed.
@@ -106,6 +111,10 @@ def load_any(path: Path | str) -> LoadedCheckpoint:
         state = read_tensors(path, "damaged, or not a checkpoint")
     meta = of_header(path, _header(path))
     if meta is None:
+        for other in beside(path, companions if isinstance(state, dict) else ()):
+            with _of_checkpoint(other):
+                more = read_tensors(other, "damaged, or not a checkpoint")
+            state = {**more, **state} if isinstance(more, dict) else state
         return LoadedCheckpoint("official", state)
     check_values(f"checkpoint {path}", state)
     return LoadedCheckpoint("zsad", state, meta)
@@ -142,7 +151,7 @@ def load_into(
     does not fit.
     """
     path = Path(path)
-    found = load_any(path)
+    found = load_any(path, entry.companions)
     if found.meta is None:
         method, notes = _load_imported(entry, path, found.state, info, layers)
         method.trained_from = origin_of(path).record()
@@ -192,7 +201,8 @@ def import_file(
     Raises :class:`WeightsError` for missing keys, a file that is ours or another method's, and
     :class:`RequestError` where user and table say two things.
     """
-    found = load_any(source)
+    source = single(source, entry.name, str(source), companions=entry.companions).path
+    found = load_any(source, entry.companions)
     if found.meta is not None:
         raise WeightsError(f"checkpoint {source} is in zsad's own format already; use it as it is")
     data, origin, said = _imported_from(entry, Path(source), trained_on)

@@ -62,6 +62,7 @@ def run(args: argparse.Namespace) -> int:
             image_size=args.image_size,
             checkpoint=args.checkpoint,
             preset=args.preset,
+            tiles=args.tiles,
             offline=args.offline,
             untrained=args.untrained,
         )

@@ -50,13 +50,16 @@ VERBS = {
     "weights": "weights",
     "export": "export",
     "run": "run_package",
+    "app": "app",
     "prompts": "prompts",
     "doctor": "doctor",
 }
 
 # What verbs need that load large libraries; a dry run loads none.
 NEEDS = {
-    **dict.fromkeys(("bench", "train", "predict", "weights", "export", "reproduce"), FOR_MODELS),
+    **dict.fromkeys(
+        ("bench", "train", "predict", "weights", "export", "reproduce", "app"), FOR_MODELS
+    ),
     **dict.fromkeys(("tables", "report"), FOR_TABLES),
 }
 

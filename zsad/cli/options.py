@@ -90,6 +90,11 @@ def one_method(parser: argparse.ArgumentParser) -> None:
         help="normal picture, or a folder of them, to compare with (few-shot); may be repeated",
     )
     parser.add_argument("--untrained", action="store_true", help="allow the initial state")
+    parser.add_argument(
+        "--tiles",
+        metavar="N|auto",
+        help="look at tiles, too: N along the longer side, auto: of the model's input size",
+    )
 
 
 def check_state(args: argparse.Namespace, entry: MethodEntry) -> None:

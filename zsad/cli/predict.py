@@ -54,6 +54,11 @@ def add(verbs: Any) -> None:
         help="files of --out: heat,mask,map,full-map,json,csv,page (default: all but full-map)",
     )
     parser.add_argument(
+        "--to",
+        metavar="FORMATS",
+        help="one file of all results in --out for other programs: coco,csv,parquet",
+    )
+    parser.add_argument(
         "--ignore",
         metavar="WHAT",
         help="parts that are not looked at: a mask, a folder of masks by the pictures' names "
@@ -107,11 +112,6 @@ def add(verbs: Any) -> None:
     )
     parser.add_argument("--bank", metavar="FILE", help="such a file, in place of references")
     parser.add_argument(
-        "--tiles",
-        metavar="N|auto",
-        help="look at tiles, too: N along the longer side, auto: of the model's input size",
-    )
-    parser.add_argument(
         "--keep-aspect", action="store_true", help="do not squeeze pictures into a square"
     )
     parser.add_argument(
@@ -148,6 +148,7 @@ def run(args: argparse.Namespace) -> int:
             scale=_scale(args.scale),
             ignore=args.ignore,
             save=args.save,
+            to=args.to,
             one_file=args.one_file,
             references=args.reference,
             explanations=args.explanations,
@@ -171,7 +172,7 @@ def run(args: argparse.Namespace) -> int:
             offline=args.offline,
             untrained=args.untrained,
         )
-    failed, told, marked, read = 0, False, False, False
+    failed, told, marked, read, stated = 0, False, False, False, False
     while True:
         with stdout_to_stderr():
             prediction = next(found, None)
@@ -181,6 +182,9 @@ def run(args: argparse.Namespace) -> int:
         if (mark := prediction.made_by.get("mark")) and not marked:
             _note(mark)
             marked = True
+        if (state := prediction.made_by.get("bundled")) and not stated:
+            _note(state)
+            stated = True
         if (words := prediction.made_by.get("words")) and not read:
             entry = f", entry {words['entry']}" if "entry" in words else ""
             _note(f"words about '{args.class_name}' are those of {words['file']}{entry}")
@@ -225,7 +229,14 @@ def _tell(prediction: Prediction, method: str) -> None:
         _note(
             f"thresholds from {limits.normal_pictures} normal pictures; at most "
             f"{percent(limits.false_alarms)} % false alarms are expected of pictures like them"
+            + _of_masks(limits.mask_false_alarms)
         )
+
+
+def _of_masks(share: float | None) -> str:
+    if share is None:
+        return ""
+    return f", and something marked in {100 * share:.2g} % of them (estimated by how maps spread)"
 
 
 def _note(text: str) -> None:

@@ -10,7 +10,8 @@ from typing import Any
 from zsad import config as cfg
 from zsad import registry
 from zsad.cli import options
-from zsad.cli.output import print_json, print_table, say
+from zsad.cli.output import print_json, print_table, say, tell
+from zsad.config.method_config import ALL_SHOTS
 from zsad.errors import RequestError, unknown
 
 
@@ -42,6 +43,7 @@ def methods_list() -> list[dict[str, Any]]:
             "name": e.name,
             "group": e.group,
             "training": "trained" if e.trained else "none",
+            "text": e.reads_text,
             "presets": ", ".join(["default", *(p for p in e.presets if p != "default")]),
             "summary": e.summary,
         }
@@ -70,10 +72,14 @@ def datasets_list() -> list[dict[str, Any]]:
 
 
 def backbones_list() -> list[dict[str, Any]]:
-    """One row per registered backbone."""
-    from zsad.backbones.specs import specs
+    """One row per registered backbone, and per model of open_clip that can be used by its name."""
+    from zsad.backbones.specs import spec, specs, usable_open_clip_models
 
-    return [{"name": s.name, "title": s.title, "summary": s.summary} for s in specs().values()]
+    found = [*specs().values(), *map(spec, usable_open_clip_models())]
+    return [
+        {"name": s.name, "title": s.title, "text": s.reads_text, "summary": s.summary}
+        for s in found
+    ]
 
 
 def protocols_list() -> list[dict[str, Any]]:
@@ -98,11 +104,29 @@ def run_list(args: argparse.Namespace) -> int:
     if args.plugins:
         registry.add_plugins(args.plugins)
     rows = LISTS[args.what]()
+    shown = [{k: _word(v) for k, v in row.items()} for row in rows]
     if args.json:
         print_json(rows)
     elif rows:
-        print_table(list(rows[0]), [list(r.values()) for r in rows])
+        print_table(list(rows[0]), [list(r.values()) for r in shown])
+    if args.what == "backbones" and not args.json:
+        tell(_of_open_clip())
     return 0
+
+
+def _word(value: Any) -> Any:
+    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else value
+
+
+def _of_open_clip() -> str:
+    """How many of open_clip's models can be used, and how their weights are chosen."""
+    from zsad.backbones.specs import open_clip_models, usable_open_clip_models
+
+    usable, every = len(usable_open_clip_models()), len(open_clip_models())
+    return (
+        f"{usable} of open_clip's {every} models are of CLIP's form; NAME/TAG chooses their "
+        f"weights (ViT-B-16/openai). The other {every - usable} are refused."
+    )
 
 
 # -------------------------------------------------------------------------------- show
@@ -181,10 +205,14 @@ def _describe_method(name: str, overrides: list[str]) -> dict[str, Any]:
         "notes": list(entry.notes),
         "defined in": entry.origin,
         "config": {
-            key: {"value": value, "origin": _origin(entry, found.origins[key])}
+            key: {"value": _shown(key, value), "origin": _origin(entry, found.origins[key])}
             for key, value in cfg.flat(cfg.to_dict(found.value)).items()
         },
     }
+
+
+def _shown(key: str, value: Any) -> Any:
+    return "all" if (key, value) == ("shots", ALL_SHOTS) else value
 
 
 def _origin(entry: registry.MethodEntry, name: str) -> str:

@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
             f"'{extra[0]}' does not belong to {entry.name}; write {entry.name}.KEY=VALUE"
         )
     source = Path(args.file)
-    if not source.is_file():
+    if not source.is_file() and not (entry.companions and source.is_dir()):
         raise WeightsError(f"{source}: no such file; give the path of the released checkpoint")
     target = Path(args.out or f"{entry.name}-official.safetensors")
     own = given.get(entry.name, {})

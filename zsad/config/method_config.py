@@ -40,6 +40,14 @@ def _fallback(value: T) -> T:
     return cast(T, _Fallback(value))
 
 
+ALL_SHOTS = -1  # what `shots: all` is held as, in a config, an identity and a record
+
+
+def shots_in_words(shots: int) -> str:
+    """A number of reference images as headings say it: "4-shot", "full-shot"."""
+    return "full-shot" if shots == ALL_SHOTS else f"{shots}-shot"
+
+
 class MethodConfig:
     """Base of every method's config, a frozen dataclass in the method's ``config.py``.
 
@@ -47,6 +55,7 @@ class MethodConfig:
     (and ``references``, how they are drawn) for a method that can refer to normal images.  Nothing
     that this base adds is a field, so nothing of it enters the hash of a result.
 
+    ``full_shot``: whether ``shots: all`` may be written, every normal training image of a category.
     ``prompt_kind``: the kind of texts of the prompt bank that prompts or training read, "" for
     none: their content enters the identity of results and checkpoints.
     ``inference_only``: dotted keys (or groups of keys) that change nothing but inference: one
@@ -61,6 +70,7 @@ class MethodConfig:
     preset: str
     shots: int = _fallback(0)  # normal reference images per category; 0 = zero-shot
     references: str = _fallback("distinct")  # or "replacement": the same image may come twice
+    full_shot: ClassVar[bool] = False
     prompt_kind: ClassVar[str] = ""
     inference_only: ClassVar[tuple[str, ...]] = ()
     cosmetic: ClassVar[tuple[str, ...]] = ()
@@ -120,7 +130,7 @@ class MethodConfig:
                 )
 
 
-CLASS_VARIABLES = ("prompt_kind", "inference_only", "cosmetic")
+CLASS_VARIABLES = ("full_shot", "prompt_kind", "inference_only", "cosmetic")
 QUESTIONS = (
     *("caption_source", "caption_all", "caption_count"),
     *("own_words", "own_readings", "for_target"),

@@ -9,14 +9,14 @@ from __future__ import annotations
 import bz2
 import contextlib
 import gzip
-import lzma
 import stat
 import tarfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
+from zsad.data.lzma_files import XzReader, refuse_window
 from zsad.errors import DataError, ZsadError, gist
 from zsad.io import foreign
 from zsad.io.bounds import ARCHIVE_FILES, ARCHIVE_HEADER, Bound
@@ -24,11 +24,11 @@ from zsad.io.bounds import ARCHIVE_FILES, ARCHIVE_HEADER, Bound
 ENTRY = 1024  # bytes of a zip's directory for each file that an archive may hold
 _BLOCK = 1 << 16  # the largest step in which a library skips what it does not read
 
-_PACKED: tuple[tuple[bytes, type[Any]], ...] = (
+_PACKED: tuple[tuple[bytes, Callable[[Path], Any]], ...] = (
     (b"\x1f\x8b", gzip.GzipFile),
     (b"BZh", bz2.BZ2File),
-    (b"\xfd7zXZ\0", lzma.LZMAFile),
-    (b"\x5d\0\0", lzma.LZMAFile),
+    (b"\xfd7zXZ\0", XzReader.open),
+    (b"\x5d\0\0", XzReader.open),
 )
 
 
@@ -118,6 +118,7 @@ def _zipped(archive: Path) -> Iterator[Member]:
                 if stat.S_ISLNK(info.external_attr >> 16):
                     raise DataError(f"{archive}: member {info.filename} is a link; refused")
                 if not info.is_dir():
+                    refuse_window(archive, info)
                     with zipped.open(info) as source:
                         yield Member(info.filename, info.file_size, source)
 

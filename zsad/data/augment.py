@@ -169,7 +169,7 @@ def ordered(samples: Sequence[Sample], seed: int, key: str) -> list[Sample]:
 
 
 def inspection(draw: random.Random) -> Change:
-    """Draw what VCP-CLIP and Bayes-PFL do to every training picture, each with probability 0.5:
+    """Draw what scripts of prompt learners do to every picture, each with probability 0.5:
     turn by up to 30 degrees, quarter turns, brightness and contrast by up to 0.2, noise of variance
     10 to 50, and one of box blur, colours and Gaussian blur (albumentations' defaults)."""
 

@@ -378,8 +378,9 @@ def _from_tifffile(content: bytes, uri: str, bits: int, mask: bool) -> Image.Ima
 
     with tifffile.TiffFile(io.BytesIO(content)) as file:
         page = file.pages.first
-        # samples beyond the third are decoded, too
-        _check_size((page.imagewidth, page.imagelength * max(1, page.samplesperpixel // 4)), uri)
+        _check_size((page.imagewidth, page.imagelength), uri)
+        # samples beyond the third, and planes behind the first one, are decoded, too
+        _check_size((1, page.size // 4), uri)
         array = np.asarray(page.asarray())
         if page.planarconfig == tifffile.PLANARCONFIG.SEPARATE and array.ndim == 3:
             array = np.moveaxis(array, 0, -1)

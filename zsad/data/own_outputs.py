@@ -13,6 +13,8 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from zsad import __version__
+from zsad.errors import ZsadError
+from zsad.io import read_json
 
 SOFTWARE = "zsad"
 NAME = re.compile(r"(?P<base>.+)\.((heat|thumb|layer)\.webp|heat\.png|mask\.png)")
@@ -44,8 +46,8 @@ def _says_so(path: Path) -> bool:
 
 def _is_record(path: Path) -> bool:
     try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+        content = read_json(path)
+    except ZsadError:  # absent, damaged, of another kind
         return False
     return isinstance(content, dict) and {"image_score", "files"} <= set(content)
 

@@ -16,9 +16,8 @@ from zsad.data.definition import DatasetSpec
 from zsad.data.index import DatasetIndex, load_index
 from zsad.errors import DataError, RequestError
 from zsad.io import names, scratch_folder, sha256_file
-from zsad.io.bounds import ARCHIVE_BYTES, ARCHIVE_FILES, ARCHIVE_RATIO
+from zsad.io.bounds import ARCHIVE_BYTES, ARCHIVE_FILES, ARCHIVE_RATIO, RATIO_FROM
 
-RATIO_FROM = 256 * 2**20  # bytes up to which an archive may unpack to any multiple of its size
 _BLOCK = 1 << 20
 
 

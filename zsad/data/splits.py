@@ -10,6 +10,7 @@ import random
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
+from zsad.config.method_config import ALL_SHOTS
 from zsad.data.index import DatasetIndex
 from zsad.errors import DataError, RequestError
 from zsad.types import Sample
@@ -84,7 +85,7 @@ def auxiliary(index: DatasetIndex, part: str, limit: int = 0, total: int = 0) ->
 def references(
     index: DatasetIndex, category: str, shots: int, seed: int, *, replacement: bool = False
 ) -> list[Sample]:
-    """``shots`` normal training images of a category, drawn by ``seed``.
+    """``shots`` normal training images of a category, drawn by ``seed``; :data:`ALL_SHOTS`: all.
 
     Nested: the first k of a larger draw are the draw of k.  Empty if the dataset has no normal
     training images at all.  ``replacement``: an image may be drawn more than once, as scripts of
@@ -93,6 +94,8 @@ def references(
     pool = [
         s for s in index.samples if s.split == "train" and s.label == 0 and s.category == category
     ]
+    if shots == ALL_SHOTS:
+        return sorted(pool, key=lambda s: s.uid)
     if pool and replacement:
         pool = sorted(pool, key=lambda s: s.uid)
         draw = random.Random(f"reference-{seed}/{category}")

@@ -34,9 +34,9 @@ def refuse(loaded: LoadedMethod) -> None:
             f"{said}it looks at several views of a picture; use `zsad predict`, or a preset "
             f"without views"
         )
-    if loaded.framing.tiled or loaded.framing.keep_aspect:
+    if loaded.framing.keep_aspect or loaded.framing.bits:
         raise RequestError(
-            "`zsad export`: a package sees whole pictures in a square; leave tiles and aspect out"
+            "`zsad export`: a package sees 8-bit pictures in squares; leave aspect and bits out"
         )
 
 

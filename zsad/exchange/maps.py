@@ -25,7 +25,7 @@ import numpy as np
 from zsad.data.images import FORMATS
 from zsad.data.indexers.lists import table
 from zsad.errors import DataError, reason, shown
-from zsad.io.foreign import describe_file
+from zsad.io.foreign import describe_file, refuse_bomb
 from zsad.io.names import readable_name
 from zsad.types import Sample
 
@@ -210,9 +210,12 @@ def _read_scores(path: Path, names: Names, found: Outside) -> None:
 
 def _read_archive(path: Path, names: Names, found: Outside) -> None:
     try:
+        refuse_bomb(path)
         with np.load(path, allow_pickle=False) as archive:
             held = {key: archive[key] for key in archive.files}
     except Exception as error:  # zip, zlib and numpy raise many types
+        if isinstance(error, DataError):
+            raise
         what = describe_file(path) or reason(error)
         raise DataError(f"{path}: not a readable .npz of numbers and text ({what})") from None
     ids = held.get("ids")

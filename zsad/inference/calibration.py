@@ -21,13 +21,24 @@ normal map, so at most the same share of normal pictures is expected to have any
 Where a map rises higher than that, what is marked is its upper half: from half way between its
 median and its peak on, the usual full width at half maximum.  A peak is above its own half, so
 this changes how much is marked, never whether anything is.
+
+In a map of **tiles** a defect raises its own tile and leaves the others as they are, so the level
+of the map does not follow it, and the deviation of the whole says how varied the surface is, not
+how high a defect may rise.  There the highest value counts by how much it rises above the median.
+
+Where the wish r is below 1 / (n + 1) no order statistic fulfils it.  From :data:`FEWEST` normal
+pictures on the threshold of a pixel is then raised to what the spread of the n figures lets
+expect: the value that a share r exceeds of a Gumbel distribution with the first two L-moments of
+the n figures (Hosking 1990).  Each is the largest of many values of a map, and such figures tend
+to that distribution (Fisher and Tippett 1928).  This is an estimate, and no promise; the promise
+of 1 / (n + 1) holds as before, since the threshold is only ever raised.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,20 +46,25 @@ from zsad.errors import DataError, RequestError
 from zsad.io import read_json, write_json
 from zsad.runtime.thresholds import Thresholds, just_above
 from zsad.runtime.thresholds import contrast as contrast
+from zsad.runtime.thresholds import height as height
 from zsad.runtime.thresholds import level as level
 from zsad.runtime.thresholds import of_picture as of_picture
 from zsad.runtime.thresholds import uncalibrated as uncalibrated
 
 FALSE_ALARMS = 0.05  # the default wish
+FEWEST = 10  # normal pictures whose spread is taken for that of all
+EULER = 0.5772156649015329  # the mean of the standard Gumbel distribution
 
 
 # ---------------------------------------------------------------------------- many pictures
 def calibrated(
     image_scores: Sequence[float],
-    contrasts: Sequence[float],
+    heights: Sequence[float],
     false_alarms: float = FALSE_ALARMS,
+    tiled: bool = False,
 ) -> Thresholds:
-    """Thresholds from the scores and the maps' highest contrasts of normal pictures.
+    """Thresholds from the scores of normal pictures and the heights of their maps, which are
+    :func:`zsad.runtime.thresholds.height` of maps in tiles or not.
 
     Raises :class:`RequestError` without a picture, or for a share outside of 0..1.
     """
@@ -57,8 +73,10 @@ def calibrated(
     if not image_scores:
         raise RequestError("calibration needs at least one normal picture")
     image, share = conformal(image_scores, false_alarms)
-    rise, _ = conformal(contrasts, false_alarms)
-    return Thresholds(image, None, "calibrated", len(image_scores), share, rise)
+    least, masks = of_heights(heights, false_alarms)
+    found = Thresholds(image, None, "calibrated", len(image_scores), share)
+    found = replace(found, mask_false_alarms=masks if masks < share else None)
+    return replace(found, rise=least) if tiled else replace(found, contrast=least)
 
 
 def conformal(values: Sequence[float], share: float) -> tuple[float, float]:
@@ -66,6 +84,26 @@ def conformal(values: Sequence[float], share: float) -> tuple[float, float]:
     n = len(values)
     k = min(n, math.ceil(round((n + 1) * (1 - share), 9)))
     return just_above(sorted(values)[k - 1]), (n + 1 - k) / (n + 1)
+
+
+def of_heights(heights: Sequence[float], share: float) -> tuple[float, float]:
+    """A threshold for the heights of maps, and the share of further ones that is expected at or
+    above it: promised, or estimated where ``share`` is less than their number can promise."""
+    threshold, promised = conformal(heights, share)
+    if share >= promised or len(heights) < FEWEST:
+        return threshold, promised
+    return max(threshold, just_above(exceeded(heights, share))), share
+
+
+def exceeded(values: Sequence[float], share: float) -> float:
+    """What a ``share`` of further values exceeds, if all are those of a Gumbel distribution."""
+    ordered = sorted(values)
+    n = len(ordered)
+    mean = math.fsum(ordered) / n
+    # The second L-moment: half the expected difference of two values.
+    half = 2 * math.fsum(i * v for i, v in enumerate(ordered)) / (n * (n - 1)) - mean
+    scale = half / math.log(2)
+    return mean - scale * (EULER + math.log(-math.log1p(-share)))
 
 
 # ------------------------------------------------------------------------------- storage
@@ -87,7 +125,7 @@ def load(path: Path | str, made_for: Mapping[str, Any]) -> Thresholds:
     raw = read_json(path)
     try:
         found, other = Thresholds(**raw["thresholds"]), dict(raw["made_for"])
-        for value in (found.image, found.pixel, found.contrast):
+        for value in (found.image, found.pixel, found.contrast, found.rise):
             if value is not None and not isinstance(value, (int, float)):
                 raise TypeError("a threshold is not a number")
         if found.image is None:
@@ -100,7 +138,7 @@ def load(path: Path | str, made_for: Mapping[str, Any]) -> Thresholds:
             raise RequestError(
                 f"{path}: was made for {key} {other.get(key)!r}, not {made_for.get(key)!r}; {again}"
             )
-    if found.contrast is None:
+    if found.contrast is None and found.rise is None:
         raise RequestError(
             f"{path}: was made by an earlier version, whose masks marked too much; {again}"
         )

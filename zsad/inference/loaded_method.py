@@ -13,6 +13,7 @@ from torch import Tensor
 
 from zsad import config as cfg
 from zsad.backbones import Backbone
+from zsad.config.method_config import ALL_SHOTS
 from zsad.data.ignored import Ignored
 from zsad.errors import RequestError
 from zsad.inference import calibration, reference_bank
@@ -34,7 +35,7 @@ from zsad.inference.request import (
     targets_of,
 )
 from zsad.inference.tiles import WHOLE, Framing
-from zsad.method import AnyMethod
+from zsad.method import AnyMethod, feature_request
 from zsad.runtime.thresholds import Thresholds
 from zsad.scoring import Scorer
 from zsad.types import Category, ImageFeatures, ScoreContext
@@ -176,11 +177,12 @@ class LoadedMethod:
                 f"the pictures of a call, so no threshold holds for others; use "
                 f"{self.method.name}.stretch=false"
             )
-        what = (list(normal), class_name, None, references)
+        tiled, what = self.framing.tiled, (list(normal), class_name, None, references)
         given = self.stream(*what, explanations=0, ignore=ignore, kinds=kinds, domains=domains)
         # without keep_errors every picture was seen
-        found = [(p.image_score, calibration.contrast(p.seen)) for p in given if p.seen is not None]
-        return calibration.calibrated([f[0] for f in found], [f[1] for f in found], false_alarms)
+        seen = [(p.image_score, p.seen) for p in given if p.seen is not None]
+        heights = [calibration.height(values, tiled) for _, values in seen]
+        return calibration.calibrated([score for score, _ in seen], heights, false_alarms, tiled)
 
     def identity(self, class_name: str, ignore: Ignored | None = None) -> dict[str, Any]:
         """What thresholds depend on besides the normal pictures."""
@@ -329,6 +331,7 @@ class LoadedMethod:
         images = torch.as_tensor(images, dtype=torch.float32).to(self.device)
         targets = targets_of(self.method, images, masks, torch.as_tensor(labels).to(self.device))
         near = partners_of(self.method, references, images)
+        request = feature_request(self.method, self.image_size, training=True)
         # Without text, as in training: the method encodes its prompts at every step.
         context: ScoreContext[Any] = ScoreContext(
             categories_of(class_names, len(images)),
@@ -336,9 +339,9 @@ class LoadedMethod:
             text_encoder=self.backbone.text_encoder(self.request.variant),
             image_encoder=self.backbone.image_encoder(self.request.variant),
             uids=[str(i) for i in range(len(images))],
-            paired=None if near is None else self.backbone.encode_image(near, self.request),
+            paired=None if near is None else self.backbone.encode_image(near, request),
         )
-        features = self.backbone.encode_image(images, self.request)
+        features = self.backbone.encode_image(images, request)
         self.method.train()
         self.method.phase = name
         self.method.freeze_all_but(self.method.parameters_of_phase(phases[name]))
@@ -396,7 +399,8 @@ class LoadedMethod:
         self._check_bank()
         account, features = reference_bank.load(path, self.bank_identity(class_name))
         key, shots = category_of(class_name).class_name, self.method.shots
-        if not self.method.transductive and account.shots != shots:
+        whole = self.method.transductive or shots == ALL_SHOTS
+        if not whole and account.shots != shots:
             raise RequestError(
                 f"--bank {path}: holds {account.shots} pictures, and {self.method.name}.shots is "
                 f"{shots}; leave shots out"

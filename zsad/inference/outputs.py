@@ -12,6 +12,8 @@ json     ``x.json``           the record: what the line on standard output says
 csv      ``results.csv``      one line per picture
 page     ``index.html``       all pictures to look at, with ``thumbs/`` beside it
 ======== ==================== ============================================================
+
+Files for other programs are those of :mod:`zsad.inference.handover`.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ from numpy.typing import NDArray
 from zsad.data import own_outputs
 from zsad.data.images import read_image
 from zsad.errors import DataError, RequestError, unknown
-from zsad.inference import calibration
+from zsad.inference import calibration, handover
 from zsad.inference.page import PredictionPage
 from zsad.inference.pictures import Photo
 from zsad.inference.prediction import Prediction
@@ -87,7 +89,7 @@ class Writer:
 
     ``scale``: the values of the coldest and the hottest colour of every heat map; ``bits``: as
     :class:`zsad.inference.pictures.Reading` has it; ``one_file``: the page holds everything that
-    it shows.
+    it shows; ``to``: formats of :mod:`zsad.inference.handover`.
     """
 
     def __init__(
@@ -97,6 +99,7 @@ class Writer:
         scale: tuple[float, float] | None = None,
         bits: int = 0,
         one_file: bool = False,
+        to: Sequence[str] = (),
     ) -> None:
         self.out, self.save, self.scale, self.bits = Path(out), tuple(save), scale, bits
         self._page = (
@@ -105,6 +108,8 @@ class Writer:
             else None
         )
         self._rows: list[dict[str, Any]] = []
+        self._table = "csv" in save or "csv" in to
+        self._handed = [handover.FILES[name]() for name in to if name in handover.FILES]
 
     def __enter__(self) -> Writer:
         return self
@@ -115,8 +120,11 @@ class Writer:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if "csv" in self.save and self._rows:
-            _write(self.out / TABLE, _table(self._rows))
+        if self._rows:
+            if self._table:
+                _write(self.out / TABLE, _table(self._rows))
+            for file in self._handed:
+                _write(self.out / file.name, file.content())
         if self._page:
             self._page.close()
 
@@ -144,8 +152,9 @@ class Writer:
                 self._inside(text, (dump_json(found.to_dict()) + "\n").encode())
         if self._page:
             self._page.put(found, photo)
-        if "csv" in self.save:
-            self._rows.append(_row(found))
+        self._rows.append(row := _row(found))
+        for file in self._handed:
+            file.put(found, photo, row)
 
     def _content(self, found: Prediction, photo: Photo) -> dict[str, tuple[str, bytes]]:
         content: dict[str, tuple[str, bytes]] = {}

@@ -68,6 +68,8 @@ class PredictionPage:
             "path": str(found.path),
             "link": _link(photo.path, self.out),
         }
+        if found.path != str(photo.path):  # it has another name than its file
+            entry["title"] = str(found.path)
         if found.error:
             self._entries.append({**entry, "error": found.error})
             return
@@ -107,17 +109,19 @@ class PredictionPage:
         """Write ``index.html``; None where there was no picture."""
         if not self._entries:
             return None
-        return self.write(self.out / INDEX, self._page().encode())
+        return self.write(self.out / INDEX, self.document().encode())
 
-    def _page(self) -> str:
+    def document(self) -> str:
+        """The page about the pictures so far."""
         data = {
             "pictures": self._entries,
             "limits": dict(self._limits),
             "made_by": dict(self._made_by),
         }
+        scripts = asset("csv.js") + asset("predictions.js")
         parts = {
             "STYLE": asset("predictions.css"),
-            "SCRIPT": f'"use strict";\n(() => {{\n{asset("predictions.js")}\n}})();',
+            "SCRIPT": f'"use strict";\n(() => {{\n{scripts}\n}})();',
             "VERSION": shown(__version__),
             "DATA": embedded(data),
         }

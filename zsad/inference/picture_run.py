@@ -22,10 +22,11 @@ from zsad.inference.prediction import Prediction
 from zsad.inference.reference_bank import Bank
 from zsad.inference.request import Pictures as Given
 from zsad.inference.request import rows_by_category
-from zsad.inference.tiles import WHOLE, Box, Framing, Joined, boxes_in, reasons_of_tile
+from zsad.inference.tiles import WHOLE, Framing, boxes_in, reasons_of_tile
 from zsad.method import AnyMethod
 from zsad.runtime.enlarging import enlarged
 from zsad.runtime.thresholds import Thresholds
+from zsad.runtime.tiles import Box, Joined
 from zsad.scoring import Scorer, encode, without
 from zsad.types import Boxes, Category, ImageFeatures, ScoreContext, Scored
 

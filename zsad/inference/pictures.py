@@ -12,13 +12,15 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from zsad.data.images import endings, is_picture, open_header, read_image
+from zsad.data.images import endings, open_header, read_image
+from zsad.data.indexers.mask_names import beside
+from zsad.data.indexers.own_folder import understand
 from zsad.data.own_outputs import is_own_output
 from zsad.errors import DataError, RequestError, reason, shown
 from zsad.inference.prediction import Prediction
@@ -34,7 +36,8 @@ READERS = 4  # threads
 # written about all of them.
 OUTPUTS = ("map.npy", "full-map.npy", "heat.webp", "mask.png", "json")
 RESERVED = ("calibration",)
-FILES_OF_ALL = ("calibration.json", "results.csv")  # no folder of pictures is called so
+# No folder of pictures is called so.
+FILES_OF_ALL = ("calibration.json", "results.csv", "results.coco.json", "results.parquet")
 
 
 # ------------------------------------------------------------------------------- finding
@@ -46,6 +49,18 @@ class Photo:
     stem: Path
 
 
+MASK, OTHER = "mask", "file that is not a picture"
+
+
+class _Found(NamedTuple):
+    """A file of a word.  ``top``: the folder that it was found through; ``passed_over``: what it
+    is, where it is not wanted."""
+
+    path: Path
+    top: Path
+    passed_over: str = ""
+
+
 def find(
     words: Iterable[str], out: Path | str | None = None, listed: Iterable[str] = ()
 ) -> list[Photo]:
@@ -53,29 +68,30 @@ def find(
 
     ``listed``: words of a list, where a missing file is an error only when it is read.
     The files of a picture go below ``out`` by its path inside the folder that is common to all.
-    What lies below ``out`` itself is not an input.  Other files of a folder that are not pictures
-    (see :func:`zsad.data.images.is_picture`) are passed over, and a warning says which.
+    What lies below ``out`` itself is not an input.  Other files of a folder that are not pictures,
+    and masks of its pictures, are passed over, and a warning says which: those are the ones of
+    :mod:`zsad.data.indexers.own_folder`, as in `zsad bench`.
     Raises :class:`DataError` for a word without a picture, and :class:`RequestError` where
     ``out`` is the folder of the pictures.
     """
     own = plain_path(out) if out is not None else None
     tops: list[Path] = []
     files: dict[Path, Path] = {}
-    passed_over: dict[Path, Path] = {}
+    passed_over: dict[Path, _Found] = {}
     for word, strict in [*((w, True) for w in words), *((w, False) for w in listed)]:
-        for path, top, wanted in _expanded(word, strict):
-            absolute, folder = plain_path(path), plain_path(top)
-            if own is not None and path != Path(word):  # found by a search
-                if own == folder and wanted:
+        for one in _expanded(word, strict):
+            absolute, folder = plain_path(one.path), plain_path(one.top)
+            if own is not None and one.path != Path(word):  # found by a search
+                if own == folder and not one.passed_over:
                     raise RequestError(f"--out {out}: is the folder of the pictures; give another")
                 if own in absolute.parents and (own == folder or folder in own.parents):
                     continue
-            if wanted:
-                files.setdefault(absolute, path)
-                tops.append(folder)
+            if one.passed_over:
+                passed_over.setdefault(absolute, one)
             else:
-                passed_over.setdefault(absolute, path)
-    _tell_passed_over([path for a, path in passed_over.items() if a not in files])
+                files.setdefault(absolute, one.path)
+                tops.append(folder)
+    _tell_passed_over([one for a, one in passed_over.items() if a not in files])
     if not files:
         return []
     common = Path(os.path.commonpath(tops))
@@ -140,27 +156,46 @@ def _folded(path: Path) -> str:
     return unicodedata.normalize("NFKC", path.as_posix()).casefold()
 
 
-def _expanded(word: str, strict: bool) -> Iterator[tuple[Path, Path, bool]]:
-    """Files of a word, each with the folder that it was found through, and whether it is wanted:
-    all that is named, and of a folder what is a picture."""
+def _expanded(word: str, strict: bool) -> Iterator[_Found]:
+    """The files of a word: all that is named, and of a folder what is a picture."""
     path = Path(word)
     if not strict and not _can_be_asked(path):  # an odd line of a list: the picture's own error
-        yield path, path.parent, True
+        yield _Found(path, path.parent)
     elif path.is_dir():
-        found = sorted(p for p in path.rglob("*") if p.is_file())
-        wanted = [is_picture(p.relative_to(path)) and not is_own_output(p) for p in found]
-        if strict and not any(wanted):
-            raise DataError(f"{path}: no pictures there ({', '.join(endings())})")
-        yield from ((p, path, w) for p, w in zip(found, wanted))
+        yield from _below(path, strict)
     elif path.is_file() or not strict:
-        yield path, path.parent, True
+        yield _Found(path, path.parent)
     elif glob.has_magic(word):
         matches = [Path(p) for p in sorted(glob.glob(word, recursive=True)) if Path(p).is_file()]
         if not matches:
             raise DataError(f"{word}: no file matches")
-        yield from ((p, p.parent, not is_own_output(p)) for p in matches)
+        yield from (_Found(p, p.parent, "" if not is_own_output(p) else OTHER) for p in matches)
     else:
         raise DataError(f"{path}: no such file or folder")
+
+
+def _below(home: Path, strict: bool) -> Iterator[_Found]:
+    """The files of a folder, by the rule that says what they are for `zsad bench`."""
+    found = understand(home)
+    pictures = {p for p in found.candidates if p not in found.mask_of}
+    if strict and not pictures:
+        raise DataError(f"{home}: no pictures there ({', '.join(endings())})")
+    unlabelled = {e.path for e in found.account.entries if e.role == "no role"} & pictures
+    # Where no folder says what is a defect, nobody knows whether these are masks.
+    doubtful = {m: p for m, (_, p) in beside(sorted(unlabelled)).items() if p}
+    if doubtful:
+        mask, picture = next(iter(doubtful.items()))
+        log.warning(
+            "%s: %s named like the mask of a picture beside it (first: %s, of %s), and scored as "
+            "any other; give the pictures by their names to leave masks out",
+            shown(home),
+            "1 picture is" if len(doubtful) == 1 else f"{len(doubtful)} pictures are",
+            shown(mask),
+            shown(picture),
+        )
+    for inside in sorted((e.path for e in found.account.entries), key=PurePosixPath):
+        what = "" if inside in pictures else MASK if inside in found.mask_of else OTHER
+        yield _Found(home / inside, home, what)
 
 
 def _can_be_asked(path: Path) -> bool:
@@ -174,19 +209,18 @@ def _can_be_asked(path: Path) -> bool:
     return True
 
 
-def _tell_passed_over(paths: Sequence[Path]) -> None:
-    """Say in one line how many files of the folders are not pictures, and name the first three."""
-    if not paths:
-        return
-    names = [shown(path) for path in paths[:3]]
-    log.warning(
-        "passed over %s: %s%s; give a file by its name to have it read",
-        "a file that is not a picture"
-        if len(paths) == 1
-        else f"{len(paths)} files that are not pictures",
-        ", ".join(names),
-        f" and {len(paths) - 3} more" if len(paths) > 3 else "",
-    )
+def _tell_passed_over(found: Sequence[_Found]) -> None:
+    """Say in one line each how many files of the folders are masks, and how many are not pictures;
+    name the first three."""
+    for what, many in ((MASK, "masks"), (OTHER, "files that are not pictures")):
+        names = [shown(one.path) for one in found if one.passed_over == what]
+        if names:
+            log.warning(
+                "passed over %s: %s%s; give a file by its name to have it read",
+                f"a {what}" if len(names) == 1 else f"{len(names)} {many}",
+                ", ".join(names[:3]),
+                f" and {len(names) - 3} more" if len(names) > 3 else "",
+            )
 
 
 # ------------------------------------------------------------------------------- reading

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from zsad.config.method_config import ALL_SHOTS
 from zsad.errors import RequestError, is_text
 from zsad.inference.references import can_refer, refuse
 from zsad.method import AnyMethod
@@ -117,18 +118,19 @@ def references_of(
     cut: dict[int, Pictures] = {}  # classes that are given the same ones share them
     for key in keys:
         given = references.get(key, ()) if isinstance(references, Mapping) else references
-        if len(given) < method.shots:
+        wanted = max(1, len(given)) if method.shots == ALL_SHOTS else method.shots
+        if len(given) < wanted:
             whose = f" of '{key}'" if isinstance(references, Mapping) else ""
             raise RequestError(
-                f"method '{method.name}' needs {method.shots} normal reference pictures{whose}, "
+                f"method '{method.name}' needs {wanted} normal reference pictures{whose}, "
                 f"got {len(given)}; give more (--reference, references=[...])"
             )
-        if len(given) > method.shots and id(given) not in cut:
+        if len(given) > wanted and id(given) not in cut:
             log.warning(
                 "%s.shots=%d: only the first %d of %d reference pictures are used",
-                method.name, method.shots, method.shots, len(given),
+                method.name, wanted, wanted, len(given),
             )  # fmt: skip
-        found[key] = cut.setdefault(id(given), given[: method.shots])
+        found[key] = cut.setdefault(id(given), given[:wanted])
     return found
 
 

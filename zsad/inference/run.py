@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zsad import registry
+from zsad.checkpoints import bundled
 from zsad.errors import RequestError, WeightsError, reason
 from zsad.inference import provenance
 from zsad.inference.settings import ORIGIN, split
@@ -26,7 +27,10 @@ if TYPE_CHECKING:
     from zsad.inference.outputs import Writer
     from zsad.inference.pictures import Photo
     from zsad.inference.prediction import Prediction
+    from zsad.method import AnyMethod
+    from zsad.registry import MethodEntry
     from zsad.runtime.thresholds import Thresholds
+    from zsad.types import BackboneInfo
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +62,7 @@ def load_method(
     from zsad import backbones
     from zsad.backbones.devices import choose_device, make_deterministic
     from zsad.backbones.precision import resolved
+    from zsad.backbones.specs import require_text
     from zsad.checkpoints import load_into
     from zsad.checkpoints.choice import single
     from zsad.inference.loaded_method import LoadedMethod
@@ -82,6 +87,7 @@ def load_method(
     place = choose_device(device)
     if chosen.run.deterministic and settings.origin("run.deterministic") == ORIGIN:
         make_deterministic(True, place)
+    require_text(chosen.backbone.name, [name] if entry.reads_text else [])
     base = backbones.load_chosen(chosen.backbone, place, offline)
     how: dict[str, Any] = {
         "image_size": chosen.backbone.image_size,  # given, it is stronger than the method's own
@@ -92,6 +98,10 @@ def load_method(
     if preset:
         layers.append((ORIGIN, {"preset": preset}))
     layers.append((ORIGIN, own))
+    shipped = None if untrained else bundled.state_of(entry, base.info.name)
+    if checkpoint is None and shipped is not None:
+        method = _shipped(entry, shipped, base.info, layers)
+        return LoadedMethod(method, base, place, **how)
     if checkpoint is None:
         if entry.trained and not untrained:
             raise WeightsError(
@@ -105,9 +115,30 @@ def load_method(
         return loaded
     if not entry.trained:
         raise RequestError(f"method '{name}' is training-free: it takes no checkpoint")
-    origin = single(checkpoint, name, offline=offline)
+    origin = single(checkpoint, name, offline=offline, companions=entry.companions)
     method, report = load_into(entry, origin.path, base.info, layers)
     return LoadedMethod(method, base, place, report=[*_known(origin), *report], **how)
+
+
+def _shipped(
+    entry: MethodEntry, path: Path, info: BackboneInfo, layers: Sequence[tuple[str, Any]]
+) -> AnyMethod:
+    """The method with the state that comes with it.  Raises :class:`RequestError` for settings that
+    it was not trained with: nobody chose the file, so it is not stretched to fit."""
+    from zsad.checkpoints import load_into
+    from zsad.training.identity import training_config
+
+    method, _ = load_into(entry, path, info, layers)
+    asked = training_config(entry.resolve(*layers))
+    plain = training_config(load_into(entry, path, info)[0].config)
+    if differing := [key for key in plain if asked.get(key) != plain[key]]:
+        raise RequestError(
+            f"{entry.name}: the state that comes with zsad for {info.name} was trained with other "
+            f"settings ({', '.join(differing)}); give a checkpoint that was trained with yours "
+            f"(`zsad train`), or leave them out"
+        )
+    method.trained_from["bundled"] = bundled.words(path)
+    return method
 
 
 def _known(origin: Origin) -> list[str]:
@@ -129,6 +160,7 @@ def predict(
     scale: tuple[float, float] | None,
     ignore: str | Path | None,
     save: str | Sequence[str] | None,
+    to: str | Sequence[str] | None,
     one_file: bool,
     kind: str | None,
     domain: str | None,
@@ -140,11 +172,15 @@ def predict(
     bank: str | Path | None,
     save_bank: str | Path | None,
     load: Callable[[Overrides], LoadedMethod],
+    called: Mapping[str, str] | None = None,
 ) -> Iterator[Prediction]:
     """Check the request, ``load`` the method and return the predictions as they are made; see
-    :func:`zsad.api.predict`."""
+    :func:`zsad.api.predict`.
+
+    ``called``: names by path that predictions, and what is written, say in place of paths.
+    """
     from zsad.data.ignored import Ignored
-    from zsad.inference import outputs
+    from zsad.inference import handover, outputs
     from zsad.inference.pictures import find
     from zsad.inference.references import digest, with_shots
     from zsad.inference.references import found as references_of
@@ -157,12 +193,12 @@ def predict(
     category_of(class_name, **told)  # so does another kind than there are
     for fact in (fact for fact in told if fact not in entry.reads):
         log.warning(
-            "--%s %s: changes nothing, the prompts of %s do not depend on it",
+            "--%s %s: changes nothing, %s does not depend on it",
             *(fact, told[fact], entry.title),
         )
     _check_numbers(threshold=threshold, image_threshold=image_threshold, false_alarms=false_alarms)
     _check_numbers(**dict(zip(("scale", "scale's end"), scale or ())))
-    kinds = outputs.kinds(save, out)
+    kinds, handed = outputs.kinds(save, out), handover.formats(to, out)
     hidden = None if ignore is None else Ignored.parse(ignore)
     found = find(_words(pictures), out, listed)
     if not found:
@@ -210,12 +246,14 @@ def predict(
         )
         with contextlib.ExitStack() as stack:
             writer = (
-                stack.enter_context(outputs.Writer(out, kinds, scale, bits, one_file))
+                stack.enter_context(outputs.Writer(out, kinds, scale, bits, one_file, handed))
                 if out
                 else None
             )
             for photo, prediction in zip(found, stream):
                 prediction.made_by = made_by
+                if called:
+                    _call(prediction, str(photo.path), called)
                 prediction.set_by_hand(image_threshold, threshold)
                 if writer:
                     prediction = _written(writer, prediction, photo)
@@ -341,6 +379,12 @@ def _written(writer: Writer, prediction: Prediction, photo: Photo) -> Prediction
         prediction = failed(str(photo.path), reason(error))
         writer.put(prediction, photo)  # its row of the table
     return prediction
+
+
+def _call(prediction: Prediction, path: str, called: Mapping[str, str]) -> None:
+    """Let a prediction say the name of its picture in place of the path."""
+    prediction.path = called.get(path, path)
+    prediction.error = prediction.error.replace(path, prediction.path)
 
 
 def _words(value: Paths) -> list[str]:

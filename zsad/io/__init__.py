@@ -160,10 +160,11 @@ def scratch_folder(parent: Path | str, prefix: str) -> Iterator[Path]:
     parent.mkdir(parents=True, exist_ok=True)
     remove_scratch(parent, prefix)
     while True:
-        folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
         try:
+            folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
             handle = os.open(folder, os.O_RDONLY)
-        except FileNotFoundError:
+        except FileNotFoundError:  # whoever is done in the same place removes the empty parent
+            parent.mkdir(parents=True, exist_ok=True)
             continue
         except PermissionError:  # Windows opens no folders: it is never taken for a leftover
             handle = -1
@@ -232,7 +233,7 @@ def parse_json(text: str | bytes, name: str, depth: int = 0) -> Any:
     each other.  Raises :class:`DataError` that names the line.
     """
     try:
-        found = json.loads(text, parse_constant=_no_number)
+        found = json.loads(text, parse_constant=_no_number, parse_float=_finite)
         if depth and _deeper(found, depth):
             raise RecursionError
         return found
@@ -257,6 +258,12 @@ def _deeper(value: Any, depth: int) -> bool:
 
 def _no_number(name: str) -> float:
     raise ValueError(f"{name} is not a number")
+
+
+def _finite(text: str) -> float:
+    """``1e999`` is valid JSON, and infinity to Python."""
+    value = float(text)
+    return value if math.isfinite(value) else _no_number(text)
 
 
 def sha256_file(path: Path | str) -> str:

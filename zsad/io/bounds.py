@@ -46,7 +46,11 @@ ARCHIVE_BYTES = Bound("ZSAD_MAX_ARCHIVE_BYTES", 200 * 2**30, "bytes", "what an a
 ARCHIVE_RATIO = Bound(
     "ZSAD_MAX_ARCHIVE_RATIO", 200, "times", "the same, in sizes of the archive, above 256 MiB"
 )
+RATIO_FROM = 256 * 2**20  # bytes up to which an archive may unpack to any multiple of its size
 ARCHIVE_HEADER = Bound("ZSAD_MAX_ARCHIVE_HEADER", 2**20, "bytes", "what stands before a member")
+ARCHIVE_WINDOW = Bound(
+    "ZSAD_MAX_ARCHIVE_WINDOW", 2**28, "bytes", "the window of an archive that is packed by LZMA"
+)
 ANSWER = Bound("ZSAD_MAX_ANSWER", 256_000, "bytes", "the answer of a language model")
 ANSWER_DEPTH = Bound("ZSAD_MAX_ANSWER_DEPTH", 50, "levels", "lists in lists in such an answer")
 
@@ -57,7 +61,7 @@ FOR_TABLES = 2**30
 
 BOUNDS = (
     *(PICTURE, BATCH_PIXELS, ARCHIVE_FILES, ARCHIVE_BYTES, ARCHIVE_RATIO, ARCHIVE_HEADER),
-    *(ANSWER, ANSWER_DEPTH),
+    *(ARCHIVE_WINDOW, ANSWER, ANSWER_DEPTH),
 )
 
 

@@ -6,7 +6,11 @@ A download that failed leaves such files under the name of what was wanted.
 from __future__ import annotations
 
 import os
+import zipfile
 from pathlib import Path
+
+from zsad.errors import DataError
+from zsad.io.bounds import ARCHIVE_RATIO, RATIO_FROM
 
 HEAD = 512  # bytes that are looked at
 
@@ -55,6 +59,20 @@ def describe_file(path: Path | str) -> str:
             return describe(file.read(HEAD))
     except OSError:
         return ""
+
+
+def refuse_bomb(path: Path | str) -> None:
+    """Raise :class:`DataError` for a zip file (an ``.npz`` is one) that unpacks to far more than
+    its size; anything but a zip file is left to its reader."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(info.file_size for info in archive.infolist())
+        size = os.path.getsize(path)
+    except (OSError, ValueError, zipfile.BadZipFile):
+        return
+    if unpacked > max(RATIO_FROM, ARCHIVE_RATIO.value() * size):
+        what = f"{size:,} bytes that unpack to {unpacked:,}"
+        raise DataError(f"{path}: {what}; refused ({ARCHIVE_RATIO.raised()})")
 
 
 def _text(head: bytes) -> str:

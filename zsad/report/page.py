@@ -14,7 +14,7 @@ from zsad import __version__
 from zsad.errors import RequestError
 from zsad.io import atomic_write_text
 from zsad.metrics.spec import glossary
-from zsad.page import embedded, filled, html_text
+from zsad.page import asset, embedded, filled, html_text
 from zsad.report import pictures
 from zsad.report.glossary import more_about
 from zsad.report.page_data import collect
@@ -25,7 +25,8 @@ from zsad.tables.formats import html_table
 from zsad.tables.results_matrix import boards
 
 ASSETS = files("zsad.report") / "assets"
-SCRIPTS = ("dom", "tables", "charts", "pictures", "main")  # joined in this order
+# Joined in this order, after those that pages share.
+SCRIPTS = ("dom", "tables", "charts", "cost", "compare", "side", "pictures", "main")
 
 
 def write(results: Path | str, most_pictures: int = pictures.MOST) -> Path:
@@ -51,7 +52,7 @@ def render(store: ResultStore, data: dict[str, Any]) -> str:
         (f"{f.method} on {f.dataset}/{f.category}, seed {f.seed}", f.error)
         for f in store.failures()
     ]
-    scripts = "\n".join(_asset(f"{name}.js") for name in SCRIPTS)
+    scripts = "\n".join([asset("csv.js"), *(_asset(f"{name}.js") for name in SCRIPTS)])
     parts = {
         "STYLE": _asset("style.css"),
         "SCRIPT": f'"use strict";\n(() => {{\n{scripts}\n}})();',

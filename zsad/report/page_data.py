@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from zsad.errors import ZsadError
 from zsad.metrics.spec import METRICS, glossary
-from zsad.report import pictures
+from zsad.report import gallery, pictures
 from zsad.report.pictures import PictureShelf
 from zsad.results import examples
 from zsad.results.examples import CellExamples
@@ -20,6 +20,9 @@ from zsad.results.store import ResultStore, key_of
 from zsad.tables.by_dataset import overview_figures
 from zsad.tables.comparison import comparison
 from zsad.tables.results_matrix import Board, DatasetRow, boards, parted
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +43,7 @@ def collect(store: ResultStore, most: int = pictures.MOST) -> dict[str, Any]:
     shelf = PictureShelf()
     records = (r for board in found for held in board.cells.values() for r in held.values())
     shown = glossary({metric for record in records for metric in record.metrics})
-    made = [_board(store, board, per_cell, shelf) for board in found]
+    made = [_board(store, board, per_cell, shelf, most) for board in found]
     return {
         "boards": made,
         "metrics": {m.name: m.full_title for m in shown},
@@ -50,10 +53,13 @@ def collect(store: ResultStore, most: int = pictures.MOST) -> dict[str, Any]:
     }
 
 
-def _board(store: ResultStore, board: Board, per_cell: int, shelf: PictureShelf) -> dict[str, Any]:
+def _board(
+    store: ResultStore, board: Board, per_cell: int, shelf: PictureShelf, most: int
+) -> dict[str, Any]:
     comparable = _comparable_by_category(board)
+    listed = _listed(store, board, most)
     cells = [
-        _cell(store, record, (column.label, row.name), comparable, per_cell, shelf)
+        _cell(store, record, (column.label, row.name), comparable, per_cell, shelf, listed)
         for column in board.columns
         for row in board.rows
         for record in board.of(column.label, row.name).values()
@@ -74,6 +80,7 @@ def _board(store: ResultStore, board: Board, per_cell: int, shelf: PictureShelf)
             {"name": r.name, "title": r.title, "categories": list(r.categories)} for r in board.rows
         ],
         "cells": cells,
+        "categories": [entry for entry in listed.values() if entry["uids"]],
         "means": _means(board),
         "published": _published(board),
     }
@@ -83,6 +90,32 @@ def _without(board: Board, label: str) -> list[str]:
     """The metrics that no record of a column holds, be it undefined: they were not computed."""
     records = [r for (own, _), cells in board.cells.items() if own == label for r in cells.values()]
     return [m for m in METRICS if all(m not in r.metrics for r in records)]
+
+
+def _listed(store: ResultStore, board: Board, most: int) -> dict[tuple[str, str], dict[str, Any]]:
+    """The pictures of every category by (dataset, category): names, labels, types of defects, and
+    the sheet of small pictures.  Of a large category the first
+    :data:`zsad.report.gallery.MOST_LISTED` are listed."""
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for column in board.columns:
+        for row in board.rows:
+            for record in board.of(column.label, row.name).values():
+                place = row.name, record.category
+                if place in found or (table := _table(store, record)) is None:
+                    continue
+                rows = table.head(gallery.MOST_LISTED)
+                found[place] = {
+                    "dataset": row.name,
+                    "category": record.category,
+                    "uids": [str(uid) for uid in rows["uid"]],
+                    "labels": [int(label) for label in rows["label"]],
+                    "defects": [str(defect or "") for defect in rows["defect"]],
+                    "left_out": len(table) - len(rows),
+                }
+    each = min(most, gallery.MOST_PICTURES) // max(1, len(found))
+    for (dataset, category), entry in found.items():
+        entry["pictures"] = gallery.of_category(store, dataset, category, entry["uids"], each)
+    return found
 
 
 # ------------------------------------------------------------------------------- figures
@@ -150,6 +183,7 @@ def _cell(
     published: dict[tuple[str, str, str], dict[str, float]],
     per_cell: int,
     shelf: PictureShelf,
+    listed: dict[tuple[str, str], dict[str, Any]],
 ) -> dict[str, Any]:
     key = key_of(record)
     try:
@@ -157,7 +191,15 @@ def _cell(
     except ZsadError as error:
         log.warning("%s", error)
         found = CellExamples([])
-    values, labels = _scores(store, record)
+    table = _table(store, record)
+    values, labels = _scores(table)
+    about = listed.get((place[1], record.category))
+    compared: dict[str, Any] = {"scores": [], "maps": None}
+    if about is not None and table is not None:
+        uids, tiles = about["uids"], about["pictures"]["tiles"]
+        shown = {uid for uid, tile in zip(uids, tiles) if tile >= 0}
+        scores = dict(zip(map(str, table["uid"]), values.tolist()))
+        compared = gallery.of_cell(found, uids, scores, shown)
     low, high = pictures.colour_range(found.examples)
     return {
         "method": place[0],
@@ -169,6 +211,8 @@ def _cell(
         "published": published.get((*place, record.category), {}),
         "normal": record.n_normal,
         "anomalous": record.n_anomalous,
+        "ms": milliseconds(record),
+        **compared,
         "histogram": histogram(values, labels),
         "curves": found.curves,
         "examples": [
@@ -178,16 +222,31 @@ def _cell(
     }
 
 
-def _scores(store: ResultStore, record: CellRecord) -> tuple[np.ndarray, np.ndarray]:
-    """Image scores and labels of a cell; empty where none can be read."""
+def _table(store: ResultStore, record: CellRecord) -> pd.DataFrame | None:
+    """The image scores of a cell; None where none can be read."""
     try:
-        table = store.scores(key_of(record))
+        return store.scores(key_of(record))
     except ZsadError as error:
         log.warning("%s", error)
-        table = None
+        return None
+
+
+def _scores(table: pd.DataFrame | None) -> tuple[np.ndarray, np.ndarray]:
+    """Image scores and labels; empty without a table."""
     if table is None:
         return np.empty(0), np.empty(0, dtype=int)
     return table["score"].to_numpy(dtype=float), table["label"].to_numpy()
+
+
+STAGES = ("encode", "head", "map")  # of a picture, whatever is asked of the result
+
+
+def milliseconds(record: CellRecord) -> float | None:
+    """Milliseconds per image that a method took: the encoder, which methods share, counted whole,
+    its own score and map; without decoding, metrics and training.  None where none was noted."""
+    images = record.n_normal + record.n_anomalous
+    spent = sum(record.seconds.get(stage, 0.0) for stage in STAGES)
+    return round(1000 * spent / images, 3) if images and spent else None
 
 
 def histogram(values: np.ndarray, labels: np.ndarray) -> dict[str, Any] | None:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from zsad import config as cfg
 from zsad import registry
+from zsad.config.method_config import shots_in_words
 from zsad.errors import ZsadError
 from zsad.registry import MethodEntry
 from zsad.results import identity, weights
@@ -102,7 +103,7 @@ def label_of(record: CellRecord) -> str:
     info = record.info
     method, row = record.method.split("@")[0], record.method.partition("@")[2]
     if shots := int(info.get("shots") or 0):
-        return record.method if row else f"{method}@{shots}-shot"
+        return record.method if row else f"{method}@{shots_in_words(shots)}"
     preset = str(info.get("preset") or "default")
     plain = preset in ("default", "paper", "released")
     return record.method if row or plain else f"{method}@{preset}"

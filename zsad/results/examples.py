@@ -2,7 +2,8 @@
 
 One ``.npz`` per cell below ``<results>/examples/``: for each example a small JPEG, the anomaly
 map on the same small grid, the ground-truth mask and the explanations; besides, the curves of
-the cell.  Reading needs no torch and never unpickles.
+the cell, and small maps of many more pictures (:mod:`zsad.results.gallery`).  Reading needs no
+torch and never unpickles.
 """
 
 from __future__ import annotations
@@ -18,7 +19,10 @@ import numpy as np
 
 from zsad.errors import CellError, DataError, is_out_of_memory
 from zsad.io import atomic_write_bytes, file_lock, parse_json
+from zsad.io.foreign import refuse_bomb
 from zsad.io.names import safe_name
+from zsad.results import gallery
+from zsad.results.gallery import MapGallery
 from zsad.results.records import CellKey
 from zsad.types import Explanation
 
@@ -49,6 +53,7 @@ class CellExamples:
 
     examples: list[Example]
     curves: dict[str, dict[str, Any]] = field(default_factory=dict)
+    maps: MapGallery | None = None
 
 
 def path_of(root: Path, key: CellKey) -> Path:
@@ -77,7 +82,9 @@ def save(root: Path, key: CellKey, cell: CellExamples) -> Path:
                 "explanations": [asdict(e) for e in example.explanations],
             }
         )
-    head = {"fingerprint": key.fingerprint, "examples": meta, "curves": cell.curves}
+    small, about = gallery.as_arrays(cell.maps)
+    arrays |= small
+    head = {"fingerprint": key.fingerprint, "examples": meta, "curves": cell.curves, **about}
     arrays["meta"] = np.frombuffer(json.dumps(head).encode(), dtype=np.uint8)
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
@@ -99,18 +106,20 @@ def load(root: Path, key: CellKey) -> CellExamples | None:
     if not path.is_file():
         return None
     try:
+        refuse_bomb(path)
         with np.load(path, allow_pickle=False) as archive:
             head = parse_json(archive["meta"].tobytes(), "meta")
             if head["fingerprint"] != key.fingerprint:
                 return None
             examples = [_read(archive, i, meta) for i, meta in enumerate(head["examples"])]
+            maps = gallery.of_arrays(archive, head)
     except Exception as error:  # zip, zlib and numpy raise many types
         if is_out_of_memory(error):
             raise
         raise DataError(
             f"{path}: not a readable example file ({error}); delete it and run again"
         ) from None
-    return CellExamples(examples, head["curves"])
+    return CellExamples(examples, head["curves"], maps)
 
 
 def remove(root: Path, key: CellKey) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 from zsad import config as cfg
 from zsad import registry
 from zsad.config import MetricSettings
+from zsad.config.method_config import shots_in_words
 from zsad.errors import ZsadError
 from zsad.metrics.spec import METRICS
 from zsad.protocols import load_protocol
@@ -215,7 +216,7 @@ def _heading(one: Configuration, parts: list[str], words: list[str]) -> Heading:
         if one.preset != "default" and not one.row_says
         else " (preset default)" * bool(one.row_preset)
     )
-    shots = f", {one.shots}-shot" if one.shots else ""
+    shots = f", {shots_in_words(one.shots)}" if one.shots else ""
     boxes = "" if one.boxes else f" ({NO_BOXES})"
     whole = [f"preset={one.preset}"] * bool(preset) + [NO_BOXES] * (not one.boxes)
     whole += [*words, *parts]

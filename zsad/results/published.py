@@ -17,7 +17,9 @@ from typing import Any, Literal, cast, get_args
 import yaml
 
 from zsad import config as cfg
+from zsad.backbones import families
 from zsad.backbones.specs import spec
+from zsad.config.method_config import ALL_SHOTS, shots_in_words
 from zsad.data.catalog import list_specs, load_spec
 from zsad.data.index import PREPARED_VARIANT
 from zsad.errors import DataError
@@ -25,6 +27,7 @@ from zsad.metrics.spec import METRICS, of_printed, same_quantity
 from zsad.protocols import ProtocolRow, load_protocol
 from zsad.registry import list_protocols
 
+FULL_SHOT = "full-shot"  # the protocol of rows that learned from all normal images
 UNKNOWN = "unknown"  # of a printed row's backbone: its source does not say it
 MEAN = "mean"  # the category of a figure over all categories of a dataset
 _COLUMNS = [
@@ -117,7 +120,9 @@ class Reference:
         if self.conditions.prompts:
             reasons.append(f"texts of {self.conditions.prompts} are not at hand")
         if self.conditions.features:
-            reasons.append(f"features of CLIP, not of {self.conditions.features}")
+            other = families.specs().get(str(info.get("backbone")))
+            own = f"features of {other.title}" if other else "features of CLIP"
+            reasons.append(f"{own}, not of {self.conditions.features}")
         if info.get("limit"):
             reasons.append(f"only {info['limit']} images per category")
         if info.get("untrained"):
@@ -372,8 +377,6 @@ def _kind(word: str) -> Kind:
 
 def _ours(protocol: str, name: str, shots: int | None, names: Mapping[str, Any]) -> tuple[str, ...]:
     """Our labels for a name of a paper; empty if it is not hosted under these conditions."""
-    if protocol == "full-shot":
-        return ()
     rows = (names.get("rows") or {}).get(protocol)
     if rows is not None:
         found = rows.get(name) or rows.get(f"{name} ({shots}-shot)")
@@ -381,6 +384,7 @@ def _ours(protocol: str, name: str, shots: int | None, names: Mapping[str, Any])
             return ()
         return (f"{found[0]}@{ProtocolRow(found[1], found[0]).slug}" if found[1:] else found[0],)
     methods = tuple((names.get("methods") or {}).get(name) or ())
-    if shots:
-        return tuple(f"{m}@{ProtocolRow(f'{shots}-shot', m).slug}" for m in methods)
+    if shots or protocol == FULL_SHOT:
+        words = shots_in_words(shots or ALL_SHOTS)
+        return tuple(f"{m}@{ProtocolRow(words, m).slug}" for m in methods)
     return methods

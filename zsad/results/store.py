@@ -155,8 +155,13 @@ class ResultStore:
         if path is None:
             return None
         import pandas as pd
+        import pyarrow.parquet
 
+        images = found.record.n_normal + found.record.n_anomalous
         try:
+            # A file of a few hundred bytes can claim a thousand million equal rows.
+            if (rows := pyarrow.parquet.read_metadata(path).num_rows) > images:
+                raise ValueError(f"{rows:,} rows for {images:,} images")
             frame = pd.read_parquet(path)
         except Exception as error:  # arrow raises many types
             if is_out_of_memory(error):

@@ -14,6 +14,7 @@ from typing import Any
 
 from zsad import config as cfg
 from zsad.backbones.outline import outline
+from zsad.checkpoints import bundled
 from zsad.checkpoints.account import account_of
 from zsad.errors import WeightsError, ZsadError
 from zsad.runner.columns import Column
@@ -149,6 +150,7 @@ def _made(plan: Plan, dataset: DatasetPlan, column: Column) -> dict[str, Any]:
     about = trained_on(data.index, data.samples, data.part)
     there: list[str] = []
     missing: list[int] = []
+    shipped: list[str] = []
     seeds = request.seeds_of(column)
     for seed in seeds:
         backbone = (request.settings.backbone.name, plan.weights_id, _own_size(plan, asked=True))
@@ -163,13 +165,18 @@ def _made(plan: Plan, dataset: DatasetPlan, column: Column) -> dict[str, Any]:
             data.index.categories,
         )
         path = checkpoint_path(request.results, column.entry.name, identity)
+        own = bundled.state_of(column.entry, request.settings.backbone.name)
         if path.is_file():
             there.append(path.name)
+        elif own is not None and bundled.is_of(own, identity):
+            shipped.append(f"{bundled.FOLDER}/{own.name}")
         else:
             missing.append(seed)
     which = f" (seeds {', '.join(map(str, missing))})" if len(seeds) > 1 else ""
     if not missing:
-        found["does"] = f"takes {', '.join(there)} of the results folder"
+        takes = [f"{', '.join(there)} of the results folder"] if there else []
+        takes += [f"the state that comes with zsad ({name})" for name in shipped]
+        found["does"] = f"takes {', '.join(takes)}"
     elif not plan.weights_id:
         found["does"] = "trains now, unless the results folder holds the state"
     else:
@@ -178,8 +185,8 @@ def _made(plan: Plan, dataset: DatasetPlan, column: Column) -> dict[str, Any]:
             found["does"] += (
                 f"; there are states trained on {', '.join(others)}, which `--trained-on` takes"
             )
-    if there:
-        found["checkpoint"] = ", ".join(there)
+    if there or shipped:
+        found["checkpoint"] = ", ".join([*there, *shipped])
     return found
 
 

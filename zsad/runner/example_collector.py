@@ -17,7 +17,9 @@ from zsad.components.reasons import fitting
 from zsad.data.images import read_image, read_mask
 from zsad.errors import ZsadError
 from zsad.on_device import picked
+from zsad.results import gallery
 from zsad.results.examples import SIDE, Example
+from zsad.results.gallery import MapGallery
 from zsad.runner.heads import Head
 from zsad.types import Explanation, Sample, Scored
 
@@ -101,10 +103,13 @@ class ExampleCollector:
     """The examples of every head of a category.  Call it with every scored batch."""
 
     per_kind: int = 1
+    shown: frozenset[str] = frozenset()  # pictures of which every map is kept, small
     _of: dict[int, ExamplePictures] = field(default_factory=dict)
+    _maps: dict[int, dict[str, np.ndarray]] = field(default_factory=dict)
 
     def __call__(self, head: Head, samples: Sequence[Sample], scored: Scored[Any]) -> None:
         """Look at one batch of a head."""
+        self._keep_maps(head, samples, scored.maps.final)
         pictures = self._of.setdefault(id(head), ExamplePictures(self.per_kind))
         pictures.look(
             samples,
@@ -112,6 +117,22 @@ class ExampleCollector:
             scored.maps.final,
             lambda rows: _explain(head, scored, rows),
         )
+
+    def _keep_maps(self, head: Head, samples: Sequence[Sample], maps: Tensor | None) -> None:
+        rows = [i for i, sample in enumerate(samples) if sample.uid in self.shown]
+        if maps is None or not rows:
+            return
+        size = (gallery.MAP_SIDE, gallery.MAP_SIDE)
+        planes = F.interpolate(
+            picked(maps, rows)[:, None].float(), size, mode="bilinear", antialias=True
+        )
+        held = self._maps.setdefault(id(head), {})
+        held |= {samples[i].uid: m for i, m in zip(rows, planes[:, 0].cpu().numpy())}
+
+    def maps(self, head: Head) -> MapGallery | None:
+        """The small maps of a head; None where there are none."""
+        held = self._maps.get(id(head))
+        return MapGallery.of(list(held), list(held.values())) if held else None
 
     def examples(self, head: Head) -> list[Example]:
         """The kept examples of a head."""

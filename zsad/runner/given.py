@@ -54,7 +54,8 @@ def given_for(request: Request, column: Column, target: str) -> Given:
     assert column.checkpoint is not None
     place = column.checkpoint.of(target)
     wanted = auxiliary_name(request, target, column)
-    found = chosen(place, column.checkpoint.option, column.entry.name, target, wanted)
+    option, companions = column.checkpoint.option, column.entry.companions
+    found = chosen(place, option, column.entry.name, target, wanted, companions)
     _check_method(found, column)
     if _saw(found, target):
         raise RequestError(_of_target(found, column.checkpoint, target))
@@ -88,7 +89,14 @@ def auxiliary_name(request: Request, target: str, column: Column | None = None) 
 
 
 # --------------------------------------------------------------------------------- folders
-def chosen(place: Place, option: str, method: str, target: str, wanted: str) -> Origin:
+def chosen(
+    place: Place,
+    option: str,
+    method: str,
+    target: str,
+    wanted: str,
+    companions: Sequence[str] = (),
+) -> Origin:
     """The file of a place that serves a target.
 
     Of a folder, that is the one of the method that was not trained on the target: rather one
@@ -96,7 +104,7 @@ def chosen(place: Place, option: str, method: str, target: str, wanted: str) -> 
     ``wanted``.  Raises :class:`RequestError` with the files where none is left, or
     several.
     """
-    found = [origin_of(path) for path in place.files()]
+    found = [origin_of(path) for path in place.states(companions)]
     if len(found) == 1:
         return found[0]
     mine = [o for o in found if o.method == method]

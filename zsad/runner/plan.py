@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from zsad import config as cfg
+from zsad.checkpoints.sources import beside
 from zsad.data import provenance, splits
 from zsad.data.account import Account
 from zsad.data.index import DatasetIndex, load_index
@@ -228,7 +229,8 @@ def _training_identity(plan: Plan, column: Column, dataset: str) -> str:
         return "untrained"
     if column.checkpoint is not None:
         path = given_for(plan.request, column, dataset).path
-        return f"file:{remembered_sha256(path)}"
+        parts = [path, *beside(path, column.entry.companions)]
+        return "file:" + "+".join(remembered_sha256(part) for part in parts)
     try:
         auxiliary = auxiliary_of(plan, column, dataset)
     except ZsadError as error:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from zsad import config as cfg
 from zsad import registry
 from zsad.backbones.precision import resolved
+from zsad.backbones.specs import require_text
 from zsad.config import BackboneSettings, MetricSettings, Settings
 from zsad.config.sections import COMMAND_LINE, PROTOCOL, resolve_settings
 from zsad.errors import RequestError, nearest
@@ -205,6 +206,7 @@ def request_of(options: RunOptions, methods: Names | None, datasets: Names | Non
     if isinstance(options, BenchOptions) and options.rows:
         columns = rows_named(columns, options.rows, proto)
     _refuse_one_file_for_several(settings.value, columns)
+    _refuse_without_text(settings.value, columns)
     _refuse_what_changes_nothing(options, columns, from_line)
     chosen = tuple(select_datasets(datasets or proto.datasets, settings.value.data.folder))
     trained_on = _trained_on(options, columns, settings.value)
@@ -225,6 +227,18 @@ def request_of(options: RunOptions, methods: Names | None, datasets: Names | Non
         origins=settings.origins,
         overrides=from_line,
     )
+
+
+def _refuse_without_text(settings: Settings, columns: Sequence[Column]) -> None:
+    """Raise :class:`RequestError` for methods that read text on a backbone that has none."""
+    readers: dict[str, dict[str, None]] = {}
+    for column in columns:
+        name = (column.settings or settings).backbone.name
+        readers.setdefault(name, {}).update(
+            {column.entry.name: None} if column.entry.reads_text else {}
+        )
+    for name, methods in readers.items():
+        require_text(name, list(methods))
 
 
 def _for_device(settings: Settings, device: str) -> Settings:

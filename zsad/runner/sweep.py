@@ -19,6 +19,7 @@ from zsad.data import provenance, splits
 from zsad.data.loader import DecodeThreads
 from zsad.data.transforms import Preprocess
 from zsad.errors import DataError, ZsadError, is_text
+from zsad.results import gallery
 from zsad.results.examples import CellExamples
 from zsad.results.store import ResultStore
 from zsad.runner.category import CategoryRun
@@ -222,7 +223,8 @@ class Sweep:
                 ready.append(head)
             except ZsadError as error:
                 unfit.append((head, error))
-        collector = ExampleCollector()
+        shown = gallery.chosen(dataset.samples[name])
+        collector = ExampleCollector(shown=frozenset(s.uid for s in shown))
 
         def look(head: Head, samples: Sequence[Sample], scored: Scored[Any]) -> None:
             collector(head, samples, scored)
@@ -256,6 +258,7 @@ class Sweep:
         seen = [*run.samples, *itertools.chain.from_iterable(run.references.values())]
         with ThreadPoolExecutor(1) as aside:  # beside the encoder, and before any record
             aside.submit(provenance.note, self.store.root, dataset.index, category.key, seen)
+            aside.submit(self._keep_pictures, dataset, category.key)
             outcomes = run.run() if run.heads else []
         self.batch_sizes |= run.batch_sizes
         self.images += self.backbone.counters.images - images_before
@@ -273,8 +276,19 @@ class Sweep:
             if outcome.error is not None:
                 recorder.fail(dataset, outcome.head, name, outcome.error)
                 continue
-            pictures = CellExamples(ready.collector.examples(outcome.head), outcome.curves())
+            collector = ready.collector
+            pictures = CellExamples(
+                collector.examples(outcome.head), outcome.curves(), collector.maps(outcome.head)
+            )
             recorder.put(dataset, outcome, name, pictures, spent)
+
+    def _keep_pictures(self, dataset: DatasetPlan, category: str) -> None:
+        """Store what a page shows of the pictures; a category without is only shown less of."""
+        shown = gallery.chosen(dataset.samples[category])
+        try:
+            gallery.keep(self.store.root, dataset.name, category, dataset.index.fingerprint, shown)
+        except ZsadError as error:
+            log.warning("%s", error)
 
     # ----------------------------------------------------------------------------- heads
     def _heads(self, dataset: DatasetPlan, timer: StageTimer) -> list[Head]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,10 @@ from zsad.runtime.enlarging import enlarged
 from zsad.runtime.graph import Session, open_graph
 from zsad.runtime.pictures import Preprocess, open_picture
 from zsad.runtime.thresholds import Thresholds, of_picture
+from zsad.runtime.tiles import Joined, cut
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,7 @@ class Package:
         self.runtime = session.runtime
         self._preprocess = Preprocess(about["preprocess"])
         self._reads_text, self._marks = bool(about["reads_text"]), bool(about["marks_pixels"])
+        self._tiles = tiling(about["tiles"])
         told = about["thresholds"]
         self._limits = None if told is None else Thresholds(**told)
 
@@ -76,14 +81,28 @@ class Package:
         """Score a picture: a path, a PIL image or an array [H, W, 3] uint8.
 
         Raises :class:`DataError` for a picture that cannot be read or scored."""
-        image = open_picture(picture)
+        image = open_picture(picture, self._preprocess.stored)
+        size = image.height, image.width
+        score, values = self._seen(image)
+        grid = cut(self._tiles, *size, self._preprocess.size)
+        if len(grid) > 1:  # the larger score, and in every place the larger value
+            merged = Joined(grid, self._preprocess.size)
+            for i, box in enumerate(grid.boxes):
+                of_tile, part = self._seen(image.crop(box))
+                merged.add(i, part)
+                score = max(score, of_tile)
+            values = np.maximum(enlarged(values, merged.values.shape), merged.values)
+        return self._found(score, values, size)
+
+    def _seen(self, image: Image) -> tuple[float, NDArray[np.float32]]:
+        """The score and the map [S, S] of what is brought to the graph's square."""
         score, values = self._session(self._preprocess(image))
         side = self._preprocess.size
         if score.shape != (1,) or values.shape != (1, side, side):
             raise DataError("the package's graph gives no score and map; export it again")
         if not (np.isfinite(score).all() and np.isfinite(values).all()):
             raise DataError("not-a-number in the map or score")
-        return self._found(float(score[0]), values[0], (image.height, image.width))
+        return float(score[0]), values[0]
 
     def _found(self, score: float, values: NDArray[np.float32], size: tuple[int, int]) -> Found:
         limits = of_picture(self._limits, values, self._reads_text)
@@ -94,6 +113,15 @@ class Package:
             return Found(score, values, size, limits, anomalous, (), 0, None)
         listed, omitted, share = regions.find(enlarged(values, size), limits.pixel)
         return Found(score, values, size, limits, anomalous, listed, omitted, share)
+
+
+def tiling(told: Any) -> int | Literal["auto"]:
+    """How many tiles along the longer side a package says.  Raises ``ValueError``."""
+    if told == "auto":
+        return "auto"
+    if isinstance(told, bool) or not isinstance(told, int) or not 0 <= told <= 64:
+        raise ValueError(f"tiles {told!r}")
+    return told
 
 
 def load(path: Path | str, runtime: str | None = None, threads: int = 0) -> Package:

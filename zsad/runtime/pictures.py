@@ -30,7 +30,8 @@ FILTERS = {
 
 
 class Preprocess:
-    """An RGB picture to [1, 3, S, S] float32: resized, scaled to 0..1, normalised.
+    """A picture to [1, 3, S, S] float32: resized, scaled to 0..1, normalised.  ``stored``: it is
+    resized in the mode of its file, and becomes RGB afterwards.
 
     Raises ``ValueError`` or ``KeyError`` for a description that is not one.
     """
@@ -39,6 +40,7 @@ class Preprocess:
         self.size = int(told["size"])
         if not 1 <= self.size <= 1 << 14:
             raise ValueError(f"size {self.size}")
+        self.stored = bool(told.get("stored", False))
         self.filter = FILTERS[told["interpolation"]]
         self.mean, self.std = (
             np.array(numbers(told[k], 3), np.float32)[:, None, None] for k in ("mean", "std")
@@ -47,12 +49,13 @@ class Preprocess:
     def __call__(self, picture: Image.Image) -> NDArray[np.float32]:
         if picture.size != (self.size, self.size):
             picture = picture.resize((self.size, self.size), self.filter)
-        pixels = np.asarray(picture).transpose(2, 0, 1).astype(np.float32)
+        pixels = np.asarray(picture.convert("RGB")).transpose(2, 0, 1).astype(np.float32)
         return np.ascontiguousarray(((pixels / np.float32(255) - self.mean) / self.std)[None])
 
 
-def open_picture(item: Any) -> Image.Image:
-    """A path, a PIL image or an array [H, W] or [H, W, 3] uint8 as an upright RGB picture.
+def open_picture(item: Any, stored: bool = False) -> Image.Image:
+    """A path, a PIL image or an array [H, W] or [H, W, 3] uint8 as an upright RGB picture, or, of a
+    file, in the mode that it is ``stored`` in.
 
     Raises :class:`DataError` for a file that is not a picture or is deeper than 8 bits, and
     :class:`RequestError` for anything else that is none.
@@ -64,21 +67,21 @@ def open_picture(item: Any) -> Image.Image:
             )
         return Image.fromarray(item).convert("RGB")
     if isinstance(item, Image.Image):
-        return item.convert("RGB")
+        return item if stored else item.convert("RGB")
     if isinstance(item, (str, Path)):
-        return _read(str(item))
+        return _read(str(item), stored)
     raise RequestError(
         f"cannot read a picture from a {type(item).__name__}; give a path, a PIL image or an array"
     )
 
 
-def _read(path: str) -> Image.Image:
+def _read(path: str, stored: bool) -> Image.Image:
     try:
         with Image.open(path, formats=_formats()) as image:
             if image.width * image.height > MOST_PIXELS:
                 raise DataError(f"{path}: more than {MOST_PIXELS:,} pixels")
             image.load()
-            return _rgb(ImageOps.exif_transpose(image), path)
+            return _rgb(ImageOps.exif_transpose(image), path, stored)
     except DataError:
         raise
     except FileNotFoundError:
@@ -96,11 +99,13 @@ def _formats() -> tuple[str, ...]:
     return tuple(f for f in FORMATS if f in Image.OPEN)
 
 
-def _rgb(image: Image.Image, path: str) -> Image.Image:
-    """8-bit RGB; transparent pictures are composited on black."""
+def _rgb(image: Image.Image, path: str, stored: bool) -> Image.Image:
+    """8-bit RGB, transparent pictures composited on black; or the picture as it is ``stored``."""
     mode, seen_through = image.mode, "transparency" in image.info
     if mode.startswith("I") or mode == "F":
         raise DataError(f"{path}: has more than 8 bits a value; convert it, or use `zsad predict`")
+    if stored:
+        return image
     if seen_through or mode == "PA" or "A" in mode or "a" in mode:
         whole = image.convert("RGBA")
         ground = Image.new("RGBA", whole.size, (0, 0, 0, 255))

@@ -21,9 +21,11 @@ class Thresholds:
     inclusive; None: no rule says.  :mod:`zsad.inference.calibration` has the rules.
 
     ``contrast``: of a calibration, by how many robust deviations a pixel must rise above the
-    middle of its own map; ``pixel`` then follows from each picture's map, and is None before.
+    middle of its own map; ``rise``: in its place for pictures in tiles, by how much.  ``pixel``
+    then follows from each picture's map, and is None before.
     ``normal_pictures`` and ``false_alarms`` (the highest expected share of normal pictures that
-    are called anomalous) are those of a calibration.
+    are called anomalous) are those of a calibration; ``mask_false_alarms``: the share of them
+    with anything marked, where that is an estimate below ``false_alarms``.
     """
 
     image: float | None
@@ -32,6 +34,8 @@ class Thresholds:
     normal_pictures: int = 0
     false_alarms: float | None = None
     contrast: float | None = None
+    rise: float | None = None
+    mask_false_alarms: float | None = None
 
 
 def of_picture(
@@ -41,13 +45,17 @@ def of_picture(
     ``seen`` (of any shape), or, without any, the uncalibrated ones."""
     if limits is None:
         return uncalibrated(seen, reads_text)
-    if limits.contrast is None:
+    if limits.contrast is None and limits.rise is None:
         return limits
     middle, spread = level(seen)
     peak = float(seen.max())
-    pixel = float(np.float32(middle + max(limits.contrast * spread, (peak - middle) / 2)))
     # Rounding must not decide whether anything is marked: that is what the promise is about.
-    stands_out = contrast(seen) >= limits.contrast
+    if limits.rise is not None:
+        least, stands_out = limits.rise, height(seen, tiled=True) >= limits.rise
+    else:
+        least = (limits.contrast or 0.0) * spread
+        stands_out = height(seen) >= (limits.contrast or 0.0)
+    pixel = float(np.float32(middle + max(least, (peak - middle) / 2)))
     return replace(limits, pixel=min(pixel, peak) if stands_out else max(pixel, just_above(peak)))
 
 
@@ -79,6 +87,12 @@ def contrast(values: np.ndarray) -> float:
     """By how many robust deviations the highest value of a map rises above its middle; >= 0."""
     middle, spread = level(values)
     return (float(values.max()) - middle) / spread if spread else 0.0
+
+
+def height(values: np.ndarray, tiled: bool = False) -> float:
+    """What the highest value of a map is judged by: its :func:`contrast`, or, for a map of tiles,
+    by how much it rises above the middle."""
+    return float(values.max()) - level(values)[0] if tiled else contrast(values)
 
 
 def just_above(value: float) -> float:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 
+from zsad.config.method_config import ALL_SHOTS, shots_in_words
 from zsad.io.names import safe_name
 from zsad.tables.by_dataset import banner, conditions, not_computed, undefined_notes
 from zsad.tables.lines import Entry, tables_of
@@ -29,11 +31,16 @@ def few_shot_page(board: Board, published: bool = False) -> Page | None:
         return None
 
     def place(column: MatrixColumn) -> tuple[int, int, str]:
-        return shots[column.label], GROUP_ORDER.get(column.group, 2), _title(column)
+        count = shots[column.label]
+        return (
+            sys.maxsize if count == ALL_SHOTS else count,
+            GROUP_ORDER.get(column.group, 2),
+            _title(column),
+        )
 
     entries: dict[Entry, list[Cells]] = {}
     for column in sorted(columns, key=place):
-        setup = f"{shots[column.label]}-shot"
+        setup = shots_in_words(shots[column.label])
         plain = shots[column.label] and published and not column.overrides
         name = f"{_method(column)}@{setup}" if plain else ""
         entry = Entry(setup, _title(column), setup, name)
@@ -66,6 +73,6 @@ def _method(column: MatrixColumn) -> str:
 def _title(column: MatrixColumn) -> str:
     """The column's title without its row's label and its number of shots, which the setup says."""
     suffix = column.title[len(column.plain) :].replace(
-        f", {column.configuration.shots}-shot", "", 1
+        f", {shots_in_words(column.configuration.shots)}", "", 1
     )
     return f"{column.plain.split(':')[0]}{suffix}"

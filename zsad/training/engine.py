@@ -81,7 +81,7 @@ def fit(
         MethodRun(
             method=method,
             path=path,
-            request=feature_request(method, size),
+            request=feature_request(method, size, training=True),
             categories=index.categories,
             samples=chosen,
             backbone=backbone,

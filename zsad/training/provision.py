@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from zsad.backbones import Backbone
+from zsad.checkpoints import bundled
 from zsad.config import Settings
 from zsad.data import provenance, splits
 from zsad.data.index import DatasetIndex
@@ -20,6 +22,8 @@ from zsad.training.feature_store import FeatureStore
 from zsad.training.identity import FOLDER, checkpoint_path, trained_on, training_identity
 from zsad.training.run import RESUME, Captions, FitOptions, TrainResult
 from zsad.types import Sample
+
+log = logging.getLogger(__name__)
 
 LOCK_SECONDS = 7 * 24 * 3600.0  # another process may be training the same thing
 
@@ -40,6 +44,7 @@ def ensure_trained(
 ) -> list[TrainResult]:
     """Return a checkpoint for every (entry, config), training together those that are missing.
 
+    A state that comes with the method takes the place of the training that made it.
     ``root`` is the results folder; a checkpoint lies at ``checkpoints/<method>/<hash>.safetensors``
     below it, where the hash covers config (without keys that only inference reads), backbone,
     auxiliary data and seed: whatever asks for the same training finds the same file.
@@ -47,23 +52,17 @@ def ensure_trained(
     """
     part = part or settings.data.train_part
     data = trained_on(index, samples, part)
-    paths = [
-        checkpoint_path(
-            root,
-            entry.name,
-            training_identity(
-                entry.name,
-                config,
-                backbone,
-                settings,
-                data,
-                seed,
-                entry.revision,
-                index.categories,
-            ),
+    identities = [
+        training_identity(
+            entry.name, config, backbone, settings, data, seed, entry.revision, index.categories
         )
         for entry, config in wanted
     ]
+    paths = [
+        checkpoint_path(root, entry.name, identity)
+        for (entry, _), identity in zip(wanted, identities)
+    ]
+    made_for = dict(zip(paths, identities))
     results: dict[Path, TrainResult] = {}
     with contextlib.ExitStack() as locks:
         missing: dict[Path, tuple[MethodEntry, Any]] = {}
@@ -75,8 +74,13 @@ def ensure_trained(
                 continue
             if not follower():
                 locks.enter_context(file_lock(path.with_suffix(".lock"), LOCK_SECONDS))
-            if not path.is_file():  # nobody finished it while we waited
-                missing[path] = item
+            if path.is_file():  # somebody finished it while we waited
+                continue
+            name = backbone.info.name
+            if not follower() and bundled.provide(item[0], name, made_for[path], path):
+                log.info("%s: takes the %s", item[0].name, bundled.words(path))
+                continue
+            missing[path] = item
         if missing:
             for category, members in splits.by_category(samples).items():
                 provenance.note(Path(root), index, category, members)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,7 +12,9 @@ import torch.nn.functional as F
 from tests.methods.small import hand_info
 from zsad import maps, registry
 from zsad.components.memory_bank import MemoryBank, bank_of
+from zsad.config.method_config import ALL_SHOTS
 from zsad.errors import RequestError
+from zsad.inference.request import references_of
 from zsad.methods.patchcore.method import PatchCore, neighbourhood_mean
 from zsad.types import (
     Category,
@@ -227,3 +230,24 @@ def test_bad_config_is_one_line_that_names_the_key(overrides: dict[str, Any], wo
     with pytest.raises(RequestError, match=words) as caught:
         registry.method("patchcore").resolve(("test", overrides))
     assert "\n" not in str(caught.value)
+
+
+def test_all_shots_are_a_word() -> None:
+    """Every normal training image; the seed chooses none, and other methods take a number."""
+    config = registry.method("patchcore").resolve(("test", {"shots": "all"}))
+    assert config.shots == ALL_SHOTS
+    assert registry.method("patchcore").resolve(("test", {"preset": "full-shot"})) == replace(
+        config, preset="full-shot", coreset=0.01
+    )
+    with pytest.raises(RequestError, match=r"patchcore\.shots=-1: must be a number from 0 up, or"):
+        registry.method("patchcore").resolve(("test", {"shots": -1}))
+    with pytest.raises(RequestError, match=r"winclip\.shots=all: winclip takes a number"):
+        registry.method("winclip").resolve(("test", {"shots": "all"}))
+
+
+def test_all_the_given_pictures_are_the_memory_of_a_prediction() -> None:
+    method = make(shots="all")
+    pictures = [torch.zeros(3, 8, 8)] * 3
+    assert len(references_of(pictures, [BOTTLE], method)["bottle"]) == 3
+    with pytest.raises(RequestError, match="needs 1 normal reference pictures, got 0"):
+        references_of([], [BOTTLE], method)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from functools import lru_cache
@@ -16,6 +17,7 @@ from zsad.data.indexers.base import Indexing, NotThisLayout, indexer
 from zsad.data.indexers.lists import Resolver, listed_account, strays_problem
 from zsad.errors import DataError
 from zsad.io import read_json, sha256_file
+from zsad.io.bounds import PICTURE
 from zsad.types import Sample
 
 SCHEME = "coco"
@@ -121,6 +123,11 @@ def _read(uri: str) -> Image.Image:
     names = tuple(n for n in normal.split(",") if n)
     try:
         size, marks = _instances(place, _stamp(Path(place)), names)[key]
+        if min(size) < 1 or math.prod(size) > PICTURE.value():
+            raise ValueError(
+                f"an image of {size[1]}x{size[0]} pixels, beyond the limit of "
+                f"{PICTURE.value():,}; {PICTURE.raised()}"
+            )
         marked = np.zeros(size, dtype=bool)
         for mark in marks:
             marked |= drawn(mark, size)
@@ -142,9 +149,10 @@ def drawn(mark: dict[str, Any], size: tuple[int, int]) -> np.ndarray:
         counts = shape["counts"]
         runs = counts if isinstance(counts, list) else run_lengths(counts)
         height, width = shape.get("size") or size
+        # Counted before anything of that length is made.
+        if (height, width) != tuple(size) or sum(runs) != height * width or min(runs) < 0:
+            raise ValueError(f"run lengths of {sum(runs)} pixels for {size[1]}x{size[0]}")
         values = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
-        if (height, width) != tuple(size) or len(values) != height * width:
-            raise ValueError(f"run lengths of {len(values)} pixels for {size[1]}x{size[0]}")
         return values.reshape((width, height)).T
     marked = np.zeros(size, dtype=bool)
     if shape:

@@ -7,7 +7,8 @@ import re
 from collections.abc import Container
 from pathlib import Path, PurePosixPath
 
-from zsad.data.images import decodable, is_picture
+from zsad.data.images import decodable, endings, is_picture
+from zsad.data.own_outputs import is_own_output
 
 ANNOTATIONS = (".json", ".csv", ".tsv", ".txt", ".xml", ".yaml", ".yml", ".md", ".log", ".jsonl")
 UNREADABLE = (".heic", ".heif", ".cr2", ".cr3", ".nef", ".arw", ".dng", ".psd", ".svg", ".tga")
@@ -33,7 +34,7 @@ def left_out(home: Path, path: str, files: Container[str], ignore_masks: str = "
     if any(_is_results(home, "/".join(parts[:i]), files) for i in range(1, len(parts))):
         return "own output (a results folder of zsad)"
     name = parts[-1]
-    if _own_output(path, files):
+    if _own_output(home, path, files):
         return "own output (of zsad predict)"
     if is_picture(path):
         # What calls itself a picture and is none is met where it is opened.
@@ -53,14 +54,15 @@ def is_hidden(path: str) -> bool:
     return any(part.startswith((".", "__MACOSX")) for part in PurePosixPath(path).parts)
 
 
-def _own_output(path: str, files: Container[str]) -> bool:
-    if _HEAT.fullmatch(path):
-        return True
-    match = _MASK.fullmatch(path)
-    if match is None:
-        return False
-    name = match["name"]
-    return any(f"{name}.heat.{e}" in files for e in ("png", "webp", "jpg"))
+def _own_output(home: Path, path: str, files: Container[str]) -> bool:
+    """Whether ``zsad predict`` wrote a file: it says so, or lies beside what it was made of."""
+    if heat := _HEAT.fullmatch(path):
+        name = heat["name"]
+        beside = name in files or any(f"{name}{e}" in files for e in endings())
+        return beside or is_own_output(home / path)
+    mask = _MASK.fullmatch(path)
+    heats = () if mask is None else (f"{mask['name']}.heat.{e}" for e in ("png", "webp", "jpg"))
+    return any(heat in files for heat in heats) or is_own_output(home / path)
 
 
 def _is_results(home: Path, folder: str, files: Container[str]) -> bool:

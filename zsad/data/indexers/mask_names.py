@@ -28,6 +28,9 @@ _IMAGE = re.compile(
     r"(?:(?:image|img|rgb)[_\-. ]*(?P<a>.+)|(?P<b>.+?)[_\-. ]+(?:image|img|rgb))", re.I
 )
 
+# How the name of a picture may differ from that of its mask, where both say what they are.
+_IMAGE_FORMS = (("", "_image"), ("", "_img"), ("image_", ""), ("img_", ""), ("", "-image"))
+
 
 class Named(NamedTuple):
     """A file to be paired.  ``path``: below the folder.  ``within``: the folders that tell equal
@@ -53,6 +56,28 @@ def named_like_a_mask(stem: str) -> str | None:
         if match := pattern.fullmatch(stem):
             return match["name"]
     return None
+
+
+def beside(paths: Iterable[str]) -> dict[str, tuple[str, str]]:
+    """Of files in folders of pictures, those named like a mask: ``{path: (the name that its picture
+    has, the picture beside it or "")}``, ``bad/0_mask.png`` -> ``("0", "bad/0.png")``."""
+    named: dict[str, str] = {}
+    folders: dict[str, dict[str, str]] = defaultdict(dict)
+    for path in paths:
+        folder, file = os.path.split(path)
+        stem = os.path.splitext(file)[0]
+        for a, b in (("", ""), *_IMAGE_FORMS):
+            folders[folder].setdefault(f"{a}{stem}{b}".casefold(), path)
+        if inner := named_like_a_mask(stem):
+            named[path] = inner
+    found: dict[str, tuple[str, str]] = {}
+    for path, inner in named.items():
+        there = folders[os.path.dirname(path)]
+        # As it is, or where the picture's name says that it is one: 0_image.png, 0_mask.png.
+        forms = (f"{a}{inner}{b}".casefold() for a, b in (("", ""), *_IMAGE_FORMS))
+        hits = (there[form] for form in forms if form in there)
+        found[path] = inner, next((h for h in hits if h != path), "")
+    return found
 
 
 def pair(

@@ -20,7 +20,7 @@ from zsad.data.account import Account, Entry, Role
 from zsad.data.images import decodable
 from zsad.data.indexers.base import natural
 from zsad.data.indexers.left_out import DISGUISED, is_hidden, left_out
-from zsad.data.indexers.mask_names import NAMING, Named, named_like_a_mask, pair
+from zsad.data.indexers.mask_names import NAMING, Named, beside, pair
 from zsad.data.indexers.words import Kind, kind_of, mentions_normal
 
 # What a definition may say a folder is, beside what its name says.
@@ -43,7 +43,8 @@ class Picture(NamedTuple):
 class Understood:
     """What a folder was taken for.  ``categories``: by their folder, "" of the only one;
     ``pictures``: those with a label; ``masks_of_normal``: (mask, its normal picture);
-    ``recognised``: whether any folder's name says something."""
+    ``recognised``: whether any folder's name says something; ``candidates``: whatever calls itself
+    a picture, with a role or without, masks included; ``mask_of``: {mask: its picture}."""
 
     categories: list[str]
     pictures: list[Picture]
@@ -52,6 +53,8 @@ class Understood:
     notes: list[str] = field(default_factory=list)
     masks_of_normal: list[tuple[str, str]] = field(default_factory=list)
     recognised: bool = True
+    candidates: list[str] = field(default_factory=list)
+    mask_of: dict[str, str] = field(default_factory=dict)
 
 
 class _File(NamedTuple):
@@ -111,11 +114,11 @@ def understand(
 
 def tree(home: Path) -> tuple[dict[str, None], list[str]]:
     """All files and folders below ``home`` with forward slashes, sorted; linked folders are
-    followed, each once."""
+    followed, each once.  Raises ``OSError`` for a folder that may not be read."""
     files: list[str] = []
     folders: list[str] = []
     seen: set[str] = set()
-    for top, inner, names in os.walk(home, followlinks=True):
+    for top, inner, names in os.walk(home, onerror=_refuse, followlinks=True):
         real = os.path.realpath(top)
         if real in seen:
             inner.clear()
@@ -126,6 +129,12 @@ def tree(home: Path) -> tuple[dict[str, None], list[str]]:
         folders += [within + name for name in inner]
         files += [within + name for name in names if os.path.isfile(os.path.join(top, name))]
     return dict.fromkeys(sorted(files, key=natural)), sorted(folders, key=natural)
+
+
+def _refuse(error: OSError) -> None:
+    """What cannot be listed is not left out without a word, unless it went meanwhile."""
+    if not isinstance(error, FileNotFoundError):
+        raise error
 
 
 class _Levels:
@@ -230,6 +239,8 @@ class _Sorting:
             self._notes(entries),
             sorted(of_normal),
             self.levels.recognised,
+            [f.path for f in self.files],
+            mask_of,
         )
 
     def _notes(self, entries: Sequence[Entry]) -> list[str]:
@@ -300,20 +311,11 @@ class _Sorting:
     def _beside(self) -> None:
         """Masks among the pictures of a class folder: ``bad/0.png`` with ``bad/0_mask.png``."""
         by_path = {f.path: f for f in self.files}
-        folders: dict[str, dict[str, str]] = defaultdict(dict)
-        for path in self.labelled:
-            folders[os.path.dirname(path)][os.path.splitext(os.path.basename(path))[0]] = path
-        for path in list(self.labelled):
-            inner = named_like_a_mask(os.path.splitext(os.path.basename(path))[0])
-            if inner is None:
-                continue
-            beside = {s.casefold() for s in folders[os.path.dirname(path)]}
-            beside |= {f"{a}{s}{b}".casefold() for s in beside for a, b in _IMAGE_FORMS}
-            if {inner.casefold(), *(f"{a}{inner}{b}".casefold() for a, b in _IMAGE_FORMS)} & beside:
+        for path, (name, picture) in beside(self.labelled).items():
+            if picture:
                 self.masks.append(by_path[path])
             else:
-                name = f"a picture {inner}"
-                self.strays[path] = f"named like a mask, but without {name} beside it"
+                self.strays[path] = f"named like a mask, but without a picture {name} beside it"
             del self.labelled[path]
             self.guessed.pop(path, None)
 
@@ -391,7 +393,3 @@ def _beside_classes(file: _File) -> str:
         if kind != "neutral":
             return name if kind == "other" else ""
     return ""
-
-
-# How the name of a picture may differ from that of its mask, where both say what they are.
-_IMAGE_FORMS = (("", "_image"), ("", "_img"), ("image_", ""), ("img_", ""), ("", "-image"))

@@ -38,6 +38,7 @@ const KINDS = {
   marked: ["with marked pixels", isMarked],
   error: ["could not be read or scored", (p) => p.error !== undefined],
 };
+const called = (p) => p.title ?? p.name;
 const number = (v) => (v === null || v === undefined ? "–" : Number(v).toPrecision(4));
 const percent = (v) => (v === null || v === undefined ? "–" : `${(100 * v).toFixed(1)} %`);
 
@@ -59,7 +60,7 @@ function card(p) {
     button.append(el("span", { class: "thumb" }, image(p, "photo"), image(p, "heat")));
   }
   button.append(
-    el("span", { class: "name", title: p.name }, p.name),
+    el("span", { class: "name", title: called(p) }, called(p)),
     el("span", { class: "verdict" }),
     el("small", {}, p.error ?? `score ${number(p.score)}`),
   );
@@ -70,7 +71,7 @@ function card(p) {
 function refresh() {
   const words = $("search").value.trim().toLowerCase();
   const [, keeps] = KINDS[$("verdict").value] ?? KINDS.all;
-  visible = order.filter((p) => keeps(p) && p.name.toLowerCase().includes(words));
+  visible = order.filter((p) => keeps(p) && called(p).toLowerCase().includes(words));
   for (const p of order) {
     const label = cards.get(p).querySelector(".verdict");
     label.className = `verdict ${verdict(p)}${verdict(p) === before(p) ? "" : " changed"}`;
@@ -144,13 +145,13 @@ function open(index) {
 function draw() {
   const p = visible[place];
   if (!p) return;
-  $("viewer-name").textContent = p.name;
+  $("viewer-name").textContent = called(p);
   const detail = details.get(p.name);
   const canvas = $("canvas");
   canvas.replaceChildren();
   if (p.error === undefined) {
     fit(p);
-    const photo = el("img", { alt: p.name });
+    const photo = el("img", { alt: called(p) });
     photo.src = p.photo;
     if (p.link) sharper(photo, p.link);
     canvas.append(photo);
@@ -227,13 +228,6 @@ function about(p, detail) {
   if (p.link) say("File", el("a", { href: p.link }, p.path));
   else say("File", p.path);
   return list;
-}
-
-// A cell that a spreadsheet would take for a formula begins with a quote.
-function csvCell(value) {
-  let text = String(value ?? "");
-  if (typeof value === "string" && /^[\s'"]*[=+\-@]/.test(text)) text = `'${text}`;
-  return /[",\n\r]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
 }
 
 function csv() {

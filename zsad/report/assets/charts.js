@@ -9,7 +9,7 @@ const CURVES = {
 
 function frame(xName, yName, most) {
   const [width, height] = [330, 250];
-  const root = svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "img" });
+  const root = svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `${yName} against ${xName}` });
   const box = { left: 46, top: 8, right: width - 12, bottom: height - 34 };
   const x = (v) => box.left + v * (box.right - box.left);
   const y = (v) => box.bottom - v * (box.bottom - box.top);
@@ -36,7 +36,7 @@ function drawBars() {
   const left = Math.min(14 + 6.2 * longest, 0.36 * room), width = Math.min(820, room);
   const bar = 13, gap = 12, high = labels.length * bar + gap;
   const height = rows.length * high + 24;
-  const root = svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", style: `max-width:${width}px` });
+  const root = svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "group", "aria-label": "bars by category", style: `max-width:${width}px` });
   const x = (v) => left + v * (width - left - 40);
   for (const t of [0, 0.25, 0.5, 0.75, 1]) {
     root.append(svg("line", { class: "gridline", x1: x(t), x2: x(t), y1: 0, y2: height - 20 }));
@@ -103,7 +103,7 @@ function drawCurves() {
     for (const cell of lines) {
       const line = cell.curves[name];
       const d = line.x.map((v, i) => `${i ? "L" : "M"}${x(v / most).toFixed(1)} ${y(line.y[i]).toFixed(1)}`).join("");
-      const path = svg("path", { class: "curve", d, stroke: colour(cell.method) });
+      const path = svg("path", { class: "curve", d, stroke: colour(cell.method), "stroke-dasharray": dash(cell.method) });
       path.append(svg("title", {}, method(cell.method).title));
       root.append(path);
     }
@@ -119,7 +119,7 @@ function drawHistograms() {
   const figures = cellsOf($("category").value).filter((c) => c.histogram).map((cell) => {
     const h = cell.histogram;
     const n = h.normal.length, most = Math.max(1, ...h.normal, ...h.anomalous);
-    const root = svg("svg", { viewBox: "0 0 330 130", role: "img" });
+    const root = svg("svg", { viewBox: "0 0 330 130", role: "img", "aria-label": `image scores of ${method(cell.method).title}` });
     const step = 300 / n, left = 22, base = 105;
     const put = (counts, name) => counts.forEach((v, i) => {
       if (!v) return;

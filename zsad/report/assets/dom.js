@@ -1,9 +1,8 @@
 // Small helpers.  Texts of data only ever become text nodes or attribute values.
 const data = JSON.parse(document.getElementById("data").textContent);
-const COLOURS = [
-  "#2f6fde", "#e07a1f", "#2a9d5c", "#b5479c", "#c0392b", "#7a6ff0",
-  "#8a6d3b", "#159aa8", "#d4a017", "#5f7d8c", "#e26fa5", "#4b8f29",
-];
+// Okabe and Ito: told apart by deuteranopes, too.  Beyond eight methods lines are dashed.
+const COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#4020e0", "#006000"];
+const DASHES = ["", "6 3", "2 3", "8 3 2 3"];
 const $ = (id) => document.getElementById(id);
 
 function el(name, attributes = {}, ...children) {
@@ -35,7 +34,9 @@ function fill(select, items, chosen = select.value) {
 const board = () => data.boards[Number($("board").value)];
 const dataset = () => board().datasets.find((d) => d.name === $("dataset").value);
 const method = (label) => board().methods.find((m) => m.label === label);
-const colour = (label) => COLOURS[shown().indexOf(method(label)) % COLOURS.length];
+const numberOf = (label) => shown().indexOf(method(label));
+const colour = (label) => COLOURS[numberOf(label) % COLOURS.length];
+const dash = (label) => DASHES[Math.floor(numberOf(label) / COLOURS.length) % DASHES.length];
 const shown = () => board().methods.filter((m) => String(m.ablation) === $("columns").value);
 const cellsOf = (category) => board().cells.filter((c) =>
   c.dataset === $("dataset").value && String(c.seed) === $("seed").value

@@ -5,6 +5,8 @@ function draw() {
   drawBars();
   drawCurves();
   drawHistograms();
+  drawCost();
+  drawCompare();
   drawExamples();
 }
 
@@ -49,11 +51,11 @@ $("columns").addEventListener("change", chooseColumns);
 $("dataset").addEventListener("change", chooseDataset);
 $("seed").addEventListener("change", chooseCategory);
 $("category").addEventListener("change", draw);
-$("metric").addEventListener("change", drawBars);
+$("metric").addEventListener("change", () => { drawBars(); drawCost(); });
 $("fade").addEventListener("input", () => {
   document.documentElement.style.setProperty("--heat", $("fade").value / 100);
 });
 if (innerWidth < 600) document.querySelectorAll("#words, #overview details").forEach((d) => { d.open = false; });
 let width = innerWidth;
-addEventListener("resize", () => { if (innerWidth !== width) { width = innerWidth; drawBars(); } });
+addEventListener("resize", () => { if (innerWidth !== width) { width = innerWidth; drawBars(); drawCost(); } });
 chooseBoard();

@@ -1,0 +1,113 @@
+"""States that come with methods: found, and taken in place of their own training alone."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+
+import zsad
+from zsad import registry
+from zsad.benchmarks.tiny import states
+from zsad.checkpoints import bundled
+from zsad.checkpoints.account import TrainedOn
+from zsad.checkpoints.states import describe, save
+from zsad.errors import RequestError, WeightsError
+from zsad.method import new_method
+from zsad.registry import MethodEntry
+
+METHOD = "coop"  # a small trained one
+
+
+@pytest.fixture(scope="module")
+def backbone() -> zsad.backbones.Backbone:  # type: ignore[name-defined]
+    from zsad import backbones
+
+    return backbones.load("zsad-tiny", device=torch.device("cpu"))
+
+
+@pytest.fixture
+def entry(
+    backbone: zsad.backbones.Backbone,  # type: ignore[name-defined]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> MethodEntry:
+    """The method from a folder in which a state lies, in its initial values."""
+    found = registry.method(METHOD)
+    moved = dataclasses.replace(found, origin=str(tmp_path / "config.yaml"))
+    known = registry.methods()
+    monkeypatch.setattr(registry, "methods", lambda: {**known, METHOD: moved})
+    monkeypatch.setattr(registry, "method", lambda name: registry.methods()[name])
+    method = new_method(moved, moved.resolve(), backbone.info)
+    about = TrainedOn("synthetic", "f", "test", uids=("a", "b"))
+    meta = describe(method, seed=3, trained_on=about, identity="made")
+    state = {k: v + 0.25 for k, v in method.trained_state().items()}
+    save(bundled.place_of(moved, "zsad-tiny"), state, meta)
+    return moved
+
+
+def test_a_state_takes_the_place_of_its_own_training_alone(
+    entry: MethodEntry, tmp_path: Path
+) -> None:
+    target = tmp_path / "checkpoints" / "x.safetensors"
+    assert not bundled.provide(entry, "zsad-tiny", "another", target)
+    assert not bundled.provide(entry, "vit-l-14-336", "made", target)
+    assert not target.exists()
+    assert bundled.provide(entry, "zsad-tiny", "made", target)
+    assert target.read_bytes() == bundled.place_of(entry, "zsad-tiny").read_bytes()
+
+
+def test_a_damaged_state_is_nobodys(entry: MethodEntry, tmp_path: Path) -> None:
+    path = bundled.place_of(entry, "zsad-tiny")
+    path.write_bytes(path.read_bytes()[:40])
+    assert not bundled.is_of(path, "made")
+
+
+def test_load_method_takes_it_and_says_so(entry: MethodEntry) -> None:
+    loaded = zsad.load_method(METHOD, backbone="zsad-tiny", device="cpu")
+    assert loaded.untrained is False
+    assert loaded.method.trained_from["bundled"] == (
+        "state that comes with zsad for zsad-tiny: trained on synthetic, test part, 2 images, "
+        "seed 3"
+    )
+    initial = zsad.load_method(METHOD, backbone="zsad-tiny", device="cpu", untrained=True)
+    assert initial.untrained is True
+    for name, value in initial.method.trained_state().items():
+        torch.testing.assert_close(loaded.method.trained_state()[name], value + 0.25)
+
+
+def test_settings_that_it_was_not_trained_with_are_refused(entry: MethodEntry) -> None:
+    with pytest.raises(RequestError, match=r"was trained with other settings \(n_ctx\)"):
+        zsad.load_method(METHOD, backbone="zsad-tiny", device="cpu", overrides=["n_ctx=3"])
+
+
+def test_without_a_state_a_checkpoint_is_asked_for(entry: MethodEntry, tmp_path: Path) -> None:
+    bundled.place_of(entry, "zsad-tiny").unlink()
+    with pytest.raises(WeightsError, match="no checkpoint is given"):
+        zsad.load_method(METHOD, backbone="zsad-tiny", device="cpu")
+
+
+# ------------------------------------------------------------------- those that are there
+def there() -> list[MethodEntry]:
+    return [e for e in states.trained() if bundled.state_of(e, states.BACKBONE)]
+
+
+def test_states_are_current() -> None:
+    """Run `make states` after a change of a config, a revision, the backbone or the pictures."""
+    found = there()
+    if not found:
+        pytest.skip("no state is there")
+    wanted = states.identities([e.name for e in found])
+    stale = {e.name: why for e in found if (why := states.is_stale(e, wanted[e.name]))}
+    assert stale == {}
+    assert states.size() <= states.MOST_BYTES
+
+
+def test_every_state_has_a_card() -> None:
+    for entry in there():
+        place = bundled.place_of(entry, states.BACKBONE)
+        card = place.with_name(states.CARD).read_text(encoding="utf-8")
+        assert f"{place.stat().st_size:,} bytes" in card
+        assert "not comparable with published figures" in " ".join(card.split())
