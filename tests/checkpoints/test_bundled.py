@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 import zsad
 from zsad import registry
@@ -14,6 +16,7 @@ from zsad.benchmarks.tiny import states
 from zsad.checkpoints import bundled
 from zsad.checkpoints.account import TrainedOn
 from zsad.checkpoints.states import describe, save
+from zsad.cli.main import main
 from zsad.errors import RequestError, WeightsError
 from zsad.method import new_method
 from zsad.registry import MethodEntry
@@ -87,6 +90,28 @@ def test_without_a_state_a_checkpoint_is_asked_for(entry: MethodEntry, tmp_path:
     bundled.place_of(entry, "zsad-tiny").unlink()
     with pytest.raises(WeightsError, match="no checkpoint is given"):
         zsad.load_method(METHOD, backbone="zsad-tiny", device="cpu")
+
+
+def test_the_command_says_which_state_it_took(
+    entry: MethodEntry, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.new("RGB", (32, 32), (90, 90, 90)).save(tmp_path / "nut.png")
+    words = ["--method", METHOD, "--class-name", "nut", "--backbone", "zsad-tiny"]
+    assert main(["predict", *words, "--device", "cpu", str(tmp_path / "nut.png")]) == 0
+    said = capsys.readouterr()
+    assert "note: state that comes with zsad for zsad-tiny: trained on synthetic" in said.err
+    assert "state that comes with zsad" in json.loads(said.out)["made_by"]["bundled"]
+
+
+def test_half_precision_takes_half_the_room_and_loads(entry: MethodEntry, tmp_path: Path) -> None:
+    place = bundled.place_of(entry, "zsad-tiny")
+    before = zsad.load_method(METHOD, backbone="zsad-tiny", device="cpu").method.trained_state()
+    states.halved(place, tmp_path / "half.safetensors").replace(place)
+    after = zsad.load_method(METHOD, backbone="zsad-tiny", device="cpu").method.trained_state()
+    for name, value in before.items():
+        assert after[name].dtype == value.dtype
+        torch.testing.assert_close(after[name], value, rtol=1e-3, atol=1e-4)
+    assert bundled.is_of(place, "made")
 
 
 # ------------------------------------------------------------------- those that are there

@@ -71,3 +71,10 @@ def test_published_figures_are_those_of_the_papers() -> None:
                 found = published.lookup(name, dataset, metric=HEADS[head], protocol=name)
                 expected = f"{found[0].value:.1f}" if found else "–"
                 assert shown == expected, f"{name}, {dataset}, {head}"
+
+
+def test_proofs_of_the_comparison_are_there() -> None:
+    text = (DOCS / "why-zsad.md").read_text(encoding="utf-8")
+    named = re.findall(r"`(tests/[\w/.]+)`", text)
+    assert len(named) > 8
+    assert [path for path in named if not (ROOT / path).exists()] == []

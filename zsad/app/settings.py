@@ -13,6 +13,7 @@ from typing import Any
 
 from zsad import registry
 from zsad.backbones.specs import spec
+from zsad.checkpoints import bundled
 from zsad.errors import RequestError, unknown
 
 PACKAGES = {"fastapi": "fastapi", "uvicorn": "uvicorn", "python_multipart": "python-multipart"}
@@ -89,6 +90,8 @@ class AppSettings:
         """Why a method cannot be used, or ""."""
         entry = registry.method(choice.method)
         if not entry.trained or (choice.method == self.method and self.checkpoint):
+            return ""
+        if bundled.state_of(entry, choice.backbone) is not None:
             return ""
         return (
             f"method '{choice.method}' is trained and the app has no state of it for "
