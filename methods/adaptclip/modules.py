@@ -22,6 +22,15 @@ class Norm1d(nn.BatchNorm1d):
         return super().forward(x)
 
 
+def with_float_counts(module: nn.Module) -> None:
+    """Let the batch norms of a module count batches in floating point, as checkpoints hold values;
+    the count enters no value."""
+    for part in module.modules():
+        if isinstance(part, (nn.BatchNorm1d, nn.BatchNorm2d)):
+            assert part.num_batches_tracked is not None
+            part.num_batches_tracked = part.num_batches_tracked.float()
+
+
 class ResMLP(nn.Module):
     """x + W2 ReLU(BN(W1 x)) for features [*, E], without biases."""
 
@@ -34,6 +43,7 @@ class ResMLP(nn.Module):
             nn.ReLU(),
             nn.Linear(inner, width, bias=False),
         )
+        with_float_counts(self)
 
     def forward(self, x: Tensor) -> Tensor:
         moved: Tensor = self.fc(x.flatten(0, -2))
@@ -70,6 +80,7 @@ class PromptQuery(nn.Module):
             nn.ReLU(),
             nn.Linear(half, 2, bias=False),
         )
+        with_float_counts(self)
 
     def forward(self, layer: int, x: Tensor) -> tuple[Tensor, Tensor]:
         """x [B, E, h, w] -> pair logits [B, 2, 4h, 4w] and [B, 2]."""

@@ -131,3 +131,10 @@ def test_files_of_others_are_refused(backbone: Backbone) -> None:
     config = registry.method("adaptclip").resolve()
     with pytest.raises(WeightsError, match="not a released adaptclip checkpoint"):
         AdaptCLIP.import_official({"MyModel": {}}, config, backbone.info)
+
+
+def test_what_a_checkpoint_holds_is_floating(backbone: Backbone) -> None:
+    """Files of weights with whole numbers are refused when they are read."""
+    state = make(backbone).trained_state()
+    assert all(value.is_floating_point() for value in state.values())
+    assert "query.sharebn.0.num_batches_tracked" in state
