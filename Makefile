@@ -83,8 +83,8 @@ speed-full: setup  ## the same at real size; an hour on two cores
 	set -e; for name in $(SPEED); do echo "== $$name"; \
 		$(BIN)/python -m zsad.benchmarks.speed.$$name; done
 
-speed-gpu: setup  ## all methods at ViT-L/14@336, 518 pixels, bf16
-	$(BIN)/python -m zsad.benchmarks.speed.end_to_end --device cuda --precision bf16 \
+speed-gpu: setup  ## ViT-L/14@336 at 518 pixels in bf16: speed, share of peak, memory, waits, equality
+	$(BIN)/python -m zsad.benchmarks.speed.gpu --device cuda --precision bf16 \
 		--batch $(SPEED_BATCH) --repeats 9
 	$(BIN)/python -m zsad.benchmarks.speed.scaling --device cuda --precision bf16 \
 		--backbone vit-l-14-336 --sizes 336,518 --repeats 9

@@ -124,26 +124,39 @@ class OnDevice(Tensor):
         raise RuntimeError(f"{func}: a tensor of the simulated device outlived the simulation")
 
 
+@dataclass(frozen=True)
+class Cost:
+    """One kernel: its operator, what it multiplies and adds, the bytes of all that it reads and
+    writes, and the type of what it computes."""
+
+    name: str
+    flop: int
+    moved: int
+    dtype: torch.dtype
+
+
 @dataclass
 class Gpu(TorchDispatchMode):
     """The simulated device, and what was done to it: counters by line ("zsad/maps.py:12").
 
     ``waits``: the host waits for the device; ``timers``: it does so to read a clock.  ``up`` and
     ``down``: copies to and from the device, with their bytes in ``up_bytes``, ``down_bytes``.
-    ``kernels`` by operator; ``cost`` lists (operator, FLOP, bytes) of every kernel, if asked for.
-    ``on_kernel(number)`` is called before every one and may raise.
+    ``kernels`` by operator; ``cost`` lists every kernel, if asked for.  Without ``values`` tensors
+    of the device have shapes only, for sizes that a CPU would take hours for: what is read from
+    them is 1.  ``on_kernel(number)`` is called before every one and may raise.
     """
 
     kind: str = "cuda"
     waits: Counter[str] = field(default_factory=Counter)
     timers: Counter[str] = field(default_factory=Counter)
     kernels: Counter[str] = field(default_factory=Counter)
+    values: bool = True
     up: Counter[str] = field(default_factory=Counter)
     down: Counter[str] = field(default_factory=Counter)
     up_bytes: Counter[str] = field(default_factory=Counter)
     down_bytes: Counter[str] = field(default_factory=Counter)
     shapes: list[tuple[str, torch.dtype, tuple[int, ...]]] = field(default_factory=list)
-    cost: list[tuple[str, int, int]] | None = None
+    cost: list[Cost] | None = None
     on_kernel: Callable[[int], None] = lambda number: None
     _pinned: dict[int, Tensor] = field(default_factory=dict)
     _quiet: int = 0
@@ -188,13 +201,15 @@ class Gpu(TorchDispatchMode):
         if where is not None:
             if not self._is_here(where):  # made on the CPU, like one of the device
                 return func(*self._held(args), **self._held(kwargs))
-            kwargs["device"] = torch.device("cpu")
+            kwargs["device"] = torch.device("cpu" if self.values else "meta")
         self._check(packet, args, leaves)
         if packet in WAITING or (packet in INDEXING and self._looks(packet, args)):
             self._wait()
         free = packet in FREE or func.is_view
         if not free:
             self._launch(str(packet).removeprefix("aten."))
+        if packet is aten._local_scalar_dense and not self.values:
+            return 1
         out = func(*self._held(args), **self._held(kwargs))
         if self.cost is not None and not free:
             self._price(packet, args, kwargs, out, leaves)
@@ -258,14 +273,19 @@ class Gpu(TorchDispatchMode):
             into, source = args[0], args[1]
             here, there = isinstance(into, OnDevice), isinstance(source, OnDevice)
             self._crossing(source, here, there, bool(kwargs.get("non_blocking") or args[2:]))
-            func(*self._held(args), **self._held(kwargs))
+            if self.values:
+                func(*self._held(args), **self._held(kwargs))
             return into
         source, where = args[0], kwargs.pop("device", None)
         pinned = kwargs.pop("pin_memory", False)
         there = isinstance(source, OnDevice)
         here = there if where is None else self._is_here(where)
         self._crossing(source, here, there, bool(kwargs.get("non_blocking")))
-        out = func(self._held(source), **kwargs)
+        if not self.values and here != there:
+            kind = kwargs.get("dtype") or source.dtype
+            out = torch.ones(source.shape, dtype=kind, device="meta" if here else "cpu")
+        else:
+            out = func(self._held(source), **kwargs)
         if here:
             return self._wrapped(out, (), {})
         return self.pin(out) if pinned else out
@@ -304,14 +324,15 @@ class Gpu(TorchDispatchMode):
         if packet in flop_registry:
             flop = int(flop_registry[packet](*self._held(args), **self._held(kwargs), out_val=out))
         moved = sum(x.numel() * x.element_size() for x in (*leaves, *made))
-        self.cost.append((str(packet).removeprefix("aten."), flop, moved))
+        kind = made[0].dtype if made else torch.float32
+        self.cost.append(Cost(str(packet).removeprefix("aten."), flop, moved, kind))
 
     @contextmanager
-    def as_one(self, name: str, flop: int = 0, moved: int = 0) -> Iterator[None]:
+    def as_one(self, cost: Cost) -> Iterator[None]:
         """Count what is done within as one kernel."""
-        self._launch(name)
+        self._launch(cost.name)
         if self.cost is not None and not self._quiet:
-            self.cost.append((name, flop, moved))
+            self.cost.append(cost)
         self._quiet += 1
         try:
             yield
@@ -391,10 +412,12 @@ class _Calls(TorchFunctionMode):
             raise DeviceMix("attention: expected all tensors to be on the same device")
         flop = 4 * q.numel() * k.shape[-2]
         moved = sum(x.numel() * x.element_size() for x in (q, k, v, q))
-        with self.gpu.as_one("attention", flop, moved):
+        with self.gpu.as_one(Cost("attention", flop, moved, q.dtype)):
             if torch.is_grad_enabled() and any(x.requires_grad for x in tensors):
                 mask = rest[0] if rest else named.pop("attn_mask", None)
                 return aten._scaled_dot_product_attention_math(q, k, v, mask, **named)[0]
+            if not self.gpu.values:
+                return q.new_empty((*q.shape[:-1], v.shape[-1]))
             held = self.gpu._held((q, k, v, rest))
             out = F.scaled_dot_product_attention(*held[:3], *held[3], **self.gpu._held(named))
         return OnDevice(out, self.gpu.kind)
@@ -480,12 +503,12 @@ def _driver(gpu: Gpu) -> dict[str, Any]:
 
 
 @contextmanager
-def simulated(kind: str = "cuda", cost: bool = False) -> Iterator[Gpu]:
+def simulated(kind: str = "cuda", *, cost: bool = False, values: bool = True) -> Iterator[Gpu]:
     """Let torch see a device of ``kind`` ("cuda" or "mps") within.
 
     Backward passes work; code that is compiled, and other processes, see no device."""
     assert kind in KINDS
-    gpu = Gpu(kind=kind, cost=[] if cost else None)
+    gpu = Gpu(kind=kind, cost=[] if cost else None, values=values)
     torch.zeros(1, requires_grad=True).sum().backward()  # autograd's threads, before all else
     with ExitStack() as stack:
         for name, value in _driver(gpu).items():

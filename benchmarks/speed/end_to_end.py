@@ -35,6 +35,7 @@ from zsad.backbones.backbone import PRECISIONS
 from zsad.backbones.clip_vit import resize_positions
 from zsad.benchmarks.speed import measure
 from zsad.metrics import CategoryMetrics
+from zsad.metrics.regions import BatchRegions
 from zsad.runner.timing import StageTimer
 from zsad.scoring import Scorer
 from zsad.types import Category, FeatureRequest, Tap
@@ -75,7 +76,7 @@ class Pipeline:
     def __init__(self, backbone: Backbone, names: Sequence[str]) -> None:
         self.backbone = backbone
         self.scorers: dict[str, Scorer] = {}
-        self.metrics = {name: CategoryMetrics() for name in names}
+        self.metrics = {name: CategoryMetrics(device=backbone.device) for name in names}
         self.text_seconds: dict[str, float] = {}
         device = str(backbone.device)
         for name in names:
@@ -98,6 +99,7 @@ class Pipeline:
         for name in names:
             groups.setdefault(self.scorers[name].request.variant, []).append(name)
         found: dict[str, Tensor] = {}
+        regions = BatchRegions(masks)  # once for all methods, as a sweep does
         for members in groups.values():
             request = FeatureRequest.merge([self.scorers[n].request for n in members])
             with timer.stage("encode"):
@@ -108,9 +110,9 @@ class Pipeline:
                 own = features.restrict(scorer.request.taps)
                 ((_, scored),) = scorer.score(own, scorer.context([CATEGORY] * len(images)))
                 with timer.stage("metrics"):
-                    labels = torch.arange(len(images), device=images.device) % 2
-                    final = scored.maps.final
-                    self.metrics[name].update(final, masks, scored.image_scores, labels)
+                    labels = torch.arange(len(images)) % 2
+                    final, scores = scored.maps.final, scored.image_scores
+                    self.metrics[name].update(final, masks, scores, labels, regions=regions)
                 found[name] = final
         return found
 
@@ -134,7 +136,7 @@ def measure_ways(options: argparse.Namespace) -> dict[str, Any]:
     size = backbone.info.image_size
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(options.batch, 3, size, size, generator=generator).to(device)
-    masks = torch.zeros(options.batch, size, size, dtype=torch.bool, device=device)
+    masks = torch.zeros(options.batch, size, size, dtype=torch.bool)
     masks[1::2, size // 4 : size // 2, size // 4 : size // 2] = True
 
     @torch.no_grad()
@@ -257,8 +259,8 @@ def show(document: Mapping[str, Any]) -> None:
     print(f"class token, relative to open_clip's: {document['class_token_difference']:.1e}")
 
 
-def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
-    """Measure, print and return the document."""
+def parser() -> argparse.ArgumentParser:
+    """The options of this benchmark."""
     parser = measure.options(__doc__)
     parser.add_argument("--backbone", default="vit-l-14-336")
     parser.add_argument("--image-size", type=int, default=0, help="pixels; 0: the backbone's own")
@@ -269,7 +271,12 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--compile", action="store_true", help="compile the encoder's MLPs")
     parser.add_argument("--only-together", action="store_true", help="no method alone")
     parser.add_argument("--quick", action="store_true", help="zsad-tiny")
-    options = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
+    """Measure, print and return the document."""
+    options = parser().parse_args(arguments)
     if options.quick:
         options.backbone = "zsad-tiny"
     torch.set_num_threads(options.threads)

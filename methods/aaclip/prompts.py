@@ -82,7 +82,9 @@ OWN = {  # pictures that belong to no dataset
     **_MPDD,
     **_BTAD,
     **dict.fromkeys(("brain", "liver", "retina"), _SCAN),
-    **dict.fromkeys(("clinicdb", "colondb", "kvasir", "cvc-300"), _COLON),
+    **dict.fromkeys(
+        ("clinicdb", "cvc-clinicdb", "colondb", "cvc-colondb", "kvasir", "cvc-300"), _COLON
+    ),
 }
 
 

@@ -7,6 +7,7 @@ import os
 import pytest
 import torch
 
+from tests.fake_cuda import simulated
 from zsad.backbones import devices
 from zsad.errors import RequestError
 
@@ -32,3 +33,49 @@ def test_a_core_is_to_spare_where_torch_leaves_one(monkeypatch: pytest.MonkeyPat
         monkeypatch.setattr(devices, "usable_cores", lambda cores=cores: cores)
         assert devices.core_to_spare(torch.device("cpu")) is spare
     assert devices.core_to_spare(torch.device("meta"))
+
+
+def test_a_process_of_several_takes_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    with simulated("cuda"):
+        assert devices.choose_device("auto") == torch.device("cuda")
+        monkeypatch.setenv("LOCAL_RANK", "3")
+        assert devices.choose_device("auto") == torch.device("cuda", 3)
+        assert devices.choose_device("cuda") == torch.device("cuda", 3)
+        assert devices.choose_device("cuda:1") == torch.device("cuda", 1)
+        assert devices.choose_device("cpu") == torch.device("cpu")
+        assert os.environ["CUBLAS_WORKSPACE_CONFIG"]
+
+
+def test_a_process_that_shares_a_gpu_plans_with_its_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = torch.device("cuda")
+    with simulated("cuda"):
+        whole = devices.free_memory(gpu)
+        devices.share_memory(0.25)
+        try:
+            assert devices.free_memory(gpu) == whole // 4
+        finally:
+            devices.share_memory(1.0)
+        assert devices.free_memory(gpu) == whole
+
+
+def test_threads_that_decode(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = torch.device("cuda")
+    for cores, wanted in ((1, 1), (2, 1), (6, 5), (64, 8)):
+        monkeypatch.setattr(devices, "usable_cores", lambda cores=cores: cores)
+        assert devices.decoding_threads("auto", gpu) == wanted
+        assert devices.decoding_threads("auto", torch.device("cpu")) == 1
+    assert devices.decoding_threads(3, gpu) == 3
+    assert devices.decoding_threads(0, torch.device("cpu")) == 0
+
+
+def test_scoring_is_deterministic_by_the_switch_on_other_devices_only() -> None:
+    before = torch.are_deterministic_algorithms_enabled()
+    warned = torch.is_deterministic_algorithms_warn_only_enabled()
+    try:
+        torch.use_deterministic_algorithms(False)
+        devices.make_deterministic(True, torch.device("cuda"))
+        assert not torch.are_deterministic_algorithms_enabled()
+        devices.make_deterministic(True, torch.device("cpu"))
+        assert torch.are_deterministic_algorithms_enabled()
+    finally:
+        torch.use_deterministic_algorithms(before, warn_only=warned)

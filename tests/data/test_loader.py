@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from tests.data.miniatures import write_miniature
+from tests.fake_cuda import simulated
 from tests.methods.small import hand_info
 from zsad.data.index import load_index
 from zsad.data.loader import BatchLoader, DecodeThreads, ImageBatch, batches
@@ -330,3 +331,16 @@ def test_without_threads_nothing_is_begun_ahead(samples: list[Sample]) -> None:
         loader = BatchLoader(samples, PREPROCESS, None, 2, threads, followed_by=Never())
         loader.start()
         assert sum(len(b) for b in loader) == len(samples)
+
+
+def test_images_of_8_bits_become_the_same_values_where_they_are_normalised(
+    samples: list[Sample],
+) -> None:
+    with simulated("cuda") as gpu, DecodeThreads(0) as threads:
+        loader = BatchLoader(samples, PREPROCESS, None, 2, threads, pinned=True)
+        for batch, wanted in zip(loader, batches(samples, PREPROCESS, None, 2), strict=True):
+            assert batch.images.dtype == torch.uint8
+            before = gpu.waits.total()
+            there = batch.images.to(gpu.device, non_blocking=True)
+            assert gpu.waits.total() == before  # pinned
+            assert torch.equal(PREPROCESS.normalised(there).cpu(), wanted.images)

@@ -20,6 +20,7 @@ from zsad.cli.main import main
 from zsad.errors import RequestError
 from zsad.results.store import ResultStore
 from zsad.runner.given import check, given_for
+from zsad.runner.plan import build_plan
 from zsad.runner.request import Request, build_request
 
 Bench = Callable[..., dict[str, Any]]
@@ -208,3 +209,28 @@ def test_training_reads_no_checkpoint(folder: Path, tmp_path: Path) -> None:
             results=tmp_path,
             overrides=[f"anomalyclip.checkpoint={folder}/one.pth"],
         )
+
+
+def test_a_companion_is_read_along_and_counts(tmp_path: Path) -> None:
+    """A folder as AA-CLIP's training writes it: one state, whose cells depend on both files."""
+    files = tmp_path / "trained"
+    files.mkdir()
+    torch.save({"image_adapter": {}}, files / "image_adapter.pth")
+    torch.save({"image_adapter": {}}, files / "image_adapter_19.pth")
+    found = []
+    for text in (1.0, 2.0):
+        torch.save({"text_adapter": {"x": torch.tensor(text)}}, files / "text_adapter.pth")
+        asked = build_request(
+            "aaclip",
+            "synthetic",
+            backbone="zsad-tiny",
+            results=tmp_path / "results",
+            overrides=[f"aaclip.checkpoint={files}"],
+            offline=True,
+        )
+        given = given_for(asked, asked.columns[0], "synthetic")
+        assert given.path == files / "image_adapter.pth"
+        plan = build_plan(asked, ResultStore(asked.results), "weights", demo=True)
+        found.append({key.fingerprint for key, _ in plan.cells()})
+    assert found[0]
+    assert found[0].isdisjoint(found[1])

@@ -11,7 +11,16 @@ from typing import Any
 
 import pytest
 
-from zsad.benchmarks.speed import end_to_end, engines, filo, generator, maps, pipeline, scaling
+from zsad.benchmarks.speed import (
+    end_to_end,
+    engines,
+    filo,
+    generator,
+    gpu,
+    maps,
+    pipeline,
+    scaling,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -27,8 +36,9 @@ def printed(capsys: pytest.CaptureFixture[str]) -> str:
 def test_make_runs_every_script() -> None:
     text = (ROOT / "Makefile").read_text()
     named = set(re.search(r"^SPEED := (.+)$", text, re.MULTILINE).group(1).split())  # type: ignore[union-attr]
-    scripts = {p.stem for p in (ROOT / "benchmarks" / "speed").glob("*.py")} - {"measure"}
+    scripts = {p.stem for p in (ROOT / "benchmarks" / "speed").glob("*.py")} - {"measure", "gpu"}
     assert named == scripts
+    assert "zsad.benchmarks.speed.gpu --device cuda" in text  # of a target of its own
     for name in scripts:
         source = (ROOT / "benchmarks" / "speed" / f"{name}.py").read_text()
         assert f"python -m zsad.benchmarks.speed.{name}" in source
@@ -74,6 +84,35 @@ def test_all_methods_cost_one_pass_and_their_heads(
     assert document["class_token_difference"] < (1e-4 if precision == "fp32" else 0.05)
     assert {"encode", "head", "map", "metrics", "head filo"} <= set(document["stages_per_image"])
     assert "all together" in printed(capsys)
+
+
+@pytest.mark.slow
+def test_what_is_run_on_a_gpu_is_rehearsed_on_a_cpu(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--device", "cpu", "--quick", "--repeats", "1", "--batch", "2", "--methods"]
+    document = gpu.main([*words, "clip,anomalyclip"])
+    assert set(document["calls"]) == {"clip", "anomalyclip", "clip+anomalyclip"}
+    same = document["equality"]
+    assert same["cpu fp32 - cpu fp32"] == same["little memory - ample"] == 0
+    assert 0 <= same["cpu bf16 - cpu fp32"] < 0.1
+    assert "largest difference of any metric" in printed(capsys)
+
+
+def test_without_a_gpu_nothing_is_said_to_be_measured(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(SystemExit, match="2"):
+        gpu.main([])
+    assert "no CUDA device: nothing is measured" in capsys.readouterr().err
+
+
+def test_cells_that_lack_something_are_infinitely_apart() -> None:
+    cell = {("clip", "nut"): {"image_auroc": 0.5, "pixel_ap": None}}
+    other = {("clip", "nut"): {"image_auroc": 0.25, "pixel_ap": None}}
+    more = {("clip", "nut"): {"image_auroc": 0.5, "pixel_ap": 0.1}}
+    assert gpu.apart(cell, cell) == 0
+    assert gpu.apart(other, cell) == 0.25
+    assert gpu.apart({}, cell) == gpu.apart(more, cell) == float("inf")
 
 
 def test_maps_of_both_ways_agree(capsys: pytest.CaptureFixture[str]) -> None:

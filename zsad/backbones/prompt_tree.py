@@ -9,6 +9,7 @@ few tokens only.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -37,14 +38,20 @@ def prompt_tree(ids: Tensor, eot: Tensor, learned: int = 0) -> PromptTree:
     ``learned``: how many positions behind the start token hold learned vectors instead of words.
     All prompts share these, whatever their ids; they are nodes 1..learned.
     """
+    rows = [row[: end + 1] for row, end in zip(ids.tolist(), eot.tolist())]
+    return tree_of(rows, learned)
+
+
+def tree_of(rows: Sequence[Sequence[int]], learned: int = 0) -> PromptTree:
+    """Merge prompts given as numbers, each up to its end of text, as :func:`prompt_tree` does."""
     tokens: list[int] = []
     parents: list[int] = []
     depths: list[int] = []
     ends: list[int] = []
     children: dict[tuple[int, int], int] = {}
-    for row, end in zip(ids.tolist(), eot.tolist()):
+    for row in rows:
         node = -1
-        for depth, token in enumerate(row[: end + 1]):
+        for depth, token in enumerate(row):
             key = (node, -1 if 0 < depth <= learned else token)
             if key not in children:
                 children[key] = len(tokens)

@@ -33,7 +33,7 @@ from zsad.backbones.blocks import (
     layer_norm,
 )
 from zsad.backbones.counters import Counters
-from zsad.backbones.prompt_tree import PromptTree, prompt_tree
+from zsad.backbones.prompt_tree import PromptTree, tree_of
 from zsad.backbones.text_blocks import (
     deep_rows,
     join,
@@ -311,15 +311,15 @@ class TextEncoder:
     # ------------------------------------------------------------------------- helpers
     def _tree(self, tokens: PromptTokens, learned: int) -> PromptTree:
         """The tree of some prompts; the latest ones are kept."""
-        key: tuple[Any, ...] = (tokens.rows, learned)
-        if not tokens.rows:
-            ids, eot = tokens.ids.cpu(), tokens.eot.cpu()
-            key = (ids.numpy().tobytes(), eot.numpy().tobytes(), learned)
+        rows = tokens.rows
+        if not rows:
+            both = zip(tokens.ids.tolist(), tokens.eot.tolist())
+            rows = tuple(tuple(row[: end + 1]) for row, end in both)
+        key = (rows, learned)
         if key not in self._trees:
-            ids, eot = tokens.ids.cpu(), tokens.eot.cpu()
             while len(self._trees) >= TREES:
                 self._trees.pop(next(iter(self._trees)))
-            self._trees[key] = prompt_tree(ids, eot, learned).to(self.device)
+            self._trees[key] = tree_of(rows, learned).to(self.device)
         return self._trees[key]
 
     def _encode_tree(self, tree: PromptTree, context: Tensor) -> Tensor:

@@ -249,6 +249,8 @@ class CategoryRun:
         request = FeatureRequest.merge([o.head.request for o in group])
         for rows, features in self._encode(batch, request, portions):
             part = batch.select(rows)
+            if self.backbone.device.type != "cpu":
+                part.regions()  # while the device encodes
             for outcome in group:
                 if outcome.error is not None:
                     continue
