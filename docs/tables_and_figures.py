@@ -41,6 +41,7 @@ class Entry:
     rows: str = ""
     methods: str = ""
     datasets: str = ""
+    overrides: str = ""
     shown: str = SHOWN
     command: str = ""
     reason: str = ""
@@ -55,6 +56,7 @@ class Entry:
         parts = [f"zsad bench --protocol {self.protocol}"]
         parts += [f"--{key} {value}" for key, value in more.items() if value]
         parts += [f'--rows "{self.rows}"'] if self.rows else []
+        parts += [self.overrides] if self.overrides else []
         return " ".join([*parts, "--data-root DATA"])
 
 

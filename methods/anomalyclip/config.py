@@ -56,10 +56,13 @@ class Config(MethodConfig):
     deep: Deep = field(default_factory=Deep)
     loss: Loss = field(default_factory=Loss)
     post: Post = field(default_factory=Post)
+    ensemble: int = cfg.added(1)
     train: Train = field(default_factory=Train)
 
     def __post_init__(self) -> None:
         if self.n_ctx < 1:
             raise ValueError("n_ctx must be at least 1")
+        if self.ensemble < 1:
+            raise ValueError("ensemble must be at least 1")
         if self.temperature <= 0:
             raise ValueError("temperature must be above 0")

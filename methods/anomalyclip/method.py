@@ -8,7 +8,7 @@ depends on the category, so the text pair is encoded once per run.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor
@@ -38,6 +38,18 @@ if TYPE_CHECKING:
     from zsad.backbones.text import TextEncoder
 
 
+class PromptPair(torch.nn.Module):
+    """The learned tokens of a further member of an ensemble."""
+
+    def __init__(self, config: Config, width: int) -> None:
+        super().__init__()
+        self.normal_tokens = learned_tokens(config.n_ctx, width)
+        self.abnormal_tokens = learned_tokens(config.n_ctx, width)
+        self.deep_prompts = DeepPrompts(
+            config.deep.depth, config.deep.tokens, width, config.deep_half
+        )
+
+
 class AnomalyCLIP(Method[Config, Tensor]):
     """Object-agnostic prompt pair against v-v patch tokens and the class token."""
 
@@ -51,6 +63,9 @@ class AnomalyCLIP(Method[Config, Tensor]):
         self.deep_prompts = DeepPrompts(
             config.deep.depth, config.deep.tokens, width, config.deep_half
         )
+        self.others = torch.nn.ModuleList(
+            PromptPair(config, width) for _ in range(config.ensemble - 1)
+        )
         start = backbone.vv_start(config.vv_blocks)
         self.patch_taps = [
             Tap("vv_proj", layer, start) for layer in mapped_layers(config, backbone, start)
@@ -63,7 +78,17 @@ class AnomalyCLIP(Method[Config, Tensor]):
         return FeatureRequest.of(self.image_tap, *self.patch_taps, variant=variant)
 
     def text_pair(self, text: TextEncoder) -> Tensor:
-        """Encode the two prompts: unit text features [2, E]."""
+        """Encode the two prompts: unit text features [2, E], of an ensemble those of the mean."""
+        pairs = self.text_pairs(text)
+        return pairs[0] if len(pairs) == 1 else unit(torch.stack(pairs).mean(dim=0))
+
+    def text_pairs(self, text: TextEncoder) -> list[Tensor]:
+        """Encode the prompts of every member: unit text features [2, E] each."""
+        members: list[AnomalyCLIP | PromptPair] = [self]
+        members += cast("list[PromptPair]", list(self.others))
+        return [self._encoded(member, text) for member in members]
+
+    def _encoded(self, member: AnomalyCLIP | PromptPair, text: TextEncoder) -> Tensor:
         config = self.config
         tokens = text.tokenize(
             [
@@ -72,9 +97,9 @@ class AnomalyCLIP(Method[Config, Tensor]):
             ]
         )
         embedded = text.embed_tokens(tokens)  # [2, S, W]
-        context = torch.stack([self.normal_tokens, self.abnormal_tokens])
+        context = torch.stack([member.normal_tokens, member.abnormal_tokens])
         prompts = torch.cat([embedded[:, :1], context, embedded[:, 1 + config.n_ctx :]], dim=1)
-        return unit(text.encode_embeddings(prompts, tokens.ends, self.deep_prompts()))
+        return unit(text.encode_embeddings(prompts, tokens.ends, member.deep_prompts()))
 
     def prepare_text(self, categories: Sequence[Category], text: TextEncoder) -> dict[str, Tensor]:
         with torch.no_grad():
@@ -119,8 +144,16 @@ class AnomalyCLIP(Method[Config, Tensor]):
         ``image_loss``: cross-entropy of the image logits.  ``loss``: pixel terms (focal, Dice of
         the abnormal and of the normal map) summed over layers, times ``loss.pixel_weight``.
         ``focal``, ``dice_abnormal``, ``dice_normal``: the same terms unweighted, for the log.
+        Members of an ensemble have sums, and so each learns as if it were alone.
         """
-        pair = self.text_pair(context.text_encoder)
+        members = [
+            self._losses(features, batch, pair) for pair in self.text_pairs(context.text_encoder)
+        ]
+        return {name: torch.stack([m[name] for m in members]).sum(dim=0) for name in members[0]}
+
+    def _losses(
+        self, features: ImageFeatures, batch: TrainBatch, pair: Tensor
+    ) -> dict[str, Tensor]:
         masks = batch.masks[:, 0]
         terms = {"focal": masks.new_zeros(()), "dice_abnormal": masks.new_zeros(())}
         terms["dice_normal"] = masks.new_zeros(())
@@ -139,7 +172,7 @@ class AnomalyCLIP(Method[Config, Tensor]):
                 name="prompts",
                 epochs=train.epochs,
                 batch_size=train.batch_size,
-                parameters=("normal_tokens", "abnormal_tokens", "deep_prompts"),
+                parameters=("normal_tokens", "abnormal_tokens", "deep_prompts", "others"),
                 optimizer=lambda named: torch.optim.Adam(
                     list(named.values()), lr=train.lr, betas=train.betas
                 ),

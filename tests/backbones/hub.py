@@ -1,8 +1,9 @@
-"""A hub on the loopback: answers what a client asks for a file of a repository."""
+"""A hub on the loopback: answers what a client asks for a repository and for a file of it."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,6 +18,9 @@ def serving(files: Mapping[str, bytes]) -> Iterator[str]:
 
     class Hub(BaseHTTPRequestHandler):
         def _answer(self, body: bool) -> None:
+            if self.path.startswith("/api/models/"):
+                self._describe(self.path.removeprefix("/api/models/"))
+                return
             repository, _, name = self.path.lstrip("/").partition("/resolve/")
             content = files.get(f"{repository}/{name.partition('/')[2]}")
             self.send_response(404 if content is None else 200)
@@ -29,6 +33,25 @@ def serving(files: Mapping[str, bytes]) -> Iterator[str]:
             self.end_headers()
             if body:
                 self.wfile.write(content)
+
+        def _describe(self, place: str) -> None:
+            """What a repository holds at a revision of it, of which there is one."""
+            repository, _, revision = place.partition("/revision/")
+            names = [n.removeprefix(f"{repository}/") for n in files if n.startswith(repository)]
+            known = bool(names) and revision == COMMIT
+            about = {
+                "id": repository,
+                "sha": COMMIT,
+                "siblings": [{"rfilename": name} for name in names],
+            }
+            content = json.dumps(about if known else {"error": "not there"}).encode()
+            self.send_response(200 if known else 404)
+            if not known:
+                self.send_header("X-Error-Code", "RevisionNotFound" if names else "RepoNotFound")
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
 
         def do_HEAD(self) -> None:
             self._answer(body=False)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.backbones.hub import COMMIT, serving
 from zsad.checkpoints import sources
 from zsad.errors import RequestError, WeightsError
 
@@ -129,6 +132,53 @@ def test_a_repository_that_is_not_there_says_how_to_fetch_it(hub: Path) -> None:
     with pytest.raises(WeightsError) as caught:
         sources.parse("hf://Somebody/Other@abc", "m.checkpoint", offline=True)
     assert "`hf download Somebody/Other --revision abc`" in str(caught.value)
+
+
+FETCH = """
+import json, sys
+from zsad.checkpoints import sources
+found = {}
+for text in sys.argv[1:]:
+    try:
+        place = sources.parse(text, "m.checkpoint", offline=text.endswith("#")).of("visa")
+        found[text] = [[p.name, p.read_text()] for p in place.files()]
+    except sources.WeightsError as error:
+        found[text] = str(error)
+print(json.dumps(found))
+"""
+
+
+def test_a_repository_is_fetched_at_its_revision_and_stays(tmp_path: Path) -> None:
+    """The hub's own client, against a hub on the loopback; what is no weight file stays there."""
+    files = {"a/w.pth": b"one", "note.md": b"read me", "b.safetensors": b"two"}
+    right, wrong = f"hf://Some/Weights@{COMMIT}", f"hf://Some/Weights@{'f' * 40}"
+    env = {
+        **{k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")},
+        "HF_HUB_OFFLINE": "0",
+        "HF_HUB_CACHE": str(tmp_path / "hub"),
+        "HF_HUB_DISABLE_XET": "1",
+        "HOME": str(tmp_path),
+        "PYTHONPATH": str(Path(__file__).parents[2]),
+    }
+
+    def fetched(address: str, *places: str) -> dict[str, object]:
+        run = subprocess.run(
+            [sys.executable, "-c", FETCH, *places],
+            env={**env, "HF_ENDPOINT": address},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        found: dict[str, object] = json.loads(run.stdout.splitlines()[-1])
+        return found
+
+    with serving({f"Some/Weights/{name}": content for name, content in files.items()}) as address:
+        found = fetched(address, right, wrong)
+    assert found[right] == [["w.pth", "one"], ["b.safetensors", "two"]]
+    assert "cannot be fetched" in str(found[wrong])
+    assert "give a folder with local-dir:PATH" in str(found[wrong])
+    gone = fetched("http://127.0.0.1:9", right)  # the hub is gone, the cache is there
+    assert gone[right] == found[right]
 
 
 def test_reading_the_option_needs_no_torch() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from functools import cache
 
@@ -12,6 +13,7 @@ from zsad.data.catalog import load_spec, select_datasets
 from zsad.errors import DataError
 from zsad.metrics import spec as metric_spec
 from zsad.protocols import load_protocol
+from zsad.results.group_means import GROUPS, members
 from zsad.results.published import MEAN, Published, read_table
 
 
@@ -123,7 +125,7 @@ def test_other_papers_and_logs_are_reachable(published, shared_dir):
 
 def test_categories_and_datasets_are_known(published):
     for reference in published.references:
-        if reference.dataset in published.not_run["datasets"]:
+        if reference.dataset in published.not_run["datasets"] or reference.dataset in GROUPS:
             continue
         spec = load_spec(reference.dataset)
         assert reference.category == MEAN or reference.category in spec.categories
@@ -164,7 +166,8 @@ def _runs(reference) -> bool:
     computed = not wanted.optional or found.settings.get("metrics", {}).get(wanted.flag)
     if reference.protocol == "alfa-ablation":  # its Table 3 repeats two rows of Table 1
         label |= set(reference.methods) & _rows("alfa")
-    return bool(label) and reference.dataset in select_datasets(found.datasets) and computed
+    behind = members(reference.dataset, reference.protocol) or (reference.dataset,)
+    return bool(label) and set(behind) <= set(select_datasets(found.datasets)) and computed
 
 
 def test_reasons_are_of_figures_that_exist(published):
@@ -297,6 +300,22 @@ def test_a_broken_table_names_file_and_line():
         )
     with pytest.raises(DataError, match=r"mine\.csv, line 1"):
         list(read_table("a,b\n", "mine.csv", {}))
+
+
+def test_means_of_groups_are_those_of_the_printed_datasets(published):
+    """FAPrompt's Table 3 is the mean of its Tables 1 and 2 without MVTec AD."""
+    metrics = ("image_auroc", "image_ap", "pixel_auroc", "pixel_aupro")
+    for name, metric in itertools.product(GROUPS, metrics):
+        level = metric.partition("_")[0]
+        values = [
+            published.lookup("faprompt", dataset, MEAN, metric, paper="FAPrompt")[0].value
+            for dataset in members(name, "faprompt", level)
+        ]
+        (printed,) = {
+            r.value for r in published.lookup("faprompt", name, MEAN, metric, paper="FAPrompt")
+        }
+        assert sum(values) / len(values) == pytest.approx(printed, abs=0.11), (name, metric)
+    assert members("industrial_mean", "no-such-protocol") == ()
 
 
 def test_full_shot_figures_stand_beside_a_full_shot_run_with_what_differs(published):

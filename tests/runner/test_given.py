@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 
-from zsad.checkpoints import released
+from zsad.checkpoints import CheckpointMeta, TrainedOn, released, save
 from zsad.cli.main import main
 from zsad.errors import RequestError
 from zsad.results.store import ResultStore
@@ -108,6 +108,21 @@ def test_what_its_authors_do_not_evaluate_is_said(folder: Path) -> None:
         "its authors evaluate it on mvtec, not on btad",
         "its authors evaluate another epoch than 3",
     )
+
+
+def test_a_state_of_another_revision_is_said(tmp_path: Path) -> None:
+    """A method's revision rises where it computes something else under equal settings."""
+    made = tmp_path / "made.safetensors"
+    meta = CheckpointMeta("anomalyclip", {}, "vit-l-14-336", "", (), {}, revision=3)
+    meta = replace(meta, trained_on=TrainedOn("mvtec", "", "test"))
+    save(made, {"x": torch.zeros(1)}, meta)
+    asked = request(str(made), "visa")
+    said = "trained by revision 3 of the method, not by the present one (1)"
+    assert given_for(asked, asked.columns[0], "visa").notes == (said,)
+    save(made, {"x": torch.zeros(1)}, replace(meta, revision=1))
+    asked = request(str(made), "visa")
+    assert given_for(asked, asked.columns[0], "visa").notes == ()
+    assert "revision" not in replace(meta, revision=1).header()["zsad"]  # read by all versions
 
 
 def test_a_folder_without_a_file_for_a_target_lists_what_it_holds(folder: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,7 @@ from zsad.io.schema import read
 
 FORMAT = "zsad-checkpoint-1"
 ACCOUNT, SOURCE, CONTENTS = "zsad", "zsad.source", "zsad.contents"  # keys of the header
+COST = "zsad.cost"
 LONGEST_HEADER = 100_000_000  # bytes, as the format's own reader has it
 
 
@@ -65,7 +67,8 @@ class CheckpointMeta:
     name one.  ``taps``: the features that the state was trained on, as [kind, layer, start].
     ``facts``: figures of the training (:meth:`Method.training_facts`), if any.  ``contents``: the
     pictures that were trained on, by content (:mod:`zsad.data.contents`), in the order of the
-    uids.  ``source_file``: of an imported one.
+    uids.  ``source_file``: of an imported one.  ``revision``: that of the method that trained it.
+    ``cost``: of its training: ``batches``, ``seconds`` in them, ``processor``.
     """
 
     method: str
@@ -83,6 +86,8 @@ class CheckpointMeta:
     facts: dict[str, Any] = field(default_factory=dict)
     contents: tuple[str, ...] = ()
     source_file: SourceFile | None = None
+    revision: int = 1
+    cost: dict[str, Any] = field(default_factory=dict)
 
     @property
     def preset(self) -> str:
@@ -98,14 +103,18 @@ class CheckpointMeta:
     def header(self) -> dict[str, str]:
         """The account as the texts of a header."""
         fields = dataclasses.asdict(self)
-        del fields["contents"], fields["source_file"]
+        del fields["contents"], fields["source_file"], fields["cost"]
         if not self.facts:  # a file without any stays readable for earlier versions
             del fields["facts"]
+        if self.revision == 1:  # as before revisions were written
+            del fields["revision"]
         found = {"format": FORMAT, ACCOUNT: json.dumps(fields, sort_keys=True)}
         if self.source_file is not None:
             found[SOURCE] = json.dumps(dataclasses.asdict(self.source_file), sort_keys=True)
         if self.contents:
             found[CONTENTS] = json.dumps(self.contents)
+        if self.cost:
+            found[COST] = json.dumps(self.cost, sort_keys=True)
         return found
 
 
@@ -128,6 +137,8 @@ def of_header(path: Path | str, header: Mapping[str, str]) -> CheckpointMeta | N
                 found["source_file"] = parse_json(header[SOURCE], "JSON")
             if CONTENTS in header:
                 found["contents"] = parse_json(header[CONTENTS], "JSON")
+            if COST in header:
+                found["cost"] = parse_json(header[COST], "JSON")
         return read(CheckpointMeta, found)
     except (ValueError, DataError) as error:  # not JSON, or not what the schema says
         raise WeightsError(
@@ -149,8 +160,26 @@ def account_of(path: Path | str) -> CheckpointMeta | None:
     return of_header(path, header)
 
 
+def numbers_of(path: Path | str) -> int | None:
+    """How many numbers a file's tensors hold, told by its header; None for another format.
+
+    Raises :class:`WeightsError` for a file that cannot be read."""
+    try:
+        held = _whole_header(Path(path))
+    except OSError as error:
+        raise WeightsError(f"checkpoint {path}: cannot be read ({error.strerror})") from None
+    shapes = [t["shape"] for n, t in held.items() if n != "__metadata__" and isinstance(t, dict)]
+    return sum(math.prod(shape) for shape in shapes) if shapes else None
+
+
 def _header(path: Path) -> dict[str, str]:
     """The texts in the header of a safetensors file; none of another file."""
+    texts = _whole_header(path).get("__metadata__")
+    return {str(k): str(v) for k, v in texts.items()} if isinstance(texts, dict) else {}
+
+
+def _whole_header(path: Path) -> dict[str, Any]:
+    """The header of a safetensors file; empty for another file."""
     size = path.stat().st_size
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
@@ -163,8 +192,7 @@ def _header(path: Path) -> dict[str, str]:
         found = parse_json(head, str(path))
     except (ValueError, DataError):  # damaged: whoever loads it says so
         return {}
-    texts = found.get("__metadata__") if isinstance(found, dict) else None
-    return {str(k): str(v) for k, v in texts.items()} if isinstance(texts, dict) else {}
+    return found if isinstance(found, dict) else {}
 
 
 @dataclass(frozen=True)

@@ -60,6 +60,8 @@ def describe(
     facts: Mapping[str, Any] | None = None,
     contents: Sequence[str] = (),
     source_file: SourceFile | None = None,
+    revision: int = 1,
+    cost: Mapping[str, Any] | None = None,
 ) -> CheckpointMeta:
     """Return the account of a method as it is configured, on the backbone it was built for."""
     request = method.feature_request()
@@ -78,6 +80,8 @@ def describe(
         facts=dict(facts or {}),
         contents=tuple(contents),
         source_file=source_file,
+        revision=revision,
+        cost=dict(cost or {}),
     )
 
 

@@ -34,6 +34,9 @@ def add(verbs: Any) -> None:
         action="store_true",
         help="add paired tests between methods on the same images, with Holm's correction",
     )
+    parser.add_argument(
+        "--cost", action="store_true", help="add a page of parameters and times, never ranked"
+    )
     options.done(parser)
 
 
@@ -51,6 +54,7 @@ def run(args: argparse.Namespace) -> int:
         "published": args.published or False,
         "ci": args.ci,
         "significance": args.significance,
+        "cost": args.cost,
     }
     written = tables.write(folder, formats, **extras)
     say_document(tables.render(folder, **extras))

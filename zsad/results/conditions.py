@@ -53,6 +53,9 @@ def match(reference: Reference, record: CellRecord, metric: str) -> Match:
             points.append(
                 f"revision {info.get('revision') or 1} of the method, not the present one"
             )
+    trained = info.get("trained_on")
+    if isinstance(trained, Mapping) and trained.get("revision"):
+        points.append(f"trained by revision {trained['revision']} of the method")
     if any(p.startswith(SEVERE) for p in points):
         return Match("no", tuple(points))
     return Match("partly" if points else "yes", tuple(points))

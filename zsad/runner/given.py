@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from zsad.backbones.specs import spec
-from zsad.checkpoints.account import Origin, origin_of
+from zsad.checkpoints.account import Origin, account_of, origin_of
 from zsad.checkpoints.sources import Place, Sources
 from zsad.data.catalog import load_spec
 from zsad.errors import RequestError
@@ -68,7 +68,20 @@ def given_for(request: Request, column: Column, target: str) -> Given:
             notes.append("a third party's file, not the authors'")
         elif not row.evaluated:
             notes.append(f"its authors evaluate another epoch than {row.epoch}")
+    if (revision := other_revision(found, column)) is not None:
+        notes.append(
+            f"trained by revision {revision} of the method, not by the present one "
+            f"({column.entry.revision})"
+        )
     return Given(found, tuple(notes))
+
+
+def other_revision(found: Origin, column: Column) -> int | None:
+    """The revision of the method that trained a state, where it is not the present one."""
+    meta = account_of(found.path)
+    if meta is None or meta.source != "trained" or meta.revision == column.entry.revision:
+        return None
+    return meta.revision
 
 
 def auxiliary_name(request: Request, target: str, column: Column | None = None) -> str:

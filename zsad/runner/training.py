@@ -20,7 +20,7 @@ from zsad.data.index import DatasetIndex
 from zsad.errors import RequestError, reason
 from zsad.method import AnyMethod
 from zsad.runner.columns import Column
-from zsad.runner.given import Given
+from zsad.runner.given import Given, other_revision
 from zsad.runner.heads import build_method
 from zsad.runner.options import TrainOptions
 from zsad.runner.plan import AuxiliaryData, auxiliary_samples
@@ -190,6 +190,8 @@ def trained_method(
     if meta is not None and data is not None:
         account |= {"dataset": data.dataset, "part": data.part, "images": len(data.uids)}
         account["epochs"] = meta.epochs
+        if given and (revision := other_revision(given.origin, column)) is not None:
+            account["revision"] = revision
         if meta.source_file is not None and meta.source_file.said_by == "user":
             account["said_by"] = "whoever imported it"
     elif row is not None:

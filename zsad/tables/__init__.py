@@ -15,6 +15,7 @@ from zsad.tables.ablation import ablation_pages
 from zsad.tables.by_dataset import dataset_page, overview
 from zsad.tables.by_defect import defect_page
 from zsad.tables.comparison import comparison, published_only
+from zsad.tables.cost import cost_page
 from zsad.tables.few_shot import few_shot_page
 from zsad.tables.formats import FORMATS, markdown
 from zsad.tables.model import Page
@@ -27,7 +28,11 @@ MOST_FAILURES = 10  # named in a footnote
 
 
 def pages(
-    results: Path | str, published: bool | str = False, ci: bool = False, significance: bool = False
+    results: Path | str,
+    published: bool | str = False,
+    ci: bool = False,
+    significance: bool = False,
+    cost: bool = False,
 ) -> list[Page]:
     """All pages: per backbone the overview, one page per dataset (and one by type of defect),
     few-shot and ablation pages.
@@ -35,7 +40,8 @@ def pages(
     The rows of an ablation have a page of their own and are not columns of the others.
     ``published``: with tables of measured, published and difference (:data:`ALL`: and with what
     papers print of systems that are not hosted here); ``ci``: with bootstrap
-    intervals, ``significance``: with paired tests, both on the pages of datasets.
+    intervals, ``significance``: with paired tests, both on the pages of datasets; ``cost``: with a
+    page of parameters and times.
     """
     store = ResultStore(results)
     made: list[Page] = []
@@ -51,6 +57,8 @@ def pages(
                 made.append(defects)
         shots = few_shot_page(board, bool(published))
         made += [*([shots] if shots else []), *ablation_pages(store, ablations, bool(published))]
+        if cost and (costs := cost_page(store, board)) is not None:
+            made.append(costs)
         made[first:] = [replace(page, mark=board.banner) for page in made[first:]]
     return made
 
@@ -61,6 +69,7 @@ def write(
     published: bool | str = False,
     ci: bool = False,
     significance: bool = False,
+    cost: bool = False,
 ) -> list[Path]:
     """Write all pages to ``<results>/tables/`` and return the files.
 
@@ -69,7 +78,7 @@ def write(
     folder = Path(results) / "tables"
     formats = list(formats)
     written = []
-    for page in pages(results, published, ci, significance):
+    for page in pages(results, published, ci, significance, cost):
         for name in formats:
             path = folder / f"{page.name}.{name}"
             written.append(atomic_write_text(path, FORMATS[name](page)))
@@ -77,13 +86,17 @@ def write(
 
 
 def render(
-    results: Path | str, published: bool | str = False, ci: bool = False, significance: bool = False
+    results: Path | str,
+    published: bool | str = False,
+    ci: bool = False,
+    significance: bool = False,
+    cost: bool = False,
 ) -> str:
     """The overview of every backbone as Markdown, with the datasets' statistics if asked for."""
     store = ResultStore(results)
     parts = []
-    for page in pages(results, published, ci, significance):
-        if re.search(r"/(overview|few-shot|ablation-[^/]*)$", page.name):
+    for page in pages(results, published, ci, significance, cost):
+        if re.search(r"/(overview|few-shot|cost|ablation-[^/]*)$", page.name):
             parts.append(markdown(page))
             continue
         chosen = tuple(t for t in page.tables if t.name.startswith(("ci", "significance")))

@@ -12,6 +12,7 @@ from zsad.results.effect import Place, without_effect
 from zsad.results.records import CellRecord
 from zsad.results.store import ResultStore
 from zsad.tables.by_dataset import banner, conditions, not_computed, undefined_notes
+from zsad.tables.curves import drawings
 from zsad.tables.lines import Entry, tables_of
 from zsad.tables.model import Page
 from zsad.tables.results_matrix import Board, MatrixColumn
@@ -45,7 +46,8 @@ def ablation_pages(store: ResultStore, board: Board, published: bool = False) ->
         idle = _idle(store, board, columns)
         said = (*not_computed(used), *conditions(used), *undefined_notes(used, used.rows))
         notes = (*banner(board), how, *idle, *said)
-        pages.append(Page(name, title, tuple(tables), notes))
+        drawn = tuple(drawings(board, columns))
+        pages.append(Page(name, title, tuple(tables), notes, drawings=drawn))
     return pages
 
 

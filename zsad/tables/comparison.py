@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
 from zsad.metrics import spec
+from zsad.results import group_means
 from zsad.results.aggregate import (
     NOT_COMPUTED,
     PLACES,
@@ -173,9 +175,62 @@ def _hosted_elsewhere() -> list[Reference]:
 def _entries(board: Board, row: DatasetRow | None) -> list[tuple[str, str, str]]:
     """(label, dataset, category) of the lines."""
     if row is None:
-        return [(r.title, r.name, MEAN) for r in board.rows]
+        named = {r.dataset for r in board.rows}
+        protocols = {str(info.get("protocol") or "") for info in _infos(board)}
+        # Means of several datasets, where all datasets behind one are there.
+        whole = [
+            name
+            for name in group_means.GROUPS
+            if any((of := group_means.members(name, p)) and named >= set(of) for p in protocols)
+        ]
+        rows = [(r.title, r.name, MEAN) for r in board.rows]
+        return [*rows, *((group_means.title(name), name, MEAN) for name in whole)]
     lines = [(c, row.name, c) for c in row.categories]
     return [*lines, (f"mean of {row.size}", row.name, MEAN)]
+
+
+def _infos(board: Board) -> list[Mapping[str, Any]]:
+    """What one record of each column on each row says of its run."""
+    return [next(iter(cells.values())).info for cells in board.cells.values() if cells]
+
+
+def _of_group(
+    published: Published, board: Board, column: MatrixColumn, name: str, metric: str
+) -> Triple:
+    """A mean over several datasets beside the printed one; it counts where all of them are there,
+    and agrees as far as every one of them does."""
+    rows = {r.dataset: r for r in board.rows if r.newest}
+    level = spec.METRICS[metric].level
+    held = {d: board.of(column.label, rows[d].name) for d in rows}
+    first = next((c for cells in held.values() for c in cells.values()), None)
+    of = group_means.members(name, str(first.info.get("protocol") or ""), level) if first else ()
+    if first is None or not of:
+        return Figure(None), None, None
+    same = spec.same_quantity(metric)
+    own = same if first.metrics.get(same) is not None else metric
+    figures = {d: over_categories(held[d], own, rows[d].categories) for d in of if held.get(d)}
+    values = [f.value for f in figures.values() if f.value is not None]
+    figure = Figure(
+        math.fsum(values) / len(values) if values else None,
+        None,
+        len(values),
+        len(of),
+        any(f.computed for f in figures.values()),
+        partial=any(f.partial for f in figures.values()),
+    )
+    value = published.best(label_of(first), name, MEAN, metric, first.info)
+    if value is None or not values:
+        return figure, value, None
+    found = [match(value, next(iter(held[d].values())), own) for d in figures]
+    points = tuple(dict.fromkeys(point for m in found for point in m.points))
+    degree = max((m.degree for m in found), key=("yes", "partly", "no").index)
+    short = [f"{len(values)} of {len(of)} datasets"] * (len(values) != len(of))
+    short += [
+        f"{figures[d].count} of {max(figures[d].of, rows[d].of)} categories of {d}"
+        for d in figures
+        if figures[d].count != max(figures[d].of, rows[d].of)
+    ]
+    return figure, value, Match("no" if short else degree, (*points, *short))
 
 
 def _triple(
@@ -186,6 +241,8 @@ def _triple(
     category: str,
     metric: str,
 ) -> Triple:
+    if dataset in group_means.GROUPS:
+        return _of_group(published, board, column, dataset, metric)
     cells = board.of(column.label, dataset)
     if not cells:
         return Figure(None), None, None

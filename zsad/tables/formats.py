@@ -169,6 +169,7 @@ def html_page(page: Page) -> str:
     body = "".join(
         f"<h2>{html_text(t.title)}</h2><div class=wide>{html_table(t)}</div>\n" for t in page.tables
     )
+    body += "".join(drawing.svg for drawing in page.drawings)
     notes = "".join(f"<li>{html_text(note)}</li>" for note in page.notes)
     return (
         '<!doctype html>\n<html lang="en"><meta charset="utf-8">'

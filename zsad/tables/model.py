@@ -40,13 +40,22 @@ class Table:
     data: tuple[dict[str, Any], ...] = ()
 
 
+class Drawing(NamedTuple):
+    """A drawing of what a page's tables hold: ``svg`` is a whole element, safe as it is."""
+
+    title: str
+    svg: str
+
+
 @dataclass(frozen=True)
 class Page:
     """Tables that belong together, with their footnotes.  ``name`` is a relative file stem;
-    ``mark``: what has to be said of the weights behind all figures, for CSV, or ""."""
+    ``mark``: what has to be said of the weights behind all figures, for CSV, or "";
+    ``drawings``: for HTML alone."""
 
     name: str
     title: str
     tables: tuple[Table, ...]
     notes: tuple[str, ...] = field(default=())
     mark: str = ""
+    drawings: tuple[Drawing, ...] = ()

@@ -17,9 +17,12 @@ import torch
 from zsad import checkpoints
 from zsad.backbones import Backbone
 from zsad.backbones.batch_size import is_out_of_memory
+from zsad.backbones.devices import device_account
+from zsad.backbones.engines import processor
 from zsad.errors import CellError, RequestError
 from zsad.method import AnyMethod, TrainingInput, TrainPhase
 from zsad.prompt_bank.captions import captions_for
+from zsad.registry import methods
 from zsad.torchvision_compat import lightning
 from zsad.training.callback import Bookkeeping, TrainingStep, log_row
 from zsad.training.images import TrainingImages
@@ -128,10 +131,22 @@ class MethodRun:
                 identity=self.identity,
                 facts=method.facts,
                 contents=self.contents(),
+                revision=entry.revision if (entry := methods().get(method.name)) else 1,
+                cost=self._cost(state),
             )
             checkpoints.save(self.path, method.trained_state(), meta)
             resume_file.unlink(missing_ok=True)
         return TrainResult(method.name, self.path, list(state.history), state.seconds)
+
+    def _cost(self, state: TrainState) -> dict[str, Any]:
+        """What the training took, of the processor that it was on."""
+        account = device_account(self.backbone.device)
+        return {
+            "batches": sum(row["steps"] for row in state.history),
+            "seconds": round(sum(row["seconds"] for row in state.history), 3),
+            "processor": account["name"] if account["kind"] != "cpu" else processor.name(),
+            "threads": account["threads"],
+        }
 
     def _begin(self) -> None:
         """Let the method prepare what depends on the training set as a whole."""

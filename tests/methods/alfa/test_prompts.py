@@ -173,7 +173,7 @@ def test_the_command_of_the_refusal_makes_its_texts(
         assert not any(t.startswith(stem(label, "")) for t in prompts.llm[label])
 
 
-@pytest.mark.parametrize("name", [*select_datasets("extended"), "synthetic"])
+@pytest.mark.parametrize("name", [*select_datasets("extended,more"), "synthetic"])
 def test_the_bundled_bank_describes_every_category(name: str) -> None:
     """Sentences of its own, none that every category could have; the counts of the README."""
     spec = load_spec(name)

@@ -138,3 +138,32 @@ def test_losses_fall_and_add_up(backbone: Backbone, images: Tensor) -> None:
         found["total"].backward()
         optimizer.step()
     assert history[-1] < 0.9 * history[0]
+
+
+def test_members_of_an_ensemble_learn_as_if_alone(backbone: Backbone, images: Tensor) -> None:
+    """Its losses and gradients are those of its members, its text pair is their mean."""
+    method = make(backbone.info, ensemble=2)
+    alone = make(backbone.info), make(backbone.info)
+    own = method.state_dict()
+    alone[0].load_state_dict({k: v for k, v in own.items() if not k.startswith("others.")})
+    others = {k.removeprefix("others.0."): v for k, v in own.items() if k.startswith("others.0.")}
+    alone[1].load_state_dict(others)
+    assert not torch.equal(alone[0].normal_tokens, alone[1].normal_tokens)
+    masks = torch.zeros(8, 1, 48, 48)
+    masks[4:, :, 10:30, 5:20] = 1
+    batch = TrainBatch(masks, torch.tensor([0] * 4 + [1] * 4))
+    features = backbone.encode_image(images, method.feature_request())
+    totals = []
+    for one in (method, *alone):
+        found = one.losses(features, batch, context(one, backbone, 8))["total"]
+        found.backward()
+        totals.append(found.detach())
+    torch.testing.assert_close(totals[0], totals[1] + totals[2])
+    torch.testing.assert_close(method.normal_tokens.grad, alone[0].normal_tokens.grad)
+    torch.testing.assert_close(method.others[0].normal_tokens.grad, alone[1].normal_tokens.grad)
+    text = backbone.text_encoder()
+    with torch.no_grad():
+        mean = (alone[0].text_pair(text) + alone[1].text_pair(text)) / 2
+        torch.testing.assert_close(method.text_pair(text), mean / mean.norm(dim=-1, keepdim=True))
+    trained = method.parameters_of_phase(method.phases()[0])
+    assert len(trained) == 2 * len(alone[0].parameters_of_phase(alone[0].phases()[0]))
