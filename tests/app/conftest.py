@@ -60,7 +60,7 @@ class Running(NamedTuple):
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         request = urllib.request.Request(f"{self.address}{path}", body, named)
         try:
-            with urllib.request.urlopen(request, timeout=60) as found:
+            with urllib.request.urlopen(request, timeout=300) as found:
                 return Answer(found.status, dict(found.headers), found.read())
         except urllib.error.HTTPError as refused:
             return Answer(refused.code, dict(refused.headers), refused.read())

@@ -78,3 +78,18 @@ def test_proofs_of_the_comparison_are_there() -> None:
     named = re.findall(r"`(tests/[\w/.]+)`", text)
     assert len(named) > 8
     assert [path for path in named if not (ROOT / path).exists()] == []
+
+
+def test_every_name_of_the_papers_tables_runs_or_can_be_imported() -> None:
+    """The table has all of them, and says "runs" of those alone that a method of ours has."""
+    text = (DOCS / "outside-results.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| ([^|]+?) \| (runs|import) \|", text, re.M))
+    papers = {"FiLo", "ALFA", "FAPrompt", "KAnoCLIP"}
+    printed: dict[str, set[str]] = {"WinCLIP+": {"winclip"}}  # with references
+    for r in Published.load().references:
+        if r.paper in papers and not r.protocol.endswith("-ablation"):
+            printed.setdefault(r.name, set()).update(r.methods)
+    assert rows.keys() == printed.keys()
+    assert len(rows) == 27
+    for name, how in rows.items():
+        assert (how == "runs") == bool(printed[name]), name

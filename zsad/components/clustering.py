@@ -26,6 +26,8 @@ def kmeans(points: Tensor, clusters: int, seed: int) -> Tensor:
     K is ``clusters``, or N where there are fewer points.  Every row of the batch takes the same
     draws.  Distances come from the points' inner products, in float64.
     """
+    if points.device.type == "mps":  # has no float64
+        return kmeans(points.cpu(), clusters, seed).to(points.device)
     x = points.double()
     x = x - x.mean(1, keepdim=True)
     inner = x @ x.transpose(1, 2)  # [B, N, N]

@@ -7,9 +7,7 @@ large its maps are.
 
 from __future__ import annotations
 
-import datetime
 import re
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,6 +27,7 @@ from zsad.results import examples
 from zsad.results.document import document
 from zsad.results.records import CellKey
 from zsad.results.store import ResultStore, key_of
+from zsad.runner.manifest import head
 from zsad.runner.request import data_root, require_writable, results_dir
 
 LONGEST_NAME = 60
@@ -162,10 +161,8 @@ def _stored(
 def _manifest(
     request: Import, settings: Settings, datasets: Sequence[DatasetImport]
 ) -> dict[str, Any]:
-    now = datetime.datetime.now(datetime.timezone.utc)
     return {
-        "id": uuid.uuid4().hex[:12],
-        "finished": now.isoformat(timespec="seconds"),
+        **head(),
         "versions": {"zsad": __version__},
         "request": {
             "verb": "results import",

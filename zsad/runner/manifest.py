@@ -77,6 +77,12 @@ def together(runs: Sequence[Finished]) -> tuple[dict[str, Any], dict[str, float]
     return counters, seconds
 
 
+def head() -> dict[str, str]:
+    """What every entry of the manifest begins with: a name of its own, and when it was made."""
+    now = datetime.datetime.now(datetime.timezone.utc)
+    return {"id": uuid.uuid4().hex[:12], "finished": now.isoformat(timespec="seconds")}
+
+
 def manifest(run: Finished) -> dict[str, Any]:
     """Everything needed to say where the numbers of this run come from."""
     import numpy
@@ -87,8 +93,7 @@ def manifest(run: Finished) -> dict[str, Any]:
     plan, request, info = run.plan, run.plan.request, run.backbone
     options = request.options.record()
     return {
-        "id": uuid.uuid4().hex[:12],
-        "finished": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        **head(),
         "versions": {
             "zsad": __version__,
             "python": platform.python_version(),
