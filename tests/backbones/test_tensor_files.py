@@ -204,6 +204,16 @@ def test_folders_and_missing_files(tmp_path: Path) -> None:
     assert "no such file" in refused(gone, lambda: read_tensors(gone))
 
 
+def test_a_module_that_layers_share_is_counted_once(tmp_path: Path) -> None:
+    """Released files repeat it under the name of every layer; without end it is refused."""
+    shared = torch.randn(1000, 10)
+    path = tmp_path / "shared.pt"
+    torch.save({f"layers.{i}.weight": shared for i in range(4)}, path)
+    assert len(read_tensors(path)) == 4
+    torch.save({f"layers.{i}.weight": shared for i in range(40)}, path)
+    refused(path, lambda: read_tensors(path))
+
+
 def test_places_beyond_a_pickle_are_not_made(tmp_path: Path) -> None:
     """A TorchScript archive of 300 bytes filled four gigabytes with places for its objects."""
     path = tmp_path / "script.pt"

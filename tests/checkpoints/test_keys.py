@@ -38,7 +38,8 @@ def tensors(keys: Any) -> Any:
     """Tensors of the sizes that a list names; they take no memory."""
     if isinstance(keys, Mapping):
         return {k: tensors(v) for k, v in keys.items()}
-    shape, kind = keys
+    # Some lists say the type, others the shape alone.
+    shape, kind = keys if keys and isinstance(keys[-1], str) else (keys, "float32")
     return torch.zeros((), dtype=getattr(torch, kind)).expand(shape)
 
 

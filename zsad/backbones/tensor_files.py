@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import re
 import zipfile
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ PACKED_FROM = 64 * 2**20
 _FOREIGN_OBJECT = re.compile("WeightsUnpickler|weights_only|Weights only")
 _GLOBAL = re.compile(r"GLOBAL ([\w.]{1,100})")
 SHARED = 2  # how often the same bytes may stand for tensors: tied weights stand for two
+REPEATED = 8  # how often one tensor may stand under several names: a module that layers share
 
 
 def read_tensors(path: Path | str, what: str = "not a readable weight file") -> Any:
@@ -167,6 +169,7 @@ def _room(path: Path) -> int:
 def _check_storage(path: Path, found: Any, room: int) -> None:
     """Raise :class:`WeightsError` for a tensor that is not dense or not backed by the file."""
     total = 0
+    names: Counter[tuple[Any, ...]] = Counter()  # of one and the same tensor
     for name, tensor in tensors_in(found):
         reason = _oddity(tensor)
         if reason:
@@ -174,7 +177,10 @@ def _check_storage(path: Path, found: Any, room: int) -> None:
                 f"{path}: '{name}' is {reason}; save the weights as ordinary dense tensors"
             )
         size = tensor.numel() * tensor.element_size()
-        total += size
+        same = (tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride())
+        names[same] += 1
+        if names[same] == 1 or names[same] > REPEATED:
+            total += size
         if size > tensor.untyped_storage().nbytes() or total > SHARED * room:
             raise WeightsError(
                 f"{path}: '{name}' {tuple(tensor.shape)} claims more values than the file holds; "

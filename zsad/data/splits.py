@@ -111,14 +111,13 @@ def references(
 def normals(index: DatasetIndex, chosen: Sequence[Sample]) -> dict[str, list[Sample]]:
     """Normal images of the categories of ``chosen`` to compare these with, in training.
 
-    They are those of the dataset's training part; where that is what is trained on, or where there
-    is none, the normal ones among ``chosen``.
+    They are those of the dataset's training part, of which nothing is evaluated; for a category
+    without any, the normal ones among ``chosen``.
     """
-    names = {s.category for s in chosen}
-    pool = [s for s in index.samples if s.split == "train" and s.category in names]
-    if index.spec.training_split == "train" or not pool:
-        pool = list(chosen)
-    return by_category(sorted((s for s in pool if s.label == 0), key=lambda s: s.uid))
+    pools = by_category(s for s in index.samples if s.split == "train" and s.label == 0)
+    own = by_category(s for s in chosen if s.label == 0)
+    found = {c: pools.get(c) or own.get(c, []) for c in {s.category for s in chosen}}
+    return {c: sorted(pool, key=lambda s: s.uid) for c, pool in sorted(found.items())}
 
 
 def guard(

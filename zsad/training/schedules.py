@@ -31,16 +31,17 @@ def shuffled(samples: Sequence[Sample], seed: int, phase: str, epoch: int) -> li
 def partner(
     sample: Sample, normals: Mapping[str, Sequence[Sample]], seed: int, phase: str, epoch: int
 ) -> Sample:
-    """Return a normal image of the sample's category, another one, drawn for this epoch: a function
-    of names and seeds alone.
+    """Return a normal image of the sample's category, another one where there is one, drawn for
+    this epoch: a function of names and seeds alone.
 
-    Raises :class:`RequestError` where there is no other.
+    Raises :class:`RequestError` where there is none.
     """
-    pool = [s for s in normals.get(sample.category, ()) if s.uid != sample.uid]
+    known = normals.get(sample.category, ())
+    pool = [s for s in known if s.uid != sample.uid] or list(known)
     if not pool:
         raise RequestError(
             f"category '{sample.category}' has no normal image to compare {sample.uid} with; train "
-            f"on a dataset that has some, or with a larger --limit"
+            f"on a dataset that has some"
         )
     return pool[derive(seed, "partner", phase, epoch, sample.category, sample.uid) % len(pool)]
 

@@ -1,0 +1,1 @@
+"""AdaptCLIP: three small adapters at the input and the outputs of CLIP."""

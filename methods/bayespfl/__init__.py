@@ -1,0 +1,1 @@
+"""Bayes-PFL: prompts drawn from a learned distribution that follows the image."""
