@@ -62,7 +62,7 @@ def test_the_wrapper_is_predict() -> None:
     ("method", "options", "reason"),
     [
         ("musc", {}, "compares the pictures of a call with each other"),
-        ("clip", {"tiles": 2}, "sees whole pictures in a square"),
+        ("clip", {"keep_aspect": True}, "sees 8-bit pictures in squares"),
         ("anovl", {"preset": "released"}, "cannot be exported"),
     ],
 )

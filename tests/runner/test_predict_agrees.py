@@ -106,7 +106,9 @@ def test_bench_and_predict_agree(name: str, preset: str, sweep: tuple[str, Path]
         overrides=overrides,
     )
     shots = loaded.method.shots
-    known = [s.image for s in splits.references(index, "bolt", shots, 0)] if shots else []
+    again = loaded.method.config.references == "replacement"
+    drawn = splits.references(index, "bolt", shots, 0, replacement=again) if shots else []
+    known = [s.image for s in drawn]
     found = loaded.predict([files[u] for u in table["uid"]], "bolt", references=known)
     assert len(found) == 5
     for uid, score, prediction in zip(table["uid"], table["score"], found):
