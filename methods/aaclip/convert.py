@@ -12,9 +12,9 @@ from zsad.method import ImportedCheckpoint
 from zsad.types import BackboneInfo
 
 PARTS = ("text_adapter", "image_adapter")
-_TEXT = re.compile(r"(\d+)\.fc\.0\.weight")
-_LAYER = re.compile(r"layer_adapters\.(\d+)\.fc\.0\.weight")
-_STAGE = re.compile(r"seg_proj\.(\d+)\.fc(\.0)?\.weight")
+_TEXT = re.compile(r"(\d{1,3})\.fc\.0\.weight")
+_LAYER = re.compile(r"layer_adapters\.(\d{1,3})\.fc\.0\.weight")
+_STAGE = re.compile(r"seg_proj\.(\d{1,3})\.fc(\.0)?\.weight")
 
 
 def import_official(

@@ -183,7 +183,8 @@ class AdaptCLIP(Method[Config, Pairs]):
             images.append(whole)
             stages += [local, *align]
         parts = torch.stack(images, 1)
-        return Scores(stages, parts.mean(1), "values", parts={"images": parts})
+        moved = unit(self.visual_global(features[self.image_tap].float()))  # for the reasons
+        return Scores(stages, parts.mean(1), "values", parts={"images": parts, "moved": moved})
 
     def _referred(
         self, features: ImageFeatures, context: ScoreContext[Pairs]
@@ -228,9 +229,8 @@ class AdaptCLIP(Method[Config, Pairs]):
     def explain(self, scored: Scored[Pairs], k: int = 5) -> list[list[Explanation]]:
         """Rank the states of the fixed prompts by their cosine with the moved image vector."""
         pairs = next(iter(scored.context.text.values()))
-        image = unit(self.visual_global(scored.features[self.image_tap].float()))
         note = f"averaged over {len(OWN_TEMPLATES)} sentences"
-        return [rank_phrases(one, pairs.ensemble, k, note) for one in image]
+        return [rank_phrases(one, pairs.ensemble, k, note) for one in scored.scores.parts["moved"]]
 
     # ------------------------------------------------------------------------- training
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -58,5 +59,12 @@ class Draws:
         if self.sampling.noise == "mean":
             return torch.zeros(count, self.width)
         text = "/".join((str(self.sampling.seed), *names))
-        seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
-        return torch.randn(count, self.width, generator=torch.Generator().manual_seed(seed))
+        return _noise(text, count, self.width)
+
+
+@lru_cache(maxsize=64)
+def _noise(text: str, count: int, width: int) -> Tensor:
+    """Draw [count, width] by the name ``text``; kept, so that a recording of the method takes it
+    as a constant."""
+    seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+    return torch.randn(count, width, generator=torch.Generator().manual_seed(seed))

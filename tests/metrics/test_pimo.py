@@ -99,6 +99,9 @@ def test_the_binned_form_stays_within_its_bound(seed: int, ties: int) -> None:
     maps = maps.float()
     exact, binned = found(maps, masks), found(maps, masks, "binned")
     assert exact.bounds == {}
+    assert (NAME in exact.metrics) == (NAME in binned.metrics)
+    if NAME not in exact.metrics:  # too many ties among the highest scores
+        return
     assert binned.bounds[NAME] == pytest.approx(1 / 4096)  # every defect has over 2,048 pixels
     for a, b in zip(exact.per_image[NAME], binned.per_image[NAME]):
         assert (a is None) == (b is None)

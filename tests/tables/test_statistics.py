@@ -140,7 +140,9 @@ def test_four_images_of_a_label_are_too_few(tmp_path: Path) -> None:
     store = ResultStore(tmp_path)
     uids, labels = list("abcdefghi"), [0] * 4 + [1] * 5
     columns = {"uid": uids, "label": labels, "defect": [""] * 9, "score": range(9), "path": uids}
-    store.put(record(auroc=1.0), columns)
+    cell = record(auroc=1.0)
+    cell.n_normal, cell.n_anomalous = 4, 5
+    store.put(cell, columns)
     (page,) = (p for p in tables.pages(store.root, ci=True) if p.name.endswith("/mine"))
     table = next(t for t in page.tables if t.name == "ci")
     assert [line.cells[0][0].text for line in table.lines] == ["too few", "too few"]

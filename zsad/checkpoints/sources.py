@@ -29,8 +29,13 @@ ENDINGS = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")  # of files of weight
 FORMS = "FILE, FOLDER, {TARGET: FILE, ...}, hf://OWNER/REPO@REVISION or local-dir:PATH"
 
 _WEIGHTS = re.compile(rf"(?i).*({'|'.join(map(re.escape, ENDINGS))})(\.tar(-\d+)?)?")
-_EPOCH = re.compile(r"(.+)_\d+(\.[a-z]+)")
 _HUB = re.compile(r"hf://(?P<repo>[\w.-]+/[\w.-]+)@(?P<revision>[^\s@]+)")
+
+
+def _without_epoch(path: Path) -> Path | None:
+    """``state.pth`` for ``state_12.pth``; None for a name that ends in no number."""
+    head, _, number = path.stem.rpartition("_")
+    return path.with_name(head + path.suffix) if head and number.isdecimal() else None
 
 
 @dataclass(frozen=True)
@@ -63,12 +68,7 @@ class Place:
         found = self.files()
         if not alone or len(found) == 1:
             return found
-        return [
-            p
-            for p in found
-            if p.name not in alone
-            and not ((m := _EPOCH.fullmatch(p.name)) and p.with_name(m[1] + m[2]) in found)
-        ]
+        return [p for p in found if p.name not in alone and _without_epoch(p) not in found]
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,8 @@ def article(words: str) -> str:
 @dataclass(frozen=True)
 class BankEntry:
     """The texts about one category.  ``digest`` hashes the texts and the class name.
-    ``origin``: the file that they stand in, below ``prompts_cache`` or ``$ZSAD_PROMPTS``."""
+    ``origin``: the file that they stand in, below ``prompts_cache`` or ``$ZSAD_PROMPTS``;
+    ``since``: the version of zsad that it came with, "" for those of the first."""
 
     kind: str
     dataset: str
@@ -73,6 +74,7 @@ class BankEntry:
     texts: Mapping[str, list[str]]
     digest: str
     origin: str = ""
+    since: str = ""
 
 
 class PromptBank:
@@ -170,6 +172,7 @@ def _entry(path: Any, kind: PromptKind, raw: Mapping[str, Any], name: str, value
         provenance=dict(raw["provenance"]),
         texts=texts,
         digest=cfg.digest({"class_name": class_name, "texts": texts}),
+        since=str(raw.get("since", "")),
     )
 
 

@@ -101,10 +101,15 @@ def knowledge(
     found: dict[str, Any] = {}
     kind = config.prompt_kind
     if kind:
+        entries = bank().entries(kind)
+        own = {e.category for e in entries if e.dataset == data.dataset}
+        # Namesakes in other datasets count, read or not; later ones only where they can be read,
+        # so that a training is found again though the bank has grown.
         found["texts"] = sorted(
             e.digest
-            for e in bank().entries(kind)
-            if e.dataset == data.dataset or e.category in data.categories
+            for e in entries
+            if e.dataset == data.dataset
+            or (e.category in data.categories and not (e.since and e.category in own))
         )
     if config.caption_source in ("endpoint", "auto"):
         known = None if categories is None else [categories[c] for c in data.categories]
