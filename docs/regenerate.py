@@ -52,7 +52,7 @@ def main() -> None:
     if browser.find() is None:
         print(f"docs/demo_report.jpg stays as it is: {browser.MISSING}")
     else:
-        picture_of_report(report.write(results)).save(DOCS / "demo_report.jpg", quality=76)
+        picture_of_report(report.write(results)).save(DOCS / "demo_report.jpg", quality=64)
 
 
 # -------------------------------------------------------------------------------- table

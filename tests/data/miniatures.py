@@ -468,7 +468,7 @@ def resc(home: Path, painter: Painter) -> tuple[int, int]:
     return _bmad(home, painter)
 
 
-@writer("brainmri_bmad", "Brain")
+@writer("brainmri_bmad", "Brain_AD")
 def brainmri_bmad(home: Path, painter: Painter) -> tuple[int, int]:
     return _bmad(home, painter, "anomaly_mask")
 

@@ -111,14 +111,16 @@ def test_bench_and_predict_agree(name: str, preset: str, sweep: tuple[str, Path]
     known = [s.image for s in drawn]
     found = loaded.predict([files[u] for u in table["uid"]], "bolt", references=known)
     assert len(found) == 5
+    stretched = loaded.method.stretches
+    # a stretch over few pictures divides by the little that they differ by
+    close = 1e-4 if stretched else 1e-5
     for uid, score, prediction in zip(table["uid"], table["score"], found):
-        assert prediction.image_score == pytest.approx(score, abs=1e-5)
+        assert prediction.image_score == pytest.approx(score, abs=close)
         plane = Watching.seen[preset, name, uid]
         torch.testing.assert_close(
-            torch.from_numpy(prediction.anomaly_map), plane, atol=1e-5, rtol=0
+            torch.from_numpy(prediction.anomaly_map), plane, atol=close, rtol=0
         )
     assert len({round(p.image_score, 7) for p in found}) > 1
-    stretched = loaded.method.stretches
     assert all(("raw_score" in p.info) == stretched for p in found)
     record = json.loads(
         (results / "cells" / name / "agreement" / "0" / "bolt.json").read_text(encoding="utf-8")
