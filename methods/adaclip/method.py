@@ -22,7 +22,6 @@ from zsad.components import losses
 from zsad.components.prompt_ensemble import EnsembleFeatures, rank_phrases
 from zsad.components.prompt_learning import unit
 from zsad.components.windows import window_region
-from zsad.data import mosaic
 from zsad.method import ImportedCheckpoint, Method, TrainPhase, chosen_blocks
 from zsad.methods.adaclip import convert, prompts
 from zsad.methods.adaclip.config import Config
@@ -317,10 +316,8 @@ class AdaCLIP(Method[Config, Sentences]):
         self, samples: Sequence[Sample], phase: TrainPhase, epoch: int, seed: int
     ) -> Sequence[Sample] | None:
         """Mix mosaics in where the auxiliary dataset asks for them."""
-        config = self.config.train.mosaic
-        if not config.applies(self._auxiliary):
-            return None
-        return mosaic.epoch(samples, config, seed, f"{phase.name}/{epoch}")
+        key = f"{phase.name}/{epoch}"
+        return self.config.train.mosaic.mixed(samples, self._auxiliary, seed, key)
 
     @property
     def adds_anew(self) -> bool:

@@ -19,7 +19,6 @@ from zsad.components.memory_bank import bank_of
 from zsad.components.prompt_ensemble import EnsembleFeatures, rank_phrases
 from zsad.components.stage_method import StageMethod
 from zsad.components.templates import SCENE_TEMPLATES
-from zsad.data import mosaic
 from zsad.method import ImportedCheckpoint, TrainPhase, chosen_blocks, stretched
 from zsad.methods.aprilgan import convert
 from zsad.methods.aprilgan.config import Config
@@ -150,10 +149,8 @@ class AprilGAN(StageMethod[Config]):
         self, samples: Sequence[Sample], phase: TrainPhase, epoch: int, seed: int
     ) -> Sequence[Sample] | None:
         """Mix mosaics in where the auxiliary dataset asks for them."""
-        config = self.config.train.mosaic
-        if not config.applies(self._auxiliary):
-            return None
-        return mosaic.epoch(samples, config, seed, f"{phase.name}/{epoch}")
+        key = f"{phase.name}/{epoch}"
+        return self.config.train.mosaic.mixed(samples, self._auxiliary, seed, key)
 
     @property
     def adds_anew(self) -> bool:

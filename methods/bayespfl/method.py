@@ -19,7 +19,7 @@ from torch.nn.functional import cross_entropy
 
 from zsad import maps as dense
 from zsad.components.prompt_learning import prompt_text, unit
-from zsad.data import augment, mosaic
+from zsad.data import augment
 from zsad.method import ImportedCheckpoint, Method, TrainPhase, chosen_blocks, stretched
 from zsad.methods.bayespfl import convert, losses, prompts
 from zsad.methods.bayespfl.config import Config
@@ -373,13 +373,8 @@ class BayesPFL(Method[Config, Words]):
         the config does."""
         train = self.config.train
         key = f"{phase.name}/{epoch}"
-        chosen = None
-        if train.mosaic.applies(self._auxiliary):
-            chosen = mosaic.epoch(samples, train.mosaic, seed, key, anomalous=True)
-        if train.augment == "none":
-            return chosen
-        ordered = augment.ordered(samples, seed, key) if chosen is None else chosen
-        return augment.each(ordered, augment.inspection, seed, key)
+        mixed = train.mosaic.mixed(samples, self._auxiliary, seed, key, anomalous=True)
+        return augment.inspected(samples, mixed, train.augment, seed, key)
 
     @property
     def adds_anew(self) -> bool:

@@ -17,7 +17,6 @@ from torch import Tensor
 
 from zsad.components import losses as zl
 from zsad.components.prompt_learning import PromptLearner, encode
-from zsad.data import mosaic
 from zsad.maps import pair_difference, similarity, upsample
 from zsad.method import BoxRequest, ImportedCheckpoint, Method, TrainPhase
 from zsad.methods.filo import boxes as fb
@@ -378,10 +377,8 @@ class FiLo(Method[Config, texts.PromptTable]):
         self, samples: Sequence[Sample], phase: TrainPhase, epoch: int, seed: int
     ) -> Sequence[Sample] | None:
         """Mix mosaics in where the auxiliary dataset asks for them."""
-        config = self.config.train.mosaic
-        if not config.applies(self._auxiliary):
-            return None
-        return mosaic.epoch(samples, config, seed, f"{phase.name}/{epoch}")
+        key = f"{phase.name}/{epoch}"
+        return self.config.train.mosaic.mixed(samples, self._auxiliary, seed, key)
 
     @property
     def adds_anew(self) -> bool:

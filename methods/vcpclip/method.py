@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from zsad import maps as dense
 from zsad.components import losses as zl
 from zsad.components.prompt_learning import unit
-from zsad.data import augment, mosaic
+from zsad.data import augment
 from zsad.method import ImportedCheckpoint, Method, TrainPhase, chosen_blocks, stretched
 from zsad.methods.vcpclip import convert
 from zsad.methods.vcpclip.config import Config
@@ -262,13 +262,8 @@ class VCPCLIP(Method[Config, None]):
         the config does."""
         train = self.config.train
         key = f"{phase.name}/{epoch}"
-        chosen = None
-        if train.mosaic.applies(self._auxiliary):
-            chosen = mosaic.epoch(samples, train.mosaic, seed, key, anomalous=True)
-        if train.augment == "none":
-            return chosen
-        ordered = augment.ordered(samples, seed, key) if chosen is None else chosen
-        return augment.each(ordered, augment.inspection, seed, key)
+        mixed = train.mosaic.mixed(samples, self._auxiliary, seed, key, anomalous=True)
+        return augment.inspected(samples, mixed, train.augment, seed, key)
 
     @property
     def adds_anew(self) -> bool:

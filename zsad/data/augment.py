@@ -168,6 +168,23 @@ def ordered(samples: Sequence[Sample], seed: int, key: str) -> list[Sample]:
     return chosen
 
 
+def inspected(
+    samples: Sequence[Sample],
+    mixed: Sequence[Sample] | None,
+    how: Literal["none", "inspection"],
+    seed: int,
+    key: str,
+) -> Sequence[Sample] | None:
+    """Return the samples of an epoch, each changed by :func:`inspection` where ``how`` says so.
+
+    ``mixed``: the epoch as mosaics have left it; None: the samples as they are, which are shuffled
+    if they are changed, and which None stands for if they are not.
+    """
+    if how == "none":
+        return mixed
+    return each(ordered(samples, seed, key) if mixed is None else mixed, inspection, seed, key)
+
+
 def inspection(draw: random.Random) -> Change:
     """Draw what scripts of prompt learners do to every picture, each with probability 0.5:
     turn by up to 30 degrees, quarter turns, brightness and contrast by up to 0.2, noise of variance

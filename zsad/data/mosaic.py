@@ -53,6 +53,21 @@ class Mosaic:
         """Whether a training on ``datasets`` mixes mosaics in."""
         return self.p > 0 and not set(self.datasets).isdisjoint(datasets)
 
+    def mixed(
+        self,
+        samples: Sequence[Sample],
+        datasets: Iterable[str],
+        seed: int,
+        key: str,
+        *,
+        anomalous: bool = False,
+    ) -> list[Sample] | None:
+        """Return what :func:`epoch` does for a training on ``datasets``; None where that mixes no
+        mosaics in."""
+        if not self.applies(datasets):
+            return None
+        return epoch(samples, self, seed, key, anomalous=anomalous)
+
 
 def epoch(
     samples: Sequence[Sample], config: Mosaic, seed: int, key: str, *, anomalous: bool = False
