@@ -5,11 +5,13 @@
     python -m zsad.benchmarks.tiny.states --seeds 0,1,2 --methods filo
 
 A state is that of ``zsad train --methods NAME --on synthetic --backbone zsad-tiny --limit 64`` with
-seed 0, and lies at ``methods/NAME/states/zsad-tiny.safetensors``; so `make demo` finds it in place
-of the training.  It is current while that training would have the same identity: the same config,
-revision, backbone, pictures and texts.  The card beside it says what it reaches on the other
-group of ``synthetic``, over ``--seeds``.  What was trained lies in ``--work``: a command that was
-killed goes on from there.
+seed 0, and lies at ``methods/NAME/states/zsad-tiny.safetensors``; a sweep that asks for that
+training finds it in its place.  Where ``methods/NAME/states/zsad-tiny.yaml`` is there, the training
+has the settings that it names, and the card says ``why``; such a state serves `zsad predict` and
+``NAME.checkpoint=bundled``.  It is current while that training would have the same identity: the
+same config, revision, backbone, pictures and texts.  The card beside it says what it reaches on the
+other group of ``synthetic``, over ``--seeds``.  What was trained lies in ``--work``: a command that
+was killed goes on from there.
 
 A state of more than :data:`MOST_BYTES_EACH` bytes in half precision is packed
 (:mod:`zsad.checkpoints.packing`) in the fewest bits a number with which every figure stays within
@@ -20,19 +22,22 @@ figure stays the same.  A state is what is stored: its card shows the figures of
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
 import zsad
+from zsad import config as cfg
 from zsad import registry
 from zsad.backbones.outline import outline
 from zsad.checkpoints import bundled
 from zsad.checkpoints.account import CheckpointMeta, account_of
 from zsad.io import atomic_write_bytes, atomic_write_text
 from zsad.io.digests import remembered_sha256
+from zsad.io.schema import read
 from zsad.metrics.spec import headline
 from zsad.registry import MethodEntry
 from zsad.runner.options import TrainOptions
@@ -85,11 +90,36 @@ def size() -> int:
     return sum(p.stat().st_size for e in trained() if (p := bundled.state_of(e, BACKBONE)))
 
 
+@dataclass(frozen=True)
+class Recipe:
+    """The ``config`` that a state is trained with where that is not the default, and ``why``."""
+
+    why: str = ""
+    config: Mapping[str, Any] = field(default_factory=dict)
+
+    def words(self, method: str) -> list[str]:
+        """The config as options of a command."""
+        return [f"{method}.{key}={value}" for key, value in cfg.flat(self.config).items()]
+
+
+def recipe_of(entry: MethodEntry) -> Recipe:
+    """The settings of a method's training, beside its state."""
+    path = bundled.place_of(entry, BACKBONE).with_suffix(".yaml")
+    return read(Recipe, cfg.read_yaml(path), origin=str(path)) if path.is_file() else Recipe()
+
+
 # -------------------------------------------------------------------------- what is current
 def identities(methods: Sequence[str]) -> dict[str, str]:
     """What the state of each method depends on, as a hash; without torch."""
+    own = [word for name in methods for word in recipe_of(registry.method(name)).words(name)]
     options = TrainOptions(
-        list(methods), DATASET, backbone=BACKBONE, limit=LIMIT, device="cpu", offline=True
+        list(methods),
+        DATASET,
+        backbone=BACKBONE,
+        limit=LIMIT,
+        device="cpu",
+        offline=True,
+        overrides=own,
     )
     request = request_of(options, options.methods, DATASET)
     data = auxiliary_samples(request, DATASET)
@@ -143,6 +173,7 @@ def evaluated(entry: MethodEntry, results: Path, seeds: Sequence[int]) -> Cells:
     """The cells of a method on the other group, from the states in a results folder; what is
     missing there is trained."""
     words: dict[str, Any] = {"backbone": BACKBONE, "limit": LIMIT, "device": "cpu", "offline": True}
+    words["overrides"] = recipe_of(entry).words(entry.name)
     document = zsad.bench(entry.name, DATASET, **words, results=results, seeds=list(seeds))
     if document["failed"]:
         raise SystemExit(f"{entry.name}: {document['failed'][0]['error']}")
@@ -204,6 +235,10 @@ def card(
     rows = "\n".join(f"| {title} | {stored[title]} | {text} |" for title, text in made.items())
     categories = ", ".join(data.categories)
     over = f"seed{'s' * bool(seeds[1:])} {', '.join(map(str, seeds))}"
+    recipe = recipe_of(entry)
+    own = (
+        f"{'; '.join(recipe.words(entry.name))} ({recipe.why})" if recipe.config else "the default"
+    )
     spread = "mean and sample deviation" if seeds[1:] else "one training: no deviation is known"
     return f"""# {entry.title} on {BACKBONE}: the state that comes with zsad
 
@@ -213,6 +248,7 @@ def card(
 |---|---|
 | made by | `python -m zsad.benchmarks.tiny.states --methods {entry.name}` (zsad {meta.version}) |
 | trained on | `{data.dataset}`, {data.part} part, {len(data.uids)} generated images: {categories} |
+| settings | {own} |
 | backbone | {meta.backbone}, sha256 `{meta.backbone_sha256}` |
 | seed, epochs | {meta.seed}, {meta.epochs} |
 | training | `{meta.identity}` (hash of config, revision, backbone, images and texts) |

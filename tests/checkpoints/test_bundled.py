@@ -20,6 +20,7 @@ from zsad.cli.main import main
 from zsad.errors import RequestError, WeightsError
 from zsad.method import new_method
 from zsad.registry import MethodEntry
+from zsad.runner.columns import make_column
 
 METHOD = "coop"  # a small trained one
 
@@ -155,6 +156,27 @@ def test_a_raised_revision_makes_its_state_stale(
     monkeypatch.setattr("sys.argv", ["states", "--check", "--methods", name])
     assert states.main() == 1
     assert f"{name}: its state was made by another training" in capsys.readouterr().out
+
+
+def test_a_state_of_other_settings_is_bound_to_them(entry: MethodEntry) -> None:
+    before = states.identities([METHOD])[METHOD]
+    recipe = bundled.place_of(entry, "zsad-tiny").with_suffix(".yaml")
+    recipe.write_text("why: it is a test\nconfig: {train: {epochs: 3}}\n", encoding="utf-8")
+    after = states.identities([METHOD])[METHOD]
+    assert after != before
+    assert states.recipe_of(entry).words(METHOD) == [f"{METHOD}.train.epochs=3"]
+    recipe.write_text("config: {train: {epochs: 3}}\nreason: none\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"'reason'.*zsad-tiny.yaml"):
+        states.identities([METHOD])
+
+
+def test_bundled_is_a_checkpoint_of_a_sweep(entry: MethodEntry) -> None:
+    given = make_column(entry, [("here", {"checkpoint": "bundled"})]).checkpoint
+    assert given is not None
+    assert given.of("elpv").files() == [bundled.place_of(entry, "zsad-tiny")]
+    bundled.place_of(entry, "zsad-tiny").unlink()
+    with pytest.raises(RequestError, match=rf"{METHOD}.checkpoint=bundled.*none comes with zsad"):
+        make_column(entry, [("here", {"checkpoint": "bundled"})])
 
 
 def test_another_backbone_makes_every_state_stale(monkeypatch: pytest.MonkeyPatch) -> None:
