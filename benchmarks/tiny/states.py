@@ -40,8 +40,8 @@ from zsad.io.digests import remembered_sha256
 from zsad.io.schema import read
 from zsad.metrics.spec import headline
 from zsad.registry import MethodEntry
+from zsad.runner.auxiliary import auxiliary_samples
 from zsad.runner.options import TrainOptions
-from zsad.runner.plan import auxiliary_samples
 from zsad.runner.request import request_of
 from zsad.training.identity import checkpoint_path, identity_on, trained_on
 
