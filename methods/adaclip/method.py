@@ -88,7 +88,6 @@ class AdaCLIP(Method[Config, Sentences]):
         self.cls_token_layer = Heads(1, embed, embed)
         self.dynamic_visual_prompt_generator = Heads(length, embed, width)
         self.dynamic_text_prompt_generator = Heads(length, embed, text)
-        self._auxiliary: tuple[str, ...] = ()  # the datasets that it is trained on
         self._sentences: dict[str, Sentences] = {}  # of the training categories
 
     # ---------------------------------------------------------------- features and text
@@ -278,9 +277,8 @@ class AdaCLIP(Method[Config, Sentences]):
         captions: Mapping[str, Sequence[str]],
         text: TextEncoder,
     ) -> None:
-        """Tokenise the prompts of the training categories; note the auxiliary datasets."""
+        """Tokenise the prompts of the training categories."""
         self._sentences = {c.key: self.sentences(c, text) for c in categories}
-        self._auxiliary = tuple(sorted({c.dataset for c in categories}))
 
     def losses(
         self, features: ImageFeatures, batch: TrainBatch, context: ScoreContext[Sentences]
@@ -317,7 +315,7 @@ class AdaCLIP(Method[Config, Sentences]):
     ) -> Sequence[Sample] | None:
         """Mix mosaics in where the auxiliary dataset asks for them."""
         key = f"{phase.name}/{epoch}"
-        return self.config.train.mosaic.mixed(samples, self._auxiliary, seed, key)
+        return self.config.train.mosaic.mixed(samples, self.auxiliary, seed, key)
 
     @property
     def adds_anew(self) -> bool:

@@ -184,8 +184,7 @@ def test_the_auxiliary_dataset_decides_epochs_and_mosaics(
     backbone: Backbone, dataset: str, epochs: int, mosaics: bool
 ) -> None:
     method = make(backbone)
-    category = replace(BOTTLE, dataset=dataset)
-    method.begin_training([category], {}, backbone.text_encoder())
+    method.auxiliary = (dataset,)
     (phase,) = method.phases()
     assert phase.epochs == epochs
     images = [Sample(f"{i}.png", 0, "bottle", uid=f"{i:02}") for i in range(50)]
