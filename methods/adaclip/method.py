@@ -19,7 +19,7 @@ from torch import Tensor
 
 from zsad import maps as dense
 from zsad.components import losses
-from zsad.components.prompt_ensemble import EnsembleFeatures, rank_phrases
+from zsad.components.prompt_ensemble import EnsembleFeatures, fill, in_templates, rank_phrases
 from zsad.components.prompt_learning import unit
 from zsad.components.windows import window_region
 from zsad.method import ImportedCheckpoint, Method, TrainPhase, chosen_blocks
@@ -118,9 +118,9 @@ class AdaCLIP(Method[Config, Sentences]):
 
     def sentences(self, category: Category, text: TextEncoder) -> Sentences:
         """Tokenise the prompts of a category."""
-        normal, anomalous = prompts.phrases(prompts.word(category, self.config.names))
+        normal, anomalous = fill(prompts.STATES, prompts.word(category, self.config.names))
         both = [*normal, *anomalous]
-        tokens = text.tokenize(prompts.sentences(both))
+        tokens = text.tokenize(in_templates(both, prompts.TEMPLATES))
         return Sentences(both, len(normal), text.embed_tokens(tokens), tokens.ends)
 
     # ------------------------------------------------------------------- prompted towers
