@@ -5,9 +5,9 @@ text, sound and pictures, with them scipy, scikit-learn, pandas and, where it is
 transformers; open_clip imports transformers and timm for towers that are not CLIP's.  That is a
 third of the memory and half of the time that a start takes.
 
-Nothing is taken away.  torchmetrics runs its own ``__init__`` when a name is asked of it that is not
-among :data:`BASE`; transformers and timm are imported when such a tower is built.  Whoever imported
-one of the libraries before zsad keeps it as it is.
+Nothing is taken away.  torchmetrics runs its own ``__init__`` when a name is asked of it that is
+not among :data:`BASE`; transformers and timm are imported when such a tower is built.  Whoever
+imported one of the libraries before zsad keeps it as it is.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import importlib.util
 import logging
 import sys
 import threading
+from importlib.abc import Loader
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
@@ -42,9 +43,10 @@ TOWERS = {"timm": ("timm_model", "TimmModel"), "transformers": ("hf_model", "HFT
 class _Front(ModuleType):
     """torchmetrics before its own ``__init__`` has run."""
 
-    def __init__(self, spec: ModuleSpec) -> None:
+    def __init__(self, spec: ModuleSpec, loader: Loader) -> None:
         super().__init__(spec.name)
-        self.__spec__, self.__loader__, self.__package__ = spec, spec.loader, spec.name
+        self.__spec__, self.__loader__, self.__package__ = spec, loader, spec.name
+        self._loader = loader
         self.__file__ = spec.origin
         self.__path__ = list(spec.submodule_search_locations or ())
         self.__version__ = importlib.metadata.version(spec.name)
@@ -61,9 +63,7 @@ class _Front(ModuleType):
         with self._running:
             if not self._whole:
                 self._whole = True  # first: what runs now asks for names, too
-                spec = self.__spec__
-                assert spec is not None and spec.loader is not None
-                spec.loader.exec_module(self)
+                self._loader.exec_module(self)
         if name in self.__dict__:
             return self.__dict__[name]
         raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
@@ -78,7 +78,7 @@ def torchmetrics() -> ModuleType:
     if spec is None or spec.loader is None:
         raise ModuleNotFoundError(f"No module named {name!r}", name=name)
     try:
-        sys.modules[name] = _Front(spec)
+        sys.modules[name] = _Front(spec, spec.loader)
         for module in ("utilities", "metric", "collections"):  # in the order of its own __init__
             importlib.import_module(f"{name}.{module}")
     except Exception:  # a version that is made otherwise: as everybody imports it
