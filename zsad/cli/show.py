@@ -153,7 +153,7 @@ def describe(name: str, overrides: list[str]) -> dict[str, Any]:
 
     Raises :class:`RequestError` with the nearest name of any kind.
     """
-    if name in registry.methods():
+    if name in registry.methods() or name in registry.broken_plugins():
         return _describe_method(name, overrides)
     if overrides:
         raise RequestError(f"'{overrides[0]}': only a method takes overrides, '{name}' is none")
@@ -174,7 +174,7 @@ def describe(name: str, overrides: list[str]) -> dict[str, Any]:
         *registry.list_protocols(),
         *specs(),
     ]
-    raise unknown("name", name, known, "see `zsad list methods`")
+    raise unknown("name", name, dict.fromkeys(known), "see `zsad list methods`")
 
 
 def _describe_method(name: str, overrides: list[str]) -> dict[str, Any]:

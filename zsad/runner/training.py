@@ -17,7 +17,7 @@ from zsad.backbones.devices import choose_device
 from zsad.checkpoints.account import account_of
 from zsad.config.sections import COMMAND_LINE
 from zsad.data.index import DatasetIndex
-from zsad.errors import RequestError, reason
+from zsad.errors import RequestError, counted, reason
 from zsad.method import AnyMethod
 from zsad.runner.columns import Column
 from zsad.runner.given import Given, other_revision
@@ -80,7 +80,9 @@ def provide(
                 out.found[column.label, seed] = error
     for data, seed, group in groups:
         names = ", ".join(c.label for c in group)
-        on_event(f"training data for {names}: {data.dataset}, {len(data.samples)} images")
+        on_event(
+            f"training data for {names}: {data.dataset}, {counted(len(data.samples), 'image')}"
+        )
         results = _each(group, data, backbone, request, seed, store=store)
         for column, result in zip(group, results):
             made = result if isinstance(result, Exception) else result.checkpoint

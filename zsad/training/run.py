@@ -19,7 +19,7 @@ from zsad.backbones import Backbone
 from zsad.backbones.batch_size import is_out_of_memory
 from zsad.backbones.devices import device_account
 from zsad.backbones.engines import processor
-from zsad.errors import CellError, RequestError
+from zsad.errors import CellError, RequestError, counted
 from zsad.method import AnyMethod, TrainingInput, TrainPhase
 from zsad.prompt_bank.captions import captions_for
 from zsad.registry import methods
@@ -220,7 +220,7 @@ class MethodRun:
                 raise CellError(
                     f"{method.name}: out of memory in phase {phase.name} with batches of "
                     f"{phase.batch_size}; lower {method.name}.train.batch_size or "
-                    f"run.feature_cache_gb, or choose a device with more memory"
+                    "run.feature_cache_gb, or choose a device with more memory"
                 ) from error
         if state.epoch < phase.epochs:
             raise KeyboardInterrupt  # nothing unfinished may pass for a trained state
@@ -264,8 +264,9 @@ class PhaseData(lightning.LightningDataModule):
         device = self._trainer.strategy.root_device
         if not self.steps(self.state.epoch):
             raise RequestError(
-                f"{self.run.method.name}: an epoch of {len(self.run.samples)} images has fewer "
-                f"batches of {self.phase.batch_size} than there are devices "
+                f"{self.run.method.name}: an epoch of {counted(len(self.run.samples), 'image')} "
+                "has "
+                f"fewer batches of {self.phase.batch_size} than there are devices "
                 f"({self._trainer.world_size}); lower --devices or train.batch_size"
             )
         if self.images.device != device:
@@ -396,7 +397,7 @@ def _devices(wanted: int | str, device: torch.device) -> Any:
     if device.index is not None and str(wanted) != "1" and "LOCAL_RANK" not in os.environ:
         raise RequestError(
             f"--device {device} and --devices {wanted} contradict each other; give --device cuda, "
-            f"and choose the GPUs with CUDA_VISIBLE_DEVICES"
+            "and choose the GPUs with CUDA_VISIBLE_DEVICES"
         )
     if device.type == "cuda" and str(wanted) == "1":
         return [device.index or 0]
