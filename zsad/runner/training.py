@@ -19,11 +19,11 @@ from zsad.config.sections import COMMAND_LINE
 from zsad.data.index import DatasetIndex
 from zsad.errors import RequestError, counted, reason
 from zsad.method import AnyMethod
+from zsad.runner.auxiliary import AuxiliaryData, auxiliary_samples
 from zsad.runner.columns import Column
 from zsad.runner.given import Given, other_revision
 from zsad.runner.heads import build_method
 from zsad.runner.options import TrainOptions
-from zsad.runner.plan import AuxiliaryData, auxiliary_samples
 from zsad.runner.progress import TrainingProgress
 from zsad.runner.request import Request, request_of, require_writable
 from zsad.training.feature_store import FeatureStore
