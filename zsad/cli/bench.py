@@ -245,4 +245,6 @@ def print_plan(document: dict[str, Any]) -> None:
         f"{document['to_run']} of {counted(len(cells), 'cell')} to run, {counted(images, 'image')}"
     )
     say(f"{line}, backbone {document['backbone']}, results in {document['results_dir']}")
+    if document.get("estimate") and document["to_run"]:
+        say(document["estimate"]["text"])
     print_failures(document["failed"], "a dry run stores nothing")
