@@ -15,7 +15,7 @@ from PIL import Image
 
 from zsad.cli import completion
 from zsad.cli.bench import spent
-from zsad.cli.examples import EXAMPLES
+from zsad.cli.examples import EXAMPLES, filled
 from zsad.cli.main import VERBS, build_parser, main, parse
 from zsad.errors import categories, counted
 
@@ -107,7 +107,7 @@ def test_every_verb_has_examples_that_it_understands(capsys: pytest.CaptureFixtu
     for verb, lines in EXAMPLES.items():
         assert main([verb, "--help"]) == 0
         shown = capsys.readouterr().out
-        for line in lines:
+        for line in map(filled, lines):
             assert line in shown
             words = shlex.split(line.partition(" && ")[0].partition(" > ")[0], comments=True)
             assert words[:2] == ["zsad", verb]
@@ -124,7 +124,7 @@ def test_examples_run_as_they_stand(
     pixels = np.random.default_rng(0).integers(90, 130, (64, 64, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "photos" / "a.png")
     for lines in EXAMPLES.values():
-        for line in (line for line in lines if "#" not in line):
+        for line in (filled(line) for line in lines if "#" not in line):
             words = shlex.split(line.partition(" && ")[0].partition(" > ")[0])
             # `doctor` may find this machine broken, and the bank may have problems
             expected = (0, 3) if words[1] in ("doctor", "prompts") else (0,)

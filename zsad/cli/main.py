@@ -21,6 +21,7 @@ from typing import Any, NoReturn
 
 from zsad import __version__
 from zsad.cli import output
+from zsad.cli.examples import filled
 from zsad.errors import (
     RequestError,
     ZsadError,
@@ -84,6 +85,10 @@ class Parser(argparse.ArgumentParser):
             known = [str(choice) for choice in action.choices]
             what = "/".join(action.option_strings) or "word"
             raise unknown(what, str(value), known, f"see `{self.prog} --help`")
+
+    def format_help(self) -> str:
+        """The help, with names of methods in its examples."""
+        return filled(super().format_help())
 
     def error(self, message: str) -> NoReturn:
         raise RequestError(f"{message}; see `{self.prog} --help`")

@@ -184,7 +184,8 @@ def _details(result: MetricResult) -> dict[str, Any]:
 
 
 def _engine(head: Head) -> dict[str, Any]:
-    """Who ran the encoder, with what it ran on: times of a GPU are no times of its processor."""
+    """Who ran the encoder, with what it ran on: a GPU where it was one, whose times say nothing of
+    the processor beside it."""
     backbone = head.scorer.backbone
     found = dict(backbone.engines.account(head.request.variant))
     device = device_account(backbone.device)

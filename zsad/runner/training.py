@@ -27,6 +27,7 @@ from zsad.runner.options import TrainOptions
 from zsad.runner.progress import TrainingProgress
 from zsad.runner.request import Request, request_of, require_writable
 from zsad.training.feature_store import FeatureStore
+from zsad.training.loggers import require_loggers
 from zsad.types import Sample
 
 if TYPE_CHECKING:
@@ -228,6 +229,7 @@ def train(options: TrainOptions) -> dict[str, Any]:
         raise RequestError(
             f"{given[0].entry.name}.checkpoint: `zsad train` makes one and reads none; leave it out"
         )
+    require_loggers(options.logger)
     require_writable(request.results)
     if request.settings.run.deterministic:
         torch.use_deterministic_algorithms(True, warn_only=True)
@@ -242,7 +244,7 @@ def train(options: TrainOptions) -> dict[str, Any]:
         how = FitOptions(
             devices=devices,
             strategy=options.strategy,
-            logger=options.logger,  # type: ignore[arg-type]
+            logger=options.logger,
             progress=bar.step,
         )
         for part in request.parts():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import os
 import signal
@@ -10,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
@@ -24,8 +23,9 @@ from zsad.method import AnyMethod, TrainingInput, TrainPhase
 from zsad.prompt_bank.captions import captions_for
 from zsad.registry import methods
 from zsad.torchvision_compat import lightning
-from zsad.training.callback import Bookkeeping, TrainingStep, log_row
+from zsad.training.callback import Bookkeeping, TrainingStep
 from zsad.training.images import TrainingImages
+from zsad.training.loggers import log_row, make_loggers
 from zsad.training.schedules import cut, derive, partner, share, shuffled
 from zsad.training.state import TrainState, load_state
 from zsad.types import Category, FeatureRequest, Sample, ScoreContext
@@ -42,14 +42,15 @@ class FitOptions:
     """How to run, without effect on the result.  ``devices``, ``strategy``: Lightning's; with
     several devices each takes its own batches, so that the effective batch grows with them.
 
-    ``logger``: ``csv``, ``tensorboard``, ``auto`` (CSV, and TensorBoard if installed), ``none``.
+    ``logger``: ``csv``, ``tensorboard``, ``auto`` (CSV, and TensorBoard if installed), ``none``, or
+    class paths: see :func:`zsad.training.loggers.make_loggers`.
     ``save_steps``: write the resume state every so many steps, 0 = every two minutes.
     """
 
     resume: bool = True
     devices: int | str = 1
     strategy: str = "auto"
-    logger: Literal["auto", "csv", "tensorboard", "none"] = "auto"
+    logger: str = "auto"
     save_steps: int = 0
     progress: Callable[[TrainingStep], None] | None = None
 
@@ -368,17 +369,6 @@ class EpochBatches:
 
     def __iter__(self) -> Iterator[TrainingInput]:
         return (self.data.assemble(samples, self.epoch) for samples in self.batches)
-
-
-def make_loggers(kind: str, folder: Path) -> list[lightning.pytorch.loggers.Logger]:
-    """Return Lightning loggers that write below ``folder``."""
-    loggers: list[lightning.pytorch.loggers.Logger] = []
-    if kind in ("auto", "csv"):
-        loggers.append(lightning.pytorch.loggers.CSVLogger(folder, name="", version=""))
-    board = any(importlib.util.find_spec(m) for m in ("tensorboard", "tensorboardX"))
-    if kind == "tensorboard" or (kind == "auto" and board):
-        loggers.append(lightning.pytorch.loggers.TensorBoardLogger(folder, name="", version=""))
-    return loggers
 
 
 def _strategy(options: FitOptions) -> str:
