@@ -294,4 +294,8 @@ def fingerprint(
         identity = {**identity, "boxes": boxes}
     if column.entry.revision > 1:
         identity = {**identity, "revision": column.entry.revision}
-    return cfg.digest(cfg.merge(identity, cfg.set_later(used)), 16)
+    later = cfg.set_later(used)  # merged by section: the rest is large, and nothing in it changes
+    sections = {
+        name: cfg.merge({name: identity.get(name, {})}, {name: later[name]})[name] for name in later
+    }
+    return cfg.digest({**identity, **sections}, 16)

@@ -25,7 +25,7 @@ from zsad.runner.given import Given, other_revision
 from zsad.runner.heads import build_method
 from zsad.runner.options import TrainOptions
 from zsad.runner.progress import TrainingProgress
-from zsad.runner.request import Request, request_of, require_writable
+from zsad.runner.request import Request, request_of, require_results
 from zsad.training.feature_store import FeatureStore
 from zsad.training.loggers import require_loggers
 from zsad.types import Sample
@@ -230,7 +230,7 @@ def train(options: TrainOptions) -> dict[str, Any]:
             f"{given[0].entry.name}.checkpoint: `zsad train` makes one and reads none; leave it out"
         )
     require_loggers(options.logger)
-    require_writable(request.results)
+    require_results(request.results)
     if request.settings.run.deterministic:
         torch.use_deterministic_algorithms(True, warn_only=True)
     device = choose_device(request.device)
