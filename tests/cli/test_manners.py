@@ -13,10 +13,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from zsad import registry
 from zsad.cli import completion
 from zsad.cli.bench import spent
+from zsad.cli.cite import bibtex
 from zsad.cli.examples import EXAMPLES, filled
 from zsad.cli.main import VERBS, build_parser, main, parse
+from zsad.cli.show import describe
 from zsad.errors import categories, counted
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -177,3 +180,32 @@ def test_completion_without_shtab_says_what_to_install(
     monkeypatch.setitem(__import__("sys").modules, "shtab", None)
     assert main(["completion", "bash"]) == 2
     assert "pip install shtab" in capsys.readouterr().err
+
+
+# ------------------------------------------------------------------------------- to cite
+def test_a_paper_is_cited_in_bibtex(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show", "mvtec", "--cite"]) == 0
+    out = capsys.readouterr().out
+    assert "@misc{mvtec2019,\n  author = {Bergmann and others},\n" in out
+    assert "  title = {{MVTec AD: A Comprehensive Real-World Dataset for" in out
+    assert "  howpublished = {CVPR},\n  year = {2019},\n}" in out
+    assert "@misc{zsad," in out
+
+
+def test_every_line_that_names_a_paper_becomes_an_entry() -> None:
+    for name in (*registry.list_methods(), *registry.list_datasets()):
+        found = describe(name, [])
+        line = found.get("paper") or found.get("citation")
+        if not line:
+            continue
+        for entry in bibtex(name, line):
+            assert entry.count("{") == entry.count("}")
+            assert re.fullmatch(r"@misc\{[A-Za-z0-9_-]+,\n(?:  [a-z]+ = \{.+\},\n)+\}", entry)
+            assert not re.search(r"(?<!\\)[&%$#]", entry)
+    assert "note = {Hamada" in bibtex("br35h", describe("br35h", [])["citation"])[0]
+    assert len(bibtex("x", "A et al., T, V 2020; B et al., U, 2021, arXiv 1")) == 2
+
+
+def test_what_has_no_paper_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show", "zsad-tiny", "--cite"]) == 2
+    assert "no paper is named for backbone zsad-tiny" in capsys.readouterr().err

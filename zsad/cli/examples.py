@@ -24,7 +24,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "reproduce": ("zsad reproduce METHOD --official official/ # the authors' files",),
     "results": ("zsad results list", "zsad results remove failures"),
     "list": ("zsad list methods", "zsad list backbones --json"),
-    "show": ("zsad show {free}", "zsad show synthetic"),
+    "show": ("zsad show {free}", "zsad show mvtec --cite"),
     "data": ("zsad data check synthetic", "zsad data boxes synthetic --out boxes.json"),
     "weights": ("zsad weights import METHOD released.pth # the file as released",),
     "export": (
