@@ -54,7 +54,7 @@ class Deployed(nn.Module):
         self.method, self.visual = method, backbone.model.visual
         categories = categories_of(class_name, 1)
         with torch.no_grad():
-            near = loaded.encoded_references(references, categories)
+            near = loaded.known.encoded(references, categories)
             self._context = scorer.context(categories, references=near)
         self._encoder = backbone.image_encoder(scorer.request.variant)
         self._taps = scorer.request.taps
