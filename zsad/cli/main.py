@@ -187,6 +187,9 @@ def _unforeseen(error: Exception) -> tuple[int, str]:
         detail = f" ({gist(error)})" if str(error).strip() else ""
         more = "give the command more, or less to do at a time"
         return RequestError.exit_code, f"out of memory{detail}; {more}"
+    if isinstance(error, RuntimeError) and str(error).startswith("Symlink loop from "):
+        # what Path.resolve raises before Python 3.13 in place of an OSError
+        return RequestError.exit_code, f"{error}; give a path that leads somewhere"
     return _of_the_world(error) if isinstance(error, OSError) else (1, _internal(error))
 
 
