@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from zsad.config.method_config import ALL_SHOTS
-from zsad.errors import RequestError
+from zsad.errors import RequestError, counted
 from zsad.inference import reference_bank
 from zsad.inference.picture_run import Pictures
 from zsad.inference.reference_bank import Bank
@@ -50,8 +50,8 @@ class KnownPictures:
         whole = self.method.transductive or shots == ALL_SHOTS
         if not whole and account.shots != shots:
             raise RequestError(
-                f"--bank {path}: holds {account.shots} pictures, and {self.method.name}.shots is "
-                f"{shots}; leave shots out"
+                f"--bank {path}: holds {counted(account.shots, 'picture')}, and "
+                f"{self.method.name}.shots is {shots}; leave shots out"
             )
         names = account.names if len(account.names) == features.batch_size else ()
         self.bank = Bank(class_name, features.to(self.pictures.device), names)

@@ -69,7 +69,7 @@ class LoadedMethod:
         if framing.tiled and (method.transductive or method.carries):
             raise RequestError(
                 f"--tiles: method '{method.name}' scores a picture with others of the same kind, "
-                f"and a tile is none; leave --tiles out, or choose another method"
+                "and a tile is none; leave --tiles out, or choose another method"
             )
 
     # ------------------------------------------------------------------------ prediction
@@ -170,7 +170,7 @@ class LoadedMethod:
         if self.method.stretches:
             raise RequestError(
                 f"preset '{self.method.config.preset}' of {self.method.name} stretches scores over "
-                f"the pictures of a call, so no threshold holds for others; use "
+                "the pictures of a call, so no threshold holds for others; use "
                 f"{self.method.name}.stretch=false"
             )
         tiled, what = self.framing.tiled, (list(normal), class_name, None, references)
@@ -241,7 +241,7 @@ class LoadedMethod:
         ):
             raise RequestError(
                 f"images have shape {tuple(images.shape)}, expected [B, 3, {size}, {size}]; "
-                f"give another image_size to load_method, or use predict for pictures"
+                "give another image_size to load_method, or use predict for pictures"
             )
         context = self._context(class_names, len(images), boxes, kinds, domains)
         categories = context.categories
