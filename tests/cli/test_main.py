@@ -156,6 +156,15 @@ def test_links_that_lead_to_themselves_are_one_line(
     assert "internal" not in err
 
 
+def test_an_unknown_backbone_is_refused_with_the_file_that_names_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine.yaml").write_text("backbone: {name: zsad-tinny}\n")
+    code, _, err = call(capsys, *BENCH, "--dry-run", "--config", str(tmp_path / "mine.yaml"))
+    assert code == 2
+    assert "mine.yaml): unknown backbone 'zsad-tinny' (did you mean 'zsad-tiny'" in err
+
+
 def test_overrides_may_stand_anywhere() -> None:
     args = parse(["bench", "a.b=1", "--methods", "clip", "c.d=2", "--json", "e.f=-3"])
     assert args.overrides == ["a.b=1", "c.d=2", "e.f=-3"]
