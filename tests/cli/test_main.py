@@ -88,6 +88,11 @@ def call(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str, str]
             "absent.png: no such file or folder",
         ),
         (
+            ["predict", "--method", "clip", "--class-name", "nut", "http://x.example/a.png"],
+            "http://x.example/a.png: an address; save the picture",
+        ),
+        ([*PREDICT, "--scale", "-1,0"], "begins with '-', write --option=VALUE"),
+        (
             ["predict", "--method", "clip", "--class-name", "n", __file__, "--scale", "1,0"],
             "--scale 1,0: give two numbers",
         ),

@@ -78,6 +78,8 @@ class Parser(argparse.ArgumentParser):
         super().__init__(*args, **kwargs)  # type: ignore[arg-type]
 
     def error(self, message: str) -> NoReturn:
+        if message.endswith("expected one argument"):
+            message += " (to give a value that begins with '-', write --option=VALUE)"
         raise RequestError(f"{message}; see `{self.prog} --help`")
 
 

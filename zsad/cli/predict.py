@@ -10,6 +10,7 @@ from zsad import registry
 from zsad.cli import options
 from zsad.cli.output import (
     UNREAD,
+    counted,
     listed,
     percent,
     print_json,
@@ -227,7 +228,7 @@ def _tell(prediction: Prediction, method: str) -> None:
         )
     elif limits.rule == "calibrated":
         _note(
-            f"thresholds from {limits.normal_pictures} normal pictures; at most "
+            f"thresholds from {counted(limits.normal_pictures, 'normal picture')}; at most "
             f"{percent(limits.false_alarms)} % false alarms are expected of pictures like them"
             + _of_masks(limits.mask_false_alarms)
         )

@@ -124,9 +124,8 @@ class CheckReport:
                 f"  opened {self.opened} files; sizes {' to '.join(self.sizes)}; modes {modes}"
             )
         if self.masks:
-            out.append(
-                f"  {self.masks} masks: grey values above {self.mask_threshold} are anomalous"
-            )
+            masks = f"{self.masks} mask{'s' * (self.masks != 1)}"
+            out.append(f"  {masks}: grey values above {self.mask_threshold} are anomalous")
         out += [f"  not looked at: {self.ignore}"] if self.ignore else []
         out += [f"  {f.severity}: {f.text}" for f in self.findings]
         out.append(f"{self.dataset}: {'ok' if self.ok else 'NOT ok'}")

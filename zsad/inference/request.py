@@ -122,7 +122,8 @@ def references_of(
         if len(given) < wanted:
             whose = f" of '{key}'" if isinstance(references, Mapping) else ""
             raise RequestError(
-                f"method '{method.name}' needs {wanted} normal reference pictures{whose}, "
+                f"method '{method.name}' needs {wanted} normal reference "
+                f"picture{'s' * (wanted != 1)}{whose}, "
                 f"got {len(given)}; give more (--reference, references=[...])"
             )
         if len(given) > wanted and id(given) not in cut:
