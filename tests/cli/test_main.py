@@ -55,12 +55,11 @@ def call(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str, str]
     ("argv", "message"),
     [
         (["benh"], "unknown command 'benh' (did you mean 'bench'?)"),
-        ([], "the following arguments are required: VERB"),
         (["bench", "--method", "clip"], "unknown option '--method' (did you mean '--methods'?)"),
         (["bench", "--methods"], "argument --methods: expected one argument"),
         (["bench", "winclip"], "unexpected 'winclip'; write KEY=VALUE"),
         (["list", "methods", "a=1"], "takes no KEY=VALUE such as 'a=1'"),
-        (["list", "method"], "invalid choice: 'method'"),
+        (["list", "method"], "unknown word 'method' (did you mean 'methods'?)"),
         (["show", "winclp"], "unknown name 'winclp' (did you mean 'winclip'?)"),
         (["show", "clip", "clip.temprature=1"], "did you mean 'temperature'"),
         (["show", "clip", "winclip.shots=1"], "'winclip' does not belong to method clip"),

@@ -10,7 +10,6 @@ from zsad import registry
 from zsad.cli import options
 from zsad.cli.output import (
     UNREAD,
-    counted,
     listed,
     percent,
     print_json,
@@ -18,7 +17,7 @@ from zsad.cli.output import (
     stdout_to_stderr,
     tell,
 )
-from zsad.errors import RequestError
+from zsad.errors import RequestError, counted
 
 if TYPE_CHECKING:
     from zsad.inference.prediction import Prediction
