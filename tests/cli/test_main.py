@@ -117,6 +117,15 @@ def call(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str, str]
             ([*BENCH, f"clip.temperature={v}"], "must be a finite number")
             for v in (".nan", ".inf", "-.inf", "1e999")
         ),
+        *(
+            ([*BENCH, f"{key}={v}"], "must")
+            for key, values in (
+                ("metrics.fpr_limit", ("0", "-0.3", "2")),
+                ("run.feature_cache_gb", ("-1",)),
+                ("data.workers", ("-1", "999999999")),
+            )
+            for v in values
+        ),
         ([*BENCH, *TINY, "backbone.image_size=225"], "patch size 16; nearest: 224"),
         ([*BENCH, *TINY, "backbone.image_size=-16"], "patch size 16; nearest: 16"),
         ([*BENCH, *TINY, f"backbone.image_size={'9' * 400}"], "999999... is more than 80000000"),
