@@ -10,6 +10,7 @@ from typing import Any
 from zsad import config as cfg
 from zsad import registry
 from zsad.cli import options
+from zsad.cli.cite import bibtex
 from zsad.cli.output import print_json, print_table, say, tell
 from zsad.config.method_config import ALL_SHOTS
 from zsad.errors import RequestError, unknown
@@ -30,6 +31,9 @@ def add(verbs: Any) -> None:
         takes="overrides",
     )
     shower.add_argument("name", metavar="NAME")
+    shower.add_argument(
+        "--cite", action="store_true", help="BibTeX of the paper of a method, dataset or protocol"
+    )
     options.plugins(shower)
     options.as_json(shower)
     options.done(shower)
@@ -134,6 +138,14 @@ def run_show(args: argparse.Namespace) -> int:
     """Print everything about one thing."""
     if args.plugins:
         registry.add_plugins(args.plugins)
+    if args.cite:
+        text = cited(args.name, args.overrides)
+        if args.json:
+            print_json({"bibtex": text})
+        else:
+            for line in text.splitlines():
+                say(line)
+        return 0
     found = describe(args.name, args.overrides)
     if args.json:
         print_json(found)
@@ -175,6 +187,19 @@ def describe(name: str, overrides: list[str]) -> dict[str, Any]:
         *specs(),
     ]
     raise unknown("name", name, known, "see `zsad list methods`")
+
+
+def cited(name: str, overrides: list[str]) -> str:
+    """BibTeX for a method, a dataset or a protocol.
+
+    Raises :class:`RequestError` where nothing is known to cite, and as :func:`describe` does.
+    """
+    found = describe(name, overrides)
+    source = str(found.get("paper") or found.get("citation") or "")
+    if not source:
+        raise RequestError(f"--cite: {found['kind']} {name} names no paper to cite")
+    authors = registry.method(name).authors if found["kind"] == "method" else ()
+    return bibtex(name, str(found["title"]), source, authors)
 
 
 def _describe_method(name: str, overrides: list[str]) -> dict[str, Any]:
