@@ -10,8 +10,8 @@ from typing import Any
 from zsad import config as cfg
 from zsad import registry
 from zsad.cli import options
-from zsad.cli.cite import bibtex
-from zsad.cli.output import print_json, print_table, say, tell
+from zsad.cli.cite import bibtex, own
+from zsad.cli.output import print_json, print_table, say, say_document, tell
 from zsad.config.method_config import ALL_SHOTS
 from zsad.errors import RequestError, unknown
 
@@ -31,9 +31,7 @@ def add(verbs: Any) -> None:
         takes="overrides",
     )
     shower.add_argument("name", metavar="NAME")
-    shower.add_argument(
-        "--cite", action="store_true", help="BibTeX of the paper of a method, dataset or protocol"
-    )
+    shower.add_argument("--cite", action="store_true", help="BibTeX of its paper, and of zsad")
     options.plugins(shower)
     options.as_json(shower)
     options.done(shower)
@@ -138,15 +136,9 @@ def run_show(args: argparse.Namespace) -> int:
     """Print everything about one thing."""
     if args.plugins:
         registry.add_plugins(args.plugins)
-    if args.cite:
-        text = cited(args.name, args.overrides)
-        if args.json:
-            print_json({"bibtex": text})
-        else:
-            for line in text.splitlines():
-                say(line)
-        return 0
     found = describe(args.name, args.overrides)
+    if args.cite:
+        return _cite(args.name, found, args.json)
     if args.json:
         print_json(found)
         return 0
@@ -160,12 +152,25 @@ def run_show(args: argparse.Namespace) -> int:
     return 0
 
 
+def _cite(name: str, found: Mapping[str, Any], as_json: bool) -> int:
+    line = str(found.get("paper") or found.get("citation") or "")
+    if not line or line == "none":
+        raise RequestError(f"--cite: no paper is named for {found['kind']} {name}")
+    authors = registry.method(name).authors if found["kind"] == "method" else ()
+    entries = [*bibtex(name, line, authors), own()]
+    if as_json:
+        print_json({"name": name, "paper": line, "bibtex": entries})
+    else:
+        say_document("\n\n".join(entries))
+    return 0
+
+
 def describe(name: str, overrides: list[str]) -> dict[str, Any]:
     """Everything about a method, dataset, backbone or protocol, JSON-ready.
 
     Raises :class:`RequestError` with the nearest name of any kind.
     """
-    if name in registry.methods():
+    if name in registry.methods() or name in registry.broken_plugins():
         return _describe_method(name, overrides)
     if overrides:
         raise RequestError(f"'{overrides[0]}': only a method takes overrides, '{name}' is none")
@@ -186,20 +191,7 @@ def describe(name: str, overrides: list[str]) -> dict[str, Any]:
         *registry.list_protocols(),
         *specs(),
     ]
-    raise unknown("name", name, known, "see `zsad list methods`")
-
-
-def cited(name: str, overrides: list[str]) -> str:
-    """BibTeX for a method, a dataset or a protocol.
-
-    Raises :class:`RequestError` where nothing is known to cite, and as :func:`describe` does.
-    """
-    found = describe(name, overrides)
-    source = str(found.get("paper") or found.get("citation") or "")
-    if not source:
-        raise RequestError(f"--cite: {found['kind']} {name} names no paper to cite")
-    authors = registry.method(name).authors if found["kind"] == "method" else ()
-    return bibtex(name, str(found["title"]), source, authors)
+    raise unknown("name", name, dict.fromkeys(known), "see `zsad list methods`")
 
 
 def _describe_method(name: str, overrides: list[str]) -> dict[str, Any]:
