@@ -1,4 +1,4 @@
-"""The 8-connected regions of a mask, without scipy: box, contour, area, peak and mean of the map."""
+"""The 8-connected regions of a mask, without scipy: where they lie, and what the map is there."""
 
 from __future__ import annotations
 
