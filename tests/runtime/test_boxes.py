@@ -38,12 +38,12 @@ def test_names_are_those_of_predict(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "is no JSON"),
-        ("[" * 5000, "is no JSON"),
+        ("{", "is not JSON"),
+        ("[" * 5000, "is not JSON"),
         ("[]", "must map image names"),
         (json.dumps({"a": []}), "'a' needs lists boxes"),
         (json.dumps({"a": ONE | {"scores": []}}), "one of each per box"),
-        (json.dumps({"a": ONE | {"scores": [True]}}), "True is no number"),
+        (json.dumps({"a": ONE | {"scores": [True]}}), "True is not a number"),
         (json.dumps({"a": ONE | {"boxes": [[0, 0, 1]]}}), "fractions of the image"),
         (json.dumps({"a": ONE | {"boxes": [[0, 0, 1, 9]]}}), "fractions of the image"),
         (json.dumps({"a": ONE | {"phrases": [1]}}), "phrases are texts"),

@@ -209,7 +209,8 @@ def shares(position: int | None) -> NDArray[np.float32]:
     """The weight [9] of each cell: all of it for one cell, equal ones for None."""
     if position is None:
         return np.full(CELLS, 1 / CELLS, np.float32)
-    return np.eye(CELLS, dtype=np.float32)[position]
+    chosen: NDArray[np.float32] = np.eye(CELLS, dtype=np.float32)[position]
+    return chosen
 
 
 # ------------------------------------------------------------------------------ what they cover
@@ -247,7 +248,8 @@ def _overlaps(edges: NDArray[np.float64], side: int) -> NDArray[np.float64]:
     pixels = np.arange(side, dtype=np.float64)[:, None]
     low = np.maximum(pixels, edges[None, :-1])
     high = np.minimum(pixels + 1, edges[None, 1:])
-    return np.maximum(high - low, 0)
+    shared: NDArray[np.float64] = np.maximum(high - low, 0)
+    return shared
 
 
 def _integer_union(boxes: NDArray[np.float32], height: int, width: int) -> NDArray[np.float64]:
@@ -279,7 +281,7 @@ class BoxAnswers:
         except OSError as error:
             raise RequestError(f"--boxes {path}: cannot be read ({error.strerror})") from None
         except (ValueError, RecursionError) as error:
-            raise RequestError(f"--boxes {path}: is no JSON ({reason(error)})") from None
+            raise RequestError(f"--boxes {path}: is not JSON ({reason(error)})") from None
         if not isinstance(told, dict):
             raise RequestError(f"--boxes {path}: must map image names to boxes, scores and phrases")
         found = {}
@@ -318,11 +320,11 @@ def _checked(told: Any) -> Answer:
 
 def _list(told: Any) -> list[Any]:
     if not isinstance(told, list):
-        raise TypeError(f"{told!r} is no list")
+        raise TypeError(f"{told!r} is not a list")
     return told
 
 
 def _number(told: Any) -> float:
     if isinstance(told, bool) or not isinstance(told, (int, float)) or not math.isfinite(told):
-        raise ValueError(f"{told!r} is no number")
+        raise ValueError(f"{told!r} is not a number")
     return float(told)

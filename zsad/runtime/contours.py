@@ -136,4 +136,5 @@ def _distances(
     beside = np.abs(points[:, 0] * np.cos(angle) + points[:, 1] * np.sin(angle) - offset)
     ends = np.minimum(np.sqrt((left**2).sum(1)), np.sqrt((right**2).sum(1)))
     within = (left @ along > 0) & (-right @ along > 0)
-    return np.where(within, beside, ends)
+    found: NDArray[np.float64] = np.where(within, beside, ends)
+    return found

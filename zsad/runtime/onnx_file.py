@@ -109,7 +109,7 @@ def _node(model: Model, told: Fields) -> None:
     if kind != "Constant":
         model.nodes.append(Node(kind, inputs, outputs))
     elif outputs[0] not in model.constants:
-        raise GraphError("holds a constant that is no tensor")
+        raise GraphError("holds a constant that is not a tensor")
 
 
 def _put(model: Model, name: str, value: Value, numbers: NDArray[Any] | None) -> None:
@@ -160,7 +160,7 @@ def _value(told: Fields) -> tuple[str, Value]:
     name = _text(_only(told, 1))
     kind = _fields(_only(told, 2))
     if kind.keys() - {1, 6}:
-        raise GraphError(f"has {name!r}, which is no tensor")
+        raise GraphError(f"has {name!r}, which is not a tensor")
     tensor = _fields(_only(kind, 1))
     shape = []
     for part in _fields(_only(tensor, 2)).get(1, []):
