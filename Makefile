@@ -2,7 +2,7 @@
 
 PYTHON ?= python3
 VENV ?= .venv
-EXTRAS ?= dev,elpv
+EXTRAS ?= dev
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.zsad-installed
 
@@ -11,7 +11,8 @@ DATA_ROOT ?= $(ZSAD_DATA)
 METHODS ?= all
 DATASETS ?= all
 BACKBONE ?= vit-l-14-336
-DEMO_METHODS ?= clip,winclip,anomalyclip,alfa,faprompt,kanoclip
+DEMO_METHODS ?= filo,alfa,faprompt,kanoclip,clip,winclip,anomalyclip
+DEMO_OPTIONS ?= $(if $(findstring filo,$(DEMO_METHODS)),filo.checkpoint=bundled)
 DEMO_LIMIT ?= 64
 DEMO_RESULTS ?= results/demo
 PYTEST_ARGS ?= -n 2
@@ -22,7 +23,7 @@ SPEED_BATCH ?= 8
 SECONDS ?= 600
 SEEDS ?= 0
 
-.PHONY: setup demo test test-all fault fuzz browser states readme lint format bench tables speed speed-full speed-gpu clean
+.PHONY: setup demo test test-all fault fuzz browser states readme lint format docs release bench tables speed speed-full speed-gpu clean
 
 setup: $(STAMP)  ## virtual environment with zsad in editable mode
 
@@ -33,7 +34,7 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: setup  ## methods on real ELPV images and on generated ones, with the bundled backbone
 	$(BIN)/zsad bench --methods $(DEMO_METHODS) --datasets elpv,synthetic \
-		--backbone zsad-tiny --limit $(DEMO_LIMIT) --offline --results $(DEMO_RESULTS)
+		--backbone zsad-tiny --limit $(DEMO_LIMIT) --offline --results $(DEMO_RESULTS) $(DEMO_OPTIONS)
 	$(BIN)/zsad tables --results $(DEMO_RESULTS)
 	$(BIN)/zsad report --results $(DEMO_RESULTS)
 
@@ -68,6 +69,12 @@ format: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+docs: setup  ## the documentation as a site, in docs/site
+	$(BIN)/python -m mkdocs build --strict --quiet --config-file docs/mkdocs.yml
+
+release: setup  ## wheel and sdist into dist/, checked; publishes nothing
+	$(BIN)/python .ci/release.py
+
 bench: setup  ## make bench METHODS=winclip,filo DATASETS=industrial DATA_ROOT=/data
 	$(BIN)/zsad bench --methods $(METHODS) --datasets $(DATASETS) --backbone $(BACKBONE) \
 		--results $(RESULTS) $(if $(DATA_ROOT),--data-root $(DATA_ROOT))
@@ -90,4 +97,4 @@ speed-gpu: setup  ## ViT-L/14@336 at 518 pixels in bf16: speed, share of peak, m
 		--backbone vit-l-14-336 --sizes 336,518 --repeats 9
 
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) build dist docs/site .mypy_cache .ruff_cache .pytest_cache .hypothesis
