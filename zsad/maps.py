@@ -224,7 +224,7 @@ def suppress_boxes(
         covered = torch.ones_like(maps)
         for image, entry in enumerate(boxes):
             if entry is not None and entry.boxes:
-                share = coverage(entry.boxes, *maps.shape[-2:], arithmetic)
+                share = coverage(entry.boxes, maps.shape[-2], maps.shape[-1], arithmetic)
                 covered[image] = torch.from_numpy(share).to(maps)
     suppressed = maps * (factor + (1 - factor) * covered)
     return torch.where(maps == 1, maps, suppressed) if arithmetic == "released" else suppressed
