@@ -23,7 +23,7 @@ from torch import Tensor
 
 from zsad.backbones.engines.graph_cache import Entry
 from zsad.backbones.engines.recording import record
-from zsad.errors import ZsadError
+from zsad.errors import ZsadError, counted
 from zsad.types import Tap
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def compiled(model: Any, precision: str, threads: int) -> Any:
     if READ_BACK.get(wanted["INFERENCE_PRECISION_HINT"]) not in (hint, _long(hint)):
         raise ZsadError(f"OpenVINO computes in {hint}, asked for {precision}")
     if (used := found.get_property("INFERENCE_NUM_THREADS")) != threads:
-        raise ZsadError(f"OpenVINO uses {used} threads, asked for {threads}")
+        raise ZsadError(f"OpenVINO uses {counted(used, 'thread')}, asked for {threads}")
     return found
 
 
