@@ -187,7 +187,7 @@ class ImageFamily(ABC):
 def _refuse(spec: BackboneSpec, settings: BackboneSettings) -> None:
     """Raise :class:`RequestError` for settings that only CLIP heeds."""
     plain = BackboneSettings()
-    for key in ("activation", "compile"):
+    for key in ("activation", "compile", "engine_cache"):
         if getattr(settings, key) != getattr(plain, key):
             raise RequestError(
                 f"backbone.{key}={getattr(settings, key)}: is for CLIP, and '{spec.name}' is of "
