@@ -219,6 +219,7 @@ def dotted(path: Path) -> str:
 FOR_METHODS = {
     *("errors", "torchvision_compat", "types", "config", "backbones", "maps", "method"),
     *("components", "data", "on_device", "prompt_bank", "methods"),
+    "runtime",  # rules that a method shares with its packages
 }
 
 
