@@ -315,4 +315,4 @@ def fingerprint(
         identity = {**identity, "boxes": boxes}
     if column.entry.revision > 1:
         identity = {**identity, "revision": column.entry.revision}
-    return cfg.digest(cfg.merge(identity, cfg.set_later(used)), 16)
+    return cfg.digest(cfg.laid_over(identity, cfg.set_later(used)), 16)
