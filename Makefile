@@ -22,7 +22,7 @@ SPEED_BATCH ?= 8
 SECONDS ?= 600
 SEEDS ?= 0
 
-.PHONY: setup demo test test-all fault fuzz browser states readme lint format bench tables speed speed-full speed-gpu clean
+.PHONY: setup demo test test-all fault fuzz browser states readme pictures lint format bench tables speed speed-full speed-gpu clean
 
 setup: $(STAMP)  ## virtual environment with zsad in editable mode
 
@@ -58,6 +58,11 @@ states: setup  ## trained states for zsad-tiny, where they are not current; SEED
 
 readme: demo browser  ## what README shows of the demo: table, heat maps, picture of the report
 	$(BIN)/python -m docs.regenerate --results $(DEMO_RESULTS)
+
+pictures: setup browser  ## the predictions that README shows; trains FiLo for the bundled backbone
+	$(BIN)/zsad train --methods filo --on synthetic --limit 64 --backbone zsad-tiny --offline \
+		--results $(DEMO_RESULTS)
+	$(BIN)/python -m docs.pictures --results $(DEMO_RESULTS)
 
 lint: setup  ## ruff, and mypy on zsad, methods and benchmarks as laid out in the wheel
 	$(BIN)/ruff check .

@@ -147,6 +147,7 @@ def _request(model: Model, settings: Settings, args: argparse.Namespace, source:
         limit=args.limit,
         results=args.results,
         data_root=args.data_root,
+        shots=settings.normal or ALL_SHOTS,
     )
 
 

@@ -109,5 +109,6 @@ def test_anomalib_runs_on_our_datasets(definition: Path, tmp_path: Path) -> None
     titles = [model.title for model in anomalib_maps.MODELS.values()]
     records = list(ResultStore(tmp_path / "r").records())
     assert len(records) == len(titles) * 2
+    assert {record.info["shots"] for record in records} == {2}
     for title in titles:
         assert f"stored as '{title} (imported)'" in done.stdout
