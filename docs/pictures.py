@@ -29,7 +29,8 @@ from zsad.data.index import DatasetIndex, load_index
 from zsad.errors import RequestError
 from zsad.inference.loaded_method import LoadedMethod
 from zsad.inference.prediction import Prediction
-from zsad.types import Sample
+from zsad.results import heatmaps
+from zsad.types import Category, Sample
 
 DOCS = Path(__file__).resolve().parent
 BACKBONE = "zsad-tiny"
@@ -57,20 +58,21 @@ def main() -> None:
 
 # -------------------------------------------------------------------------- side by side
 def side_by_side(index: DatasetIndex, results: Path) -> Image.Image:
-    """The picture, then its heat map by every method; the white line is the true defect."""
+    """The picture with the border of the true defect, then its heat map by every method."""
     category, defect = DEFECT
     sample = next(
         s
         for s in index.samples
         if (s.split, s.category, s.defect) == ("test", category, defect) and s.label
     )
-    tiles = [("the picture", read_image(sample.image, sample.crop))]
+    picture = read_image(sample.image, sample.crop)
+    tiles = [("the true defect", outline(picture.copy(), read_mask(sample)))]
     for name in METHODS:
-        prediction = of_method(loaded(name, results), sample, index)
-        heat = prediction.overlay(tiles[0][1], None)
+        found = of_method(loaded(name, results), picture, index.categories[category])
+        assert found.values is not None  # none of these methods is without a map
+        heat = heatmaps.overlay(picture, found.values, *heatmaps.span(found.values))
         tiles.append((registry.method(name).title, heat))
-    mask = read_mask(sample)
-    return strip([(title, outline(tile, mask)) for title, tile in tiles])
+    return strip(tiles)
 
 
 def strip(tiles: Sequence[tuple[str, Image.Image]]) -> Image.Image:
@@ -102,10 +104,8 @@ def loaded(name: str, results: Path) -> LoadedMethod:
     return made
 
 
-def of_method(one: LoadedMethod, sample: Sample, index: DatasetIndex) -> Prediction:
-    """What a method says of a picture of the dataset."""
-    known = index.categories[sample.category]
-    picture = read_image(sample.image, sample.crop)
+def of_method(one: LoadedMethod, picture: Image.Image, known: Category) -> Prediction:
+    """What a method says of a picture of a category."""
     return one.predict(picture, known.class_name, kinds=known.kind)[0]
 
 
@@ -120,7 +120,7 @@ def page_of_predictions(index: DatasetIndex) -> Image.Image:
         photos, normal = saved(shown, place / "photos"), saved(good, place / "good")
         zsad.predict(
             "faprompt", photos, known.class_name, calibrate=normal, out=place / "found",
-            kind=known.kind, backbone=BACKBONE, device="cpu",
+            backbone=BACKBONE, device="cpu",
         )  # fmt: skip
         page = place / "found" / "index.html"
         with browser.Browser(place / "profile") as running:

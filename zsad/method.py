@@ -138,6 +138,7 @@ class Method(lightning.LightningModule, Generic[ConfigT, TextT]):
         self.trained_from: dict[str, Any] = {}  # the file of its state, and what is known of that
         self.masks = True  # whether its maps are good for masks; see there, too
         self.phase: str = ""  # name of the training phase that runs, set by the engine
+        self.auxiliary: tuple[str, ...] = ()  # datasets that it is trained on, set by the engine
         self.facts: dict[str, Any] = {}  # of the training that made the loaded state
 
     # -------------------------------------------------------------------- every method

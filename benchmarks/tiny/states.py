@@ -33,8 +33,8 @@ from zsad.io import atomic_write_bytes, atomic_write_text
 from zsad.io.digests import remembered_sha256
 from zsad.metrics.spec import headline
 from zsad.registry import MethodEntry
+from zsad.runner.auxiliary import auxiliary_samples
 from zsad.runner.options import TrainOptions
-from zsad.runner.plan import auxiliary_samples
 from zsad.runner.request import request_of
 from zsad.training.identity import checkpoint_path, identity_on, trained_on
 

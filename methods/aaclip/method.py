@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from zsad import maps as dense
 from zsad.components import losses
-from zsad.components.prompt_ensemble import EnsembleFeatures, rank_phrases
+from zsad.components.prompt_ensemble import EnsembleFeatures, fill, in_templates, rank_phrases
 from zsad.components.prompt_learning import unit
 from zsad.components.windows import window_region
 from zsad.data import augment
@@ -94,8 +94,8 @@ class AACLIP(Method[Config, EnsembleFeatures]):
 
     def sentences(self, category: Category, text: TextEncoder) -> Tensor:
         """Return the unit features [16, E] of a category's sentences, normal ones first."""
-        normal, anomalous = prompts.phrases(prompts.word(category, self.config.names))
-        tokens = text.tokenize(prompts.sentences([*normal, *anomalous]))
+        normal, anomalous = fill(prompts.STATES, prompts.word(category, self.config.names))
+        tokens = text.tokenize(in_templates([*normal, *anomalous], prompts.TEMPLATES))
         *adapters, projection = self.text_adapter
 
         def mix(layer: int, x: Tensor) -> Tensor:
@@ -116,11 +116,11 @@ class AACLIP(Method[Config, EnsembleFeatures]):
         found = {}
         with torch.no_grad():
             for category in categories:
-                normal, anomalous = prompts.phrases(prompts.word(category, self.config.names))
-                sentences = self.sentences(category, text)
-                means = sentences.unflatten(0, (-1, len(prompts.TEMPLATES))).mean(1)
+                normal, anomalous = fill(prompts.STATES, prompts.word(category, self.config.names))
+                encoded = self.sentences(category, text)
+                means = encoded.unflatten(0, (-1, len(prompts.TEMPLATES))).mean(1)
                 found[category.key] = EnsembleFeatures(
-                    pair_of(sentences), [*normal, *anomalous], unit(means), len(normal)
+                    pair_of(encoded), [*normal, *anomalous], unit(means), len(normal)
                 )
         return found
 

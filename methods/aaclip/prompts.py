@@ -13,6 +13,7 @@ ANOMALOUS_STATES = (
     "a {} with defect",
     "a {} with damage",
 )
+STATES = (NORMAL_STATES, ANOMALOUS_STATES)
 TEMPLATES = ("{}.", "a photo of {}.")
 NORMAL = len(NORMAL_STATES) * len(TEMPLATES)
 """How many of the sentences of an object are normal ones; they come first."""
@@ -95,16 +96,3 @@ def word(category: Category, names: Names) -> str:
         return category.class_name
     table = TABLES.get(category.dataset, {}) if category.dataset else OWN
     return table.get(category.key.lower().replace(" ", "_"), category.class_name)
-
-
-def phrases(name: str) -> tuple[list[str], list[str]]:
-    """Return the (normal, anomalous) phrases of an object."""
-    normal, anomalous = (
-        [s.format(name) for s in side] for side in (NORMAL_STATES, ANOMALOUS_STATES)
-    )
-    return normal, anomalous
-
-
-def sentences(said: list[str]) -> list[str]:
-    """Return every phrase in every template, phrase by phrase."""
-    return [template.format(phrase) for phrase in said for template in TEMPLATES]

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from zsad import maps as dense
 from zsad.components import losses
-from zsad.components.prompt_ensemble import EnsembleFeatures, rank_phrases
+from zsad.components.prompt_ensemble import EnsembleFeatures, fill, in_templates, rank_phrases
 from zsad.components.prompt_learning import unit
 from zsad.components.windows import window_region
 from zsad.method import ImportedCheckpoint, Method, TrainPhase, chosen_blocks
@@ -88,7 +88,6 @@ class AdaCLIP(Method[Config, Sentences]):
         self.cls_token_layer = Heads(1, embed, embed)
         self.dynamic_visual_prompt_generator = Heads(length, embed, width)
         self.dynamic_text_prompt_generator = Heads(length, embed, text)
-        self._auxiliary: tuple[str, ...] = ()  # the datasets that it is trained on
         self._sentences: dict[str, Sentences] = {}  # of the training categories
 
     # ---------------------------------------------------------------- features and text
@@ -119,9 +118,9 @@ class AdaCLIP(Method[Config, Sentences]):
 
     def sentences(self, category: Category, text: TextEncoder) -> Sentences:
         """Tokenise the prompts of a category."""
-        normal, anomalous = prompts.phrases(prompts.word(category, self.config.names))
+        normal, anomalous = fill(prompts.STATES, prompts.word(category, self.config.names))
         both = [*normal, *anomalous]
-        tokens = text.tokenize(prompts.sentences(both))
+        tokens = text.tokenize(in_templates(both, prompts.TEMPLATES))
         return Sentences(both, len(normal), text.embed_tokens(tokens), tokens.ends)
 
     # ------------------------------------------------------------------- prompted towers
@@ -278,9 +277,8 @@ class AdaCLIP(Method[Config, Sentences]):
         captions: Mapping[str, Sequence[str]],
         text: TextEncoder,
     ) -> None:
-        """Tokenise the prompts of the training categories; note the auxiliary datasets."""
+        """Tokenise the prompts of the training categories."""
         self._sentences = {c.key: self.sentences(c, text) for c in categories}
-        self._auxiliary = tuple(sorted({c.dataset for c in categories}))
 
     def losses(
         self, features: ImageFeatures, batch: TrainBatch, context: ScoreContext[Sentences]
@@ -317,7 +315,7 @@ class AdaCLIP(Method[Config, Sentences]):
     ) -> Sequence[Sample] | None:
         """Mix mosaics in where the auxiliary dataset asks for them."""
         key = f"{phase.name}/{epoch}"
-        return self.config.train.mosaic.mixed(samples, self._auxiliary, seed, key)
+        return self.config.train.mosaic.mixed(samples, self.auxiliary, seed, key)
 
     @property
     def adds_anew(self) -> bool:

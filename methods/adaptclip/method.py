@@ -23,6 +23,7 @@ from zsad.components.prompt_ensemble import (
     EnsembleFeatures,
     encode_ensemble,
     fill,
+    in_templates,
     rank_phrases,
 )
 from zsad.components.prompt_learning import learned_tokens, prompt_text, unit
@@ -108,8 +109,7 @@ class AdaptCLIP(Method[Config, Pairs]):
         """Return the means [2, E] of the fixed prompts as they are, not unit."""
         found = []
         for phrases in fill(STATES, self.config.object):
-            prompts = [t.format(p) for p in phrases for t in OWN_TEMPLATES]
-            found.append(text.encode_texts(prompts).float().mean(0))
+            found.append(text.encode_texts(in_templates(phrases, OWN_TEMPLATES)).float().mean(0))
         return torch.stack(found)
 
     def learned_pair(self, text: TextEncoder) -> Tensor:

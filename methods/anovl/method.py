@@ -11,7 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from zsad import maps as dense
-from zsad.components.prompt_ensemble import EnsembleFeatures, encode_ensemble, fill, rank_phrases
+from zsad.components.prompt_ensemble import (
+    EnsembleFeatures,
+    encode_ensemble,
+    fill,
+    in_templates,
+    rank_phrases,
+)
 from zsad.method import Method
 from zsad.methods.anovl import halves
 from zsad.methods.anovl.adapter import Carried, Fitted, adapt, adapt_in_turn, seeded
@@ -96,8 +102,8 @@ class AnoVL(Method[Config, DomainText]):
             states = encode_ensemble(phrases, text, chosen, unit_first=False)
             prompts = None
             if self.config.adapter.enabled and not self.halves:
-                sentences = [t.format(s) for s in states.phrases for t in chosen]
-                prompts = F.normalize(text.encode_texts(sentences).float(), dim=-1)
+                said = in_templates(states.phrases, chosen)
+                prompts = F.normalize(text.encode_texts(said).float(), dim=-1)
             prepared[category.key] = DomainText(states, prompts)
         return prepared
 

@@ -38,7 +38,7 @@ from zsad.types import (
 )
 
 if TYPE_CHECKING:
-    from zsad.backbones.text import TextEncoder
+    pass
 
 CLS = Tap("cls")
 
@@ -53,7 +53,6 @@ class AprilGAN(StageMethod[Config]):
         super().__init__(config, backbone)
         self.taps = [Tap("tokens", layer) for layer in self.layers]
         self.fc = nn.ModuleList([nn.Linear(backbone.width, backbone.embed) for _ in self.taps])
-        self._auxiliary: tuple[str, ...] = ()  # the datasets that it is trained on
 
     def feature_request(self) -> FeatureRequest:
         return FeatureRequest.of(CLS, *self.taps, variant=self.config.encoder)
@@ -127,16 +126,6 @@ class AprilGAN(StageMethod[Config]):
         ]
 
     # ------------------------------------------------------------------------- training
-    def begin_training(
-        self,
-        categories: Sequence[Category],
-        captions: Mapping[str, Sequence[str]],
-        text: TextEncoder,
-    ) -> None:
-        """Encode the prompts of the training categories once; note the auxiliary dataset."""
-        super().begin_training(categories, captions, text)
-        self._auxiliary = tuple(sorted({c.dataset for c in categories}))
-
     def losses(
         self, features: ImageFeatures, batch: TrainBatch, context: ScoreContext[EnsembleFeatures]
     ) -> dict[str, Tensor]:
@@ -150,7 +139,7 @@ class AprilGAN(StageMethod[Config]):
     ) -> Sequence[Sample] | None:
         """Mix mosaics in where the auxiliary dataset asks for them."""
         key = f"{phase.name}/{epoch}"
-        return self.config.train.mosaic.mixed(samples, self._auxiliary, seed, key)
+        return self.config.train.mosaic.mixed(samples, self.auxiliary, seed, key)
 
     @property
     def adds_anew(self) -> bool:
@@ -162,7 +151,7 @@ class AprilGAN(StageMethod[Config]):
         return [
             TrainPhase(
                 name="linear",
-                epochs=train.epochs_for(self._auxiliary),
+                epochs=train.epochs_for(self.auxiliary),
                 batch_size=train.batch_size,
                 parameters=("fc.",),
                 optimizer=lambda named: torch.optim.Adam(

@@ -103,7 +103,6 @@ class BayesPFL(Method[Config, Words]):
         self.temperature_pixel = nn.Parameter(torch.tensor(TEMPERATURE))
         self.temperature_image = nn.Parameter(torch.tensor(TEMPERATURE))
         self.draws = Draws(config.sampling, text)
-        self._auxiliary: tuple[str, ...] = ()  # the datasets that it is trained on
 
     def feature_request(self) -> FeatureRequest:
         return FeatureRequest.of(CLS, *self.taps, variant=self.config.encoder)
@@ -289,15 +288,6 @@ class BayesPFL(Method[Config, Words]):
         )
 
     # ------------------------------------------------------------------------ training
-    def begin_training(
-        self,
-        categories: Sequence[Category],
-        captions: Mapping[str, Sequence[str]],
-        text: TextEncoder,
-    ) -> None:
-        """Note the auxiliary dataset."""
-        self._auxiliary = tuple(sorted({c.dataset for c in categories}))
-
     def losses(
         self, features: ImageFeatures, batch: TrainBatch, context: ScoreContext[Words]
     ) -> dict[str, Tensor]:
@@ -373,7 +363,7 @@ class BayesPFL(Method[Config, Words]):
         the config does."""
         train = self.config.train
         key = f"{phase.name}/{epoch}"
-        mixed = train.mosaic.mixed(samples, self._auxiliary, seed, key, anomalous=True)
+        mixed = train.mosaic.mixed(samples, self.auxiliary, seed, key, anomalous=True)
         return augment.inspected(samples, mixed, train.augment, seed, key)
 
     @property

@@ -62,7 +62,6 @@ class FiLo(Method[Config, texts.PromptTable]):
         self.adapter = ImageAdapter(embed, config.adapter)
         self._tables: dict[str, texts.PromptTable] = {}
         self._pairs = texts.PairCache()
-        self._auxiliary: frozenset[str] = frozenset()  # datasets that are trained on
 
     def _learner(self) -> PromptLearner | None:
         prompt, info = self.config.prompt, self.backbone
@@ -368,8 +367,7 @@ class FiLo(Method[Config, texts.PromptTable]):
         captions: Mapping[str, Sequence[str]],
         text: TextEncoder,
     ) -> None:
-        """Note the auxiliary dataset; build the shared tables of ``prompt.names: released``."""
-        self._auxiliary = frozenset(c.dataset for c in categories)
+        """Build the shared tables of ``prompt.names: released``."""
         with torch.no_grad():
             self.prepare_text(categories, text)
 
@@ -378,7 +376,7 @@ class FiLo(Method[Config, texts.PromptTable]):
     ) -> Sequence[Sample] | None:
         """Mix mosaics in where the auxiliary dataset asks for them."""
         key = f"{phase.name}/{epoch}"
-        return self.config.train.mosaic.mixed(samples, self._auxiliary, seed, key)
+        return self.config.train.mosaic.mixed(samples, self.auxiliary, seed, key)
 
     @property
     def adds_anew(self) -> bool:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from zsad.components.templates import BROKEN_STATES, NORMAL_STATES
 from zsad.errors import RequestError
 from zsad.methods.filo.config import Prompt
 from zsad.prompt_bank import bank, parsing
@@ -30,16 +31,6 @@ POSITIONS = (
 )
 """The nine cells of a 3x3 grid, in raster order."""
 
-NORMAL_STATES = (
-    "{}",
-    "flawless {}",
-    "perfect {}",
-    "unblemished {}",
-    "{} without flaw",
-    "{} without defect",
-    "{} without damage",
-)
-ABNORMAL_STATES = ("damaged {}", "broken {}", "{} with flaw", "{} with defect", "{} with damage")
 DETECTOR_WORDS = ("anomaly", "damage", "broken", "defect", "contamination")
 NO_CLASS = "object"  # the noun where prompt.class_name is off, as in AnomalyCLIP
 
@@ -147,7 +138,7 @@ def _states(types: Sequence[str], config: Prompt) -> tuple[list[str], list[str],
             return ["normal {}"], ["anomalous {}"], 0
         return ["{}"], ["{}"], 0  # Table 3: all words but the class are learned
     fine = [f"abnormal {{}} with {_literal(t)}" for t in types] if config.details == "fine" else []
-    return list(NORMAL_STATES), [*fine, *ABNORMAL_STATES], len(fine)
+    return list(NORMAL_STATES), [*fine, *BROKEN_STATES], len(fine)
 
 
 def _literal(text: str) -> str:

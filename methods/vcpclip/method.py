@@ -73,7 +73,6 @@ class VCPCLIP(Method[Config, None]):
         self.post = PostVCP(embed, width, config.heads, config.temper)
         self.temperature_plain = nn.Parameter(torch.tensor(TEMPERATURE))
         self.temperature_refined = nn.Parameter(torch.tensor(TEMPERATURE))
-        self._auxiliary: tuple[str, ...] = ()  # the datasets that it is trained on
 
     def feature_request(self) -> FeatureRequest:
         return FeatureRequest.of(CLS, *self.taps, variant=self.config.encoder)
@@ -205,15 +204,6 @@ class VCPCLIP(Method[Config, None]):
         return stretched(scores, scores)
 
     # ------------------------------------------------------------------------ training
-    def begin_training(
-        self,
-        categories: Sequence[Category],
-        captions: Mapping[str, Sequence[str]],
-        text: TextEncoder,
-    ) -> None:
-        """Note the auxiliary dataset."""
-        self._auxiliary = tuple(sorted({c.dataset for c in categories}))
-
     def losses(
         self, features: ImageFeatures, batch: TrainBatch, context: ScoreContext[None]
     ) -> dict[str, Tensor]:
@@ -238,7 +228,7 @@ class VCPCLIP(Method[Config, None]):
         def optimizer(named: Mapping[str, nn.Parameter]) -> torch.optim.Optimizer:
             hot = [p for n, p in named.items() if n in TEMPERATURES]
             rest = [p for n, p in named.items() if n not in TEMPERATURES]
-            rate = train.rate_for(self._auxiliary)
+            rate = train.rate_for(self.auxiliary)
             groups: list[dict[str, Any]] = [
                 {"params": rest, "lr": rate},
                 {"params": hot, "lr": train.temperature_lr},
@@ -262,7 +252,7 @@ class VCPCLIP(Method[Config, None]):
         the config does."""
         train = self.config.train
         key = f"{phase.name}/{epoch}"
-        mixed = train.mosaic.mixed(samples, self._auxiliary, seed, key, anomalous=True)
+        mixed = train.mosaic.mixed(samples, self.auxiliary, seed, key, anomalous=True)
         return augment.inspected(samples, mixed, train.augment, seed, key)
 
     @property

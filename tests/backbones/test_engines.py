@@ -384,7 +384,7 @@ def test_a_cell_of_an_engine_is_that_of_torch(tmp_path: Path) -> None:
     found = {}
     for engine in ("torch", "openvino"):
         results = tmp_path / engine
-        options = {"backbone": "zsad-tiny", "limit": 8, "results": str(results)}
+        options = {"backbone": "zsad-tiny", "limit": 2, "results": str(results)}
         zsad.bench(
             methods="clip",
             datasets="synthetic",

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from zsad.components.prompt_ensemble import encode_ensemble, fill, rank_phrases
+from zsad.components.prompt_ensemble import encode_ensemble, fill, in_templates, rank_phrases
 
 
 class Letters:
@@ -49,3 +49,8 @@ def test_names_fill_both_sides() -> None:
         ["nut", "new nut"],
         ["nut with hole"],
     )
+
+
+def test_phrases_stand_in_every_template_phrase_by_phrase() -> None:
+    said = in_templates(["nut", "a nut"], ["{}.", "a photo of {}."])
+    assert said == ["nut.", "a photo of nut.", "a nut.", "a photo of a nut."]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
 
 from zsad import config as cfg
@@ -124,25 +124,6 @@ _mappings = st.dictionaries(st.sampled_from("abc"), _trees)
 def test_merging_again_changes_nothing(a: dict[str, Any], b: dict[str, Any]) -> None:
     assert cfg.merge(cfg.merge(a, b), b) == cfg.merge(a, b)
     assert cfg.merge({}, a) == a
-
-
-_leaves = st.none() | st.booleans() | st.floats(allow_nan=False) | st.just("???") | st.text("$\0{}")
-_plain = st.recursive(
-    _leaves | st.lists(_leaves, max_size=3),
-    lambda inner: st.dictionaries(st.sampled_from("abc"), inner),
-    max_leaves=8,
-)
-
-
-@given(*[st.dictionaries(st.sampled_from("abc"), _plain)] * 2)
-def test_plain_layers_are_laid_over_each_other_as_they_are_merged(
-    a: dict[str, Any], b: dict[str, Any]
-) -> None:
-    try:
-        merged = cfg.merge(a, b)
-    except TypeError:  # a list over a mapping: no schema lets a key be both
-        assume(False)
-    assert cfg.laid_over(a, b) == merged
 
 
 @given(st.text(alphabet="$\\{}\0!?ab:. ", max_size=12) | st.just("???"))

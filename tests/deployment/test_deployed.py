@@ -16,6 +16,9 @@ from zsad.errors import RequestError
 from zsad.inference.loaded_method import LoadedMethod
 
 TRANSDUCTIVE = {"musc"}
+# One of each kind: a fixed pair, windows, learned prompts, adapted towers, references, prompts that
+# depend on the picture.  The others are slow.
+KINDS = {"clip", "winclip", "anomalyclip", "mvfa", "patchcore", "cocoop"}
 SIZE = 96
 
 
@@ -29,7 +32,13 @@ def reference() -> list[np.ndarray]:
     return [np.random.default_rng(0).integers(0, 256, (80, 90, 3), dtype=np.uint8)]
 
 
-@pytest.mark.parametrize("method", sorted(set(registry.methods()) - TRANSDUCTIVE))
+@pytest.mark.parametrize(
+    "method",
+    [
+        pytest.param(name, marks=[] if name in KINDS else [pytest.mark.slow])
+        for name in sorted(set(registry.methods()) - TRANSDUCTIVE)
+    ],
+)
 @torch.no_grad()
 def test_the_recording_equals_the_method(method: str) -> None:
     """Values that are read back from a tensor, and caches with tensor data as keys, would fix the

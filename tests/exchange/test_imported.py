@@ -114,6 +114,8 @@ def test_a_round_trip_of_a_method_is_the_method(
     assert run(back)["counters"] == {"cells_stored": 0}  # the same again
     with pytest.raises(RequestError, match="is there already"):
         exported.run(tmp_path / "maps.npz", options)
+    with pytest.raises(RequestError, match=r"--maps .*: cannot be written \(Not a directory\)"):
+        exported.run(tmp_path / "maps.npz" / "below", options)
     # The column stands beside ours and is ranked with it; a footnote says what it is.
     overview = markdown(next(p for p in pages(tmp_path / "results") if "overview" in p.name))
     assert "WinCLIP there and back (imported)" in overview

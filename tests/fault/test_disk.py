@@ -154,7 +154,7 @@ def test_a_read_only_output_folder_is_refused_before_any_work(
     tmp_path.chmod(0o755)
     assert (done.code, done.out) == (2, "")
     assert complaints(done) == [
-        f"zsad: error: --out {out}: cannot be written (Permission denied); name another"
+        f"zsad: error: --out {out}: cannot be written (Permission denied); give another folder"
     ]
 
 

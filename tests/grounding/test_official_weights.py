@@ -22,6 +22,7 @@ CAPTION = "anomaly . crack . damage ."
 SIZES = [(3, 200, 260), (3, 133, 400)]  # pixels; the second has stages smaller than a window
 
 
+@pytest.mark.slow
 def test_both_packages_give_the_same_boxes(official: tuple[Path, Any], encoder: Path) -> None:
     path, theirs = official
     options = DetectorOptions(weights=str(path), text_encoder=str(encoder), box_threshold=0.5)

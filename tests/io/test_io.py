@@ -18,13 +18,29 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zsad import io
-from zsad.errors import DataError
+from zsad.errors import DataError, RequestError
 
 
 def test_atomic_write_makes_folders_and_leaves_nothing_else(tmp_path: Path) -> None:
     path = io.atomic_write_text(tmp_path / "a" / "b.txt", "größe")
     assert path.read_bytes() == "größe".encode()
     assert os.listdir(path.parent) == ["b.txt"]
+
+
+def test_a_folder_to_write_in_is_made_and_left_empty(tmp_path: Path) -> None:
+    io.require_writable(tmp_path / "a" / "b", "--out a/b")
+    assert os.listdir(tmp_path / "a" / "b") == []
+
+
+@pytest.mark.parametrize("name, why", [("file/below", "Not a directory"), ("a\0b", "null")])
+def test_a_folder_that_nothing_can_be_written_in_is_refused(
+    tmp_path: Path, name: str, why: str
+) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(
+        RequestError, match=rf"^--out x: cannot be written \(.*{why}.*\); give another folder$"
+    ):
+        io.require_writable(tmp_path / name, "--out x")
 
 
 def test_atomic_write_keeps_the_old_content_when_the_disk_refuses(

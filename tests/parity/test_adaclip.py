@@ -12,6 +12,7 @@ import torch
 from tests.parity.baselines import Case, close, scored
 from tests.parity.recipe_adaclip import recipe_adaclip
 from zsad import maps as dense
+from zsad.components.prompt_ensemble import fill, in_templates
 from zsad.errors import RequestError
 from zsad.methods.adaclip import prompts
 from zsad.methods.adaclip.fusion import semantics
@@ -195,9 +196,9 @@ def test_the_sentences_are_the_released_ones(infer: Case, released: Any) -> None
     text = released.backbone.text_encoder(released.request.variant)
     for key in ("bottle", "metal_nut"):
         said = prompts.word(Category("", key, key.replace("_", " "), released_name=key), "released")
-        normal, anomalous = prompts.phrases(said)
+        normal, anomalous = fill(prompts.STATES, said)
         for side, phrases in (("normal", normal), ("abnormal", anomalous)):
-            ids = text.tokenize(prompts.sentences(phrases)).ids
+            ids = text.tokenize(in_templates(phrases, prompts.TEMPLATES)).ids
             assert np.array_equal(ids, infer.arrays[f"tokens_{side}_{key}"])
     assert prompts.word(Category("", "a-b_c", "x"), "released") == "a b_c"
 

@@ -71,26 +71,36 @@ root: {root}
 """
 
 
-@pytest.fixture
-def definition(tmp_path: Path) -> Path:
-    """A user's own dataset: definition file and images."""
-    root = write_dataset(tmp_path / "things")
-    name = f"things-{abs(hash(tmp_path)) % 10**8}"  # definitions are known by name in a process
-    path = tmp_path / f"{name}.yaml"
+def define(folder: Path) -> Path:
+    """Write a user's own dataset below ``folder``; return its definition file."""
+    root = write_dataset(folder / "things")
+    name = f"things-{abs(hash(folder)) % 10**8}"  # definitions are known by name in a process
+    path = folder / f"{name}.yaml"
     path.write_text(DEFINITION.format(name=name, root=root))
     return path
 
 
 @pytest.fixture
+def definition(tmp_path: Path) -> Path:
+    """A user's own dataset: definition file and images."""
+    return define(tmp_path)
+
+
+@pytest.fixture
 def bench(definition: Path, weights: Path, tmp_path: Path) -> Callable[..., dict[str, Any]]:
-    """``zsad.bench`` on the small dataset and backbone."""
+    """``zsad.bench`` on the small dataset and backbone, with results in the test's folder."""
+    return benching(definition, weights, tmp_path / "results")
+
+
+def benching(definition: Path, weights: Path, results: Path) -> Callable[..., dict[str, Any]]:
+    """Return ``zsad.bench`` with these where a call names no others."""
 
     def run(methods: str = "clip", **options: Any) -> dict[str, Any]:
         settings: dict[str, Any] = {
             "datasets": str(definition),
             "backbone": "file",
             "weights": weights,
-            "results": tmp_path / "results",
+            "results": results,
             "device": "cpu",
             "overrides": [f"backbone.image_size={SIZE}", *options.pop("overrides", [])],
         }

@@ -160,21 +160,14 @@ def test_another_revision_of_a_dataset_changes_cells_and_trainings(
         for name in ("clip:default", "coop:default"):
             asked_for = asked(name, tmp_path)
             with monkeypatch.context() as patch:
-                patch.setattr("zsad.runner.plan.load_index", turns(first, second, place))
+                target, auxiliary = (first, second) if place == "auxiliary" else (second, first)
+                patch.setattr("zsad.runner.plan.load_index", lambda *a, _=target, **k: _)
+                patch.setattr("zsad.runner.auxiliary.load_index", lambda *a, _=auxiliary, **k: _)
                 found = identities.fingerprints(asked_for)
             if name.partition(":")[0] in changed:
                 assert all_differ(found, cells_of(name)), (name, place)
             else:
                 assert found == cells_of(name), (name, place)
-
-
-def turns(first: Any, second: Any, place: str) -> Any:
-    """Indexing in which the second revision is evaluated, or is what is trained on.
-
-    A plan indexes its target first and the auxiliary dataset after it.
-    """
-    answers = [second, first] if place == "evaluated" else [first, second]
-    return lambda *args, **kwargs: answers.pop(0) if len(answers) > 1 else answers[0]
 
 
 @dataclasses.dataclass(frozen=True)

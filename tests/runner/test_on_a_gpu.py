@@ -145,7 +145,9 @@ def test_a_sweep_on_apples_device(
 STARVED = "clip,alfa,musc"
 
 
-@pytest.mark.parametrize("share", [0.3, 0.6, pytest.param(0.75, marks=pytest.mark.slow), 0.9])
+@pytest.mark.parametrize(
+    "share", [0.3, *(pytest.param(s, marks=pytest.mark.slow) for s in (0.6, 0.75)), 0.9]
+)
 def test_memory_that_runs_out_once_changes_no_figure(
     share: float, sweep: Bench, expected: Callable[[str], Cells], kernels: int
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.runner.conftest import benching, define
 from zsad import registry, scoring
 from zsad.backbones import Backbone
 from zsad.metrics import CategoryMetrics
@@ -22,7 +24,7 @@ from zsad.types import ImageFeatures
 Bench = Callable[..., dict[str, Any]]
 METHODS = "alfa,clip,crowd"
 SETTINGS = ["run.batch_size=4"]
-ERRORS = [torch.OutOfMemoryError("out of memory"), MemoryError()]
+TORCH, PYTHON = torch.OutOfMemoryError("out of memory"), MemoryError()
 
 
 class Short:
@@ -56,11 +58,33 @@ def shown(root: Path) -> dict[str, Any]:
     }
 
 
-@pytest.fixture
-def expected(bench: Bench, tmp_path: Path) -> Path:
-    document = bench(METHODS, overrides=SETTINGS, results=tmp_path / "expected")
-    assert not document["failed"]
-    return tmp_path / "expected"
+def crossed(*kinds: Any) -> list[Any]:
+    """Every kind with either error.  What handles them asks one function which errors they are, so
+    that one of the two is enough where things must be fast: they take turns."""
+    return [
+        pytest.param(
+            kind,
+            error,
+            id=f"{kind}-{name}" if isinstance(kind, str) else f"{'-'.join(kind)}-{name}",
+            marks=[] if (number + number // 2 + place) % 2 == 0 else [pytest.mark.slow],
+        )
+        for number, kind in enumerate(kinds)
+        for place, (name, error) in enumerate((("torch", TORCH), ("python", PYTHON)))
+    ]
+
+
+@pytest.fixture(scope="module")
+def definition(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One dataset for the whole module: no test writes to it."""
+    return define(tmp_path_factory.mktemp("memory"))
+
+
+@pytest.fixture(scope="module")
+def expected(definition: Path, weights: Path) -> Path:
+    """The results of a sweep that memory was enough for."""
+    results = definition.parent / "expected"
+    assert not benching(definition, weights, results)(METHODS, overrides=SETTINGS)["failed"]
+    return results
 
 
 def equal(found: dict[Any, CellRecord], wanted: dict[Any, CellRecord]) -> None:
@@ -80,8 +104,7 @@ PURE = {
 }
 
 
-@pytest.mark.parametrize("error", ERRORS, ids=["torch", "python"])
-@pytest.mark.parametrize("stage", PURE)
+@pytest.mark.parametrize("stage, error", crossed(*PURE))
 def test_what_has_no_effects_is_tried_again(
     stage: str,
     error: BaseException,
@@ -110,20 +133,17 @@ EFFECTS = {
 }
 
 
-@pytest.mark.parametrize("late", [False, True], ids=["before", "after"])
-@pytest.mark.parametrize("error", ERRORS, ids=["torch", "python"])
-@pytest.mark.parametrize("stage", EFFECTS)
+@pytest.mark.parametrize("at, error", crossed(*product(EFFECTS, ("before", "after"))))
 def test_what_has_effects_begins_anew(
-    stage: str,
+    at: tuple[str, str],
     error: BaseException,
-    late: bool,
     bench: Bench,
     expected: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    where, name = EFFECTS[stage]
-    Short(monkeypatch, where, name, error, late)
+    where, name = EFFECTS[at[0]]
+    Short(monkeypatch, where, name, error, late=at[1] == "after")
     document = bench(METHODS, overrides=SETTINGS)
     assert not document["failed"]
     found, wanted = stored(tmp_path / "results"), stored(expected)
@@ -159,8 +179,7 @@ def test_what_never_fits_costs_its_own_cell_and_says_so(
     equal(stored(tmp_path / "results"), wanted)
 
 
-@pytest.mark.parametrize("error", ERRORS, ids=["torch", "python"])
-@pytest.mark.parametrize("name", ["concat", "to"])
+@pytest.mark.parametrize("name, error", crossed("concat", "to"))
 def test_a_population_without_memory_is_gathered_anew(
     name: str,
     error: BaseException,

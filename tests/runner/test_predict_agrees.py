@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,15 @@ from zsad.types import Sample, Scored
 EVERY = [e.name for e in registry.select_methods("all") if e.target.startswith("zsad.methods.")]
 SIDE = 112  # of the pictures and of the model's input: maps of predictions are not enlarged
 RELEASED = [n for n in EVERY if "released" in registry.method(n).presets]
+# One of each way through a sweep: alone, with references, with learned prompts, a feature per view
+# of the tower, a memory, all images of a category together, one after the other, and stretched.
+KINDS = {
+    "default": ["clip", "winclip", "anomalyclip", "mvfa", "patchcore", "musc", "aaclip"],
+    "released": ["anovl", "aprilgan", "vcpclip"],
+}
+CASES = [
+    (preset, n) for preset, names in (("default", EVERY), ("released", RELEASED)) for n in names
+]
 SHOTS = {"winclip": 2, "alfa": 2, "aprilgan": 2}  # PatchCore has some by itself
 SETTINGS = [f"backbone.image_size={SIDE}", "run.batch_size=3"]
 
@@ -59,39 +69,50 @@ class Watching(ExampleCollector):
 
 
 @pytest.fixture(scope="module")
-def sweep(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
-    """All methods on five pictures: the dataset's definition and the results folder."""
+def swept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str, str], Path]]:
+    """``swept(preset, method)``: the results folder of a sweep that the method is in, on five
+    pictures; all of :data:`KINDS` are in one, and all others in another."""
     folder = tmp_path_factory.mktemp("agreement")
     write_pictures(folder / "things")
     text = DEFINITION.replace("  cloth: {{prompt: cloth, kind: texture}}\n", "")
     path = folder / "agreement.yaml"
     path.write_text(text.format(name="agreement", root=folder / "things"))
+
+    @cache
+    def sweep(preset: str, fast: bool) -> Path:
+        every = [n for p, n in CASES if p == preset and (n in KINDS[preset]) == fast]
+        names, results = ",".join(every), folder / f"{preset}-{fast}"
+        document = zsad.bench(
+            names,
+            str(path),
+            backbone="zsad-tiny",
+            results=results,
+            device="cpu",
+            untrained=True,
+            overrides=[
+                *SETTINGS,
+                *(f"{m}.shots={n}" for m, n in SHOTS.items() if m in every),
+                *(f"{m}.preset={preset}" for m in every),
+            ],
+        )
+        assert not document["failed"]
+        return results
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(running, "ExampleCollector", Watching)
-        for preset, names in (("default", EVERY), ("released", RELEASED)):
-            document = zsad.bench(
-                ",".join(names),
-                str(path),
-                backbone="zsad-tiny",
-                results=folder / preset,
-                device="cpu",
-                untrained=True,
-                overrides=[
-                    *SETTINGS,
-                    *(f"{m}.shots={n}" for m, n in SHOTS.items() if m in names),
-                    *(f"{m}.preset={preset}" for m in names),
-                ],
-            )
-            assert not document["failed"]
-    return str(path), folder
+        yield lambda preset, name: sweep(preset, name in KINDS[preset])
 
 
 @pytest.mark.parametrize(
-    ("name", "preset"), [*((n, "default") for n in EVERY), *((n, "released") for n in RELEASED)]
+    ("preset", "name"),
+    [
+        pytest.param(p, n, marks=[] if n in KINDS[p] else [pytest.mark.slow], id=f"{n}-{p}")
+        for p, n in CASES
+    ],
 )
-def test_bench_and_predict_agree(name: str, preset: str, sweep: tuple[str, Path]) -> None:
-    definition, folder = sweep
-    results = folder / preset
+def test_bench_and_predict_agree(preset: str, name: str, swept: Callable[[str, str], Path]) -> None:
+    results = swept(preset, name)
+    definition = str(results.parent / "agreement.yaml")
     table = pd.read_parquet(results / "scores" / name / "agreement" / "0" / "bolt.parquet")
     index = load_index(definition)
     files = {s.uid: s.image for s in index.samples}

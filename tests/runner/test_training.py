@@ -11,8 +11,8 @@ import zsad
 from tests.runner.conftest import SIZE
 from zsad.backbones.devices import choose_device
 from zsad.errors import CellError, RequestError
+from zsad.runner.auxiliary import auxiliary_samples
 from zsad.runner.heads import load_backbone
-from zsad.runner.plan import auxiliary_samples
 from zsad.runner.request import build_request
 from zsad.runner.training import provide
 

@@ -54,6 +54,7 @@ def test_images_are_encoded_once_and_the_backbone_stays(
     before = {k: v.clone() for k, v in method.state_dict().items()}
     (result,) = fit([method], index, backbone, settings=settings, seed=0, out_dir=tmp_path)
     assert backbone.counters.images == len(index.samples) == 20
+    assert method.auxiliary == (index.spec.name,)  # whatever its own begin_training does
     assert_same(frozen, dict(backbone.model.state_dict()))
     assert [row["epoch"] for row in result.history] == [1, 2]
     assert result.history[1]["total"] < result.history[0]["total"]

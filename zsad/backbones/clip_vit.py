@@ -26,6 +26,7 @@ from zsad.backbones.blocks import (
     heads_joined,
     layer_norm,
 )
+from zsad.backbones.towers import begin_pass
 from zsad.backbones.windows import count_windows, encode_windows
 from zsad.on_device import uploaded
 from zsad.types import EncoderVariant, ImageFeatures, Tap
@@ -81,14 +82,7 @@ class ImageEncoder:
         taps = frozenset(taps)
         for tap in taps:
             check(tap, self.depth)
-        wanted = self.variant.image_size
-        if wanted and images.shape[-2:] != (wanted, wanted):
-            raise ValueError(
-                f"images are {tuple(images.shape[-2:])}, the request is for {wanted} pixels"
-            )
-        self.counters.image_forwards += 1
-        self.counters.images += len(images)
-        grid = (images.shape[-2] // self.patch, images.shape[-1] // self.patch)
+        grid = begin_pass(self, images)
         self.counters.windows += len(images) * count_windows(grid, taps)
         found = self.engines.run(self, images, taps) if self.engines else None
         return ImageFeatures(grid, self.taps_of(images, taps) if found is None else found)

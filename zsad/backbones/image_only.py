@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from zsad.backbones.backbone import Backbone
 from zsad.backbones.counters import Counters
 from zsad.backbones.engines.dispatch import Engines
-from zsad.backbones.towers import NoText
+from zsad.backbones.towers import NoText, begin_pass
 from zsad.errors import RequestError
 from zsad.types import BackboneInfo, EncoderVariant, ImageFeatures, Tap
 
@@ -76,15 +76,7 @@ class ImageOnlyTower:
         taps = frozenset(taps)
         for tap in taps:
             self._check(tap)
-        wanted = self.variant.image_size
-        if wanted and images.shape[-2:] != (wanted, wanted):
-            raise ValueError(
-                f"images are {tuple(images.shape[-2:])}, the request is for {wanted} pixels"
-            )
-        self.counters.image_forwards += 1
-        self.counters.images += len(images)
-        grid = (images.shape[-2] // self.patch, images.shape[-1] // self.patch)
-        return ImageFeatures(grid, self.taps_of(images, taps))
+        return ImageFeatures(begin_pass(self, images), self.taps_of(images, taps))
 
     def taps_of(self, images: Tensor, taps: Iterable[Tap]) -> dict[Tap, Tensor]:
         """Return the taps of normalised images [B, 3, H, W]."""

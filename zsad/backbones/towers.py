@@ -13,6 +13,7 @@ from typing import NoReturn, Protocol
 import torch
 from torch import Tensor
 
+from zsad.backbones.counters import Counters
 from zsad.errors import RequestError
 from zsad.types import EncoderVariant, ImageFeatures, Tap
 
@@ -20,10 +21,12 @@ from zsad.types import EncoderVariant, ImageFeatures, Tap
 class ImageTower(Protocol):
     """Turns pictures into taps, under one :class:`EncoderVariant`.
 
-    ``patch``: pixels of a side; ``depth``: blocks; ``dtype``: of the features.
+    ``patch``: pixels of a side; ``depth``: blocks; ``dtype``: of the features; ``counters``: what
+    :func:`begin_pass` counts into.
     """
 
     variant: EncoderVariant
+    counters: Counters
     patch: int
     depth: int
 
@@ -40,6 +43,20 @@ class ImageTower(Protocol):
     def taps_of(self, images: Tensor, taps: Iterable[Tap]) -> dict[Tap, Tensor]:
         """The same as a pure function of the images."""
         ...
+
+
+def begin_pass(tower: ImageTower, images: Tensor) -> tuple[int, int]:
+    """Count a pass over images [B, 3, H, W], and return its grid of patches (rows, columns).
+
+    Raises ``ValueError`` for images of another size than the tower's variant asks for.
+    """
+    height, width = images.shape[-2:]
+    wanted = tower.variant.image_size
+    if wanted and (height, width) != (wanted, wanted):
+        raise ValueError(f"images are {(height, width)}, the request is for {wanted} pixels")
+    tower.counters.image_forwards += 1
+    tower.counters.images += len(images)
+    return height // tower.patch, width // tower.patch
 
 
 class NoText:

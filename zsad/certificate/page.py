@@ -217,6 +217,7 @@ def document(made: Certificate) -> dict[str, Any]:
         ],
         "files": [{**asdict(f), "path": f.path.name} for f in made.files],
         "facts": made.facts,
+        "unlike": list(made.unlike),
         "notes": list(made.notes),
         "failed": list(made.failed),
     }

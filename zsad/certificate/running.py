@@ -27,7 +27,7 @@ from zsad.results.records import CellRecord
 from zsad.results.store import ResultStore, key_of
 from zsad.runner.launch import bench
 from zsad.runner.options import BenchOptions
-from zsad.runner.request import data_root, require_writable, results_dir
+from zsad.runner.request import data_root, require_results, results_dir
 
 FOLDER = "reproduce"  # below the results folder
 
@@ -83,7 +83,7 @@ def reproduce(request: Request) -> Certificate:
     _check_overrides(entry, given)
     root, results = data_root(request.data_root), results_dir(request.results)
     targets, absent = _targets(request, found, root)
-    require_writable(results)
+    require_results(results)
     folder = results / FOLDER / entry.name
     boxes = found.detectors and not _without_boxes(given, entry.name)
     files, checkpoint, detectors = _files(request, entry, found, targets, folder, boxes)

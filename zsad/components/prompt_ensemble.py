@@ -46,7 +46,7 @@ def encode_ensemble(
     normalised before the mean is taken.
     """
     both, n = [*phrases[0], *phrases[1]], len(phrases[0])
-    found = text.encode_texts([t.format(p) for p in both for t in templates]).float()
+    found = text.encode_texts(in_templates(both, templates)).float()
     if unit_first:
         found = F.normalize(found, dim=-1)
     means = found.unflatten(0, (len(both), len(templates))).mean(1)  # [S, E]
@@ -58,6 +58,11 @@ def fill(states: tuple[Sequence[str], Sequence[str]], name: str) -> tuple[list[s
     """Return (normal, anomalous) state phrases with ``name`` in their places."""
     normal, anomalous = ([s.format(name) for s in side] for side in states)
     return normal, anomalous
+
+
+def in_templates(phrases: Sequence[str], templates: Sequence[str]) -> list[str]:
+    """Return every phrase in every template, phrase by phrase."""
+    return [template.format(phrase) for phrase in phrases for template in templates]
 
 
 def rank_phrases(

@@ -16,15 +16,12 @@ from zsad import maps as dense
 from zsad.components import losses as zl
 from zsad.components.prompt_ensemble import EnsembleFeatures, encode_ensemble, fill
 from zsad.components.schemas import StageConfig
-from zsad.components.templates import NORMAL_STATES
+from zsad.components.templates import BROKEN_STATES, NORMAL_STATES
 from zsad.method import Method, chosen_blocks
 from zsad.types import BackboneInfo, Category, MapSpec, ScoreContext
 
 if TYPE_CHECKING:
     from zsad.backbones.text import TextEncoder
-
-ANOMALOUS_STATES = ("damaged {}", "broken {}", "{} with flaw", "{} with defect", "{} with damage")
-
 
 StageConfigT = TypeVar("StageConfigT", bound=StageConfig)
 
@@ -52,7 +49,7 @@ class StageMethod(Method[StageConfigT, EnsembleFeatures]):
 
     def encode(self, category: Category, text: TextEncoder) -> EnsembleFeatures:
         """Encode the ensemble of one category."""
-        phrases = fill((NORMAL_STATES, ANOMALOUS_STATES), self.word(category))
+        phrases = fill((NORMAL_STATES, BROKEN_STATES), self.word(category))
         return encode_ensemble(phrases, text, self.templates)
 
     # -------------------------------------------------------------------------- scoring

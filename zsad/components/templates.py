@@ -15,6 +15,9 @@ NORMAL_STATES = (
 ANOMALOUS_STATES = ("damaged {}", "{} with flaw", "{} with defect", "{} with damage")
 STATES = (NORMAL_STATES, ANOMALOUS_STATES)
 
+BROKEN_STATES = ("damaged {}", "broken {}", "{} with flaw", "{} with defect", "{} with damage")
+"""The anomalous states of APRIL-GAN, and of those that take them over."""
+
 _LOOKS = ("cropped", "close-up", "bright", "dark", "jpeg corrupted", "blurry")
 _SIZES = ("small", "large")
 _TASKS = ("visual inspection", "anomaly detection")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from zsad.errors import RequestError
 from zsad.exchange.maps import MapWriter, pack
+from zsad.io import not_writable, require_writable
 from zsad.io.names import safe_name
 from zsad.runner.launch import bench
 from zsad.runner.options import BenchOptions
@@ -39,16 +40,16 @@ def run(target: str | Path, options: BenchOptions) -> dict[str, Any]:
         options, options.methods, options.datasets
     )  # refused before anything is computed
     _check(out, request, options)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=_parent(out)) as made:
+    parent = out.absolute().parent
+    require_writable(parent, f"--maps {out}")
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=parent) as made:
         writers = _Writers(Path(made), request)
         document = bench(options, also=writers)
         counts = writers.close()
         try:
             _move(Path(made), out, writers)
         except OSError as error:
-            raise RequestError(
-                f"--maps {out}: cannot be written ({error.strerror or error}); give another place"
-            ) from error
+            raise not_writable(f"--maps {out}", error) from error
     return {**document, "exported": {"maps": str(out), "images": counts}}
 
 
@@ -99,20 +100,6 @@ def _check(out: Path, request: Request, options: BenchOptions) -> None:
         raise RequestError(f"--maps {out}: the folder is not empty; give another one")
     if out.exists() and not out.is_dir():
         raise RequestError(f"--maps {out}: the file is there already; give another name")
-
-
-def _parent(out: Path) -> Path:
-    """The folder that the target is made in.  Raises :class:`RequestError`."""
-    parent = out.absolute().parent
-    try:
-        parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=parent):
-            pass
-    except OSError as error:
-        raise RequestError(
-            f"--maps {out}: cannot be written ({error.strerror}); give another place"
-        ) from None
-    return parent
 
 
 def _move(made: Path, out: Path, writers: _Writers) -> None:

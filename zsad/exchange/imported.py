@@ -28,7 +28,7 @@ from zsad.results.document import document
 from zsad.results.records import CellKey
 from zsad.results.store import ResultStore, key_of
 from zsad.runner.manifest import head
-from zsad.runner.request import data_root, require_writable, results_dir
+from zsad.runner.request import data_root, require_results, results_dir
 
 LONGEST_NAME = 60
 SECTIONS = ("data", "metrics")  # of settings, that an import heeds
@@ -72,7 +72,7 @@ def run(request: Import) -> dict[str, Any]:
     settings, set_by = resolved.value, resolved.origin("metrics.fpr_limit")
     names = select_datasets(request.datasets, settings.data.folder)
     results = results_dir(request.results)
-    require_writable(results)
+    require_results(results)
     root = data_root(request.data_root)
     found: list[tuple[DatasetImport, list[Measured]]] = []
     for name in names:

@@ -22,7 +22,6 @@ import csv
 import errno
 import io
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -70,18 +69,6 @@ def kinds(text: str | Sequence[str] | None, out: Path | str | None = None) -> tu
     if out is None:
         raise RequestError(f"--save {','.join(chosen)}: needs --out DIR")
     return chosen
-
-
-def make_folder(out: Path | str) -> None:
-    """Make the output folder, before anything is scored.  Raises :class:`RequestError` where it
-    cannot be made, or nothing written there."""
-    try:
-        Path(out).mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=out):
-            pass
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise RequestError(f"--out {out}: cannot be written ({reason}); name another") from None
 
 
 class Writer:

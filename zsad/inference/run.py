@@ -19,6 +19,7 @@ from zsad.checkpoints import bundled
 from zsad.errors import RequestError, WeightsError, reason
 from zsad.inference import provenance
 from zsad.inference.settings import ORIGIN, split
+from zsad.io import require_writable
 
 if TYPE_CHECKING:
     from zsad.checkpoints.account import Origin
@@ -212,7 +213,7 @@ def predict(
     near = references_of(references)
     shots = _check_bank(method, bank, save_bank, len(near))
     if out is not None:
-        outputs.make_folder(out)
+        require_writable(out, f"--out {out}")
     loaded = load(with_shots(method, overrides, shots))
     loaded.pictures.expect(len(found) + len(good))
     made_by = provenance.made_by(loaded, class_name) | told

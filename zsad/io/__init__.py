@@ -20,7 +20,7 @@ from typing import Any
 
 from filelock import FileLock, SoftFileLock, Timeout, lock_descriptor
 
-from zsad.errors import DataError, Withheld
+from zsad.errors import DataError, RequestError, Withheld
 from zsad.io.names import shortened
 
 POLL_SECONDS = 0.01  # between two attempts at a lock
@@ -68,6 +68,25 @@ def atomic_write_text(path: Path | str, text: str) -> Path:
 def write_json(path: Path | str, value: Any) -> Path:
     """Write ``value`` as JSON atomically, with sorted keys and without NaN or infinity."""
     return atomic_write_text(path, dump_json(value) + "\n")
+
+
+def require_writable(folder: Path | str, given: str) -> None:
+    """Make ``folder`` where it is missing, and see before any work that files can be made there.
+
+    ``given``: the option that named it, with its value.  Raises :class:`RequestError`.
+    """
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except (OSError, ValueError) as error:  # a name with a null byte is a ValueError
+        raise not_writable(given, error) from None
+
+
+def not_writable(given: str, error: Exception) -> RequestError:
+    """The refusal of a folder in which nothing can be written."""
+    why = getattr(error, "strerror", None) or error
+    return RequestError(f"{given}: cannot be written ({why}); give another folder")
 
 
 def dump_json(value: Any, indent: int | None = 1) -> str:

@@ -3,7 +3,8 @@
 A row is a method on a dataset: backbone, image size, preset, what it was or will be trained on,
 and where its trained state comes from.  The order in which a state is looked for: the user's file
 (``METHOD.checkpoint``), the training set that the user named (``--trained-on``), the protocol's;
-of that training, the state in the results folder, else it is trained now.
+of that training, the state in the results folder, else it is trained now.  Where no training set
+was asked for, a state that comes with the method is taken rather than trained.
 """
 
 from __future__ import annotations
@@ -13,15 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from zsad import config as cfg
-from zsad.backbones.outline import outline
 from zsad.checkpoints import bundled
 from zsad.checkpoints.account import account_of
 from zsad.errors import WeightsError, ZsadError
+from zsad.runner.auxiliary import own_size, training_of
 from zsad.runner.columns import Column
 from zsad.runner.given import given_for
 from zsad.runner.logs import ACCOUNTS
 from zsad.runner.plan import DatasetPlan, Plan, auxiliary_of
-from zsad.training.identity import checkpoint_path, identity_on, trained_on
+from zsad.training.identity import checkpoint_path
 
 MOST_STATES = 200  # files of other trainings that are looked at
 
@@ -85,7 +86,7 @@ def _shown(plan: Plan, column: Column) -> dict[str, Any]:
     """What pictures are shown to, and at which size."""
     backbone = plan.request.settings_of(column).backbone
     own = cfg.flat(cfg.to_dict(column.config)).get("encoder.image_size")
-    size = backbone.image_size or int(own or 0) or _own_size(plan)
+    size = backbone.image_size or int(own or 0) or own_size(backbone.name) or plan.image_size
     return {"backbone": backbone.name, "image_size": size, "precision": backbone.figures}
 
 
@@ -147,23 +148,12 @@ def _made(plan: Plan, dataset: DatasetPlan, column: Column) -> dict[str, Any]:
     }
     if found["part"] == "":
         found["part"] = "training"
-    about = trained_on(data.index, data.samples, data.part)
     there: list[str] = []
     missing: list[int] = []
     shipped: list[str] = []
     seeds = request.seeds_of(column)
     for seed in seeds:
-        backbone = (request.settings.backbone.name, plan.weights_id, _own_size(plan, asked=True))
-        identity = identity_on(
-            column.entry.name,
-            column.config,
-            backbone,
-            request.settings_of(column),
-            about,
-            seed,
-            column.entry.revision,
-            data.index.categories,
-        )
+        identity = training_of(request, column, data, plan.weights_id, seed, plan.image_size)
         path = checkpoint_path(request.results, column.entry.name, identity)
         own = bundled.state_of(column.entry, request.settings.backbone.name)
         if path.is_file():
@@ -202,18 +192,6 @@ def _others(results: Path, method: str, wanted: str) -> list[str]:
         if meta is not None and meta.trained_on is not None and meta.trained_on.dataset != wanted:
             names[meta.trained_on.dataset] = None
     return list(names)
-
-
-def _own_size(plan: Plan, asked: bool = False) -> int:
-    """The backbone's image size in pixels, ``asked``: the one of the settings first; 0 where only
-    its file tells it."""
-    backbone = plan.request.settings.backbone
-    if asked and backbone.image_size:
-        return backbone.image_size
-    try:
-        return outline(backbone.name).image_size
-    except ZsadError:  # a backbone whose sizes are those of a file
-        return plan.image_size
 
 
 def _open(plan: Plan, one: Row) -> bool:

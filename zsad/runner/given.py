@@ -101,6 +101,12 @@ def auxiliary_name(request: Request, target: str, column: Column | None = None) 
     return request.protocol.auxiliary.of(target)
 
 
+def is_asked_for(request: Request, column: Column) -> bool:
+    """Whether anybody named a training set for a column, or a protocol whose it is."""
+    demo = spec(request.settings.backbone.name).demo
+    return bool(request.trained_on or column.trained_on or request.options.protocol or not demo)
+
+
 # --------------------------------------------------------------------------------- folders
 def chosen(
     place: Place,

@@ -19,7 +19,7 @@ from zsad.runner.manifest import Finished, manifest, together
 from zsad.runner.options import BenchOptions
 from zsad.runner.plan import Plan, build_plan, describe
 from zsad.runner.progress import SweepProgress
-from zsad.runner.request import Request, request_of, require_writable
+from zsad.runner.request import Request, request_of, require_results
 
 if TYPE_CHECKING:
     from zsad.runner.heads import Head
@@ -48,7 +48,7 @@ def bench(options: BenchOptions, also: OnScored | None = None) -> dict[str, Any]
         return {**describe(plans), "rows": [r for p in plans for r in conditions.described(p)]}
 
     _require_boxes(request)
-    require_writable(request.results)
+    require_results(request.results)
     finished: list[Finished] = []
     with logged(request.results):
         for part in parts:

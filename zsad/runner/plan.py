@@ -11,35 +11,24 @@ from zsad.checkpoints.sources import beside
 from zsad.data import provenance, splits
 from zsad.data.account import Account
 from zsad.data.index import DatasetIndex, load_index
-from zsad.errors import DataError, RequestError, ZsadError
+from zsad.errors import RequestError, ZsadError
 from zsad.grounding import weight_files
 from zsad.io.digests import remembered_sha256
 from zsad.prompt_bank.bank import bank
 from zsad.results.records import CellKey
 from zsad.results.store import ResultStore
+from zsad.runner.auxiliary import AuxiliaryData, auxiliary_samples, of_state
 from zsad.runner.columns import Column
 from zsad.runner.given import auxiliary_name, given_for
 from zsad.runner.request import Request
 from zsad.types import Sample
 
-Auxiliary = tuple[str, str]  # an auxiliary dataset, and the part of it that is trained on
+# An auxiliary dataset, the part of it that is trained on, and the column's label where its images
+# are those of the state that comes with the method.
+Auxiliary = tuple[str, str, str]
 
 # Raised whenever a change of the code changes numbers for an unchanged request.
 NUMBERS_VERSION = 1
-
-# Under --limit: training images in all, as a multiple of the limit per category.
-QUICK_TRAINING = 4
-
-
-@dataclass(frozen=True)
-class AuxiliaryData:
-    """What a trained column is trained on."""
-
-    dataset: str
-    index: DatasetIndex
-    samples: tuple[Sample, ...]
-    part: str
-    digest: str
 
 
 @dataclass
@@ -114,9 +103,22 @@ class Plan:
         return ((key, by_name[key.dataset].is_done(store, key)) for key, _ in self.cells())
 
     def auxiliary(self, column: Column, dataset: str) -> Auxiliary:
-        """What a trained column learns from when ``dataset`` is the target."""
+        """What a trained column learns from when ``dataset`` is the target; it is indexed once."""
         name = auxiliary_name(self.request, dataset, column)
-        return name, self.request.settings_of(column).data.train_part
+        part = self.request.settings_of(column).data.train_part
+        plain, own = (name, part, ""), (name, part, column.label)
+        if plain not in self.auxiliaries:
+            try:
+                self.auxiliaries[plain] = auxiliary_samples(self.request, name, part)
+            except ZsadError as error:
+                self.auxiliaries[plain] = error
+        data = self.auxiliaries[plain]
+        if isinstance(data, ZsadError):
+            return plain
+        if own not in self.auxiliaries:
+            found = of_state(self.request, column, data, self.weights_id)
+            self.auxiliaries[own] = found or data
+        return plain if self.auxiliaries[own] is data else own
 
     def accounts(self) -> dict[str, Account]:
         """What every file was taken for, of the users' own datasets."""
@@ -191,34 +193,11 @@ def build_plan(request: Request, store: ResultStore, weights_id: str, demo: bool
 
 
 def auxiliary_of(plan: Plan, column: Column, dataset: str) -> AuxiliaryData:
-    """Index the auxiliary dataset of a column and target once.  Raises its :class:`ZsadError`."""
-    wanted = plan.auxiliary(column, dataset)
-    if wanted not in plan.auxiliaries:
-        try:
-            plan.auxiliaries[wanted] = auxiliary_samples(plan.request, *wanted)
-        except ZsadError as error:
-            plan.auxiliaries[wanted] = error
-    found = plan.auxiliaries[wanted]
+    """The auxiliary data of a column and target.  Raises its :class:`ZsadError`."""
+    found = plan.auxiliaries[plan.auxiliary(column, dataset)]
     if isinstance(found, ZsadError):
         raise found
     return found
-
-
-def auxiliary_samples(request: Request, name: str, part: str = "") -> AuxiliaryData:
-    """Index a dataset and choose what is trained on.  Raises :class:`ZsadError`.
-
-    ``part``: of the dataset, "": that of the settings.
-    ``limit`` holds for training images, too, and there are about four times ``limit`` of them in
-    all: a quick look stays quick, and its records say so.
-    """
-    index = load_index(name, request.data_root, variant=request.settings.data.variants.get(name))
-    index = provenance.checked(request.results, index).calling(request.settings.data.names)
-    part = part or request.settings.data.train_part
-    chosen = splits.auxiliary(index, part, request.limit, QUICK_TRAINING * request.limit)
-    if not chosen:
-        raise DataError(f"dataset {name}: no labelled images to train on; choose another dataset")
-    identity = cfg.digest([name, index.fingerprint, part, [s.uid for s in chosen]])
-    return AuxiliaryData(name, index, tuple(chosen), part, identity)
 
 
 def _training_identity(plan: Plan, column: Column, dataset: str) -> str:
@@ -315,4 +294,8 @@ def fingerprint(
         identity = {**identity, "boxes": boxes}
     if column.entry.revision > 1:
         identity = {**identity, "revision": column.entry.revision}
-    return cfg.digest(cfg.laid_over(identity, cfg.set_later(used)), 16)
+    later = cfg.set_later(used)  # merged by section: the rest is large, and nothing in it changes
+    sections = {
+        name: cfg.merge({name: identity.get(name, {})}, {name: later[name]})[name] for name in later
+    }
+    return cfg.digest({**identity, **sections}, 16)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,7 +16,7 @@ from zsad.backbones.specs import require_text
 from zsad.config import BackboneSettings, MetricSettings, Settings
 from zsad.config.sections import COMMAND_LINE, PROTOCOL, resolve_settings
 from zsad.errors import RequestError, nearest
-from zsad.io import file_lock
+from zsad.io import file_lock, not_writable, require_writable
 from zsad.protocols import Protocol, load_protocol
 from zsad.runner.columns import Column, make_columns, rows_named, split_layers
 from zsad.runner.options import BenchOptions, Names, RunOptions, takes
@@ -107,16 +106,15 @@ def results_dir(value: str | Path | None) -> Path:
     return Path(value or os.environ.get("ZSAD_RESULTS") or "results")
 
 
-def require_writable(results: Path) -> None:
+def require_results(results: Path) -> None:
     """Raise :class:`RequestError` before any work if nothing could be stored in ``results``."""
+    given = f"--results {results}"
+    require_writable(results, given)
     try:
-        results.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=results), file_lock(results / ".lock"):
+        with file_lock(results / ".lock"):
             pass  # a lock that a stopped process holds, or that is no file, is said now
     except OSError as error:
-        raise RequestError(
-            f"--results {results}: cannot be written ({error.strerror}); give another folder"
-        ) from None
+        raise not_writable(given, error) from None
 
 
 def data_root(value: str | Path | None) -> Path | None:

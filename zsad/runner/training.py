@@ -19,13 +19,13 @@ from zsad.config.sections import COMMAND_LINE
 from zsad.data.index import DatasetIndex
 from zsad.errors import RequestError, reason
 from zsad.method import AnyMethod
+from zsad.runner.auxiliary import AuxiliaryData, auxiliary_samples
 from zsad.runner.columns import Column
 from zsad.runner.given import Given, other_revision
 from zsad.runner.heads import build_method
 from zsad.runner.options import TrainOptions
-from zsad.runner.plan import AuxiliaryData, auxiliary_samples
 from zsad.runner.progress import TrainingProgress
-from zsad.runner.request import Request, request_of, require_writable
+from zsad.runner.request import Request, request_of, require_results
 from zsad.training.feature_store import FeatureStore
 from zsad.types import Sample
 
@@ -226,7 +226,7 @@ def train(options: TrainOptions) -> dict[str, Any]:
         raise RequestError(
             f"{given[0].entry.name}.checkpoint: `zsad train` makes one and reads none; leave it out"
         )
-    require_writable(request.results)
+    require_results(request.results)
     if request.settings.run.deterministic:
         torch.use_deterministic_algorithms(True, warn_only=True)
     device = choose_device(request.device)

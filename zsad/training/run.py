@@ -159,8 +159,10 @@ class MethodRun:
                 sentences = self.captions(self.samples, source, config.caption_all)
             else:
                 sentences = captions_for(config, self.samples, self.categories, config.prompt_kind)
+        categories = [self.categories[c] for c in self.trained_on.categories]
+        method.auxiliary = tuple(sorted({c.dataset for c in categories}))
         method.begin_training(
-            [self.categories[c] for c in self.trained_on.categories],
+            categories,
             sentences,
             self.backbone.text_encoder(self.request.variant),
         )

@@ -155,8 +155,7 @@ def test_training_lowers_the_loss_through_both_towers(
 
 def test_mosaics_are_for_mvtec(backbone: Backbone) -> None:
     method = make(backbone)
-    method.begin_training([BOTTLE], {}, backbone.text_encoder())
-    assert method.config.train.mosaic.applies(method._auxiliary)
+    assert method.config.train.mosaic.applies(["mvtec"])
     assert not method.adds_anew
     assert make(backbone, preset="released").adds_anew
 

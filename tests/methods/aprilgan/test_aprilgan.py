@@ -18,8 +18,7 @@ from tests.methods.small import BOTTLE, NUT, context, encode
 from zsad import backbones, maps, registry
 from zsad.backbones import Backbone
 from zsad.components import losses
-from zsad.components.stage_method import ANOMALOUS_STATES
-from zsad.components.templates import NORMAL_STATES
+from zsad.components.templates import BROKEN_STATES, NORMAL_STATES
 from zsad.components.templates import SCENE_TEMPLATES as TEMPLATES
 from zsad.errors import RequestError, WeightsError
 from zsad.methods.aprilgan.method import CLS, AprilGAN
@@ -46,11 +45,11 @@ def make(backbone: Backbone, **overrides: Any) -> AprilGAN:
 
 def test_prompts_are_those_of_the_released_code(backbone: Backbone) -> None:
     assert len(set(TEMPLATES)) == 35
-    assert (len(NORMAL_STATES), len(ANOMALOUS_STATES)) == (7, 5)
+    assert (len(NORMAL_STATES), len(BROKEN_STATES)) == (7, 5)
     assert "a photo of the cool {}." in TEMPLATES
     encoder = backbone.text_encoder()
     found = make(backbone).prepare_text([NUT], encoder)["metal_nut"]
-    sentences = [t.format(s.format("metal nut")) for s in ANOMALOUS_STATES for t in TEMPLATES]
+    sentences = [t.format(s.format("metal nut")) for s in BROKEN_STATES for t in TEMPLATES]
     units = F.normalize(encoder.encode_texts(sentences), dim=-1)
     torch.testing.assert_close(found.pair[1], F.normalize(units.mean(0), dim=-1))
 
@@ -184,8 +183,7 @@ def test_the_auxiliary_dataset_decides_epochs_and_mosaics(
     backbone: Backbone, dataset: str, epochs: int, mosaics: bool
 ) -> None:
     method = make(backbone)
-    category = replace(BOTTLE, dataset=dataset)
-    method.begin_training([category], {}, backbone.text_encoder())
+    method.auxiliary = (dataset,)
     (phase,) = method.phases()
     assert phase.epochs == epochs
     images = [Sample(f"{i}.png", 0, "bottle", uid=f"{i:02}") for i in range(50)]

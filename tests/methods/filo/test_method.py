@@ -243,7 +243,7 @@ def test_released_training_draws_mosaics_anew_and_keeps_the_replaced_label(clip:
         for i in range(40)
     ]
     for method, anew in ((released, True), (default, False)):
-        method.begin_training([BOTTLE], {}, load(clip).backbone.text_encoder())
+        method.auxiliary = ("mvtec",)
         (main, *_) = method.phases()
         epochs = [method.epoch_samples(samples, main, e, 0) for e in range(15)]
         drawn = [s for epoch in epochs for s in epoch if s.uid.startswith("mosaic/")]

@@ -99,7 +99,7 @@ def test_epochs_change_pictures_only_if_asked(backbone: Backbone) -> None:
     assert drawn is not None
     assert changed.adds_anew
     assert sorted(s.uid.rpartition("/")[2] for s in drawn) == [s.uid for s in samples]
-    changed.begin_training([BOTTLE], {}, backbone.text_encoder())  # of mvtec
+    changed.auxiliary = ("mvtec",)
     (optimizer,) = [p.optimizer(dict(changed.named_parameters())) for p in changed.phases()]
     assert [g["lr"] for g in optimizer.param_groups] == [2e-5, 0.01]
     mixed = changed.epoch_samples(samples * 1, phase, 1, 0)

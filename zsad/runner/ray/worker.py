@@ -25,9 +25,10 @@ from zsad.backbones.devices import (
 )
 from zsad.errors import CellError, RequestError, ZsadError
 from zsad.results.store import ResultStore
+from zsad.runner.auxiliary import AuxiliaryData
 from zsad.runner.columns import Column
 from zsad.runner.heads import load_backbone
-from zsad.runner.plan import AuxiliaryData, Plan
+from zsad.runner.plan import Plan
 from zsad.runner.ray.shards import Shard
 from zsad.runner.request import Request
 from zsad.runner.sweep import Sweep
