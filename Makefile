@@ -2,7 +2,7 @@
 
 PYTHON ?= python3
 VENV ?= .venv
-EXTRAS ?= dev,elpv
+EXTRAS ?= dev
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.zsad-installed
 
@@ -22,7 +22,7 @@ SPEED_BATCH ?= 8
 SECONDS ?= 600
 SEEDS ?= 0
 
-.PHONY: setup demo test test-all fault fuzz browser states readme pictures lint format bench tables speed speed-full speed-gpu clean
+.PHONY: setup demo test test-all fault fuzz browser states readme pictures lint format docs release bench tables speed speed-full speed-gpu clean
 
 setup: $(STAMP)  ## virtual environment with zsad in editable mode
 
@@ -73,6 +73,12 @@ format: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+docs: setup  ## the documentation as a site, in docs/site
+	$(BIN)/python -m mkdocs build --strict --quiet --config-file docs/mkdocs.yml
+
+release: setup  ## wheel and sdist into dist/, checked; publishes nothing
+	$(BIN)/python .ci/release.py
+
 bench: setup  ## make bench METHODS=winclip,filo DATASETS=industrial DATA_ROOT=/data
 	$(BIN)/zsad bench --methods $(METHODS) --datasets $(DATASETS) --backbone $(BACKBONE) \
 		--results $(RESULTS) $(if $(DATA_ROOT),--data-root $(DATA_ROOT))
@@ -95,4 +101,4 @@ speed-gpu: setup  ## ViT-L/14@336 at 518 pixels in bf16: speed, share of peak, m
 		--backbone vit-l-14-336 --sizes 336,518 --repeats 9
 
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) build dist docs/site .mypy_cache .ruff_cache .pytest_cache .hypothesis

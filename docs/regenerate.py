@@ -48,7 +48,7 @@ def main() -> None:
     store = ResultStore(results)
     board = next(b for b in boards(store.cells()) if b.backbone == "zsad-tiny")
     readme = DOCS.parent / "README.md"
-    readme.write_text(replaced(readme.read_text(encoding="utf-8"), table(store, board)))
+    readme.write_text(replaced(readme.read_text(encoding="utf-8"), table(board)))
     heat_maps(store, board).save(DOCS / "demo_heat_maps.jpg", quality=82)
     if browser.find() is None:
         print(f"docs/demo_report.jpg stays as it is: {browser.MISSING}")
@@ -71,7 +71,7 @@ def replaced(text: str, block: str) -> str:
     return found
 
 
-def table(store: ResultStore, board: Board) -> str:
+def table(board: Board) -> str:
     """The demo's means as Markdown, with the conditions they were measured under."""
     values = {
         (e["row"], e["method"], e["metric"]): e["value"]
@@ -88,24 +88,17 @@ def table(store: ResultStore, board: Board) -> str:
             if any(v is not None for v in found):
                 cells = " | ".join("–" if v is None else f"{v:.1f}" for v in found)
                 lines.append(f"| {row.title} ({len(row.categories)}) | {name} | {cells} |")
-    return "\n".join([*lines, "", conditions(store, board)])
+    return "\n".join([*lines, "", conditions(board)])
 
 
-def conditions(store: ResultStore, board: Board) -> str:
-    """One sentence on images, limit, size, time and machine."""
+def conditions(board: Board) -> str:
+    """One sentence on images, limit and size; how long it takes depends on the machine."""
     records = [r for cells in board.cells.values() for r in cells.values()]
     images = {(r.dataset, r.category): r.n_normal + r.n_anomalous for r in records}
     info = records[0].info
-    runs = [r for r in store.manifest()["runs"] if r.get("counters", {}).get("cells_run")]
     text = f"Percent; `zsad-tiny` at {info['image_size']} pixels, {sum(images.values())} images"
     if info.get("limit"):
         text += f" (at most {info['limit']} per category)"
-    if runs:
-        seconds = sum(v for k, v in runs[-1]["seconds"].items() if ":" not in k)
-        device = runs[-1]["device"]
-        text += f", {seconds:.0f} s of computing on {device['name']}"
-        if device.get("kind") == "cpu":
-            text += f" ({device['threads']} thread{'s' * (device['threads'] > 1)})"
     return f"{text}."
 
 

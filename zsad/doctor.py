@@ -21,6 +21,7 @@ OPTIONAL = {
     **{"elpv-dataset": "elpv", "transformers": "grounding", "groundingdino-py": "groundingdino"},
     **{"ray": "ray", "openvino": "cpu", "onnxruntime": "cpu"},
     **{"onnx": "export", "onnxscript": "export", "pycocotools": "coco"},
+    **{"matplotlib": "plot", "fastapi": "app", "pillow-heif": "heic"},
 }
 TOLERANCE = 1e-9  # exact mode against the slow definitions
 

@@ -5,32 +5,39 @@
     python -m zsad.benchmarks.tiny.states --seeds 0,1,2 --methods filo
 
 A state is that of ``zsad train --methods NAME --on synthetic --backbone zsad-tiny --limit 64`` with
-seed 0, and lies at ``methods/NAME/states/zsad-tiny.safetensors``; so `make demo` finds it in place
-of the training.  It is current while that training would have the same identity: the same config,
-revision, backbone, pictures and texts.  The card beside it says what it reaches on the other
-group of ``synthetic``, over ``--seeds``.  What was trained lies in ``--work``: a command that was
-killed goes on from there.
+seed 0, and lies at ``methods/NAME/states/zsad-tiny.safetensors``; a sweep that asks for that
+training finds it in its place.  Where ``methods/NAME/states/zsad-tiny.yaml`` is there, the training
+has the settings that it names, and the card says ``why``; such a state serves `zsad predict` and
+``NAME.checkpoint=bundled``.  It is current while that training would have the same identity: the
+same config, revision, backbone, pictures and texts.  The card beside it says what it reaches on the
+other group of ``synthetic``, over ``--seeds``.  What was trained lies in ``--work``: a command that
+was killed goes on from there.
 
-Tensors are stored in half precision where every printed figure stays the same, and a state of more
-than :data:`MOST_BYTES_EACH` bytes is not kept: it would be most of the distribution.
+A state of more than :data:`MOST_BYTES_EACH` bytes in half precision is packed
+(:mod:`zsad.checkpoints.packing`) in the fewest bits a number with which every figure stays within
+:data:`TOLERANCE` of what the training reached; the others are in half precision where every printed
+figure stays the same.  A state is what is stored: its card shows the figures of that.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
 import zsad
+from zsad import config as cfg
 from zsad import registry
 from zsad.backbones.outline import outline
 from zsad.checkpoints import bundled
 from zsad.checkpoints.account import CheckpointMeta, account_of
 from zsad.io import atomic_write_bytes, atomic_write_text
 from zsad.io.digests import remembered_sha256
+from zsad.io.schema import read
 from zsad.metrics.spec import headline
 from zsad.registry import MethodEntry
 from zsad.runner.auxiliary import auxiliary_samples
@@ -40,8 +47,12 @@ from zsad.training.identity import checkpoint_path, identity_on, trained_on
 
 BACKBONE, DATASET, LIMIT = "zsad-tiny", "synthetic", 64
 MOST_BYTES = 12_000_000  # of all states
-MOST_BYTES_EACH = 4_000_000
+MOST_BYTES_EACH = 1_000_000
+BITS = (4, 6, 8)
+TOLERANCE = 0.1  # percent
 CARD = "README.md"
+
+Cells = list[dict[str, Any]]
 
 
 def main() -> int:
@@ -79,11 +90,36 @@ def size() -> int:
     return sum(p.stat().st_size for e in trained() if (p := bundled.state_of(e, BACKBONE)))
 
 
+@dataclass(frozen=True)
+class Recipe:
+    """The ``config`` that a state is trained with where that is not the default, and ``why``."""
+
+    why: str = ""
+    config: Mapping[str, Any] = field(default_factory=dict)
+
+    def words(self, method: str) -> list[str]:
+        """The config as options of a command."""
+        return [f"{method}.{key}={value}" for key, value in cfg.flat(self.config).items()]
+
+
+def recipe_of(entry: MethodEntry) -> Recipe:
+    """The settings of a method's training, beside its state."""
+    path = bundled.place_of(entry, BACKBONE).with_suffix(".yaml")
+    return read(Recipe, cfg.read_yaml(path), origin=str(path)) if path.is_file() else Recipe()
+
+
 # -------------------------------------------------------------------------- what is current
 def identities(methods: Sequence[str]) -> dict[str, str]:
     """What the state of each method depends on, as a hash; without torch."""
+    own = [word for name in methods for word in recipe_of(registry.method(name)).words(name)]
     options = TrainOptions(
-        list(methods), DATASET, backbone=BACKBONE, limit=LIMIT, device="cpu", offline=True
+        list(methods),
+        DATASET,
+        backbone=BACKBONE,
+        limit=LIMIT,
+        device="cpu",
+        offline=True,
+        overrides=own,
     )
     request = request_of(options, options.methods, DATASET)
     data = auxiliary_samples(request, DATASET)
@@ -119,70 +155,110 @@ def is_stale(entry: MethodEntry, identity: str) -> str:
 # --------------------------------------------------------------------------------- making
 def make(entry: MethodEntry, identity: str, seeds: Sequence[int], work: Path) -> None:
     """Train a method, keep the state of the first seed, and write its card."""
-    words: dict[str, Any] = {"backbone": BACKBONE, "limit": LIMIT, "results": work}
-    words |= {"device": "cpu", "offline": True, "seeds": list(seeds)}
     place = bundled.place_of(entry, BACKBONE)
     place.unlink(missing_ok=True)  # else the old one could be found in place of the new training
-    document = zsad.bench(entry.name, DATASET, **words)
-    if document["failed"]:
-        raise SystemExit(f"{entry.name}: {document['failed'][0]['error']}")
+    trained_cells = evaluated(entry, work, seeds)
     state = checkpoint_path(work, entry.name, identity)
     meta = account_of(state)
     if meta is None or meta.identity != identity:
         raise SystemExit(f"{state}: is not the state that was to be made")
-    half = work / "half"
-    small = halved(state, checkpoint_path(half, entry.name, identity))
-    rows = list(figures(document["cells"], seeds[:1]))
-    if small.stat().st_size <= MOST_BYTES_EACH:
-        again = zsad.bench(entry.name, DATASET, **{**words, "results": half, "seeds": seeds[:1]})
-        if not again["failed"] and list(figures(again["cells"], seeds[:1])) == rows:
-            state = small
-        else:
-            print(f"{entry.name}: figures change in half precision", flush=True)
-    if state.stat().st_size > MOST_BYTES_EACH:
-        print(f"{entry.name}: {small.stat().st_size:,} bytes at least; too large to come with zsad")
-        return
-    atomic_write_bytes(place, state.read_bytes())
-    atomic_write_text(place.with_name(CARD), card(entry, meta, document["cells"], place))
-    print(f"{entry.name}: {place.stat().st_size:,} bytes", flush=True)
+    kept, cells, how = smallest(entry, state, trained_cells, seeds[0], work)
+    atomic_write_bytes(place, kept.read_bytes())
+    text = card(entry, meta, cells, trained_cells, how, place.stat().st_size)
+    atomic_write_text(place.with_name(CARD), text)
+    print(f"{entry.name}: {place.stat().st_size:,} bytes, {how}", flush=True)
 
 
-def halved(state: Path, target: Path) -> Path:
-    """Write a state with its numbers in half precision, where they are floating-point ones."""
+def evaluated(entry: MethodEntry, results: Path, seeds: Sequence[int]) -> Cells:
+    """The cells of a method on the other group, from the states in a results folder; what is
+    missing there is trained."""
+    words: dict[str, Any] = {"backbone": BACKBONE, "limit": LIMIT, "device": "cpu", "offline": True}
+    words["overrides"] = recipe_of(entry).words(entry.name)
+    document = zsad.bench(entry.name, DATASET, **words, results=results, seeds=list(seeds))
+    if document["failed"]:
+        raise SystemExit(f"{entry.name}: {document['failed'][0]['error']}")
+    cells: Cells = document["cells"]
+    return cells
+
+
+def smallest(
+    entry: MethodEntry, state: Path, trained_cells: Cells, seed: int, work: Path
+) -> tuple[Path, Cells, str]:
+    """The smallest form of a state that may stand for it: its file, its cells, and its words."""
+    before = means(trained_cells, seed)
+    half = rewritten(state, work / "half", entry.name, 16)
+    forms = [*BITS, 16] if half.stat().st_size > MOST_BYTES_EACH else [16]
+    for bits in forms:
+        folder = work / (f"bits{bits}" if bits < 16 else "half")
+        small = rewritten(state, folder, entry.name, bits)
+        cells = evaluated(entry, folder, [seed])
+        after = means(cells, seed)
+        words = "half precision" if bits == 16 else f"{bits} bits a number"
+        shown = ", ".join(f"{k} {v:.2f} to {after[k]:.2f}" for k, v in before.items())
+        print(f"{entry.name}: {words}, {small.stat().st_size:,} bytes: {shown}", flush=True)
+        off = max(abs(after[k] - v) for k, v in before.items())
+        same = list(figures(cells, [seed])) == list(figures(trained_cells, [seed]))
+        if same or (bits < 16 and off <= TOLERANCE):
+            return small, cells, words
+    first = [c for c in trained_cells if c["seed"] == seed]
+    return state, first, "single precision"
+
+
+def rewritten(state: Path, results: Path, method: str, bits: int) -> Path:
+    """Write a state in another form into a results folder, where a sweep finds it: in 16 bits in
+    half precision, in fewer packed."""
     from zsad.checkpoints.states import load_any, save
 
     held = load_any(state)
     if held.meta is None:
         raise SystemExit(f"{state}: is not a state of zsad's")
+    target = checkpoint_path(results, method, held.meta.identity)
+    if bits < 16:
+        return save(target, held.state, held.meta, bits=bits)
     tensors = {k: v.half() if v.is_floating_point() else v for k, v in held.state.items()}
     return save(target, tensors, held.meta)
 
 
-def card(entry: MethodEntry, meta: CheckpointMeta, cells: list[dict[str, Any]], place: Path) -> str:
-    """The card of a state, as Markdown."""
+def card(
+    entry: MethodEntry,
+    meta: CheckpointMeta,
+    cells: Cells,
+    trained_cells: Cells,
+    how: str,
+    size: int,
+) -> str:
+    """The card of a state, as Markdown: the figures of what is stored, and of all trainings."""
     assert meta.trained_on is not None
     data = meta.trained_on
-    seeds = sorted({cell["seed"] for cell in cells})
-    rows = "\n".join(f"| {title} | {text} |" for title, text in figures(cells, seeds))
+    seeds = sorted({cell["seed"] for cell in trained_cells})
+    stored, made = dict(figures(cells, [meta.seed])), dict(figures(trained_cells, seeds))
+    rows = "\n".join(f"| {title} | {stored[title]} | {text} |" for title, text in made.items())
     categories = ", ".join(data.categories)
-    over = f"{', '.join(map(str, seeds))}{' with the sample deviation' if seeds[1:] else ''}"
+    over = f"seed{'s' * bool(seeds[1:])} {', '.join(map(str, seeds))}"
+    recipe = recipe_of(entry)
+    own = (
+        f"{'; '.join(recipe.words(entry.name))} ({recipe.why})" if recipe.config else "the default"
+    )
+    spread = "mean and sample deviation" if seeds[1:] else "one training: no deviation is known"
     return f"""# {entry.title} on {BACKBONE}: the state that comes with zsad
 
-`{place.name}`, {place.stat().st_size:,} bytes, safetensors; the header says everything below.
+`{BACKBONE}.safetensors`, {size:,} bytes, safetensors, {how}; the header says everything below.
 
 | | |
 |---|---|
 | made by | `python -m zsad.benchmarks.tiny.states --methods {entry.name}` (zsad {meta.version}) |
 | trained on | `{data.dataset}`, {data.part} part, {len(data.uids)} generated images: {categories} |
+| settings | {own} |
 | backbone | {meta.backbone}, sha256 `{meta.backbone_sha256}` |
 | seed, epochs | {meta.seed}, {meta.epochs} |
 | training | `{meta.identity}` (hash of config, revision, backbone, images and texts) |
 
 Means over the eight categories of the other group of `{DATASET}`, at most {LIMIT} images each, in
-per cent; over the seeds {over}:
+per cent: of the state as it is stored here, and of the trainings in single precision
+({over}; {spread}):
 
-| figure | |
-|---|---:|
+| figure | this state | trainings |
+|---|---:|---:|
 {rows}
 
 It shows that everything works, on generated pictures and a demonstration backbone. **It is not
@@ -191,17 +267,23 @@ trained on.
 """
 
 
-def figures(cells: list[dict[str, Any]], seeds: Sequence[int]) -> Iterator[tuple[str, str]]:
-    """Title and text of every headline figure: its mean, and the deviation over several seeds."""
+def means(cells: Cells, seed: int) -> dict[str, float]:
+    """Every headline figure of a seed, in per cent: its mean over the categories that have it."""
+    found = {}
     for metric in headline():
-        means = []
-        for seed in seeds:
-            values = [c["metrics"].get(metric.name) for c in cells if c["seed"] == seed]
-            if known := [v for v in values if v is not None]:
-                means.append(100 * fmean(known))
-        if means:
-            spread = f" ± {stdev(means):.1f}" if means[1:] else ""
-            yield metric.full_title, f"{fmean(means):.1f}{spread}"
+        values = [c["metrics"].get(metric.name) for c in cells if c["seed"] == seed]
+        if known := [v for v in values if v is not None]:
+            found[metric.full_title] = 100 * fmean(known)
+    return found
+
+
+def figures(cells: Cells, seeds: Sequence[int]) -> Iterator[tuple[str, str]]:
+    """Title and text of every headline figure: its mean, and the deviation over several seeds."""
+    each = [means(cells, seed) for seed in seeds]
+    for title in each[0]:
+        values = [one[title] for one in each if title in one]
+        spread = f" ± {stdev(values):.1f}" if values[1:] else ""
+        yield title, f"{fmean(values):.1f}{spread}"
 
 
 if __name__ == "__main__":

@@ -97,13 +97,13 @@ def step(run: Run, pool: Pool, index: int) -> float:
 def test_a_run_that_is_stopped_goes_on_as_if_it_had_not_been(pool: Path, tmp_path: Path) -> None:
     pairs = Pool(pool)
     whole = Run(tmp_path / "whole", seed=3)
-    expected = [step(whole, pairs, i) for i in range(4)]
+    expected = [step(whole, pairs, i) for i in range(2)]
     first = Run(tmp_path / "parts", seed=3)
-    found = [step(first, pairs, i) for i in range(2)]
+    found = [step(first, pairs, 0)]
     first.save()
     second = Run(tmp_path / "parts", seed=99)
-    assert second.step == 2
-    found += [step(second, pairs, i) for i in range(2, 4)]
+    assert second.step == 1
+    found += [step(second, pairs, 1)]
     assert found == pytest.approx(expected, rel=1e-5)
     for name, value in whole.average.items():
         assert torch.allclose(second.average[name], value, atol=1e-5), name

@@ -20,6 +20,7 @@ from zsad.cli.main import main
 from zsad.errors import RequestError, WeightsError
 from zsad.method import new_method
 from zsad.registry import MethodEntry
+from zsad.runner.columns import make_column
 
 METHOD = "coop"  # a small trained one
 
@@ -106,11 +107,24 @@ def test_the_command_says_which_state_it_took(
 def test_half_precision_takes_half_the_room_and_loads(entry: MethodEntry, tmp_path: Path) -> None:
     place = bundled.place_of(entry, "zsad-tiny")
     before = zsad.load_method(METHOD, backbone="zsad-tiny", device="cpu").method.trained_state()
-    states.halved(place, tmp_path / "half.safetensors").replace(place)
+    states.rewritten(place, tmp_path, METHOD, 16).replace(place)
     after = zsad.load_method(METHOD, backbone="zsad-tiny", device="cpu").method.trained_state()
     for name, value in before.items():
         assert after[name].dtype == value.dtype
         torch.testing.assert_close(after[name], value, rtol=1e-3, atol=1e-4)
+    assert bundled.is_of(place, "made")
+
+
+def test_a_few_bits_a_number_load_too(entry: MethodEntry, tmp_path: Path) -> None:
+    place = bundled.place_of(entry, "zsad-tiny")
+    before = zsad.load_method(METHOD, backbone="zsad-tiny", device="cpu").method.trained_state()
+    states.rewritten(place, tmp_path, METHOD, 6).replace(place)
+    after = zsad.load_method(METHOD, backbone="zsad-tiny", device="cpu").method.trained_state()
+    for name, value in before.items():
+        assert after[name].dtype == value.dtype
+        step = value.abs().max().item() / 31
+        torch.testing.assert_close(after[name], value, rtol=0, atol=step)
+        assert not torch.equal(after[name], value)
     assert bundled.is_of(place, "made")
 
 
@@ -128,6 +142,48 @@ def test_states_are_current() -> None:
     stale = {e.name: why for e in found if (why := states.is_stale(e, wanted[e.name]))}
     assert stale == {}
     assert states.size() <= states.MOST_BYTES
+
+
+def test_a_raised_revision_makes_its_state_stale(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """So `--check` and the test above fail until `make states` has run."""
+    name = there()[0].name
+    known = registry.methods()
+    raised = dataclasses.replace(known[name], revision=known[name].revision + 1)
+    monkeypatch.setattr(registry, "methods", lambda: {**known, name: raised})
+    monkeypatch.setattr(registry, "method", lambda name: registry.methods()[name])
+    monkeypatch.setattr("sys.argv", ["states", "--check", "--methods", name])
+    assert states.main() == 1
+    assert f"{name}: its state was made by another training" in capsys.readouterr().out
+
+
+def test_a_state_of_other_settings_is_bound_to_them(entry: MethodEntry) -> None:
+    before = states.identities([METHOD])[METHOD]
+    recipe = bundled.place_of(entry, "zsad-tiny").with_suffix(".yaml")
+    recipe.write_text("why: it is a test\nconfig: {train: {epochs: 3}}\n", encoding="utf-8")
+    after = states.identities([METHOD])[METHOD]
+    assert after != before
+    assert states.recipe_of(entry).words(METHOD) == [f"{METHOD}.train.epochs=3"]
+    recipe.write_text("config: {train: {epochs: 3}}\nreason: none\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"'reason'.*zsad-tiny.yaml"):
+        states.identities([METHOD])
+
+
+def test_bundled_is_a_checkpoint_of_a_sweep(entry: MethodEntry) -> None:
+    given = make_column(entry, [("here", {"checkpoint": "bundled"})]).checkpoint
+    assert given is not None
+    assert given.of("elpv").files() == [bundled.place_of(entry, "zsad-tiny")]
+    bundled.place_of(entry, "zsad-tiny").unlink()
+    with pytest.raises(RequestError, match=rf"{METHOD}.checkpoint=bundled.*none comes with zsad"):
+        make_column(entry, [("here", {"checkpoint": "bundled"})])
+
+
+def test_another_backbone_makes_every_state_stale(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(states, "remembered_sha256", lambda path: "0" * 64)
+    found = there()
+    wanted = states.identities([e.name for e in found])
+    assert all(states.is_stale(e, wanted[e.name]) for e in found)
 
 
 def test_every_state_has_a_card() -> None:

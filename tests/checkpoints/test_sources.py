@@ -96,6 +96,15 @@ def test_words_of_the_option_name_no_file(files: Path) -> None:
     assert found.of("mvtec").files() == []
 
 
+def test_the_states_that_come_with_a_method_are_a_folder(files: Path, tmp_path: Path) -> None:
+    folders = {"bundled": files}
+    assert sources.parse("bundled", "filo.checkpoint", folders=folders).of("visa").path == files
+    by_target = sources.parse({"visa": "bundled"}, "filo.checkpoint", folders=folders)
+    assert by_target.of("visa").text == "bundled"
+    with pytest.raises(RequestError, match="bundled: none comes with zsad for this method; give"):
+        sources.parse("bundled", "filo.checkpoint", folders={"bundled": tmp_path / "none"})
+
+
 def test_a_repository_in_the_hubs_cache_is_a_folder_at_one_revision(hub: Path) -> None:
     value = f"hf://Somebody/Weights@{hub.name}"
     place = sources.parse(value, "filo.checkpoint", offline=True).of("mvtec")

@@ -86,7 +86,7 @@ LAYOUTS = [
            normal=1, anomalous=1, left_out=3),
     layout("annotated", "good/1.png bad/1.png bad/1.txt bad/1.xml", normal=1, anomalous=1,
            left_out=2),
-    layout("from a phone", "good/1.png good/2.heic bad/1.png", normal=1, anomalous=1, left_out=1),
+    layout("from a phone", "good/1.png good/2.dng bad/1.png", normal=1, anomalous=1, left_out=1),
     layout("own outputs", "good/1.png bad/1.png bad/1.heat.png bad/1.mask.png",
            normal=1, anomalous=1, left_out=2),
     layout("own results", "good/1.png bad/1.png results/manifest.json results/cells/x.json "

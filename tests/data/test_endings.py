@@ -78,7 +78,8 @@ def test_a_picture_of_every_ending_is_found_and_read(
         ("png", False),
         (".png", False),
         ("Thumbs.db", False),
-        ("a.heic", False),
+        ("a.cr2", False),
+        ("a.heic", "HEIF" in FORMATS),  # with the extra `heic`
     ],
 )
 def test_what_a_name_says(name: str, expected: bool) -> None:

@@ -12,6 +12,7 @@ no ``--backbone``, or another than       ``--backbone file`` with a small CLIP i
 ``bench``, ``train``                     and ``--limit 2 --offline --device cpu``
 ``make TARGET``                          the commands of zsad among those of ``make -n TARGET``
 ``pip install zsad[EXTRA]``              the extra exists
+``docker``                               parsed alone; the file that it builds exists
 ``python -m MODULE``, ``python FILE``    the module or file exists; a file of the page is run
 =======================================  ======================================================
 
@@ -93,6 +94,10 @@ class Workspace:
                 self._export(word)
         elif program == "make":
             self._make(block, words)
+        elif program == "docker":
+            assert block.mode == "parse", f"{block.place}: no container can be run"
+            if "-f" in words:
+                assert (ROOT / words[words.index("-f") + 1]).is_file(), block.place
         elif program in ("pip", "python"):
             self._installed(block, words)
         elif "zsad" in words:

@@ -99,7 +99,7 @@ def test_what_a_folder_holds_besides_is_told_in_one_line(
         "to have it read"
     ]
     caplog.clear()
-    for name in ("a.heic", "._a.jpg", ".cache/a.png", "new\nline", "found/a.map.npy"):
+    for name in ("a.cr2", "._a.jpg", ".cache/a.png", "new\nline", "found/a.map.npy"):
         path = place / "photos" / name
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(b"-")
@@ -110,7 +110,7 @@ def test_what_a_folder_holds_besides_is_told_in_one_line(
     assert "\n" not in line
     assert line.startswith(
         "passed over 4 files that are not pictures: photos/._a.jpg, photos/.cache/a.png, "
-        "photos/a.heic and 1 more;"
+        "photos/a.cr2 and 1 more;"
     )
     caplog.clear()
     pictures.find(["c.png", "photos/*.png"])

@@ -38,7 +38,7 @@ def test_bootstrap_equals_resampling_by_hand(metric):
     ours = statistics.bootstrap_ci(scores, labels, metric, resamples=4000)
     random = np.random.default_rng(5)
     values = []
-    for _ in range(2000):
+    for _ in range(800):
         chosen = np.concatenate(
             [random.choice(np.flatnonzero(labels == k), (labels == k).sum()) for k in (0, 1)]
         )

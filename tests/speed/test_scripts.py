@@ -54,6 +54,7 @@ def test_pictures_are_drawn_of_both_groups(capsys: pytest.CaptureFixture[str]) -
     assert "pictures a second" in printed(capsys)
 
 
+@pytest.mark.slow  # tests/backbones/test_engines.py compares them, too
 def test_every_engine_gives_the_taps_of_torch(capsys: pytest.CaptureFixture[str]) -> None:
     document = engines.main(["--quick", "--repeats", "1"])
     rows = {row["way"]: row for row in document["ways"]}
@@ -64,7 +65,7 @@ def test_every_engine_gives_the_taps_of_torch(capsys: pytest.CaptureFixture[str]
     assert "of plain" in printed(capsys)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=pytest.mark.slow)])
 def test_all_methods_cost_one_pass_and_their_heads(
     capsys: pytest.CaptureFixture[str], precision: str
 ) -> None:

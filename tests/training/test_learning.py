@@ -59,7 +59,14 @@ OVERRIDES: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("name", sorted(OVERRIDES))
+@pytest.mark.parametrize(
+    "name",  # one with learned prompts alone and one that reads the picture: fast ones of each kind
+    [
+        "anomalyclip",
+        "faprompt",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("filo", "kanoclip")),
+    ],
+)
 def test_it_learns_from_the_masks(
     name: str,
     backbone: Backbone,

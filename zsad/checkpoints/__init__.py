@@ -6,9 +6,10 @@
 ``account``    what a file says about itself, without its tensors
 ``choice``     the one state that a value names, where there is no target
 ``states``     files of tensors with that account; official ones, translated
+``packing``    numbers in a few bits each, and ``packed_states`` of them
 =============  ===================================================================================
 
-Only ``states`` imports torch: a plan must know which files a run would load.
+Only ``states`` and ``packed_states`` import torch: a plan must know which files a run would load.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import zsad
+from zsad.checkpoints.packing import SCALES, packing_of
 from zsad.checkpoints.released import Content, ReleasedFile, by_content, recognise
 from zsad.errors import DataError, WeightsError
 from zsad.io import parse_json
@@ -168,13 +169,22 @@ def numbers_of(path: Path | str) -> int | None:
         held = _whole_header(Path(path))
     except OSError as error:
         raise WeightsError(f"checkpoint {path}: cannot be read ({error.strerror})") from None
-    shapes = [t["shape"] for n, t in held.items() if n != "__metadata__" and isinstance(t, dict)]
-    return sum(math.prod(shape) for shape in shapes) if shapes else None
+    shapes = {
+        n: tuple(t["shape"]) for n, t in held.items() if n != "__metadata__" and isinstance(t, dict)
+    }
+    for name, how in packing_of(path, _texts(held)).tensors.items():
+        shapes[name] = how.shape
+        shapes.pop(f"{name}{SCALES}", None)
+    return sum(math.prod(shape) for shape in shapes.values()) if shapes else None
 
 
 def _header(path: Path) -> dict[str, str]:
     """The texts in the header of a safetensors file; none of another file."""
-    texts = _whole_header(path).get("__metadata__")
+    return _texts(_whole_header(path))
+
+
+def _texts(header: Mapping[str, Any]) -> dict[str, str]:
+    texts = header.get("__metadata__")
     return {str(k): str(v) for k, v in texts.items()} if isinstance(texts, dict) else {}
 
 

@@ -21,9 +21,14 @@ if TYPE_CHECKING:
 FOLDER = "states"
 
 
+def folder_of(entry: MethodEntry) -> Path:
+    """Where the states of a method lie, if there are any."""
+    return Path(entry.origin).parent / FOLDER
+
+
 def place_of(entry: MethodEntry, backbone: str) -> Path:
     """Where the state of a method for a backbone lies, if there is one."""
-    return Path(entry.origin).parent / FOLDER / f"{safe_name(backbone)}.safetensors"
+    return folder_of(entry) / f"{safe_name(backbone)}.safetensors"
 
 
 def state_of(entry: MethodEntry, backbone: str) -> Path | None:

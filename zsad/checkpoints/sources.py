@@ -7,6 +7,7 @@ written the same way::
     FOLDER                       its files; which of them serves a target is found by content
     hf://OWNER/REPO@REVISION     the files of a hub repository, at one revision of it
     local-dir:PATH               a copy of a hub repository in a folder
+    bundled                      the states that come with the method
     {visa: A, mvtec: B}          any of these by target; ``default``: for the targets not named
 
 No torch: a plan must know which files a run would load.  Nothing is opened here.
@@ -26,6 +27,7 @@ from zsad.io.names import at_home
 
 EVERY = "default"  # the key of a mapping that stands for the targets it does not name
 ENDINGS = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")  # of files of weights
+BUNDLED = "bundled"  # the states that come with a method
 FORMS = "FILE, FOLDER, {TARGET: FILE, ...}, hf://OWNER/REPO@REVISION or local-dir:PATH"
 
 _WEIGHTS = re.compile(rf"(?i).*({'|'.join(map(re.escape, ENDINGS))})(\.tar(-\d+)?)?")
@@ -124,33 +126,45 @@ def parse(
     origin: str = "",
     *,
     words: Iterable[str] = (),
+    folders: Mapping[str, Path] | None = None,
     offline: bool = False,
 ) -> Sources:
     """Read the value of ``option`` (``filo.checkpoint``), which ``origin`` gave it.
 
-    ``words``: those that name weights without a file, taken as they are.  ``offline``: a
-    repository must lie in the hub's cache; otherwise it is fetched into it.
+    ``words``: those that name weights without a file, taken as they are.  ``folders``: words that
+    stand for a folder (``bundled``).  ``offline``: a repository must lie in the hub's cache;
+    otherwise it is fetched into it.
     Raises :class:`RequestError` for another form and for what is not there, and
     :class:`WeightsError` for a repository that cannot be had.
     """
     where = f" ({origin})" if origin else ""
+    known = folders or {}
     if isinstance(value, Mapping):
         if not value:
             raise RequestError(f"{option}={{}}{where}: names no file; give {FORMS}")
         places = {
-            str(target): _place(one, f"{option}={{{target}: {one}}}{where}", words, offline)
+            str(target): _place(one, f"{option}={{{target}: {one}}}{where}", words, known, offline)
             for target, one in value.items()
         }
         return Sources(option, places)
-    return Sources(option, {EVERY: _place(value, f"{option}={value}{where}", words, offline)})
+    return Sources(
+        option, {EVERY: _place(value, f"{option}={value}{where}", words, known, offline)}
+    )
 
 
-def _place(value: Any, said: str, words: Iterable[str], offline: bool) -> Place:
+def _place(
+    value: Any, said: str, words: Iterable[str], folders: Mapping[str, Path], offline: bool
+) -> Place:
     if not isinstance(value, (str, os.PathLike)) or not str(value).strip():
         raise RequestError(f"{said}: names no file; give {FORMS}")
     text = str(value)
     if text in words:
         return Place(text, None)
+    if text in folders:
+        place = Place(text, folders[text])
+        if not place.is_folder or not place.files():
+            raise RequestError(f"{said}: none comes with zsad for this method; give {FORMS}")
+        return place
     if text.startswith("hf:"):
         return _of_hub(text, said, offline)
     folder_only = text.startswith("local-dir:")

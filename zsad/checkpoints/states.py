@@ -23,6 +23,8 @@ from zsad.backbones.tensor_files import check_values, is_safetensors, naming, re
 from zsad.backbones.wrappers import opened
 from zsad.checkpoints.account import CheckpointMeta, SourceFile, TrainedOn, of_header, origin_of
 from zsad.checkpoints.choice import single
+from zsad.checkpoints.packed_states import packed_state, unpacked_state
+from zsad.checkpoints.packing import KEY, packing_of
 from zsad.checkpoints.released import content_of, recognise
 from zsad.checkpoints.sources import beside
 from zsad.config.method_config import MethodConfig
@@ -85,16 +87,22 @@ def describe(
     )
 
 
-def save(path: Path | str, state: Mapping[str, Tensor], meta: CheckpointMeta) -> Path:
+def save(
+    path: Path | str, state: Mapping[str, Tensor], meta: CheckpointMeta, bits: int = 0
+) -> Path:
     """Write a checkpoint atomically: the file is whole or absent.
 
+    ``bits``: of each number (:mod:`zsad.checkpoints.packing`), 2..8; 0: as the tensors have them.
     Raises :class:`CellError` if the disk refuses.
     """
     from safetensors.torch import save as to_bytes
 
     tensors = {k: v.detach().cpu().contiguous().clone() for k, v in state.items()}
+    header = meta.header()
+    if bits:
+        tensors, header[KEY] = packed_state(tensors, bits)
     try:
-        return atomic_write_bytes(path, to_bytes(tensors, meta.header()))
+        return atomic_write_bytes(path, to_bytes(tensors, header))
     except OSError as error:
         why = error.strerror or error
         raise CellError(f"checkpoint {path}: cannot be written ({why}); check the disk") from error
@@ -113,13 +121,15 @@ def load_any(path: Path | str, companions: Sequence[str] = ()) -> LoadedCheckpoi
     path = Path(path)
     with _of_checkpoint(path):
         state = read_tensors(path, "damaged, or not a checkpoint")
-    meta = of_header(path, _header(path))
+    header = _header(path)
+    meta = of_header(path, header)
     if meta is None:
         for other in beside(path, companions if isinstance(state, dict) else ()):
             with _of_checkpoint(other):
                 more = read_tensors(other, "damaged, or not a checkpoint")
             state = {**more, **state} if isinstance(more, dict) else state
         return LoadedCheckpoint("official", state)
+    state = unpacked_state(path, state, packing_of(path, header))
     check_values(f"checkpoint {path}", state)
     return LoadedCheckpoint("zsad", state, meta)
 

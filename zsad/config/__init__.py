@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import inspect
 import json
 import re
 import typing
@@ -33,8 +34,10 @@ from zsad.errors import RequestError, gist, is_out_of_memory
 from zsad.io.schema import SchemaError, check, read
 from zsad.metrics.spec import Mode, check_extra
 
-# Later versions of OmegaConf call it by another name, and warn of the earlier one.
-_register: Any = getattr(OmegaConf, "register_resolver", None) or OmegaConf.register_new_resolver
+# OmegaConf 2.4 gives `register_new_resolver` the name of what had no `replace` before, and warns.
+_register: Any = OmegaConf.register_resolver
+if "replace" not in inspect.signature(_register).parameters:
+    _register = OmegaConf.register_new_resolver
 _register("oc.env", environment.taken, replace=True)
 
 T = TypeVar("T")

@@ -19,9 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 
-from PIL import Image
-
-from zsad.data.images import FORMATS, read_image
+from zsad.data.images import open_header, read_image
 from zsad.errors import ZsadError
 from zsad.io import sha256_file
 from zsad.types import Sample
@@ -94,7 +92,7 @@ def _may_match(sample: Sample, sizes: set[str]) -> bool:
         left, top, right, bottom = sample.crop
         return f"{right - left}x{bottom - top}" in sizes
     try:
-        with Image.open(sample.image, formats=tuple(FORMATS)) as picture:
+        with open_header(sample.image) as picture:
             width, height = picture.size
     except Exception:  # a decoder raises whatever it likes
         return True

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib.util
 import io
 import logging
 import math
@@ -45,6 +46,9 @@ FORMATS: dict[str, tuple[str, ...]] = {
     "PCX": (".pcx",),
     "SGI": (".sgi", ".rgb", ".rgba", ".bw"),
 }
+HEIF = (".heic", ".heics", ".heif", ".heifs", ".hif")  # read where the extra `heic` is installed
+if importlib.util.find_spec("pillow_heif") is not None:
+    FORMATS["HEIF"] = HEIF
 WIDE = (*FORMATS["TIFF"], ".pfm")  # endings of files that may hold pictures of 32 bits
 LOSSY_CUT = 127  # threshold of lossy masks: compression rings around every edge
 
@@ -307,7 +311,7 @@ def _lower_bits_too(
     return made
 
 
-def open_header(file: str | io.BytesIO) -> Image.Image:
+def open_header(file: str | Path | io.BytesIO) -> Image.Image:
     """Open a picture of :data:`FORMATS`; nothing but its header is read."""
     if PICTURE.value() > (Image.MAX_IMAGE_PIXELS or math.inf):
         Image.MAX_IMAGE_PIXELS = PICTURE.value()  # Pillow's own limit, of twice as many
@@ -318,6 +322,11 @@ def open_header(file: str | io.BytesIO) -> Image.Image:
 def _formats() -> tuple[str, ...]:
     """Those of :data:`FORMATS` that this Pillow can read."""
     Image.init()
+    if "HEIF" in FORMATS:
+        with contextlib.suppress(ImportError):  # built for another Pillow or libheif
+            import pillow_heif
+
+            pillow_heif.register_heif_opener(thumbnails=False)
     return tuple(f for f in FORMATS if f in Image.OPEN)
 
 

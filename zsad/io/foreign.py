@@ -29,6 +29,7 @@ _BEGINNINGS = {
     b"\x93NUMPY": "a NumPy array",
     b"\x89HDF\r\n\x1a\n": "an HDF5 file",
 }
+_HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx")  # brands
 
 
 def describe(head: bytes) -> str:
@@ -49,6 +50,8 @@ def describe(head: bytes) -> str:
     for beginning, name in _BEGINNINGS.items():
         if head.startswith(beginning):
             return name
+    if head[4:8] == b"ftyp" and head[8:12] in _HEIC:
+        return "a HEIC picture; `pip install 'zsad[heic]'` has it read"
     return _text(head)
 
 

@@ -12,7 +12,8 @@ from typing import Any
 
 from zsad import config as cfg
 from zsad import registry
-from zsad.checkpoints.sources import Sources, parse
+from zsad.checkpoints import bundled
+from zsad.checkpoints.sources import BUNDLED, Sources, parse
 from zsad.config import Settings
 from zsad.config.method_config import MethodConfig
 from zsad.config.sections import COMMAND_LINE, PROTOCOL, SECTIONS, resolve_settings
@@ -175,7 +176,10 @@ def make_column(
                     f"{entry.name}.checkpoint ({origin}): method {entry.name} is training-free"
                 )
             value, option = values["checkpoint"], f"{entry.name}.checkpoint"
-            checkpoint = parse(value, option, origin, offline=offline) if value else None
+            own = {BUNDLED: bundled.folder_of(entry)}
+            checkpoint = None
+            if value:
+                checkpoint = parse(value, option, origin, folders=own, offline=offline)
         kept.append((origin, _without_checkpoint(values)))
     found = entry.resolved(*kept)
     return Column(

@@ -7,11 +7,11 @@ import re
 from collections.abc import Container
 from pathlib import Path, PurePosixPath
 
-from zsad.data.images import decodable, endings, is_picture
+from zsad.data.images import HEIF, decodable, endings, is_picture
 from zsad.data.own_outputs import is_own_output
 
 ANNOTATIONS = (".json", ".csv", ".tsv", ".txt", ".xml", ".yaml", ".yml", ".md", ".log", ".jsonl")
-UNREADABLE = (".heic", ".heif", ".cr2", ".cr3", ".nef", ".arw", ".dng", ".psd", ".svg", ".tga")
+UNREADABLE = (".cr2", ".cr3", ".nef", ".arw", ".dng", ".psd", ".svg", ".tga")
 DISGUISED = "a picture, but not named like one: rename it"
 SYSTEM = ("thumbs.db", "desktop.ini", "ehthumbs.db")
 # What `zsad predict --out` writes beside a record `x.json`.
@@ -44,6 +44,8 @@ def left_out(home: Path, path: str, files: Container[str], ignore_masks: str = "
         return "not a picture"
     if ending in ANNOTATIONS:
         return "annotation or text"
+    if ending in HEIF:
+        return f"not read without the extra `heic` ({ending}; pip install 'zsad[heic]')"
     if ending in UNREADABLE:
         return f"not a picture that is read here ({ending}; convert it to PNG or JPEG)"
     return DISGUISED if decodable(home / path) else "not a picture"
