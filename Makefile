@@ -11,7 +11,8 @@ DATA_ROOT ?= $(ZSAD_DATA)
 METHODS ?= all
 DATASETS ?= all
 BACKBONE ?= vit-l-14-336
-DEMO_METHODS ?= clip,winclip,anomalyclip,alfa,faprompt,kanoclip
+DEMO_METHODS ?= filo,alfa,faprompt,kanoclip,clip,winclip,anomalyclip
+DEMO_OPTIONS ?= $(if $(findstring filo,$(DEMO_METHODS)),filo.checkpoint=bundled)
 DEMO_LIMIT ?= 64
 DEMO_RESULTS ?= results/demo
 PYTEST_ARGS ?= -n 2
@@ -33,7 +34,7 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: setup  ## methods on real ELPV images and on generated ones, with the bundled backbone
 	$(BIN)/zsad bench --methods $(DEMO_METHODS) --datasets elpv,synthetic \
-		--backbone zsad-tiny --limit $(DEMO_LIMIT) --offline --results $(DEMO_RESULTS)
+		--backbone zsad-tiny --limit $(DEMO_LIMIT) --offline --results $(DEMO_RESULTS) $(DEMO_OPTIONS)
 	$(BIN)/zsad tables --results $(DEMO_RESULTS)
 	$(BIN)/zsad report --results $(DEMO_RESULTS)
 

@@ -49,7 +49,7 @@ BACKBONE, DATASET, LIMIT = "zsad-tiny", "synthetic", 64
 MOST_BYTES = 12_000_000  # of all states
 MOST_BYTES_EACH = 1_000_000
 BITS = (4, 6, 8)
-TOLERANCE = 0.1  # percent
+TOLERANCE = 0.2  # percent, well below the deviation over seeds
 CARD = "README.md"
 
 Cells = list[dict[str, Any]]
