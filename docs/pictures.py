@@ -1,21 +1,18 @@
 """Draw the predictions that README shows: the page of `zsad predict`, four methods on one defect.
 
-    make pictures          # trains FiLo for the bundled backbone first
-    python -m docs.pictures --results results/demo
+    make pictures
 
 The pictures are generated ones of held-out categories.  ALFA needs no training; the states of
-FAPrompt and KAnoCLIP come with zsad; FiLo's is the newest in ``--results``, and it looks without
-boxes, since its detector does not come along.  The page needs Chromium (`make browser`); without
-it the old picture stays.
+FiLo, FAPrompt and KAnoCLIP for the bundled backbone come with zsad.  FiLo looks without boxes,
+since its detector does not come along.  The page needs Chromium (`make browser`); without it the
+old picture stays.
 """
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
@@ -26,7 +23,6 @@ from zsad import registry
 from zsad.data import splits
 from zsad.data.images import read_image, read_mask
 from zsad.data.index import DatasetIndex, load_index
-from zsad.errors import RequestError
 from zsad.inference.loaded_method import LoadedMethod
 from zsad.inference.prediction import Prediction
 from zsad.results import heatmaps
@@ -45,11 +41,8 @@ LINE = 22  # pixels of a heading
 
 def main() -> None:
     """Write ``docs/side_by_side.jpg`` and ``docs/prediction_page.jpg``."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--results", default="results/demo", type=Path)
-    results = parser.parse_args().results
     index = load_index("synthetic")
-    side_by_side(index, results).save(DOCS / "side_by_side.jpg", quality=85)
+    side_by_side(index).save(DOCS / "side_by_side.jpg", quality=85)
     if browser.find() is None:
         print(f"docs/prediction_page.jpg stays as it is: {browser.MISSING}")
     else:
@@ -57,7 +50,7 @@ def main() -> None:
 
 
 # -------------------------------------------------------------------------- side by side
-def side_by_side(index: DatasetIndex, results: Path) -> Image.Image:
+def side_by_side(index: DatasetIndex) -> Image.Image:
     """The picture with the border of the true defect, then its heat map by every method."""
     category, defect = DEFECT
     sample = next(
@@ -68,7 +61,7 @@ def side_by_side(index: DatasetIndex, results: Path) -> Image.Image:
     picture = read_image(sample.image, sample.crop)
     tiles = [("the true defect", outline(picture.copy(), read_mask(sample)))]
     for name in METHODS:
-        found = of_method(loaded(name, results), picture, index.categories[category])
+        found = of_method(loaded(name), picture, index.categories[category])
         assert found.values is not None  # none of these methods is without a map
         heat = heatmaps.overlay(picture, found.values, *heatmaps.span(found.values))
         tiles.append((registry.method(name).title, heat))
@@ -86,21 +79,12 @@ def strip(tiles: Sequence[tuple[str, Image.Image]]) -> Image.Image:
     return whole
 
 
-def loaded(name: str, results: Path) -> LoadedMethod:
-    """A method on the bundled backbone with its state.  Raises :class:`RequestError`."""
-    options: dict[str, Any] = {"backbone": BACKBONE, "device": "cpu"}
-    if "grounding" in registry.method(name).defaults:
-        options["overrides"] = [f"{name}.grounding=none"]
-        found = sorted(
-            (results / "checkpoints" / name).glob("*.safetensors"), key=lambda p: p.stat().st_mtime
-        )
-        if not found:
-            raise RequestError(
-                f"{results}: no state of {name}; `zsad train --methods {name} --on synthetic "
-                f"--backbone {BACKBONE} --results {results}` makes one"
-            )
-        options["checkpoint"] = str(found[-1])
-    made: LoadedMethod = zsad.load_method(name, **options)
+def loaded(name: str) -> LoadedMethod:
+    """A method on the bundled backbone."""
+    boxes = "grounding" in registry.method(name).defaults
+    made: LoadedMethod = zsad.load_method(
+        name, BACKBONE, device="cpu", overrides=[f"{name}.grounding=none"] if boxes else None
+    )
     return made
 
 

@@ -76,7 +76,7 @@ def test_caches_are_sized_and_damage_in_them_is_named(
     found = list(doctor.caches())
     assert all(f.area == "cache" for f in found)
     texts = {f.name: f.text for f in reversed(found)}
-    assert texts["weights"].endswith("weights, 1 files, 1.0 MiB")
+    assert texts["weights"].endswith("weights, 1 file, 1.0 MiB")
     assert texts["boxes"].endswith("boxes, made when it is needed")
     assert "answers, 2 files" in texts["answers"]
     assert [f.name for f in found if f.state == "broken"] == [damaged.name]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from zsad import registry
+from zsad.cli.main import main
 from zsad.errors import RequestError
 
 GOOD = """
@@ -230,19 +230,90 @@ def test_a_plugin_folder_must_exist(tmp_path: Path) -> None:
         registry.add_plugins(tmp_path / "absent")
 
 
-def test_entry_points_register_packages(plugins: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def installed(folder: Path, dist: str, method: str, package: str) -> None:
+    """The metadata that pip leaves of a distribution with a method."""
+    info = folder / f"{dist.replace('-', '_')}-1.2.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {dist}\nVersion: 1.2\n")
+    (info / "entry_points.txt").write_text(f"[zsad.methods]\n{method} = {package}\n")
+
+
+def test_entry_points_register_packages(plugins: Path) -> None:
     (plugins / "greyness" / "__init__.py").touch()
     sys.path.append(str(plugins))
-    point = importlib.metadata.EntryPoint("greyness", "greyness", "zsad.methods")
-    monkeypatch.setattr(registry, "entry_points", lambda group: [point])
-    assert "greyness" in registry.methods()
+    installed(plugins, "zsad-grey", "greyness", "greyness")
     registry.methods.cache_clear()
-    gone = importlib.metadata.EntryPoint("gone", "gone.package", "zsad.methods")
-    monkeypatch.setattr(registry, "entry_points", lambda group: [gone])
-    with pytest.raises(
-        RequestError, match=r"entry point zsad\.methods 'gone': no package gone\.package"
-    ):
-        registry.methods()
+    assert "greyness" in registry.methods()
+    assert registry.broken_plugins() == {}
+
+
+@pytest.mark.parametrize(
+    ("package", "files", "cause"),
+    [
+        ("absent_package", {}, "no package absent_package"),
+        ("gone.package", {}, "No module named 'gone'"),
+        ("raises.inner", {"raises/__init__.py": "raise OSError('no licence')"}, "no licence"),
+        ("odd", {"odd/__init__.py": "def", "odd/config.yaml": "name: ["}, "not valid YAML"),
+        ("bare", {"bare/__init__.py": ""}, "bare/config.yaml"),
+        (
+            "halved",
+            {
+                "halved/__init__.py": "",
+                "halved/config.yaml": GOOD.format(name="halved", trained="false"),
+                "halved_impl.py": "import a_package_that_is_gone",
+            },
+            "No module named 'a_package_that_is_gone'",
+        ),
+        (
+            "second",
+            {
+                "second/__init__.py": "",
+                "second/config.yaml": GOOD.format(name="winclip", trained="false").replace(
+                    "winclip_impl", "greyness_impl"
+                ),
+            },
+            "method 'winclip' is defined twice",
+        ),
+    ],
+)
+def test_a_broken_plugin_is_a_warning_that_names_its_distribution(
+    plugins: Path,
+    package: str,
+    files: dict[str, str],
+    cause: str,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name, text in files.items():
+        (plugins / name).parent.mkdir(exist_ok=True)
+        (plugins / name).write_text(text)
+    sys.path.append(str(plugins))
+    installed(plugins, "zsad-hollow", "hollow", package)
+    registry.methods.cache_clear()
+    assert "winclip" in registry.methods()
+    (line,) = registry.broken_plugins().values()
+    assert line.startswith("plug-in zsad-hollow 1.2 is left out: ")
+    assert cause in line
+    assert [r.getMessage() for r in caplog.records] == [line]
+    assert main(["list", "methods"]) == 0  # and every other command
+    assert main(["show", "clip"]) == 0
+    capsys.readouterr()
+    assert main(["show", "hollow"]) == 2
+    assert line in capsys.readouterr().err
+    with pytest.raises(RequestError, match=r"method 'hollow': plug-in zsad-hollow 1\.2"):
+        registry.select_methods("clip,hollow")
+    for name in ("raises", "odd", "bare", "halved", "halved_impl", "second"):
+        sys.modules.pop(name, None)
+
+
+def test_a_plugin_says_that_it_reads_no_text(plugins: Path) -> None:
+    add(plugins, "seeing", GOOD.format(name="seeing", trained="false") + "reads_text: false")
+    registry.add_plugins(plugins)
+    assert registry.method("greyness").reads_text
+    assert not registry.method("seeing").reads_text
+    request = ["bench", "--datasets", "synthetic", "--backbone", "dinov2-vit-s-14", "--dry-run"]
+    assert main([*request, "--methods", "greyness"]) == 2
+    assert main([*request, "--methods", "seeing", "backbone.weights=random"]) == 0
 
 
 def test_every_builtin_method_resolves_in_every_preset() -> None:

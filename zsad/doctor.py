@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from zsad import __version__, registry
-from zsad.errors import ZsadError
+from zsad.errors import ZsadError, categories, counted
 
 PACKAGES = (
     *("torch", "torchvision", "open_clip_torch", "lightning", "torchmetrics", "omegaconf"),
@@ -88,7 +88,7 @@ def devices() -> Iterator[Diagnosis]:
     from zsad.torchvision_compat import ensure
 
     yield Diagnosis(
-        "device", "cpu", "ok", f"{platform.machine()}, {torch.get_num_threads()} threads"
+        "device", "cpu", "ok", f"{platform.machine()}, {counted(torch.get_num_threads(), 'thread')}"
     )
     yield from engines()
     if torch.cuda.is_available():
@@ -167,7 +167,9 @@ def metrics() -> Iterator[Diagnosis]:
 
 
 def methods() -> Iterator[Diagnosis]:
-    """Every registered method: its config and its class."""
+    """Every registered method: its config and its class; and plug-ins that are left out."""
+    for text in registry.broken_plugins().values():
+        yield Diagnosis("method", "plug-in", "broken", text)
     for entry in registry.methods().values():
         try:
             entry.resolve()
@@ -235,7 +237,7 @@ def caches() -> Iterator[Diagnosis]:
         except ZsadError as error:
             yield Diagnosis("cache", f"prompts {kind}", "broken", str(error))
         else:
-            yield Diagnosis("cache", f"prompts {kind}", "ok", f"of {count} categories")
+            yield Diagnosis("cache", f"prompts {kind}", "ok", f"of {categories(count)}")
 
 
 def _folder(name: str, folder: Path, written: bool = True) -> Diagnosis:
@@ -244,7 +246,7 @@ def _folder(name: str, folder: Path, written: bool = True) -> Diagnosis:
         return Diagnosis("cache", name, "ok", f"{folder}, made when it is needed")
     files = [p for p in folder.rglob("*") if p.is_file()]
     size = sum(p.stat().st_size for p in files) / 2**20
-    text = f"{folder}, {len(files)} files, {size:.1f} MiB"
+    text = f"{folder}, {counted(len(files), 'file')}, {size:.1f} MiB"
     if not written or os.access(folder, os.W_OK):
         return Diagnosis("cache", name, "ok", text)
     return Diagnosis("cache", name, "broken", f"{text}, cannot be written")

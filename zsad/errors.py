@@ -42,6 +42,20 @@ def _written_out(c: str) -> str:
     return f"\\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else repr(c)[1:-1]
 
 
+def counted(number: int, thing: str, things: str = "") -> str:
+    """``1 cell``, ``2 cells``: the one place that makes a plural.
+
+    ``things``: where an "s" does not make it (``box``, ``boxes``), or a verb goes along
+    (``mask holds``, ``masks hold``).
+    """
+    return f"{number:,} {thing if number == 1 else things or f'{thing}s'}"
+
+
+def categories(number: int) -> str:
+    """``1 category``, ``2 categories``."""
+    return counted(number, "category", "categories")
+
+
 def is_text(text: str) -> bool:
     """Whether a name is text: no byte in it that is not UTF-8, no half character."""
     return not any("\ud800" <= c <= "\udfff" for c in text)

@@ -2,7 +2,8 @@
 
 Methods: every sub-folder of ``zsad.methods`` with a ``config.yaml``; folders given by
 ``--plugins DIR``; and entry points of the group ``zsad.methods`` (value: an importable
-package that holds a ``config.yaml``).  A name that two places claim is an error.
+package that holds a ``config.yaml``).  A name that two places claim is an error; an entry point
+that cannot be used is left out with a warning that names its distribution.
 """
 
 from __future__ import annotations
@@ -12,12 +13,13 @@ import dataclasses
 import fnmatch
 import importlib
 import importlib.util
+import logging
 import sys
 import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -25,13 +27,15 @@ from typing import TYPE_CHECKING, Any, Literal
 from zsad import config as cfg
 from zsad.backbones import families
 from zsad.config.method_config import ALL_SHOTS, MethodConfig, check_schema
-from zsad.errors import RequestError, unknown
+from zsad.errors import RequestError, reason, unknown
 
 if TYPE_CHECKING:
     from zsad.method import Method
 
-GROUPS = ("papers", "baselines", "training-free", "trained")
+GROUPS = ("all", "papers", "baselines", "training-free", "trained")  # of methods
 _PLUGIN_DIRS: list[Path] = []
+_BROKEN: dict[str, str] = {}  # entry points that cannot be used: what is said of them
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -221,23 +225,47 @@ def methods() -> dict[str, MethodEntry]:
         for child in sorted(place.iterdir(), key=lambda c: c.name)
         if child.is_dir() and (child / "config.yaml").is_file()
     ]
+    for path in configs:
+        _join(found, _read_entry(path))
+    _BROKEN.clear()
     for point in entry_points(group="zsad.methods"):
         try:
-            spec = importlib.util.find_spec(point.value.partition(":")[0])
-        except ImportError:  # its parent package is gone
-            spec = None
-        if spec is None or not spec.submodule_search_locations:
-            raise RequestError(f"entry point zsad.methods '{point.name}': no package {point.value}")
-        configs.append(Path(next(iter(spec.submodule_search_locations))) / "config.yaml")
-    for path in configs:
-        entry = _read_entry(path)
-        if entry.name in found:
-            raise RequestError(
-                f"method '{entry.name}' is defined twice: {found[entry.name].origin} "
-                f"and {entry.origin}"
-            )
-        found[entry.name] = entry
+            entry = _installed(point)
+            _join(found, entry)
+        except Exception as error:  # of another distribution: whatever its code raises
+            _BROKEN[point.name] = f"plug-in {_distribution(point)} is left out: {reason(error)}"
+            log.warning("%s", _BROKEN[point.name])
     return found
+
+
+def _join(found: dict[str, MethodEntry], entry: MethodEntry) -> None:
+    if entry.name in found:
+        raise RequestError(
+            f"method '{entry.name}' is defined twice: {found[entry.name].origin} and {entry.origin}"
+        )
+    found[entry.name] = entry
+
+
+def _installed(point: EntryPoint) -> MethodEntry:
+    """The method of an entry point, whose config class can be imported."""
+    spec = importlib.util.find_spec(point.value.partition(":")[0])
+    if spec is None or not spec.submodule_search_locations:
+        raise RequestError(f"entry point zsad.methods '{point.name}': no package {point.value}")
+    entry = _read_entry(Path(next(iter(spec.submodule_search_locations))) / "config.yaml")
+    entry.config_class()
+    return entry
+
+
+def _distribution(point: EntryPoint) -> str:
+    """Name and version of what installed an entry point."""
+    return f"{point.dist.name} {point.dist.version}" if point.dist else f"'{point.name}'"
+
+
+def broken_plugins() -> dict[str, str]:
+    """What is left out of :func:`methods`: for every entry point that cannot be used, by its name,
+    a line that says why."""
+    methods()
+    return dict(_BROKEN)
 
 
 def _read_entry(path: Any) -> MethodEntry:
@@ -248,6 +276,8 @@ def _read_entry(path: Any) -> MethodEntry:
 def method(name: str) -> MethodEntry:
     """One method by name, or an error that suggests the nearest."""
     known = methods()
+    if name in _BROKEN and name not in known:
+        raise RequestError(f"method '{name}': {_BROKEN[name]}")
     if name not in known:
         raise unknown("method", name, known, "see `zsad list methods`")
     return known[name]
@@ -270,6 +300,8 @@ def select_methods(names: str | Sequence[str]) -> list[MethodEntry]:
             chosen.update(dict.fromkeys(groups[name]))
         elif matches := fnmatch.filter(known, name):
             chosen.update(dict.fromkeys(matches))
+        elif name in _BROKEN:
+            raise RequestError(f"method '{name}': {_BROKEN[name]}")
         else:
             raise unknown("method", name, [*known, *groups], "see `zsad list methods`")
     if not chosen:

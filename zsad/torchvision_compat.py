@@ -4,7 +4,8 @@ torchvision's Python part describes the operators ``torchvision::nms`` and ``tor
 at import, and fails if its compiled part could not be loaded (a CUDA build of torchvision beside
 a CPU build of torch, for example).  open_clip, timm, torchmetrics and GroundingDINO import it.
 
-So the libraries that import torchvision are taken from here, and :func:`ensure` runs first::
+So the libraries that import torchvision are taken from here, :func:`ensure` runs first, and those
+that bring much along are imported by :mod:`zsad.lean_imports`::
 
     from zsad.torchvision_compat import lightning, open_clip
 
@@ -21,6 +22,8 @@ import logging
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from zsad import lean_imports
 
 if TYPE_CHECKING:
     import lightning
@@ -52,7 +55,9 @@ def __getattr__(name: str) -> Any:
     if name not in _IMPORT_TORCHVISION:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     ensure()
-    return importlib.import_module(name)
+    if name in ("lightning", "torchmetrics"):  # lightning imports torchmetrics
+        lean_imports.torchmetrics()
+    return lean_imports.open_clip() if name == "open_clip" else importlib.import_module(name)
 
 
 @cache

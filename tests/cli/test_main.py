@@ -19,7 +19,7 @@ from zsad.errors import RequestError
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ["--device", "cpu", "backbone.image_size=56"]
-
+TINY = ["--backbone", "zsad-tiny"]
 PREDICT = ["predict", "--method", "clip", "--class-name", "n", __file__]
 BENCH = ["bench", "--methods", "clip", "--datasets", "elpv"]
 
@@ -55,12 +55,11 @@ def call(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str, str]
     ("argv", "message"),
     [
         (["benh"], "unknown command 'benh' (did you mean 'bench'?)"),
-        ([], "the following arguments are required: VERB"),
         (["bench", "--method", "clip"], "unknown option '--method' (did you mean '--methods'?)"),
         (["bench", "--methods"], "argument --methods: expected one argument"),
         (["bench", "winclip"], "unexpected 'winclip'; write KEY=VALUE"),
         (["list", "methods", "a=1"], "takes no KEY=VALUE such as 'a=1'"),
-        (["list", "method"], "invalid choice: 'method'"),
+        (["list", "method"], "unknown word 'method' (did you mean 'methods'?)"),
         (["show", "winclp"], "unknown name 'winclp' (did you mean 'winclip'?)"),
         (["show", "clip", "clip.temprature=1"], "did you mean 'temperature'"),
         (["show", "clip", "winclip.shots=1"], "'winclip' does not belong to method clip"),
@@ -113,6 +112,10 @@ def call(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str, str]
             ([*BENCH, f"clip.temperature={v}"], "must be a finite number")
             for v in (".nan", ".inf", "-.inf", "1e999")
         ),
+        ([*BENCH, *TINY, "backbone.image_size=225"], "patch size 16; nearest: 224"),
+        ([*BENCH, *TINY, "backbone.image_size=-16"], "patch size 16; nearest: 16"),
+        ([*BENCH, *TINY, f"backbone.image_size={'9' * 400}"], "999999... is more than 80000000"),
+        ([*BENCH, *TINY, "backbone.image_size=16000"], "ZSAD_MAX_PIXELS raises the limit"),
         (["prompts", "check", "--model", "x"], "--model belongs to `zsad prompts generate`"),
         (["prompts", "generate", "--timeout", "nan"], "argument --timeout: invalid"),
         (["bench", "--methods", "clip", "--datasets", "folder:~nobody-of-this-name/x"], "no such"),
@@ -136,6 +139,20 @@ def test_a_wrong_request_is_one_line_and_exit_code_2(
     assert message in err
     assert err.startswith("zsad: error: ")
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "words",
+    [[*PREDICT, "--plugins"], ["tables", "--results"], ["data", "check"], ["report", "--results"]],
+)
+def test_links_that_lead_to_themselves_are_one_line(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    code, _, err = call(capsys, *words, str(tmp_path / "loop"))
+    assert (code, err.count("\n")) == (2, 1)
+    assert "loop" in err
+    assert "internal" not in err
 
 
 def test_overrides_may_stand_anywhere() -> None:

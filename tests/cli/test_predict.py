@@ -375,7 +375,7 @@ def test_masks_of_what_is_ignored(
         Image.fromarray(mask).save(Path("hide", name))
     lines = predict("photos", "--ignore", "hide")
     assert [line.get("ignored") for line in lines] == [0.25, 0.25, None]
-    assert "1 of 3 pictures have no mask there, photos/2.png the first" in caplog.text
+    assert "1 of 3 pictures without a mask there, photos/2.png the first" in caplog.text
     assert predict("photos/0.png", "--ignore", "hide/0.png")[0]["ignored"] == 0.25
     Image.new("L", (64, 48)).save("hide/0_mask.png")
     predict("photos/0.png", "--ignore", "hide", code=2)
@@ -622,16 +622,11 @@ def test_pictures_of_12_bits_are_scored_as_their_8_bits(place: Path, predict: Pr
 MEASURED = """
 import re, sys
 from pathlib import Path
-import zsad
 from zsad.cli.main import main
 
-def highest():
-    return int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) / 1024
-
-zsad.load_method("winclip", backbone="zsad-tiny", device="cpu")
-before = highest()
 code = main(sys.argv[1:])
-print(highest() - before, file=sys.stderr)
+highest = int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
+print(highest * 1024 / 1e6, file=sys.stderr)
 sys.exit(code)
 """
 
@@ -653,5 +648,5 @@ def test_a_photo_of_12_megapixels_is_bounded_in_memory_and_on_disk(tmp_path: Pat
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    assert float(done.stderr.splitlines()[-1]) < 220  # MB beyond the loaded method; 190 measured
+    assert float(done.stderr.splitlines()[-1]) < 700  # MB, libraries and all; 650 measured
     assert sum(p.stat().st_size for p in (tmp_path / "found").rglob("*")) < 1_000_000

@@ -52,7 +52,7 @@ categories:
         "connector.anomaly_types: twice 'bent pin'",
         "spelt like a file or defect folder: 'parts_mismatch'",
         "contradicts its label 'abnormal': 'no defects'",
-        "metal_plate.anomaly_types: 1 texts, expected 4 to 10",
+        "metal_plate.anomaly_types: 1 text, expected 4 to 10",
         "tubes: no texts; make them with `zsad prompts generate --kind filo --datasets mpdd`",
         "gadget: no such category of mpdd",
     ):
@@ -104,7 +104,7 @@ def test_generated_texts_are_used(
         code = main([*words, "--base-url", server.url, "--out", str(tmp_path)])
     captured = capfd.readouterr()
     assert code == 0
-    assert "1 requests, 0 answers from the cache" in captured.out
+    assert "1 request, 0 answers from the cache" in captured.out
     assert KEY not in captured.out + captured.err
     program = (
         "from zsad.prompt_bank.bank import bank; from zsad.types import Category; "

@@ -244,6 +244,6 @@ def test_real_label_files_without_images_fail_alone(
     errors = {f["cell"]["dataset"]: f["error"] for f in document["failed"]}
     assert set(errors) == {"dagm", "visa"}
     for error in errors.values():
-        assert "files are missing (first: " in error
+        assert "files missing (first: " in error
         assert "\n" not in error
     assert {c["dataset"] for c in document["cells"]} == {"headct"}

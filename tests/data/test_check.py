@@ -86,7 +86,7 @@ def test_masks_that_do_not_match(folder: Path) -> None:
     (folder / "masks" / "1_mask.png").rename(folder / "masks" / "7_mask.png")
     text = _texts(check(_own(folder)), "error")
     assert "have no mask of their own (first: 1.png)" in text
-    assert "belong to no image (first: 7_mask.png)" in text
+    assert "without an image (first: 7_mask.png)" in text
     assert "does not fit its image" in text
 
 
@@ -97,7 +97,7 @@ def test_empty_and_grey_masks_are_said(folder: Path) -> None:
     report = check(_own(folder))
     assert report.ok
     assert "1 anomalous images have an empty mask" in _texts(report, "warning")
-    assert "1 masks hold more than two grey values" in _texts(report, "note")
+    assert "1 mask holds more than two grey values" in _texts(report, "note")
 
 
 def test_copies_and_what_they_cross(folder: Path) -> None:

@@ -199,7 +199,7 @@ def test_missing_masks(tmp_path: Path) -> None:
 def test_missing_images_of_a_list(tmp_path: Path) -> None:
     written = write_miniature("visa", tmp_path)
     (written.folder / "candle" / "Data" / "Images" / "Normal" / "0002.JPG").unlink()
-    with pytest.raises(DataError, match=r"1 of \d+ files are missing \(first: candle/Data"):
+    with pytest.raises(DataError, match=r"1 of \d+ files missing \(first: candle/Data"):
         load_index("visa", tmp_path)
 
 
@@ -277,7 +277,7 @@ def test_real_jpeg_masks(shared_dir: Path) -> None:
 
 @pytest.mark.parametrize("name", ["dagm", "visa"])
 def test_label_files_alone(shared_dir: Path, name: str) -> None:
-    with pytest.raises(DataError, match=r"\d+ of \d+ files are missing \(first: ") as caught:
+    with pytest.raises(DataError, match=r"\d+ of \d+ files missing \(first: ") as caught:
         _load(shared_dir, name)
     assert "\n" not in str(caught.value)
 

@@ -111,7 +111,7 @@ def test_what_says_what_is_ignored_is_no_picture_of_the_folder(tmp_path: Path) -
     assert found.account is not None
     (entry,) = (e for e in found.account.entries if e.path.startswith("hide/"))
     assert (entry.role, entry.reason) == ("left out", "says what is not looked at")
-    assert "2 of 3 pictures have no mask there" in found.notes[0]
+    assert "2 of 3 pictures without a mask there" in found.notes[0]
 
 
 def test_the_identity_changes_only_where_something_is_ignored(tmp_path: Path) -> None:

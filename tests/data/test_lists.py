@@ -123,7 +123,7 @@ def test_coco_in_a_definition(tmp_path: Path) -> None:
     path.write_text(path.read_text(encoding="utf-8-sig").replace("[3, 4, 5, 6]", "[3, 4, 5, 7]"))
     assert load_index(str(tmp_path / "own.yaml")).fingerprint != found.fingerprint
     put(tmp_path / "marked" / "images" / "d.png")
-    with pytest.raises(DataError, match=r"1 pictures have no role \(first: images/d.png"):
+    with pytest.raises(DataError, match=r"1 picture has no role \(first: images/d.png"):
         load_index(str(tmp_path / "own.yaml"))
 
 

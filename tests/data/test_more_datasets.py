@@ -84,7 +84,7 @@ def test_lists_are_found_where_other_programs_put_them(tmp_path: Path, place: st
         ),
         ({"anomaly_class": "OK"}, r"test entry 1: anomaly_class is OK, but there is a mask_path"),
         ({"image_path": "../x.jpg"}, r"test entry 1: path '\.\./x\.jpg' leads out of the category"),
-        ({"image_path": "x.jpg"}, r"1 of \d+ files are missing \(first: realiad_1024/usb/x\.jpg\)"),
+        ({"image_path": "x.jpg"}, r"1 of \d+ files missing \(first: realiad_1024/usb/x\.jpg\)"),
     ],
 )
 def test_a_list_that_contradicts_itself_is_refused(

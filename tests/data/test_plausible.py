@@ -124,7 +124,7 @@ def test_empty_masks_and_marked_normal_pictures(folder: Path) -> None:
     save(truth(0), folder / "masks" / "n0.png")
     text = warnings(folder)
     assert "1 anomalous images have an empty mask (first: anomalous/a1.png)" in text
-    assert "1 masks of normal pictures mark something (first: that of normal/n0.png)" in text
+    assert "1 mask of a normal picture marks something (first: that of normal/n0.png)" in text
 
 
 @pytest.mark.parametrize("bits", [10, 12])

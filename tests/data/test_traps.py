@@ -80,7 +80,7 @@ def test_masks_are_never_paired_by_position(tmp_path: Path) -> None:
     index = load_index("mvtec", tmp_path, strict=False)
     paired = {stem(s.image): stem(s.mask) if s.mask else None for s in index.samples if s.label}
     assert paired == {"000": "000_mask", "001": "001_mask", "008": None, "009": None}
-    assert "2 of 4 masks belong to no image (first: 010_mask.png)" in index.problems[1]
+    assert "2 of 4 masks without an image (first: 010_mask.png)" in index.problems[1]
 
 
 def test_pairing_by_stem() -> None:

@@ -5,12 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import pytest
 from PIL import Image
 
 from docs import pictures
 from zsad.data.index import load_index
-from zsad.errors import RequestError
 
 
 def test_pictures_stand_in_a_row_under_their_headings() -> None:
@@ -22,11 +20,6 @@ def test_pictures_stand_in_a_row_under_their_headings() -> None:
     assert (row[line:, side + gap :] == (0, 0, 255)).all()
     assert (row[:line] != 255).any()  # headings
     assert (row[line:, side : side + gap] == 255).all()
-
-
-def test_a_state_that_is_missing_is_said_with_the_command_that_makes_it(tmp_path: Path) -> None:
-    with pytest.raises(RequestError, match=r"no state of filo; `zsad train --methods filo --on"):
-        pictures.loaded("filo", tmp_path)
 
 
 def test_files_are_named_by_what_is_drawn_into_them(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import random
 import resource
 import signal
 import sys
@@ -22,6 +23,16 @@ from pathlib import Path
 from typing import Any
 
 LONG = bool(os.environ.get("ZSAD_FAULT_LONG"))  # `make fault`
+MOMENTS = int(os.environ.get("ZSAD_FAULT_MOMENTS", "0"))  # to die at, of each command; 0: as usual
+
+
+def moments(writes: int, few: int, seed: str) -> list[int]:
+    """Which of a run's ``writes`` operations to die before: ``few`` of them, in the long version
+    all, and as many as MOMENTS says where it does."""
+    every = range(1, writes + 1)
+    count = MOMENTS or (writes if LONG else few)
+    return sorted(random.Random(seed).sample(every, min(count, writes)))
+
 
 # Whatever a run changes on disk announces itself by one of these audit events.
 WRITES = frozenset(

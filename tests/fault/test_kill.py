@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from tests.fault.place import Place, assert_same, document, leftovers, numbers, written
-from tests.fault.process import LONG, Done, Process, zsad
+from tests.fault.process import LONG, Done, Process, moments, zsad
 from zsad import checkpoints
 
 pytestmark = pytest.mark.fault
@@ -26,17 +26,11 @@ CELLS = "cells/*/*/*/*.json"
 CHECKPOINTS = "checkpoints/*/*.safetensors"
 
 
-def moments(writes: int, few: int) -> list[int]:
-    """Which of a run's operations to die before."""
-    everything = range(1, writes + 1)
-    return list(everything) if LONG else sorted(random.Random(11).sample(everything, few))
-
-
 def test_a_sweep_killed_anywhere_ends_with_the_same_numbers(
     place: Place, whole: Done, tmp_path: Path
 ) -> None:
     assert whole.writes > 50
-    for moment in moments(whole.writes, few=2):
+    for moment in moments(whole.writes, 2, "bench"):
         results = tmp_path / str(moment)
         killed = Process(place.bench(results), watch=results, kill_at=moment).wait()
         assert killed.code == -signal.SIGKILL, moment
@@ -88,7 +82,7 @@ def test_a_training_killed_anywhere_ends_with_the_same_bits(place: Place, tmp_pa
     expected = contents(whole)
     assert len(expected) == 2
     assert leftovers(whole) == []
-    for moment in moments(undisturbed.writes, few=3):
+    for moment in moments(undisturbed.writes, 3, "train"):
         results = tmp_path / str(moment)
         killed = Process(place.train(results), watch=results, kill_at=moment).wait()
         assert killed.code == -signal.SIGKILL, moment

@@ -6,8 +6,6 @@ that should not be.  The same for four processes that do the same thing at once.
 
 from __future__ import annotations
 
-import os
-import random
 import shutil
 import signal
 import zipfile
@@ -21,12 +19,11 @@ import torch
 
 from tests.data.miniatures import write_miniature
 from tests.fault.place import Place
-from tests.fault.process import LONG, Process, zsad
+from tests.fault.process import Process, moments, zsad
 from tests.runner.conftest import write_dataset
 
 pytestmark = pytest.mark.fault
 
-FEW = int(os.environ.get("ZSAD_FAULT_MOMENTS", "2"))  # of each command, in the short version
 AUXILIARY = "title: own\ndatasets: [elpv]\nmethods: [clip]\nauxiliary: {{default: 'folder:{}'}}\n"
 
 
@@ -109,9 +106,7 @@ def test_a_kill_anywhere_leaves_nothing_that_the_same_command_does_not_clear(
     assert undisturbed.code == 0, undisturbed.out
     expected = listing(whole)
     assert expected
-    every = range(1, undisturbed.writes + 1)
-    chosen = every if LONG else sorted(random.Random(name).sample(every, min(FEW, len(every))))
-    for moment in chosen:
+    for moment in moments(undisturbed.writes, 2, name):
         folder = command.place(tmp_path / str(moment))
         killed = Process(command.words(folder), watch=folder, kill_at=moment).wait()
         assert killed.code == -signal.SIGKILL, moment

@@ -179,7 +179,7 @@ def test_values_that_are_no_scores_fail_the_cell(mode, bad):
     maps, masks, scores, labels = stack()
     broken = maps.clone()
     broken[2, 3, 4] = bad
-    with pytest.raises(CellError, match="hold 1 values that are NaN or infinite"):
+    with pytest.raises(CellError, match="hold 1 value that is NaN or infinite"):
         run((broken, masks, scores, labels), mode)
     scores[5] = bad
     with pytest.raises(CellError, match="1 of 3 image scores are NaN or infinite"):

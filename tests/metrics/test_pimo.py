@@ -164,7 +164,7 @@ def test_rates_that_cannot_be_told_are_undefined_with_the_reason(monkeypatch) ->
     made = metric()
     made.update(maps, masks, without_mask=2)
     assert made.report().undefined == {NAME: "2 of the anomalous images have no mask"}
-    with pytest.raises(CellError, match="hold 1 values that are NaN"):
+    with pytest.raises(CellError, match="hold 1 value that is NaN"):
         metric().update(torch.full((1, 1, 1), torch.nan), None)
 
 

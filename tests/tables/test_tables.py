@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import re
 from html.parser import HTMLParser
@@ -320,6 +321,21 @@ def test_latex_escapes_every_special_character() -> None:
     assert text.count("\\toprule") == text.count("\\bottomrule") == 1
     assert "\\textbf{" in text
     assert "\\underline{2}" in text
+
+
+def test_latex_says_the_notes_of_a_page_once_and_of_the_weights_at_every_table() -> None:
+    page = nasty_page()
+    three = tuple(dataclasses.replace(page.tables[0], name=f"t{i}") for i in range(3))
+    page = dataclasses.replace(page, tables=three, notes=("Figures in percent.",), mark="a demo_")
+    text = FORMATS["tex"](page)
+    assert text.count("Figures in percent.") == text.count("footnotesize") == 1
+    last = text.rindex("\\begin{table}")
+    assert text.index("Tables~\\ref{tab:p:t0} to \\ref{tab:p:t2}: Figures in percent.") > last
+    captions = re.findall(r"\\caption\{.*", text)
+    assert len(captions) == 3
+    assert all("(a demo\\_)" in caption for caption in captions)
+    alone = FORMATS["tex"](dataclasses.replace(page, tables=three[:1]))
+    assert "\\footnotesize Figures in percent." in alone
 
 
 def test_markdown_keeps_cells_apart() -> None:

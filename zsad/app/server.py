@@ -23,7 +23,7 @@ from zsad.app.scoring import ROLES, Ask, package, score
 from zsad.app.settings import AppSettings, Choice
 from zsad.app.uploads import Run, Runs, Upload
 from zsad.app.worker import Worker
-from zsad.errors import DataError, RequestError, WeightsError, ZsadError, gist
+from zsad.errors import DataError, RequestError, WeightsError, ZsadError, counted, gist
 from zsad.inference.page import PredictionPage
 from zsad.inference.references import can_refer
 from zsad.page import asset, embedded
@@ -118,7 +118,9 @@ class Server:
         if role not in ROLES:
             raise RequestError(f"role '{role}': choose one of {', '.join(ROLES)}")
         if len(pictures) + len(good or ()) > settings.limits.pictures:
-            raise HTTPException(413, f"more than {settings.limits.pictures} pictures in a request")
+            raise HTTPException(
+                413, f"more than {counted(settings.limits.pictures, 'picture')} in a request"
+            )
         earlier = self._run(like) if like else None
         with self.runs.one(keep=page) as run:
             ask = Ask(

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from zsad.backbones import build, families, known_weights
 from zsad.backbones import weights as weight_files
+from zsad.backbones.backbone_spec import require_fitting
 from zsad.backbones.batch_size import window_tokens
 from zsad.backbones.blocks import cast
 from zsad.backbones.clip_vit import ImageEncoder
@@ -305,17 +306,14 @@ def describe(
 ) -> BackboneInfo:
     """Return what methods may know about a backbone.
 
-    Raises :class:`RequestError` for an image size that its patches do not tile.
+    Raises :class:`RequestError` for an image size that is none
+    (:func:`zsad.backbones.backbone_spec.require_fitting`).
     """
     visual: Any = model.visual
     towers: Any = model
     patch = int(visual.patch_size[0])
     size = image_size or spec.image_size or int(config["vision_cfg"]["image_size"])
-    if size < patch or size % patch:
-        raise RequestError(
-            f"backbone.image_size={size}: must be a multiple of the patch size {patch}; "
-            f"nearest: {max(1, round(size / patch)) * patch}"
-        )
+    require_fitting(size, patch)
     depth = len(visual.transformer.resblocks)
     return BackboneInfo(
         name=spec.name,

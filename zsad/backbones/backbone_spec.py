@@ -11,6 +11,7 @@ from typing import Any
 
 from zsad.errors import RequestError
 from zsad.io import parse_json, read_json
+from zsad.io.bounds import PICTURE
 
 OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
 OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -98,3 +99,20 @@ def open_clip_models() -> dict[str, Path]:
         for place in places
         for path in sorted((Path(place) / "model_configs").glob("*.json"))
     }
+
+
+def require_fitting(size: int, patch: int) -> None:
+    """Raise :class:`RequestError` for an image size in pixels that patches do not tile, or that
+    has more pixels than a picture may have."""
+    shown = size if abs(size) < 10**12 else f"{str(size)[:6]}..."
+    if size > 0 and size * size > PICTURE.value():
+        raise RequestError(
+            f"backbone.image_size={shown}: {shown} x {shown} is more than {PICTURE.value()} "
+            f"pixels; give less ({PICTURE.raised()})"
+        )
+    if size < patch or size % patch:
+        near = max(1, round(size / patch)) * patch if size > 0 else patch
+        raise RequestError(
+            f"backbone.image_size={shown}: must be a multiple of the patch size {patch}; "
+            f"nearest: {near}"
+        )

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from zsad.errors import counted
+
 # What training scripts put a state dict into; what stands beside it there is no weight.
 WRAPPERS = ("state_dict", "model_state_dict", "model")
 PREFIX = "module."  # of torch's wrappers for several devices
@@ -29,7 +31,7 @@ def opened(state: Any) -> tuple[Any, list[str]]:
                 break
     state, count = _without_prefix(state)
     if count:
-        report.append(f"prefix '{PREFIX}' taken off {count} names")
+        report.append(f"prefix '{PREFIX}' taken off {counted(count, 'name')}")
     return state, report
 
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from zsad.errors import categories as counted_categories
 from zsad.metrics import spec
 from zsad.results.published import MEAN, Published
 from zsad.results.records import CellRecord
@@ -58,7 +59,9 @@ class Verdict:
         """ "27 of 27 categories within 0.1 of FiLo's released log"."""
         if not self.of:
             return f"no category has figures in {self.source}"
-        text = f"{self.within} of {self.of} categories within {self.agree:g} of {self.source}"
+        text = (
+            f"{self.within} of {counted_categories(self.of)} within {self.agree:g} of {self.source}"
+        )
         if self.far is None or self.far.difference is None or self.within == self.of:
             return text
         where = f"{self.far.target}/{self.far.category}, {spec.METRICS[self.far.metric].full_title}"

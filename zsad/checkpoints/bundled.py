@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zsad.checkpoints.account import CheckpointMeta, account_of
-from zsad.errors import WeightsError
+from zsad.errors import WeightsError, counted
 from zsad.io import atomic_write_bytes
 from zsad.io.names import safe_name
 
@@ -64,5 +64,5 @@ def words(path: Path, meta: CheckpointMeta | None = None) -> str:
     data = meta.trained_on
     return (
         f"state that comes with zsad for {meta.backbone}: trained on {data.dataset}, {data.part} "
-        f"part, {len(data.uids)} images, seed {meta.seed}"
+        f"part, {counted(len(data.uids), 'image')}, seed {meta.seed}"
     )

@@ -28,7 +28,7 @@ from zsad.checkpoints.packing import KEY, packing_of
 from zsad.checkpoints.released import content_of, recognise
 from zsad.checkpoints.sources import beside
 from zsad.config.method_config import MethodConfig
-from zsad.errors import CellError, RequestError, WeightsError
+from zsad.errors import CellError, RequestError, WeightsError, counted
 from zsad.io import atomic_write_bytes
 from zsad.method import AnyMethod, new_method
 from zsad.types import BackboneInfo
@@ -225,7 +225,11 @@ def import_file(
     meta = describe(method, source="official", trained_on=data, source_file=origin)
     save(target, state, meta)
     count = sum(v.numel() for v in state.values())
-    return [*said, *notes, f"wrote {len(state)} tensors ({count:,} values) to {target}"]
+    return [
+        *said,
+        *notes,
+        f"wrote {counted(len(state), 'tensor')} ({counted(count, 'value')}) to {target}",
+    ]
 
 
 def _imported_from(
@@ -395,7 +399,7 @@ def _filled(
             raise WeightsError(
                 f"checkpoint {path}: '{key}' is {tuple(value.shape)}, method '{entry.name}' on "
                 f"backbone '{info.name}' needs {own[key]}; "
-                f"use the backbone and config that it was trained with"
+                "use the backbone and config that it was trained with"
             )
     method = new_method(entry, config, info)
     method.load_state_dict(dict(state))

@@ -11,13 +11,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from zsad.cli import options
-from zsad.cli.output import counted, percent, print_json, print_table, say, stdout_to_stderr, tell
+from zsad.cli.output import percent, print_json, print_table, say, stdout_to_stderr, tell
 from zsad.data.account import Account, Entry
+from zsad.errors import counted
 from zsad.metrics.spec import headline
 from zsad.results.aggregate import NOT_COMPUTED, PARTIAL
 from zsad.runner.options import BenchOptions
 
 STAGES = ("train", "text", "decode", "encode", "boxes", "head", "map", "metrics")
+SHORTEST = 0.05  # seconds: what would be printed as 0.0
 MOST_FAILURES = 20  # printed; all of them are in the results folder
 
 
@@ -155,17 +157,27 @@ def figure(line: Mapping[str, Any], metric: str) -> str:
 
 def spent(seconds: Mapping[str, float], counters: Mapping[str, Any]) -> str:
     """Where the time of this run went, how fast it was and how much memory it took."""
-    stages = [f"{name} {seconds[name]:.1f} s" for name in STAGES if seconds.get(name, 0) >= 0.05]
+    stages = [
+        f"{name} {seconds[name]:.1f} s" for name in STAGES if seconds.get(name, 0) >= SHORTEST
+    ]
     heads = {k[5:]: v for k, v in seconds.items() if k.startswith("head:")}
     if len(heads) > 1:
         costly = max(heads, key=lambda name: heads[name])
-        stages.append(f"costliest head {costly} {heads[costly]:.1f} s")
+        if heads[costly] >= SHORTEST:
+            stages.append(f"costliest head {costly} {heads[costly]:.1f} s")
     facts = [counted(counters["images"], "image")]
     if "images_per_second" in counters:
-        facts.append(f"{counters['images_per_second']:.3g} images/s")
+        facts.append(speed(counters["images_per_second"]))
     memory = counters.get("peak_memory_mib", {})
     facts += [f"{mib} MiB {where} memory at most" for where, mib in memory.items()]
     return f"Time: {', '.join(stages)} ({', '.join(facts)})"
+
+
+def speed(per_second: float) -> str:
+    """``12.3 images/s``, or of a slow one how long an image takes: ``40 s per image``."""
+    if per_second >= 1 or per_second <= 0:
+        return f"{per_second:.3g} images/s" if per_second > 0 else "no image in a measurable time"
+    return f"{1 / per_second:.3g} s per image"
 
 
 def account_lines(document: Mapping[str, Any]) -> list[str]:
@@ -233,4 +245,6 @@ def print_plan(document: dict[str, Any]) -> None:
         f"{document['to_run']} of {counted(len(cells), 'cell')} to run, {counted(images, 'image')}"
     )
     say(f"{line}, backbone {document['backbone']}, results in {document['results_dir']}")
+    if document.get("estimate") and document["to_run"]:
+        say(document["estimate"]["text"])
     print_failures(document["failed"], "a dry run stores nothing")

@@ -17,10 +17,11 @@ import traceback
 import warnings
 from collections.abc import Sequence
 from importlib import import_module
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from zsad import __version__
 from zsad.cli import output
+from zsad.cli.examples import filled
 from zsad.errors import (
     RequestError,
     ZsadError,
@@ -53,6 +54,7 @@ VERBS = {
     "app": "app",
     "prompts": "prompts",
     "doctor": "doctor",
+    "completion": "completion",
 }
 
 # What verbs need that load large libraries; a dry run loads none.
@@ -77,8 +79,36 @@ class Parser(argparse.ArgumentParser):
         kwargs.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
         super().__init__(*args, **kwargs)  # type: ignore[arg-type]
 
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """Refuse a word that is none of the choices, as every unknown name is refused."""
+        if action.choices is not None and value not in action.choices:
+            known = [str(choice) for choice in action.choices]
+            what = "/".join(action.option_strings) or "word"
+            raise unknown(what, str(value), known, f"see `{self.prog} --help`")
+
+    def format_help(self) -> str:
+        """The help, with names of methods in its examples."""
+        return filled(super().format_help())
+
     def error(self, message: str) -> NoReturn:
         raise RequestError(f"{message}; see `{self.prog} --help`")
+
+
+SHORT = """\
+usage: zsad VERB ...
+
+  zsad predict   score your own pictures       zsad bench    compare methods on datasets
+  zsad tables    tables of what was stored     zsad report   a page of it
+  zsad list      methods, datasets, backbones  zsad doctor   what works on this machine
+
+`zsad --help` names all verbs, `zsad VERB --help` their options, with examples."""
+
+
+class NoVerb(RequestError):
+    """Nothing was asked for: a short help in place of one line."""
+
+    def __init__(self) -> None:
+        super().__init__("no VERB given; see `zsad --help`")
 
 
 def build_parser() -> Parser:
@@ -100,7 +130,9 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
     They end up in ``overrides`` and ``words``.  Raises :class:`RequestError`.
     """
-    if argv and not argv[0].startswith("-") and argv[0] not in VERBS:
+    if not argv:
+        raise NoVerb
+    if not argv[0].startswith("-") and argv[0] not in VERBS:
         raise unknown("command", argv[0], VERBS, "see `zsad --help`")
     parser = build_parser()
     args, extras = parser.parse_known_args(argv)
@@ -110,7 +142,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
             flag = word.partition("=")[0]
             name = flag.removeprefix("--").replace("-", "_")
             others = " and ".join(f"`zsad {v}`" for v in others_with(name, args.verb))
-            hint = f" (it is one of {others})" if others else nearest(flag, known)
+            hint = f" (it is one of {others})" if others else nearest(flag, known, 0.65)
             raise RequestError(f"unknown option '{flag}'{hint}; see `zsad {args.verb} --help`")
     _refuse_empty(args, extras)
     takes = getattr(args, "takes", "")
@@ -159,6 +191,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = done.code if isinstance(done.code, int) else 0
     except ZsadError as error:
         code = error.exit_code
+        if isinstance(error, NoVerb):
+            for line in SHORT.split("\n"):
+                output.tell(line)
         _complain(str(error), debug)
     except KeyboardInterrupt:
         code = 130
@@ -187,6 +222,9 @@ def _unforeseen(error: Exception) -> tuple[int, str]:
         detail = f" ({gist(error)})" if str(error).strip() else ""
         more = "give the command more, or less to do at a time"
         return RequestError.exit_code, f"out of memory{detail}; {more}"
+    if isinstance(error, RuntimeError) and str(error).startswith("Symlink loop from "):
+        # what Path.resolve raises before Python 3.13 in place of an OSError
+        return RequestError.exit_code, f"{error}; give a path that leads somewhere"
     return _of_the_world(error) if isinstance(error, OSError) else (1, _internal(error))
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from zsad.cli import examples
 from zsad.cli.output import is_terminal
 from zsad.errors import RequestError
 from zsad.registry import MethodEntry
@@ -41,9 +42,10 @@ def count(text: str) -> int:
 
 
 def done(parser: argparse.ArgumentParser) -> None:
-    """Remember the option names, so that a misspelt one gets a suggestion."""
+    """Remember the option names, so that a misspelt one gets a suggestion, and add examples."""
     names = [o for action in parser._actions for o in action.option_strings]
     parser.set_defaults(options=tuple(names))
+    parser.epilog = examples.epilog(parser.prog.split()[-1], parser.epilog or "")
 
 
 def of(parser: argparse.ArgumentParser, kind: type[RunOptions], *names: str) -> None:

@@ -167,11 +167,6 @@ def _print_aligned(
     say(*([title] if title else []), *("  ".join(cells).rstrip() for cells in aligned))
 
 
-def counted(number: int, thing: str) -> str:
-    """``1 cell``, ``2 cells``."""
-    return f"{number} {thing}{'s' * (number != 1)}"
-
-
 def percent(value: float | None) -> str:
     """A metric as the papers print it: in percent with one decimal, "–" where undefined."""
     return "–" if value is None else f"{100 * value:.1f}"

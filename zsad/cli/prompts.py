@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from zsad import registry
 from zsad.cli import options
 from zsad.cli.output import print_json, print_table, say, stdout_to_stderr, tell
-from zsad.errors import RequestError
+from zsad.errors import RequestError, counted
 from zsad.prompt_bank.kinds import find_kind, image_query_of, kinds
 
 if TYPE_CHECKING:
@@ -157,7 +157,10 @@ def check(args: argparse.Namespace) -> int:
     columns = ["kind", "dataset", "categories", "texts (per category)", "folders named"]
     print_table([*columns, "longest", "source", "problems"], rows, right=(2, 4, 5, 7))
     texts = sum(sum(v) for r in found for v in r.counts.values())
-    say(f"{texts} texts, {len(problems)} problems; 'longest' is in tokens of CLIP's 77")
+    say(
+        f"{counted(texts, 'text')}, {counted(len(problems), 'problem')}; 'longest' is in tokens "
+        "of CLIP's 77"
+    )
     say("'folders named': of the dataset's defect folders, how many kinds the texts name")
     say(*problems)
     return 3 if problems else 0
@@ -221,7 +224,10 @@ def generate(args: argparse.Namespace) -> int:
     if args.json:
         print_json(report)
     else:
-        say(f"{report['requests']} requests, {report['cached']} answers from the cache")
+        say(
+            f"{counted(report['requests'], 'request')}, {counted(report['cached'], 'answer')} "
+            "from the cache"
+        )
         for path in report["files"]:
             say(f"wrote {path}")
         for line in report["notes"]:
@@ -237,11 +243,11 @@ def _announce(count: int, settings: EndpointOptions, yes: bool) -> None:
     """Say how many requests come, before the first.  Raises :class:`RequestError` for many that
     nobody has agreed to."""
     tell(
-        f"zsad: note: {count} request{'s' * (count != 1)} to {settings.base_url} for model "
+        f"zsad: note: {counted(count, 'request')} to {settings.base_url} for model "
         f"'{settings.model}', and again for answers that cannot be used"
     )
     if count > MANY and not yes and not settings.max_requests:
         raise RequestError(
-            f"{count} requests are more than {MANY}: add --yes, or a budget, --max-requests N; "
-            f"or choose one --kind"
+            f"{counted(count, 'request')}, more than {MANY}: add --yes, or a budget, "
+            "--max-requests N; or choose one --kind"
         )

@@ -13,7 +13,7 @@ from zsad.cli import options
 from zsad.cli.bench import accounts_told, print_summary
 from zsad.cli.output import is_terminal, print_json, print_table, say, stdout_to_stderr, tell
 from zsad.config.method_config import ALL_SHOTS
-from zsad.errors import RequestError, shown
+from zsad.errors import RequestError, counted, shown
 from zsad.runner.options import BenchOptions
 
 if TYPE_CHECKING:
@@ -136,10 +136,16 @@ def _import(args: argparse.Namespace) -> int:
         document = imported.run(request)
     about = document["imported"]
     for dataset, ids in about["left_out"].items():
-        tell(f"zsad: {dataset}: {len(ids)} images are not imported: never ranked, nor compared")
+        tell(
+            f"zsad: {dataset}: {counted(len(ids), 'image is', 'images are')} not imported: "
+            "never ranked, nor compared"
+        )
     for dataset, names in about["strangers"].items():
         first = ", ".join(map(shown, names[:FIRST]))
-        tell(f"zsad: {dataset}: {len(names)} names belong to no test image, left out: {first}")
+        tell(
+            f"zsad: {dataset}: {counted(len(names), 'name belongs', 'names belong')} to no test "
+            f"image, left out: {first}"
+        )
     if args.json:
         print_json(document)
         return 0
@@ -173,7 +179,7 @@ def _export(args: argparse.Namespace) -> int:
     else:
         print_summary(document)
         for folder, count in document["exported"]["images"].items():
-            say(f"Maps: {Path(args.maps) / folder} ({count} images)")
+            say(f"Maps: {Path(args.maps) / folder} ({counted(count, 'image')})")
     return 3 if document["failed"] else 0
 
 
@@ -262,9 +268,12 @@ def _remove(store: ResultStore, ids: Sequence[str], as_json: bool) -> int:
         print_json({"removed": removed, "failures": len(failures)})
         return 0
     for holding in picked:
-        say(f"Removed {removed[holding.name]} records of {holding.title} on {holding.dataset}")
+        say(
+            f"Removed {counted(removed[holding.name], 'record')} of {holding.title} on "
+            f"{holding.dataset}"
+        )
     if FAILURES in ids:
-        say(f"Forgot {len(failures)} cells without a result")
+        say(f"Forgot {counted(len(failures), 'cell')} without a result")
     return 0
 
 

@@ -10,7 +10,8 @@ from typing import Any
 from zsad import config as cfg
 from zsad import registry
 from zsad.cli import options
-from zsad.cli.output import print_json, print_table, say, tell
+from zsad.cli.cite import bibtex, own
+from zsad.cli.output import print_json, print_table, say, say_document, tell
 from zsad.config.method_config import ALL_SHOTS
 from zsad.errors import RequestError, unknown
 
@@ -30,6 +31,7 @@ def add(verbs: Any) -> None:
         takes="overrides",
     )
     shower.add_argument("name", metavar="NAME")
+    shower.add_argument("--cite", action="store_true", help="BibTeX of its paper, and of zsad")
     options.plugins(shower)
     options.as_json(shower)
     options.done(shower)
@@ -135,6 +137,8 @@ def run_show(args: argparse.Namespace) -> int:
     if args.plugins:
         registry.add_plugins(args.plugins)
     found = describe(args.name, args.overrides)
+    if args.cite:
+        return _cite(args.name, found, args.json)
     if args.json:
         print_json(found)
         return 0
@@ -148,12 +152,24 @@ def run_show(args: argparse.Namespace) -> int:
     return 0
 
 
+def _cite(name: str, found: Mapping[str, Any], as_json: bool) -> int:
+    line = str(found.get("paper") or found.get("citation") or "")
+    if not line or line == "none":
+        raise RequestError(f"--cite: no paper is named for {found['kind']} {name}")
+    entries = [*bibtex(name, line), own()]
+    if as_json:
+        print_json({"name": name, "paper": line, "bibtex": entries})
+    else:
+        say_document("\n\n".join(entries))
+    return 0
+
+
 def describe(name: str, overrides: list[str]) -> dict[str, Any]:
     """Everything about a method, dataset, backbone or protocol, JSON-ready.
 
     Raises :class:`RequestError` with the nearest name of any kind.
     """
-    if name in registry.methods():
+    if name in registry.methods() or name in registry.broken_plugins():
         return _describe_method(name, overrides)
     if overrides:
         raise RequestError(f"'{overrides[0]}': only a method takes overrides, '{name}' is none")
@@ -174,7 +190,7 @@ def describe(name: str, overrides: list[str]) -> dict[str, Any]:
         *registry.list_protocols(),
         *specs(),
     ]
-    raise unknown("name", name, known, "see `zsad list methods`")
+    raise unknown("name", name, dict.fromkeys(known), "see `zsad list methods`")
 
 
 def _describe_method(name: str, overrides: list[str]) -> dict[str, Any]:

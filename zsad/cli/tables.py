@@ -6,8 +6,8 @@ import argparse
 from typing import Any
 
 from zsad.cli import options
-from zsad.cli.output import counted, say, say_document
-from zsad.errors import unknown
+from zsad.cli.output import say, say_document
+from zsad.errors import counted, unknown
 
 
 def add(verbs: Any) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from zsad.cli import options
 from zsad.cli.bench import print_failures
 from zsad.cli.output import print_json, print_table, say, stdout_to_stderr
+from zsad.errors import counted
 from zsad.runner.options import TrainOptions
 
 
@@ -49,6 +50,10 @@ def run(args: argparse.Namespace) -> int:
             if document["banner"]:
                 say(f"Note: {document['banner']}.")
             say(f"use it: zsad bench --methods {methods} --trained-on {args.on} ...")
-        kept = f"{len(rows)} checkpoints are stored" if rows else "nothing was stored"
+        kept = (
+            counted(len(rows), "checkpoint is", "checkpoints are") + " stored"
+            if rows
+            else "nothing was stored"
+        )
         print_failures(document["failed"], kept)
     return 3 if document["failed"] else 0

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from torch import Tensor
 
 from zsad.backbones.wrappers import ignored_note, listed
-from zsad.errors import WeightsError
+from zsad.errors import WeightsError, counted
 
 BUFFERS = tuple(
     f"{stem}_{side}"
@@ -68,7 +68,8 @@ def read_prompt_learner(
     if unused:
         count = sum(inner[k].numel() for k in unused)
         notes.append(
-            f"skipped {len(unused)} tensors of compound_prompt_projections ({count:,} values): "
+            f"skipped {counted(len(unused), 'tensor')} of compound_prompt_projections "
+            f"({counted(count, 'value')}): "
             "the released forward pass never uses them"
         )
     present = [k for k in BUFFERS if k in inner]

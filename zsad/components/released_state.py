@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from zsad.backbones.wrappers import ignored_note, listed
-from zsad.errors import WeightsError
+from zsad.errors import WeightsError, counted
 from zsad.method import ImportedCheckpoint
 from zsad.types import BackboneInfo
 
@@ -40,11 +40,14 @@ def take_released(
             got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
             raise WeightsError(
                 f"{method} checkpoint: '{key}' is {got}, backbone '{backbone.name}' needs {shape}; "
-                f"use the backbone that it was trained with (vit-l-14-336)"
+                "use the backbone that it was trained with (vit-l-14-336)"
             )
     count = sum(given[k].numel() for k in wanted)
     return ImportedCheckpoint(
         state={k: given[k].float() for k in wanted},
         config={"preset": "released"},
-        report=[f"trained tensors taken: {len(wanted)} ({count:,} values)", *ignored_note(further)],
+        report=[
+            f"trained tensors taken: {len(wanted)} ({counted(count, 'value')})",
+            *ignored_note(further),
+        ],
     )

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, Literal, NamedTuple
 
-from zsad.errors import RequestError
+from zsad.errors import RequestError, counted
 
 Role = Literal["normal", "anomalous", "training", "mask", "left out", "no role"]
 # How a line of the account counts each role: (one file, several files).
@@ -78,8 +78,13 @@ class Account:
         folders = self.folders()
         out = [f"{_shown(name)}/: {_counted(entries)}" for name, entries in folders.items()]
         if len(out) > most:
-            out[most:] = [f"and {len(out) - most} more folders; `--json` lists every file"]
-        return [*out, f"{len(self.entries)} files in all: {_counted(self.entries, reasons=False)}"]
+            out[most:] = [
+                f"and {counted(len(out) - most, 'more folder')}; `--json` lists every file"
+            ]
+        return [
+            *out,
+            f"{counted(len(self.entries), 'file')} in all: {_counted(self.entries, reasons=False)}",
+        ]
 
     def document(self) -> dict[str, Any]:
         """JSON-ready: the counts and every file."""
@@ -97,7 +102,7 @@ class Account:
             return
         shown = ", ".join(f"{_shown(e.path)} ({e.reason})" for e in strays[:3])
         more = f" and {len(strays) - 3} more" if len(strays) > 3 else ""
-        what = "1 picture has" if len(strays) == 1 else f"{len(strays)} pictures have"
+        what = counted(len(strays), "picture has", "pictures have")
         raise RequestError(f"folder:{self.root}: {what} no role: {shown}{more}; {way_out}")
 
 

@@ -27,7 +27,7 @@ from zsad.data.images import (
     read_mask,
 )
 from zsad.data.index import DatasetIndex, load_index
-from zsad.errors import DataError, ZsadError, reason
+from zsad.errors import DataError, ZsadError, counted, reason
 from zsad.types import Sample
 
 MIDDLE = (
@@ -121,11 +121,13 @@ class CheckReport:
         if self.opened:
             modes = ", ".join(f"{n} {m}" for m, n in sorted(self.modes.items()))
             out.append(
-                f"  opened {self.opened} files; sizes {' to '.join(self.sizes)}; modes {modes}"
+                f"  opened {counted(self.opened, 'file')}; sizes {' to '.join(self.sizes)}; "
+                f"modes {modes}"
             )
         if self.masks:
             out.append(
-                f"  {self.masks} masks: grey values above {self.mask_threshold} are anomalous"
+                f"  {counted(self.masks, 'mask')}: grey values above {self.mask_threshold} are "
+                "anomalous"
             )
         out += [f"  not looked at: {self.ignore}"] if self.ignore else []
         out += [f"  {f.severity}: {f.text}" for f in self.findings]
@@ -315,12 +317,18 @@ def _open_all(report: CheckReport, samples: list[Sample], workers: int) -> None:
     say = report.findings.append
     report.findings += [Finding("error", e) for e in errors[:20]]
     if len(errors) > 20:
-        say(Finding("error", f"and {len(errors) - 20} more files like these"))
+        say(
+            Finding(
+                "error",
+                f"and {counted(len(errors) - 20, 'more file like this', 'more files like these')}",
+            )
+        )
     shares = {s.uid: o.marked for s, o in zip(samples, opened) if o.marked is not None}
     report.findings += [Finding("warning", text) for text in plausible.findings(shares)]
     if soft := [(s.uid, o.widened) for s, o in zip(samples, opened) if o.widened > 1]:
         text = (
-            f"{len(soft)} masks have a soft edge, which the threshold widens up to "
+            f"{counted(len(soft), 'mask has', 'masks have')} a soft edge, which the threshold "
+            "widens up to "
             f"{max(w for _, w in soft):.1f} times (first: {soft[0][0]}); {MIDDLE}"
         )
         say(Finding("warning", text))
@@ -331,7 +339,8 @@ def _open_all(report: CheckReport, samples: list[Sample], workers: int) -> None:
         )
         say(Finding("warning", text))
     if grey := sum(o.grey_mask for o in opened):
-        text = f"{grey} masks hold more than two grey values; the threshold decides"
+        text = f"{counted(grey, 'mask holds', 'masks hold')} more than two grey values; the "
+        "threshold decides"
         say(Finding("note", text))
     bits = max((s.bits for s in samples), default=0)
     if bits and sound and not any(o.deep for o in opened):
@@ -357,9 +366,11 @@ def _masks_of_normal(report: CheckReport, index: DatasetIndex) -> None:
         except DataError as error:
             report.findings.append(Finding("error", str(error)))
     if marking:
+        one, more = "mask of a normal picture marks", "masks of normal pictures mark"
+        marks = counted(len(marking), one, more)
         text = (
-            f"{len(marking)} masks of normal pictures mark something (first: that of "
-            f"{marking[0]}); they count as unmarked: are labels or masks mixed up?"
+            f"{marks} something (first: that of {marking[0]}), which counts for nothing: are "
+            "labels or masks mixed up?"
         )
         report.findings.append(Finding("warning", text))
 

@@ -13,7 +13,7 @@ import scipy.ndimage
 from zsad.data import splits
 from zsad.data.images import image_size, read_mask
 from zsad.data.index import DatasetIndex
-from zsad.errors import DataError
+from zsad.errors import DataError, counted
 from zsad.metrics.regions import EIGHT
 from zsad.types import Sample
 
@@ -34,14 +34,16 @@ class BoxTable:
         held = self.document
         empty = len(held["images"]) - len({a["image_id"] for a in held["annotations"]})
         names = ", ".join(c["name"] for c in held["categories"])
+        boxes = counted(len(held["annotations"]), "box", "boxes")
         lines = [
-            f"{len(held['annotations'])} boxes on {len(held['images'])} pictures, {empty} of them "
+            f"{boxes} on {counted(len(held['images']), 'picture')}, {empty} of them "
             f"normal; phrases: {names}"
         ]
         if self.left_out:
             more = ", ..." if len(self.left_out) > 3 else ""
             lines.append(
-                f"left out: {len(self.left_out)} anomalous pictures without a mask, or whose mask "
+                f"left out: {counted(len(self.left_out), 'anomalous picture')} without a mask, "
+                "or whose mask "
                 f"marks nothing ({', '.join(self.left_out[:3])}{more})"
             )
         return lines

@@ -20,7 +20,7 @@ from zsad.data.ignored import Ignored, inside
 from zsad.data.images import WIDE, own_range
 from zsad.data.indexers import INDEXERS, Indexing, NotThisLayout
 from zsad.data.indexers.base import checked_options, find_folder, natural, spoken, subfolders
-from zsad.errors import DataError, RequestError, reason, unknown
+from zsad.errors import DataError, RequestError, counted, reason, unknown
 from zsad.types import Category, Names, Sample
 
 # Every dataset may lie in the layout of an index file that is prepared already.
@@ -269,7 +269,8 @@ def _finish(
     notes = list(indexing.notes)
     if missing:
         notes.append(
-            f"{len(missing)} of {len(rank)} categories are not there: {', '.join(missing)}"
+            f"{len(missing)} of {counted(len(rank), 'category', 'categories')} not there: "
+            f"{', '.join(missing)}"
         )
     fingerprint = _fingerprint(indexing, samples, variant)
     return DatasetIndex(
@@ -315,7 +316,8 @@ def _ignoring(indexing: Indexing, samples: list[Sample], text: str) -> list[Samp
     indexing.identity.append(f"ignore {rule.digest}")
     if rule.masks and without:
         indexing.notes.append(
-            f"ignore {text}: {len(without)} of {len(samples)} pictures have no mask there, "
+            f"ignore {text}: {len(without)} of {counted(len(samples), 'picture')} without a "
+            "mask there, "
             f"{indexing.relative(str(without[0]))} the first; nothing of them is ignored"
         )
     ignore = {s.image: rule.rectangle or rule.file_of(s.image) for s in samples}
@@ -354,7 +356,7 @@ def _fingerprint(indexing: Indexing, samples: list[Sample], variant: str) -> str
         digest.update(repr(line).encode())
     if absent:
         indexing.problems.append(
-            f"{len(absent)} of {len(sizes)} files are missing "
+            f"{len(absent)} of {counted(len(sizes), 'file')} missing "
             f"(first: {indexing.relative(absent[0])})"
         )
     return digest.hexdigest()[:16]

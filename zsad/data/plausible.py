@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from zsad.errors import counted
 from zsad.types import Sample
 
 log = logging.getLogger(__name__)
@@ -114,7 +115,8 @@ def findings(shares: Mapping[str, float]) -> list[str]:
     full = [name for name, share in shares.items() if share > MOST]
     if 2 * len(full) > len(shares):
         out.append(
-            f"{len(full)} of {len(shares)} masks mark more than half of their picture (first: "
+            f"{len(full)} of {counted(len(shares), 'mask')} mark more than half of their "
+            "picture (first: "
             f"{full[0]}): a defect must be bright on black; these look inverted, or painted on "
             "white"
         )

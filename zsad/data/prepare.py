@@ -14,7 +14,7 @@ from zsad.data.archives import Member, members, reading
 from zsad.data.catalog import list_specs, load_spec
 from zsad.data.definition import DatasetSpec
 from zsad.data.index import DatasetIndex, load_index
-from zsad.errors import DataError, RequestError
+from zsad.errors import DataError, RequestError, counted
 from zsad.io import names, scratch_folder, sha256_file
 from zsad.io.bounds import ARCHIVE_BYTES, ARCHIVE_FILES, ARCHIVE_RATIO, RATIO_FROM
 
@@ -35,7 +35,10 @@ class PreparedDataset:
         """The outcome as lines of text."""
         out = []
         if self.files:
-            out.append(f"{self.dataset}: {self.files} files ({self.size:,} bytes) in {self.target}")
+            out.append(
+                f"{self.dataset}: {counted(self.files, 'file')} ({counted(self.size, 'byte')}) "
+                f"in {self.target}"
+            )
         normal, anomalous = self.index.counts()
         where = self.index.root or "generated"
         out.append(

@@ -22,7 +22,7 @@ from zsad.data.ignored import of_sample, shrunk
 from zsad.data.images import sample_size
 from zsad.data.index import DatasetIndex
 from zsad.data.transforms import MaskPolicy
-from zsad.errors import DataError
+from zsad.errors import DataError, counted
 from zsad.exchange.maps import FIRST, Outside, refuse
 from zsad.metrics import CategoryMetrics, MetricResult
 from zsad.results import pixels
@@ -74,7 +74,7 @@ class DatasetImport:
         """Raise :class:`DataError` that names the first images for which there is nothing."""
         missing = self.missing()
         refuse(
-            f"{self.source}: nothing for {len(missing)} of {len(self._every)} images of "
+            f"{self.source}: nothing for {len(missing)} of {counted(len(self._every), 'image')} of "
             f"{self.index.spec.name}",
             missing,
             "give all of them, or --partial for figures that are never ranked",

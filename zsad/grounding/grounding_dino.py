@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from zsad import torchvision_compat
-from zsad.errors import WeightsError
+from zsad.errors import WeightsError, counted
 from zsad.grounding import dino, official_state, weight_files
 from zsad.grounding.interface import DetectorOptions, Handle
 from zsad.grounding.official_state import UNUSED, read_state, swin_of
@@ -89,7 +89,8 @@ class GroundingDino:
             report = load_state(model, state)
             if report.missing:
                 raise WeightsError(
-                    f"{path}: not a Grounding DINO state; {len(report.missing)} tensors are "
+                    f"{path}: not a Grounding DINO state; "
+                    f"{counted(len(report.missing), 'tensor is', 'tensors are')} "
                     f"missing, first '{report.missing[0]}'"
                 )
         return cls(model.to(options.device).eval(), options)

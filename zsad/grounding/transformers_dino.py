@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from zsad.errors import WeightsError
+from zsad.errors import WeightsError, counted
 from zsad.grounding import dino, official_state, weight_files
 from zsad.grounding.interface import DetectorOptions, Handle
 from zsad.types import Boxes
@@ -214,7 +214,8 @@ def _check_complete(path: Path | None, report: Mapping[str, Any]) -> None:
     lost = sorted({str(k) for k in report["missing_keys"]} | set(odd))
     if lost:
         raise WeightsError(
-            f"{path}: not a Grounding DINO state; {len(lost)} tensors are missing, first "
+            f"{path}: not a Grounding DINO state; "
+            f"{counted(len(lost), 'tensor is', 'tensors are')} missing, first "
             f"'{lost[0]}'"
         )
 

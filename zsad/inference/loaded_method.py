@@ -15,7 +15,7 @@ from zsad import config as cfg
 from zsad.backbones import Backbone
 from zsad.config.method_config import ALL_SHOTS
 from zsad.data.ignored import Ignored
-from zsad.errors import RequestError
+from zsad.errors import RequestError, counted
 from zsad.inference import calibration, reference_bank
 from zsad.inference.picture_run import PictureRun, Pictures, attempt, conclude, joined
 from zsad.inference.pictures import BATCH, PictureBatch, read_ahead
@@ -73,7 +73,7 @@ class LoadedMethod:
         if framing.tiled and (method.transductive or method.carries):
             raise RequestError(
                 f"--tiles: method '{method.name}' scores a picture with others of the same kind, "
-                f"and a tile is none; leave --tiles out, or choose another method"
+                "and a tile is none; leave --tiles out, or choose another method"
             )
 
     # ------------------------------------------------------------------------ prediction
@@ -174,7 +174,7 @@ class LoadedMethod:
         if self.method.stretches:
             raise RequestError(
                 f"preset '{self.method.config.preset}' of {self.method.name} stretches scores over "
-                f"the pictures of a call, so no threshold holds for others; use "
+                "the pictures of a call, so no threshold holds for others; use "
                 f"{self.method.name}.stretch=false"
             )
         tiled, what = self.framing.tiled, (list(normal), class_name, None, references)
@@ -245,7 +245,7 @@ class LoadedMethod:
         ):
             raise RequestError(
                 f"images have shape {tuple(images.shape)}, expected [B, 3, {size}, {size}]; "
-                f"give another image_size to load_method, or use predict for pictures"
+                "give another image_size to load_method, or use predict for pictures"
             )
         context = self._context(class_names, len(images), boxes, kinds, domains)
         categories = context.categories
@@ -402,7 +402,8 @@ class LoadedMethod:
         whole = self.method.transductive or shots == ALL_SHOTS
         if not whole and account.shots != shots:
             raise RequestError(
-                f"--bank {path}: holds {account.shots} pictures, and {self.method.name}.shots is "
+                f"--bank {path}: holds {counted(account.shots, 'picture')}, and "
+                f"{self.method.name}.shots is "
                 f"{shots}; leave shots out"
             )
         names = account.names if len(account.names) == features.batch_size else ()

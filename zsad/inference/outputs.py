@@ -177,6 +177,7 @@ def save_calibration(
 # -------------------------------------------------------------------------------- content
 def _heat(found: Prediction, photo: Photo, scale: tuple[float, float] | None, bits: int) -> bytes:
     buffer = io.BytesIO()
+    _ = found.findings  # takes a map of the picture's size: not beside the decoded picture
     picture = found.overlay(read_image(photo.path, bits=bits), scale)
     picture.save(buffer, "WEBP", quality=QUALITY, exif=own_outputs.exif(found.made_by))
     return buffer.getvalue()

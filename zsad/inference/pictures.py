@@ -22,7 +22,7 @@ from zsad.data.images import endings, open_header, read_image
 from zsad.data.indexers.mask_names import beside
 from zsad.data.indexers.own_folder import understand
 from zsad.data.own_outputs import is_own_output
-from zsad.errors import DataError, RequestError, reason, shown
+from zsad.errors import DataError, RequestError, counted, reason, shown
 from zsad.inference.prediction import Prediction
 from zsad.io.bounds import BATCH_PIXELS
 from zsad.io.names import plain_path, readable_name
@@ -189,7 +189,7 @@ def _below(home: Path, strict: bool) -> Iterator[_Found]:
             "%s: %s named like the mask of a picture beside it (first: %s, of %s), and scored as "
             "any other; give the pictures by their names to leave masks out",
             shown(home),
-            "1 picture is" if len(doubtful) == 1 else f"{len(doubtful)} pictures are",
+            counted(len(doubtful), "picture is", "pictures are"),
             shown(mask),
             shown(picture),
         )

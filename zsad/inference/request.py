@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from zsad.config.method_config import ALL_SHOTS
-from zsad.errors import RequestError, is_text
+from zsad.errors import RequestError, counted, is_text
 from zsad.inference.references import can_refer, refuse
 from zsad.method import AnyMethod
 from zsad.types import Boxes, Category, TrainBatch
@@ -72,7 +72,9 @@ def _one_each(what: str, given: OneOrEach, default: str, count: int) -> Sequence
     if given is None or isinstance(given, str):
         return [default if given is None else given] * count
     if len(given) != count:
-        raise RequestError(f"{len(given)} {what} for {count} images; give one, or one per image")
+        raise RequestError(
+            f"{len(given)} {what} for {counted(count, 'image')}; give one, or one per image"
+        )
     return given
 
 
@@ -82,7 +84,8 @@ def boxes_of(values: Sequence[Any] | None, count: int) -> list[Boxes | None] | N
         return None
     if len(values) != count:
         raise RequestError(
-            f"{len(values)} box entries for {count} images; give one per image (None for none)"
+            f"{counted(len(values), 'box entry', 'box entries')} for {counted(count, 'image')}; "
+            "give one per image (None for none)"
         )
     return [_boxes(value) for value in values]
 

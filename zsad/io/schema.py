@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal, TypeVar
 
-from zsad.errors import nearest
+from zsad.errors import counted, nearest
 
 T = TypeVar("T")
 
@@ -174,7 +174,7 @@ class _Reader:
             return tuple(self.items(value, arguments[:1], key))
         found = self.items(value, (Any,), key)
         if len(found) != len(arguments):
-            raise self.wrong(key, value, f"a list of {len(arguments)} values")
+            raise self.wrong(key, value, f"a list of {counted(len(arguments), 'value')}")
         pairs = enumerate(zip(found, arguments))
         return tuple(self.value(v, hint, f"{key}[{i}]") for i, (v, hint) in pairs)
 

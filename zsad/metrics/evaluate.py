@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zsad.errors import RequestError
+from zsad.errors import RequestError, counted
 from zsad.metrics import spec
 from zsad.metrics.category import CategoryMetrics
 from zsad.metrics.spec import Mode
@@ -102,7 +102,7 @@ def _marked_normals(truth: Tensor | None, labels: Tensor) -> list[str]:
     first = int(marked.nonzero()[0])
     return [
         f"{int(marked.sum())} normal images have marked pixels in their masks (first: image "
-        f"{first}, {int(truth[first].sum())} pixels): are labels and masks in one order?"
+        f"{first}, {counted(int(truth[first].sum()), 'pixel')}): are labels and masks in one order?"
     ]
 
 
@@ -136,7 +136,10 @@ def _masks(
     has_mask = None
     if isinstance(masks, (list, tuple)):
         if len(masks) != count:
-            raise RequestError(f"{name} has {len(masks)} entries for {count} image scores")
+            raise RequestError(
+                f"{name} has {counted(len(masks), 'entry', 'entries')} for "
+                f"{counted(count, 'image score')}"
+            )
         has_mask = torch.tensor([m is not None for m in masks], dtype=torch.bool)
         if not has_mask.any():
             return None, None

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zsad.errors import CellError
+from zsad.errors import CellError, counted
 from zsad.metrics.functional import Curve
 from zsad.on_device import in_order, uploaded
 
@@ -282,6 +282,7 @@ def _join_samples(samples: Tensor, dim: int) -> Tensor:
 def _refuse(keys: Tensor | None) -> NoReturn:
     count = 0 if keys is None else int((~np.isfinite(key_values(keys.cpu().numpy()))).sum())
     raise CellError(
-        f"anomaly maps hold {count} values that are NaN or infinite in float32; check the method's"
+        f"anomaly maps hold {counted(count, 'value that is', 'values that are')} NaN or "
+        "infinite in float32; check the method's"
         " scores (and its precision) before they are evaluated"
     )

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zsad.errors import CellError
+from zsad.errors import CellError, counted
 from zsad.metrics.base import MetricReport, RankingMetric
 from zsad.metrics.spec import Mode
 
@@ -98,7 +98,10 @@ class PerImageOverlap(RankingMetric):
             maps = maps.float()
         if not bool(torch.isfinite(maps).all()):
             bad = int((~torch.isfinite(maps)).sum())
-            raise CellError(f"anomaly maps hold {bad} values that are NaN or infinite")
+            raise CellError(
+                f"anomaly maps hold {counted(bad, 'value that is', 'values that are')} NaN or "
+                "infinite"
+            )
         seen = torch.ones_like(maps, dtype=torch.bool)
         if ignored is not None:
             seen = ~ignored.to(maps.device)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zsad.errors import CellError
+from zsad.errors import CellError, counted
 from zsad.metrics import functional, spec
 from zsad.metrics.base import MetricReport, RankingMetric, of_curve, one_class
 from zsad.metrics.functional import Curve
@@ -188,7 +188,10 @@ class PixelScores(PixelRanking):
     def _take(self, scores: Tensor, index: Tensor | None, weights: Tensor | None) -> None:
         if not bool(torch.isfinite(scores).all()):
             bad = int((~torch.isfinite(scores)).sum())
-            raise CellError(f"anomaly maps hold {bad} values that are NaN or infinite")
+            raise CellError(
+                f"anomaly maps hold {counted(bad, 'value that is', 'values that are')} NaN or "
+                "infinite"
+            )
         if index is None or weights is None:
             self.normal.append(scores.clone())
             return

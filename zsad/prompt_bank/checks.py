@@ -12,6 +12,7 @@ from functools import cache
 
 from zsad import registry
 from zsad.data.catalog import load_spec
+from zsad.errors import counted
 from zsad.prompt_bank.bank import BankEntry, PromptBank
 from zsad.prompt_bank.kinds import PromptKind, TextList, find_kind
 from zsad.prompt_bank.parsing import SUSPICIOUS, contradicts
@@ -134,7 +135,9 @@ def _review_entry(
         found.counts.setdefault(known.name, []).append(len(texts))
         least, most = known.least, known.most
         if not least <= len(texts) <= most:
-            found.problems.append(f"{where}: {len(texts)} texts, expected {least} to {most}")
+            found.problems.append(
+                f"{where}: {counted(len(texts), 'text')}, expected {least} to {most}"
+            )
         plain = [" ".join(t.lower().split()).rstrip(".") for t in texts]
         for text in sorted({t for t in plain if plain.count(t) > 1}):
             found.problems.append(f"{where}: twice '{text}'")

@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from zsad.errors import RequestError, ZsadError, gist
+from zsad.errors import RequestError, ZsadError, counted, gist
 from zsad.io.bounds import ANSWER
 from zsad.prompt_bank.replies import http_client, within
 from zsad.prompt_bank.request_shape import ROOM, Api, Limit, Shape, read_refusal
@@ -157,7 +157,7 @@ class Endpoint:
                 if not self._widens(shape):
                     raise NoAnswer(
                         f"{cut} at {self.shape.tokens} tokens; give more with --max-tokens, or "
-                        f"less thinking with --reasoning-effort low"
+                        "less thinking with --reasoning-effort low"
                     ) from None
                 continue
             except openai.APITimeoutError:
@@ -185,7 +185,7 @@ class Endpoint:
             if image_url is not None:
                 raise RequestError(
                     f"model '{self.options.model}' completes text and takes no images; "
-                    f"name another model"
+                    "name another model"
                 )
             return self._client.completions.create(prompt=prompt, **rest)
         content: Any = prompt
@@ -266,7 +266,7 @@ class Endpoint:
         with self._lock:
             if options.max_requests and self.requests >= options.max_requests:
                 raise BudgetSpent(
-                    f"the budget of {options.max_requests} requests is spent; "
+                    f"the budget of {counted(options.max_requests, 'request')} is spent; "
                     "run again to go on from here"
                 )
             self.requests += 1

@@ -23,7 +23,7 @@ from zsad import config as cfg
 from zsad.data.catalog import load_spec
 from zsad.data.images import image_digest, read_image
 from zsad.data.index import DatasetIndex, load_index
-from zsad.errors import RequestError
+from zsad.errors import RequestError, counted
 from zsad.io import atomic_write_text
 from zsad.prompt_bank import parsing
 from zsad.prompt_bank.answers import AnswerStore
@@ -352,8 +352,8 @@ def ask_images(
         silent = [a for a in answers if a is not None and not parsing.description(a, "abnormal")]
         if silent:
             notes.append(
-                f"{index.spec.name}/{key}: {len(silent)} of {len(answers)} answers name nothing "
-                f"abnormal; they add no text"
+                f"{index.spec.name}/{key}: {len(silent)} of {counted(len(answers), 'answer')} "
+                f"name{'s' * (len(answers) == 1)} nothing abnormal and add no text"
             )
     return failed
 

@@ -16,7 +16,7 @@ from zsad import config as cfg
 from zsad import registry
 from zsad.config import MetricSettings
 from zsad.config.method_config import shots_in_words
-from zsad.errors import ZsadError
+from zsad.errors import ZsadError, counted
 from zsad.metrics.spec import METRICS
 from zsad.protocols import load_protocol
 from zsad.results.records import CellRecord
@@ -310,7 +310,7 @@ def _settings(info: Mapping[str, Any], dataset: str) -> Pairs:
         "pos_interp": _named("pos_interp", info.get("pos_interp")),
         "activation": _named("activation", info.get("activation")),
         "precision": str(info.get("precision") or ""),
-        "limit": f"at most {limit} images" if limit else "",
+        "limit": f"at most {counted(limit, 'image')}" if limit else "",
         "mask_resize": _named("mask_resize", info.get("mask_resize")),
         "untrained": "not trained" if info.get("untrained") else "",
         "training": training(info, dataset),

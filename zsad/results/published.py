@@ -22,7 +22,7 @@ from zsad.backbones.specs import spec
 from zsad.config.method_config import ALL_SHOTS, shots_in_words
 from zsad.data.catalog import list_specs, load_spec
 from zsad.data.index import PREPARED_VARIANT
-from zsad.errors import DataError
+from zsad.errors import DataError, counted
 from zsad.metrics.spec import METRICS, of_printed, same_quantity
 from zsad.protocols import ProtocolRow, load_protocol
 from zsad.registry import list_protocols
@@ -124,7 +124,7 @@ class Reference:
             own = f"features of {other.title}" if other else "features of CLIP"
             reasons.append(f"{own}, not of {self.conditions.features}")
         if info.get("limit"):
-            reasons.append(f"only {info['limit']} images per category")
+            reasons.append(f"only {counted(info['limit'], 'image')} per category")
         if info.get("untrained"):
             reasons.append("not trained")
         if metric and metric != self.compare_with:

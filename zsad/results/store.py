@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 from zsad.config.environment import concealed
-from zsad.errors import CellError, DataError, Withheld, ZsadError, is_out_of_memory
+from zsad.errors import CellError, DataError, Withheld, ZsadError, counted, is_out_of_memory
 from zsad.io import atomic_write_bytes, file_lock, read_json, write_json
 from zsad.io.names import PLAIN, safe_name
 from zsad.io.schema import SchemaError, read
@@ -161,7 +161,7 @@ class ResultStore:
         try:
             # A file of a few hundred bytes can claim a thousand million equal rows.
             if (rows := pyarrow.parquet.read_metadata(path).num_rows) > images:
-                raise ValueError(f"{rows:,} rows for {images:,} images")
+                raise ValueError(f"{counted(rows, 'row')} for {counted(images, 'image')}")
             frame = pd.read_parquet(path)
         except Exception as error:  # arrow raises many types
             if is_out_of_memory(error):

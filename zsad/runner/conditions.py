@@ -16,7 +16,7 @@ from typing import Any
 from zsad import config as cfg
 from zsad.checkpoints import bundled
 from zsad.checkpoints.account import account_of
-from zsad.errors import WeightsError, ZsadError
+from zsad.errors import WeightsError, ZsadError, counted
 from zsad.runner.auxiliary import own_size, training_of
 from zsad.runner.columns import Column
 from zsad.runner.given import given_for
@@ -50,7 +50,7 @@ class Row:
         size = f"{self.image_size} px" if self.image_size else "its own size"
         learnt = ""
         if self.trained_on:
-            count = f", {self.images} images" if self.images else ""
+            count = f", {counted(self.images, 'image')}" if self.images else ""
             part = f"{self.part} part" if self.part else "part unknown"
             learnt = f"trained on {self.trained_on} ({part}{count}): "
         exact = "" if self.precision == "fp32" else f" in {self.precision}"

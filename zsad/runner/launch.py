@@ -13,6 +13,7 @@ from zsad.results.effect import Place, without_effect
 from zsad.results.records import CellRecord
 from zsad.results.store import ResultStore
 from zsad.runner import conditions
+from zsad.runner.estimate import estimate
 from zsad.runner.given import check as check_given
 from zsad.runner.logs import logged, tell_accounts
 from zsad.runner.manifest import Finished, manifest, together
@@ -45,7 +46,8 @@ def bench(options: BenchOptions, also: OnScored | None = None) -> dict[str, Any]
     parts = request.parts()
     if options.dry_run:
         plans = [_planned(part, store) for part in parts]
-        return {**describe(plans), "rows": [r for p in plans for r in conditions.described(p)]}
+        rows = [r for p in plans for r in conditions.described(p)]
+        return {**describe(plans), "rows": rows, "estimate": estimate(plans, rows, store)}
 
     _require_boxes(request)
     require_results(request.results)

@@ -143,11 +143,19 @@ class TrainOptions(RunOptions):
     )
     devices: int | str = field(default=1, metadata=option("devices to train on (or auto)", "N"))
     strategy: str = field(default="auto", metadata=option("Lightning's strategy for several"))
-    logger: str = field(default="auto", metadata=option("auto, csv, tensorboard or none", "NAME"))
+    logger: str = field(
+        default="auto",
+        metadata=option("auto, csv, tensorboard, none or a class: MODULE.CLASS", "NAME"),
+    )
 
     def __post_init__(self) -> None:
-        if self.logger not in LOGGERS:
-            raise RequestError(f"--logger {self.logger}: known loggers are {', '.join(LOGGERS)}")
+        for name in str(self.logger).split(","):
+            if name.strip() not in LOGGERS and "." not in name:
+                hint = nearest(name, LOGGERS)
+                raise RequestError(
+                    f"--logger {name}: known loggers are {', '.join(LOGGERS)}{hint}, or the class "
+                    "of one: lightning.pytorch.loggers.MLFlowLogger"
+                )
 
 
 LOGGERS = ("auto", "csv", "tensorboard", "none")

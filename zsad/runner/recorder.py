@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from zsad import config as cfg
+from zsad.backbones.devices import device_account
 from zsad.errors import ZsadError, reason
 from zsad.metrics import CategoryMetrics, MetricResult
 from zsad.results import examples
@@ -128,7 +129,7 @@ class Recorder:
             "pos_interp": head.request.variant.pos_interp,
             "activation": head.request.variant.activation,
             "precision": self.request.settings.backbone.figures,
-            "engine": head.scorer.backbone.engines.account(head.request.variant),
+            "engine": _engine(head),
             "protocol": self.request.protocol.name,
             "limit": self.request.limit,
             "variant": dataset.index.variant,
@@ -180,3 +181,12 @@ def _details(result: MetricResult) -> dict[str, Any]:
     order of its scores (of metrics that have them)."""
     per_image = {"metric_per_image": result.per_image} if result.per_image else {}
     return {"metric_bounds": dict(result.bounds), **per_image}
+
+
+def _engine(head: Head) -> dict[str, Any]:
+    """Who ran the encoder, with what it ran on: a GPU where it was one, whose times say nothing of
+    the processor beside it."""
+    backbone = head.scorer.backbone
+    found = dict(backbone.engines.account(head.request.variant))
+    device = device_account(backbone.device)
+    return found if device["kind"] == "cpu" else {**found, "processor": device["name"]}

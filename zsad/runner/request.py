@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -11,11 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from zsad import config as cfg
 from zsad import registry
+from zsad.backbones.backbone_spec import require_fitting
+from zsad.backbones.outline import outline
 from zsad.backbones.precision import resolved
 from zsad.backbones.specs import require_text
 from zsad.config import BackboneSettings, MetricSettings, Settings
 from zsad.config.sections import COMMAND_LINE, PROTOCOL, resolve_settings
-from zsad.errors import RequestError, nearest
+from zsad.errors import RequestError, WeightsError, nearest
 from zsad.io import file_lock, not_writable, require_writable
 from zsad.protocols import Protocol, load_protocol
 from zsad.runner.columns import Column, make_columns, rows_named, split_layers
@@ -205,6 +208,7 @@ def request_of(options: RunOptions, methods: Names | None, datasets: Names | Non
         columns = rows_named(columns, options.rows, proto)
     _refuse_one_file_for_several(settings.value, columns)
     _refuse_without_text(settings.value, columns)
+    _refuse_image_sizes(settings.value, columns)
     _refuse_what_changes_nothing(options, columns, from_line)
     chosen = tuple(select_datasets(datasets or proto.datasets, settings.value.data.folder))
     trained_on = _trained_on(options, columns, settings.value)
@@ -275,6 +279,16 @@ def _trained_on(options: RunOptions, columns: Sequence[Column], settings: Settin
             f"--trained-on {value}: no method of this run is trained by it; leave it out"
         )
     return str(names[0])
+
+
+def _refuse_image_sizes(settings: Settings, columns: Sequence[Column]) -> None:
+    """Raise :class:`RequestError` for a size that the backbone's patches do not tile, where these
+    are known without a file."""
+    for backbone in [settings.backbone, *(c.settings.backbone for c in columns if c.settings)]:
+        if not backbone.image_size:
+            continue
+        with contextlib.suppress(WeightsError):  # `file`, whose sizes are those of a file
+            require_fitting(backbone.image_size, outline(backbone.name).patch)
 
 
 def _refuse_what_changes_nothing(

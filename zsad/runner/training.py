@@ -17,7 +17,7 @@ from zsad.backbones.devices import choose_device
 from zsad.checkpoints.account import account_of
 from zsad.config.sections import COMMAND_LINE
 from zsad.data.index import DatasetIndex
-from zsad.errors import RequestError, reason
+from zsad.errors import RequestError, counted, reason
 from zsad.method import AnyMethod
 from zsad.runner.auxiliary import AuxiliaryData, auxiliary_samples
 from zsad.runner.columns import Column
@@ -27,6 +27,7 @@ from zsad.runner.options import TrainOptions
 from zsad.runner.progress import TrainingProgress
 from zsad.runner.request import Request, request_of, require_results
 from zsad.training.feature_store import FeatureStore
+from zsad.training.loggers import require_loggers
 from zsad.types import Sample
 
 if TYPE_CHECKING:
@@ -80,7 +81,9 @@ def provide(
                 out.found[column.label, seed] = error
     for data, seed, group in groups:
         names = ", ".join(c.label for c in group)
-        on_event(f"training data for {names}: {data.dataset}, {len(data.samples)} images")
+        on_event(
+            f"training data for {names}: {data.dataset}, {counted(len(data.samples), 'image')}"
+        )
         results = _each(group, data, backbone, request, seed, store=store)
         for column, result in zip(group, results):
             made = result if isinstance(result, Exception) else result.checkpoint
@@ -226,6 +229,7 @@ def train(options: TrainOptions) -> dict[str, Any]:
         raise RequestError(
             f"{given[0].entry.name}.checkpoint: `zsad train` makes one and reads none; leave it out"
         )
+    require_loggers(options.logger)
     require_results(request.results)
     if request.settings.run.deterministic:
         torch.use_deterministic_algorithms(True, warn_only=True)
@@ -240,7 +244,7 @@ def train(options: TrainOptions) -> dict[str, Any]:
         how = FitOptions(
             devices=devices,
             strategy=options.strategy,
-            logger=options.logger,  # type: ignore[arg-type]
+            logger=options.logger,
             progress=bar.step,
         )
         for part in request.parts():

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
 
+from zsad.errors import counted
 from zsad.io.names import safe_name
 from zsad.metrics import spec
 from zsad.results.aggregate import (
@@ -388,7 +389,7 @@ def _setting_notes(board: Board) -> list[str]:
     out = []
     for key, say in (
         ("image_size", lambda v: f"images at {v} px"),
-        ("limit", lambda v: f"at most {v} images per category" if v else "all images"),
+        ("limit", lambda v: f"at most {counted(v, 'image')} per category" if v else "all images"),
         ("precision", lambda v: f"precision {v}"),
         ("mask_resize", lambda v: f"masks resized {MASK_RULES.get(v, v)}"),
     ):

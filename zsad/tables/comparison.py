@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
+from zsad.errors import categories, counted
 from zsad.metrics import spec
 from zsad.results import group_means
 from zsad.results.aggregate import (
@@ -224,9 +225,9 @@ def _of_group(
     found = [match(value, next(iter(held[d].values())), own) for d in figures]
     points = tuple(dict.fromkeys(point for m in found for point in m.points))
     degree = max((m.degree for m in found), key=("yes", "partly", "no").index)
-    short = [f"{len(values)} of {len(of)} datasets"] * (len(values) != len(of))
+    short = [f"{len(values)} of {counted(len(of), 'dataset')}"] * (len(values) != len(of))
     short += [
-        f"{figures[d].count} of {max(figures[d].of, rows[d].of)} categories of {d}"
+        f"{figures[d].count} of {categories(max(figures[d].of, rows[d].of))} of {d}"
         for d in figures
         if figures[d].count != max(figures[d].of, rows[d].of)
     ]
@@ -260,7 +261,7 @@ def _triple(
     found = match(value, record, own)
     of = max(figure.of, row.of) if category == MEAN else figure.of
     if figure.count != of:
-        found = Match("no", (*found.points, f"{figure.count} of {of} categories"))
+        found = Match("no", (*found.points, f"{figure.count} of {categories(of)}"))
     if figure.partial:
         found = Match("no", (*found.points, "scored without some of the images"))
     return figure, value, found

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from zsad.checkpoints.account import CheckpointMeta, account_of, numbers_of
-from zsad.errors import ZsadError
+from zsad.errors import ZsadError, counted
 from zsad.io.names import safe_name
 from zsad.results.records import CellRecord
 from zsad.results.store import ResultStore
@@ -83,7 +83,7 @@ def _line(
     values, meta = _trained(store, records)
     cost = meta.cost if meta else {}
     per_batch = cost["seconds"] / cost["batches"] if cost.get("batches") else None
-    on = f"{cost['processor']}, {cost['threads']} threads" if cost else "–"
+    on = f"{cost['processor']}, {counted(cost['threads'], 'thread')}" if cost else "–"
     texts = (
         "0" if not records[0].info.get("trained") else f"{values:,}" if values else "–",
         "–" if per_batch is None else f"{per_batch:.3g}",

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from zsad import config as cfg
+from zsad.errors import counted
 from zsad.metrics import spec
 from zsad.page import html_text
 from zsad.results.aggregate import over_categories
@@ -122,7 +123,7 @@ def _lines(board: Board, series: Series, metric: str) -> dict[str, list[float | 
         return found
     columns = [[v for v in at if v is not None] for at in zip(*found.values())]
     mean = [math.fsum(at) / len(at) if len(at) == len(found) else None for at in columns]
-    return {f"mean of {len(found)} datasets": mean}
+    return {f"mean of {counted(len(found), 'dataset')}": mean}
 
 
 # ---------------------------------------------------------------------------------- drawing

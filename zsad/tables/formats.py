@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from zsad.errors import shown
 from zsad.io.cells import cell
@@ -79,11 +79,27 @@ _LATEX = {
 def latex(page: Page) -> str:
     """The page as LaTeX tables for the packages booktabs and (for wide ones) graphicx."""
     parts = [f"% {shown(page.title)}\n% needs \\usepackage{{booktabs,graphicx}}"]
-    parts += [_latex_table(page, table) for table in page.tables]
+    parts += [_latex_table(page, table, _latex_notes(page, table)) for table in page.tables]
     return "\n\n".join(parts) + "\n"
 
 
-def _latex_table(page: Page, table: Table) -> str:
+def _label(page: Page, table: Table) -> str:
+    return "tab:" + re.sub("[^a-z0-9:-]", "-", f"{page.name}:{table.name}".lower())
+
+
+def _latex_notes(page: Page, table: Table) -> list[str]:
+    """What stands below a table: under the last one of a page the notes on all of them, once."""
+    if table is not page.tables[-1] or not page.notes:
+        return []
+    text = _tex(" ".join(page.notes))
+    if len(page.tables) > 1:
+        first = _label(page, page.tables[0])
+        to = "and" if len(page.tables) == 2 else "to"
+        text = f"Tables~\\ref{{{first}}} {to} \\ref{{{_label(page, table)}}}: {text}"
+    return [f"\\\\[2pt]\\parbox{{\\linewidth}}{{\\footnotesize {text}}}"]
+
+
+def _latex_table(page: Page, table: Table, notes: Sequence[str]) -> str:
     columns = len(table.heads)
     body: list[str] = []
     if table.groups:
@@ -97,26 +113,26 @@ def _latex_table(page: Page, table: Table) -> str:
         body.append(" ".join(rules))
     body.append(" & ".join(map(_tex, [table.corner, *table.heads])) + r" \\")
     body.append(r"\midrule")
+    mark = f" ({page.mark})" if page.mark else ""  # beside every table, wherever it is taken to
     before: Line | None = None
     for line in table.lines:
         if before is not None and (line.rule or (line.mean and not before.mean)):
             body.append(r"\midrule")
         body.append(" & ".join([_tex(line.label), *map(_latex_cell, line.cells)]) + r" \\")
         before = line
-    notes = [f"\\\\[2pt]\\parbox{{\\linewidth}}{{\\footnotesize {_tex(' '.join(page.notes))}}}"]
     return "\n".join(
         [
             r"\begin{table}[t]",
             r"\centering",
-            f"\\caption{{{_tex(page.title)}: {_tex(table.title)}}}",
-            f"\\label{{tab:{re.sub('[^a-z0-9:-]', '-', f'{page.name}:{table.name}'.lower())}}}",
+            f"\\caption{{{_tex(page.title)}: {_tex(table.title)}{_tex(mark)}}}",
+            f"\\label{{{_label(page, table)}}}",
             r"\resizebox{\linewidth}{!}{%",
             f"\\begin{{tabular}}{{l{'c' * columns}}}",
             r"\toprule",
             *body,
             r"\bottomrule",
             r"\end{tabular}}",
-            *(notes if page.notes else []),
+            *notes,
             r"\end{table}",
         ]
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import torch
 from zsad.errors import CellError
 from zsad.method import Method, TrainPhase
 from zsad.torchvision_compat import lightning
+from zsad.training.loggers import log_row
 from zsad.training.state import TrainState, random_state, restore_random, save_state
 
 log = logging.getLogger(__name__)
@@ -171,25 +172,6 @@ class Bookkeeping(lightning.Callback):
         except OSError as error:  # training itself needs no disk until its end
             log.warning("%s: cannot be written (%s); going on", self.path, error.strerror or error)
         self._saved = self._tick = time.monotonic()
-
-
-def log_row(
-    loggers: Sequence[lightning.pytorch.loggers.Logger], row: Mapping[str, Any], step: int
-) -> list[lightning.pytorch.loggers.Logger]:
-    """Hand one epoch's means to the loggers and return those that took them; ``step`` counts
-    epochs over all phases.  One that cannot write is left out from then on: Lightning would let
-    it end the training."""
-    working = []
-    values = {f"{row['phase']}/{k}": float(v) for k, v in row.items() if k != "phase"}
-    for logger in loggers:
-        try:
-            logger.log_metrics(values, step)
-            logger.save()
-        except OSError as error:
-            log.warning("%s: cannot be written (%s)", logger.log_dir, error.strerror or error)
-        else:
-            working.append(logger)
-    return working
 
 
 def _name(module: lightning.LightningModule) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import os
 import signal
@@ -10,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
@@ -19,13 +18,14 @@ from zsad.backbones import Backbone
 from zsad.backbones.batch_size import is_out_of_memory
 from zsad.backbones.devices import device_account
 from zsad.backbones.engines import processor
-from zsad.errors import CellError, RequestError
+from zsad.errors import CellError, RequestError, counted
 from zsad.method import AnyMethod, TrainingInput, TrainPhase
 from zsad.prompt_bank.captions import captions_for
 from zsad.registry import methods
 from zsad.torchvision_compat import lightning
-from zsad.training.callback import Bookkeeping, TrainingStep, log_row
+from zsad.training.callback import Bookkeeping, TrainingStep
 from zsad.training.images import TrainingImages
+from zsad.training.loggers import log_row, make_loggers
 from zsad.training.schedules import cut, derive, partner, share, shuffled
 from zsad.training.state import TrainState, load_state
 from zsad.types import Category, FeatureRequest, Sample, ScoreContext
@@ -42,14 +42,15 @@ class FitOptions:
     """How to run, without effect on the result.  ``devices``, ``strategy``: Lightning's; with
     several devices each takes its own batches, so that the effective batch grows with them.
 
-    ``logger``: ``csv``, ``tensorboard``, ``auto`` (CSV, and TensorBoard if installed), ``none``.
+    ``logger``: ``csv``, ``tensorboard``, ``auto`` (CSV, and TensorBoard if installed), ``none``, or
+    class paths: see :func:`zsad.training.loggers.make_loggers`.
     ``save_steps``: write the resume state every so many steps, 0 = every two minutes.
     """
 
     resume: bool = True
     devices: int | str = 1
     strategy: str = "auto"
-    logger: Literal["auto", "csv", "tensorboard", "none"] = "auto"
+    logger: str = "auto"
     save_steps: int = 0
     progress: Callable[[TrainingStep], None] | None = None
 
@@ -222,7 +223,7 @@ class MethodRun:
                 raise CellError(
                     f"{method.name}: out of memory in phase {phase.name} with batches of "
                     f"{phase.batch_size}; lower {method.name}.train.batch_size or "
-                    f"run.feature_cache_gb, or choose a device with more memory"
+                    "run.feature_cache_gb, or choose a device with more memory"
                 ) from error
         if state.epoch < phase.epochs:
             raise KeyboardInterrupt  # nothing unfinished may pass for a trained state
@@ -266,8 +267,9 @@ class PhaseData(lightning.LightningDataModule):
         device = self._trainer.strategy.root_device
         if not self.steps(self.state.epoch):
             raise RequestError(
-                f"{self.run.method.name}: an epoch of {len(self.run.samples)} images has fewer "
-                f"batches of {self.phase.batch_size} than there are devices "
+                f"{self.run.method.name}: an epoch of {counted(len(self.run.samples), 'image')} "
+                "has "
+                f"fewer batches of {self.phase.batch_size} than there are devices "
                 f"({self._trainer.world_size}); lower --devices or train.batch_size"
             )
         if self.images.device != device:
@@ -371,17 +373,6 @@ class EpochBatches:
         return (self.data.assemble(samples, self.epoch) for samples in self.batches)
 
 
-def make_loggers(kind: str, folder: Path) -> list[lightning.pytorch.loggers.Logger]:
-    """Return Lightning loggers that write below ``folder``."""
-    loggers: list[lightning.pytorch.loggers.Logger] = []
-    if kind in ("auto", "csv"):
-        loggers.append(lightning.pytorch.loggers.CSVLogger(folder, name="", version=""))
-    board = any(importlib.util.find_spec(m) for m in ("tensorboard", "tensorboardX"))
-    if kind == "tensorboard" or (kind == "auto" and board):
-        loggers.append(lightning.pytorch.loggers.TensorBoardLogger(folder, name="", version=""))
-    return loggers
-
-
 def _strategy(options: FitOptions) -> str:
     """Plain ``ddp`` stops at a parameter without gradient, and there may be some: learned tokens
     for more text blocks than a small tower has."""
@@ -398,7 +389,7 @@ def _devices(wanted: int | str, device: torch.device) -> Any:
     if device.index is not None and str(wanted) != "1" and "LOCAL_RANK" not in os.environ:
         raise RequestError(
             f"--device {device} and --devices {wanted} contradict each other; give --device cuda, "
-            f"and choose the GPUs with CUDA_VISIBLE_DEVICES"
+            "and choose the GPUs with CUDA_VISIBLE_DEVICES"
         )
     if device.type == "cuda" and str(wanted) == "1":
         return [device.index or 0]

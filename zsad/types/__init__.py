@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeVar
 
+from zsad.errors import counted
 from zsad.types.boxes import Boxes
 from zsad.types.maps import BuiltMaps, Fuse, MapSpec, Scores
 
@@ -373,7 +374,10 @@ def _rows_of(values: Any, rows: Rows, count: int) -> Any:
     if values is None:
         return None
     if len(values) != count:
-        raise ValueError(f"{len(values)} entries for {count} images; give one for each")
+        raise ValueError(
+            f"{counted(len(values), 'entry', 'entries')} for {counted(count, 'image')}; give "
+            "one for each"
+        )
     if isinstance(values, (list, tuple)):
         return values[rows] if isinstance(rows, slice) else [values[i] for i in rows]
     from zsad.on_device import picked

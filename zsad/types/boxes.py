@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from zsad.errors import counted
 from zsad.io.schema import read
 
 
@@ -25,8 +26,9 @@ class Boxes:
         found = read(cls, value, others=True)
         if not len(found.boxes) == len(found.scores) == len(found.phrases):
             raise ValueError(
-                f"{len(found.boxes)} boxes, {len(found.scores)} scores and {len(found.phrases)} "
-                f"phrases; give one of each per box"
+                f"{counted(len(found.boxes), 'box', 'boxes')}, "
+                f"{counted(len(found.scores), 'score')} and {len(found.phrases)} "
+                "phrases; give one of each per box"
             )
         for box in found.boxes:
             if len(box) != 4 or not all(-1 <= x <= 2 for x in box):

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from zsad.backbones.engines.recording import record
-from zsad.errors import ZsadError
+from zsad.errors import ZsadError, counted
 from zsad.types import Tap
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def compiled(model: Any, precision: str, threads: int) -> Any:
     if READ_BACK.get(wanted["INFERENCE_PRECISION_HINT"]) not in (hint, _long(hint)):
         raise ZsadError(f"OpenVINO computes in {hint}, asked for {precision}")
     if (used := found.get_property("INFERENCE_NUM_THREADS")) != threads:
-        raise ZsadError(f"OpenVINO uses {used} threads, asked for {threads}")
+        raise ZsadError(f"OpenVINO uses {counted(used, 'thread')}, asked for {threads}")
     return found
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zsad.backbones import known_weights
-from zsad.backbones.backbone_spec import BackboneSpec, Sizes, quarters
+from zsad.backbones.backbone_spec import BackboneSpec, Sizes, quarters, require_fitting
 from zsad.backbones.known_weights import Origin
 from zsad.backbones.locate import FoundWeights, default_folder, find_named, graded
 from zsad.backbones.precision import resolved, set_products
@@ -54,15 +54,12 @@ class ImageFamily(ABC):
     def outline(self, spec: BackboneSpec, image_size: int = 0) -> BackboneInfo:
         """What methods may know of a backbone.
 
-        Raises :class:`RequestError` for an image size that its patches do not tile.
+        Raises :class:`RequestError` for an image size that is none
+        (:func:`zsad.backbones.backbone_spec.require_fitting`).
         """
         sizes = _sizes(spec)
         size = image_size or spec.image_size or sizes.native
-        if size < sizes.patch or size % sizes.patch:
-            raise RequestError(
-                f"backbone.image_size={size}: must be a multiple of the patch size {sizes.patch}; "
-                f"nearest: {max(1, round(size / sizes.patch)) * sizes.patch}"
-            )
+        require_fitting(size, sizes.patch)
         return BackboneInfo(
             name=spec.name,
             title=spec.title,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 from zsad.data.account import Account
 from zsad.data.images import is_picture
+from zsad.errors import counted
 from zsad.types import Sample
 
 if TYPE_CHECKING:
@@ -175,7 +176,7 @@ def pair_masks(
         )
     if left_masks:
         problems.append(
-            f"{where}: {len(left_masks)} of {len(masks)} masks belong to no image "
+            f"{where}: {len(left_masks)} of {counted(len(masks), 'mask')} without an image "
             f"(first: {os.path.basename(left_masks[0])})"
         )
     return pairs

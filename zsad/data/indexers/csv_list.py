@@ -9,7 +9,7 @@ from typing import Literal
 from zsad.data.indexers.base import Indexing, NotThisLayout, indexer
 from zsad.data.indexers.lists import Resolver, listed_account, strays_problem, table
 from zsad.data.indexers.words import kind_of, says
-from zsad.errors import nearest
+from zsad.errors import counted, nearest
 from zsad.types import Sample
 
 
@@ -66,7 +66,10 @@ def csv_list(
             at.problems.append(f"{path}, line {number}: {error}")
     twice = len(samples) - len({s.image for s in samples})
     if twice:
-        at.problems.append(f"{path}: {twice} lines name a picture that another line names")
+        at.problems.append(
+            f"{path}: {counted(twice, 'line names', 'lines name')} a picture that another line "
+            "names"
+        )
     masked = [s for s in samples if s.label and s.mask]
     bare = [s for s in samples if s.label and not s.mask]
     if masked and bare:

@@ -19,6 +19,7 @@ from zsad.data.indexers.base import (
     with_hold_out,
 )
 from zsad.data.indexers.own_folder import NO_PICTURE, Understood, understand
+from zsad.errors import counted
 from zsad.types import Sample
 
 
@@ -131,7 +132,8 @@ def _understood(at: Indexing, found: Understood) -> list[Sample]:
     strays = [e for e in found.account.without_role if not e.reason.startswith(NO_PICTURE)]
     if strays:
         at.problems.append(
-            f"{len(strays)} pictures have no role (first: {strays[0].path}: {strays[0].reason})"
+            f"{counted(len(strays), 'picture has', 'pictures have')} no role (first: "
+            f"{strays[0].path}: {strays[0].reason})"
         )
     at.problems += found.problems
     at.notes += found.notes

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from zsad.data.indexers.base import Indexing, NotThisLayout, find_folder, indexer, listed, stem
-from zsad.errors import DataError
+from zsad.errors import DataError, counted
 from zsad.types import Sample
 
 TRUTH = "_GT"
@@ -52,7 +52,7 @@ def kolektor2(at: Indexing) -> list[Sample]:
             )
     if strange:
         at.notes.append(
-            f"{len(strange)} files with other names than numbers are left out (first: "
+            f"{counted(len(strange), 'file')} with other names than numbers left out (first: "
             f"{at.relative(strange[0])})"
         )
     return samples

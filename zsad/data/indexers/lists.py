@@ -15,7 +15,7 @@ from zsad.data.definition import Layout
 from zsad.data.indexers.base import Indexing, natural, posix
 from zsad.data.indexers.left_out import left_out
 from zsad.data.indexers.own_folder import tree
-from zsad.errors import DataError, RequestError
+from zsad.errors import DataError, RequestError, counted
 from zsad.io import read_json
 from zsad.types import Sample
 
@@ -188,6 +188,7 @@ def strays_problem(account: Account) -> list[str]:
     if not strays:
         return []
     return [
-        f"{len(strays)} pictures have no role (first: {strays[0].path}: {strays[0].reason}); list "
+        f"{counted(len(strays), 'picture has', 'pictures have')} no role (first: "
+        f"{strays[0].path}: {strays[0].reason}); list "
         "them, or leave them out with the option `ignore: [PATTERN]`"
     ]

@@ -15,6 +15,7 @@ from zsad.data.indexers.base import (
     stem,
     subfolders,
 )
+from zsad.errors import counted
 from zsad.types import Sample
 
 
@@ -66,7 +67,9 @@ def _anomalous(
     strange = sorted(set(masks) - {stem(p) for p in images})
     if strange:
         at.problems.append(
-            f"{where}: {len(strange)} folders of masks belong to no image (first: {strange[0]})"
+            f"{where}: "
+            f"{counted(len(strange), 'folder of masks belongs', 'folders of masks belong')} to "
+            f"no image (first: {strange[0]})"
         )
     samples = []
     for path in images:

@@ -8,6 +8,8 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
+from zsad.errors import counted
+
 # What a mask's name may add to that of its picture: behind it or before it, with "_", "-", "." or a
 # blank between, or nothing at all.  The message of an unpaired mask and docs/add-a-dataset.md list
 # them.
@@ -179,7 +181,9 @@ def _why(mask: Named, pictures: Sequence[Named]) -> str:
     names = {_unpadded(name) for name, _ in _readings(mask)}
     same = [p.path for p in pictures if _unpadded(p.stem) in names]
     if len(same) > 1:
-        return f"{len(same)} pictures have that name ({same[0]}, {same[1]})"
+        return (
+            f"{counted(len(same), 'picture has', 'pictures have')} that name ({same[0]}, {same[1]})"
+        )
     if same:
         return f"{same[0]} has that name, but lies in another folder"
     return "no picture has that name"

@@ -22,6 +22,7 @@ from zsad.data.indexers.base import natural
 from zsad.data.indexers.left_out import DISGUISED, is_hidden, left_out
 from zsad.data.indexers.mask_names import NAMING, Named, beside, pair
 from zsad.data.indexers.words import Kind, kind_of, mentions_normal
+from zsad.errors import counted
 
 # What a definition may say a folder is, beside what its name says.
 NO_PICTURE = "a mask of no picture"
@@ -247,13 +248,16 @@ class _Sorting:
         """What may be meant otherwise."""
         notes = []
         if disguised := [e.path for e in entries if e.reason == DISGUISED]:
-            notes.append(f"{len(disguised)} files left out: {DISGUISED} (first: {disguised[0]})")
+            notes.append(
+                f"{counted(len(disguised), 'file')} left out: {DISGUISED} (first: {disguised[0]})"
+            )
         stems: dict[str, list[str]] = defaultdict(list)
         for path in self.labelled:
             stems[os.path.splitext(path)[0]].append(path)
         if twins := [paths for paths in stems.values() if len(paths) > 1]:
             notes.append(
-                f"{len(twins)} names occur with several endings (first: {', '.join(twins[0])}): "
+                f"{counted(len(twins), 'name occurs', 'names occur')} with several endings "
+                f"(first: {', '.join(twins[0])}): "
                 "all are taken for pictures; a mask belongs into a folder masks/, or is called "
                 f"{os.path.splitext(os.path.basename(twins[0][0]))[0]}_mask"
             )
@@ -333,7 +337,8 @@ class _Sorting:
                 self.strays[path] = f"{NO_PICTURE}: {failed[path]}"
             if failed:
                 problems.append(
-                    f"{_first(failed)}: {len(failed)} of {len(masks)} masks belong to no image "
+                    f"{_first(failed)}: {len(failed)} of {counted(len(masks), 'mask')} without "
+                    "an image "
                     f"(first: {os.path.basename(next(iter(failed)))}); {NAMING}"
                 )
             bad = [p for p in own if p.label and p.split == "test"]

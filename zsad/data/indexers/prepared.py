@@ -9,7 +9,7 @@ from typing import Any
 
 from zsad.data.indexers.base import Indexing, NotThisLayout, indexer, mask_key, stem
 from zsad.data.indexers.lists import listed_account
-from zsad.errors import DataError
+from zsad.errors import DataError, counted
 from zsad.io import read_json
 from zsad.types import Sample
 
@@ -141,7 +141,8 @@ def _check_masks(at: Indexing, path: Path, samples: list[Sample]) -> None:
         ]
         if wrong:
             at.problems.append(
-                f"{path}: {len(wrong)} images of {category}/{defect} have another image's mask "
+                f"{path}: {counted(len(wrong), 'image')} of {category}/{defect} with another "
+                "image's mask "
                 f"(first: {os.path.basename(wrong[0].image)} with "
                 f"{os.path.basename(str(wrong[0].mask))})"
             )

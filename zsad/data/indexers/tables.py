@@ -16,6 +16,7 @@ from zsad.data.indexers.base import (
     posix,
     with_hold_out,
 )
+from zsad.errors import counted
 from zsad.types import Sample
 
 
@@ -169,7 +170,10 @@ def elpv(
         else:
             dropped += 1
     if dropped:
-        at.notes.append(f"{dropped} cells of uncertain label are left out")
+        at.notes.append(
+            f"{counted(dropped, 'cell of uncertain label is', 'cells of uncertain label are')} "
+            "left out"
+        )
     return (with_hold_out(normal, held_out, seed) if held_out else normal) + anomalous
 
 
@@ -212,6 +216,7 @@ def labelled_csv(
     surplus = [p for p in listed(folder) if p not in named]
     if surplus:
         at.problems.append(
-            f"{table}: {len(surplus)} images are not listed in it (first: {Path(surplus[0]).name})"
+            f"{table}: {counted(len(surplus), 'image is', 'images are')} not listed in it "
+            f"(first: {Path(surplus[0]).name})"
         )
     return samples

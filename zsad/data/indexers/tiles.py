@@ -20,7 +20,7 @@ from zsad.data.indexers.base import (
     subfolders,
     with_hold_out,
 )
-from zsad.errors import DataError
+from zsad.errors import DataError, counted
 from zsad.types import Sample
 
 
@@ -125,7 +125,10 @@ def _cuts(at: Indexing, path: str, tile: int) -> list[tuple[int, tuple[int, int,
         at.problems.append(str(error))
         return []
     if width % tile:
-        at.notes.append(f"{at.relative(path)}: its last {width % tile} columns make no whole tile")
+        at.notes.append(
+            f"{at.relative(path)}: its last "
+            f"{counted(width % tile, 'column makes', 'columns make')} no whole tile"
+        )
     return [(i, (i * tile, 0, (i + 1) * tile, height)) for i in range(width // tile)]
 
 
