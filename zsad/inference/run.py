@@ -131,8 +131,11 @@ def _shipped(
 
     method, _ = load_into(entry, path, info, layers)
     asked = training_config(entry.resolve(*layers))
+    default = training_config(entry.resolve())
     plain = training_config(load_into(entry, path, info)[0].config)
-    if differing := [key for key in plain if asked.get(key) != plain[key]]:
+    # What nobody asked for is as the state has it: some are trained for fewer epochs.
+    differing = [k for k in plain if asked.get(k) not in (plain[k], default.get(k))]
+    if differing:
         raise RequestError(
             f"{entry.name}: the state that comes with zsad for {info.name} was trained with other "
             f"settings ({', '.join(differing)}); give a checkpoint that was trained with yours "
