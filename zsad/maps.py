@@ -11,13 +11,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from zsad.on_device import constant
+from zsad.runtime.boxes import Arithmetic, coverage
 from zsad.types import Boxes, BuiltMaps, Fuse, MapSpec, Scores
 
 PAIR = 2  # (normal, anomalous)
@@ -203,9 +203,9 @@ def minmax(maps: Tensor) -> Tensor:
 # ------------------------------------------------------------------------------------- boxes
 def suppress_boxes(
     maps: Tensor,
-    boxes: Sequence[Boxes | None],
+    boxes: Sequence[Boxes | None] | Tensor,
     factor: float,
-    arithmetic: Literal["exact", "released"] = "exact",
+    arithmetic: Arithmetic = "exact",
 ) -> Tensor:
     """Multiply [B, H, W] maps by ``factor`` outside the union of each image's boxes.
 
@@ -213,60 +213,21 @@ def suppress_boxes(
     nothing.  ``exact`` weighs a pixel by the share of it that the union covers, so a box border
     inside a pixel counts by area.  ``released`` follows FiLo's integer rectangles: corners cut
     towards zero, a negative corner counts from the far end as a Python index does (such a
-    rectangle is usually empty), and pixels that are exactly 1 are never suppressed.
+    rectangle is usually empty), and pixels that are exactly 1 are never suppressed.  In the place
+    of ``boxes``: the share [B, H, W] of each pixel that they cover.
     """
     if len(boxes) != maps.shape[0]:
         raise ValueError(f"{len(boxes)} box entries for {maps.shape[0]} maps")
-    height, width = maps.shape[-2:]
-    coverage = torch.ones_like(maps)
-    for image, entry in enumerate(boxes):
-        if entry is None or not entry.boxes:
-            continue
-        corners = torch.tensor(entry.boxes, dtype=torch.float32) * torch.tensor(
-            [width, height, width, height], dtype=torch.float32
-        )
-        if arithmetic == "released":
-            covered = _integer_union(corners, height, width)
-        else:
-            covered = _exact_union(corners.double(), height, width)
-        coverage[image] = covered.to(maps)
-    suppressed = maps * (factor + (1 - factor) * coverage)
+    if isinstance(boxes, Tensor):
+        covered = boxes
+    else:
+        covered = torch.ones_like(maps)
+        for image, entry in enumerate(boxes):
+            if entry is not None and entry.boxes:
+                share = coverage(entry.boxes, maps.shape[-2], maps.shape[-1], arithmetic)
+                covered[image] = torch.from_numpy(share).to(maps)
+    suppressed = maps * (factor + (1 - factor) * covered)
     return torch.where(maps == 1, maps, suppressed) if arithmetic == "released" else suppressed
-
-
-def _exact_union(boxes: Tensor, height: int, width: int) -> Tensor:
-    """Return the share of each pixel that the union of (cx, cy, w, h) boxes covers: [H, W].
-
-    The edges of all boxes cut the plane into cells that are wholly inside or outside the union;
-    each axis' overlaps of pixels with cells then add up to areas.
-    """
-    half = boxes[:, 2:] / 2
-    left, top = (boxes[:, :2] - half).unbind(1)
-    right, bottom = (boxes[:, :2] + half).unbind(1)
-    xs: Tensor = torch.cat([left, right]).unique()
-    ys: Tensor = torch.cat([top, bottom]).unique()
-    in_x = (left[:, None] <= xs[:-1]) & (right[:, None] >= xs[1:])  # [N, cells]
-    in_y = (top[:, None] <= ys[:-1]) & (bottom[:, None] >= ys[1:])
-    inside = (in_y[:, :, None] & in_x[:, None, :]).any(0).to(boxes.dtype)
-    return _overlaps(ys, height) @ inside @ _overlaps(xs, width).T
-
-
-def _overlaps(edges: Tensor, side: int) -> Tensor:
-    """Return the length that pixel i (from i to i + 1) shares with each cell: [side, cells]."""
-    pixels = torch.arange(side, dtype=edges.dtype)[:, None]
-    low = torch.maximum(pixels, edges[None, :-1])
-    high = torch.minimum(pixels + 1, edges[None, 1:])
-    return (high - low).clamp(min=0)
-
-
-def _integer_union(boxes: Tensor, height: int, width: int) -> Tensor:
-    """Return 1 inside released FiLo's integer rectangles, 0 outside: [H, W]."""
-    covered = torch.zeros(height, width)
-    first = boxes[:, :2] - boxes[:, 2:] / 2
-    last = boxes[:, 2:] + first
-    for (left, top), (right, bottom) in zip(first.tolist(), last.tolist()):
-        covered[int(top) : int(bottom), int(left) : int(right)] = 1
-    return covered
 
 
 # ---------------------------------------------------------------------------------- assembly
@@ -274,7 +235,7 @@ def build_maps(
     scores: Scores,
     spec: MapSpec,
     size: int | tuple[int, int],
-    boxes: Sequence[Boxes | None] | None = None,
+    boxes: Sequence[Boxes | None] | Tensor | None = None,
 ) -> BuiltMaps:
     """Build the anomaly maps [B, H, W] (float32) that ``spec`` describes, at ``size`` pixels.
 
@@ -282,7 +243,8 @@ def build_maps(
     smoothing, box suppression (with ``box_order="before_blur"`` right after fusion).  Values are
     in [0, 1] for ``fuse="mean"`` and in [0, K] for ``fuse="sum"`` over K stages.  Smoothing follows
     fusion: both are linear, so it equals smoothing every stage.  ``boxes``: the detector's
-    answers; those that the method kept in ``scores.boxes`` win over them.
+    answers, or the share [B, H, W] of each pixel that they cover; those that the method kept in
+    ``scores.boxes`` win over them.
     """
     if not scores.maps:
         raise ValueError("scores hold no maps")
@@ -300,7 +262,9 @@ def build_maps(
     return built
 
 
-def _suppressed(fused: Tensor, spec: MapSpec, boxes: Sequence[Boxes | None] | None) -> BuiltMaps:
+def _suppressed(
+    fused: Tensor, spec: MapSpec, boxes: Sequence[Boxes | None] | Tensor | None
+) -> BuiltMaps:
     """Normalise, smooth, and suppress what lies outside of the boxes."""
     if boxes is None or spec.box_factor == 1:
         plain = _smoothed(fused, spec)

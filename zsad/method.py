@@ -20,6 +20,7 @@ from torch import Tensor
 
 from zsad.config.method_config import MethodConfig
 from zsad.errors import RequestError, WeightsError
+from zsad.runtime.boxes import BoxRule
 from zsad.torchvision_compat import lightning
 from zsad.types import (
     BackboneInfo,
@@ -241,6 +242,12 @@ class Method(lightning.LightningModule, Generic[ConfigT, TextT]):
 
     def box_request(self, categories: Sequence[Category]) -> BoxRequest | None:
         """Say what to ask a detector; None: no boxes wanted."""
+        return None
+
+    def box_rule(self, category: Category) -> BoxRule | None:
+        """Say which boxes count, for a recorded graph whose boxes are found later: the method then
+        takes :attr:`ScoreContext.cells`, and leaves to the map what boxes cover.  None: it has no
+        use for boxes, or not in this way."""
         return None
 
     def run_info(

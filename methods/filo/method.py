@@ -24,6 +24,7 @@ from zsad.methods.filo import convert, prompts, schedule, taps, texts
 from zsad.methods.filo.config import Config, Grounding, Score
 from zsad.methods.filo.explain import explain_image, normal_reason
 from zsad.methods.filo.modules import ImageAdapter, stages
+from zsad.runtime.boxes import BoxRule
 from zsad.types import (
     BackboneInfo,
     BuiltMaps,
@@ -116,6 +117,7 @@ class FiLo(Method[Config, texts.PromptTable]):
         positions: Sequence[tuple[int, ...] | None],
         context: ScoreContext[texts.PromptTable],
         trained: bool = False,
+        shares: Tensor | None = None,
     ) -> texts.TextSide:
         """Label embeddings for what the meta-nets see, ``unit_image`` [B, E]."""
         tables = {c.key: self._table(c, context, trained) for c in context.categories}
@@ -125,6 +127,7 @@ class FiLo(Method[Config, texts.PromptTable]):
             positions,
             unit_image,
             context.text_encoder,
+            shares,
         )
         if self.config.text_norm == "frobenius":
             # Released code divides the stacked pair by its joint norm: rows of length 1/sqrt 2.
@@ -173,6 +176,12 @@ class FiLo(Method[Config, texts.PromptTable]):
             {c.key: self._asked(c) for c in categories}, dataclasses.asdict(self._grounding)
         )
 
+    def box_rule(self, category: Category) -> BoxRule | None:
+        """Boxes that are found later choose the cell, of which prompts speak, and damp the map."""
+        if self._grounding.enabled is False or self.config.prompt.positions != "boxes":
+            return None
+        return fb.rule(self._asked(category), self._grounding, self.config.boxes.arithmetic)
+
     def _stage_logits(self, features: ImageFeatures, pair: Tensor) -> list[list[Tensor]]:
         """Pair logits [B, 2, h, w] per stage: one, or one per MMCI kernel (Eq. 2)."""
         found = []
@@ -194,7 +203,7 @@ class FiLo(Method[Config, texts.PromptTable]):
         located = self._locate(features, context)
         positions = [self._positions(place) for place in located]
         condition = adapted if self.config.meta_input == "adapted" else raw
-        side = self._text_side(condition, positions, context, trained=True)
+        side = self._text_side(condition, positions, context, trained=True, shares=context.cells)
         cosines = torch.einsum("be,bce->bc", adapted, side.pair)  # [B, 2]
         if self._score.kind == "released":
             image = cosines[:, 1]
@@ -213,7 +222,8 @@ class FiLo(Method[Config, texts.PromptTable]):
                 "pair": side.pair,
                 "normal": cosines[:, 0],
             },
-            boxes=[place.kept for place in located],
+            # With cells in their place, what the boxes cover is known to the caller.
+            boxes=[place.kept for place in located] if context.cells is None else None,
         )
 
     def _positions(self, place: fb.Located) -> tuple[int, ...] | None:

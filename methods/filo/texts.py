@@ -59,12 +59,14 @@ def text_side(
     positions: Sequence[tuple[int, ...] | None],
     unit_image: Tensor,
     text: TextEncoder,
+    shares: Tensor | None = None,
 ) -> TextSide:
     """Encode the prompts of every image of a batch.
 
     ``learners``: normal, abnormal; ``tables``: one per image; ``positions``: cell indices per
     image, None for all nine; ``unit_image`` [B, E]: what the meta-nets see.  A label's embedding
-    is the unit mean of its unit prompts ("group averaging").
+    is the unit mean of its unit prompts ("group averaging"), over the cells by their ``shares``
+    [B, 9] where these are given.
     """
     batch = unit_image.shape[0]
     normal: list[Tensor] = [unit_image] * batch
@@ -83,7 +85,11 @@ def text_side(
         states = found.unflatten(1, (len(table.wording.reasons), -1))  # [B, Ta, P, E]
         for row, value in zip(rows, states.expand(len(rows), -1, -1, -1)):
             abnormal[row] = value
-    unit_abnormal = [F.normalize(a.flatten(0, 1).mean(0), dim=-1) for a in abnormal]
+    if shares is None:
+        means = [a.flatten(0, 1).mean(0) for a in abnormal]
+    else:
+        means = [torch.einsum("tpe,p->te", a, w).mean(0) for a, w in zip(abnormal, shares)]
+    unit_abnormal = [F.normalize(m, dim=-1) for m in means]
     pair = torch.stack([torch.stack([n, a]) for n, a in zip(normal, unit_abnormal)])
     return TextSide(pair, abnormal)
 

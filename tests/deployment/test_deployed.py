@@ -12,6 +12,7 @@ import zsad
 from zsad import registry
 from zsad.backbones.engines.verification import pictures
 from zsad.deployment.deployed import Deployed, recorded
+from zsad.deployment.write import examples
 from zsad.errors import RequestError
 from zsad.inference.loaded_method import LoadedMethod
 
@@ -45,10 +46,10 @@ def test_the_recording_equals_the_method(method: str) -> None:
     first picture's answer."""
     one = loaded(method)
     module = Deployed(one, "metal nut", reference() if one.method.shots else ())
-    run: Any = recorded(module, SIZE).module()
+    run: Any = recorded(module).module()
     scores = set()
-    for image in pictures(SIZE).split(1):
-        (score, values), (wanted, right) = run(image), module(image)
+    for given in examples(module, SIZE):
+        (score, values), (wanted, right) = run(*given.values()), module(**given)
         torch.testing.assert_close(score, wanted, rtol=0, atol=2e-6)
         torch.testing.assert_close(values, right, rtol=0, atol=2e-6)
         scores.add(float(values.std()))

@@ -58,7 +58,7 @@ def options(method: str, folder: Path) -> dict[str, Any]:
 def same(package: Path, method: str, folder: Path, runtime: str, **more: Any) -> None:
     """Score, map, regions and verdict of the package are those of predict."""
     paths = sorted(map(str, folder.glob("*.png")))
-    part = zsad.runtime.load(package, runtime, threads=1)
+    part = zsad.runtime.load(package, runtime, threads=1, boxes=more.pop("boxes", None))
     assert part.runtime.startswith(runtime)
     for path, right in zip(paths, zsad.predict(method, paths, NAME, **more), strict=True):
         found = part.predict(path)
@@ -76,6 +76,8 @@ def same(package: Path, method: str, folder: Path, runtime: str, **more: Any) ->
             for one, other in zip(found.regions[:1], wanted.regions[:1]):
                 assert np.abs(np.subtract(one.box, other.box)).max() <= 2
                 assert one.peak == pytest.approx(other.peak, abs=1e-4)
+                if one.box == other.box and one.area == other.area:
+                    assert one.contour == other.contour
 
 
 @pytest.mark.slow
@@ -146,6 +148,46 @@ def test_what_a_package_says_of_itself(package: Path) -> None:
     assert "zsad-tiny" in part.about["weights_note"]
     assert part.about["made_by"]["backbone"] == "zsad-tiny"
     assert max(max(v.values()) for v in part.about["verified"].values()) <= 1e-4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", ["default", "released"])
+def test_boxes_that_are_given_later_are_those_of_predict(
+    preset: str, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In every runtime, in tiles, and without an answer for one picture."""
+    answers = {
+        "a.png": {
+            "boxes": [[0.2, 0.8, 0.3, 0.25], [0.6, 0.5, 0.9, 0.95], [0.7, 0.2, 0.2, 0.2]],
+            "scores": [0.61, 0.9, 0.3],
+            "phrases": ["damage", "anomaly", "broken"],
+        },
+        "b.png": {"boxes": [[0.5, 0.5, 0.2, 0.3]], "scores": [0.1], "phrases": ["shine"]},
+    }
+    file, out = tmp_path / "boxes.json", tmp_path / "part.zsad"
+    file.write_text(json.dumps(answers))
+    given = options("filo", folder) | {"overrides": [f"filo.preset={preset}"]}
+    about = zsad.export("filo", NAME, out, **given)
+    assert about["title"] == "FiLo"
+    assert about["made_by"]["boxes"] == {"source": "zsad run --boxes"}
+    assert zsad.runtime.load(out).title.startswith("FiLo (no boxes)")
+    boxed = given | {"overrides": [*given["overrides"], f"filo.grounding={file}"]}
+    for runtime in RUNTIMES["onnx"]:
+        same(out, "filo", folder, runtime, boxes=file, **boxed)
+        bare = [*given["overrides"], "filo.grounding=none"]
+        same(out, "filo", folder, runtime, **given | {"overrides": bare})
+    words = [str(out), *(str(folder / f"{n}.png") for n in "abc"), "--boxes", str(file)]
+    assert main(["run", *words]) == 0
+    told = capsys.readouterr()
+    assert [json.loads(line).get("boxes") for line in told.out.splitlines()] == [3, 1, None]
+    assert "no boxes of" in told.err
+
+
+def test_boxes_are_refused_by_what_takes_none(
+    package: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["run", str(package), "x.png", "--boxes", str(tmp_path / "b.json")]) == 2
+    assert "takes no boxes; leave the option out" in capsys.readouterr().err
 
 
 BARE = """
@@ -228,7 +270,8 @@ def test_openvino_packages(folder: Path, tmp_path: Path) -> None:
         ("clip", ["--untrained"], "method clip is training-free"),
         ("clip", ["--reference", "{folder}/good"], "compares with no reference pictures"),
         ("coop", ["coop.n_ctx=3"], "coop"),  # no state, or one that was trained otherwise
-        ("filo", ["--untrained"], "asks a detector for boxes"),
+        ("filo", ["--untrained", "filo.prompt.positions=all"], "asks a detector for boxes"),
+        ("filo", ["--untrained", "filo.grounding=b.json"], "takes boxes when it runs"),
     ],
 )
 def test_requests_that_cannot_be_met(

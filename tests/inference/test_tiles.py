@@ -15,7 +15,8 @@ from PIL import Image
 import zsad
 from zsad import registry
 from zsad.errors import RequestError
-from zsad.inference.tiles import LEAST_PATCHES, Framing, boxes_in
+from zsad.inference.tiles import LEAST_PATCHES, Framing
+from zsad.runtime.boxes import in_tile
 from zsad.runtime.tiles import MOST_AUTO, OVERLAP, Grid, Joined, spans, weights
 from zsad.types import Boxes
 
@@ -91,9 +92,9 @@ def test_sizes_in_own_proportions() -> None:
 
 def test_boxes_of_a_tile() -> None:
     whole = Boxes([[0.5, 0.5, 0.5, 0.5], [0.1, 0.1, 0.1, 0.1]], [0.9, 0.8], ["hole", "dent"])
-    found = boxes_in(whole, (50, 50, 100, 100), (100, 100))
+    found = in_tile(whole, (50, 50, 100, 100), (100, 100))
     assert found == Boxes([[0.25, 0.25, 0.5, 0.5]], [0.9], ["hole"])
-    assert boxes_in(None, (0, 0, 1, 1), (9, 9)) is None
+    assert in_tile(None, (0, 0, 1, 1), (9, 9)) is None
 
 
 # ----------------------------------------------------------------------------- predictions

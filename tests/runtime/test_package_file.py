@@ -73,7 +73,7 @@ def test_a_changed_description_is_refused(path: Path) -> None:
 def test_a_newer_package_says_so(path: Path) -> None:
     told = manifest(path) | {"package": package_file.FORMAT + 1, "zsad": "9.9"}
     repacked(path, zsad__json=json.dumps(told))
-    refused(path, r"written by a newer zsad \(9\.9, format 2\).*update zsad")
+    refused(path, r"written by a newer zsad \(9\.9, format 3\).*update zsad")
 
 
 def test_other_members_are_refused(path: Path) -> None:

@@ -8,7 +8,9 @@ import scipy.ndimage
 from hypothesis import given
 from hypothesis import strategies as st
 
+from zsad.inference.regions import contour as reference_contour
 from zsad.inference.regions import find as reference
+from zsad.runtime.contours import contour
 from zsad.runtime.regions import find, label
 
 
@@ -29,7 +31,26 @@ def test_regions_are_those_of_predict(seed: int, limit: float) -> None:
     assert (omitted, share) == (wanted.omitted, wanted.share)
     for one, right in zip(regions, wanted.regions, strict=True):
         assert (one.box, one.area, one.peak) == (right.box, right.area, right.peak)
+        assert one.contour == right.contour
         assert one.score == pytest.approx(right.score, rel=1e-12)
+
+
+@given(st.integers(0, 2**31), st.integers(1, 40), st.integers(1, 40), st.floats(0.05, 0.95))
+def test_contours_are_those_of_scikit_image(
+    seed: int, height: int, width: int, share: float
+) -> None:
+    """Of noise, and of shapes with holes and corners that touch."""
+    noise = np.random.default_rng(seed).random((height, width))
+    for mask in (noise < share, scipy.ndimage.gaussian_filter(noise, 1.5) < share):
+        assert contour(mask) == reference_contour(mask)
+
+
+@pytest.mark.parametrize("shape", [(700, 900), (3, 2000), (1, 1), (2, 1)])
+def test_contours_of_large_and_thin_regions(shape: tuple[int, int]) -> None:
+    rows, columns = np.indices(shape)
+    round_ = (rows - shape[0] / 2) ** 2 + (columns - shape[1] / 3) ** 2 <= (max(shape) / 3) ** 2
+    for mask in (np.ones(shape, bool), round_):
+        assert contour(mask) == reference_contour(mask)
 
 
 def test_of_many_regions_the_highest_are_listed() -> None:

@@ -162,6 +162,7 @@ def load(
     compile: bool = False,
     activation: str = "auto",
     engine: str = "auto",
+    engine_cache: bool = False,
 ) -> Backbone:
     """Load a backbone by name.
 
@@ -171,7 +172,8 @@ def load(
     The name ``file`` builds the architecture that the state dict implies; ``activation`` says
     which one its weights were trained with (``quick_gelu``, what ``auto`` takes OpenAI's naming
     for, or ``gelu``: a state dict does not tell).
-    ``engine``: who runs the encoder (``auto``, ``torch``, ``onednn``, ``openvino``).
+    ``engine``: who runs the encoder (``auto``, ``torch``, ``onednn``, ``openvino``);
+    ``engine_cache``: OpenVINO's graphs are kept on disk.
 
     Raises :class:`RequestError` for an unknown name or option, :class:`WeightsError` for weights
     that are missing, unsafe or do not fit.
@@ -195,6 +197,7 @@ def load(
             compile,
             activation,  # type: ignore[arg-type]
             engine,  # type: ignore[arg-type]
+            engine_cache,
         )
         return families.family(spec.family).load(spec, settings, device, offline)
     config = spec.model_config()
@@ -242,7 +245,7 @@ def load(
     used = resolved(asked, str(where))
     precision = used.precision
     set_products(precision, where)
-    engines = Engines(info, engine, precision, where.type, compile=compile)
+    engines = Engines(info, engine, precision, where.type, compile=compile, cache=engine_cache)
     # OpenVINO rounds by itself, from weights in float32.
     cast(model, torch.float32 if engine == "openvino" else PRECISIONS[precision])
     model.to(where)
@@ -269,6 +272,7 @@ def load_chosen(
         compile=chosen.compile,
         activation=chosen.activation,
         engine=chosen.engine,
+        engine_cache=chosen.engine_cache,
     )
 
 

@@ -16,6 +16,7 @@ class BackboneSettings:
 
     ``engine``: who runs the encoder.  In float32 all of them give the same figures, so it enters
     an identity only with another precision (:attr:`figures`) and in training (:attr:`trained_by`).
+    ``engine_cache``: OpenVINO's graphs are kept on disk, which changes no figure.
     """
 
     name: str = "vit-l-14-336"
@@ -27,6 +28,7 @@ class BackboneSettings:
     # of the weights of backbone `file`; auto: quick_gelu, as OpenAI's
     activation: Literal["auto", "quick_gelu", "gelu"] = added("auto")
     engine: EngineName = added("auto", changes_figures=False)
+    engine_cache: bool = added(False, changes_figures=False)
 
     @property
     def figures(self) -> str:

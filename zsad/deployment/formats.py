@@ -12,7 +12,7 @@ import io
 import logging
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 
@@ -20,6 +20,7 @@ import torch
 
 from zsad.backbones.engines.openvino_cpu import runtime
 from zsad.errors import RequestError
+from zsad.runtime.graph import OUTPUTS
 
 FORMATS = ("onnx", "openvino")
 NEEDED = {"onnx": ("onnx", "onnxscript"), "openvino": ("onnx", "onnxscript", "openvino")}
@@ -40,14 +41,14 @@ def check(kind: str) -> None:
             )
 
 
-def onnx(program: torch.export.ExportedProgram) -> bytes:
-    """Return a recorded method as an ONNX model: ``image`` -> ``score``, ``map``."""
+def onnx(program: torch.export.ExportedProgram, inputs: Iterable[str]) -> bytes:
+    """Return a recorded method as an ONNX model: ``inputs`` -> ``score``, ``map``."""
     with _quiet():
         made = torch.onnx.export(
             program,
             dynamo=True,
-            input_names=["image"],
-            output_names=["score", "map"],
+            input_names=list(inputs),
+            output_names=list(OUTPUTS),
             verbose=False,
         )
         assert made is not None
@@ -68,9 +69,11 @@ def openvino(content: bytes) -> dict[str, bytes]:
         }
 
 
-def converted(program: torch.export.ExportedProgram, kind: str) -> dict[str, bytes]:
+def converted(
+    program: torch.export.ExportedProgram, kind: str, inputs: Iterable[str]
+) -> dict[str, bytes]:
     """Return the members of a package of one of the :data:`FORMATS`."""
-    model = onnx(program)
+    model = onnx(program, inputs)
     return {"model.onnx": model} if kind == "onnx" else openvino(model)
 
 

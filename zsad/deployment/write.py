@@ -7,6 +7,7 @@ twice in one session, and score and map must be torch's to :data:`CLOSE`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,14 @@ from zsad.data.transforms import Preprocess
 from zsad.deployment import formats
 from zsad.deployment.deployed import Deployed, recorded
 from zsad.errors import RequestError, ZsadError
+from zsad.grounding.provider import BoxProvider
 from zsad.inference import calibration, provenance, references
 from zsad.inference.loaded_method import LoadedMethod
+from zsad.inference.request import categories_of
 from zsad.io import atomic_write_bytes
-from zsad.method import new_method
+from zsad.method import BoxRequest, new_method
 from zsad.runtime import package_file
+from zsad.runtime.boxes import CENTER, shares
 from zsad.runtime.graph import RUNTIMES, open_graph
 from zsad.runtime.thresholds import Thresholds
 
@@ -56,15 +60,15 @@ def export(
         )
     near = references.found(reference)
     loaded = load(references.with_shots(method, overrides, len(near)))
-    if loaded.method.box_request([]) is not None:
-        raise RequestError(
-            f"method '{method}' asks a detector for boxes, and a package holds none; add "
-            f"{method}.grounding=none, which the package then says"
-        )
+    wanted = loaded.method.box_request([])
+    if wanted is not None:
+        _check_boxes(method, loaded, wanted)
     module = Deployed(loaded, class_name, near)
-    program = recorded(module, loaded.image_size)
-    parts = formats.converted(program, kind)
+    program = recorded(module)
+    parts = formats.converted(program, kind, module.inputs)
     manifest = description(loaded, class_name, kind, near, _title(entry, loaded))
+    if module.rule is not None:
+        manifest["boxes"] = asdict(module.rule)
     manifest["thresholds"] = _limits(loaded, class_name, calibrate, near)
     manifest["verified"] = compared(str(out), kind, parts, module, loaded.image_size)
     atomic_write_bytes(out, package_file.write(out, manifest, parts))
@@ -79,10 +83,27 @@ def _check_out(out: str | Path) -> None:
         raise RequestError(f"--out {out}: its folder does not exist, or it is one; name a file")
 
 
+def _check_boxes(method: str, loaded: LoadedMethod, wanted: BoxRequest) -> None:
+    """A package takes boxes that were found before it runs, and holds no detector."""
+    if loaded.method.box_rule(categories_of("object", 1)[0]) is None:
+        raise RequestError(
+            f"method '{method}' asks a detector for boxes, and its package could not take them as "
+            f"it is configured; add {method}.grounding=none, which the package then says"
+        )
+    if wanted.options.get("file"):
+        raise RequestError(
+            f"{method}.grounding={wanted.options['file']}: a package takes boxes when it runs, "
+            f"`zsad run --boxes FILE`; leave the key out"
+        )
+    loaded.scorer.boxes = BoxProvider(wanted, info={"source": "zsad run --boxes"})
+
+
 def _title(entry: registry.MethodEntry, loaded: LoadedMethod) -> str:
-    """The method's title; one that asks for boxes by default is here without."""
+    """The method's title; one that asks for boxes by default may have none here."""
     usual = new_method(entry, entry.resolve(), loaded.backbone.info)
-    return f"{entry.title} (no boxes)" if usual.box_request([]) is not None else entry.title
+    asks = loaded.method.box_request([]) is not None
+    without = usual.box_request([]) is not None and not asks
+    return f"{entry.title} (no boxes)" if without else entry.title
 
 
 def description(
@@ -146,19 +167,20 @@ def compared(
     """The largest differences of score and map from torch, by runtime: three pictures, twice.
 
     Raises :class:`RequestError` without a runtime, :class:`ZsadError` where one is too far off."""
-    images = pictures(size).split(1)
-    wanted = [tuple(t.numpy() for t in module(image)) for image in images]
+    shown = examples(module, size)
+    wanted = [tuple(t.numpy() for t in module(**one)) for one in shown]
     found: dict[str, Any] = {}
     for runtime in RUNTIMES[kind]:
         try:
-            session = open_graph(name, kind, parts, runtime, torch.get_num_threads())
+            session = open_graph(name, kind, parts, runtime, torch.get_num_threads(), module.inputs)
         except RequestError:
             if runtime == RUNTIMES[kind][-1] and not found:
                 raise
             continue
         worst = [0.0, 0.0]
-        for image, right in 2 * list(zip(images, wanted)):
-            for i, (a, b) in enumerate(zip(session(image.numpy()), right)):
+        for one, right in 2 * list(zip(shown, wanted)):
+            given = {name: tensor.numpy() for name, tensor in one.items()}
+            for i, (a, b) in enumerate(zip(session(given), right)):
                 worst[i] = max(worst[i], float(np.abs(a - b).max()))
         if not max(worst) <= CLOSE:
             raise ZsadError(
@@ -166,4 +188,18 @@ def compared(
                 f"{worst[1]:.1e} from torch; nothing was written"
             )
         found[session.runtime] = {"score": worst[0], "map": worst[1]}
+    return found
+
+
+def examples(module: Deployed, size: int) -> list[dict[str, torch.Tensor]]:
+    """The inputs on which a package is compared: three pictures and, where it takes boxes, all
+    cells with the whole picture covered, one cell with half of it, and another with nothing."""
+    found = []
+    for i, image in enumerate(pictures(size).split(1)):
+        one = {"image": image}
+        if module.rule is not None:
+            one["cells"] = torch.from_numpy(shares((None, 0, CENTER)[i]))[None]
+            one["covered"] = torch.ones(1, size, size)
+            one["covered"][:, :, : (0, size // 2, size)[i]] = 0
+        found.append(one)
     return found

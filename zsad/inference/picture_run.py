@@ -22,8 +22,9 @@ from zsad.inference.prediction import Prediction
 from zsad.inference.reference_bank import Bank
 from zsad.inference.request import Pictures as Given
 from zsad.inference.request import rows_by_category
-from zsad.inference.tiles import WHOLE, Framing, boxes_in, reasons_of_tile
+from zsad.inference.tiles import WHOLE, Framing, reasons_of_tile
 from zsad.method import AnyMethod
+from zsad.runtime.boxes import in_tile
 from zsad.runtime.enlarging import enlarged
 from zsad.runtime.thresholds import Thresholds
 from zsad.runtime.tiles import Box, Joined
@@ -365,6 +366,6 @@ def _context_of_tiles(
     return replace(
         whole,
         categories=[whole.categories[0]] * len(tiles),
-        boxes=None if boxes is None else [boxes_in(boxes[0], tile, size) for tile in tiles],
+        boxes=None if boxes is None else [in_tile(boxes[0], tile, size) for tile in tiles],
         uids=[whole.uids[0]] * len(tiles),
     )

@@ -130,12 +130,10 @@ def _shipped(
     from zsad.training.identity import training_config
 
     method, _ = load_into(entry, path, info, layers)
-    asked = training_config(entry.resolve(*layers))
-    default = training_config(entry.resolve())
+    recipe = bundled.recipe_of(entry, info.name).config
+    asked = training_config(entry.resolve(("the state that comes with zsad", recipe), *layers))
     plain = training_config(load_into(entry, path, info)[0].config)
-    # What nobody asked for is as the state has it: some are trained for fewer epochs.
-    differing = [k for k in plain if asked.get(k) not in (plain[k], default.get(k))]
-    if differing:
+    if differing := [key for key in plain if asked.get(key) != plain[key]]:
         raise RequestError(
             f"{entry.name}: the state that comes with zsad for {info.name} was trained with other "
             f"settings ({', '.join(differing)}); give a checkpoint that was trained with yours "

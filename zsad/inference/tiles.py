@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 from zsad.errors import RequestError
 from zsad.runtime.tiles import Box, Grid, cut
-from zsad.types import Boxes, Explanation
+from zsad.types import Explanation
 
 MOST_ALONG = 64  # tiles along the longer side
 LEAST_PATCHES = 4  # along the shorter side, in own proportions: windows of patches must fit
@@ -98,30 +98,6 @@ class Framing:
 
 
 WHOLE = Framing()
-
-
-# --------------------------------------------------------------- between whole and tile
-def boxes_in(boxes: Boxes | None, tile: Box, size: tuple[int, int]) -> Boxes | None:
-    """A detector's answer for the whole picture, (height, width) ``size``, as one for a tile: what
-    of each box lies in it, in fractions of the tile."""
-    if boxes is None:
-        return None
-    left, top, right, bottom = tile
-    height, width = size
-    kept = []
-    for i, (cx, cy, w, h) in enumerate(boxes.boxes):
-        x0, x1 = (max(left, (cx - w / 2) * width), min(right, (cx + w / 2) * width))
-        y0, y1 = (max(top, (cy - h / 2) * height), min(bottom, (cy + h / 2) * height))
-        if x0 < x1 and y0 < y1:
-            across, down = right - left, bottom - top
-            inside = [(x0 + x1) / 2 - left, (y0 + y1) / 2 - top, x1 - x0, y1 - y0]
-            scale = [across, down, across, down]
-            kept.append((i, [v / s for v, s in zip(inside, scale)]))
-    return Boxes(
-        [box for _, box in kept],
-        [boxes.scores[i] for i, _ in kept],
-        [boxes.phrases[i] for i, _ in kept],
-    )
 
 
 def reasons_of_tile(

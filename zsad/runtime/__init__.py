@@ -11,6 +11,10 @@
 ``pictures``            picture files to what the graph takes
 ``thresholds``          from where on something is anomalous
 ``regions``             the connected regions above a threshold
+``contours``            their borders
+``boxes``               a detector's boxes: which count, where they lie, what they cover
+``onnx_file``           what an ONNX model says of itself
+``limits``              what a graph may be, before a runtime sees it
 ``package``             all of it together
 ``command``             ``zsad run`` and ``python -m zsad.runtime``
 ======================  ======================================================================

@@ -15,17 +15,20 @@ from typing import Any
 
 import numpy as np
 
-from zsad.errors import RequestError, ZsadError, one_line, reason
+from zsad.errors import RequestError, ZsadError, one_line, reason, shown
 from zsad.runtime.package import Package, load
 from zsad.runtime.pictures import found
 
-USAGE = "zsad run PACKAGE PATH... [--out DIR] [--runtime NAME] [--threads N]"
+USAGE = "zsad run PACKAGE PATH... [--out DIR] [--boxes FILE] [--runtime NAME] [--threads N]"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     parser.usage = USAGE
     parser.add_argument("--out", metavar="DIR", help="folder for maps, float32 [H, W] as .npy")
+    parser.add_argument(
+        "--boxes", metavar="FILE", help="JSON of a detector's boxes by picture, as `predict` takes"
+    )
     parser.add_argument("--runtime", metavar="NAME", help="onnxruntime or openvino")
     parser.add_argument("--threads", type=int, default=0, metavar="N", help="0: all cores")
 
@@ -37,12 +40,15 @@ def run(args: argparse.Namespace, words: Sequence[str]) -> int:
     if args.threads < 0:
         raise RequestError(f"--threads {args.threads}: give a number from 0 up")
     pictures = found(words[1:])
-    part = load(words[0], args.runtime, args.threads)
+    part = load(words[0], args.runtime, args.threads, args.boxes)
     print(f"zsad: {part.title}, on {part.runtime}", file=sys.stderr)
     out = _folder(args.out)
     failed = 0
     for number, path in enumerate(pictures):
         said = _said(part, path, out, number)
+        if args.boxes and "boxes" not in said and "error" not in said:
+            print(f"zsad: {args.boxes}: no boxes of {shown(path)}; going on without its boxes",
+                  file=sys.stderr)  # fmt: skip
         failed += "error" in said
         print(json.dumps(said), flush=True)
     return 3 if failed else 0

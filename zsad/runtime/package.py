@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from zsad.errors import DataError, RequestError, reason
 from zsad.runtime import package_file, regions
+from zsad.runtime.boxes import Answer, BoxAnswers, BoxRule, coverage, in_tile, locate, shares
 from zsad.runtime.enlarging import enlarged
-from zsad.runtime.graph import Session, open_graph
+from zsad.runtime.graph import Session, open_graph, takes
 from zsad.runtime.pictures import Preprocess, open_picture
 from zsad.runtime.thresholds import Thresholds, of_picture
 from zsad.runtime.tiles import Joined, cut
@@ -30,6 +31,7 @@ class Found:
     [H, W]; ``values``: the map as the method made it; ``anomalous``: None without a threshold;
     ``regions``: where the map reaches its threshold, highest peak first, ``omitted`` more are not
     listed; ``share``: of the picture that all of them take, None where nothing is marked by rule.
+    ``boxes``: how many boxes of a detector the picture has; None: none were asked for, or known.
     """
 
     image_score: float
@@ -40,6 +42,7 @@ class Found:
     regions: tuple[regions.Region, ...]
     omitted: int
     share: float | None
+    boxes: int | None = None
 
     @property
     def anomaly_map(self) -> NDArray[np.float32]:
@@ -55,6 +58,7 @@ class Found:
             "regions": [r.plain() for r in self.regions],
             "regions_omitted": self.omitted,
             "thresholds": asdict(self.thresholds),
+            **({} if self.boxes is None else {"boxes": self.boxes}),
         }
 
 
@@ -62,10 +66,15 @@ class Package:
     """What :func:`load` returns.  ``about``: everything that the package says of itself;
     ``runtime``: who runs it.  Not thread-safe."""
 
-    def __init__(self, about: Mapping[str, Any], session: Session) -> None:
+    def __init__(
+        self, about: Mapping[str, Any], session: Session, boxes: BoxAnswers | None = None
+    ) -> None:
         self.about, self._session = dict(about), session
         self.runtime = session.runtime
         self._preprocess = Preprocess(about["preprocess"])
+        told_of_boxes = about.get("boxes")
+        self._rule = None if told_of_boxes is None else BoxRule.of(told_of_boxes)
+        self._answers = boxes
         self._reads_text, self._marks = bool(about["reads_text"]), bool(about["marks_pixels"])
         self._tiles = tiling(about["tiles"])
         told = about["thresholds"]
@@ -75,7 +84,8 @@ class Package:
     def title(self) -> str:
         """Method and class name, and what has to be said wherever a result is shown."""
         mark = f" [{self.about['mark']}]" if self.about["mark"] else ""
-        return f"{self.about['title']}, '{self.about['class_name']}'{mark}"
+        without = " (no boxes)" if self._rule and self._answers is None else ""
+        return f"{self.about['title']}{without}, '{self.about['class_name']}'{mark}"
 
     def predict(self, picture: Any) -> Found:
         """Score a picture: a path, a PIL image or an array [H, W, 3] uint8.
@@ -83,21 +93,44 @@ class Package:
         Raises :class:`DataError` for a picture that cannot be read or scored."""
         image = open_picture(picture, self._preprocess.stored)
         size = image.height, image.width
-        score, values = self._seen(image)
+        answer = self._boxes_of(picture, image)
+        score, values = self._seen(image, answer)
         grid = cut(self._tiles, *size, self._preprocess.size)
         if len(grid) > 1:  # the larger score, and in every place the larger value
             merged = Joined(grid, self._preprocess.size)
             for i, box in enumerate(grid.boxes):
-                of_tile, part = self._seen(image.crop(box))
+                of_tile, part = self._seen(image.crop(box), in_tile(answer, box, size))
                 merged.add(i, part)
                 score = max(score, of_tile)
             values = np.maximum(enlarged(values, merged.values.shape), merged.values)
-        return self._found(score, values, size)
+        found = self._found(score, values, size)
+        return found if answer is None else replace(found, boxes=len(answer.boxes))
 
-    def _seen(self, image: Image) -> tuple[float, NDArray[np.float32]]:
+    def _boxes_of(self, picture: Any, image: Image) -> Answer | None:
+        """The boxes of a picture; without an answer it goes without, unless some are required."""
+        if self._rule is None or (self._answers is None and not self._rule.required):
+            return None
+        path = str(picture) if isinstance(picture, (str, Path)) else ""
+        coloured = image if image.mode == "RGB" else image.convert("RGB")
+        found = None if self._answers is None else self._answers.of(path, coloured)
+        if found is None and self._rule.required:
+            raise DataError(
+                f"no boxes of {path or 'the picture'} are given, and the package asks for some"
+            )
+        return found
+
+    def _seen(self, image: Image, answer: Answer | None) -> tuple[float, NDArray[np.float32]]:
         """The score and the map [S, S] of what is brought to the graph's square."""
-        score, values = self._session(self._preprocess(image))
         side = self._preprocess.size
+        given = {"image": self._preprocess(image)}
+        if self._rule is not None:
+            place = locate(answer, self._rule, side)
+            given["cells"] = shares(place.position)[None]
+            covered = np.ones((side, side))
+            if place.kept is not None and place.kept.boxes:
+                covered = coverage(place.kept.boxes, side, side, self._rule.arithmetic)
+            given["covered"] = covered[None].astype(np.float32)
+        score, values = self._session(given)
         if score.shape != (1,) or values.shape != (1, side, side):
             raise DataError("the package's graph gives no score and map; export it again")
         if not (np.isfinite(score).all() and np.isfinite(values).all()):
@@ -124,17 +157,29 @@ def tiling(told: Any) -> int | Literal["auto"]:
     return told
 
 
-def load(path: Path | str, runtime: str | None = None, threads: int = 0) -> Package:
+def load(
+    path: Path | str,
+    runtime: str | None = None,
+    threads: int = 0,
+    boxes: Path | str | None = None,
+) -> Package:
     """Load a package.  ``runtime``: ``onnxruntime`` or ``openvino``, None: the first that is there;
-    ``threads`` 0: all cores.
+    ``threads`` 0: all cores; ``boxes``: a JSON file of a detector's boxes by picture
+    (:class:`zsad.runtime.boxes.BoxAnswers`), for packages that take boxes.
 
-    No code of the package runs.  Raises :class:`RequestError` for a file that is not one, was
-    changed, or was written by a newer version, and where no runtime is installed.
+    No code of the package runs, and its graph is bounded (:mod:`zsad.runtime.limits`).  Raises
+    :class:`RequestError` for a file that is not one, was changed, or was written by a newer
+    version, and where no runtime is installed.
     """
     contents = package_file.read(path)
     about = contents.manifest
-    session = open_graph(str(path), about["format"], contents.parts, runtime, threads)
+    if boxes is not None and not about.get("boxes"):
+        raise RequestError(f"--boxes {boxes}: {path} takes no boxes; leave the option out")
+    answers = None if boxes is None else BoxAnswers.read(boxes)
     try:
-        return Package(about, session)
+        size = Preprocess(about["preprocess"]).size
+        inputs = takes(size, bool(about.get("boxes")))
+        session = open_graph(str(path), about["format"], contents.parts, runtime, threads, inputs)
+        return Package(about, session, answers)
     except (KeyError, TypeError, ValueError) as error:
         raise RequestError(f"{path}: its description is incomplete ({reason(error)})") from None

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from zsad.errors import RequestError, reason
 
-FORMAT = 1  # of the package; a reader refuses newer ones
+FORMAT = 2  # of the package, 1 without boxes; a reader refuses newer ones
 MANIFEST = "zsad.json"
 MEMBERS = {"onnx": ("model.onnx",), "openvino": ("model.xml", "model.bin")}
 MOST_MANIFEST = 64 * 2**20  # bytes
@@ -38,7 +38,8 @@ def described(manifest: Mapping[str, Any], parts: Mapping[str, bytes]) -> Kept:
         name: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
         for name, content in parts.items()
     }
-    kept = {**manifest, "package": FORMAT, "members": held}
+    version = FORMAT if manifest.get("boxes") else 1
+    kept = {**manifest, "package": version, "members": held}
     return {**kept, "digest": _digest(kept)}
 
 
@@ -115,7 +116,7 @@ def _manifest(path: Path | str, content: bytes) -> Kept:
             f"one reads up to format {FORMAT}: update zsad"
         )
     told = found.pop("digest", None)
-    if version != FORMAT or told != _digest(found):
+    if version not in range(1, FORMAT + 1) or told != _digest(found):
         raise _changed(path, MANIFEST)
     return {**found, "digest": told}
 

@@ -1,4 +1,4 @@
-"""The 8-connected regions of a mask, without scipy: box, area, peak and mean of the map."""
+"""The 8-connected regions of a mask, without scipy: where they lie, and what the map is there."""
 
 from __future__ import annotations
 
@@ -8,22 +8,27 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from zsad.runtime.contours import contour
+
 MOST = 100  # regions that are listed
 
 
 @dataclass(frozen=True)
 class Region:
-    """``box``: (x, y, w, h) in pixels of the picture; ``area`` in pixels; ``peak`` and ``score``:
-    the highest value and the mean of the map in it."""
+    """``box``: (x, y, w, h) in pixels of the picture; ``contour``: [(x, y), ...], its outer border,
+    to be closed; ``area`` in pixels; ``peak`` and ``score``: the highest value and the mean of the
+    map in it."""
 
     box: tuple[int, int, int, int]
+    contour: tuple[tuple[float, float], ...]
     area: int
     peak: float
     score: float
 
     def plain(self) -> dict[str, Any]:
         """Ready for JSON."""
-        return {**asdict(self), "box": list(self.box)}
+        contour = [list(point) for point in self.contour]
+        return {**asdict(self), "box": list(self.box), "contour": contour}
 
 
 def find(values: NDArray[np.float32], limit: float) -> tuple[tuple[Region, ...], int, float]:
@@ -46,17 +51,15 @@ def find(values: NDArray[np.float32], limit: float) -> tuple[tuple[Region, ...],
         np.minimum.at(box[axis], own, places)
         np.maximum.at(far[axis], own, places)
     order = np.argsort(-peaks, kind="stable")[:MOST]
-    regions = tuple(
-        Region(
-            (
-                *(int(box[0][i]), int(box[1][i])),
-                *(int(far[0][i] - box[0][i]) + 1, int(far[1][i] - box[1][i]) + 1),
-            ),
-            *(int(area[i]), float(peaks[i]), float(mean[i])),
-        )
-        for i in order
-    )
-    return regions, count - len(regions), float(mask.sum() / mask.size)
+    regions = []
+    for i in order.tolist():
+        x, y = int(box[0][i]), int(box[1][i])
+        width, height = int(far[0][i]) - x + 1, int(far[1][i]) - y + 1
+        border = contour(labels[y : y + height, x : x + width] == i + 1)
+        points = tuple((round(x + dx, 1), round(y + dy, 1)) for dx, dy in border)
+        measured = int(area[i]), float(peaks[i]), float(mean[i])
+        regions.append(Region((x, y, width, height), points, *measured))
+    return tuple(regions), count - len(regions), float(mask.sum() / mask.size)
 
 
 def label(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int64], int]:

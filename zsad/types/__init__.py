@@ -301,6 +301,8 @@ class ScoreContext(Generic[TextT]):
     (:attr:`Scores.carry`); a category's first image finds no entry.  ``views``: the features of
     further views of the images, one entry per view with B rows each (:meth:`Method.views`); of
     ``halves`` the right squares, which begin ``shifts`` [B] of a side right of the left ones.
+    ``cells``: in a recorded graph, the weights [B, 9] of the cells of a 3x3 grid in the place of
+    boxes, for methods that say how boxes choose them (:meth:`Method.box_rule`).
     """
 
     categories: Sequence[Category]
@@ -316,6 +318,7 @@ class ScoreContext(Generic[TextT]):
     views: Sequence[ImageFeatures] = ()
     shifts: Sequence[float] = ()
     paired: ImageFeatures | None = None
+    cells: Tensor | None = None
 
     def select(self, rows: Rows) -> ScoreContext[TextT]:
         """That of some images of the batch: a slice or a list of indices."""
@@ -328,6 +331,7 @@ class ScoreContext(Generic[TextT]):
             views=[view.select(rows) for view in self.views],
             shifts=_rows_of(self.shifts or None, rows, count) or (),
             paired=None if self.paired is None else self.paired.select(rows),
+            cells=None if self.cells is None else self.cells[rows],
         )
 
 

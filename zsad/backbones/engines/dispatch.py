@@ -16,6 +16,7 @@ from zsad import config as cfg
 from zsad.backbones.engines import processor
 from zsad.backbones.engines.choice import Work, check, choose, gmac
 from zsad.backbones.engines.compiled import Compiled
+from zsad.backbones.engines.graph_cache import Entry
 from zsad.backbones.engines.interface import Engine, Facts, Graph
 from zsad.backbones.engines.openvino_cpu import OpenVino
 from zsad.backbones.engines.packed import OneDnn, PackedLinear, works
@@ -47,7 +48,7 @@ class Engines:
 
     ``pictures``: how many are known to come, for ``auto``; whoever knows sets it.  ``stamps``:
     which graphs passed before; None: those in the cache folder.  ``compile``: what would be left
-    to torch is compiled by it, on any device.
+    to torch is compiled by it, on any device.  ``cache``: OpenVINO's graphs are kept on disk.
     Raises :class:`RequestError` for an engine that cannot run what was asked for.
     """
 
@@ -59,9 +60,10 @@ class Engines:
         device: str = "cpu",
         stamps: Stamps | None = None,
         compile: bool = False,
+        cache: bool = False,
     ) -> None:
         self.info, self.asked, self.precision = info, asked, precision
-        self.compile = compile
+        self.compile, self.cache = compile, cache
         check(asked, precision, self.facts(device))
         if asked == "onednn" and not works():
             raise RequestError(
@@ -164,6 +166,8 @@ class Engines:
         _, size, taps = key
         engine = self.engine(name, facts)
         identity = self._identity(key, engine) | {"device": facts.device}
+        if self.cache and isinstance(engine, OpenVino):
+            engine.kept = Entry(self._stamps.folder / "graphs", self._identity(key, engine))
         try:
             graph = engine.graph(encoder, size, taps)
             found = self._stamps.get(identity)

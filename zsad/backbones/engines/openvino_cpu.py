@@ -13,6 +13,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from zsad.backbones.engines.graph_cache import Entry
 from zsad.backbones.engines.recording import record
 from zsad.errors import ZsadError, counted
 from zsad.types import Tap
@@ -80,6 +82,17 @@ def convert(program: torch.export.ExportedProgram) -> Any:
         return front.convert(front.load(read))
 
 
+def save(model: Any, path: Path) -> None:
+    """Write a model as ``path`` and a ``.bin`` beside it, in the precision of its weights."""
+    runtime().save_model(model, str(path), compress_to_fp16=False)
+
+
+def read(description: bytes, weights: bytes) -> Any:
+    """Read what :func:`save` wrote; the model may use the memory of ``weights``."""
+    ov = runtime()
+    return ov.Core().read_model(description, ov.Tensor(np.frombuffer(weights, dtype=np.uint8)))
+
+
 @contextmanager
 def _quiet() -> Iterator[None]:
     """The front end warns of operators that this torch does not have and nobody uses."""
@@ -94,26 +107,37 @@ def _quiet() -> Iterator[None]:
 
 
 class OpenVino:
-    """Compiles encoders at one precision.  ``threads``: as many as torch may use."""
+    """Compiles encoders at one precision.  ``threads``: as many as torch may use.  ``kept``: where
+    the next graph may lie on disk; None: nowhere."""
 
     name = "openvino"
 
     def __init__(self, precision: str, version: str) -> None:
         self.precision, self.version = precision, version
+        self.kept: Entry | None = None
 
     def graph(self, encoder: ImageEncoder, size: int, taps: Sequence[Tap]) -> OpenVinoGraph:
+        known = self.kept.read() if self.kept else None
+        if known is not None and known.keys() == {"graph.xml", "graph.bin"}:
+            return self._compiled(read(known["graph.xml"], known["graph.bin"]), taps, known)
         program = record(encoder, size, taps)
-        model = compiled(convert(program), self.precision, torch.get_num_threads())
-        return OpenVinoGraph(model, taps, program)
+        model = convert(program)
+        if self.kept is not None:
+            self.kept.write(lambda folder: save(model, folder / "graph.xml"))
+        return self._compiled(model, taps, program)
+
+    def _compiled(self, model: Any, taps: Sequence[Tap], memory: Any) -> OpenVinoGraph:
+        made = compiled(model, self.precision, torch.get_num_threads())
+        return OpenVinoGraph(made, taps, memory)
 
 
 class OpenVinoGraph:
     """One compiled graph and the request that runs it."""
 
-    def __init__(self, model: Any, taps: Sequence[Tap], program: Any) -> None:
+    def __init__(self, model: Any, taps: Sequence[Tap], memory: Any) -> None:
         self.taps = tuple(taps)
         self._request = model.create_infer_request()
-        self._program = program  # its weights may be the model's own memory
+        self._memory = memory  # its weights may be the model's own
 
     def __call__(self, images: Tensor) -> dict[Tap, Tensor]:
         rows = [self._one(image[None].float().contiguous().numpy()) for image in images]
