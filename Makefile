@@ -69,8 +69,8 @@ format: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-docs: setup  ## the documentation as a site, in docs/site
-	$(BIN)/python -m mkdocs build --strict --quiet --config-file docs/mkdocs.yml
+docs: setup  ## the documentation as a site, in build/site
+	PATH="$(BIN):$$PATH" $(BIN)/python -m mkdocs build --strict --quiet --config-file .ci/mkdocs.yml
 
 release: setup  ## wheel and sdist into dist/, checked; publishes nothing
 	$(BIN)/python .ci/release.py
@@ -97,4 +97,4 @@ speed-gpu: setup  ## ViT-L/14@336 at 518 pixels in bf16: speed, share of peak, m
 		--backbone vit-l-14-336 --sizes 336,518 --repeats 9
 
 clean:
-	rm -rf $(VENV) build dist docs/site .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -51,7 +51,7 @@ class MethodEntry:
     measurement).  ``reads``: what its figures depend on besides the name of a thing, ``kind`` or
     ``domain``.  ``preset_titles``: what tables call a preset, where its name says too little.
     ``companions``: files that the authors' training writes beside a checkpoint, and that are read
-    along with it.
+    along with it.  ``authors``: all of ``paper``'s, as "Family, Given".
     """
 
     name: str
@@ -75,6 +75,7 @@ class MethodEntry:
     preset_titles: Mapping[str, str] = field(default_factory=dict)
     companions: tuple[str, ...] = ()
     prompt_kind: str = ""  # "module:object", torch-free; see zsad.prompt_bank.kinds
+    authors: tuple[str, ...] = ()
     reads_text: bool = True  # false: runs on backbones without a text tower
 
     def __post_init__(self) -> None:

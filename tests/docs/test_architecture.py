@@ -14,7 +14,7 @@ from tests.test_house import RANKS
 PAGE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 PAGES = sorted(
     p
-    for pattern in ("*.md", "docs/*.md", "methods/*/README.md", "results/README.md")
+    for pattern in ("*.md", "docs/**/*.md", "methods/*/README.md", "results/README.md")
     for p in ROOT.glob(pattern)
     if p.name != "CHANGELOG.md"  # which speaks of names that are gone
 )

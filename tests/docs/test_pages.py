@@ -11,7 +11,7 @@ from tests.docs.pages import COMMANDS, SHOWN, blocks
 from tests.docs.workspace import ROOT, Workspace
 from zsad.cli.main import parse
 
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 NOTES = sorted(ROOT.glob("methods/*/README.md"))
 SLOW = (ROOT / "README.md", ROOT / "docs" / "reproduce.md")
 RUN = [
@@ -62,8 +62,8 @@ def anchor(heading: str) -> str:
 
 def test_every_page_is_in_the_index() -> None:
     index = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
-    missing = [p.name for p in PAGES[2:] if p.name != "README.md" and f"({p.name})" not in index]
-    assert missing == []
+    names = [p.relative_to(ROOT / "docs").as_posix() for p in PAGES[2:]]
+    assert [n for n in names if n != "README.md" and f"({n})" not in index] == []
 
 
 def test_pictures_are_small() -> None:

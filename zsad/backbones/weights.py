@@ -8,7 +8,6 @@ How its tensors are read: :mod:`zsad.backbones.tensor_files`.
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +22,7 @@ from zsad.backbones.locate import (
     graded,
     locate,
 )
+from zsad.backbones.reachable import unreachable
 from zsad.backbones.specs import BackboneSpec
 from zsad.backbones.tensor_files import State, check_values, read_tensors
 from zsad.backbones.wrappers import PREFIX, WRAPPERS
@@ -76,7 +76,7 @@ def _from_hub(spec: BackboneSpec, tag: str, offline: bool) -> Path:
     name = spec.weights_file or Path(url).name or f"{repo}/open_clip_model.safetensors"
     reason = "offline mode"
     if not (offline or os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0")):
-        reason = _unreachable("huggingface.co" if repo else url.split("/")[2])
+        reason = unreachable("huggingface.co" if repo else url.split("/")[2], hub=bool(repo))
         if not reason:
             try:
                 return Path(
@@ -100,17 +100,6 @@ def _addresses(spec: BackboneSpec, tag: str) -> tuple[str, str]:
 
     entry = open_clip.get_pretrained_cfg(spec.open_clip_model, tag)
     return str(entry.get("url", "")), str(entry.get("hf_hub", "")).rstrip("/")
-
-
-def _unreachable(host: str) -> str:
-    """Return '' if ``host`` answers, else the reason: downloaders may hang without a network."""
-    if any(os.environ.get(k) for k in ("https_proxy", "HTTPS_PROXY", "HF_ENDPOINT")):
-        return ""  # the connection goes elsewhere; let the client find out
-    try:
-        socket.create_connection((host, 443), timeout=5).close()
-    except OSError as error:
-        return f"no connection to {host}: {gist(error)}"
-    return ""
 
 
 # ------------------------------------------------------------------------------- reading

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from zsad.backbones.reachable import unreachable
 from zsad.errors import RequestError, WeightsError, gist, nearest
 from zsad.io.names import at_home
 
@@ -197,6 +198,8 @@ def _of_hub(text: str, said: str, offline: bool) -> Place:
                 f"{said}: not in the hub's cache on this machine; fetch it once with "
                 f"`hf download {repo} --revision {revision}`"
             )
+        if reason := unreachable("huggingface.co", hub=True):
+            raise WeightsError(f"{said}: cannot be fetched ({reason})")
         place = Place(text, _fetched(repo, how, said), place.hub)
     if not place.files():
         raise WeightsError(f"{said}: no weight files there ({', '.join(ENDINGS)})")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from zsad import __version__
 
@@ -11,21 +12,25 @@ LINE = re.compile(
 )
 
 
-def bibtex(name: str, lines: str) -> list[str]:
+def bibtex(name: str, lines: str, authors: Sequence[str] = ()) -> list[str]:
     """The entries of one or several lines (parted by ``;``) under keys made of ``name``.
 
     Authors are as a line has them ("Gu and others"), and so is the venue, whose kind the line does
-    not say.  A line of another form becomes the note of an entry.
+    not say.  A line of another form becomes the note of an entry.  ``authors``: all of the first
+    line's paper, as "Family, Given", where they are known.
     """
     parts = [part.strip().rstrip(".") for part in lines.split(";")]
-    return [_entry(name + "abcdefgh"[i : i + 1] * (i > 0), part) for i, part in enumerate(parts)]
+    return [
+        _entry(name + "abcdefgh"[i : i + 1] * (i > 0), part, () if i else authors)
+        for i, part in enumerate(parts)
+    ]
 
 
-def _entry(name: str, line: str) -> str:
+def _entry(name: str, line: str, known: Sequence[str]) -> str:
     found = LINE.fullmatch(line)
     if found is None:
         return _written(name, {"title": f"{{{name}}}", "note": line})
-    authors = re.sub(r"\s+et al\.?$", " and others", found["authors"])
+    authors = " and ".join(known) or re.sub(r"\s+et al\.?$", " and others", found["authors"])
     fields = {"author": authors, "title": f"{{{found['title']}}}"}
     if where := f"{found['venue']}{found['more']}".strip(" ,"):
         fields["howpublished"] = where

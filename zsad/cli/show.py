@@ -156,7 +156,8 @@ def _cite(name: str, found: Mapping[str, Any], as_json: bool) -> int:
     line = str(found.get("paper") or found.get("citation") or "")
     if not line or line == "none":
         raise RequestError(f"--cite: no paper is named for {found['kind']} {name}")
-    entries = [*bibtex(name, line), own()]
+    authors = registry.method(name).authors if found["kind"] == "method" else ()
+    entries = [*bibtex(name, line, authors), own()]
     if as_json:
         print_json({"name": name, "paper": line, "bibtex": entries})
     else:
