@@ -18,6 +18,8 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests import small_clip
+from tests.report import browser as chromium
 from zsad import torchvision_compat
 
 torchvision_compat.ensure()  # tests may import torchmetrics or lightning before zsad
@@ -63,6 +65,21 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return next(out.glob("zsad-*.whl"))
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[chromium.Browser]:
+    """A headless Chromium; skips where none is installed."""
+    if chromium.find() is None:
+        pytest.skip(chromium.MISSING)
+    with chromium.Browser(tmp_path_factory.mktemp("profile")) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def weights(recipe: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file with the weights of :mod:`tests.small_clip`."""
+    return small_clip.write(recipe, tmp_path_factory.mktemp("backbone") / "clip.pt")
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -48,9 +49,19 @@ def python_files(*folders: str) -> list[Path]:
     return sorted(p for f in folders for p in (ROOT / f).rglob("*.py"))
 
 
-def imports(path: Path) -> Iterator[str]:
+@cache
+def tree_of(path: Path) -> ast.Module:
+    """A file of the package, parsed once for all rules."""
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@cache
+def imports(path: Path) -> tuple[str, ...]:
     """All modules a file imports, wherever in it, except for type checkers only."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return tuple(imported(path, tree_of(path)))
+
+
+def imported(path: Path, tree: ast.Module) -> Iterator[str]:
     skipped = {
         id(inner)
         for node in ast.walk(tree)
@@ -131,7 +142,7 @@ def test_the_core_names_no_method() -> None:
     found = [
         f"{path.relative_to(ROOT)}, line {line}: {name}"
         for path in python_files("zsad")
-        for line, text, identifier in words_of(ast.parse(path.read_text(encoding="utf-8")))
+        for line, text, identifier in words_of(tree_of(path))
         for name in named_methods(text, identifier)
     ]
     assert found == []
@@ -220,7 +231,7 @@ def test_methods_import_what_methods_are_made_of() -> None:
 
 def parents(method: str) -> set[str]:
     """Methods whose class the class of ``method`` extends; the class of each, by its import."""
-    tree = ast.parse((ROOT / "methods" / method / "method.py").read_text(encoding="utf-8"))
+    tree = tree_of(ROOT / "methods" / method / "method.py")
     bases = {
         word
         for node in ast.walk(tree)
@@ -273,7 +284,7 @@ def test_only_the_list_of_metrics_spells_their_names() -> None:
             continue
         text = path.read_text(encoding="utf-8")
         if path.suffix == ".py":
-            text = "\n".join(words(ast.parse(text)))
+            text = "\n".join(words(tree_of(path)))
         found = METRICS.keys() & set(re.findall(r"\w+", text))
         wrong += [f"{path.relative_to(ROOT)} spells {name}" for name in sorted(found)]
     assert wrong == []
@@ -325,7 +336,7 @@ def test_every_method_folder_is_complete(folder: Path) -> None:
 def test_nobody_guesses_what_a_config_has() -> None:
     """What the framework asks of a config is written down in MethodConfig."""
     for path in python_files("zsad"):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(tree_of(path)):
             if isinstance(node, ast.Call) and ast.unparse(node.func) in ("getattr", "hasattr"):
                 words = {w for n in ast.walk(node.args[0]) for w in names_in(n)}
                 asked = f"{path.relative_to(ROOT)}, line {node.lineno}: {ast.unparse(node)}"
@@ -356,7 +367,7 @@ def test_no_file_holds_a_placeholder() -> None:
 
 def test_torch_is_loaded_safely() -> None:
     for path in python_files("zsad", "methods"):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(tree_of(path)):
             if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load":
                 safe = [k for k in node.keywords if k.arg == "weights_only"]
                 assert safe, f"{path.relative_to(ROOT)}, line {node.lineno}"
@@ -405,7 +416,7 @@ GERMAN = re.compile(r"(?<!there )\b(?:is|are) no (?!longer\b|more\b|less\b|\w+er
 def test_messages_and_docstrings_are_plain_english() -> None:
     wrong = []
     for path in python_files("zsad", "methods", "benchmarks"):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(tree_of(path)):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
                 text = " ".join(node.value.split())
                 wrong += [

@@ -15,8 +15,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.report import browser as chromium
-
 pytest.importorskip("fastapi", reason="the extra `app` is not installed")
 
 from zsad.app.server import Server, listening, web_server
@@ -95,12 +93,3 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         web.should_exit = True
         thread.join(20)
     assert not thread.is_alive()
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[chromium.Browser]:
-    """A headless Chromium; skips where none is installed."""
-    if chromium.find() is None:
-        pytest.skip(chromium.MISSING)
-    with chromium.Browser(tmp_path_factory.mktemp("profile")) as running:
-        yield running

@@ -230,7 +230,7 @@ def load(app: Running, folder: Path, seconds: float, clients: int = 32) -> tuple
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads Linux's /proc")
-@pytest.mark.parametrize("seconds", [pytest.param(4.0), pytest.param(60.0, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("seconds", [1.5, pytest.param(60.0, marks=pytest.mark.slow)])
 def test_many_clients_get_their_own_answers(app: Running, tmp_path: Path, seconds: float) -> None:
     answers, grown = load(app, tmp_path, seconds)
     assert len(answers) >= 32

@@ -10,6 +10,7 @@ from types import ModuleType
 import pytest
 import torch
 
+from tests import small_clip
 from tests.data.miniatures import write_miniature
 from zsad.checkpoints import released
 
@@ -18,16 +19,13 @@ SIZE = 56  # pixels of the small CLIP
 
 @pytest.fixture(scope="session")
 def dims(recipe: ModuleType) -> object:
-    return recipe.ClipDims(
-        vision_width=64, vision_layers=12, embed=64, text_width=64, text_layers=3
-    )
+    return small_clip.dims(recipe)
 
 
 @pytest.fixture(scope="session")
-def clip(recipe: ModuleType, dims: object, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("clip") / "clip.pt"
-    torch.save(dict(recipe.clip_state(dims, 7)), path)
-    return path
+def clip(weights: Path) -> Path:
+    """Weights of the same dimensions as the released files."""
+    return weights
 
 
 @pytest.fixture(scope="session")

@@ -87,6 +87,11 @@ def call(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str, str]
             "absent.png: no such file or folder",
         ),
         (
+            ["predict", "--method", "clip", "--class-name", "nut", "http://x.example/a.png"],
+            "http://x.example/a.png: an address; save the picture",
+        ),
+        ([*PREDICT, "--scale", "-1,0"], "begins with '-', write --option=VALUE"),
+        (
             ["predict", "--method", "clip", "--class-name", "n", __file__, "--scale", "1,0"],
             "--scale 1,0: give two numbers",
         ),
@@ -111,6 +116,15 @@ def call(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str, str]
         *(
             ([*BENCH, f"clip.temperature={v}"], "must be a finite number")
             for v in (".nan", ".inf", "-.inf", "1e999")
+        ),
+        *(
+            ([*BENCH, f"{key}={v}"], "must")
+            for key, values in (
+                ("metrics.fpr_limit", ("0", "-0.3", "2")),
+                ("run.feature_cache_gb", ("-1",)),
+                ("data.workers", ("-1", "999999999")),
+            )
+            for v in values
         ),
         ([*BENCH, *TINY, "backbone.image_size=225"], "patch size 16; nearest: 224"),
         ([*BENCH, *TINY, "backbone.image_size=-16"], "patch size 16; nearest: 16"),
@@ -153,6 +167,15 @@ def test_links_that_lead_to_themselves_are_one_line(
     assert (code, err.count("\n")) == (2, 1)
     assert "loop" in err
     assert "internal" not in err
+
+
+def test_an_unknown_backbone_is_refused_with_the_file_that_names_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine.yaml").write_text("backbone: {name: zsad-tinny}\n")
+    code, _, err = call(capsys, *BENCH, "--dry-run", "--config", str(tmp_path / "mine.yaml"))
+    assert code == 2
+    assert "mine.yaml): unknown backbone 'zsad-tinny' (did you mean 'zsad-tiny'" in err
 
 
 def test_overrides_may_stand_anywhere() -> None:

@@ -133,7 +133,7 @@ def test_absent_categories_fail(tmp_path: Path) -> None:
     shutil.rmtree(cable)
     assert home is not None
     text = _texts(check("mvtec", tmp_path, open_files=False), "error")
-    assert "1 of 15 categories are not there: cable" in text
+    assert "1 of 15 categories not there: cable" in text
 
 
 def test_unconfirmed_counts_only_warn(tmp_path: Path) -> None:

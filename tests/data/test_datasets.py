@@ -211,7 +211,7 @@ def test_absent_categories_are_noted(tmp_path: Path) -> None:
     index = load_index("mpdd", tmp_path)
     assert index.missing == ("tubes",)
     assert "tubes" not in index.categories
-    assert "1 of 6 categories are not there: tubes" in index.notes[0]
+    assert "1 of 6 categories not there: tubes" in index.notes[0]
 
 
 # ------------------------------------------------------------------------------- real data

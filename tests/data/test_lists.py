@@ -19,6 +19,7 @@ from zsad.data.check import check
 from zsad.data.images import read_mask
 from zsad.data.index import DatasetIndex, load_index
 from zsad.data.indexers.coco import drawn, run_lengths
+from zsad.data.indexers.lists import list_layout
 from zsad.errors import DataError, RequestError
 
 
@@ -231,3 +232,12 @@ def test_nothing_of_a_claimed_size_is_made(
     with pytest.raises(DataError, match=re.escape(said)) as error:
         read_mask(sample)
     assert str(tmp_path / "a.json") in str(error.value)
+
+
+def test_another_meta_json_is_refused_with_the_form_that_is_read(tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    form = r'not a meta\.json of the form \{"train": \{CLASS: \[ENTRY.* list\.csv'
+    for content in ([{"path": "a.png", "label": 0}], {"test": ["a.png"]}, "a.png", 3):
+        (tmp_path / "meta.json").write_text(json.dumps(content))
+        with pytest.raises(RequestError, match=form):
+            list_layout(tmp_path)

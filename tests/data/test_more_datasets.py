@@ -110,7 +110,7 @@ def test_one_marked_pixel_makes_an_image_defective(tmp_path: Path) -> None:
     assert index.counts() == (2, 2)
     assert index.counts("train") == (3, 1)
     assert index.notes == (
-        "2 files with other names than numbers are left out (first: train/10000 (copy).png)",
+        "2 files with other names than numbers left out (first: train/10000 (copy).png)",
     )
     (folder / "test" / "20001_GT.png").unlink()
     with pytest.raises(DataError, match=r"test/20001\.png: its 20001_GT is missing"):

@@ -135,7 +135,7 @@ def test_shifted_masks_of_a_prepared_index(tmp_path: Path) -> None:
             }
         )
     (tmp_path / "meta.json").write_text(json.dumps({"train": {}, "test": {"tile": entries}}))
-    with pytest.raises(DataError, match="3 images of tile/cut have another image's mask"):
+    with pytest.raises(DataError, match="3 images of tile/cut with another image's mask"):
         load_index("mvtec", tmp_path, "prepared")
 
 

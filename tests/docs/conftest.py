@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from tests import small_clip
 from tests.data.miniatures import WRITERS, write_miniature
 from tests.docs.workspace import Workspace, clean_environment, forget, forget_modules
 from zsad import registry
@@ -46,10 +47,8 @@ def brought(recipe: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Pat
         Image.fromarray(mask).save(root / "parts" / "masks" / f"{i}.png")
     shutil.copy(root / "photos" / "0.png", root / "photo.png")
 
-    dims = recipe.ClipDims(
-        vision_width=64, vision_layers=12, embed=64, text_width=64, text_layers=3
-    )
-    torch.save(dict(recipe.clip_state(dims, 7)), root / "clip.pt")
+    small_clip.write(recipe, root / "clip.pt")
+    dims = small_clip.dims(recipe)
     for name in ("faprompt", "anomalyclip"):
         head = getattr(recipe, f"{name}_learnables")(dims, 7, depth=3)
         torch.save({"prompt_learner": dict(head)}, root / f"{name}.pth")

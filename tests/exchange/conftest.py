@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.runner.conftest import bench, definition, weights, write_dataset
+from tests.runner.conftest import bench, definition, write_dataset
 from zsad.data.index import load_index
 from zsad.types import Sample
 
-__all__ = ["bench", "definition", "weights", "write_dataset"]
+__all__ = ["bench", "definition", "write_dataset"]
 
 
 @pytest.fixture

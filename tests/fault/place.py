@@ -9,8 +9,8 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-import torch
 
+from tests import small_clip
 from tests.fault.process import Done
 from tests.runner.conftest import DEFINITION, SIZE, write_dataset
 
@@ -33,10 +33,7 @@ class Place:
         write_dataset(root / "things", CATEGORIES, count=count)
         text = DEFINITION.format(name="faulty", root=root / "things")
         (root / "faulty.yaml").write_text(text)
-        dims = recipe.ClipDims(
-            vision_width=64, vision_layers=12, embed=64, text_width=64, text_layers=3
-        )
-        torch.save(dict(recipe.clip_state(dims, 7)), root / "clip.pt")
+        small_clip.write(recipe, root / "clip.pt")
         return cls(root)
 
     def _common(self, results: Path) -> list[str]:

@@ -17,12 +17,12 @@ import torch
 from PIL import Image
 
 from tests.fault.place import assert_same
-from tests.runner.conftest import bench, definition, plugins, weights
+from tests.runner.conftest import bench, definition, plugins
 from zsad.backbones import Backbone
 from zsad.data import loader
 from zsad.types import FeatureRequest, ImageFeatures
 
-__all__ = ["bench", "definition", "plugins", "weights"]  # fixtures
+__all__ = ["bench", "definition", "plugins"]  # fixtures
 
 pytestmark = pytest.mark.fault
 

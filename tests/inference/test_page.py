@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -140,15 +139,6 @@ def test_one_file_that_cannot_be_meant(words: dict[str, str], said: str, tmp_pat
 
 
 # ------------------------------------------------------------------------- in a browser
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[chromium.Browser]:
-    """A headless Chromium; skips where none is installed."""
-    if chromium.find() is None:
-        pytest.skip(chromium.MISSING)
-    with chromium.Browser(tmp_path_factory.mktemp("profile")) as running:
-        yield running
-
-
 def typed(browser: chromium.Browser, name: str, value: object) -> None:
     browser.value(
         f"(() => {{ const n = document.getElementById('{name}'); n.value = '{value}';"

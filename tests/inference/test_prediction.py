@@ -77,3 +77,9 @@ def test_it_draws_itself_with_matplotlib(prediction: Prediction) -> None:
     figure = prediction.plot()
     assert figure.axes[0].get_title() == "score 0.75, anomalous"
     assert len(figure.axes[0].get_images()) == 1
+
+
+def test_it_prints_as_one_line_without_its_map(prediction: Prediction) -> None:
+    prediction.path = "a.png"
+    assert repr(prediction) == "<Prediction a.png: score 0.75, anomalous>"
+    assert repr(failed("a\nb.png", "gone")) == "<Prediction a\\nb.png: gone>"

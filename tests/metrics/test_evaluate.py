@@ -197,7 +197,7 @@ def test_ignored_pixels() -> None:
     [
         ([np.ones((1, 4)), None], "ignored: nothing is left of image 0 to look at"),
         (np.zeros((2, 4, 1)), r"ignored \[2, 4, 1\] must have the shape of maps \[2, 1, 4\]"),
-        ([np.zeros((1, 4))], "ignored has 1 entries for 2 image scores"),
+        ([np.zeros((1, 4))], "ignored has 1 entry for 2 image scores"),
         (np.full((2, 1, 4), 2), "ignored must hold 0 and 1 only; found 2"),
     ],
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 
@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.report import browser as chromium
 from zsad.metrics import spec
 from zsad.results import examples
 from zsad.results.examples import CellExamples, Example
@@ -140,12 +139,3 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> ResultStore:
             put(store, method, category, 0.5 + 0.1 * i + 0.05 * j, dataset="mvtec", **paper)
         put(store, method, "brain", 0.9 - 0.2 * i, dataset="brainmri", **paper)
     return store
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[chromium.Browser]:
-    """A headless Chromium; skips where none is installed."""
-    if chromium.find() is None:
-        pytest.skip(chromium.MISSING)
-    with chromium.Browser(tmp_path_factory.mktemp("profile")) as running:
-        yield running

@@ -83,6 +83,9 @@ def test_embedded_json_survives_and_cannot_end_its_element() -> None:
     value = {"a": "</script><!-- &amp;"}
     assert "<" not in embedded(value)
     assert json.loads(embedded(value)) == value
+    assert json.loads(embedded({"sum": [1e308 * 10, float("nan"), 1.5]})) == {
+        "sum": [None, None, 1.5]
+    }
 
 
 # ------------------------------------------------------------------------------- figures

@@ -1,15 +1,13 @@
-"""A small real dataset on disk, a small real backbone file, and odd methods as plug-ins."""
+"""A small real dataset on disk, sweeps of it, and odd methods as plug-ins."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 import zsad
@@ -17,17 +15,6 @@ from zsad import registry
 
 SIZE = 56
 PLUGINS = Path(__file__).parent / "plugins"
-
-
-@pytest.fixture(scope="session")
-def weights(recipe: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A CLIP in OpenAI's naming: 12 visual blocks of width 64, four text blocks."""
-    dims = recipe.ClipDims(
-        vision_width=64, vision_layers=12, embed=64, text_width=64, text_layers=3
-    )
-    path = tmp_path_factory.mktemp("backbone") / "clip.pt"
-    torch.save(dict(recipe.clip_state(dims, 7)), path)
-    return path
 
 
 def write_dataset(

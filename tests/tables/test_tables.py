@@ -410,3 +410,24 @@ def test_every_page_says_why_a_figure_is_undefined(store: ResultStore) -> None:
         assert not lacking or any("one class only" in n for n in reasons), page.name
         assert not any("– undefined" in n for n in page.notes) or reasons or not lacking
     assert shown >= 4
+
+
+def test_a_notebook_shows_pages_and_makes_a_frame_of_them(store: ResultStore) -> None:
+    store.put(record(auroc=0.5))
+    store.put(record(dataset="two", auroc=None))
+    pages = tables.pages(store.root)
+    html = pages[0]._repr_html_()
+    assert html.count("<table>") == len(pages[0].tables)
+    assert html.count("<li>") == len(pages[0].notes)
+    assert pages._repr_html_().startswith(html)
+    assert repr(pages[0]).startswith(f"<page {pages[0].name}: ")
+    frame = pages.frame()
+    assert len(frame) == sum(len(t.data) for p in pages for t in p.tables)
+    overview = frame[frame["page"] == pages[0].name]
+    found = overview[overview["metric"] == "image_auroc"].set_index("row")["value"]
+    assert found["mine"] == 50
+    assert found.isna()["two"]
+    assert "<" not in type(pages)(())._repr_html_()
+    assert len(type(pages)(()).frame()) == 0
+    evil = type(pages)([nasty_page()])
+    assert "<b>A&B" not in evil._repr_html_()

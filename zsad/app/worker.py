@@ -36,7 +36,7 @@ class Worker:
             self.release()
             self._method = self.fresh(choice, overrides)
             self._key, self.name = key, choice.method
-        self._method.bank = None
+        self._method.known.bank = None
         return self._method
 
     def fresh(self, choice: Choice, overrides: Overrides) -> LoadedMethod:

@@ -91,6 +91,8 @@ class Parser(argparse.ArgumentParser):
         return filled(super().format_help())
 
     def error(self, message: str) -> NoReturn:
+        if message.endswith("expected one argument"):
+            message += " (to give a value that begins with '-', write --option=VALUE)"
         raise RequestError(f"{message}; see `{self.prog} --help`")
 
 

@@ -17,7 +17,7 @@ from zsad.cli.output import (
     stdout_to_stderr,
     tell,
 )
-from zsad.errors import RequestError
+from zsad.errors import RequestError, counted
 
 if TYPE_CHECKING:
     from zsad.inference.prediction import Prediction
@@ -227,7 +227,7 @@ def _tell(prediction: Prediction, method: str) -> None:
         )
     elif limits.rule == "calibrated":
         _note(
-            f"thresholds from {limits.normal_pictures} normal pictures; at most "
+            f"thresholds from {counted(limits.normal_pictures, 'normal picture')}; at most "
             f"{percent(limits.false_alarms)} % false alarms are expected of pictures like them"
             + _of_masks(limits.mask_false_alarms)
         )

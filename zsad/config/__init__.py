@@ -345,6 +345,9 @@ def digest(value: Any, length: int = 12) -> str:
 
 
 # ------------------------------------------------------------------- settings of a run
+MOST_THREADS = 256  # that decode pictures
+
+
 @dataclasses.dataclass(frozen=True)
 class DataSettings:
     """``data.*``: which part of a dataset, how masks are brought to the working size."""
@@ -361,6 +364,10 @@ class DataSettings:
     folder: FolderSettings = dataclasses.field(default_factory=FolderSettings)
     skip_broken: bool = added(False)  # score a category without its files that cannot be read
 
+    def __post_init__(self) -> None:
+        if self.workers != "auto" and not 0 <= self.workers <= MOST_THREADS:
+            raise ValueError(f"workers={self.workers} must lie in 0..{MOST_THREADS}, or be auto")
+
 
 @dataclasses.dataclass(frozen=True)
 class MetricSettings:
@@ -374,6 +381,8 @@ class MetricSettings:
     extra: tuple[str, ...] = added(())
 
     def __post_init__(self) -> None:
+        if not 0 < self.fpr_limit <= 1:
+            raise ValueError(f"fpr_limit={self.fpr_limit} must be above 0, and at most 1")
         check_extra(self.extra)
         # A set: neither order nor repetition changes what is computed.
         object.__setattr__(self, "extra", tuple(sorted(set(self.extra))))
@@ -390,6 +399,8 @@ class RunSettings:
     def __post_init__(self) -> None:
         if self.batch_size < 0:
             raise ValueError(f"batch_size={self.batch_size} must be 0 (chosen) or above")
+        if self.feature_cache_gb < 0:
+            raise ValueError(f"feature_cache_gb={self.feature_cache_gb} must be 0 or above")
 
 
 @dataclasses.dataclass(frozen=True)

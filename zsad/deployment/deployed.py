@@ -60,7 +60,7 @@ class Deployed(nn.Module):
         categories = categories_of(class_name, 1)
         self.rule = method.box_rule(categories[0])
         with torch.no_grad():
-            near = loaded.encoded_references(references, categories)
+            near = loaded.known.encoded(references, categories)
             self._context = scorer.context(categories, references=near)
         self._encoder = backbone.image_encoder(scorer.request.variant)
         self._taps = scorer.request.taps

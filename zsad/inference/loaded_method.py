@@ -13,32 +13,28 @@ from torch import Tensor
 
 from zsad import config as cfg
 from zsad.backbones import Backbone
-from zsad.config.method_config import ALL_SHOTS
 from zsad.data.ignored import Ignored
-from zsad.errors import RequestError, counted
-from zsad.inference import calibration, reference_bank
+from zsad.errors import RequestError
+from zsad.inference import calibration
+from zsad.inference.known_pictures import KnownPictures
 from zsad.inference.picture_run import PictureRun, Pictures, attempt, conclude, joined
 from zsad.inference.pictures import BATCH, PictureBatch, read_ahead
 from zsad.inference.prediction import Prediction
-from zsad.inference.reference_bank import Bank
-from zsad.inference.references import digest, refuse_bank
 from zsad.inference.request import (
     OneOrEach,
     References,
     boxes_of,
     categories_of,
     category_of,
-    partners_of,
-    references_of,
     refuse_singles,
     rows_by_category,
-    targets_of,
 )
 from zsad.inference.tiles import WHOLE, Framing
-from zsad.method import AnyMethod, feature_request
+from zsad.inference.training_forward import training_forward
+from zsad.method import AnyMethod
 from zsad.runtime.thresholds import Thresholds
 from zsad.scoring import Scorer
-from zsad.types import Category, ImageFeatures, ScoreContext
+from zsad.types import ScoreContext
 
 
 class LoadedMethod:
@@ -69,7 +65,7 @@ class LoadedMethod:
         self.batch_size = batch_size or BATCH
         self.framing = framing
         self.pictures = Pictures(self.scorer, framing, self.batch_size)
-        self.bank: Bank | None = None
+        self.known = KnownPictures(method, self.pictures)
         if framing.tiled and (method.transductive or method.carries):
             raise RequestError(
                 f"--tiles: method '{method.name}' scores a picture with others of the same kind, "
@@ -139,11 +135,11 @@ class LoadedMethod:
             self.pictures,
             categories,
             boxes_of(boxes, len(images)),
-            self.encoded_references(references, categories),
+            self.known.encoded(references, categories),
             explanations,
             thresholds,
             ignore,
-            bank=self.bank if self.method.transductive else None,
+            bank=self.known.bank if self.method.transductive else None,
         )
         # One by one, where an image is scored with what the one before it left.
         size = 1 if self.method.carries else self.batch_size
@@ -250,7 +246,7 @@ class LoadedMethod:
         context = self._context(class_names, len(images), boxes, kinds, domains)
         categories = context.categories
         refuse_singles(self.method, categories)
-        context.references = self.encoded_references(references, categories)
+        context.references = self.known.encoded(references, categories)
         if not self.method.transductive:
             return self._score_tensor(images, context, explanations)
         found: dict[int, Prediction] = {}
@@ -320,32 +316,40 @@ class LoadedMethod:
         for methods that compare in training (:attr:`zsad.method.Method.needs_partners`).
         Raises :class:`RequestError` for a training-free method, and for missing masks.
         """
-        phases = {p.name: p for p in self.method.phases()}
-        if not phases:
-            raise RequestError(f"method '{self.method.name}' is training-free: it has no losses")
-        name = phase or next(iter(phases))
-        if name not in phases:
-            raise RequestError(
-                f"method '{self.method.name}' has no phase '{name}'; phases: {', '.join(phases)}"
-            )
         images = torch.as_tensor(images, dtype=torch.float32).to(self.device)
-        targets = targets_of(self.method, images, masks, torch.as_tensor(labels).to(self.device))
-        near = partners_of(self.method, references, images)
-        request = feature_request(self.method, self.image_size, training=True)
-        # Without text, as in training: the method encodes its prompts at every step.
-        context: ScoreContext[Any] = ScoreContext(
-            categories_of(class_names, len(images)),
-            {},
-            text_encoder=self.backbone.text_encoder(self.request.variant),
-            image_encoder=self.backbone.image_encoder(self.request.variant),
-            uids=[str(i) for i in range(len(images))],
-            paired=None if near is None else self.backbone.encode_image(near, request),
-        )
-        features = self.backbone.encode_image(images, request)
-        self.method.train()
-        self.method.phase = name
-        self.method.freeze_all_but(self.method.parameters_of_phase(phases[name]))
-        return self.method.losses(features, targets, context)
+        labels = torch.as_tensor(labels).to(self.device)
+        categories = categories_of(class_names, len(images))
+        return training_forward(self.scorer, images, masks, labels, categories, phase, references)
+
+    # -------------------------------------------------------------------------- references
+    def save_bank(
+        self, path: Path | str, pictures: Sequence[Any], class_name: str = "object"
+    ) -> Path:
+        """Keep what the method remembers of normal pictures (paths, PIL images or arrays) in a
+        file for :meth:`load_bank`.
+
+        Raises :class:`RequestError` for a method that compares with no pictures, and where the
+        file cannot be written.
+        """
+        return self.known.save(path, pictures, self.bank_identity(class_name))
+
+    def load_bank(self, path: Path | str, class_name: str = "object") -> str:
+        """Compare with the pictures of a bank from now on, without ``references``; return the
+        digest of its pictures.
+
+        Raises :class:`zsad.errors.DataError` for a file that is damaged or not a bank, and
+        :class:`RequestError` for one that was made for something else.
+        """
+        key = category_of(class_name).class_name
+        return self.known.load(path, key, self.bank_identity(class_name))
+
+    def bank_identity(self, class_name: str) -> dict[str, Any]:
+        """What the features of a bank depend on."""
+        made_for = self.identity(class_name)
+        variant = asdict(replace(self.request.variant, image_size=self.image_size))
+        for key in ("config", "revision", "state"):
+            made_for.pop(key, None)
+        return made_for | {"layers": sorted(map(list, self.request.taps)), "variant": variant}
 
     # --------------------------------------------------------------------------- helpers
     def _context(
@@ -361,88 +365,3 @@ class LoadedMethod:
             boxes=boxes_of(boxes, count),
             uids=[str(i) for i in range(count)],
         )
-
-    # ------------------------------------------------------------------------------- banks
-    def bank_identity(self, class_name: str) -> dict[str, Any]:
-        """What the features of a bank depend on."""
-        made_for = self.identity(class_name)
-        variant = asdict(replace(self.request.variant, image_size=self.image_size))
-        for key in ("config", "revision", "state"):
-            made_for.pop(key, None)
-        return made_for | {"layers": sorted(map(list, self.request.taps)), "variant": variant}
-
-    def save_bank(
-        self, path: Path | str, pictures: Sequence[Any], class_name: str = "object"
-    ) -> Path:
-        """Keep what the method remembers of normal pictures (paths, PIL images or arrays) in a
-        file for :meth:`load_bank`.
-
-        Raises :class:`RequestError` for a method that compares with no pictures, and where the
-        file cannot be written.
-        """
-        self._check_bank()
-        if not pictures:
-            raise RequestError("--save-bank: there are no pictures to keep; give references")
-        features = self.pictures.encode_all(pictures)
-        names = tuple(str(p) for p in pictures if isinstance(p, (str, Path)))
-        made_for = self.bank_identity(class_name)
-        pixels = digest(pictures, self.framing.bits)
-        return reference_bank.save(path, features, made_for, len(pictures), pixels, names)
-
-    def load_bank(self, path: Path | str, class_name: str = "object") -> str:
-        """Compare with the pictures of a bank from now on, without ``references``; return the
-        digest of its pictures.
-
-        Raises :class:`zsad.errors.DataError` for a file that is damaged or not a bank, and
-        :class:`RequestError` for one that was made for something else.
-        """
-        self._check_bank()
-        account, features = reference_bank.load(path, self.bank_identity(class_name))
-        key, shots = category_of(class_name).class_name, self.method.shots
-        whole = self.method.transductive or shots == ALL_SHOTS
-        if not whole and account.shots != shots:
-            raise RequestError(
-                f"--bank {path}: holds {counted(account.shots, 'picture')}, and "
-                f"{self.method.name}.shots is "
-                f"{shots}; leave shots out"
-            )
-        names = account.names if len(account.names) == features.batch_size else ()
-        self.bank = Bank(key, features.to(self.device), names)
-        return account.pictures
-
-    def _check_bank(self) -> None:
-        compares = self.method.transductive and not self.method.stretches
-        if not (self.method.shots or compares):
-            raise refuse_bank(self.method.name, type(self.method.config))
-
-    def _of_bank(self, references: References, categories: Sequence[Category]) -> bool:
-        """Whether the references are those of the bank.  Raises :class:`RequestError` for others
-        beside it, and for another class."""
-        if self.bank is None:
-            return False
-        if len(references):
-            raise RequestError("--bank holds the references: leave --reference out")
-        for category in categories:
-            if category.class_name != self.bank.class_name:
-                raise RequestError(
-                    f"--bank: is of '{self.bank.class_name}', not of '{category.class_name}'"
-                )
-        return True
-
-    def encoded_references(
-        self, references: References, categories: Sequence[Category]
-    ) -> dict[str, ImageFeatures]:
-        """The features of a few-shot method's references by category, the same ones encoded once;
-        {} for zero shots."""
-        if self._of_bank(references, categories) and self.bank is not None:
-            if self.method.transductive:
-                return {}
-            return {c.key: self.bank.features for c in categories}
-        encoded: dict[int, ImageFeatures] = {}
-        found: dict[str, ImageFeatures] = {}
-        for key, pictures in references_of(references, categories, self.method).items():
-            which = id(pictures)  # alive as long as the mapping that is gone through
-            if which not in encoded:
-                encoded[which] = self.pictures.encode_all(pictures)
-            found[key] = encoded[which]
-        return found

@@ -170,6 +170,8 @@ def _expanded(word: str, strict: bool) -> Iterator[_Found]:
         if not matches:
             raise DataError(f"{word}: no file matches")
         yield from (_Found(p, p.parent, "" if not is_own_output(p) else OTHER) for p in matches)
+    elif "://" in word:
+        raise DataError(f"{word}: an address; save the picture, and give its file or folder")
     else:
         raise DataError(f"{path}: no such file or folder")
 

@@ -13,7 +13,7 @@ import numpy as np
 from zsad.components.reasons import fitting
 from zsad.data.ignored import shrunk
 from zsad.data.images import read_image
-from zsad.errors import DataError
+from zsad.errors import DataError, shown
 from zsad.inference import regions as found_regions
 from zsad.inference.regions import Findings
 from zsad.page import html_text
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 AS_A_WHOLE = "anomalous as a whole, nothing stands out"
 
 
-@dataclass
+@dataclass(repr=False)
 class Prediction:
     """``image_score``: anomaly score; ``values``: the anomaly map at the size at which the model
     made it, float32 [h, w], higher is worse.
@@ -191,10 +191,10 @@ class Prediction:
         """
         from matplotlib.figure import Figure
 
-        shown = self.overlay(picture)
-        figure = Figure(figsize=(6, 6 * shown.height / shown.width + 0.4), layout="constrained")
+        heat = self.overlay(picture)
+        figure = Figure(figsize=(6, 6 * heat.height / heat.width + 0.4), layout="constrained")
         axes = figure.subplots()
-        axes.imshow(np.asarray(shown))
+        axes.imshow(np.asarray(heat))
         axes.set_axis_off()
         axes.set_title(self._verdict())
         return figure
@@ -202,6 +202,11 @@ class Prediction:
     def _verdict(self) -> str:
         verdict = {None: "no threshold", True: "anomalous", False: "normal"}[self.anomalous]
         return f"score {self.image_score:.4g}, {verdict}"
+
+    def __repr__(self) -> str:
+        """One line: path, score and verdict, or the error; never the map's values."""
+        name = f"{self.path}: " if self.path else ""
+        return f"<Prediction {shown(name)}{shown(self.error) or self._verdict()}>"
 
     def _repr_html_(self) -> str:
         """What a notebook shows: heat map, verdict and reasons."""

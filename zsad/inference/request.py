@@ -125,7 +125,8 @@ def references_of(
         if len(given) < wanted:
             whose = f" of '{key}'" if isinstance(references, Mapping) else ""
             raise RequestError(
-                f"method '{method.name}' needs {wanted} normal reference pictures{whose}, "
+                f"method '{method.name}' needs "
+                f"{counted(wanted, 'normal reference picture')}{whose}, "
                 f"got {len(given)}; give more (--reference, references=[...])"
             )
         if len(given) > wanted and id(given) not in cut:

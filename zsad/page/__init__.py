@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ def html_text(text: object) -> str:
 
 def embedded(value: Any) -> str:
     """JSON that is safe inside a script element, whatever its texts hold, with texts as they are
-    shown: scripts put them into the page as they are."""
+    shown: scripts put them into the page as they are.  NaN and infinities become null."""
     text = json.dumps(_shown(value), separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
@@ -47,4 +48,6 @@ def _shown(value: Any) -> Any:
         return {shown(key): _shown(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):
         return [_shown(inner) for inner in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None  # such as a sum of times that no sound run has
     return shown(value) if isinstance(value, str) else value

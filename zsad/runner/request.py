@@ -16,6 +16,7 @@ from zsad.backbones.backbone_spec import require_fitting
 from zsad.backbones.outline import outline
 from zsad.backbones.precision import resolved
 from zsad.backbones.specs import require_text
+from zsad.backbones.specs import spec as find_backbone
 from zsad.config import BackboneSettings, MetricSettings, Settings
 from zsad.config.sections import COMMAND_LINE, PROTOCOL, resolve_settings
 from zsad.errors import RequestError, WeightsError, nearest
@@ -207,6 +208,7 @@ def request_of(options: RunOptions, methods: Names | None, datasets: Names | Non
     if isinstance(options, BenchOptions) and options.rows:
         columns = rows_named(columns, options.rows, proto)
     _refuse_one_file_for_several(settings.value, columns)
+    _refuse_unknown_backbone(settings.value, settings.origins.get("backbone.name", ""))
     _refuse_without_text(settings.value, columns)
     _refuse_image_sizes(settings.value, columns)
     _refuse_what_changes_nothing(options, columns, from_line)
@@ -229,6 +231,15 @@ def request_of(options: RunOptions, methods: Names | None, datasets: Names | Non
         origins=settings.origins,
         overrides=from_line,
     )
+
+
+def _refuse_unknown_backbone(settings: Settings, origin: str) -> None:
+    """Raise :class:`RequestError` for a name that no backbone has, and say which file has it."""
+    try:
+        find_backbone(settings.backbone.name)
+    except RequestError as error:
+        file = origin if origin not in ("", COMMAND_LINE, cfg.DEFAULTS) else ""
+        raise RequestError(f"backbone.name ({file}): {error}" if file else str(error)) from None
 
 
 def _refuse_without_text(settings: Settings, columns: Sequence[Column]) -> None:

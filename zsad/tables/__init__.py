@@ -19,6 +19,7 @@ from zsad.tables.cost import cost_page
 from zsad.tables.few_shot import few_shot_page
 from zsad.tables.formats import FORMATS, markdown
 from zsad.tables.model import Page
+from zsad.tables.notebook import Pages
 from zsad.tables.results_matrix import Board, DatasetRow, boards, parted
 from zsad.tables.statistics import CI_NOTE, TEST_NOTE, intervals
 from zsad.tables.statistics import significance as tests
@@ -33,10 +34,11 @@ def pages(
     ci: bool = False,
     significance: bool = False,
     cost: bool = False,
-) -> list[Page]:
-    """All pages: per backbone the overview, one page per dataset (and one by type of defect),
-    few-shot and ablation pages.
+) -> Pages:
+    """All pages, which a notebook shows and :meth:`Pages.frame` makes a table of pandas of.
 
+    Per backbone the overview, one page per dataset (and one by type of defect), few-shot and
+    ablation pages.
     The rows of an ablation have a page of their own and are not columns of the others.
     ``published``: with tables of measured, published and difference (:data:`ALL`: and with what
     papers print of systems that are not hosted here); ``ci``: with bootstrap
@@ -60,7 +62,7 @@ def pages(
         if cost and (costs := cost_page(store, board)) is not None:
             made.append(costs)
         made[first:] = [replace(page, mark=board.banner) for page in made[first:]]
-    return made
+    return Pages(made)
 
 
 def write(

@@ -249,5 +249,5 @@ def test_all_the_given_pictures_are_the_memory_of_a_prediction() -> None:
     method = make(shots="all")
     pictures = [torch.zeros(3, 8, 8)] * 3
     assert len(references_of(pictures, [BOTTLE], method)["bottle"]) == 3
-    with pytest.raises(RequestError, match="needs 1 normal reference pictures, got 0"):
+    with pytest.raises(RequestError, match="needs 1 normal reference picture, got 0"):
         references_of([], [BOTTLE], method)

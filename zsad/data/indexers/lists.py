@@ -30,6 +30,9 @@ COLUMNS: dict[str, tuple[str, ...]] = {
 }
 
 
+META_FORM = 'a meta.json of the form {"train": {CLASS: [ENTRY, ...]}, "test": {...}}'
+
+
 def list_layout(home: Path) -> tuple[list[str], Layout] | None:
     """The list of pictures that lies at the top of a folder, with the categories that it names:
     ``meta.json``, COCO annotations, or a table.  Raises :class:`RequestError` for two of a kind."""
@@ -53,11 +56,15 @@ def list_layout(home: Path) -> tuple[list[str], Layout] | None:
 def _meta_classes(path: Path) -> list[str]:
     try:
         content = read_json(path)
-        return sorted({str(name) for part in content.values() for name in part})
     except DataError as error:
         raise RequestError(str(error)) from None
-    except (AttributeError, TypeError) as error:
-        raise RequestError(f"{path}: not a meta.json ({error})") from None
+    parts = list(content.values()) if isinstance(content, dict) else [content]
+    if not all(isinstance(part, dict) for part in parts):
+        raise RequestError(
+            f"{path}: not {META_FORM}; a table list.csv with the columns image, label and mask "
+            f"will do, too (docs/add-a-dataset.md)"
+        )
+    return sorted({str(name) for part in parts for name in part})
 
 
 def _is_coco(path: Path) -> bool:

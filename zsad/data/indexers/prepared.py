@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from zsad.data.indexers.base import Indexing, NotThisLayout, indexer, mask_key, stem
-from zsad.data.indexers.lists import listed_account
+from zsad.data.indexers.lists import META_FORM, listed_account
 from zsad.errors import DataError, counted
 from zsad.io import read_json
 from zsad.types import Sample
@@ -33,7 +33,7 @@ def meta_json(at: Indexing, *, file: str = "meta.json", ignore: Sequence[str] = 
         at.problems.append(str(error))
         return []
     except (ValueError, AttributeError, TypeError) as error:
-        at.problems.append(f"{path}: not a meta.json ({error})")
+        at.problems.append(f"{path}: not {META_FORM} ({error})")
         return []
     known = {_plain(key): key for key in at.spec.categories}
     samples: list[Sample] = []
