@@ -22,8 +22,7 @@ figure stays the same.  A state is what is stored: its card shows the figures of
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from importlib.resources import files
 from pathlib import Path
 from statistics import fmean, stdev
@@ -37,7 +36,6 @@ from zsad.checkpoints import bundled
 from zsad.checkpoints.account import CheckpointMeta, account_of
 from zsad.io import atomic_write_bytes, atomic_write_text
 from zsad.io.digests import remembered_sha256
-from zsad.io.schema import read
 from zsad.metrics.spec import headline
 from zsad.registry import MethodEntry
 from zsad.runner.auxiliary import auxiliary_samples
@@ -90,28 +88,16 @@ def size() -> int:
     return sum(p.stat().st_size for e in trained() if (p := bundled.state_of(e, BACKBONE)))
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """The ``config`` that a state is trained with where that is not the default, and ``why``."""
-
-    why: str = ""
-    config: Mapping[str, Any] = field(default_factory=dict)
-
-    def words(self, method: str) -> list[str]:
-        """The config as options of a command."""
-        return [f"{method}.{key}={value}" for key, value in cfg.flat(self.config).items()]
-
-
-def recipe_of(entry: MethodEntry) -> Recipe:
-    """The settings of a method's training, beside its state."""
-    path = bundled.place_of(entry, BACKBONE).with_suffix(".yaml")
-    return read(Recipe, cfg.read_yaml(path), origin=str(path)) if path.is_file() else Recipe()
+def options_of(entry: MethodEntry) -> list[str]:
+    """The settings of a method's own that its state is trained with, as options of a command."""
+    own = bundled.recipe_of(entry, BACKBONE).config
+    return [f"{entry.name}.{key}={value}" for key, value in cfg.flat(own).items()]
 
 
 # -------------------------------------------------------------------------- what is current
 def identities(methods: Sequence[str]) -> dict[str, str]:
     """What the state of each method depends on, as a hash; without torch."""
-    own = [word for name in methods for word in recipe_of(registry.method(name)).words(name)]
+    own = [word for name in methods for word in options_of(registry.method(name))]
     options = TrainOptions(
         list(methods),
         DATASET,
@@ -173,7 +159,7 @@ def evaluated(entry: MethodEntry, results: Path, seeds: Sequence[int]) -> Cells:
     """The cells of a method on the other group, from the states in a results folder; what is
     missing there is trained."""
     words: dict[str, Any] = {"backbone": BACKBONE, "limit": LIMIT, "device": "cpu", "offline": True}
-    words["overrides"] = recipe_of(entry).words(entry.name)
+    words["overrides"] = options_of(entry)
     document = zsad.bench(entry.name, DATASET, **words, results=results, seeds=list(seeds))
     if document["failed"]:
         raise SystemExit(f"{entry.name}: {document['failed'][0]['error']}")
@@ -235,10 +221,8 @@ def card(
     rows = "\n".join(f"| {title} | {stored[title]} | {text} |" for title, text in made.items())
     categories = ", ".join(data.categories)
     over = f"seed{'s' * bool(seeds[1:])} {', '.join(map(str, seeds))}"
-    recipe = recipe_of(entry)
-    own = (
-        f"{'; '.join(recipe.words(entry.name))} ({recipe.why})" if recipe.config else "the default"
-    )
+    why = bundled.recipe_of(entry, BACKBONE).why
+    own = f"{'; '.join(given)} ({why})" if (given := options_of(entry)) else "the default"
     spread = "mean and sample deviation" if seeds[1:] else "one training: no deviation is known"
     return f"""# {entry.title} on {BACKBONE}: the state that comes with zsad
 

@@ -87,6 +87,21 @@ def test_settings_that_it_was_not_trained_with_are_refused(entry: MethodEntry) -
         zsad.load_method(METHOD, backbone="zsad-tiny", device="cpu", overrides=["n_ctx=3"])
 
 
+def test_settings_of_the_state_itself_are_not_in_the_way(
+    entry: MethodEntry,
+    backbone: zsad.backbones.Backbone,  # type: ignore[name-defined]
+) -> None:
+    place = bundled.place_of(entry, "zsad-tiny")
+    place.with_suffix(".yaml").write_text("config: {train: {epochs: 3}}\n", encoding="utf-8")
+    method = new_method(entry, entry.resolve(("x", {"train": {"epochs": 3}})), backbone.info)
+    about = TrainedOn("synthetic", "f", "test", uids=("a", "b"))
+    save(place, method.trained_state(), describe(method, trained_on=about, identity="made"))
+    loaded = zsad.load_method(METHOD, backbone="zsad-tiny", device="cpu")
+    assert loaded.method.config.train.epochs == 3
+    with pytest.raises(RequestError, match=r"was trained with other settings \(train\)"):
+        zsad.load_method(METHOD, backbone="zsad-tiny", device="cpu", overrides=["train.epochs=4"])
+
+
 def test_without_a_state_a_checkpoint_is_asked_for(entry: MethodEntry, tmp_path: Path) -> None:
     bundled.place_of(entry, "zsad-tiny").unlink()
     with pytest.raises(WeightsError, match="no checkpoint is given"):
@@ -164,7 +179,7 @@ def test_a_state_of_other_settings_is_bound_to_them(entry: MethodEntry) -> None:
     recipe.write_text("why: it is a test\nconfig: {train: {epochs: 3}}\n", encoding="utf-8")
     after = states.identities([METHOD])[METHOD]
     assert after != before
-    assert states.recipe_of(entry).words(METHOD) == [f"{METHOD}.train.epochs=3"]
+    assert states.options_of(entry) == [f"{METHOD}.train.epochs=3"]
     recipe.write_text("config: {train: {epochs: 3}}\nreason: none\n", encoding="utf-8")
     with pytest.raises(ValueError, match=r"'reason'.*zsad-tiny.yaml"):
         states.identities([METHOD])

@@ -7,13 +7,17 @@ made it.  No torch.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from zsad import config as cfg
 from zsad.checkpoints.account import CheckpointMeta, account_of
 from zsad.errors import WeightsError, counted
 from zsad.io import atomic_write_bytes
 from zsad.io.names import safe_name
+from zsad.io.schema import read
 
 if TYPE_CHECKING:
     from zsad.registry import MethodEntry
@@ -29,6 +33,23 @@ def folder_of(entry: MethodEntry) -> Path:
 def place_of(entry: MethodEntry, backbone: str) -> Path:
     """Where the state of a method for a backbone lies, if there is one."""
     return folder_of(entry) / f"{safe_name(backbone)}.safetensors"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The ``config`` that a state is trained with where that is not the default, and ``why``."""
+
+    why: str = ""
+    config: Mapping[str, Any] = field(default_factory=dict)
+
+
+def recipe_of(entry: MethodEntry, backbone: str) -> Recipe:
+    """The settings of a method's training, beside its state: ``states/<backbone>.yaml``.
+
+    Raises :class:`zsad.io.schema.SchemaError` for a key that it does not know.
+    """
+    path = place_of(entry, backbone).with_suffix(".yaml")
+    return read(Recipe, cfg.read_yaml(path), origin=str(path)) if path.is_file() else Recipe()
 
 
 def state_of(entry: MethodEntry, backbone: str) -> Path | None:

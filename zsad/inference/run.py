@@ -130,7 +130,8 @@ def _shipped(
     from zsad.training.identity import training_config
 
     method, _ = load_into(entry, path, info, layers)
-    asked = training_config(entry.resolve(*layers))
+    recipe = bundled.recipe_of(entry, info.name).config
+    asked = training_config(entry.resolve(("the state that comes with zsad", recipe), *layers))
     plain = training_config(load_into(entry, path, info)[0].config)
     if differing := [key for key in plain if asked.get(key) != plain[key]]:
         raise RequestError(
