@@ -23,7 +23,7 @@ SPEED_BATCH ?= 8
 SECONDS ?= 600
 SEEDS ?= 0
 
-.PHONY: setup demo test test-all fault fuzz browser states readme lint format docs release bench tables speed speed-full speed-gpu clean
+.PHONY: setup demo test test-all fault fuzz browser states readme pictures lint format docs release bench tables speed speed-full speed-gpu clean
 
 setup: $(STAMP)  ## virtual environment with zsad in editable mode
 
@@ -59,6 +59,9 @@ states: setup  ## trained states for zsad-tiny, where they are not current; SEED
 
 readme: demo browser  ## what README shows of the demo: table, heat maps, picture of the report
 	$(BIN)/python -m docs.regenerate --results $(DEMO_RESULTS)
+
+pictures: setup browser  ## the predictions that README shows
+	$(BIN)/python -m docs.pictures
 
 lint: setup  ## ruff, and mypy on zsad, methods and benchmarks as laid out in the wheel
 	$(BIN)/ruff check .

@@ -16,6 +16,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image, ImageDraw, ImageOps
 
 from tests.report import browser
@@ -132,12 +133,15 @@ def best_categories(board: Board) -> list[CellRecord]:
 
 def outlined(picture: Image.Image, example: Example) -> Image.Image:
     """The picture with the border of the example's mask."""
+    return picture if example.mask is None else outline(picture, example.mask)
+
+
+def outline(picture: Image.Image, mask: np.ndarray) -> Image.Image:
+    """Draw the border of a mask [H, W] of the picture's size on it; return the picture."""
     from skimage.measure import find_contours
 
-    if example.mask is None:
-        return picture
     draw = ImageDraw.Draw(picture)
-    for line in find_contours(example.mask.astype(float), 0.5):
+    for line in find_contours(mask.astype(float), 0.5):
         points = [(float(x), float(y)) for y, x in line]
         draw.line(points, fill="black", width=5)
         draw.line(points, fill="white", width=2)

@@ -201,6 +201,7 @@ def _at_once(each: Callable[P, Iterator[Prediction]]) -> Callable[P, list[Predic
 
 
 predict = _at_once(predict_iter)
+"""Score pictures, write their files, and return all predictions of ``predict_iter`` in a list."""
 
 
 def export(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -13,7 +14,7 @@ import torch
 from tests.certificate.conftest import SIZE
 from zsad.certificate import Request, recipe, reproduce
 from zsad.checkpoints.released import content_of
-from zsad.cli.main import main
+from zsad.cli.main import main, parse
 from zsad.errors import RequestError
 from zsad.registry import method
 from zsad.results.store import ResultStore
@@ -50,17 +51,25 @@ def test_both_directions_and_every_slip_are_on_the_certificate(
     assert slips == {(name, target) for name in names for target in ("mvtec", "visa")}
     layers = [s for s in found["slips"] if s["slip"] == "last layer alone"]
     assert any(s["released"] != s["without"] for s in layers)
-    assert any("At most 2 images per category" in note for note in found["notes"])
-    assert any("nknown weights" in note for note in found["notes"])
+    assert any("At most 2 images per category" in note for note in found["unlike"])
+    assert any("nknown weights" in note for note in found["unlike"])
     page = Path(found["files_written"]["html"]).read_text()
     for file in found["files"]:
         assert file["content"]["sha256"] in page
         assert file["content"]["git_blob"] in page
     assert found["facts"]["SHA-256 of the weights"] in page
+    assert "This is not the authors&#x27; evaluation" in page
+    assert found["facts"]["images of mvtec"] == "30 in 15 categories"
+    assert "results/9_12_4_multiscale/zero_shot/log.txt" in found["facts"]["authors' log"]
+    again = parse(shlex.split(found["facts"]["command"])[1:])
+    assert (again.official, again.limit, again.weights) == (str(anomalyclip), "2", str(clip))
+    assert again.overrides == [f"backbone.image_size={SIZE}"]
     tex = Path(found["files_written"]["tex"]).read_text()
     metrics = {f["metric"] for f in found["figures"]}
     assert metrics == {"image_auroc", "image_ap", "pixel_auroc", "pixel_aupro"}
-    assert tex.count("\\begin{table}") == 2 * len(metrics) + 2  # by target; slips; files
+    assert (
+        tex.count("\\begin{table}") == 2 * len(metrics) + 3
+    )  # by target; slips; files; conditions
     assert tex.count("Verdict: ") == 1
     assert main(["reproduce", "anomalyclip", *command[:-1]]) == 0  # stored cells are found
     said = capsys.readouterr().out

@@ -207,3 +207,12 @@ def test_every_state_has_a_card() -> None:
         card = place.with_name(states.CARD).read_text(encoding="utf-8")
         assert f"{place.stat().st_size:,} bytes" in card
         assert "not comparable with published figures" in " ".join(card.split())
+
+
+@pytest.mark.parametrize(
+    "method", [m for m, e in registry.methods().items() if bundled.state_of(e, "zsad-tiny")]
+)
+def test_every_state_is_taken_though_some_took_fewer_epochs(method: str) -> None:
+    loaded = zsad.load_method(method, backbone="zsad-tiny", device="cpu")
+    place = bundled.place_of(registry.method(method), "zsad-tiny")
+    assert loaded.method.trained_from["bundled"] == bundled.words(place)

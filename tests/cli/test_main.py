@@ -169,13 +169,17 @@ def test_links_that_lead_to_themselves_are_one_line(
     assert "internal" not in err
 
 
-def test_an_unknown_backbone_is_refused_with_the_file_that_names_it(
+def test_what_is_wrong_with_a_backbone_is_refused_with_the_file_that_says_so(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "mine.yaml").write_text("backbone: {name: zsad-tinny}\n")
     code, _, err = call(capsys, *BENCH, "--dry-run", "--config", str(tmp_path / "mine.yaml"))
     assert code == 2
-    assert "mine.yaml): unknown backbone 'zsad-tinny' (did you mean 'zsad-tiny'" in err
+    assert "mine.yaml: unknown backbone 'zsad-tinny' (did you mean 'zsad-tiny'" in err
+    (tmp_path / "mine.yaml").write_text("backbone: {name: zsad-tiny, image_size: 100}\n")
+    code, _, err = call(capsys, *BENCH, "--dry-run", "--config", str(tmp_path / "mine.yaml"))
+    assert code == 2
+    assert "mine.yaml: backbone.image_size=100: must be a multiple" in err
 
 
 def test_overrides_may_stand_anywhere() -> None:

@@ -236,3 +236,29 @@ def test_an_import_by_command(
     assert "imported:UniAD" in out
     assert main(["results", "list", "--results", str(request.results)]) == 0
     assert "UniAD (imported)" in capsys.readouterr().out
+
+
+def test_what_has_seen_normal_images_is_marked_and_never_among_zero_shot_columns(
+    request_of: Callable[..., Import], tmp_path: Path
+) -> None:
+    run(request_of(name="Full", shots=-1))
+    run(request_of(name="Few", shots=4))
+    records = {r.method: r for r in ResultStore(tmp_path / "results").records()}
+    shots = {name: record.info["shots"] for name, record in records.items()}
+    assert shots == {"imported:Full": -1, "imported:Few": 4}
+    text = "".join(map(markdown, pages(tmp_path / "results")))
+    assert "Full (imported), full-shot§" in text
+    assert "Few (imported), 4-shot§" in text
+    assert "**" not in text
+    run(request_of())
+    run(request_of(name="UniAD"))
+    assert "**" in "".join(map(markdown, pages(tmp_path / "results")))  # of the other two
+
+
+@pytest.mark.parametrize("given", ["0", "-1", "some"])
+def test_a_number_of_shots_that_is_none_is_refused(
+    given: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = ["results", "import", "--name", "N", "--maps", "m", "--datasets", "synthetic"]
+    assert main([*line, f"--shots={given}"]) == 2
+    assert f"--shots {given}: give a number from 1 up, or all" in capsys.readouterr().err

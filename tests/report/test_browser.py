@@ -333,6 +333,31 @@ def test_accuracy_stands_against_time(compared: Browser) -> None:
     assert count(compared, "#points path") == 3
 
 
+OVER = """[...document.querySelectorAll('#points text.NAME')].filter((one, i, all) => {
+  const a = one.getBoundingClientRect();
+  return all.slice(i + 1).some((other) => {
+    const b = other.getBoundingClientRect();
+    const apart = a.left > b.right - 1 || b.left > a.right - 1;
+    return !apart && a.top < b.bottom - 3 && b.top < a.bottom - 3;
+  });
+}).length"""
+
+
+@pytest.mark.parametrize("width", [1200, 390])
+def test_nothing_that_is_written_beside_times_lies_on_another(
+    browser: Browser, sweep: ResultStore, width: int
+) -> None:
+    """Three methods of one time, and figures close to each other."""
+    browser.open(report.write(sweep.root), width, 900)
+    assert count(browser, "#points text.name") == 3
+    assert 1 <= count(browser, "#points text.tick") <= 6
+    for kind in ("name", "tick"):
+        assert browser.value(OVER.replace("NAME", kind)) == 0
+    assert browser.value("zsadReport.ticks(0.3, 2.1)") == [2, 5, 10, 20, 50, 100]
+    assert browser.value("zsadReport.ticks(1.9, 2.2)") == [80, 85, 90, 95, 100, 150]
+    assert browser.value("zsadReport.ticks(-1, 4)") == [0.1, 1, 10, 100, 1000, 10000]
+
+
 @pytest.mark.parametrize("dark", [False, True])
 @pytest.mark.parametrize("width", [1200, PHONE])
 def test_axe_finds_nothing_serious(

@@ -100,6 +100,14 @@ def lines(
     return found
 
 
+def sources(method: str, log: str) -> str:
+    """Where the authors' log of a method is from, in words; "" where there is none."""
+    if not log:
+        return ""
+    rows = [r for r in Published.load().references if r.paper == log and method in r.methods]
+    return "; ".join(dict.fromkeys(r.note for r in rows if r.note)) or log
+
+
 def _metrics(
     published: Published, method: str, target: str, own: Mapping[str, object], paper: str, log: str
 ) -> list[str]:

@@ -27,6 +27,7 @@ LEGEND = (
     "paper where there is no log, in points; – not published, undefined, or over other categories "
     "than the printed mean."
 )
+CAUTION = "This is not the authors' evaluation, and says nothing about it"
 
 
 def write(made: Certificate, folder: Path) -> Certificate:
@@ -52,7 +53,12 @@ def shown(made: Certificate) -> str:
 def notes(made: Certificate) -> tuple[str, ...]:
     """The verdict and all that has to be known."""
     failed = [f"Failed: {_where(f['cell'])}: {f['error']}" for f in made.failed]
-    return (f"Verdict: {made.verdict.words}.", *made.notes, *failed, LEGEND)
+    return (f"Verdict: {_verdict(made)}.", *made.unlike, *made.notes, *failed, LEGEND)
+
+
+def _verdict(made: Certificate) -> str:
+    """The verdict with what takes its force."""
+    return f"{made.verdict.words}. {CAUTION}" if made.unlike else made.verdict.words
 
 
 def _where(cell: dict[str, Any]) -> str:
@@ -61,13 +67,13 @@ def _where(cell: dict[str, Any]) -> str:
 
 # --------------------------------------------------------------------------------- tables
 def tables(made: Certificate) -> list[Table]:
-    """One table per target and metric, one of the slips, one of the files."""
+    """One table per target and metric, one of the slips, one of the files, one of conditions."""
     groups: dict[tuple[str, str], list[Line]] = {}
     for line in made.lines:
         groups.setdefault((line.target, line.metric), []).append(line)
     found = [_table(target, metric, of) for (target, metric), of in groups.items()]
     found += [_worth_table(made)] if made.worth else []
-    return [*found, _files_table(made)]
+    return [*found, _files_table(made), _facts_table(made)]
 
 
 def _table(target: str, metric: str, of: Sequence[Line]) -> Table:
@@ -144,11 +150,13 @@ def _files_table(made: Certificate) -> Table:
         )
         for file in made.files
     ]
-    lines += [
-        TableLine(what, ((Span(text),), *[(Span(""),)] * 4)) for what, text in made.facts.items()
-    ]
     heads = ("file", "recognised as", "trained on", "SHA-256", "git blob")
-    return Table("files", "Files, hashes and conditions", "what", heads, tuple(lines))
+    return Table("files", "Files", "role", heads, tuple(lines))
+
+
+def _facts_table(made: Certificate) -> Table:
+    lines = [TableLine(what, ((Span(text),),)) for what, text in made.facts.items()]
+    return Table("conditions", "Conditions", "what", ("",), tuple(lines))
 
 
 def _text(value: float | None) -> str:
@@ -173,7 +181,8 @@ def html(made: Certificate) -> str:
     said = [note for note in notes(made)[1:] if note != LEGEND]
     sections = {"slips": "", "files": "", "figures": ""}
     for table in tables(made):
-        kind = table.name if table.name in sections else "figures"
+        kind = {"conditions": "files"}.get(table.name, table.name)
+        kind = kind if kind in sections else "figures"
         sections[kind] += (
             f"<section><h3>{html_text(table.title)}</h3>"
             f'<div class="wide">{html_table(table)}</div></section>\n'
@@ -183,6 +192,7 @@ def html(made: Certificate) -> str:
         "TITLE": html_text(made.title),
         "VERDICT": html_text(made.verdict.words),
         "KIND": "agrees" if made.verdict.within == made.verdict.of else "differs",
+        "CAUTION": html_text(f"{CAUTION}, for the reasons below.") if made.unlike else "",
         "VERDICTS": verdicts,
         "NOTES": "".join(f"<li>{html_text(note)}</li>" for note in said),
         "FIGURES": sections["figures"],
@@ -207,6 +217,7 @@ def document(made: Certificate) -> dict[str, Any]:
         ],
         "files": [{**asdict(f), "path": f.path.name} for f in made.files],
         "facts": made.facts,
+        "unlike": list(made.unlike),
         "notes": list(made.notes),
         "failed": list(made.failed),
     }

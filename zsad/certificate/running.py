@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-import os
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -55,8 +55,9 @@ class Request:
 
 @dataclass(frozen=True)
 class Certificate:
-    """What came of it.  ``lines``: as released; ``worth``: of every slip; ``notes``: what has to be
-    known of the figures; ``facts``: versions, hashes and conditions; ``failed``: as of a run."""
+    """What came of it.  ``lines``: as released; ``worth``: of every slip; ``unlike``: why it is not
+    the authors' evaluation, nothing if it is; ``notes``: what else has to be known of the figures;
+    ``facts``: versions, hashes and conditions; ``failed``: as of a run."""
 
     title: str
     verdict: figures.Verdict
@@ -65,6 +66,7 @@ class Certificate:
     worth: tuple[figures.Worth, ...]
     slips: tuple[recipe.Slip, ...]
     files: tuple[OfficialFile, ...]
+    unlike: tuple[str, ...]
     notes: tuple[str, ...]
     facts: dict[str, str]
     failed: tuple[dict[str, Any], ...] = ()
@@ -129,8 +131,12 @@ def reproduce(request: Request) -> Certificate:
         worth=tuple(worth),
         slips=found.slips,
         files=files,
-        notes=tuple(_notes(request, found, released, absent, boxes, given)),
-        facts=_facts(released, entry),
+        unlike=tuple(_unlike(request, found, released, boxes)),
+        notes=(
+            *(f"{name} is left out: {why}" for name, why in absent.items()),
+            *(f"Set by the caller: {key}={value}." for key, value in cfg.flat(given).items()),
+        ),
+        facts=_facts(request, found, released, entry),
         failed=tuple(document["failed"]),
     )
     return page.write(made, folder)
@@ -292,17 +298,11 @@ def _records(store: ResultStore, document: Mapping[str, Any]) -> dict[str, figur
 
 
 # ------------------------------------------------------------------------------ what is said
-def _notes(
-    request: Request,
-    found: Recipe,
-    released: figures.Cells,
-    absent: Mapping[str, str],
-    boxes: bool,
-    given: Mapping[str, Any],
-) -> list[str]:
+def _unlike(request: Request, found: Recipe, released: figures.Cells, boxes: bool) -> list[str]:
+    """In what this is another evaluation than the authors'."""
     from zsad.results import weights
 
-    notes = [f"{name} is left out: {why}" for name, why in absent.items()]
+    notes: list[str] = []
     if not found.targets:
         notes.append(
             f"{Path(request.official).name} is not known to be the authors': no hash of their file "
@@ -316,8 +316,6 @@ def _notes(
     if request.limit:
         images = f"{request.limit} image{'s' * (str(request.limit) != '1')}"
         notes.append(f"At most {images} per category: no figure is comparable.")
-    for key, value in cfg.flat(dict(given)).items():
-        notes.append(f"Set by the caller: {key}={value}.")
     differs = {
         text
         for record in released.values()
@@ -329,22 +327,51 @@ def _notes(
     return notes
 
 
-def _facts(released: figures.Cells, entry: MethodEntry) -> dict[str, str]:
+def _facts(
+    request: Request, found: Recipe, released: figures.Cells, entry: MethodEntry
+) -> dict[str, str]:
     """Conditions and hashes, by what they are of."""
     info = next(iter(released.values())).info
     data = {
         record.dataset: f"{record.info['dataset_fingerprint']} ({record.info['variant']})"
         for record in released.values()
     }
-    command_line = f"zsad {__version__}, revision {entry.revision} of {entry.title}"
+    images = {
+        name: [r.n_normal + r.n_anomalous for r in released.values() if r.dataset == name]
+        for name in data
+    }
     now = datetime.datetime.now(datetime.timezone.utc)
+    engine = info.get("engine") or {}
+    log = figures.sources(entry.name, found.log)
     return {
-        "made by": command_line,
+        "command": command_of(request),
+        "made by": f"zsad {__version__}, revision {entry.revision} of {entry.title}",
         "made at": now.isoformat(timespec="minutes"),
+        **({"authors' log": log} if log else {}),
         "backbone": f"{info['backbone']} at {info['image_size']} px, {info['precision']}",
         "weights": f"{info['weights_name'] or info['weights_source']} ({info['weights_grade']})",
         "SHA-256 of the weights": str(info["weights_sha256"] or "none"),
-        "engine": str((info.get("engine") or {}).get("name", "") or info.get("engine")),
+        "engine": f"{engine.get('name', '')} {engine.get('version', '')}".strip() or "not recorded",
+        "processor": str(engine.get("processor") or "not recorded"),
+        **{
+            f"images of {name}": f"{sum(counts)} in {len(counts)} categories"
+            for name, counts in images.items()
+        },
         **{f"fingerprint of {name}": text for name, text in data.items()},
-        "processors": str(os.cpu_count()),
     }
+
+
+def command_of(request: Request) -> str:
+    """What to type for the same again."""
+    options = {
+        "official": request.official,
+        "trained-on": request.trained_on,
+        "data-root": request.data_root,
+        "backbone": request.backbone,
+        "weights": request.weights,
+        "limit": request.limit,
+    }
+    words = ["zsad", "reproduce", request.method]
+    for name, value in options.items():
+        words += [f"--{name}", str(value)] if value else []
+    return shlex.join([*words, *request.overrides])

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from zsad.cli import options
 from zsad.cli.bench import accounts_told, print_summary
 from zsad.cli.output import is_terminal, print_json, print_table, say, stdout_to_stderr, tell
+from zsad.config.method_config import ALL_SHOTS
 from zsad.errors import RequestError, counted, shown
 from zsad.runner.options import BenchOptions
 
@@ -25,7 +26,7 @@ FIRST = 3  # names that belong to no image, printed
 IMPORTING = ("datasets", "data_root", "seeds", "limit")
 EXPORTING = ("protocol", "backbone", "weights", "config", "device", "offline", "untrained")
 HEEDED = {
-    "import": ("maps", "name", "provenance", "partial", *IMPORTING),
+    "import": ("maps", "name", "provenance", "shots", "partial", *IMPORTING),
     "export": ("maps", "methods", *IMPORTING, *EXPORTING),
 }
 FAILURES = "failures"  # in place of an id: what is remembered of cells without a result
@@ -51,6 +52,9 @@ def add(verbs: Any) -> None:
     parser.add_argument("--maps", metavar="DIR|FILE", help="import, export: scores and maps")
     parser.add_argument("--name", help="import: what to call the method")
     parser.add_argument("--provenance", metavar="TEXT", help="import: where the maps are from")
+    parser.add_argument(
+        "--shots", metavar="N|all", help="import: normal images of each category that it has seen"
+    )
     parser.add_argument(
         "--partial", action="store_true", help="import what there is; it is never ranked"
     )
@@ -126,6 +130,7 @@ def _import(args: argparse.Namespace) -> int:
         results=args.results,
         data_root=args.data_root,
         overrides=args.overrides,
+        shots=_shots(args.shots),
     )
     with stdout_to_stderr(), accounts_told():
         document = imported.run(request)
@@ -148,6 +153,15 @@ def _import(args: argparse.Namespace) -> int:
         say(f"{dataset}: {words}, image score: {about['image_score'][dataset]}")
     print_summary(document)
     return 0
+
+
+def _shots(text: str | None) -> int:
+    """The number of ``--shots``.  Raises :class:`RequestError`."""
+    if text == "all":
+        return ALL_SHOTS
+    if text is not None and not (text.isdecimal() and int(text) > 0):
+        raise RequestError(f"--shots {shown(text)}: give a number from 1 up, or all")
+    return int(text or 0)
 
 
 def _export(args: argparse.Namespace) -> int:

@@ -41,7 +41,9 @@ class Import:
     ``source`` holds a folder per dataset where there are several.  ``partial``: what is missing
     is left out, and the figures are never ranked nor compared.  ``seed``: several imports of one
     name become one column with a deviation.  ``limit``: at most so many images of a category, those
-    that ``zsad bench --limit`` takes; 0: all.
+    that ``zsad bench --limit`` takes; 0: all.  ``shots``: how many normal images of each category
+    the method has seen, :data:`ALL_SHOTS` for all of the training part; such columns never stand
+    among zero-shot ones.
     """
 
     name: str
@@ -54,6 +56,7 @@ class Import:
     results: str | Path | None = None
     data_root: str | Path | None = None
     overrides: Mapping[str, Any] | Sequence[str] = ()
+    shots: int = 0
 
 
 def run(request: Import) -> dict[str, Any]:
@@ -88,6 +91,7 @@ def run(request: Import) -> dict[str, Any]:
             request.provenance,
             request.seed,
             request.limit,
+            request.shots,
         )
         if not request.partial:
             one.require_all()
@@ -172,6 +176,7 @@ def _manifest(
             "partial": request.partial,
             "seeds": [request.seed],
             "limit": request.limit,
+            "shots": request.shots,
         },
         "settings": {k: v for k, v in cfg.to_dict(settings).items() if k in SECTIONS},
         "datasets": {

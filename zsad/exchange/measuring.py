@@ -62,6 +62,7 @@ class DatasetImport:
     provenance: str = ""
     seed: int = 0
     limit: int = 0
+    shots: int = 0
 
     def missing(self) -> list[str]:
         """The images without a map (where there are maps) or without a score (where there are
@@ -194,6 +195,7 @@ class DatasetImport:
             "data": {"mask_resize": self.policy.resize},
             "metrics": metrics,
             "dataset": [index.spec.name, index.variant, index.fingerprint, category],
+            **({"shots": self.shots} if self.shots else {}),
         }
         absent = {s.uid for s in self.samples[category]} - {s.uid for s in samples}
         per_image = {"metric_per_image": result.per_image} if result.per_image else {}
@@ -225,6 +227,7 @@ class DatasetImport:
                 **({"skipped": [f"{u}: not imported" for u in sorted(absent)]} if absent else {}),
                 **self._ignored(),
                 "limit": self.limit,
+                **({"shots": self.shots} if self.shots else {}),
                 "mask_resize": self.policy.resize,
                 "metrics": metrics,
                 **index.figure_rules,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -208,9 +208,9 @@ def request_of(options: RunOptions, methods: Names | None, datasets: Names | Non
     if isinstance(options, BenchOptions) and options.rows:
         columns = rows_named(columns, options.rows, proto)
     _refuse_one_file_for_several(settings.value, columns)
-    _refuse_unknown_backbone(settings.value, settings.origins.get("backbone.name", ""))
+    _refuse_unknown_backbone(settings.value, settings.origins)
     _refuse_without_text(settings.value, columns)
-    _refuse_image_sizes(settings.value, columns)
+    _refuse_image_sizes(settings.value, columns, settings.origins)
     _refuse_what_changes_nothing(options, columns, from_line)
     chosen = tuple(select_datasets(datasets or proto.datasets, settings.value.data.folder))
     trained_on = _trained_on(options, columns, settings.value)
@@ -233,13 +233,20 @@ def request_of(options: RunOptions, methods: Names | None, datasets: Names | Non
     )
 
 
-def _refuse_unknown_backbone(settings: Settings, origin: str) -> None:
+def _refuse_unknown_backbone(settings: Settings, origins: Mapping[str, str]) -> None:
     """Raise :class:`RequestError` for a name that no backbone has, and say which file has it."""
-    try:
+    with _from(origins.get("backbone.name", "")):
         find_backbone(settings.backbone.name)
+
+
+@contextlib.contextmanager
+def _from(origin: str) -> Iterator[None]:
+    """Let what is refused name the file that asked for it, where a file did."""
+    try:
+        yield
     except RequestError as error:
         file = origin if origin not in ("", COMMAND_LINE, cfg.DEFAULTS) else ""
-        raise RequestError(f"backbone.name ({file}): {error}" if file else str(error)) from None
+        raise RequestError(f"{file}: {error}" if file else str(error)) from None
 
 
 def _refuse_without_text(settings: Settings, columns: Sequence[Column]) -> None:
@@ -292,14 +299,18 @@ def _trained_on(options: RunOptions, columns: Sequence[Column], settings: Settin
     return str(names[0])
 
 
-def _refuse_image_sizes(settings: Settings, columns: Sequence[Column]) -> None:
+def _refuse_image_sizes(
+    settings: Settings, columns: Sequence[Column], origins: Mapping[str, str]
+) -> None:
     """Raise :class:`RequestError` for a size that the backbone's patches do not tile, where these
     are known without a file."""
     for backbone in [settings.backbone, *(c.settings.backbone for c in columns if c.settings)]:
         if not backbone.image_size:
             continue
         with contextlib.suppress(WeightsError):  # `file`, whose sizes are those of a file
-            require_fitting(backbone.image_size, outline(backbone.name).patch)
+            patch = outline(backbone.name).patch
+            with _from(origins.get("backbone.image_size", "")):
+                require_fitting(backbone.image_size, patch)
 
 
 def _refuse_what_changes_nothing(

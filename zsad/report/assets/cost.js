@@ -12,6 +12,34 @@ function costs(metric) {
   }).filter((p) => p.value !== null && p.ms !== null);
 }
 
+// Round milliseconds between two powers of ten, as fine as gives at most six.
+function ticks(low, high) {
+  const found = (steps) => {
+    const all = [];
+    for (let power = Math.floor(low); power <= high; power += 1) for (const step of steps) {
+      const ms = Number((step * 10 ** power).toPrecision(2));
+      if (Math.log10(ms) >= low && Math.log10(ms) <= high) all.push(ms);
+    }
+    return all;
+  };
+  const by = (step) => [...Array(Math.round(9 / step)).keys()].map((i) => 1 + i * step);
+  return [by(0.1), by(0.2), by(0.5), by(1), [1, 2, 5], [1, 3], [1]].map(found).find((all) => all.length <= 6) || found([1]);
+}
+
+// Where the name of a mark stands inside the box without lying on a mark or another name.
+function besides(name, [left, middle], box, taken) {
+  const wide = 6.2 * name.length, high = 13;
+  const spot = (x, y) => ({ left: x, right: x + wide, top: y - high + 3, bottom: y + 3 });
+  const meets = (a, b) => a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom;
+  const inside = (a) => a.left >= box.left && a.right <= box.right + 12 && a.top >= box.top - 10 && a.bottom <= box.bottom;
+  const within = Math.max(box.left, Math.min(left - wide / 2, box.right + 12 - wide));
+  const tried = [];
+  for (let off = 0; off < 240; off += 12) for (const sign of off ? [1, -1] : [1]) {
+    for (const x of [left + 9, left - 9 - wide, within]) tried.push(spot(x, middle + 4 + sign * off));
+  }
+  return tried.find((a) => inside(a) && !taken.some((b) => meets(a, b))) || tried[0];
+}
+
 function drawCost() {
   document.querySelectorAll(".of-dataset").forEach((node) => { node.textContent = dataset().title; });
   const metric = $("metric").value;
@@ -28,20 +56,22 @@ function drawCost() {
     const v = floor + ((top - floor) * i) / 4;
     root.append(svg("line", { class: "gridline", x1: box.left, x2: box.right, y1: y(v), y2: y(v) }));
     root.append(svg("text", { x: box.left - 6, y: y(v) + 4, "text-anchor": "end" }, percent(v)));
-    const ms = 10 ** (low + ((high - low) * i) / 4);
-    root.append(svg("text", { x: x(ms), y: box.bottom + 16, "text-anchor": "middle" }, shortly(ms)));
   }
-  root.append(svg("text", { x: (box.left + box.right) / 2, y: height - 6, "text-anchor": "middle" }, "milliseconds per image"));
-  const taken = []; // where texts stand, so that none lies on another
-  for (const p of [...points].sort((a, b) => b.value - a.value)) {
-    const mark = svg("path", { d: SHAPES[numberOf(p.label) % SHAPES.length], fill: colour(p.label), transform: `translate(${x(p.ms)} ${y(p.value)})` });
+  for (const ms of ticks(low, high)) {
+    root.append(svg("line", { class: "gridline", x1: x(ms), x2: x(ms), y1: box.top, y2: box.bottom }));
+    root.append(svg("text", { class: "tick", x: x(ms), y: box.bottom + 16, "text-anchor": "middle" }, String(ms)));
+  }
+  root.append(svg("text", { x: (box.left + box.right) / 2, y: height - 6, "text-anchor": "middle" }, "milliseconds per image (logarithmic)"));
+  const placed = points.map((p) => ({ ...p, at: [x(p.ms), y(p.value)] }));
+  const taken = placed.map(({ at: [left, middle] }) => ({ left: left - 7, right: left + 7, top: middle - 7, bottom: middle + 7 }));
+  for (const p of placed) {
+    const mark = svg("path", { d: SHAPES[numberOf(p.label) % SHAPES.length], fill: colour(p.label), transform: `translate(${p.at})` });
     mark.append(svg("title", {}, `${method(p.label).title}: ${percent(p.value)}, ${shortly(p.ms)} ms`));
     root.append(mark);
-    const right = x(p.ms) > width * 0.66;
-    let line = y(p.value) + 4;
-    while (taken.some(([at, side]) => side === right && Math.abs(at - line) < 12)) line += 12;
-    taken.push([line, right]);
-    root.append(svg("text", { x: x(p.ms) + (right ? -9 : 9), y: line, "text-anchor": right ? "end" : "start" }, method(p.label).title));
+    const name = method(p.label).title, free = besides(name, p.at, box, taken);
+    taken.push(free);
+    if (Math.abs(free.bottom - 3 - p.at[1]) > 16) root.append(svg("line", { class: "gridline", x1: p.at[0], y1: p.at[1], x2: free.left, y2: free.bottom - 5 }));
+    root.append(svg("text", { class: "name", x: free.left, y: free.bottom - 3 }, name));
   }
   const rows = points.map((p) => el("tr", {}, el("td", {}, method(p.label).title), el("td", {}, percent(p.value)), el("td", {}, shortly(p.ms))));
   const table = makeTable(["method", data.metrics[metric], "ms per image"], rows);

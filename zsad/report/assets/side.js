@@ -86,4 +86,4 @@ $("side").addEventListener("keydown", (event) => {
   }[event.key];
   if (does) { event.preventDefault(); does(); }
 });
-window.zsadReport = { counts, compared, limitOf, partedBy, comparedCsv, costs }; // for whoever scripts the page
+window.zsadReport = { counts, compared, limitOf, partedBy, comparedCsv, costs, ticks }; // for whoever scripts the page

@@ -1,0 +1,128 @@
+"""Draw the predictions that README shows: the page of `zsad predict`, four methods on one defect.
+
+    make pictures
+
+The pictures are generated ones of held-out categories.  ALFA needs no training; the states of
+FiLo, FAPrompt and KAnoCLIP for the bundled backbone come with zsad.  FiLo looks without boxes,
+since its detector does not come along.  The page needs Chromium (`make browser`); without it the
+old picture stays.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont, ImageOps
+
+import zsad
+from docs.regenerate import GAP, beside, opened, outline
+from tests.report import browser
+from zsad import registry
+from zsad.data import splits
+from zsad.data.images import read_image, read_mask
+from zsad.data.index import DatasetIndex, load_index
+from zsad.inference.loaded_method import LoadedMethod
+from zsad.inference.prediction import Prediction
+from zsad.results import heatmaps
+from zsad.types import Category, Sample
+
+DOCS = Path(__file__).resolve().parent
+BACKBONE = "zsad-tiny"
+METHODS = ("filo", "alfa", "faprompt", "kanoclip")
+DEFECT = "leather", "crack"  # that they all look at
+PAGE = "leather"  # category of the page
+PICTURES = 12  # on the page
+NORMAL = 4  # that it is calibrated with
+SIDE = 224  # pixels of a picture
+LINE = 22  # pixels of a heading
+
+
+def main() -> None:
+    """Write ``docs/side_by_side.jpg`` and ``docs/prediction_page.jpg``."""
+    index = load_index("synthetic")
+    side_by_side(index).save(DOCS / "side_by_side.jpg", quality=85)
+    if browser.find() is None:
+        print(f"docs/prediction_page.jpg stays as it is: {browser.MISSING}")
+    else:
+        page_of_predictions(index).save(DOCS / "prediction_page.jpg", quality=72)
+
+
+# -------------------------------------------------------------------------- side by side
+def side_by_side(index: DatasetIndex) -> Image.Image:
+    """The picture with the border of the true defect, then its heat map by every method."""
+    category, defect = DEFECT
+    sample = next(
+        s
+        for s in index.samples
+        if (s.split, s.category, s.defect) == ("test", category, defect) and s.label
+    )
+    picture = read_image(sample.image, sample.crop)
+    tiles = [("the true defect", outline(picture.copy(), read_mask(sample)))]
+    for name in METHODS:
+        found = of_method(loaded(name), picture, index.categories[category])
+        assert found.values is not None  # none of these methods is without a map
+        heat = heatmaps.overlay(picture, found.values, *heatmaps.span(found.values))
+        tiles.append((registry.method(name).title, heat))
+    return strip(tiles)
+
+
+def strip(tiles: Sequence[tuple[str, Image.Image]]) -> Image.Image:
+    """Pictures in a row, each under its heading."""
+    whole = Image.new("RGB", (len(tiles) * (SIDE + GAP) - GAP, SIDE + LINE), "white")
+    draw, font = ImageDraw.Draw(whole), ImageFont.load_default(15)
+    for i, (title, tile) in enumerate(tiles):
+        left = i * (SIDE + GAP)
+        draw.text((left + 2, 2), title, fill="black", font=font)
+        whole.paste(tile.resize((SIDE, SIDE), Image.Resampling.LANCZOS), (left, LINE))
+    return whole
+
+
+def loaded(name: str) -> LoadedMethod:
+    """A method on the bundled backbone."""
+    boxes = "grounding" in registry.method(name).defaults
+    made: LoadedMethod = zsad.load_method(
+        name, BACKBONE, device="cpu", overrides=[f"{name}.grounding=none"] if boxes else None
+    )
+    return made
+
+
+def of_method(one: LoadedMethod, picture: Image.Image, known: Category) -> Prediction:
+    """What a method says of a picture of a category."""
+    return one.predict(picture, known.class_name, kinds=known.kind)[0]
+
+
+# ---------------------------------------------------------------------------------- page
+def page_of_predictions(index: DatasetIndex) -> Image.Image:
+    """The page that ``zsad predict --calibrate`` leaves, on a desk and on a phone."""
+    known = index.categories[PAGE]
+    shown = splits.evaluated(index, PICTURES)[PAGE]
+    good = splits.references(index, PAGE, NORMAL, 0)
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        photos, normal = saved(shown, place / "photos"), saved(good, place / "good")
+        zsad.predict(
+            "faprompt", photos, known.class_name, calibrate=normal, out=place / "found",
+            backbone=BACKBONE, device="cpu",
+        )  # fmt: skip
+        page = place / "found" / "index.html"
+        with browser.Browser(place / "profile") as running:
+            running.open(page, 1180, 760)
+            desk = opened(running.screenshot(place / "desk.png", top=0))
+            running.open(page, 390, 844)
+            phone = opened(running.screenshot(place / "phone.png", top=0))
+    return beside([desk], ImageOps.expand(phone, 2, "#57606c"))
+
+
+def saved(samples: Sequence[Sample], folder: Path) -> str:
+    """A folder of pictures named by what is drawn into them."""
+    folder.mkdir()
+    for i, sample in enumerate(samples):
+        name = sample.defect if sample.label else "good"
+        read_image(sample.image, sample.crop).save(folder / f"{i:02}_{name}.png")
+    return str(folder)
+
+
+if __name__ == "__main__":
+    main()
