@@ -51,6 +51,8 @@ def test_it_is_taken_whatever_the_limit(limit: int | None, tmp_path: Path) -> No
 def test_another_training_than_the_states_is_made(asked: dict[str, Any], tmp_path: Path) -> None:
     found = row(tmp_path, **asked)
     assert found["does"].startswith("trains now")
+    told = "`faprompt.checkpoint=bundled` takes the state that comes with zsad" in found["does"]
+    assert told == ("trained_on" not in asked)
     assert found["images"] == 8
 
 

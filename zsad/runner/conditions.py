@@ -19,7 +19,7 @@ from zsad.checkpoints.account import account_of
 from zsad.errors import WeightsError, ZsadError, counted
 from zsad.runner.auxiliary import own_size, training_of
 from zsad.runner.columns import Column
-from zsad.runner.given import given_for
+from zsad.runner.given import given_for, is_asked_for
 from zsad.runner.logs import ACCOUNTS
 from zsad.runner.plan import DatasetPlan, Plan, auxiliary_of
 from zsad.training.identity import checkpoint_path
@@ -152,10 +152,10 @@ def _made(plan: Plan, dataset: DatasetPlan, column: Column) -> dict[str, Any]:
     missing: list[int] = []
     shipped: list[str] = []
     seeds = request.seeds_of(column)
+    own = bundled.state_of(column.entry, request.settings.backbone.name)
     for seed in seeds:
         identity = training_of(request, column, data, plan.weights_id, seed, plan.image_size)
         path = checkpoint_path(request.results, column.entry.name, identity)
-        own = bundled.state_of(column.entry, request.settings.backbone.name)
         if path.is_file():
             there.append(path.name)
         elif own is not None and bundled.is_of(own, identity):
@@ -174,6 +174,11 @@ def _made(plan: Plan, dataset: DatasetPlan, column: Column) -> dict[str, Any]:
         if others := _others(request.results, column.entry.name, data.dataset):
             found["does"] += (
                 f"; there are states trained on {', '.join(others)}, which `--trained-on` takes"
+            )
+        if own is not None and not is_asked_for(request, column):
+            found["does"] += (
+                f"; `{column.entry.name}.checkpoint=bundled` takes the state that comes with zsad, "
+                f"which was trained otherwise"
             )
     if there or shipped:
         found["checkpoint"] = ", ".join([*there, *shipped])
