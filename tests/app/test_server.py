@@ -49,6 +49,26 @@ def test_it_says_what_predict_says(app: Running, part: Path, alone: LoadedMethod
     assert not list(app.folder.rglob("part*"))  # nothing is kept that nobody asked for
 
 
+def test_one_file_is_answered_with_its_line(app: Running, part: Path) -> None:
+    (said,) = app.post("/predict", CLASS, upload(part)).plain["predictions"]
+    alone = app.post("/predict", CLASS, upload(part, field="file"))
+    assert alone.status == 200
+    assert alone.body.count(b"\n") == 0
+    timeless = {k: v for k, v in alone.plain.items() if k != "made_by"}
+    assert timeless == {k: v for k, v in said.items() if k != "made_by"}
+    both = app.post("/predict", CLASS, upload(part), upload(part, field="file"))
+    assert (both.status, "file: is scored alone" in both.plain["error"]) == (400, True)
+
+
+def test_its_addresses_can_be_read(app: Running) -> None:
+    page = app.ask("/docs")
+    text = page.body.decode()
+    assert page.status == 200
+    assert "POST /predict" in text
+    assert "what they show: &#x27;metal nut&#x27;" in text
+    assert "http" not in text.replace("http-equiv", "")  # nothing comes from elsewhere
+
+
 def test_it_lists_methods_and_says_that_it_is_well(app: Running) -> None:
     listed = app.ask("/methods").plain
     named = {m["name"]: m for m in listed["methods"]}
@@ -91,6 +111,7 @@ def test_a_damaged_picture_is_told_as_predict_tells_it(
         ([("method", "faprompt"), ("backbone", "vit-l-14-336")], 400, "is trained and the app has"),
         ([("backbone", "file")], 400, "unknown backbone 'file'"),
         ([("role", "boss")], 400, "role 'boss': choose one of calibrate, references"),
+        ([("class_name", None)], 400, "class_name: Field required"),
         ([("threshold", "nan")], 400, "--threshold nan: is not a finite number"),
         ([("threshold", "much")], 400, "threshold: Input should be a valid number"),
         ([("like", "../../etc")], 404, "there is no such run"),
@@ -100,8 +121,9 @@ def test_a_damaged_picture_is_told_as_predict_tells_it(
 def test_what_cannot_be_meant_is_refused(
     parts: list[tuple[str, Any]], status: int, said: str, app: Running, part: Path
 ) -> None:
-    named = [] if ("class_name", " ") in parts else [CLASS]
-    answer = app.post("/predict", *named, *parts, *([upload(part)] if parts else []))
+    named = [CLASS] if all(name != CLASS[0] for name, _ in parts) else []
+    sent = [field for field in parts if field[1] is not None]
+    answer = app.post("/predict", *named, *sent, *([upload(part)] if parts else []))
     assert answer.status == status, answer.body
     assert said in answer.plain["error"]
 

@@ -58,6 +58,7 @@ def test_a_folder_that_holds_something_is_not_taken(tmp_path: Path) -> None:
     ("argv", "said"),
     [
         (["--host", "0.0.0.0"], "needs a token"),
+        (["--token", "short"], "--token (ZSAD_APP_TOKEN): give at least 16 characters"),
         (["--checkpoint", "x.safetensors"], "--checkpoint: needs --method NAME"),
         (["--backbone", "nope"], "'nope'"),
     ],

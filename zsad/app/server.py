@@ -18,6 +18,7 @@ from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, Response
 from starlette.exceptions import HTTPException as AnyHTTPException  # those of routing, too
 
 from zsad import __version__, registry
+from zsad.app.described import described
 from zsad.app.guard import Guard
 from zsad.app.scoring import ROLES, Ask, package, score
 from zsad.app.settings import AppSettings, Choice
@@ -45,14 +46,15 @@ class Server:
         self.settings, self.folder = settings, folder
         self.worker = Worker(settings)
         self.runs = Runs(folder, settings.limits.runs)
-        self.guard = Guard(self._application(), settings)
+        self.application = self._application()
+        self.guard = Guard(self.application, settings)
 
     def _application(self) -> FastAPI:
         app = FastAPI(
             title="zsad app",
             version=__version__,
             description="Scores pictures by zero-shot anomaly detection.",
-            docs_url=None,  # their scripts come from another host
+            docs_url=None,  # its scripts come from another host; see self.docs
             redoc_url=None,
             lifespan=self._life,
         )
@@ -61,6 +63,7 @@ class Server:
         app.add_exception_handler(AnyHTTPException, _refused)
         app.add_exception_handler(Exception, _failed)
         app.get("/", response_class=HTMLResponse)(self.page)
+        app.get("/docs", response_class=HTMLResponse, include_in_schema=False)(self.docs)
         app.get("/health")(self.health)
         app.get("/methods")(self.methods)
         app.post("/predict")(self.predict)
@@ -82,6 +85,11 @@ class Server:
         empty = PredictionPage(self.folder, lambda path, content: str(path))
         return self._shown(empty.document(), None)
 
+    async def docs(self) -> Response:
+        """What programs ask for, for people to read."""
+        page = described(self.application.openapi())
+        return HTMLResponse(page, headers={"content-security-policy": PAGE_POLICY})
+
     async def health(self) -> dict[str, Any]:
         """Whether the app answers, which method it holds, and how many requests are under way."""
         return {
@@ -97,8 +105,12 @@ class Server:
 
     async def predict(
         self,
-        pictures: Annotated[list[UploadFile], File(description="to be scored")],
-        class_name: Annotated[str, Form(description="what they show: 'metal nut'")],
+        pictures: Annotated[list[UploadFile] | None, File(description="to be scored")] = None,
+        file: Annotated[
+            UploadFile | None,
+            File(description="one picture, in place of pictures; the answer is its line alone"),
+        ] = None,
+        class_name: Annotated[str | None, Form(description="what they show: 'metal nut'")] = None,
         method: Annotated[str | None, Form()] = None,
         backbone: Annotated[str | None, Form()] = None,
         good: Annotated[list[UploadFile] | None, File(description="normal pictures")] = None,
@@ -110,9 +122,18 @@ class Server:
     ) -> Response:
         """Score pictures: what ``zsad predict`` prints of each, and its ``sha256``.
 
-        422 where no picture could be scored.
+        Of ``file``, that line itself; of ``pictures``, a list of them.  422 where no picture could
+        be scored.
         """
         settings = self.settings
+        if file is not None and (pictures or page):
+            raise RequestError("file: is scored alone; send pictures for several, or for a page")
+        pictures = [file] if file is not None else pictures or []
+        if not pictures:
+            raise RequestError("pictures: Field required; or send one picture as file")
+        if class_name is None and not settings.class_name:
+            raise RequestError("class_name: Field required; the app was started without one")
+        name = settings.class_name if class_name is None else class_name
         choice = Choice(method or settings.method, backbone or settings.backbone)
         settings.check(choice)
         if role not in ROLES:
@@ -125,7 +146,7 @@ class Server:
         with self.runs.one(keep=page) as run:
             ask = Ask(
                 choice,
-                class_name,
+                name,
                 await _kept(run, "pictures", pictures),
                 await _kept(run, "good", good or []),
                 role,
@@ -139,6 +160,8 @@ class Server:
             errors = [one["error"] for one in found if one.get("error")]
             if len(errors) == len(found):
                 raise DataError(errors[0] if len(errors) == 1 else "; ".join(errors))
+            if file is not None:
+                return JSONResponse(found[0])
             if page:
                 answer |= {"run": run.id, "page": f"/runs/{run.id}/found/"}
             return JSONResponse(answer)
@@ -186,7 +209,7 @@ class Server:
 
     def _shown(self, document: str, run: Run | None) -> Response:
         """A page of pictures with the form above them."""
-        state: dict[str, Any] = {"run": None}
+        state: dict[str, Any] = {"run": None, "class_name": self.settings.class_name}
         if run is not None and run.choice is not None:
             state = {
                 "run": run.id,

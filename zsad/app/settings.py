@@ -18,6 +18,7 @@ from zsad.errors import RequestError, unknown
 
 PACKAGES = {"fastapi": "fastapi", "uvicorn": "uvicorn", "python_multipart": "python-multipart"}
 TOKEN = "ZSAD_APP_TOKEN"
+NAMED = f"--token ({TOKEN})"
 SHORTEST_TOKEN = 16  # characters
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -47,7 +48,8 @@ class Choice:
 class AppSettings:
     """``method``, ``backbone``: what the page begins with; ``checkpoint``, ``preset`` and
     ``overrides`` are those of ``method``, ``weights`` those of ``backbone``.  ``loading``: further
-    keywords of :func:`zsad.load_method` for whatever is chosen."""
+    keywords of :func:`zsad.load_method` for whatever is chosen.  ``class_name``: what pictures
+    show where a request does not say it."""
 
     method: str
     backbone: str
@@ -59,18 +61,19 @@ class AppSettings:
     host: str = LOOPBACK[0]
     token: str = ""
     limits: Limits = Limits()
+    class_name: str = ""
 
     def __post_init__(self) -> None:
         spec(self.backbone)  # raises for a name that nothing knows
         self.check(Choice(self.method, self.backbone))
         if self.token and len(self.token) < SHORTEST_TOKEN:
-            raise RequestError(f"{TOKEN}: give at least {SHORTEST_TOKEN} characters")
+            raise RequestError(f"{NAMED}: give at least {SHORTEST_TOKEN} characters")
         if self.token and not (self.token.isascii() and self.token.isalnum()):
-            raise RequestError(f"{TOKEN}: may hold letters and digits alone")
+            raise RequestError(f"{NAMED}: may hold letters and digits alone")
         if self.host not in LOOPBACK and not self.token:
             raise RequestError(
-                f"--host {self.host}: others can reach it, so it needs a token; set {TOKEN} to "
-                f"{SHORTEST_TOKEN} or more letters and digits"
+                f"--host {self.host}: others can reach it, so it needs a token; set {TOKEN} or "
+                f"give --token: {SHORTEST_TOKEN} or more letters and digits"
             )
 
     def check(self, choice: Choice) -> None:

@@ -13,14 +13,15 @@ from zsad.cli import options
 from zsad.cli.output import say, stdout_to_stderr, tell
 from zsad.errors import RequestError
 
-PORT = 8765
+PORT = 8000
 EPILOG = """\
 The page lets you drop or paste pictures, choose a method, calibrate with good pictures, look at
 what was found, and take the method away as one file.  Programs ask POST /predict, GET /methods
-and GET /health; /openapi.json describes them.
+and GET /health; /docs describes them, and /openapi.json does for programs.
 
-Only this computer can reach it. With --host ADDRESS others can, too, who then need the token in
-ZSAD_APP_TOKEN. Nothing is written outside of one folder, which is removed in the end.
+Only this computer can reach it. With --host ADDRESS others can, too, who then need the token of
+--token or, which no list of processes shows, of ZSAD_APP_TOKEN. Nothing is written outside of
+one folder, which is removed in the end.
 """
 
 
@@ -31,6 +32,9 @@ def add(verbs: Any) -> None:
     )
     parser.epilog = EPILOG
     parser.add_argument("--method", metavar="NAME", help="that the page begins with")
+    parser.add_argument(
+        "--class-name", metavar="TEXT", help="what pictures show where a request does not say it"
+    )
     parser.add_argument("--backbone", default="vit-l-14-336", metavar="NAME")
     parser.add_argument("--weights", metavar="FILE", help="weight file of the backbone")
     parser.add_argument("--checkpoint", metavar="FILE", help="trained state of the method")
@@ -39,6 +43,9 @@ def add(verbs: Any) -> None:
     parser.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help="to listen on")
     parser.add_argument(
         "--port", type=options.count, default=PORT, metavar="N", help=f"(default: {PORT})"
+    )
+    parser.add_argument(
+        "--token", metavar="TEXT", help="that every request needs (default: $ZSAD_APP_TOKEN)"
     )
     parser.add_argument(
         "--folder", metavar="DIR", help="new folder for uploads (default: a temporary one)"
@@ -67,7 +74,8 @@ def run(args: argparse.Namespace) -> int:
         args.overrides or None,
         {"device": args.device, "offline": args.offline, "precision": args.precision},
         args.host,
-        settings.token(),
+        settings.token() if args.token is None else args.token,
+        class_name=args.class_name or "",
     )
     with contextlib.ExitStack() as stack:
         place = stack.enter_context(tempfile.TemporaryDirectory(prefix="zsad-app-"))
