@@ -47,6 +47,16 @@ def bolts(tmp_path: Path) -> Iterator[Path]:
         yield root
 
 
+def test_the_file_has_a_name_of_its_own_unless_one_is_given(
+    bolts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert main(["data", "boxes", str(bolts)]) == 0
+    assert [p.name for p in Path().iterdir()] == [f"{bolts.name}-boxes.json"]
+    assert f"{bolts.name}-boxes.json: file names" in capsys.readouterr().out
+
+
 def test_a_dataset_becomes_a_table(
     bolts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -54,7 +64,7 @@ def test_a_dataset_becomes_a_table(
     assert main(["data", "boxes", str(bolts), "--out", str(out)]) == 0
     said = capsys.readouterr().out
     assert "2 boxes on 3 pictures, 1 of them normal; phrases: deep scratch" in said
-    assert "left out: 1 anomalous pictures" in said
+    assert "left out: 1 anomalous picture without" in said
     held = json.loads(out.read_text())
     assert held["categories"] == [{"id": 1, "name": "deep scratch"}]
     names = {i["id"]: i["file_name"] for i in held["images"]}
@@ -75,7 +85,6 @@ def test_a_dataset_becomes_a_table(
 @pytest.mark.parametrize(
     "words,message",
     [
-        (["boxes", "mvtec"], "`zsad data boxes` needs --out FILE.json"),
         (["check", "mvtec", "--out", "a.json"], "--out belongs to `zsad data boxes`"),
         (["boxes", "mvtec", "--out", "a.txt"], "--out a.txt: give a file that ends in .json"),
         (["boxes", "mvtec,visa", "--out", "a.json"], "takes one dataset, not 2"),

@@ -209,7 +209,7 @@ class Server:
 
     def _shown(self, document: str, run: Run | None) -> Response:
         """A page of pictures with the form above them."""
-        state: dict[str, Any] = {"run": None, "class_name": self.settings.class_name}
+        state: dict[str, Any] = {"run": None}
         if run is not None and run.choice is not None:
             state = {
                 "run": run.id,
@@ -247,6 +247,7 @@ def _choices(settings: AppSettings) -> dict[str, Any]:
         "backbones": settings.backbones(),
         "method": settings.method,
         "backbone": settings.backbone,
+        "class_name": settings.class_name,
         "most_pictures": settings.limits.pictures,
         "most_bytes": settings.limits.upload,
     }

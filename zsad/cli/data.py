@@ -53,7 +53,9 @@ def add(verbs: Any) -> None:
         "--write", metavar="FILE", help="check: write the definition of a folder to FILE (.yaml)"
     )
     parser.add_argument(
-        "--out", metavar="FILE", help="boxes: the file to write, in COCO's format (.json)"
+        "--out",
+        metavar="FILE",
+        help="boxes: the file to write, in COCO's format (default: DATASET-boxes.json)",
     )
     options.as_json(parser)
     options.done(parser)
@@ -64,12 +66,8 @@ def run(args: argparse.Namespace) -> int:
     from zsad.data.catalog import select_datasets
     from zsad.runner.request import data_root
 
-    if (args.out is not None) != (args.action == "boxes"):
-        raise RequestError(
-            "`zsad data boxes` needs --out FILE.json"
-            if args.action == "boxes"
-            else "--out belongs to `zsad data boxes`"
-        )
+    if args.out is not None and args.action != "boxes":
+        raise RequestError("--out belongs to `zsad data boxes`")
     if args.action == "check":
         if args.archive:
             raise RequestError("--archive belongs to `zsad data prepare`")
@@ -226,10 +224,11 @@ def _boxes(args: argparse.Namespace, name: str, root: Path | None) -> int:
     from zsad.data import coco
     from zsad.data.index import load_index
     from zsad.io import write_json
+    from zsad.io.names import safe_name
 
     if args.archive or args.counts:
         raise RequestError("--archive and --counts do not belong to `zsad data boxes`")
-    target = Path(args.out)
+    target = Path(f"{safe_name(name)}-boxes.json" if args.out is None else args.out)
     if target.suffix != ".json":
         raise RequestError(f"--out {target}: give a file that ends in .json")
     if target.exists():
