@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -288,6 +289,7 @@ def test_a_broken_plugin_is_a_warning_that_names_its_distribution(
         (plugins / name).parent.mkdir(exist_ok=True)
         (plugins / name).write_text(text)
     sys.path.append(str(plugins))
+    importlib.invalidate_caches()  # a folder may be looked at twice within one tick of its clock
     installed(plugins, "zsad-hollow", "hollow", package)
     registry.methods.cache_clear()
     assert "winclip" in registry.methods()

@@ -185,7 +185,7 @@ def test_a_file_that_nobody_knows_is_called_that(
     with pytest.raises(RequestError, match=r"say what this one was trained on with --trained-on"):
         reproduce(asked)
     made = reproduce(Request(**{**vars(asked), "trained_on": "mvtec"}))
-    assert any(note.startswith("some.pth is not known to be the authors'") for note in made.notes)
+    assert any(note.startswith("some.pth is not known to be the authors'") for note in made.unlike)
     (file,) = made.files
     assert (file.known_as, file.content) == ("", content_of(path))
     mean = next(x for x in made.lines if (x.category, x.metric) == ("mean", "image_auroc"))

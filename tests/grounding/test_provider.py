@@ -65,7 +65,7 @@ def test_a_file_answers_for_pictures_by_name(tmp_path: Path) -> None:
     [
         ([], "must map image names"),
         ({"a": {"boxes": []}}, "'a' needs lists"),
-        ({"a": {**ANSWER, "scores": []}}, "1 boxes, 0 scores"),
+        ({"a": {**ANSWER, "scores": []}}, "1 box, 0 scores"),
         ({"a": {**ANSWER, "boxes": [[30, 40, 20, 20]]}}, "fractions of the image"),
     ],
 )

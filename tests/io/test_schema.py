@@ -125,7 +125,7 @@ def test_boxes_are_read_from_lists_and_from_arrays() -> None:
         ({"phrases": [3]}, r"phrases\[0\]=3 must be text"),
         ({"boxes": [[math.nan, 0, 0, 0]]}, r"boxes\[0\]\[0\]=nan must be a finite number"),
         ({"boxes": [[0.5, 0.5, 1]]}, "is not \\[cx, cy, w, h\\]"),
-        ({"scores": []}, "1 boxes, 0 scores and 1 phrases"),
+        ({"scores": []}, "1 box, 0 scores and 1 phrase"),
     ],
 )
 def test_boxes_that_are_none_are_refused(change: dict[str, Any], message: str) -> None:

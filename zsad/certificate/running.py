@@ -19,7 +19,7 @@ from zsad.certificate.recipe import Recipe
 from zsad.config.sections import read_overrides
 from zsad.data.catalog import load_spec, select_datasets
 from zsad.data.index import load_index
-from zsad.errors import DataError, RequestError
+from zsad.errors import DataError, RequestError, categories, counted
 from zsad.io import atomic_write_text
 from zsad.protocols import load_protocol
 from zsad.registry import MethodEntry
@@ -314,7 +314,7 @@ def _unlike(request: Request, found: Recipe, released: figures.Cells, boxes: boo
     if banner := weights.banner_of(first):
         notes.append(f"{banner[:1].upper()}{banner[1:]}.")
     if request.limit:
-        images = f"{request.limit} image{'s' * (str(request.limit) != '1')}"
+        images = counted(int(request.limit), "image")
         notes.append(f"At most {images} per category: no figure is comparable.")
     differs = {
         text
@@ -354,7 +354,7 @@ def _facts(
         "engine": f"{engine.get('name', '')} {engine.get('version', '')}".strip() or "not recorded",
         "processor": str(engine.get("processor") or "not recorded"),
         **{
-            f"images of {name}": f"{sum(counts)} in {len(counts)} categories"
+            f"images of {name}": f"{sum(counts)} in {categories(len(counts))}"
             for name, counts in images.items()
         },
         **{f"fingerprint of {name}": text for name, text in data.items()},

@@ -7,9 +7,7 @@ from collections.abc import Sequence
 
 from zsad import __version__
 
-LINE = re.compile(
-    r"(?P<authors>.+?), (?P<title>.+), (?P<venue>[^,]*?)\s*\b(?P<year>(?:19|20)\d\d)\b(?P<more>.*)"
-)
+YEAR = re.compile(r"\b(?:19|20)\d\d\b")
 
 
 def bibtex(name: str, lines: str, authors: Sequence[str] = ()) -> list[str]:
@@ -27,14 +25,20 @@ def bibtex(name: str, lines: str, authors: Sequence[str] = ()) -> list[str]:
 
 
 def _entry(name: str, line: str, known: Sequence[str]) -> str:
-    found = LINE.fullmatch(line)
-    if found is None:
+    first, *parts = line.split(", ")
+    # The venue is in the last part with a year; there is a title before it.
+    for i in range(len(parts) - 1, 0, -1):
+        if found := YEAR.search(parts[i]):
+            break
+    else:
         return _written(name, {"title": f"{{{name}}}", "note": line})
-    authors = " and ".join(known) or re.sub(r"\s+et al\.?$", " and others", found["authors"])
-    fields = {"author": authors, "title": f"{{{found['title']}}}"}
-    if where := f"{found['venue']}{found['more']}".strip(" ,"):
+    short = first.removesuffix(".").removesuffix(" et al")
+    others = first if len(short) + 1 >= len(first) else f"{short.rstrip()} and others"
+    fields = {"author": " and ".join(known) or others, "title": f"{{{', '.join(parts[:i])}}}"}
+    venue, more = parts[i][: found.start()].rstrip(), parts[i][found.end() :]
+    if where := f"{venue}{', '.join([more, *parts[i + 1 :]])}".strip(" ,"):
         fields["howpublished"] = where
-    return _written(f"{name}{found['year']}", {**fields, "year": found["year"]})
+    return _written(f"{name}{found[0]}", {**fields, "year": found[0]})
 
 
 def _written(key: str, fields: dict[str, str]) -> str:

@@ -356,7 +356,7 @@ def _fingerprint(indexing: Indexing, samples: list[Sample], variant: str) -> str
         digest.update(repr(line).encode())
     if absent:
         indexing.problems.append(
-            f"{len(absent)} of {counted(len(sizes), 'file')} missing "
+            f"{len(absent):,} of {counted(len(sizes), 'file')} missing "
             f"(first: {indexing.relative(absent[0])})"
         )
     return digest.hexdigest()[:16]

@@ -7,6 +7,7 @@ which ended with the process, and goes when somebody writes in the same place ag
 from __future__ import annotations
 
 import contextlib
+import errno
 import glob
 import hashlib
 import json
@@ -86,6 +87,8 @@ def require_writable(folder: Path | str, given: str) -> None:
 def not_writable(given: str, error: Exception) -> RequestError:
     """The refusal of a folder in which nothing can be written."""
     why = getattr(error, "strerror", None) or error
+    if isinstance(error, FileExistsError):  # a file, where a folder was to be made
+        why = os.strerror(errno.ENOTDIR)
     return RequestError(f"{given}: cannot be written ({why}); give another folder")
 
 

@@ -27,8 +27,8 @@ class Boxes:
         if not len(found.boxes) == len(found.scores) == len(found.phrases):
             raise ValueError(
                 f"{counted(len(found.boxes), 'box', 'boxes')}, "
-                f"{counted(len(found.scores), 'score')} and {len(found.phrases)} "
-                "phrases; give one of each per box"
+                f"{counted(len(found.scores), 'score')} and "
+                f"{counted(len(found.phrases), 'phrase')}; give one of each per box"
             )
         for box in found.boxes:
             if len(box) != 4 or not all(-1 <= x <= 2 for x in box):
