@@ -253,7 +253,7 @@ def test_entry_points_register_packages(plugins: Path) -> None:
     [
         ("absent_package", {}, "no package absent_package"),
         ("gone.package", {}, "No module named 'gone'"),
-        ("raises.inner", {"raises/__init__.py": "raise OSError('no licence')"}, "no licence"),
+        ("licensed.inner", {"licensed/__init__.py": "raise OSError('no licence')"}, "no licence"),
         ("odd", {"odd/__init__.py": "def", "odd/config.yaml": "name: ["}, "not valid YAML"),
         ("bare", {"bare/__init__.py": ""}, "bare/config.yaml"),
         (
@@ -304,7 +304,7 @@ def test_a_broken_plugin_is_a_warning_that_names_its_distribution(
     assert line in capsys.readouterr().err
     with pytest.raises(RequestError, match=r"method 'hollow': plug-in zsad-hollow 1\.2"):
         registry.select_methods("clip,hollow")
-    for name in ("raises", "odd", "bare", "halved", "halved_impl", "second"):
+    for name in ("licensed", "odd", "bare", "halved", "halved_impl", "second"):
         sys.modules.pop(name, None)
 
 
