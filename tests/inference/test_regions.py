@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
 from zsad.inference import regions
+from zsad.runtime import contours
 
 
 def drawn(points: object, height: int, width: int) -> np.ndarray:
@@ -89,7 +90,7 @@ def test_a_large_region_has_a_short_contour_near_its_border() -> None:
     points = regions.contour(mask)
     assert len(points) < 200
     radius = np.hypot(*(np.array(points) - (2000, 1500)).T)
-    step = -(-4000 // regions.CONTOUR_SIDE)
+    step = -(-4000 // contours.SIDE)
     assert np.abs(radius - 1200).max() < 2 * step
     line = np.zeros((1, 4000), dtype=bool)
     line[0, :] = True

@@ -7,39 +7,14 @@ upper left corner of the picture, x to the right and y down: the first pixel cov
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import scipy.ndimage
 from numpy.typing import NDArray
 
 from zsad.metrics.regions import EIGHT
-
-MOST = 100  # regions that are listed
-CONTOUR_SIDE = 256  # cells to which a region is reduced before its contour is drawn
-TOLERANCE = 0.6  # cells by which a contour may leave the region's border
-
-
-@dataclass(frozen=True)
-class Region:
-    """``box``: (x, y, w, h); ``contour``: [(x, y), ...], its outer border, to be closed;
-    ``area`` in pixels; ``peak`` and ``score``: the highest value and the mean of the map in it."""
-
-    box: tuple[int, int, int, int]
-    contour: tuple[tuple[float, float], ...]
-    area: int
-    peak: float
-    score: float
-
-    def plain(self) -> dict[str, Any]:
-        """Ready for JSON."""
-        return {
-            "box": list(self.box),
-            "contour": [list(point) for point in self.contour],
-            "area": self.area,
-            "peak": self.peak,
-            "score": self.score,
-        }
+from zsad.runtime.contours import contour as outline
+from zsad.runtime.regions import MOST, Region
 
 
 @dataclass(frozen=True)
@@ -109,26 +84,11 @@ def _region(
 
 
 def contour(mask: NDArray[np.bool_]) -> list[tuple[float, float]]:
-    """The outer border of a region [H, W] as points (x, y) in pixels from its corner.
-
-    A large region is reduced to a grid of at most :data:`CONTOUR_SIDE` cells a side first: the
-    points then lie within a cell of the border.
-    """
+    """:func:`zsad.runtime.contours.contour` by scikit-image, whose code is compiled."""
     from skimage.measure import approximate_polygon, find_contours
 
-    step = -(-max(mask.shape) // CONTOUR_SIDE)
-    # A frame of sound pixels closes the border of what touches the edge.
-    coarse = np.pad(mask[step // 2 :: step, step // 2 :: step], 1)
-    lines = find_contours(coarse.astype(np.float32), 0.5, fully_connected="high")
-    if not lines:  # thinner than a cell: its box is all there is to say
-        height, width = mask.shape
-        return [
-            (0.0, 0.0),
-            (float(width), 0.0),
-            (float(width), float(height)),
-            (0.0, float(height)),
-        ]
-    longest = max(lines, key=len)
-    points = approximate_polygon(longest, TOLERANCE)[:-1] - 0.5  # cell centres lie at .5
-    limits = np.array(mask.shape, dtype=np.float64)
-    return [(float(x), float(y)) for y, x in np.clip(points * step, 0, limits)]
+    return outline(
+        mask,
+        lambda cells: find_contours(cells.astype(np.float32), 0.5, fully_connected="high"),
+        approximate_polygon,
+    )

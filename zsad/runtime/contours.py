@@ -1,4 +1,4 @@
-"""The outer border of a region without scikit-image: the very points that it gives.
+"""The outer border of a region, and its two steps without scikit-image: the very points of it.
 
 Marching squares on a binary grid, then Douglas and Peucker's simplification.  Where a border
 begins decides which points are kept, so segments are joined in scikit-image's order.
@@ -7,6 +7,7 @@ begins decides which points are kept, so segments are joined in scikit-image's o
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,7 @@ SIDE = 256  # cells to which a region is reduced before its contour is drawn
 TOLERANCE = 0.6  # cells by which a contour may leave the region's border
 
 Point = tuple[int, int]  # row, column, in half cells
+Points = NDArray[np.float64]  # [N, 2], row and column, in cells
 
 # The sides of a square of four cells, by half cells from its upper left one.
 _TOP, _LEFT, _BOTTOM, _RIGHT = (0, 1), (1, 0), (2, 1), (1, 2)
@@ -38,28 +40,9 @@ _SEGMENTS = {
 }
 
 
-def contour(mask: NDArray[np.bool_]) -> list[tuple[float, float]]:
-    """The outer border of a region [H, W] as points (x, y) in pixels from its corner, to be
-    closed.
-
-    A large region is reduced to a grid of at most :data:`SIDE` cells a side first: the points then
-    lie within a cell of the border.
-    """
-    step = -(-max(mask.shape) // SIDE)
-    # A frame of sound pixels closes the border of what touches the edge.
-    found = lines(np.pad(mask[step // 2 :: step, step // 2 :: step], 1))
-    if not found:  # thinner than a cell: its box is all there is to say
-        height, width = map(float, mask.shape)
-        return [(0.0, 0.0), (width, 0.0), (width, height), (0.0, height)]
-    longest = np.array(max(found, key=len)) / 2
-    points = simplified(longest, TOLERANCE)[:-1] - 0.5  # cell centres lie at .5
-    limits = np.array(mask.shape, dtype=np.float64)
-    return [(float(x), float(y)) for y, x in np.clip(points * step, 0, limits)]
-
-
-def lines(mask: NDArray[np.bool_]) -> list[list[Point]]:
+def lines(mask: NDArray[np.bool_]) -> list[Points]:
     """All borders between the cells of a mask [H, W], which is clear along its edge, as closed
-    lines of points in half cells: those of holes, too."""
+    lines of points [N, 2] (row, column) in cells: those of holes, too."""
     cells = mask.astype(np.int8)
     kinds = cells[:-1, :-1] + 2 * cells[:-1, 1:] + 4 * cells[1:, :-1] + 8 * cells[1:, 1:]
     joined = _Lines()
@@ -67,7 +50,7 @@ def lines(mask: NDArray[np.bool_]) -> list[list[Point]]:
         for start, end in _SEGMENTS[int(kinds[row, column])]:
             first = (2 * row + start[0], 2 * column + start[1])
             joined.add(first, (2 * row + end[0], 2 * column + end[1]))
-    return [list(line) for _, line in sorted(joined.lines.items())]
+    return [np.array(line) / 2 for _, line in sorted(joined.lines.items())]
 
 
 class _Lines:
@@ -110,7 +93,7 @@ class _Lines:
         self._starts[line[0]] = self._ends[line[-1]] = kept
 
 
-def simplified(points: NDArray[np.float64], tolerance: float) -> NDArray[np.float64]:
+def simplified(points: Points, tolerance: float) -> Points:
     """Those of the points [N, 2] of a line without which it would leave itself by more than
     ``tolerance`` (Douglas and Peucker 1973); the first and the last one are among them."""
     kept = np.zeros(len(points), dtype=bool)
@@ -138,3 +121,25 @@ def _distances(
     within = (left @ along > 0) & (-right @ along > 0)
     found: NDArray[np.float64] = np.where(within, beside, ends)
     return found
+
+
+def contour(
+    mask: NDArray[np.bool_],
+    lines: Callable[[NDArray[np.bool_]], Sequence[Points]] = lines,
+    simplified: Callable[[Points, float], Points] = simplified,
+) -> list[tuple[float, float]]:
+    """The outer border of a region [H, W] as points (x, y) in pixels from its corner, to be
+    closed.
+
+    A large region is reduced to a grid of at most :data:`SIDE` cells a side first: the points then
+    lie within a cell of the border.  ``lines`` and ``simplified``: the two steps, as those above.
+    """
+    step = -(-max(mask.shape) // SIDE)
+    # A frame of sound pixels closes the border of what touches the edge.
+    found = lines(np.pad(mask[step // 2 :: step, step // 2 :: step], 1))
+    if not found:  # thinner than a cell: its box is all there is to say
+        height, width = map(float, mask.shape)
+        return [(0.0, 0.0), (width, 0.0), (width, height), (0.0, height)]
+    points = simplified(max(found, key=len), TOLERANCE)[:-1] - 0.5  # cell centres lie at .5
+    limits = np.array(mask.shape, dtype=np.float64)
+    return [(float(x), float(y)) for y, x in np.clip(points * step, 0, limits)]
