@@ -12,8 +12,7 @@ from PIL import Image
 
 from zsad.errors import RequestError
 from zsad.grounding.file import BoxFile
-from zsad.grounding.provider import picture_digest
-from zsad.runtime.boxes import BoxAnswers, BoxRule, coverage, shares
+from zsad.runtime.boxes import BoxAnswers, BoxRule, coverage, picture_digest, shares
 
 ONE = {"boxes": [[0.5, 0.5, 0.2, 0.2]], "scores": [0.5], "phrases": ["crack"]}
 

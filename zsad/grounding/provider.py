@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
@@ -16,6 +15,7 @@ from zsad.grounding.cache import BoxCache
 from zsad.grounding.file import BoxFile
 from zsad.grounding.interface import DEFAULT, DETECTORS, Detector, DetectorOptions, Handle, find
 from zsad.method import BoxRequest
+from zsad.runtime.boxes import picture_digest
 from zsad.types import Boxes, Category, Sample
 
 if TYPE_CHECKING:
@@ -242,9 +242,3 @@ def _handle(name: str, options: DetectorOptions) -> Handle:
 @lru_cache(maxsize=64)
 def _say_once(message: str) -> None:
     log.warning(message)
-
-
-def picture_digest(picture: Image) -> str:
-    """SHA-256 of a picture's size and pixels."""
-    content = f"{picture.mode}{picture.size}".encode() + picture.tobytes()
-    return hashlib.sha256(content).hexdigest()

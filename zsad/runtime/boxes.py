@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, Protocol, T
 import numpy as np
 from numpy.typing import NDArray
 
-from zsad.errors import RequestError, reason
+from zsad.errors import RequestError, counted, reason
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -300,22 +300,38 @@ class BoxAnswers:
         for name in (path, Path(path).name if path else ""):
             if name and name in self._answers:
                 return self._answers[name]
-        content = f"{picture.mode}{picture.size}".encode() + picture.tobytes()
-        return self._answers.get(hashlib.sha256(content).hexdigest())
+        return self._answers.get(picture_digest(picture))
+
+
+def picture_digest(picture: Image) -> str:
+    """SHA-256 of a picture's size and pixels."""
+    content = f"{picture.mode}{picture.size}".encode() + picture.tobytes()
+    return hashlib.sha256(content).hexdigest()
 
 
 def _checked(told: Any) -> Answer:
     boxes = [[_number(n) for n in box] for box in _list(told["boxes"])]
     scores = [_number(n) for n in _list(told["scores"])]
     phrases = _list(told["phrases"])
-    if not len(boxes) == len(scores) == len(phrases):
-        raise ValueError("give one of each per box")
     if not all(isinstance(p, str) for p in phrases):
         raise ValueError("phrases are texts")
-    for box in boxes:
-        if len(box) != 4 or not all(-1 <= n <= 2 for n in box):
+    found = Answer(boxes, scores, phrases)
+    require_boxes(found)
+    return found
+
+
+def require_boxes(found: Detections) -> None:
+    """Raise ``ValueError`` unless there is a score and a phrase per box, and every box may be one
+    of a picture's."""
+    if not len(found.boxes) == len(found.scores) == len(found.phrases):
+        raise ValueError(
+            f"{counted(len(found.boxes), 'box', 'boxes')}, "
+            f"{counted(len(found.scores), 'score')} and "
+            f"{counted(len(found.phrases), 'phrase')}; give one of each per box"
+        )
+    for box in found.boxes:
+        if len(box) != 4 or not all(-1 <= x <= 2 for x in box):
             raise ValueError(f"{box} is not [cx, cy, w, h] in fractions of the image")
-    return Answer(boxes, scores, phrases)
 
 
 def _list(told: Any) -> list[Any]:

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from zsad.errors import counted
 from zsad.io.schema import read
+from zsad.runtime.boxes import require_boxes
 
 
 @dataclass
@@ -24,15 +24,7 @@ class Boxes:
         if isinstance(value, Mapping):
             value = {name: _listed(part) for name, part in value.items()}
         found = read(cls, value, others=True)
-        if not len(found.boxes) == len(found.scores) == len(found.phrases):
-            raise ValueError(
-                f"{counted(len(found.boxes), 'box', 'boxes')}, "
-                f"{counted(len(found.scores), 'score')} and "
-                f"{counted(len(found.phrases), 'phrase')}; give one of each per box"
-            )
-        for box in found.boxes:
-            if len(box) != 4 or not all(-1 <= x <= 2 for x in box):
-                raise ValueError(f"{box} is not [cx, cy, w, h] in fractions of the image")
+        require_boxes(found)
         return found
 
 
