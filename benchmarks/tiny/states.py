@@ -31,17 +31,16 @@ from typing import Any
 import zsad
 from zsad import config as cfg
 from zsad import registry
-from zsad.backbones.outline import outline
 from zsad.checkpoints import bundled
 from zsad.checkpoints.account import CheckpointMeta, account_of
 from zsad.io import atomic_write_bytes, atomic_write_text
 from zsad.io.digests import remembered_sha256
 from zsad.metrics.spec import headline
 from zsad.registry import MethodEntry
-from zsad.runner.auxiliary import auxiliary_samples
+from zsad.runner.auxiliary import auxiliary_samples, training_of
 from zsad.runner.options import TrainOptions
 from zsad.runner.request import request_of
-from zsad.training.identity import checkpoint_path, identity_on, trained_on
+from zsad.training.identity import checkpoint_path
 
 BACKBONE, DATASET, LIMIT = "zsad-tiny", "synthetic", 64
 MOST_BYTES = 12_000_000  # of all states
@@ -109,20 +108,9 @@ def identities(methods: Sequence[str]) -> dict[str, str]:
     )
     request = request_of(options, options.methods, DATASET)
     data = auxiliary_samples(request, DATASET)
-    about = trained_on(data.index, data.samples, data.part)
     weights = remembered_sha256(Path(str(files("zsad.backbones"))) / "tiny" / "weights.safetensors")
-    backbone = (BACKBONE, weights, outline(BACKBONE).image_size)
     return {
-        column.entry.name: identity_on(
-            column.entry.name,
-            column.config,
-            backbone,
-            request.settings,
-            about,
-            0,
-            column.entry.revision,
-            data.index.categories,
-        )
+        column.entry.name: training_of(request, column, data, weights, seed=0)
         for column in request.columns
     }
 
