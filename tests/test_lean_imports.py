@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+from tests.fresh_process import printed
+
 HEAVY = ("transformers", "timm", "pandas", "sklearn", "scipy.stats", "torchmetrics.functional")
 
 START = f"""
@@ -48,27 +44,15 @@ print(tuple(text(torch.ones(2, 5, dtype=torch.long)).shape))
 """
 
 
-def run(script: str) -> list[str]:
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines()
-
-
 @pytest.mark.slow
 def test_loading_a_method_imports_none_of_the_heavy_libraries() -> None:
-    assert run(START) == ["[]"]
+    assert printed(START) == ["[]"]
 
 
 @pytest.mark.slow
 def test_what_was_left_out_is_there_when_it_is_asked_for() -> None:
     pytest.importorskip("transformers")
-    assert run(LATER) == [
+    assert printed(LATER) == [
         "0.5",
         "1.0",
         "module 'torchmetrics' has no attribute 'NoSuchMetric'",

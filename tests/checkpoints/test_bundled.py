@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -119,28 +120,31 @@ def test_the_command_says_which_state_it_took(
     assert "state that comes with zsad" in json.loads(said.out)["made_by"]["bundled"]
 
 
-def test_half_precision_takes_half_the_room_and_loads(entry: MethodEntry, tmp_path: Path) -> None:
+def around(entry: MethodEntry, folder: Path, bits: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What loads of the state, before and after it is written in so many bits a number."""
     place = bundled.place_of(entry, "zsad-tiny")
     before = zsad.load_method(METHOD, backbone="zsad-tiny", device="cpu").method.trained_state()
-    states.rewritten(place, tmp_path, METHOD, 16).replace(place)
+    states.rewritten(place, folder, METHOD, bits).replace(place)
     after = zsad.load_method(METHOD, backbone="zsad-tiny", device="cpu").method.trained_state()
+    return before, after
+
+
+def test_half_precision_takes_half_the_room_and_loads(entry: MethodEntry, tmp_path: Path) -> None:
+    before, after = around(entry, tmp_path, 16)
     for name, value in before.items():
         assert after[name].dtype == value.dtype
         torch.testing.assert_close(after[name], value, rtol=1e-3, atol=1e-4)
-    assert bundled.is_of(place, "made")
+    assert bundled.is_of(bundled.place_of(entry, "zsad-tiny"), "made")
 
 
 def test_a_few_bits_a_number_load_too(entry: MethodEntry, tmp_path: Path) -> None:
-    place = bundled.place_of(entry, "zsad-tiny")
-    before = zsad.load_method(METHOD, backbone="zsad-tiny", device="cpu").method.trained_state()
-    states.rewritten(place, tmp_path, METHOD, 6).replace(place)
-    after = zsad.load_method(METHOD, backbone="zsad-tiny", device="cpu").method.trained_state()
+    before, after = around(entry, tmp_path, 6)
     for name, value in before.items():
         assert after[name].dtype == value.dtype
         step = value.abs().max().item() / 31
         torch.testing.assert_close(after[name], value, rtol=0, atol=step)
         assert not torch.equal(after[name], value)
-    assert bundled.is_of(place, "made")
+    assert bundled.is_of(bundled.place_of(entry, "zsad-tiny"), "made")
 
 
 # ------------------------------------------------------------------- those that are there
