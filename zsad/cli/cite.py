@@ -32,9 +32,10 @@ def _entry(name: str, line: str, known: Sequence[str]) -> str:
             break
     else:
         return _written(name, {"title": f"{{{name}}}", "note": line})
-    short = first.removesuffix(".").removesuffix(" et al")
-    others = first if len(short) + 1 >= len(first) else f"{short.rstrip()} and others"
-    fields = {"author": " and ".join(known) or others, "title": f"{{{', '.join(parts[:i])}}}"}
+    short = first.removesuffix(".")
+    if short.endswith(" et al"):
+        first = f"{short.removesuffix(' et al').rstrip()} and others"
+    fields = {"author": " and ".join(known) or first, "title": f"{{{', '.join(parts[:i])}}}"}
     venue, more = parts[i][: found.start()].rstrip(), parts[i][found.end() :]
     if where := f"{venue}{', '.join([more, *parts[i + 1 :]])}".strip(" ,"):
         fields["howpublished"] = where
