@@ -25,6 +25,7 @@ from zsad.data.images import read_image, read_mask
 from zsad.data.index import DatasetIndex, load_index
 from zsad.inference.loaded_method import LoadedMethod
 from zsad.inference.prediction import Prediction
+from zsad.inference.provenance import made_by
 from zsad.results import heatmaps
 from zsad.types import Category, Sample
 
@@ -61,11 +62,19 @@ def side_by_side(index: DatasetIndex) -> Image.Image:
     picture = read_image(sample.image, sample.crop)
     tiles = [("the true defect", outline(picture.copy(), read_mask(sample)))]
     for name in METHODS:
-        found = of_method(loaded(name), picture, index.categories[category])
+        one = loaded(name)
+        found = of_method(one, picture, index.categories[category])
         assert found.values is not None  # none of these methods is without a map
         heat = heatmaps.overlay(picture, found.values, *heatmaps.span(found.values))
-        tiles.append((registry.method(name).title, heat))
+        tiles.append((heading(one, category), heat))
     return strip(tiles)
+
+
+def heading(one: LoadedMethod, class_name: str) -> str:
+    """The title of a method, and that it has no boxes where it asks for some."""
+    boxes = made_by(one, class_name)["boxes"]  # {}: it asks for none
+    without = " (no boxes)" if boxes.get("source") == "none" else ""
+    return f"{registry.method(one.method.name).title}{without}"
 
 
 def strip(tiles: Sequence[tuple[str, Image.Image]]) -> Image.Image:

@@ -33,6 +33,10 @@ def test_files_are_named_by_what_is_drawn_into_them(tmp_path: Path) -> None:
     assert sorted(p.name for p in Path(folder).iterdir()) == [f"00_{defect}.png", "01_good.png"]
 
 
+def test_a_method_without_its_boxes_is_called_that() -> None:
+    assert pictures.heading(pictures.loaded("filo"), "leather") == "FiLo (no boxes)"
+
+
 def test_the_pictures_of_readme_are_small() -> None:
     for name in ("side_by_side.jpg", "prediction_page.jpg"):
         assert (pictures.DOCS / name).stat().st_size < 150_000
