@@ -648,5 +648,5 @@ def test_a_photo_of_12_megapixels_is_bounded_in_memory_and_on_disk(tmp_path: Pat
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    assert float(done.stderr.splitlines()[-1]) < 700  # MB, libraries and all; 650 measured
+    assert float(done.stderr.splitlines()[-1]) < 700  # MB, libraries and all; 654 to 668 measured
     assert sum(p.stat().st_size for p in (tmp_path / "found").rglob("*")) < 1_000_000

@@ -87,11 +87,11 @@ def test_a_large_region_has_a_short_contour_near_its_border() -> None:
     mask = np.zeros((3000, 4000), dtype=bool)
     rows, columns = np.ogrid[:3000, :4000]
     mask |= (rows - 1500) ** 2 + (columns - 2000) ** 2 <= 1200**2
-    points = regions.contour(mask)
+    points = contours.contour(mask)
     assert len(points) < 200
     radius = np.hypot(*(np.array(points) - (2000, 1500)).T)
     step = -(-4000 // contours.SIDE)
     assert np.abs(radius - 1200).max() < 2 * step
     line = np.zeros((1, 4000), dtype=bool)
     line[0, :] = True
-    assert regions.contour(line)
+    assert contours.contour(line)

@@ -7,10 +7,10 @@ import pytest
 import scipy.ndimage
 from hypothesis import given
 from hypothesis import strategies as st
+from skimage.measure import approximate_polygon, find_contours
 
-from zsad.inference.regions import contour as reference_contour
 from zsad.inference.regions import find as reference
-from zsad.runtime.contours import contour
+from zsad.runtime.contours import SIDE, TOLERANCE, contour
 from zsad.runtime.regions import find, label
 
 
@@ -33,6 +33,19 @@ def test_regions_are_those_of_predict(seed: int, limit: float) -> None:
         assert (one.box, one.area, one.peak) == (right.box, right.area, right.peak)
         assert one.contour == right.contour
         assert one.score == pytest.approx(right.score, rel=1e-12)
+
+
+def reference_contour(mask: np.ndarray) -> list[tuple[float, float]]:
+    """The same by scikit-image."""
+    step = -(-max(mask.shape) // SIDE)
+    coarse = np.pad(mask[step // 2 :: step, step // 2 :: step], 1)
+    lines = find_contours(coarse.astype(np.float32), 0.5, fully_connected="high")
+    if not lines:
+        height, width = map(float, mask.shape)
+        return [(0.0, 0.0), (width, 0.0), (width, height), (0.0, height)]
+    points = approximate_polygon(max(lines, key=len), TOLERANCE)[:-1] - 0.5
+    limits = np.array(mask.shape, dtype=np.float64)
+    return [(float(x), float(y)) for y, x in np.clip(points * step, 0, limits)]
 
 
 @given(st.integers(0, 2**31), st.integers(1, 40), st.integers(1, 40), st.floats(0.05, 0.95))

@@ -109,7 +109,8 @@ class Preprocess:
     def pixels(self, image: Image.Image, shape: tuple[int, int] | None = None) -> Tensor:
         """The resized image before it is normalised: uint8 [3, S, S]."""
         height, width = shape or (self.size, self.size)
-        resized = image if self.stored else image.convert("RGB")
+        # a picture that is RGB already is not copied: it may be large
+        resized = image if self.stored or image.mode == "RGB" else image.convert("RGB")
         if resized.size != (width, height):
             resized = resized.resize((width, height), _RESAMPLING[self.interpolation])
         return torch.from_numpy(np.array(resized.convert("RGB"))).permute(2, 0, 1)

@@ -13,7 +13,7 @@ import scipy.ndimage
 from numpy.typing import NDArray
 
 from zsad.metrics.regions import EIGHT
-from zsad.runtime.contours import contour as outline
+from zsad.runtime.contours import contour
 from zsad.runtime.regions import MOST, Region
 
 
@@ -80,15 +80,4 @@ def _region(
         len(inside),
         float(inside.max()),
         float(inside.mean(dtype=np.float64)),
-    )
-
-
-def contour(mask: NDArray[np.bool_]) -> list[tuple[float, float]]:
-    """:func:`zsad.runtime.contours.contour` by scikit-image, whose code is compiled."""
-    from skimage.measure import approximate_polygon, find_contours
-
-    return outline(
-        mask,
-        lambda cells: find_contours(cells.astype(np.float32), 0.5, fully_connected="high"),
-        approximate_polygon,
     )

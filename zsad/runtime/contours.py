@@ -1,4 +1,4 @@
-"""The outer border of a region, and its two steps without scikit-image: the very points of it.
+"""The outer border of a region without scikit-image: the very points that it gives.
 
 Marching squares on a binary grid, then Douglas and Peucker's simplification.  Where a border
 begins decides which points are kept, so segments are joined in scikit-image's order.
@@ -7,7 +7,6 @@ begins decides which points are kept, so segments are joined in scikit-image's o
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -123,16 +122,12 @@ def _distances(
     return found
 
 
-def contour(
-    mask: NDArray[np.bool_],
-    lines: Callable[[NDArray[np.bool_]], Sequence[Points]] = lines,
-    simplified: Callable[[Points, float], Points] = simplified,
-) -> list[tuple[float, float]]:
+def contour(mask: NDArray[np.bool_]) -> list[tuple[float, float]]:
     """The outer border of a region [H, W] as points (x, y) in pixels from its corner, to be
     closed.
 
     A large region is reduced to a grid of at most :data:`SIDE` cells a side first: the points then
-    lie within a cell of the border.  ``lines`` and ``simplified``: the two steps, as those above.
+    lie within a cell of the border.
     """
     step = -(-max(mask.shape) // SIDE)
     # A frame of sound pixels closes the border of what touches the edge.
