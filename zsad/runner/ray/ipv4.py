@@ -80,7 +80,7 @@ def forbid_ipv6() -> bool:
     code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *step) for step in steps))
     program = _Program(len(steps), ctypes.cast(code, ctypes.c_void_p))
     libc = ctypes.CDLL(None, use_errno=True)
-    taken = (
+    taken = bool(
         libc.prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0) == 0
         and libc.prctl(_SECCOMP, _FILTER, ctypes.byref(program), 0, 0) == 0
     )
