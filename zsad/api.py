@@ -192,7 +192,7 @@ def _at_once(each: Callable[P, Iterator[Prediction]]) -> Callable[P, list[Predic
     def predict(*args: P.args, **keywords: P.kwargs) -> list[Prediction]:
         return list(each(*args, **keywords))
 
-    del predict.__wrapped__  # type: ignore[attr-defined]  # whose signature returns an iterator
+    del predict.__wrapped__  # whose signature returns an iterator
     signature = inspect.signature(each)
     predict.__signature__ = signature.replace(  # type: ignore[attr-defined]
         return_annotation="list[Prediction]"
