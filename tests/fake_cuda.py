@@ -306,7 +306,7 @@ class Gpu(TorchDispatchMode):
             return
         bordered = packet is aten.grid_sampler_2d and args[3] == BORDER
         if packet in LACKING or bordered:
-            raise NotImplementedError(f"{packet} is not currently implemented for the MPS device")
+            raise RuntimeError(f"{packet} is not currently implemented for the MPS device")
 
     def _looks(self, packet: Any, args: Any) -> bool:
         """Whether indexing has to know how many values are True."""
