@@ -125,8 +125,8 @@ class Backbone:
                 continue
             if not self._told:
                 log.warning(
-                    "a text has more than %d tokens and is read as far as %r; shorten the class "
-                    "name or the text (others are cut without a further word)",
+                    "a text is longer than its limit of %d tokens and is read as far as %r; "
+                    "shorten the class name or the text (others are cut without a further word)",
                     self.info.context_length,
                     read[-80:],
                 )

@@ -11,7 +11,7 @@ import torch
 
 from zsad import errors
 from zsad.backbones.devices import free_memory
-from zsad.errors import CellError
+from zsad.errors import CellError, counted
 from zsad.types import BackboneInfo
 
 log = logging.getLogger(__name__)
@@ -111,4 +111,4 @@ class Portions:
                 continue
             free_cached()  # here, where the exception and the frames that hold tensors are gone
             self.most = (size + 1) // 2
-            log.warning("out of memory with %d images, trying %d", size, self.most)
+            log.warning("out of memory with %s, trying %d", counted(size, "image"), self.most)
