@@ -184,9 +184,7 @@ class Scorer:
             return []
         request = FeatureRequest(taps, self.request.variant)
         found = []
-        device = self.backbone.device
-        seen = images if right is None else right
-        seen = seen_by(self.backbone, seen, request) if seen.device != device else seen
+        seen = seen_by(self.backbone, images if right is None else right, request)
         for view in self.method.views(seen) if right is None else [seen]:
             parts = [f for _, f in encode(self.backbone, view, request, portions, stage)]
             found.append(parts[0] if len(parts) == 1 else ImageFeatures.concat(parts))
