@@ -511,6 +511,8 @@ class _Calls(TorchFunctionMode):
         with self.gpu.as_one(Cost("attention", flop, moved, q.dtype)):
             if torch.is_grad_enabled() and any(x.requires_grad for x in tensors):
                 mask = rest[0] if rest else named.pop("attn_mask", None)
+                if mask is not None and mask.dtype == torch.bool:  # this one adds what it is given
+                    mask = torch.zeros_like(mask, dtype=q.dtype).masked_fill(~mask, -torch.inf)
                 return aten._scaled_dot_product_attention_math(q, k, v, mask, **named)[0]
             *front, heads, length, _ = q.shape
             made = q.new_empty((*front, length, heads, v.shape[-1])).transpose(-3, -2)
