@@ -36,7 +36,7 @@ class Shape:
     @property
     def macs(self) -> float:
         """Multiply-accumulates of one image, as a convolution."""
-        return math.prod((*self.grid, *self.kernel, self.width, self.outputs))
+        return float(math.prod((*self.grid, *self.kernel, self.width, self.outputs)))
 
     def tiles(self, side: int) -> tuple[int, int]:
         """How many tiles of this side cover the rows and the columns of the grid."""
@@ -86,7 +86,8 @@ def transforms(side: int, kernel: tuple[int, int]) -> tuple[Tensor, Tensor, Tens
     def angles(rows: int, columns: int) -> Tensor:  # [F, rows * columns]
         i, j = torch.arange(rows).double(), torch.arange(columns).double()
         steps = u[:, None, None] * i[:, None] + v[:, None, None] * j
-        return (2 * math.pi / side * steps).flatten(1)
+        found: Tensor = (2 * math.pi / side * steps).flatten(1)
+        return found
 
     def parts(a: Tensor, sign: int) -> Tensor:
         return torch.stack([a.cos(), sign * a.sin()], 1).flatten(0, 1)
