@@ -14,6 +14,7 @@ The ways take turns; ratios are taken within a turn.  ``--quick``: few maps, sma
 from __future__ import annotations
 
 import argparse
+import functools
 import importlib
 import importlib.util
 import json
@@ -44,12 +45,13 @@ SCALES = (2, 3)
 def ours(engine: str, precision: str) -> LoadedMethod:
     """WinCLIP with random weights, the same ones in every call."""
     words = [f"backbone.engine={engine}", f"backbone.precision={precision}"]
-    return zsad.load_method("winclip", BACKBONE, weights="random", overrides=words)
+    found: LoadedMethod = zsad.load_method("winclip", BACKBONE, weights="random", overrides=words)
+    return found
 
 
 def theirs(one: LoadedMethod) -> Any:
     """anomalib's model with the weights of ours, without its download."""
-    module = importlib.import_module("anomalib.models.image.winclip.torch_model")
+    module: Any = importlib.import_module("anomalib.models.image.winclip.torch_model")
     module.PRETRAINED = None
     model = module.WinClipModel(scales=SCALES).eval()
     model.clip.load_state_dict(one.backbone.model.state_dict(), strict=False)
@@ -73,7 +75,7 @@ def measure_winclip(options: argparse.Namespace) -> dict[str, Any]:
     ways: dict[str, Callable[[], Any]] = {THEIRS: lambda: model(image)}
     for name, one in methods.items():
         one.pictures.expect(1)
-        ways[name] = lambda one=one: one.predict_tensor(image, NAME, explanations=0)
+        ways[name] = functools.partial(one.predict_tensor, image, NAME, explanations=0)
     for way in ways.values():
         way()
     seconds = measure.interleaved(ways, options.repeats, "cpu", options.clock)

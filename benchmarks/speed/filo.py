@@ -97,8 +97,8 @@ def measure_mmci(options: argparse.Namespace) -> dict[str, Any]:
         return F.conv2d(planes, last, bias, padding=tuple(s // 2 for s in one.sides))
 
     weight, bias = one.folded()
-    tiles = TiledConvolution(weight, bias, (side, side))
-    ways = {
+    tiles: Callable[[Tensor], Tensor] = TiledConvolution(weight, bias, (side, side))
+    ways: dict[str, Callable[[], Tensor]] = {
         "six convolutions": lambda: six(patches, (side, side))[0],
         "folded": lambda: one(patches, (side, side))[0],
         "folded, channels last": channels_last,
