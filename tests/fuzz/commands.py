@@ -27,7 +27,8 @@ from pathlib import Path
 from PIL import Image
 
 CODES = (0, 2, 3, 141)
-LIMIT = 120.0  # seconds for a command
+LIMIT = 120  # seconds of a processor for a command
+PATIENCE = 900.0  # seconds until it has them, where others work on the machine
 MEMORY = 4 * 2**30  # bytes of addresses besides what the process begins with
 NUMBERS = ("nan", "inf", "1e400", "-1", "0", "\u0663", "\u00bd", "1_0", "0x10", "", "x", "9" * 400)
 VALUES = (
@@ -152,7 +153,7 @@ def tried(words: list[str], folder: Path) -> tuple[int, str]:
     err = folder / ".err"
     process = multiprocessing.get_context("fork").Process(target=_run, args=(words, folder, err))
     process.start()
-    process.join(LIMIT)
+    process.join(PATIENCE)
     if process.is_alive():
         process.kill()
         process.join()
@@ -170,6 +171,8 @@ def _run(words: list[str], folder: Path, err: Path) -> None:
     sys.stderr = os.fdopen(2, "w", encoding="utf-8", errors="backslashreplace")
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
+    spent = int(time.process_time()) + 1  # by whoever forked it, too
+    resource.setrlimit(resource.RLIMIT_CPU, (spent + LIMIT, spent + LIMIT))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     from zsad.cli.main import main
 
@@ -184,6 +187,7 @@ def main() -> int:
     """Try all commands; 1 if one broke the promise."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--every", type=int, default=1, metavar="N", help="only every N-th")
+    parser.add_argument("--first", type=int, default=1, metavar="N", help="begin with the N-th")
     parser.add_argument(
         "--seconds", type=float, default=0.0, help="so long, in any order; 0: all, in theirs"
     )
@@ -191,7 +195,7 @@ def main() -> int:
     import zsad.inference.run
     import zsad.runner.sweep  # noqa: F401 (torch, once for all)
 
-    chosen = list(commands())[:: args.every]
+    chosen = list(commands())[args.first - 1 :: args.every]
     end = math.inf
     if args.seconds:
         random.Random(0).shuffle(chosen)
