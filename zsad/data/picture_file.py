@@ -6,6 +6,7 @@ import os
 import stat
 
 from zsad.errors import DataError
+from zsad.io import is_address
 from zsad.io.bounds import PICTURE
 
 PIXEL_BYTES = 16  # of a file, at most, for each pixel that a picture may have: four floats
@@ -27,7 +28,12 @@ def read_bytes(path: str) -> bytes:
                 )
             return file.read(most)
     except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
+        why = (
+            "an address; save the picture, and give its file"
+            if is_address(path)
+            else "no such file"
+        )
+        raise DataError(f"{path}: {why}") from None
     except (OSError, ValueError) as error:  # ValueError: a name that no file can have
         why = getattr(error, "strerror", None) or error
         raise DataError(f"{path}: cannot be read ({why})") from None

@@ -76,10 +76,15 @@ def write_json(path: Path | str, value: Any) -> Path:
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # two letters at least: C:/ is a drive
 
 
+def is_address(place: Path | str) -> bool:
+    """Whether a text is one such as ``https://host/a.png``, be it as a path (``https:/host``)."""
+    return _ADDRESS.match(os.fspath(place)) is not None
+
+
 def refuse_address(place: Path | str, given: str) -> None:
     """Raise :class:`RequestError` where ``place``, for something to be written, is an address such
     as ``s3://bucket``: it would become a folder of that name."""
-    if _ADDRESS.match(os.fspath(place)) and not os.path.lexists(place):
+    if is_address(place) and not os.path.lexists(place):
         raise RequestError(f"{given}: an address; give a place on this machine")
 
 
