@@ -28,12 +28,9 @@ def read_bytes(path: str) -> bytes:
                 )
             return file.read(most)
     except FileNotFoundError:
-        why = (
-            "an address; save the picture, and give its file"
-            if is_address(path)
-            else "no such file"
-        )
-        raise DataError(f"{path}: {why}") from None
+        if is_address(path):
+            raise DataError(f"{path}: an address; save the picture, and give its file") from None
+        raise DataError(f"{path}: no such file") from None
     except (OSError, ValueError) as error:  # ValueError: a name that no file can have
         why = getattr(error, "strerror", None) or error
         raise DataError(f"{path}: cannot be read ({why})") from None
