@@ -30,11 +30,14 @@ CODES = (0, 2, 3, 141)
 LIMIT = 120  # seconds of a processor for a command
 PATIENCE = 900.0  # seconds until it has them, where others work on the machine
 MEMORY = 4 * 2**30  # bytes of addresses besides what the process begins with
-NUMBERS = ("nan", "inf", "1e400", "-1", "0", "\u0663", "\u00bd", "1_0", "0x10", "", "x", "9" * 400)
+NUMBERS = ("nan", "inf", "1e400", "-1", "0", "\u0663", "\u00bd", "1_0", "0x10", "", "x", "9" * 400,
+           str(10**30))  # fmt: skip
 VALUES = (
     *(*NUMBERS, "true", "null", "[]", "{}", "${x}", "${oc.env:NOPE}", "'", '"', "&a", "*a"),
     *("!!python/name:os.system", "[" * 3000, "\x1b[31m", "\u202e", os.fsdecode(b"\xff")),
 )
+DEVICES = ("tpu", "meta", "cpu:3", "cuda:-1", "cuda:99", "cuda:x", "CPU", "xla", "\x1b[31m")
+ADDRESSES = ("s3://bucket/x", "https://[::1", "file:///etc/passwd", "http://127.0.0.1:1/a.png")
 NAMES = ("", " ", "a" * 300, "\x1b[31mred", "\u202eabc", os.fsdecode(b"caf\xe9"), "[/b]", "a,b")
 DOCUMENTS = {
     "empty": b"",
@@ -42,6 +45,8 @@ DOCUMENTS = {
     "bytes": bytes(range(256)),
     "list": b"- 1\n- 2\n",
     "deep": b"[" * 100_000,
+    "levels": b"[" * 400 + b"]" * 400,
+    "header of levels": (2000).to_bytes(8, "little") + b"[" * 1000 + b"]" * 1000,
     "laughs": b"a: &a [1, 2]\n"
     + b"".join(f"b{i}: &b{i} [*{p}, *{p}]\n".encode()
                for i, p in enumerate(["a", *(f"b{i}" for i in range(29))])),
@@ -108,6 +113,15 @@ def commands() -> Iterator[list[str]]:
         yield from ([*photo, "--bank", f"{name}.safetensors"], [*photo, "--ignore", f"{name}.png"])
         yield ["predict", "--method", "filo", "--class-name", "bolt", "--backbone", "zsad-tiny",
                "--checkpoint", f"{name}.pt", "photos"]  # fmt: skip
+        for ending in ("json", "yaml", "npz"):
+            yield ["predict", "--method", "filo", "--class-name", "bolt", "--backbone", "zsad-tiny",
+                   "filo.checkpoint=bundled", f"filo.grounding={name}.{ending}", "photos"]  # fmt: skip
+    for device in DEVICES:
+        yield from ([*plan, "--device", device], [*photo, "--device", device])
+    for address in ADDRESSES:
+        for words in (plan, photo, ["tables"], ["report"], ["data", "check"]):
+            yield from ([*words, option, address] for option in ("--results", "--out", "--weights"))
+        yield from ([*photo, address], ["data", "check", address], [*plan, "--datasets", address])
     for value in VALUES:
         for key in ("run.batch_size", "clip.temperature", "backbone.image_size", value[:40]):
             yield [*plan, f"{key}={value}"]
