@@ -114,8 +114,9 @@ def commands() -> Iterator[list[str]]:
         yield ["predict", "--method", "filo", "--class-name", "bolt", "--backbone", "zsad-tiny",
                "--checkpoint", f"{name}.pt", "photos"]  # fmt: skip
         for ending in ("json", "yaml", "npz"):
-            yield ["predict", "--method", "filo", "--class-name", "bolt", "--backbone", "zsad-tiny",
-                   "filo.checkpoint=bundled", f"filo.grounding={name}.{ending}", "photos"]  # fmt: skip
+            boxes = f"filo.grounding={name}.{ending}"
+            yield ["predict", "--method", "filo", "--class-name", "bolt", "--backbone",
+                   "zsad-tiny", "filo.checkpoint=bundled", boxes, "photos"]  # fmt: skip
     for device in DEVICES:
         yield from ([*plan, "--device", device], [*photo, "--device", device])
     for address in ADDRESSES:
