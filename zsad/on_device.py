@@ -73,6 +73,13 @@ def told(*values: Tensor) -> list[Any]:
     return [p.to(v.dtype).view(v.shape).tolist() for p, v in zip(parts, values)]
 
 
+def able(values: Tensor) -> Tensor:
+    """``values``, on the CPU where they lie on Apple's device: for float64, which it does not have,
+    and for operators that torch taught it late or not at all (Cholesky solutions, enlarging with
+    antialiasing, sampling with a repeated border)."""
+    return values.cpu() if values.device.type == "mps" else values
+
+
 @contextmanager
 def in_order(device: torch.device) -> Iterator[None]:
     """Within, sums of floating-point numbers by index are added in one order on a CUDA device.

@@ -20,7 +20,7 @@ from zsad.data.ignored import of_sample, shrunk
 from zsad.data.images import image_digest, read_image
 from zsad.data.loader import ImageBatch, batches
 from zsad.data.transforms import MaskPolicy, Preprocess
-from zsad.errors import DataError
+from zsad.errors import DataError, counted
 from zsad.training.feature_store import GIB, FeatureStore, part_of, space_of
 from zsad.types import FeatureRequest, ImageFeatures, Sample, Tap, TrainBatch
 
@@ -125,9 +125,9 @@ class TrainingImages:
             return
         self.group = 1
         log.warning(
-            "the features of %d images need %.2f GiB, the cache has %.2f; the rest is encoded in "
-            "every epoch (raise run.feature_cache_gb)",
-            count,
+            "the features of %s need %.2f GiB, the cache has %.2f; the rest is encoded in every "
+            "epoch (raise run.feature_cache_gb)",
+            counted(count, "image"),
             needed / GIB,
             self.store.budget / GIB,
         )
@@ -253,8 +253,8 @@ def _unmasked(samples: Sequence[Sample], needs_masks: bool) -> frozenset[str]:
     bare = [s for s in anomalous if s.mask is None]
     if bare and needs_masks:
         raise DataError(
-            f"{len(bare)} of {len(samples)} training images are anomalous but have no mask "
-            f"(first: {bare[0].uid}); train on a dataset with pixel masks"
+            f"{len(bare)} of {counted(len(samples), 'training image')} anomalous and without a "
+            f"mask (first: {bare[0].uid}); train on a dataset with pixel masks"
         )
     return frozenset(s.uid for s in (samples if bare and len(bare) == len(anomalous) else bare))
 
