@@ -59,8 +59,8 @@ def prompt_maps(
     """
     abnormal = torch.einsum("te,ble->btl", unit(first.prompts), patches)
     normal = torch.einsum("e,ble->bl", first.normal, patches)
-    found = ((abnormal - normal[:, None]) / temperature).sigmoid()  # softmax over the pair
-    return found.unflatten(-1, grid)
+    found: Tensor = ((abnormal - normal[:, None]) / temperature).sigmoid()  # softmax over the pair
+    return found.view(*found.shape[:2], *grid)
 
 
 def apart(vectors: Tensor) -> Tensor:

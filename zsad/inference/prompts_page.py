@@ -196,7 +196,9 @@ def _map_view(seen: Sequence[_Seen]) -> str:
             rows = [i for i, s in enumerate(seen) if s.group == group]
             titles = [f"{seen[i].name}, prompt {prompt + 1}" for i in rows]
             marks.append(Marks(placed[rows], colour, _shape(group), titles))
-    legend = [(colour, "dot", f"prompt {i + 1}") for i, colour in enumerate(colours(count))]
+    legend: list[tuple[str, Shape, str]] = [
+        (colour, "dot", f"prompt {i + 1}") for i, colour in enumerate(colours(count))
+    ]
     legend += _groups(seen, "currentColor")
     title = "Maps by prompt"
     caption = f"Every point is the map of one picture under one prompt. {TSNE}"
@@ -249,7 +251,7 @@ def _prompts(
     placed, abnormal = fitted.of(view.embeddings.numpy()), view.abnormal.numpy()
     numbers = np.cumsum(abnormal)
     for label, colour in ((False, NORMAL), (True, ABNORMAL)):
-        rows = np.flatnonzero(chosen & (abnormal == label))
+        rows = np.flatnonzero(chosen & (abnormal == label)).tolist()
         few = label and int(abnormal.sum()) <= NUMBERED
         labels = [str(numbers[i]) for i in rows] if few else []
         shape: Shape = "ring" if faint else "dot"
