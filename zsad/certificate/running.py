@@ -134,6 +134,7 @@ def reproduce(request: Request) -> Certificate:
         unlike=tuple(_unlike(request, found, released, boxes)),
         notes=(
             *(f"{name} is left out: {why}" for name, why in absent.items()),
+            *([found.kept_words] if found.kept else []),
             *(f"Set by the caller: {key}={value}." for key, value in cfg.flat(given).items()),
         ),
         facts=_facts(request, found, released, entry),
