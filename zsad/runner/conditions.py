@@ -4,7 +4,8 @@ A row is a method on a dataset: backbone, image size, preset and the keys that d
 it was or will be trained on, and where its trained state comes from.  The order in which a state
 is looked for: the user's file (``METHOD.checkpoint``), the training set that the user named
 (``--trained-on``), the protocol's; of that training, the state in the results folder, else it is
-trained now.  Where no training set was asked for, a state that comes with the method is taken rather than trained.
+trained now.  Where no training set was asked for, a state that comes with the method is taken
+rather than trained.
 """
 
 from __future__ import annotations
