@@ -216,7 +216,9 @@ def _heading(one: Configuration, parts: list[str], words: list[str]) -> Heading:
         if one.preset != "default" and not one.row_says
         else " (preset default)" * bool(one.row_preset)
     )
-    shots = f", {shots_in_words(one.shots)}" if one.shots else ""
+    said = shots_in_words(one.shots)
+    row = one.method.partition("@")[2].removesuffix("s")  # "4-shots" says it, too
+    shots = f", {said}" if one.shots and not f"-{row}".endswith(f"-{said}") else ""
     boxes = "" if one.boxes else f" ({NO_BOXES})"
     whole = [f"preset={one.preset}"] * bool(preset) + [NO_BOXES] * (not one.boxes)
     whole += [*words, *parts]
