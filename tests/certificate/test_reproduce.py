@@ -133,7 +133,7 @@ def test_every_target_has_its_detector(
     alone = replace(asked, overrides=[asked.overrides[0], "filo.grounding=none"])
     without = reproduce(replace(alone, datasets=("visa",)))
     assert [f.role for f in without.files] == ["checkpoint for visa"]
-    assert any(note.startswith("Without the authors' detectors") for note in without.notes)
+    assert any(note.startswith("Without the authors' detectors") for note in without.unlike)
 
 
 @pytest.mark.slow
