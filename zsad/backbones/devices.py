@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from zsad.backbones.device_names import require_device
 from zsad.errors import RequestError
 
 _SHARE = [1.0]  # of a GPU's memory that this process may plan with
@@ -16,6 +17,7 @@ _SHARE = [1.0]  # of a GPU's memory that this process may plan with
 def choose_device(name: str) -> torch.device:
     """``auto``: CUDA, then Apple's, then the processor.  A process that Lightning started for one
     of several GPUs (``LOCAL_RANK``) takes its own.  Raises :class:`RequestError`."""
+    require_device(name)
     # What cuBLAS needs to multiply in one order; it is read when the device starts.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     if name == "auto":
