@@ -129,7 +129,7 @@ def _of_training(info: Mapping[str, Any]) -> list[str]:
     """What of a trained state is not known, or is not what its training set's name stands for."""
     held = info.get("trained_on")
     state = held if isinstance(held, Mapping) else {"dataset": held} if held else {}
-    points = []
+    points: list[str] = []
     if info.get("untrained"):
         return points
     if not state.get("dataset"):
