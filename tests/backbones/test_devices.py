@@ -66,6 +66,8 @@ def test_threads_that_decode(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(devices, "usable_cores", lambda cores=cores: cores)
         assert devices.decoding_threads("auto", gpu) == wanted
         assert devices.decoding_threads("auto", torch.device("cpu")) == 1
+    monkeypatch.setenv("WORLD_SIZE", "8")  # of Lightning, for processes that train together
+    assert devices.decoding_threads("auto", gpu) == 7
     assert devices.decoding_threads(3, gpu) == 3
     assert devices.decoding_threads(0, torch.device("cpu")) == 0
 

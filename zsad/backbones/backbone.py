@@ -84,7 +84,9 @@ class Backbone:
                 visual,
                 variant,
                 self.counters,
-                window_tokens=window_tokens(self.info, self.device),
+                window_tokens=window_tokens(
+                    self.info, self.device, visual.conv1.weight.element_size()
+                ),
                 engines=self.engines,
                 linear=self.engines.packed,
             )
@@ -123,8 +125,8 @@ class Backbone:
                 continue
             if not self._told:
                 log.warning(
-                    "a text has more than %d tokens and is read as far as %r; shorten the class "
-                    "name or the text (others are cut without a further word)",
+                    "a text is longer than its limit of %d tokens and is read as far as %r; "
+                    "shorten the class name or the text (others are cut without a further word)",
                     self.info.context_length,
                     read[-80:],
                 )
@@ -241,7 +243,11 @@ def load(
         )
     where = "cuda" if str(device) == "auto" and torch.cuda.is_available() else device
     where = torch.device("cpu" if str(where) == "auto" else where)
-    asked = BackboneSettings(precision=precision, engine=engine)  # type: ignore[arg-type]
+    asked = BackboneSettings(
+        precision=precision,  # type: ignore[arg-type]
+        engine=engine,  # type: ignore[arg-type]
+        compile=compile,
+    )
     used = resolved(asked, str(where))
     precision = used.precision
     set_products(precision, where)

@@ -78,7 +78,15 @@ def decoding_threads(wanted: int | str, device: torch.device) -> int:
     """How many threads decode: ``data.workers``, or for ``auto`` what suits the device."""
     if wanted != "auto":
         return int(wanted)
-    return 1 if device.type == "cpu" else max(1, min(usable_cores() - 1, MOST_THREADS))
+    if device.type == "cpu":
+        return 1
+    return max(1, min(usable_cores() // _processes() - 1, MOST_THREADS))
+
+
+def _processes() -> int:
+    """How many processes of one training share this machine, as their launcher says."""
+    told = os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("WORLD_SIZE", "")
+    return max(1, int(told)) if told.isdigit() else 1
 
 
 def core_to_spare(device: torch.device) -> bool:

@@ -255,8 +255,8 @@ def left_out(board: Board, rows: Sequence[DatasetRow]) -> list[str]:
     titles = {r.name: r.title for r in rows}
     return [
         f"Left out: {counted(count, 'earlier record')} of {columns[label]} on {titles[name]}, "
-        "computed again since with other texts, another training or another version "
-        "(`zsad results list`)."
+        "computed again since with other texts, another training or another version (`zsad "
+        "results list`)."
         for (label, name), count in board.left_out.items()
         if name in titles
     ]
