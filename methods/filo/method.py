@@ -42,6 +42,7 @@ from zsad.types import (
 )
 
 if TYPE_CHECKING:
+    from zsad.backbones.engines.heads import HeadEngine
     from zsad.backbones.text import TextEncoder
 
 CLS = Tap("cls")
@@ -182,7 +183,9 @@ class FiLo(MosaicTraining[Config, texts.PromptTable]):
             return None
         return fb.rule(self._asked(category), self._grounding, self.config.boxes.arithmetic)
 
-    def _stage_logits(self, features: ImageFeatures, pair: Tensor) -> list[list[Tensor]]:
+    def _stage_logits(
+        self, features: ImageFeatures, pair: Tensor, heads: HeadEngine | None = None
+    ) -> list[list[Tensor]]:
         """Pair logits [B, 2, h, w] per stage: one, or one per MMCI kernel (Eq. 2)."""
         found = []
         for tap, project in [*zip(self.taps.qkv, self.qkv), *zip(self.taps.vv, self.vv)]:
@@ -192,7 +195,7 @@ class FiLo(MosaicTraining[Config, texts.PromptTable]):
                     similarity(
                         F.normalize(p, dim=-1), pair, features.grid, self.config.logit_scale, False
                     )
-                    for p in project(patches, features.grid)
+                    for p in project(patches, features.grid, heads)
                 ]
             )
         return found
@@ -212,7 +215,7 @@ class FiLo(MosaicTraining[Config, texts.PromptTable]):
         similarities = [  # [Ta]: mean over the positions of the image
             (abnormal @ vector).mean(-1) for abnormal, vector in zip(side.abnormal, adapted)
         ]
-        logits = self._stage_logits(features, side.pair)
+        logits = self._stage_logits(features, side.pair, context.heads)
         return Scores(
             maps=[kernel for stage in logits for kernel in stage],
             image=image,

@@ -201,6 +201,6 @@ def _engine(head: Head) -> dict[str, Any]:
     """Who ran the encoder, with what it ran on: a GPU where it was one, whose times say nothing of
     the processor beside it."""
     backbone = head.scorer.backbone
-    found = dict(backbone.engines.account(head.request.variant))
+    found = backbone.engines.account(head.request.variant) | head.scorer.heads.account()
     device = device_account(backbone.device)
     return found if device["kind"] == "cpu" else {**found, "processor": device["name"]}
