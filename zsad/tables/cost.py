@@ -65,6 +65,7 @@ def _apart(records: Sequence[CellRecord]) -> dict[tuple[str, str], list[CellReco
         engine = record.info.get("engine")
         held = engine if isinstance(engine, dict) else {}
         name = f"{held.get('name', '')} {held.get('version', '')}".strip()
+        name += f"; head: {held['head']}" if held.get("head") else ""
         if record.seconds.get("encode") is not None and record.n_normal + record.n_anomalous:
             where = str(held.get("processor") or "not recorded"), name or "not recorded"
             found.setdefault(where, []).append(record)
