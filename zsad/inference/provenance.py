@@ -66,7 +66,8 @@ def made_by(loaded: LoadedMethod, class_name: str) -> dict[str, Any]:
         "weights_name": info.weights_name,
         "image_size": loaded.image_size,
         "precision": loaded.backbone.figures,
-        "engine": loaded.backbone.engines.account(loaded.request.variant),
+        "engine": loaded.backbone.engines.account(loaded.request.variant)
+        | loaded.scorer.heads.account(),
         "class_name": made_for["class_name"],
         "words": words(loaded.method.config, class_name),
         "boxes": boxes,
