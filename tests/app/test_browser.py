@@ -9,23 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.app.conftest import EVIL, Running, picture
+from tests.app.driving import READY, SHOWN, score, typed
 from tests.report.browser import Browser
-
-READY = "document.getElementById('method')?.options.length > 3"
-SHOWN = "document.querySelectorAll('.card').length > 0 && !document.querySelector('.nothing-yet')"
-
-
-def typed(browser: Browser, name: str, value: str) -> None:
-    browser.value(
-        f"(() => {{ const n = document.getElementById('{name}'); n.value = {value!r};"
-        f" n.dispatchEvent(new Event('change')) }})()"
-    )
-
-
-def score(browser: Browser) -> None:
-    """Press Enter in the field of the class name."""
-    browser.value("document.getElementById('class-name').focus()")
-    browser.press("Enter")
 
 
 @pytest.mark.parametrize("width", [1200, 390])
