@@ -600,6 +600,8 @@ def _driver(gpu: Gpu) -> dict[str, Any]:
         "is_bf16_supported": lambda *args, **rest: True,
         "mem_get_info": lambda device=None: (gpu.memory, gpu.memory),
         "memory_allocated": lambda device=None: 0,
+        "memory_reserved": lambda device=None: 0,
+        "set_per_process_memory_fraction": lambda fraction, device=None: None,
         "max_memory_allocated": lambda device=None: 0,
         "reset_peak_memory_stats": lambda device=None: None,
         "empty_cache": lambda: None,
