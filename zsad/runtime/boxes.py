@@ -80,8 +80,9 @@ class BoxRule:
         found = cls(**{**told, "asked": tuple(map(str, told["asked"]))})
         if found.arithmetic not in ("exact", "released"):
             raise ValueError(f"arithmetic {found.arithmetic!r}")
-        if not all(math.isfinite(float(n)) for n in (found.box_threshold, found.area)):
-            raise ValueError("thresholds of boxes")
+        for number in (found.box_threshold, found.area):
+            if isinstance(number, (bool, str)) or not math.isfinite(float(number)):
+                raise ValueError(f"threshold of boxes {number!r}")
         return found
 
 

@@ -15,6 +15,7 @@ from zsad.runtime import package_file, regions
 from zsad.runtime.boxes import Answer, BoxAnswers, BoxRule, coverage, in_tile, locate, shares
 from zsad.runtime.enlarging import enlarged
 from zsad.runtime.graph import Session, open_graph, takes
+from zsad.runtime.package_file import numbers
 from zsad.runtime.pictures import Preprocess, open_picture
 from zsad.runtime.thresholds import Thresholds, of_picture
 from zsad.runtime.tiles import Joined, cut
@@ -78,7 +79,10 @@ class Package:
         self._reads_text, self._marks = bool(about["reads_text"]), bool(about["marks_pixels"])
         self._tiles = tiling(about["tiles"])
         told = about["thresholds"]
-        self._limits = None if told is None else Thresholds(**told)
+        self._limits = None if told is None else limits_of(told)
+        for name in ("title", "class_name", "mark"):
+            if not isinstance(about[name], str):
+                raise ValueError(f"{name} {about[name]!r}")
 
     @property
     def title(self) -> str:
@@ -148,6 +152,16 @@ class Package:
         return Found(score, values, size, limits, anomalous, listed, omitted, share)
 
 
+def limits_of(told: Mapping[str, Any]) -> Thresholds:
+    """The thresholds that a package says.  Raises ``TypeError`` or ``ValueError``."""
+    found = Thresholds(**told)
+    given = {name: value for name, value in told.items() if name != "rule" and value is not None}
+    numbers([*given.values()], len(given))
+    if any(isinstance(value, (bool, str)) for value in given.values()):
+        raise ValueError(f"thresholds {given}")
+    return found
+
+
 def tiling(told: Any) -> int | Literal["auto"]:
     """How many tiles along the longer side a package says.  Raises ``ValueError``."""
     if told == "auto":
@@ -181,5 +195,5 @@ def load(
         inputs = takes(size, bool(about.get("boxes")))
         session = open_graph(str(path), about["format"], contents.parts, runtime, threads, inputs)
         return Package(about, session, answers)
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
         raise RequestError(f"{path}: its description is incomplete ({reason(error)})") from None
