@@ -124,6 +124,13 @@ def test_dry_run_and_start_say_every_rows_conditions(
     assert said in capsys.readouterr().err
 
 
+def test_keys_beside_the_preset_are_said_as_they_are_typed() -> None:
+    keys = {"boxes.filter": False, "mmci.kernels": ("1x1", "3x3"), "lr.heads": 0.001}
+    row = Row("filo@t4", "visa", "vit-l-14-336", 518, "paper", keys=keys)
+    said = "preset paper with boxes.filter=false, mmci.kernels=[1x1, 3x3], lr.heads=0.001"
+    assert row.words == f"vit-l-14-336 at 518 px, {said}; training-free"
+
+
 def test_the_last_sentence_is_true(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     line = ["bench", "--methods", "clip", "--datasets", "mvtec", "--backbone", "zsad-tiny"]
     line += ["--results", str(tmp_path / "r"), "--device", "cpu"]

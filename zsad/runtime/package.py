@@ -12,7 +12,16 @@ from numpy.typing import NDArray
 
 from zsad.errors import DataError, RequestError, reason
 from zsad.runtime import package_file, regions
-from zsad.runtime.boxes import Answer, BoxAnswers, BoxRule, coverage, in_tile, locate, shares
+from zsad.runtime.boxes import (
+    Answer,
+    BoxAnswers,
+    BoxRule,
+    coverage,
+    in_tile,
+    locate,
+    read_answers,
+    shares,
+)
 from zsad.runtime.enlarging import enlarged
 from zsad.runtime.graph import Session, open_graph, takes
 from zsad.runtime.package_file import numbers
@@ -68,7 +77,7 @@ class Package:
     ``runtime``: who runs it.  Not thread-safe."""
 
     def __init__(
-        self, about: Mapping[str, Any], session: Session, boxes: BoxAnswers | None = None
+        self, about: Mapping[str, Any], session: Session, boxes: BoxAnswers[Answer] | None = None
     ) -> None:
         self.about, self._session = dict(about), session
         self.runtime = session.runtime
@@ -179,7 +188,7 @@ def load(
 ) -> Package:
     """Load a package.  ``runtime``: ``onnxruntime`` or ``openvino``, None: the first that is there;
     ``threads`` 0: all cores; ``boxes``: a JSON file of a detector's boxes by picture
-    (:class:`zsad.runtime.boxes.BoxAnswers`), for packages that take boxes.
+    (:func:`zsad.runtime.boxes.read_answers`), for packages that take boxes.
 
     No code of the package runs, and its graph is bounded (:mod:`zsad.runtime.limits`).  Raises
     :class:`RequestError` for a file that is not one, was changed, or was written by a newer
@@ -189,7 +198,7 @@ def load(
     about = contents.manifest
     if boxes is not None and not about.get("boxes"):
         raise RequestError(f"--boxes {boxes}: {path} takes no boxes; leave the option out")
-    answers = None if boxes is None else BoxAnswers.read(boxes)
+    answers = None if boxes is None else read_answers(boxes)
     try:
         size = Preprocess(about["preprocess"]).size
         inputs = takes(size, bool(about.get("boxes")))
