@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from zsad.backbones.engines.interface import Graph
-from zsad.backbones.engines.recording import TapGraph
+from zsad.backbones.engines.recording import TapGraph, make_constants
 from zsad.types import Tap
 
 if TYPE_CHECKING:
@@ -25,8 +25,7 @@ class Compiled:
         self.version = str(torch.__version__)
 
     def graph(self, encoder: ImageEncoder, size: int, taps: Sequence[Tap]) -> Graph:
-        side = size // encoder.patch
-        encoder.positions((side, side))
+        make_constants(encoder, size, taps)
         run = torch.compile(TapGraph(encoder, taps).eval(), dynamic=True)
 
         def call(images: Tensor) -> dict[Tap, Tensor]:
