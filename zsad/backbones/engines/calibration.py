@@ -24,7 +24,7 @@ from zsad import config as cfg
 from zsad.backbones.blocks import ALL_ROWS, PARTS, Block, Part
 from zsad.backbones.engines.graph_cache import Entry
 from zsad.backbones.engines.interface import Examples
-from zsad.backbones.engines.quantised import RECIPE, Range, place, with_blocks
+from zsad.backbones.engines.quantised import RECIPE, Input, place, with_blocks
 from zsad.backbones.windows import window_indices
 from zsad.errors import ZsadError, counted, reason
 from zsad.types import BackboneInfo, EncoderVariant, Tap
@@ -36,6 +36,8 @@ log = logging.getLogger(__name__)
 
 BITS = 6  # of a range's mantissa that are kept
 NARROWEST = 1e-6  # of a range: what is always zero has one, too
+NORMED = ("in", "up")  # layers behind a layer norm, whose gain a channel can be divided in
+MOST_SHIFT = 12  # powers of two
 WINDOWS = 8  # of a picture, for each size of window
 WINDOW_SIDES = (2, 3)  # patches
 FILE = "ranges.json"
@@ -43,16 +45,16 @@ FILE = "ranges.json"
 
 @dataclass(frozen=True)
 class Calibration:
-    """``ranges`` by :func:`~zsad.backbones.engines.quantised.place`; ``of``: which pictures they
+    """``inputs`` by :func:`~zsad.backbones.engines.quantised.place`; ``of``: which pictures they
     were measured on."""
 
-    ranges: Mapping[str, Range]
+    inputs: Mapping[str, Input]
     of: Mapping[str, Any]
 
     @property
     def digest(self) -> str:
         """Hash of the ranges and of the recipe that makes integers with them."""
-        return cfg.digest([RECIPE, {name: list(r) for name, r in self.ranges.items()}], 16)
+        return cfg.digest([RECIPE, {name: list(found) for name, found in self.inputs.items()}], 16)
 
     @property
     def account(self) -> dict[str, Any]:
@@ -61,51 +63,64 @@ class Calibration:
 
 
 class ObservedBlock(Block):
-    """A block that notes the lowest and highest value that its linear layers are given."""
+    """A block that notes the lowest and highest value that its linear layers are given, by channel
+    [2, in]."""
 
-    def __init__(self, of: Block, layer: int, seen: dict[str, Range]) -> None:
+    def __init__(self, of: Block, layer: int, seen: dict[str, Tensor]) -> None:
         super().__init__(of.block, of.activation, of.linear)
         self._layer, self._seen = layer, seen
 
     def product(self, x: Tensor, part: Part, rows: slice = ALL_ROWS) -> Tensor:
-        name = place(self._layer, part)
-        low, high = (float(v) for v in x.aminmax())
-        before = self._seen.get(name, Range(0.0, 0.0))
-        self._seen[name] = Range(min(before.low, low), max(before.high, high))
+        name, rows_of_x = place(self._layer, part), x.flatten(0, -2)
+        before = self._seen.get(name, torch.zeros(2, x.shape[-1]))
+        low = torch.minimum(before[0], rows_of_x.amin(0))
+        high = torch.maximum(before[1], rows_of_x.amax(0))
+        self._seen[name] = torch.stack([low, high])
         return super().product(x, part, rows)
 
 
 @torch.no_grad()
-def measure(encoder: ImageEncoder, images: Iterable[Tensor]) -> dict[str, Range]:
-    """Return the ranges of every linear layer's input over images [1, 3, S, S].
+def measure(encoder: ImageEncoder, images: Iterable[Tensor]) -> dict[str, Input]:
+    """Return what every linear layer is given over images [1, 3, S, S].
 
-    Raises :class:`ZsadError` for activations that are no numbers.
+    Raises :class:`ZsadError` for activations that are no numbers, and where there is no image.
     """
-    seen: dict[str, Range] = {}
+    seen: dict[str, Tensor] = {}
     watched = with_blocks(encoder, lambda layer, block: ObservedBlock(block, layer, seen))
     depth = encoder.depth
     whole = {Tap("tokens", depth), Tap("vv", depth, 1)}
     whole |= {Tap("values_proj", layer) for layer in range(1, depth + 1)}
-    part = {Tap("tokens", depth), Tap("values_proj", depth)}
+    part_of_it = {Tap("tokens", depth), Tap("values_proj", depth)}
     for image in images:
         embedded, grid = watched.embed(image)
         watched.run(embedded, whole)
         for side in (k for k in WINDOW_SIDES if k <= min(grid)):
             index = window_indices(grid, side)
             some = index[:: max(1, len(index) // WINDOWS)]
-            watched.run(embedded[0][some], part)
-    names = [place(layer, part) for layer in range(1, depth + 1) for part in PARTS]
-    if missing := [name for name in names if name not in seen]:
-        raise ZsadError(f"no picture reached {missing[0]}; its range is unknown")
-    return {name: _outward(seen[name], name) for name in names}
+            watched.run(embedded[0][some], part_of_it)
+    if not seen:
+        raise ZsadError("int8: there is no picture to calibrate on")
+    found = {}
+    for layer, block in enumerate(encoder.blocks, 1):
+        for part in PARTS:
+            name = place(layer, part)
+            if not bool(torch.isfinite(seen[name]).all()):
+                raise ZsadError(f"int8: activations before linear layer {name} are not finite")
+            found[name] = _input(*seen[name], block.weights(part)[0], part in NORMED)
+    return found
 
 
-def _outward(found: Range, name: str) -> Range:
-    """A range that is no narrower, of few bits."""
-    if not all(map(math.isfinite, found)):
-        raise ZsadError(f"the activations at {name} are no finite numbers")
-    low, high = -_up(-found.low), _up(found.high)
-    return Range(low, max(high, low + NARROWEST))
+def _input(low: Tensor, high: Tensor, weight: Tensor, normed: bool) -> Input:
+    """The range of channels [in] that meet a weight [out, in], no narrower and of few bits."""
+    shifts: tuple[int, ...] = ()
+    if normed:
+        largest = torch.maximum(-low, high).clamp(min=NARROWEST)
+        share = (largest / weight.abs().amax(0).clamp(min=NARROWEST)).sqrt()
+        apart = (share / share.median()).log2().round().clamp(-MOST_SHIFT, MOST_SHIFT)
+        shifts = tuple(int(shift) for shift in apart)
+        low, high = low / apart.exp2(), high / apart.exp2()
+    lowest, highest = -_up(-float(low.min())), _up(float(high.max()))
+    return Input(lowest, max(highest, lowest + NARROWEST), shifts)
 
 
 def _up(value: float) -> float:
@@ -148,23 +163,27 @@ def of_backbone(
     log.info(
         "int8: measuring ranges on %s, once for the backbone", counted(of["pictures"], "picture")
     )
-    ranges = measure(encoder, examples.images(info, variant))
-    content = json.dumps({name: list(found) for name, found in ranges.items()})
+    inputs = measure(encoder, examples.images(info, variant))
+    content = json.dumps({name: list(found) for name, found in inputs.items()})
     entry.write(lambda folder: _write(folder / FILE, content))
-    return Calibration(ranges, of)
+    return Calibration(inputs, of)
 
 
 def _write(path: Path, content: str) -> None:
     path.write_text(content, encoding="utf-8")
 
 
-def _read(entry: Entry, depth: int) -> dict[str, Range] | None:
+def _given(low: float, high: float, shifts: Iterable[int]) -> Input:
+    return Input(float(low), float(high), tuple(int(shift) for shift in shifts))
+
+
+def _read(entry: Entry, depth: int) -> dict[str, Input] | None:
     """What an entry holds, if it is a calibration of so many blocks."""
     found = entry.read() or {}
     names = [place(layer, part) for layer in range(1, depth + 1) for part in PARTS]
     try:
         kept = json.loads(found[FILE])
-        return {name: Range(*map(float, kept[name])) for name in names}
+        return {name: _given(*kept[name]) for name in names}
     except KeyError:
         return None
     except (TypeError, ValueError) as error:

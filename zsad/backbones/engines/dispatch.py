@@ -223,7 +223,7 @@ class Engines:
                 *(encoder, self.info, self._examples, folder, source_digest())
             )
         used = self._calibrations[kind]
-        return quantised(encoder, used.ranges), {"calibration": used.account}
+        return quantised(encoder, used.inputs), {"calibration": used.account}
 
     def _torch(self, encoder: ImageEncoder, taps: Sequence[Tap]) -> Graph:
         def run(images: Tensor) -> dict[Tap, Tensor]:
