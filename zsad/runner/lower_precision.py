@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Final
 
 from zsad.config import DEFAULTS, Settings
 from zsad.results.records import CellKey, CellRecord
@@ -18,7 +18,7 @@ from zsad.runner.plan import Plan, build_plan
 from zsad.runner.request import Request
 
 METRICS = ("image_auroc", "pixel_aupro")
-EXACT = "fp32"
+EXACT: Final = "fp32"
 
 
 def exact(request: Request) -> Request:

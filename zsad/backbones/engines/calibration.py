@@ -104,9 +104,10 @@ def measure(encoder: ImageEncoder, images: Iterable[Tensor]) -> dict[str, Input]
     for layer, block in enumerate(encoder.blocks, 1):
         for part in PARTS:
             name = place(layer, part)
-            if not bool(torch.isfinite(seen[name]).all()):
+            low, high = seen[name].unbind()
+            if not bool((low.isfinite() & high.isfinite()).all()):
                 raise ZsadError(f"int8: activations before linear layer {name} are not finite")
-            found[name] = _input(*seen[name], block.weights(part)[0], part in NORMED)
+            found[name] = _input(low, high, block.weights(part)[0], part in NORMED)
     return found
 
 

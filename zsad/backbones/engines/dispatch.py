@@ -264,8 +264,7 @@ def source_digest() -> str:
     """Hash of the code that a graph is a recording of."""
     folder = files("zsad.backbones")
     names = ("blocks.py", "clip_vit.py", "block_plan.py", "windows.py")
-    own = ("recording.py", "openvino_cpu.py", "packed.py", "compiled.py")
-    own += ("quantised.py", "calibration.py")
+    own = ("recording", "openvino_cpu", "packed", "compiled", "quantised", "calibration")
     texts = [(folder / n).read_text(encoding="utf-8") for n in names]
-    texts += [(folder / "engines" / n).read_text(encoding="utf-8") for n in own]
+    texts += [(folder / "engines" / f"{n}.py").read_text(encoding="utf-8") for n in own]
     return cfg.digest(texts, 16)
