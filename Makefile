@@ -44,8 +44,8 @@ test: setup  ## the suite but for what is marked slow, offline
 test-all: setup  ## the whole suite, offline
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS)
 
-fault: setup  ## all kills, full disks and odd files: the long version, a quarter of an hour
-	OMP_NUM_THREADS=1 ZSAD_FAULT_LONG=1 $(BIN)/python -m pytest -m fault $(PYTEST_ARGS)
+fault: setup  ## all campaigns for SECONDS together: kills, full disks, odd files, hostile commands; a summary
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fault.campaigns --seconds $(SECONDS)
 
 fuzz: setup  ## mutate inputs of every kind for SECONDS (or INPUTS of them); finds stay in tests/fuzz/corpus
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz.standing --seconds $(SECONDS) $(if $(INPUTS),--inputs $(INPUTS)) \

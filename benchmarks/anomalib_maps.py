@@ -28,7 +28,7 @@ from zsad.data import splits
 from zsad.data.catalog import select_datasets
 from zsad.data.images import read_image
 from zsad.data.index import load_index
-from zsad.errors import DataError, RequestError, ZsadError, unknown
+from zsad.errors import DataError, RequestError, ZsadError, counted, unknown
 from zsad.exchange.imported import Import
 from zsad.exchange.imported import run as import_maps
 from zsad.exchange.maps import MapWriter
@@ -97,7 +97,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for name in named:
             model, target = MODELS[name], Path(args.maps) / name
             count = write_maps(target, parts, partial(detect, model, settings))
-            print(f"{model.title}: {count} maps in {target}")
+            print(f"{model.title}: {counted(count, 'map')} in {target}")
             done = import_maps(_request(model, settings, args, target))
             print(f"stored as '{done['imported']['title']}'; `zsad tables` shows it")
     except ZsadError as error:

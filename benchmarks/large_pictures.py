@@ -110,8 +110,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     seconds = (time.process_time() - start) / (2 * args.count + args.good)
     print(
         f"tiles {args.tiles}, calibrated on {args.good}, {args.false_alarms:.2%} false alarms: "
-        f"{outcome.found} of {args.count} flaws found, {outcome.clean} of {args.count} sound "
-        f"pictures without a region; heights from {min(outcome.flawed):.3g} with a flaw, up to "
+        f"of {args.count} each, flaws found: {outcome.found}, sound pictures without a region: "
+        f"{outcome.clean}; heights from {min(outcome.flawed):.3g} with a flaw, up to "
         f"{max(outcome.sound):.3g} without, threshold {least:.3g}; {seconds:.1f} CPU s a picture"
     )
     return 0

@@ -5,11 +5,11 @@
     gpu.waits, gpu.kernels, gpu.copies ...
 
 The point is what a test on a CPU cannot see otherwise.  An operator that gets a tensor of the
-device together with one of the CPU raises, as it does on a GPU (:class:`DeviceMix`); so does
-float64 on Apple's.  Whatever makes the host wait for the device (reading a number, a copy from
-memory that is not pinned, an index of booleans, whose size must be known) is counted with the line
-of zsad that caused it, and so are kernels, copies and their bytes.  Values are those of the CPU,
-so that a run under it must give the same figures.
+device together with one of the CPU raises, as it does on a GPU (:class:`DeviceMix`); so do
+float64 and operators that are lacking on Apple's.  Whatever makes the host wait for the device
+(reading a number, a copy from memory that is not pinned, an index of booleans, whose size must be
+known) is counted with the line of zsad that caused it, and so are kernels, copies and their bytes.
+Values are those of the CPU, so that a run under it must give the same figures.
 
 How it works: :class:`OnDevice` is a wrapper around a CPU tensor.  torch's own code takes it for a
 "meta" tensor, for which autograd needs no driver; Python code reads `device` and sees the GPU.
@@ -40,6 +40,7 @@ from torch.utils.flop_counter import flop_registry
 ROOT = Path(__file__).parent.parent
 OWN = tuple(str(ROOT / name) for name in ("zsad", "methods", "benchmarks"))
 MEMORY = 1 << 33  # bytes that the device says are free
+H200 = 130 * 10**9  # bytes that are free on an H200
 KINDS = ("cuda", "mps")
 META = torch.device("meta")
 
@@ -76,6 +77,27 @@ FREE = {  # no kernel: memory only, or another look at the same memory
     aten.set_,
     aten.resize_,
 }
+LACKING = {  # of Apple's device in torch 2.5, the oldest one that is supported
+    aten._upsample_bilinear2d_aa,
+    aten._upsample_bicubic2d_aa,
+    aten.cholesky_solve,
+    aten._cholesky_solve_helper,
+    aten.linalg_cholesky_ex,
+    aten._linalg_solve_ex,
+    aten.linalg_lstsq,
+    aten.unique_dim,
+}
+BY_THEMSELVES = {  # kernels that a compiler leaves as they are
+    aten.mm,
+    aten.addmm,
+    aten.bmm,
+    aten.baddbmm,
+    aten.convolution,
+    aten.index,
+    aten.sort,
+    aten.topk,
+}
+BORDER = 1  # of grid_sampler_2d, the padding that it lacks there, too
 INDEXING = {aten.index, aten.index_put, aten.index_put_, aten._index_put_impl_}
 COPIES = {aten._to_copy, aten.copy_}
 
@@ -147,6 +169,7 @@ class Gpu(TorchDispatchMode):
     """
 
     kind: str = "cuda"
+    memory: int = MEMORY
     waits: Counter[str] = field(default_factory=Counter)
     timers: Counter[str] = field(default_factory=Counter)
     kernels: Counter[str] = field(default_factory=Counter)
@@ -160,6 +183,9 @@ class Gpu(TorchDispatchMode):
     on_kernel: Callable[[int], None] = lambda number: None
     _pinned: dict[int, Tensor] = field(default_factory=dict)
     _quiet: int = 0
+    _fusing: bool = False
+    _open: bool = False  # whether the kernel that is being fused takes more
+    _entry: int = 0  # bytes that it reads
 
     def __post_init__(self) -> None:
         super().__init__()
@@ -203,17 +229,48 @@ class Gpu(TorchDispatchMode):
                 return func(*self._held(args), **self._held(kwargs))
             kwargs["device"] = torch.device("cpu" if self.values else "meta")
         self._check(packet, args, leaves)
+        self._require(packet, args)
         if packet in WAITING or (packet in INDEXING and self._looks(packet, args)):
             self._wait()
         free = packet in FREE or func.is_view
-        if not free:
-            self._launch(str(packet).removeprefix("aten."))
+        joins = self._joins(packet, free)
+        if not free and not joins:
+            fused = self._fusing and packet not in BY_THEMSELVES
+            self._launch("fused" if fused else str(packet).removeprefix("aten."))
         if packet is aten._local_scalar_dense and not self.values:
             return 1
         out = func(*self._held(args), **self._held(kwargs))
-        if self.cost is not None and not free:
-            self._price(packet, args, kwargs, out, leaves)
+        if not free:
+            self._price(packet, args, kwargs, out, leaves, joins)
         return self._wrapped(out, args, kwargs)
+
+    def _joins(self, packet: Any, free: bool) -> bool:
+        """Whether a compiler makes this operator a part of the kernel before it."""
+        if not self._fusing or free:
+            return False
+        if packet in BY_THEMSELVES:
+            self._open = False
+            return False
+        joins, self._open = self._open, True
+        return joins
+
+    @contextmanager
+    def fusing(self) -> Iterator[None]:
+        """Count as `torch.compile` makes kernels: what lies between two products is one."""
+        before, self._fusing, self._open = self._fusing, True, False
+        try:
+            yield
+        finally:
+            self._fusing, self._open = before, False
+
+    def compiled(self, function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
+        """`torch.compile`: the function as it is, counted as fused."""
+
+        def run(*args: Any, **kwargs: Any) -> Any:
+            with self.fusing():
+                return function(*args, **kwargs)
+
+        return run
 
     def _launch(self, name: str) -> None:
         if not self._quiet:
@@ -242,6 +299,14 @@ class Gpu(TorchDispatchMode):
                 )
             self._count_copy(x, up=True)
             self._wait()
+
+    def _require(self, packet: Any, args: Any) -> None:
+        """Raise for an operator that Apple's device does not have, as torch does."""
+        if self.kind != "mps":
+            return
+        bordered = packet is aten.grid_sampler_2d and args[3] == BORDER
+        if packet in LACKING or bordered:
+            raise RuntimeError(f"{packet} is not currently implemented for the MPS device")
 
     def _looks(self, packet: Any, args: Any) -> bool:
         """Whether indexing has to know how many values are True."""
@@ -272,7 +337,8 @@ class Gpu(TorchDispatchMode):
         if func.overloadpacket is aten.copy_:
             into, source = args[0], args[1]
             here, there = isinstance(into, OnDevice), isinstance(source, OnDevice)
-            self._crossing(source, here, there, bool(kwargs.get("non_blocking") or args[2:]))
+            ahead = bool(kwargs.get("non_blocking") or args[2:])
+            self._crossing(source, here, there, ahead, into)
             if self.values:
                 func(*self._held(args), **self._held(kwargs))
             return into
@@ -280,19 +346,22 @@ class Gpu(TorchDispatchMode):
         pinned = kwargs.pop("pin_memory", False)
         there = isinstance(source, OnDevice)
         here = there if where is None else self._is_here(where)
-        self._crossing(source, here, there, bool(kwargs.get("non_blocking")))
         if not self.values and here != there:
             kind = kwargs.get("dtype") or source.dtype
             out = torch.ones(source.shape, dtype=kind, device="meta" if here else "cpu")
         else:
             out = func(self._held(source), **kwargs)
+        self._crossing(source, here, there, bool(kwargs.get("non_blocking")), out)
         if here:
             return self._wrapped(out, (), {})
         return self.pin(out) if pinned else out
 
-    def _crossing(self, source: Tensor, here: bool, there: bool, ahead: bool) -> None:
+    def _crossing(self, source: Tensor, here: bool, there: bool, ahead: bool, made: Tensor) -> None:
         if here and there:
-            self._launch("copy")
+            joins = self._joins(aten.copy_, False)
+            if not joins:
+                self._launch("fused" if self._fusing else "copy")
+            self._price(aten.copy_, (), {}, made, [source], joins)
         elif here or there:
             self._count_copy(source, up=here)
             if not (here and source.dim() == 0) and not (ahead and self._is_pinned(source)):
@@ -315,17 +384,22 @@ class Gpu(TorchDispatchMode):
     def _is_pinned(self, x: Tensor) -> bool:
         return not isinstance(x, OnDevice) and x.untyped_storage().data_ptr() in self._pinned
 
-    def _price(self, packet: Any, args: Any, kwargs: Any, out: Any, leaves: list[Tensor]) -> None:
-        assert self.cost is not None
-        if self._quiet:
+    def _price(
+        self, packet: Any, args: Any, kwargs: Any, out: Any, leaves: list[Tensor], joins: bool
+    ) -> None:
+        if self.cost is None or self._quiet:
             return
         made = [x for x in tree_leaves(out) if isinstance(x, Tensor)]
         flop = 0
         if packet in flop_registry:
             flop = int(flop_registry[packet](*self._held(args), **self._held(kwargs), out_val=out))
-        moved = sum(x.numel() * x.element_size() for x in (*leaves, *made))
+        read, written = (sum(x.numel() * x.element_size() for x in t) for t in (leaves, made))
         kind = made[0].dtype if made else torch.float32
-        self.cost.append(Cost(str(packet).removeprefix("aten."), flop, moved, kind))
+        if joins:  # what lies between the first and the last of a fused kernel is never written
+            self.cost[-1] = Cost("fused", 0, self._entry + written, kind)
+            return
+        self._entry = read
+        self.cost.append(Cost(str(packet).removeprefix("aten."), flop, read + written, kind))
 
     @contextmanager
     def as_one(self, cost: Cost) -> Iterator[None]:
@@ -416,11 +490,13 @@ class _Calls(TorchFunctionMode):
             if torch.is_grad_enabled() and any(x.requires_grad for x in tensors):
                 mask = rest[0] if rest else named.pop("attn_mask", None)
                 return aten._scaled_dot_product_attention_math(q, k, v, mask, **named)[0]
-            if not self.gpu.values:
-                return q.new_empty((*q.shape[:-1], v.shape[-1]))
-            held = self.gpu._held((q, k, v, rest))
-            out = F.scaled_dot_product_attention(*held[:3], *held[3], **self.gpu._held(named))
-        return OnDevice(out, self.gpu.kind)
+            *front, heads, length, _ = q.shape
+            made = q.new_empty((*front, length, heads, v.shape[-1])).transpose(-3, -2)
+            if self.gpu.values:
+                held = self.gpu._held((q, k, v, rest))
+                out = F.scaled_dot_product_attention(*held[:3], *held[3], **self.gpu._held(named))
+                made.copy_(OnDevice(out, self.gpu.kind))
+        return made  # in memory the heads of a token lie side by side, as fused kernels write them
 
 
 class _Event:
@@ -482,7 +558,7 @@ def _driver(gpu: Gpu) -> dict[str, Any]:
         "get_device_name": lambda device=None: "simulated",
         "get_device_capability": lambda device=None: (9, 0),
         "is_bf16_supported": lambda *args, **rest: True,
-        "mem_get_info": lambda device=None: (MEMORY, MEMORY),
+        "mem_get_info": lambda device=None: (gpu.memory, gpu.memory),
         "memory_allocated": lambda device=None: 0,
         "max_memory_allocated": lambda device=None: 0,
         "reset_peak_memory_stats": lambda device=None: None,
@@ -503,16 +579,20 @@ def _driver(gpu: Gpu) -> dict[str, Any]:
 
 
 @contextmanager
-def simulated(kind: str = "cuda", *, cost: bool = False, values: bool = True) -> Iterator[Gpu]:
-    """Let torch see a device of ``kind`` ("cuda" or "mps") within.
+def simulated(
+    kind: str = "cuda", *, cost: bool = False, values: bool = True, memory: int = MEMORY
+) -> Iterator[Gpu]:
+    """Let torch see a device of ``kind`` ("cuda" or "mps") with ``memory`` bytes within.
 
-    Backward passes work; code that is compiled, and other processes, see no device."""
+    Backward passes work; what is compiled is run as it is and counted as fused; other processes
+    see no device."""
     assert kind in KINDS
-    gpu = Gpu(kind=kind, cost=[] if cost else None, values=values)
+    gpu = Gpu(kind=kind, cost=[] if cost else None, values=values, memory=memory)
     torch.zeros(1, requires_grad=True).sum().backward()  # autograd's threads, before all else
     with ExitStack() as stack:
         for name, value in _driver(gpu).items():
             stack.enter_context(patch.object(torch.cuda, name, value))
+        stack.enter_context(patch.object(torch, "compile", gpu.compiled))
         stack.enter_context(patch.object(torch.backends.mps, "is_available", lambda: kind == "mps"))
         lifts = torch._C._only_lift_cpu_tensors()
         torch._C._set_only_lift_cpu_tensors(True)

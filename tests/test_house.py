@@ -24,6 +24,7 @@ RANKS: dict[str, int] = {
         (
             ("lean_imports",),
             ("errors", "on_device", "torchvision_compat"),
+            ("strict_json",),
             ("io", "metrics", "page", "runtime"),
             ("types", "config"),
             ("backbones", "maps", "method"),
@@ -264,6 +265,18 @@ def test_methods_import_one_another_only_to_extend() -> None:
                     f"{path.relative_to(ROOT)} imports {module}; move what both use to "
                     f"zsad/components"
                 )
+
+
+def test_json_of_others_is_read_in_one_place() -> None:
+    """Elsewhere ``json.loads`` is given what was written a moment ago."""
+    own = {"json.dumps", "dump_json"}
+    for path in python_files("zsad", "methods"):
+        for node in ast.walk(tree_of(path)):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in ("json.load", "json.loads"):
+                given = node.args[0]
+                ours = isinstance(given, ast.Call) and ast.unparse(given.func) in own
+                allowed = ours or path == CORE / "strict_json.py"
+                assert allowed, f"{path.relative_to(ROOT)}, line {node.lineno}: use parse_json"
 
 
 def test_no_drawer_and_no_shadowing_names() -> None:

@@ -302,7 +302,7 @@ def test_stage_weights_and_mixed_grids():
     built = core.build_maps(Scores([first, second], torch.zeros(1), kind="values"), spec, 16).final
     expected = 0.75 * core.upsample(first, 16, False) + 0.25 * core.upsample(second, 16, False)
     torch.testing.assert_close(built, expected)
-    with pytest.raises(ValueError, match="2 map weights for 1 stages"):
+    with pytest.raises(ValueError, match="2 map weights for 1 stage"):
         core.build_maps(Scores([first], torch.zeros(1), kind="values"), spec, 16)
 
 

@@ -267,7 +267,8 @@ def datasets(data_root: str | None) -> Iterator[Diagnosis]:
             yield Diagnosis("dataset", name, "absent", str(error))
             continue
         normal, anomalous = report.total
-        text = f"{normal} normal and {anomalous} anomalous test images, variant {report.variant}"
+        text = f"{normal} normal and {counted(anomalous, 'anomalous test image')}"
+        text += f", variant {report.variant}"
         wrong = [*problems, *(f.text for f in report.findings if f.severity == "error")]
         if wrong:
             state: State = "broken" if problems else "differs"

@@ -42,6 +42,12 @@ def _written_out(c: str) -> str:
     return f"\\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else repr(c)[1:-1]
 
 
+def shorter(value: object, most: int = 60) -> str:
+    """``value`` as text, with its middle left out if it is longer than ``most`` characters."""
+    text = str(value)
+    return text if len(text) <= most else f"{text[: most - 20]}...{text[-10:]}"
+
+
 def counted(number: int, thing: str, things: str = "") -> str:
     """``1 cell``, ``2 cells``: the one place that makes a plural.
 

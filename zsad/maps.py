@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from zsad.errors import counted
 from zsad.on_device import constant
 from zsad.runtime.boxes import Arithmetic, coverage
 from zsad.types import Boxes, BuiltMaps, Fuse, MapSpec, Scores
@@ -217,7 +218,7 @@ def suppress_boxes(
     of ``boxes``: the share [B, H, W] of each pixel that they cover.
     """
     if len(boxes) != maps.shape[0]:
-        raise ValueError(f"{len(boxes)} box entries for {maps.shape[0]} maps")
+        raise ValueError(f"boxes of {len(boxes)} for maps of {maps.shape[0]} in the batch")
     if isinstance(boxes, Tensor):
         covered = boxes
     else:
@@ -300,7 +301,7 @@ def _stage_weights(given: Sequence[float] | None, fuse: Fuse, stages: int) -> li
     """Return one factor per stage; those of a mean add up to 1."""
     weights = list(given) if given is not None else [1.0] * stages
     if len(weights) != stages:
-        raise ValueError(f"{len(weights)} map weights for {stages} stages")
+        raise ValueError(f"{counted(len(weights), 'map weight')} for {counted(stages, 'stage')}")
     total = sum(weights) if fuse == "mean" else 1.0
     return [w / total for w in weights]
 
@@ -317,7 +318,7 @@ def _grouped(stages: Sequence[Tensor], spec: MapSpec) -> Tensor:
     """Fuse enlarged stages [B, H, W], group by group."""
     if spec.groups is not None:
         if sum(count for _, count in spec.groups) != len(stages):
-            raise ValueError(f"groups {spec.groups} for {len(stages)} stages")
+            raise ValueError(f"groups {spec.groups} for {counted(len(stages), 'stage')}")
         rest = iter(stages)
         stages = [
             joined([next(rest) for _ in range(count)], fuse, None) for fuse, count in spec.groups

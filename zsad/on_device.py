@@ -6,7 +6,7 @@ asked for before; one from pinned memory does not.  No room of zsad is below thi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
@@ -22,6 +22,14 @@ def uploaded(values: Tensor, device: torch.device) -> Tensor:
     if device.type != "cuda" or values.device.type != "cpu" or not values.dim():
         return values.to(device)
     return values.pin_memory().to(device, non_blocking=True)
+
+
+def gathered(rows: Sequence[Tensor], device: torch.device) -> Tensor:
+    """Stack equally shaped tensors on ``device``, wherever each of them lies; those of the CPU go
+    up as one."""
+    if all(row.device.type == "cpu" for row in rows):
+        return uploaded(torch.stack(list(rows)), device)
+    return torch.stack([uploaded(row, device) for row in rows])
 
 
 def constant(
@@ -71,6 +79,13 @@ def told(*values: Tensor) -> list[Any]:
     joined = torch.cat([v.detach().reshape(-1).float() for v in values]).cpu()
     parts = joined.split([v.numel() for v in values])
     return [p.to(v.dtype).view(v.shape).tolist() for p, v in zip(parts, values)]
+
+
+def able(values: Tensor) -> Tensor:
+    """``values``, on the CPU where they lie on Apple's device: for float64, which it does not have,
+    and for operators that torch taught it late or not at all (Cholesky solutions, enlarging with
+    antialiasing, sampling with a repeated border)."""
+    return values.cpu() if values.device.type == "mps" else values
 
 
 @contextmanager

@@ -88,10 +88,8 @@ def encode(
 
 def seen_by(backbone: Backbone, images: Tensor, request: FeatureRequest) -> Tensor:
     """Images [B, 3, H, W] on the backbone's device; those of 8 bits are normalised there."""
-    there = images.to(backbone.device, non_blocking=True)
-    if there.dtype != torch.uint8:
-        return there
-    return Preprocess.for_request(backbone.info, request).normalised(there)
+    prepared = Preprocess.for_request(backbone.info, request)
+    return prepared.brought(images, backbone.device)
 
 
 class Scorer:

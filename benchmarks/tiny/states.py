@@ -3,6 +3,7 @@
     python -m zsad.benchmarks.tiny.states            # or `make states`
     python -m zsad.benchmarks.tiny.states --check    # says what is not current; exit status 1
     python -m zsad.benchmarks.tiny.states --seeds 0,1,2 --methods filo
+    python -m zsad.benchmarks.tiny.states --seeds 0,1,2 --cards  # of states that are current, too
 
 A state is that of ``zsad train --methods NAME --on synthetic --backbone zsad-tiny --limit 64`` with
 seed 0, and lies at ``methods/NAME/states/zsad-tiny.safetensors``; a sweep that asks for that
@@ -13,10 +14,11 @@ same config, revision, backbone, pictures and texts.  The card beside it says wh
 other group of ``synthetic``, over ``--seeds``.  What was trained lies in ``--work``: a command that
 was killed goes on from there.
 
-A state of more than :data:`MOST_BYTES_EACH` bytes in half precision is packed
-(:mod:`zsad.checkpoints.packing`) in the fewest bits a number with which every figure stays within
-:data:`TOLERANCE` of what the training reached; the others are in half precision where every printed
-figure stays the same.  A state is what is stored: its card shows the figures of that.
+A state is in half precision where every printed figure stays the same.  One that is of more than
+:data:`MOST_BYTES_EACH` bytes so, or as it was trained where half precision changes a digit, is
+packed (:mod:`zsad.checkpoints.packing`) in the fewest bits a number with which every figure stays
+within :data:`TOLERANCE` of what the training reached.  A state is what is stored: its card shows
+the figures of that.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ from zsad import config as cfg
 from zsad import registry
 from zsad.checkpoints import bundled
 from zsad.checkpoints.account import CheckpointMeta, account_of
+from zsad.checkpoints.packing import packing_of
 from zsad.io import atomic_write_bytes, atomic_write_text
 from zsad.io.digests import remembered_sha256
 from zsad.metrics.spec import headline
@@ -44,10 +47,11 @@ from zsad.training.identity import checkpoint_path
 
 BACKBONE, DATASET, LIMIT = "zsad-tiny", "synthetic", 64
 MOST_BYTES = 12_000_000  # of all states
-MOST_BYTES_EACH = 1_000_000
+MOST_BYTES_EACH = 500_000
 BITS = (4, 6, 8)
 TOLERANCE = 0.2  # percent, well below the deviation over seeds
 CARD = "README.md"
+PACKED = "bits a number"
 
 Cells = list[dict[str, Any]]
 
@@ -59,6 +63,11 @@ def main() -> int:
     parser.add_argument("--seeds", default="0", help="of the card; the state is that of the first")
     parser.add_argument("--work", default="results/states", type=Path)
     parser.add_argument("--check", action="store_true", help="train nothing")
+    parser.add_argument(
+        "--cards",
+        action="store_true",
+        help="write the cards of current states anew, too; trains --seeds but for the first",
+    )
     args = parser.parse_args()
     chosen = [e for e in trained() if not args.methods or e.name in args.methods.split(",")]
     wanted = identities([e.name for e in chosen])
@@ -71,6 +80,8 @@ def main() -> int:
     for entry in chosen:
         if entry.name in stale:
             make(entry, wanted[entry.name], seeds, args.work)
+        elif args.cards:
+            describe_anew(entry, seeds, args.work)
     print(f"{size():,} bytes in all", flush=True)
     return 0 if size() <= MOST_BYTES else 1
 
@@ -138,9 +149,67 @@ def make(entry: MethodEntry, identity: str, seeds: Sequence[int], work: Path) ->
         raise SystemExit(f"{state}: is not the state that was to be made")
     kept, cells, how = smallest(entry, state, trained_cells, seeds[0], work)
     atomic_write_bytes(place, kept.read_bytes())
+    describe(entry, cells, trained_cells, how)
+
+
+def describe_anew(entry: MethodEntry, seeds: Sequence[int], work: Path) -> None:
+    """Write the card of a state that stays as it is, over other seeds.
+
+    Raises ``SystemExit`` for a packed state whose training does not lie in ``work``: what the
+    training reached would be read off the packed state.
+    """
+    place = bundled.place_of(entry, BACKBONE)
+    meta, how = account_of(place), form_of(place)
+    assert meta is not None
+    own = checkpoint_path(work, entry.name, meta.identity)
+    if how.endswith(PACKED) and not (own.is_file() and form_of(own) == "single precision"):
+        raise SystemExit(f"{entry.name}: {own}, the training that was packed, is not there")
+    stored = work / "stored"
+    atomic_write_bytes(checkpoint_path(stored, entry.name, meta.identity), place.read_bytes())
+    describe(entry, evaluated(entry, stored, [meta.seed]), evaluated(entry, work, seeds), how)
+
+
+def describe(entry: MethodEntry, cells: Cells, trained_cells: Cells, how: str) -> None:
+    """Write the card of the state that is there."""
+    place = bundled.place_of(entry, BACKBONE)
+    meta = account_of(place)
+    assert meta is not None
     text = card(entry, meta, cells, trained_cells, how, place.stat().st_size)
     atomic_write_text(place.with_name(CARD), text)
     print(f"{entry.name}: {place.stat().st_size:,} bytes, {how}", flush=True)
+
+
+def form_of(path: Path) -> str:
+    """In how many bits the numbers of a state are stored, in words."""
+    from safetensors import safe_open
+
+    with safe_open(path, framework="np") as file:
+        header = dict(file.metadata() or {})
+        kinds = {file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
+    if packed := packing_of(path, header).tensors:
+        return f"{max(t.bits for t in packed.values())} {PACKED}"
+    return "half precision" if "F16" in kinds else "single precision"
+
+
+def phases_of(entry: MethodEntry) -> list[tuple[str, int]]:
+    """Name and epochs of every phase that the training of a state runs through."""
+    loaded = zsad.load_method(
+        entry.name,
+        backbone=BACKBONE,
+        device="cpu",
+        untrained=True,
+        overrides=[word.removeprefix(f"{entry.name}.") for word in options_of(entry)],
+    )
+    loaded.method.auxiliary = (DATASET,)
+    return [(phase.name, phase.epochs) for phase in loaded.method.phases()]
+
+
+def epochs_of(entry: MethodEntry) -> str:
+    """The epochs of the training of a state: of every phase where there are several."""
+    phases = phases_of(entry)
+    if len(phases) == 1:
+        return str(phases[0][1])
+    return ", then ".join(f"{epochs} of the phase `{name}`" for name, epochs in phases)
 
 
 def evaluated(entry: MethodEntry, results: Path, seeds: Sequence[int]) -> Cells:
@@ -161,13 +230,17 @@ def smallest(
     """The smallest form of a state that may stand for it: its file, its cells, and its words."""
     before = means(trained_cells, seed)
     half = rewritten(state, work / "half", entry.name, 16)
-    forms = [*BITS, 16] if half.stat().st_size > MOST_BYTES_EACH else [16]
+    forms = [16]
+    if half.stat().st_size > MOST_BYTES_EACH:
+        forms = [*BITS, 16]
+    elif state.stat().st_size > MOST_BYTES_EACH:
+        forms = [16, *BITS]
     for bits in forms:
         folder = work / (f"bits{bits}" if bits < 16 else "half")
         small = rewritten(state, folder, entry.name, bits)
         cells = evaluated(entry, folder, [seed])
         after = means(cells, seed)
-        words = "half precision" if bits == 16 else f"{bits} bits a number"
+        words = "half precision" if bits == 16 else f"{bits} {PACKED}"
         shown = ", ".join(f"{k} {v:.2f} to {after[k]:.2f}" for k, v in before.items())
         print(f"{entry.name}: {words}, {small.stat().st_size:,} bytes: {shown}", flush=True)
         off = max(abs(after[k] - v) for k, v in before.items())
@@ -222,7 +295,8 @@ def card(
 | trained on | `{data.dataset}`, {data.part} part, {len(data.uids)} generated images: {categories} |
 | settings | {own} |
 | backbone | {meta.backbone}, sha256 `{meta.backbone_sha256}` |
-| seed, epochs | {meta.seed}, {meta.epochs} |
+| seed | {meta.seed} |
+| epochs | {epochs_of(entry)} |
 | training | `{meta.identity}` (hash of config, revision, backbone, images and texts) |
 
 Means over the eight categories of the other group of `{DATASET}`, at most {LIMIT} images each, in

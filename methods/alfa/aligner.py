@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from zsad.methods.alfa.config import Aligner
+from zsad.on_device import able
 
 STABLE_RIDGE = 1e-3  # below this, neighbouring tokens are too collinear for float32
 
@@ -26,8 +27,8 @@ def align(text: Tensor, u_global: Tensor, u_local: Tensor, config: Aligner) -> T
     rows = {"window+cls": slice(None), "window": slice(1, None), "cls": slice(0, 1)}[config.tokens]
     kind = torch.float64 if config.ridge < STABLE_RIDGE else torch.float32
     kind = torch.promote_types(kind, text.dtype) if text.dtype == torch.float64 else kind
-    if kind == torch.float64 and text.device.type == "mps":  # has no such numbers
-        return align(text.cpu(), u_global.cpu(), u_local.cpu(), config).to(text.device)
+    if text.device.type == "mps":  # has neither such numbers nor such solvers
+        return align(able(text), able(u_global), able(u_local), config).to(text.device)
     with torch.autocast(text.device.type, enabled=False):
         t, g, v = text.to(kind), u_global[..., rows, :].to(kind), u_local[..., rows, :].to(kind)
         if config.solver == "procrustes":

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from zsad.components.memory_bank import association
 from zsad.components.windows import window_grid
+from zsad.errors import counted
 from zsad.method import Method
 from zsad.methods.alfa.config import Config
 from zsad.methods.alfa.context import Kept, adapt
@@ -216,11 +217,11 @@ class Alfa(Method[Config, PromptFeatures]):
             }
             info["context"] = {"images": means["images"], **{k: means[k] for k in FIGURES}}
             log.info(
-                "alfa, %s: intervals nest in %.0f %% of %d images; %.1f normal and %.1f abnormal "
+                "alfa, %s: intervals nest in %.0f %% of %s; %.1f normal and %.1f abnormal "
                 "prompts kept on average",
                 text.category,
                 100 * means["nested_share"],
-                means["images"],
+                counted(int(means["images"]), "image"),
                 means["kept_normal"],
                 means["kept_abnormal"],
             )

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from zsad.components.released_state import take_released
-from zsad.errors import WeightsError
+from zsad.errors import WeightsError, counted
 from zsad.method import ImportedCheckpoint
 from zsad.types import BackboneInfo
 
@@ -83,8 +83,8 @@ def import_official(state: object, layers: int, backbone: BackboneInfo) -> Impor
     if unused:
         values = sum(v.numel() for v in unused if isinstance(v, Tensor))
         taken.report.append(
-            f"left out {len(unused)} tensors ({values:,} values) of decoders and priors: no score "
-            f"and no loss reads them"
+            f"left out {counted(len(unused), 'tensor')} ({counted(values, 'value')}) of decoders "
+            "and priors, which no score and no loss reads"
         )
     return ImportedCheckpoint(found, {"preset": "released", **sizes}, taken.report)
 

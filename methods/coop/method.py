@@ -21,7 +21,7 @@ from zsad.components import losses as zl
 from zsad.components.prompt_learning import PromptLearner, encode
 from zsad.components.windows import window_region
 from zsad.data import augment
-from zsad.errors import RequestError
+from zsad.errors import RequestError, counted
 from zsad.method import CosineRate, ImportedCheckpoint, Method, TrainPhase
 from zsad.methods.coop import convert
 from zsad.methods.coop.config import Config
@@ -207,8 +207,8 @@ class CoOp(Method[Config, PromptPair]):
         count = tokens.ends[0] - 1  # between the start and the end of the text
         if count != self.config.n_ctx:
             raise RequestError(
-                f"{self.name}.ctx_init='{words}' is {count} tokens, {self.name}.n_ctx is "
-                f"{self.config.n_ctx}; change one of them"
+                f"{self.name}.ctx_init='{words}' is {counted(count, 'token')}, {self.name}.n_ctx "
+                f"is {self.config.n_ctx}; change one of them"
             )
         with torch.no_grad():
             self.prompts.ctx.copy_(text.embed_tokens(tokens)[0, 1 : 1 + count])

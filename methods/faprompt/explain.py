@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from zsad.components.prompt_learning import unit
+from zsad.errors import counted
 from zsad.methods.faprompt.prompts import FirstPass
 from zsad.on_device import told
 from zsad.prompt_bank import bank as prompt_bank
@@ -99,7 +100,7 @@ def _image(
                 region=patch_region(patches[first], grid),
                 note=f"learned abnormality {which} of {count}, without words; {NOTE}: "
                 f"'{texts[close]}' (cosine {cosines[first]:.2f}); answers most at the "
-                f"region, one of {len(top)} conspicuous patches",
+                f"region, one of {counted(len(top), 'conspicuous patch', 'conspicuous patches')}",
             )
         )
     return reasons

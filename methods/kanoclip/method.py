@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from zsad import maps
 from zsad.components import losses
 from zsad.components.windows import window_region
-from zsad.errors import RequestError
+from zsad.errors import RequestError, counted
 from zsad.method import Method, TrainPhase
 from zsad.methods.kanoclip.config import Config
 from zsad.methods.kanoclip.knowledge import knowledge_loss, knowledge_mean
@@ -348,8 +348,8 @@ def general_descriptions(category: Category, count: int) -> list[str]:
     texts = list(entry.texts["abnormal"]) if entry else []
     if entry and len(texts) < count:
         raise RequestError(
-            f"knpl.kb.n={count}: the prompt bank holds {len(texts)} descriptions of "
-            f"{category.class_name}; take n={len(texts)}, or have a language model write more: "
+            f"knpl.kb.n={count}: the prompt bank holds {counted(len(texts), 'description')} "
+            f"of {category.class_name}; take n={len(texts)}, or have a language model write more: "
             f"`{generation_command('kanoclip', category)}`"
         )
     return texts[:count]

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zsad.methods.kanoclip.config import BiCMCI as BiCMCIConfig
-from zsad.on_device import constant
+from zsad.on_device import able, constant
 
 
 class Attention(nn.Module):
@@ -72,12 +72,12 @@ class DeformableAttention(nn.Module):
         )
         planes = x.transpose(1, 2).unflatten(-1, grid).unflatten(1, (self.groups, -1)).flatten(0, 1)
         found = F.grid_sample(
-            planes,
-            points / extent * 2 - 1,
+            able(planes),
+            able(points / extent * 2 - 1),
             mode="bilinear",
             padding_mode="border",
             align_corners=True,
-        )
+        ).to(x.device)
         grouped: Tensor = found.flatten(2).unflatten(0, (batch, self.groups))
         return grouped.flatten(1, 2).transpose(1, 2)
 

@@ -9,15 +9,17 @@ import torch
 
 from tests.fake_cuda import simulated
 from zsad.backbones import devices
+from zsad.backbones.device_names import require_device
 from zsad.errors import RequestError
 
 
 def test_a_device_is_chosen_or_refused_by_name() -> None:
     assert devices.choose_device("cpu") == torch.device("cpu")
     assert devices.choose_device("auto").type in ("cpu", "cuda", "mps")
-    for name in ("gpu", "cuda:99", ""):
-        with pytest.raises(RequestError, match=f"--device {name}: not available here"):
-            devices.choose_device(name)
+    with pytest.raises(RequestError, match="--device cuda:99: not available here"):
+        devices.choose_device("cuda:99")
+    with pytest.raises(RequestError, match="--device gpu: no device"):
+        devices.choose_device("gpu")
 
 
 def test_a_device_is_accounted_for() -> None:
@@ -64,6 +66,8 @@ def test_threads_that_decode(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(devices, "usable_cores", lambda cores=cores: cores)
         assert devices.decoding_threads("auto", gpu) == wanted
         assert devices.decoding_threads("auto", torch.device("cpu")) == 1
+    monkeypatch.setenv("WORLD_SIZE", "8")  # of Lightning, for processes that train together
+    assert devices.decoding_threads("auto", gpu) == 7
     assert devices.decoding_threads(3, gpu) == 3
     assert devices.decoding_threads(0, torch.device("cpu")) == 0
 
@@ -79,3 +83,16 @@ def test_scoring_is_deterministic_by_the_switch_on_other_devices_only() -> None:
         assert torch.are_deterministic_algorithms_enabled()
     finally:
         torch.use_deterministic_algorithms(before, warn_only=warned)
+
+
+@pytest.mark.parametrize(
+    "name", ["tpu", "meta", "CPU", "cpu:3", "cuda:-1", "cuda:x", "cuda:1000", "auto:0", "a\n", ""]
+)
+def test_the_name_of_no_device_is_refused_without_torch(name: str) -> None:
+    with pytest.raises(RequestError, match="no device; give auto"):
+        require_device(name)
+
+
+@pytest.mark.parametrize("name", ["auto", "cpu", "cuda", "cuda:1", "mps", "xpu:0"])
+def test_the_name_of_a_device_is_one(name: str) -> None:
+    require_device(name)

@@ -375,7 +375,7 @@ def test_masks_of_what_is_ignored(
         Image.fromarray(mask).save(Path("hide", name))
     lines = predict("photos", "--ignore", "hide")
     assert [line.get("ignored") for line in lines] == [0.25, 0.25, None]
-    assert "1 of 3 pictures have no mask there, photos/2.png the first" in caplog.text
+    assert "1 of 3 pictures without a mask there, photos/2.png the first" in caplog.text
     assert predict("photos/0.png", "--ignore", "hide/0.png")[0]["ignored"] == 0.25
     Image.new("L", (64, 48)).save("hide/0_mask.png")
     predict("photos/0.png", "--ignore", "hide", code=2)
@@ -571,7 +571,7 @@ def test_thresholds_of_other_references_are_refused(
 ) -> None:
     few = ("--reference", "good/0.png")
     predict("photos", *few, "--calibrate", "good", "--out", "found", method="winclip")
-    assert "1 of the pictures of --calibrate are references, too" in caplog.text
+    assert "1 picture of --calibrate among the references, too" in caplog.text
     predict("photos", *few, "--calibrate", "found/calibration.json", method="winclip")
     other = ("--reference", "good/1.png", "--calibrate", "found/calibration.json")
     predict("photos", *other, method="winclip", code=2)

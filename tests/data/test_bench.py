@@ -184,7 +184,7 @@ def test_broken_datasets_fail_alone(run: Bench, tmp_path: Path) -> None:
     assert set(errors) == {"br35h", "kvasir", "tn3k", "isic"}
     assert all("\n" not in e for e in errors.values())
     assert "folder yes is missing; was the archive extracted whole?" in errors["br35h"]
-    assert "1 of 4 anomalous images have no mask" in errors["kvasir"]
+    assert "1 of 4 anomalous images without a mask" in errors["kvasir"]
     assert "0003.jpg: broken or truncated image" in errors["tn3k"]
     assert "zsad data prepare isic" in errors["isic"]
     assert {c["dataset"] for c in document["cells"]} == {"headct"}

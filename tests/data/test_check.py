@@ -85,7 +85,7 @@ def test_masks_that_do_not_match(folder: Path) -> None:
     Image.fromarray(np.zeros((20, 8), np.uint8)).save(folder / "masks" / "0_mask.png")
     (folder / "masks" / "1_mask.png").rename(folder / "masks" / "7_mask.png")
     text = _texts(check(_own(folder)), "error")
-    assert "have no mask of their own (first: 1.png)" in text
+    assert "without a mask of its own (first: 1.png)" in text
     assert "without an image (first: 7_mask.png)" in text
     assert "does not fit its image" in text
 
@@ -96,7 +96,7 @@ def test_empty_and_grey_masks_are_said(folder: Path) -> None:
     Image.fromarray(grey).save(folder / "masks" / "1_mask.png")
     report = check(_own(folder))
     assert report.ok
-    assert "1 anomalous images have an empty mask" in _texts(report, "warning")
+    assert "1 anomalous image has an empty mask" in _texts(report, "warning")
     assert "1 mask holds more than two grey values" in _texts(report, "note")
 
 
@@ -107,8 +107,8 @@ def test_copies_and_what_they_cross(folder: Path) -> None:
     shutil.copy(folder / "anomalous" / "0.png", folder / "normal" / "3.png")
     text = _texts(check(_own(folder)), "warning")
     assert "3 surplus byte-identical images in 3 groups" in text
-    assert "1 groups of identical images cross labels" in text
-    assert "1 groups of identical images cross train and test" in text
+    assert "1 group of identical images crosses labels" in text
+    assert "1 group of identical images crosses train and test" in text
 
 
 def test_one_class_only(folder: Path) -> None:

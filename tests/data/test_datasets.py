@@ -190,7 +190,7 @@ def test_half_extracted_archive(tmp_path: Path) -> None:
 def test_missing_masks(tmp_path: Path) -> None:
     written = write_miniature("mvtec", tmp_path)
     (written.folder / "tile" / "ground_truth" / "cut" / "001_mask.png").unlink()
-    with pytest.raises(DataError, match=r"tile/test/cut: 1 of 2 anomalous images have no mask"):
+    with pytest.raises(DataError, match=r"tile/test/cut: 1 of 2 anomalous images without a mask"):
         load_index("mvtec", tmp_path)
     index = load_index("mvtec", tmp_path, strict=False)
     assert len(index.problems) == 1

@@ -92,7 +92,7 @@ def test_a_mask_for_each_anomalous_image_or_none(tmp_path: Path) -> None:
     home = tmp_path / "half"
     for name in ("normal/1.png", "anomalous/1.png", "anomalous/2.png", "masks/1.png"):
         _picture(home / name)
-    with pytest.raises(DataError, match="1 of 2 anomalous images have no mask"):
+    with pytest.raises(DataError, match="1 of 2 anomalous images without a mask"):
         _index(home)
 
 

@@ -50,7 +50,7 @@ def test_all_masks_of_an_image_are_united(tmp_path: Path) -> None:
 def test_a_missing_folder_of_masks_is_refused(tmp_path: Path) -> None:
     folder = write_miniature("mvtec_loco", tmp_path).folder / "pushpins/ground_truth"
     (folder / "structural_anomalies/001").rename(folder / "structural_anomalies/007")
-    wanted = r"1 of 2 anomalous images have no folder of masks .*\(first: 001\.png\) \(and 1 more"
+    wanted = r"1 of 2 anomalous images without a folder of masks .*\(first: 001\.png\) \(and 1 more"
     with pytest.raises(DataError, match=wanted):
         load_index("mvtec_loco", tmp_path)
 

@@ -123,7 +123,7 @@ def test_empty_masks_and_marked_normal_pictures(folder: Path) -> None:
     save(np.zeros((64, 64), np.uint8), folder / "masks" / "a1.png")
     save(truth(0), folder / "masks" / "n0.png")
     text = warnings(folder)
-    assert "1 anomalous images have an empty mask (first: anomalous/a1.png)" in text
+    assert "1 anomalous image has an empty mask (first: anomalous/a1.png)" in text
     assert "1 mask of a normal picture marks something (first: that of normal/n0.png)" in text
 
 

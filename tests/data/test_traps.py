@@ -75,7 +75,7 @@ def test_masks_are_never_paired_by_position(tmp_path: Path) -> None:
     painter.picture(tmp_path / "leather/test/good/000.png")
     for image, mask in zip((0, 1, 8, 9), (0, 1, 10, 11)):
         painter.pair(cut / f"{image:03}.png", truth / f"{mask:03}_mask.png")
-    with pytest.raises(DataError, match="2 of 4 anomalous images have no mask"):
+    with pytest.raises(DataError, match="2 of 4 anomalous images without a mask"):
         load_index("mvtec", tmp_path)
     index = load_index("mvtec", tmp_path, strict=False)
     paired = {stem(s.image): stem(s.mask) if s.mask else None for s in index.samples if s.label}

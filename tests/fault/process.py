@@ -14,7 +14,8 @@ import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from multiprocessing.connection import Connection
@@ -24,28 +25,44 @@ from typing import Any
 
 LONG = bool(os.environ.get("ZSAD_FAULT_LONG"))  # `make fault`
 MOMENTS = int(os.environ.get("ZSAD_FAULT_MOMENTS", "0"))  # to die at, of each command; 0: as usual
+SECONDS = float(os.environ.get("ZSAD_FAULT_SECONDS", "inf"))  # for the moments of one command
 
 
-def moments(writes: int, few: int, seed: str) -> list[int]:
-    """Which of a run's ``writes`` operations to die before: ``few`` of them, in the long version
-    all, and as many as MOMENTS says where it does."""
-    every = range(1, writes + 1)
+def moments(writes: int, few: int, seed: str) -> Iterator[int]:
+    """Which of a run's ``writes`` changes to die before, in any order: ``few`` of them, in the long
+    version all, as many as MOMENTS says where it does, and none later than SECONDS from now."""
     count = MOMENTS or (writes if LONG else few)
-    return sorted(random.Random(seed).sample(every, min(count, writes)))
+    end = time.monotonic() + SECONDS
+    for moment in random.Random(seed).sample(range(1, writes + 1), min(count, writes)):
+        if time.monotonic() > end:
+            return
+        yield moment
 
 
-# Whatever a run changes on disk announces itself by one of these audit events.
-WRITES = frozenset(
+# Whatever a run changes on disk announces itself by one of these audit events, or opens a file.
+CHANGES = frozenset(
     {
-        *("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.chmod", "os.truncate"),
-        *("shutil.rmtree", "tempfile.mkstemp", "tempfile.mkdtemp", "fcntl.flock"),
+        *("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.chmod", "os.truncate", "os.utime"),
+        *("os.link", "os.symlink", "shutil.rmtree", "tempfile.mkstemp", "tempfile.mkdtemp"),
     }
 )
+TO_WRITE = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
+
+
+def changes(event: str, args: tuple[Any, ...], watch: str) -> bool:
+    """Whether an audit event announces a change below the folder ``watch``."""
+    if event == "open":
+        if not (isinstance(args[2], int) and args[2] & TO_WRITE):
+            return False
+    elif event not in CHANGES:
+        return False
+    places = [os.fspath(a) for a in args if isinstance(a, (str, os.PathLike))]
+    return any(isinstance(p, str) and p.startswith(watch) for p in places)
 
 
 @dataclass(frozen=True)
 class Done:
-    """What became of a process.  ``writes``: its file operations below the watched folder."""
+    """What became of a process.  ``writes``: its changes below the watched folder."""
 
     code: int
     out: str
@@ -62,8 +79,8 @@ class Done:
 class Process:
     """One call of ``zsad`` that has been started.
 
-    ``watch``: a folder; ``kill_at``: the process kills itself before its n-th operation there.
-    ``setup``: called in the process before everything else.
+    ``watch``: a folder; ``kill_at``: before its n-th change there the process sends itself
+    ``sign``.  ``setup``: called in the process before everything else.
     """
 
     def __init__(
@@ -72,16 +89,17 @@ class Process:
         *,
         watch: Path | None = None,
         kill_at: int = 0,
+        sign: signal.Signals = signal.SIGKILL,
         setup: Callable[[], None] | None = None,
     ) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="zsad-fault-")
         self._out: list[bytes] = []
         reader, writer = server().Pipe(duplex=False)
-        arguments = (list(argv), self._folder.name, writer, str(watch or ""), kill_at, setup)
+        arguments = (list(argv), self._folder.name, writer, str(watch or ""), kill_at, sign, setup)
         self._process: ForkServerProcess = server().Process(target=_call, args=arguments)
         self._process.start()
         writer.close()
-        self._reader = threading.Thread(target=self._read, args=(reader,))
+        self._reader = threading.Thread(target=self._read, args=(reader,), daemon=True)
         self._reader.start()
 
     def _read(self, pipe: Connection) -> None:
@@ -97,22 +115,24 @@ class Process:
         return self._process.is_alive()
 
     def wait(self, timeout: float = 120.0) -> Done:
-        """Wait for the end.  A process that hangs is killed and fails the test."""
+        """Wait for the end.  A process that hangs is killed and fails the test, and so does one
+        that no kill ends, or whose output somebody holds open: nothing here waits for ever."""
         self._process.join(timeout)
         hung = self._process.is_alive()
         if hung:
             self._process.kill()
-            self._process.join()
+            self._process.join(KILLED)
         code = self._process.exitcode
-        assert code is not None
+        assert code is not None, f"still there {KILLED:g} s after it was killed"
         folder = Path(self._folder.name)
         texts = [
             p.read_text(errors="replace") if (p := folder / n).exists() else ""
             for n in ("err", "writes")
         ]
         self._folder.cleanup()
-        self._reader.join()
         assert not hung, f"hung after {timeout} s: {texts[0]}"
+        self._reader.join(KILLED)
+        assert not self._reader.is_alive(), "it ended, but what it started holds its output open"
         return Done(code, b"".join(self._out).decode(), texts[0], int(texts[1] or 0))
 
 
@@ -121,8 +141,14 @@ def zsad(*argv: str, **options: Any) -> Done:
     return Process(argv, **options).wait().quiet()
 
 
+KILLED = 30.0  # seconds until a process that was killed is gone, on a very busy machine
+
+
 @cache
 def server() -> ForkServerContext:
+    """The server has a single thread: what is forked from one with more may wait for ever for a
+    lock that another thread held.  Arrow's memory would be tidied by a thread of its own."""
+    os.environ.setdefault("JE_ARROW_MALLOC_CONF", "background_thread:false")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.fault.imports"])
     return context
@@ -134,6 +160,7 @@ def _call(
     out: Connection,
     watch: str,
     kill_at: int,
+    sign: signal.Signals,
     setup: Callable[[], None] | None,
 ) -> None:
     os.dup2(out.fileno(), 1)
@@ -146,12 +173,10 @@ def _call(
 
     def count(event: str, args: tuple[Any, ...]) -> None:
         nonlocal seen
-        if event in WRITES and any(isinstance(a, (str, os.PathLike)) for a in args):
-            places = [os.fspath(a) for a in args if isinstance(a, (str, os.PathLike))]
-            if any(isinstance(p, str) and p.startswith(watch) for p in places):
-                seen += 1
-                if seen == kill_at:
-                    os.kill(os.getpid(), signal.SIGKILL)
+        if changes(event, args, watch):
+            seen += 1
+            if seen == kill_at:
+                os.kill(os.getpid(), sign)
 
     if watch:
         sys.addaudithook(count)

@@ -97,7 +97,7 @@ def test_a_mask_that_is_missing_is_said_before_anything_runs(
     document = bench("clip")
     assert document["cells"] == []
     (failure,) = document["failed"]
-    assert "cloth/test/spot: 1 of 4 anomalous images have no mask" in failure["error"]
+    assert "cloth/test/spot: 1 of 4 anomalous images without a mask" in failure["error"]
     assert "001.png" in failure["error"]
 
 

@@ -6,11 +6,13 @@ that should not be.  The same for four processes that do the same thing at once.
 
 from __future__ import annotations
 
+import re
 import shutil
 import signal
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 
@@ -21,6 +23,7 @@ from tests.data.miniatures import write_miniature
 from tests.fault.place import Place
 from tests.fault.process import Process, moments, zsad
 from tests.runner.conftest import write_dataset
+from zsad.io import sha256_file
 
 pytestmark = pytest.mark.fault
 
@@ -91,41 +94,107 @@ def commands(
 NAMES = ("bench", "train", "predict", "prepare", "import", "tables", "report")
 
 
-def listing(folder: Path) -> list[str]:
-    return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*"))
+# How a process that got the signal may end: by it, as one that was interrupted, or, at its very
+# end, as if nothing had been.
+ENDS = {
+    signal.SIGKILL: {-signal.SIGKILL},
+    signal.SIGINT: {-signal.SIGINT, 130, 0},
+    signal.SIGTERM: {-signal.SIGTERM, 143, 0},
+}
+TEMPORARY = re.compile(r"[a-z0-9_]{8}(?=\.tmp$|$|/)")
+
+
+def state(folder: Path) -> frozenset[tuple[str, int]]:
+    """What lies below by name and size; a temporary name is one like another."""
+    return frozenset(
+        (TEMPORARY.sub("", path.relative_to(folder).as_posix()), path.lstat().st_size)
+        for path in folder.rglob("*")
+    )
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """What lies below: files with their digests, folders and links with nothing."""
+    return {
+        path.relative_to(folder).as_posix(): sha256_file(path) if path.is_file() else ""
+        for path in folder.rglob("*")
+    }
+
+
+@dataclass(frozen=True)
+class Undisturbed:
+    """What a run leaves that nothing disturbs: its changes, the names of its files, and the digests
+    of those that are the same to the bit in every run."""
+
+    writes: int
+    names: set[str]
+    digests: dict[str, str]
+
+    @classmethod
+    def of(cls, command: Command, parent: Path) -> Undisturbed:
+        found: list[dict[str, str]] = []
+        for name in ("whole", "again"):
+            folder = command.place(parent / name)
+            done = zsad(*command.words(folder), watch=folder)
+            assert done.code == 0, done.err
+            found.append(contents(folder))
+        assert found[0].keys() == found[1].keys() != set()
+        return cls(done.writes, set(found[0]), dict(found[0].items() & found[1].items()))
+
+    def assert_left(self, folder: Path, moment: object) -> None:
+        left = contents(folder)
+        assert (self.names - left.keys(), left.keys() - self.names) == (set(), set()), moment
+        assert {n: d for n, d in self.digests.items() if left[n] != d} == {}, moment
+
+
+@pytest.fixture(scope="module")
+def undisturbed(
+    commands: dict[str, Command], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], Undisturbed]:
+    """Of a command by its name, once for all tests."""
+    return cache(lambda name: Undisturbed.of(commands[name], tmp_path_factory.mktemp(name)))
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("sign", ENDS, ids=lambda sign: sign.name)
 @pytest.mark.parametrize("name", NAMES)
 def test_a_kill_anywhere_leaves_nothing_that_the_same_command_does_not_clear(
-    name: str, commands: dict[str, Command], tmp_path: Path
+    name: str,
+    sign: signal.Signals,
+    commands: dict[str, Command],
+    undisturbed: Callable[[str], Undisturbed],
+    tmp_path: Path,
+    record_property: Callable[[str, object], None],
 ) -> None:
+    """Two moments that leave the same on the disk are one: the command is run again for one."""
     command = commands[name]
-    whole = command.place(tmp_path / "whole")
-    undisturbed = zsad(*command.words(whole), watch=whole)
-    assert undisturbed.code == 0, undisturbed.out
-    expected = listing(whole)
-    assert expected
-    for moment in moments(undisturbed.writes, 2, name):
+    whole = undisturbed(name)
+    kills, states = 0, set[frozenset[tuple[str, int]]]()
+    few = 2 if sign == signal.SIGKILL else 1
+    for moment in moments(whole.writes, few, name):
+        kills += 1
         folder = command.place(tmp_path / str(moment))
-        killed = Process(command.words(folder), watch=folder, kill_at=moment).wait()
-        assert killed.code == -signal.SIGKILL, moment
-        again = zsad(*command.words(folder))
-        assert again.code == 0, (moment, again.err)
-        assert listing(folder) == expected, moment
+        ended = Process(command.words(folder), watch=folder, kill_at=moment, sign=sign).wait()
+        assert ended.quiet().code in ENDS[sign], (moment, ended.code, ended.err)
+        if (left := state(folder)) not in states:
+            states.add(left)
+            again = zsad(*command.words(folder))
+            assert again.code == 0, (moment, again.err)
+            whole.assert_left(folder, moment)
         shutil.rmtree(folder)
+    record_property("tried", f"{name}, {sign.name}: {kills} of {whole.writes} changes to the disk")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_four_processes_at_once_leave_what_one_does(
-    name: str, commands: dict[str, Command], tmp_path: Path
+    name: str,
+    commands: dict[str, Command],
+    undisturbed: Callable[[str], Undisturbed],
+    tmp_path: Path,
 ) -> None:
     command = commands[name]
-    whole = command.place(tmp_path / "whole")
-    assert zsad(*command.words(whole)).code == 0
     shared = command.place(tmp_path / "shared")
     started = [Process(command.words(shared)) for _ in range(4)]
     for done in [process.wait().quiet() for process in started]:
         assert done.code == 0, done.err
-    assert listing(shared) == listing(whole)
+    undisturbed(name).assert_left(shared, "four at once")

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.fault.process import WRITES
+from tests.fault.process import changes
 from tests.results.test_store import record, scores
 from zsad.results.store import ResultStore, key_of
 
@@ -26,15 +26,14 @@ FIRST, SECOND = record("f1"), record("f2")
 
 
 def killed_at(moment: int, root: Path, work: Callable[[], object]) -> bool:
-    """Do ``work`` in a process that dies before its n-th operation there; whether it did."""
+    """Do ``work`` in a process that dies before its n-th change there; whether it did."""
     child = os.fork()
     if child == 0:
         seen = 0
 
         def count(event: str, args: tuple[Any, ...]) -> None:
             nonlocal seen
-            places = [os.fspath(a) for a in args if isinstance(a, (str, os.PathLike))]
-            if event in WRITES and any(str(p).startswith(str(root)) for p in places):
+            if changes(event, args, str(root)):
                 seen += 1
                 if seen == moment:
                     os.kill(os.getpid(), signal.SIGKILL)
@@ -64,7 +63,7 @@ BOTH = [
 def test_a_store_that_is_killed_anywhere_keeps_both_records_and_nothing_else(
     tmp_path: Path, verb: str
 ) -> None:
-    """Before every operation of a second put, or of making the earlier record the newest again."""
+    """Before every change of a second put, or of making the earlier record the newest again."""
     moment = 0
     died = True
     while died:

@@ -11,13 +11,16 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import math
 import multiprocessing
 import os
+import random
 import re
 import resource
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -181,20 +184,30 @@ def main() -> int:
     """Try all commands; 1 if one broke the promise."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--every", type=int, default=1, metavar="N", help="only every N-th")
+    parser.add_argument(
+        "--seconds", type=float, default=0.0, help="so long, in any order; 0: all, in theirs"
+    )
     args = parser.parse_args()
     import zsad.inference.run
     import zsad.runner.sweep  # noqa: F401 (torch, once for all)
 
     chosen = list(commands())[:: args.every]
-    faults = 0
+    end = math.inf
+    if args.seconds:
+        random.Random(0).shuffle(chosen)
+        end = time.monotonic() + args.seconds
+    faults = done = 0
     with tempfile.TemporaryDirectory(prefix="zsad-commands-") as place:
         put(Path(place))
         for words in chosen:
+            done += 1
             code, err = tried(words, Path(place))
             if why := outside(code, err):
                 faults += 1
                 print(f"{why}: {json.dumps(words)[:300]}\n    {err[-300:]!a}", flush=True)
-    print(f"{len(chosen)} commands, {faults} outside the promise")
+            if time.monotonic() > end:
+                break
+    print(f"{done} of {len(chosen)} commands, {faults} outside the promise")
     return bool(faults)
 
 

@@ -65,4 +65,4 @@ def test_pictures_that_serve_twice_are_named(good: Path, caplog: pytest.LogCaptu
     warn_of_twins([good / "0.png"], [good / "1.png"])
     assert not caplog.messages
     warn_of_twins([good / "0.png"], [good / ".." / good.name / "0.png", good / "1.png"])
-    assert "1 of the pictures of --calibrate are references, too" in caplog.text
+    assert "1 picture of --calibrate among the references, too" in caplog.text

@@ -296,7 +296,17 @@ def test_scratch_folders_go_with_their_process_or_with_the_next_one(tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    "text", ["1e999", "[-1e400]", "9" * 5000, "[" * 100_000, '{"a": nul}', "\ud800", ""]
+    "text",
+    [
+        "1e999",
+        "[-1e400]",
+        "9" * 5000,
+        "[" * 100_000,
+        "[" * 400 + "]" * 400,
+        '{"a": nul}',
+        "\ud800",
+        "",
+    ],
 )
 def test_json_without_end_is_one_line(tmp_path: Path, text: str) -> None:
     path = tmp_path / "odd.json"

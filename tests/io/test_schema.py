@@ -28,6 +28,7 @@ class Thing:
     parts: Sequence[Part] = ()
     table: Mapping[str, Part | None] = field(default_factory=dict)
     place: str = field(default="", metadata={"key": ""})
+    count: int = 0
 
     def __post_init__(self) -> None:
         if len(self.parts) > 2:
@@ -45,7 +46,7 @@ def test_nested_groups_lists_and_renamed_keys() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"kind": "good"}, r"unknown key 'kind'; valid: class, parts, table"),
+        ({"kind": "good"}, r"unknown key 'kind'; valid: class, count, parts, table"),
         ({"class": "good", "place": "x"}, "unknown key 'place'"),
         ({}, "key 'class' is missing; add it"),
         ({"class": "god"}, r"class='god' is not one of: good, bad \(did you mean 'good'\?\)"),
@@ -54,7 +55,8 @@ def test_nested_groups_lists_and_renamed_keys() -> None:
         ({"class": "good", "parts": "ab"}, "parts='ab' must be a list, not str"),
         ({"class": "good", "table": {"a": 3}}, "table.a=3 must be a group of keys, not int"),
         ({"class": "good", "parts": [{"size": 1}] * 3}, "^parts must not be more than two$"),
-        ({"class": "good", "parts": [{"size": 10**400}]}, "must be a number"),
+        ({"class": "good", "parts": [{"size": 10**400}]}, "must be a finite number"),
+        ({"class": "good", "count": 2**63}, "count=9223372036854775808: a number without measure"),
         ([], "must be a group of keys, not list"),
         (None, "must be a group of keys, not NoneType"),
     ],

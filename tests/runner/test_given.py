@@ -195,7 +195,7 @@ def test_sizes_come_from_the_checkpoint(
     said = capsys.readouterr().out
     assert "unwrapped from 'state_dict'; ignored beside it: epoch" in said
     assert "prefix 'module.' taken off" in said
-    assert "ignored 1 further entries: logit_scale" in said
+    assert "ignored 1 further entry: logit_scale" in said
     assert "its sizes are those of backbone vit-l-14-336" in said
 
 

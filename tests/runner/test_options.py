@@ -103,6 +103,12 @@ def test_a_misspelt_keyword_is_a_type_error_with_the_nearest() -> None:
         ({"ray_address": "auto"}, "--ray-address auto: needs --launcher ray"),
         ({"limit": 0}, "--limit 0: give at least 1"),
         ({"seeds": "0,0"}, "--seeds 0,0: give distinct"),
+        ({"seeds": 2**32}, "--seeds 4294967296: no seed is above 4294967295"),
+        ({"seeds": "9" * 400}, r"--seeds 9{40}\.\.\.9{10}: no seed"),
+        ({"limit": 10**30}, "--limit 10{30}: no category has so many images"),
+        ({"limit": "9" * 400}, r"--limit 9{40}\.\.\.9{10}: no category"),
+        ({"limit": "9" * 5000}, r"--limit '9{40}\.\.\.9{10}': give a whole number"),
+        ({"device": "tpu"}, "--device tpu: no device; give auto, cpu"),
         ({"plugins": "absent"}, "--plugins absent: no such folder"),
         (
             {"backbone": "zsad-tiny", "overrides": ["backbone.name=vit-l-14-336"]},

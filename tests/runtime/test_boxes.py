@@ -37,8 +37,8 @@ def test_names_are_those_of_predict(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "is not JSON"),
-        ("[" * 5000, "is not JSON"),
+        ("{", "not valid JSON"),
+        ("[" * 5000, "too many brackets"),
         ("[]", "must map image names"),
         (json.dumps({"a": []}), "'a' needs lists boxes"),
         (json.dumps({"a": ONE | {"scores": []}}), "one of each per box"),

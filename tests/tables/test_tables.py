@@ -202,7 +202,7 @@ def test_a_cell_computed_again_alike_is_counted_and_not_mixed(store: ResultStore
     store.put(record(auroc=0.6))
     text = tables.render(store.root)
     assert md_rows(text)["mine (1)"] == ["(60.0, 25.0)"]
-    assert "Left out: 1 earlier records of CLIP on mine, computed again since" in text
+    assert "Left out: 1 earlier record of CLIP on mine, computed again since" in text
 
 
 def test_records_of_another_revision_of_the_method_do_not_mix(store: ResultStore) -> None:

@@ -86,7 +86,9 @@ class Backbone:
                 visual,
                 variant,
                 self.counters,
-                window_tokens=window_tokens(self.info, self.device),
+                window_tokens=window_tokens(
+                    self.info, self.device, visual.conv1.weight.element_size()
+                ),
                 engines=self.engines,
                 linear=self.engines.packed,
             )
@@ -125,8 +127,8 @@ class Backbone:
                 continue
             if not self._told:
                 log.warning(
-                    "a text has more than %d tokens and is read as far as %r; shorten the class "
-                    "name or the text (others are cut without a further word)",
+                    "a text is longer than its limit of %d tokens and is read as far as %r; "
+                    "shorten the class name or the text (others are cut without a further word)",
                     self.info.context_length,
                     read[-80:],
                 )
@@ -246,7 +248,11 @@ def load(
         )
     where = "cuda" if str(device) == "auto" and torch.cuda.is_available() else device
     where = torch.device("cpu" if str(where) == "auto" else where)
-    asked = BackboneSettings(precision=precision, engine=engine)  # type: ignore[arg-type]
+    asked = BackboneSettings(
+        precision=precision,  # type: ignore[arg-type]
+        engine=engine,  # type: ignore[arg-type]
+        compile=compile,
+    )
     used = resolved(asked, str(where))
     precision = used.precision
     engines = Engines(

@@ -11,7 +11,7 @@ import torch
 
 from zsad import errors
 from zsad.backbones.devices import free_memory
-from zsad.errors import CellError
+from zsad.errors import CellError, counted
 from zsad.types import BackboneInfo
 
 log = logging.getLogger(__name__)
@@ -25,6 +25,7 @@ class BatchTooLarge(CellError):
 HOST_BUDGET = 1.5e9  # bytes for the activations of one batch on the host
 LARGEST = 64
 WINDOW_TOKENS = 8192
+MOST_WINDOW_TOKENS = 1 << 17  # on CUDA: all windows of one size of eight images at 518 pixels
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -55,14 +56,18 @@ def estimate_batch(info: BackboneInfo, image_size: int, n_taps: int, device: tor
     return int(max(1, min(most, budget // per_image)))
 
 
-def window_tokens(info: BackboneInfo, device: torch.device) -> int:
+def window_tokens(info: BackboneInfo, device: torch.device, size: int = 4) -> int:
     """Sequence positions that one chunk of window passes may hold: as many as stay in a
     processor's caches; on CUDA, where every kernel of a small chunk costs more than its work, as
-    many as a tenth of the free memory has room for, at most 65,536."""
+    many as a tenth of the free memory has room for, at most 131,072.
+
+    ``size``: bytes of one number of the encoder.  The most that lives at once of a position is its
+    state, the feed-forward part and what its activation makes of it, and a norm in float32."""
     if device.type != "cuda":
         return WINDOW_TOKENS
-    per_token = info.width * (3 + 8 + 4) * 4
-    return int(max(WINDOW_TOKENS, min(1 << 16, 0.1 * free_memory(device) // per_token)))
+    per_token = info.width * ((3 + 4 * 4) * size + 2 * 4)
+    room = 0.1 * free_memory(device) // per_token
+    return int(max(WINDOW_TOKENS, min(MOST_WINDOW_TOKENS, room)))
 
 
 @dataclass
@@ -106,4 +111,4 @@ class Portions:
                 continue
             free_cached()  # here, where the exception and the frames that hold tensors are gone
             self.most = (size + 1) // 2
-            log.warning("out of memory with %d images, trying %d", size, self.most)
+            log.warning("out of memory with %s, trying %d", counted(size, "image"), self.most)

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from zsad.backbones.device_names import require_device
 from zsad.errors import RequestError
 
 _SHARE = [1.0]  # of a GPU's memory that this process may plan with
@@ -16,6 +17,7 @@ _SHARE = [1.0]  # of a GPU's memory that this process may plan with
 def choose_device(name: str) -> torch.device:
     """``auto``: CUDA, then Apple's, then the processor.  A process that Lightning started for one
     of several GPUs (``LOCAL_RANK``) takes its own.  Raises :class:`RequestError`."""
+    require_device(name)
     # What cuBLAS needs to multiply in one order; it is read when the device starts.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     if name == "auto":
@@ -76,7 +78,15 @@ def decoding_threads(wanted: int | str, device: torch.device) -> int:
     """How many threads decode: ``data.workers``, or for ``auto`` what suits the device."""
     if wanted != "auto":
         return int(wanted)
-    return 1 if device.type == "cpu" else max(1, min(usable_cores() - 1, MOST_THREADS))
+    if device.type == "cpu":
+        return 1
+    return max(1, min(usable_cores() // _processes() - 1, MOST_THREADS))
+
+
+def _processes() -> int:
+    """How many processes of one training share this machine, as their launcher says."""
+    told = os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("WORLD_SIZE", "")
+    return max(1, int(told)) if told.isdigit() else 1
 
 
 def core_to_spare(device: torch.device) -> bool:

@@ -62,4 +62,8 @@ def listed(names: Iterable[str]) -> str:
 def ignored_note(names: Iterable[str]) -> list[str]:
     """The line of a report about entries that the method has no use for; none for none."""
     ordered = sorted(names)
-    return [f"ignored {len(ordered)} further entries: {listed(ordered)}"] if ordered else []
+    return (
+        [f"ignored {counted(len(ordered), 'further entry', 'further entries')}: {listed(ordered)}"]
+        if ordered
+        else []
+    )

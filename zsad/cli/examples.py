@@ -25,7 +25,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "results": ("zsad results list", "zsad results remove failures"),
     "list": ("zsad list methods", "zsad list backbones --json"),
     "show": ("zsad show {free}", "zsad show mvtec --cite"),
-    "data": ("zsad data check synthetic", "zsad data boxes synthetic --out boxes.json"),
+    "data": (
+        "zsad data check synthetic",
+        "zsad data boxes folder:parts # with normal/ and anomalous/ in it",
+    ),
     "weights": ("zsad weights import METHOD released.pth # the file as released",),
     "export": (
         "zsad export {free} --class-name leather --backbone zsad-tiny --out leather.zsad"

@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from zsad.on_device import able
+
 STEPS = 300  # of Lloyd at most; scikit-learn's default
 RECORDED = 16  # where the steps cannot depend on the data; a hundred points settle in about eight
 TOLERANCE = 1e-4  # of the shift of all centres, in variances of the points
@@ -27,7 +29,7 @@ def kmeans(points: Tensor, clusters: int, seed: int) -> Tensor:
     draws.  Distances come from the points' inner products, in float64.
     """
     if points.device.type == "mps":  # has no float64
-        return kmeans(points.cpu(), clusters, seed).to(points.device)
+        return kmeans(able(points), clusters, seed).to(points.device)
     x = points.double()
     x = x - x.mean(1, keepdim=True)
     inner = x @ x.transpose(1, 2)  # [B, N, N]

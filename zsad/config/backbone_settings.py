@@ -32,12 +32,15 @@ class BackboneSettings:
 
     @property
     def figures(self) -> str:
-        """The precision as identities and records name it: with the engine, where another one
-        rounds otherwise ("bf16" is torch's, "bf16-openvino" is not).  ``auto`` is fp32 until
-        :func:`zsad.backbones.precision.resolved` knows better."""
+        """The precision as identities and records name it: with the engine or the compiler, where
+        another one rounds otherwise ("bf16" is torch's, "bf16-openvino" and "bf16-compile" are
+        not).  ``auto`` is fp32 until :func:`zsad.backbones.precision.resolved` knows better."""
         precision = "fp32" if self.precision == "auto" else self.precision
-        by_torch = precision == "fp32" or self.engine in ("auto", "torch")
-        return precision if by_torch else f"{precision}-{self.engine}"
+        if precision == "fp32":
+            return precision
+        if self.engine not in ("auto", "torch"):
+            return f"{precision}-{self.engine}"
+        return f"{precision}-compile" if self.compile else precision
 
     @property
     def trained_by(self) -> str:

@@ -334,8 +334,8 @@ def _open_all(report: CheckReport, samples: list[Sample], workers: int) -> None:
         say(Finding("warning", text))
     if hidden := [s.uid for s, o in zip(samples, opened) if o.hidden]:
         text = (
-            f"of {len(hidden)} anomalous pictures every marked pixel is ignored (first: "
-            f"{hidden[0]}); they still count as anomalous at the image level"
+            f"of {counted(len(hidden), 'anomalous picture')} every marked pixel is ignored (first: "
+            f"{hidden[0]}); it still counts as anomalous at the image level"
         )
         say(Finding("warning", text))
     if grey := sum(o.grey_mask for o in opened):
@@ -348,8 +348,9 @@ def _open_all(report: CheckReport, samples: list[Sample], workers: int) -> None:
     if dark := [(s.uid, o.dark) for s, o in zip(samples, opened) if o.dark]:
         bits = plausible.bits_used(max(high for _, high in dark))
         text = (
-            f"{len(dark)} deep pictures use at most a sixteenth of their range and come out "
-            f"nearly black (first: {dark[0][0]}); if they hold {bits} bits, say so: "
+            f"{counted(len(dark), 'deep picture uses', 'deep pictures use')} at most a sixteenth "
+            f"of the range and would be nearly black (first: {dark[0][0]}); if the camera gives "
+            f"{bits} bits, say so: "
             f"data.folder.bits={bits} (in a definition: `bits: {bits}`)"
         )
         say(Finding("warning", text))
@@ -387,7 +388,7 @@ def _duplicates(report: CheckReport, samples: list[Sample], workers: int) -> Non
     if not copies:
         return
     surplus = sum(len(g) - 1 for g in copies)
-    text = f"{surplus} surplus byte-identical images in {len(copies)} groups"
+    text = f"{counted(surplus, 'surplus byte-identical image')} in {counted(len(copies), 'group')}"
     text += f" (first: {_names(copies[0])})"
     report.findings.append(Finding("warning", text))
     for what, crossing in (
@@ -395,7 +396,10 @@ def _duplicates(report: CheckReport, samples: list[Sample], workers: int) -> Non
         ("train and test", [g for g in copies if len({s.split for s in g}) > 1]),
     ):
         if crossing:
-            text = f"{len(crossing)} groups of identical images cross {what}"
+            text = (
+                f"{counted(len(crossing), 'group', 'groups')} of identical images "
+                f"{'crosses' if len(crossing) == 1 else 'cross'} {what}"
+            )
             text += f" (first: {_names(crossing[0])})"
             report.findings.append(Finding("warning", text))
 

@@ -300,9 +300,10 @@ def _of_one_range(indexing: Indexing, samples: list[Sample]) -> list[Sample]:
     bits = int(found[high]).bit_length()  # fractions of one: 1
     indexing.identity.append(f"32-bit pictures of {bits} bits")
     indexing.notes.append(
-        f"{len(found)} 32-bit pictures are all taken to use {bits} bits, as the values of "
-        f"{indexing.relative(high)} suggest ({indexing.relative(low)} alone would be divided by "
-        f"{found[low]:g}); data.folder.bits=N says otherwise (in a definition: `bits: N`)"
+        f"{counted(len(found), '32-bit picture')} taken to use {counted(bits, 'bit')}, as the "
+        f"values of {indexing.relative(high)} suggest ({indexing.relative(low)} alone would be "
+        f"divided by {found[low]:g}); data.folder.bits=N says otherwise (in a definition: "
+        "`bits: N`)"
     )
     return [replace(s, bits=bits) if s.image in found else s for s in samples]
 

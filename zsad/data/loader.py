@@ -222,15 +222,19 @@ def batches(
     workers: int = 1,
     *,
     masks: bool = True,
+    pinned: bool = False,
 ) -> Iterator[ImageBatch]:
     """Yield the samples as batches of at most ``batch_size``.
 
     ``workers`` threads decode ahead, at most two batches; 0 decodes in the caller's thread.
     The result does not depend on ``workers``.  A file that cannot be read is left out and
-    listed in ``failures``.  ``masks=False`` reads no mask (they come out as zeros).
+    listed in ``failures``.  ``masks=False`` reads no mask (they come out as zeros).  ``pinned``:
+    see :class:`BatchLoader`.
     """
     with DecodeThreads(workers) as threads:
-        yield from BatchLoader(samples, preprocess, mask_policy, batch_size, threads, masks=masks)
+        yield from BatchLoader(
+            samples, preprocess, mask_policy, batch_size, threads, masks=masks, pinned=pinned
+        )
 
 
 def _decode(

@@ -122,7 +122,10 @@ def findings(shares: Mapping[str, float]) -> list[str]:
         )
     empty = [name for name, share in shares.items() if share == 0]
     if empty:
-        out.append(f"{len(empty)} anomalous images have an empty mask (first: {empty[0]})")
+        out.append(
+            f"{counted(len(empty), 'anomalous image has', 'anomalous images have')} an empty mask "
+            f"(first: {empty[0]})"
+        )
     return out
 
 

@@ -43,7 +43,8 @@ class PreparedDataset:
         where = self.index.root or "generated"
         out.append(
             f"{self.dataset}: variant {self.index.variant} in {where}, {normal} normal and "
-            f"{anomalous} anomalous test images; `zsad data check {self.dataset}` checks every file"
+            f"{counted(anomalous, 'anomalous test image')}; `zsad data check {self.dataset}` "
+            "checks every file"
         )
         out += [f"{self.dataset}: {text}" for text in (*self.index.problems, *self.index.notes)]
         return out

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 
 from zsad.config.method_config import ALL_SHOTS
 from zsad.data.index import DatasetIndex
-from zsad.errors import DataError, RequestError
+from zsad.errors import DataError, RequestError, counted
 from zsad.types import Sample
 
 
@@ -102,8 +102,9 @@ def references(
         return [draw.choice(pool) for _ in range(shots)]
     if pool and len(pool) < shots:
         raise DataError(
-            f"{index.spec.name}/{category}: {shots} normal reference images are needed, "
-            f"{len(pool)} training images found; few-shot needs the training part of the dataset"
+            f"{index.spec.name}/{category}: {counted(shots, 'normal reference image')} needed, "
+            f"{counted(len(pool), 'training image')} found; few-shot needs the training part "
+            "of the dataset"
         )
     return sorted(pool, key=lambda s: _rank(s, f"reference-{seed}"))[:shots]
 

@@ -122,6 +122,11 @@ class Preprocess:
         first = torch.arange(0, 3 * 256, 256, device=pixels.device).view(3, 1, 1)
         return table.take(pixels.long() + first)
 
+    def brought(self, images: Tensor, device: torch.device) -> Tensor:
+        """Images [B, 3, H, W] on ``device``, normalised there where they are of 8 bits."""
+        there = images.to(device, non_blocking=True)
+        return self.normalised(there) if there.dtype == torch.uint8 else there
+
     def describe(self) -> dict[str, Any]:
         """Everything about it that changes numbers, for the record of a run."""
         values = {k: v for k, v in asdict(self).items() if k != "halves" or v}

@@ -109,7 +109,7 @@ class DatasetImport:
             if (height, width) != own:
                 wrong.append(f"{sample.uid} ({width}x{height}, its picture {own[1]}x{own[0]})")
         refuse(
-            f"{self.source}: {len(wrong)} maps of the wrong size",
+            f"{self.source}: {counted(len(wrong), 'map')} of the wrong size",
             wrong,
             "give every map the size of its picture, or all of them one square size",
         )

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zsad.errors import DataError, RequestError
-from zsad.io import atomic_write_bytes
+from zsad.io import atomic_write_bytes, parse_json
 
 if TYPE_CHECKING:
     from zsad.types import ImageFeatures
@@ -69,14 +69,14 @@ def read_account(path: Path | str) -> Account:
             f"{header.get('format', 'unknown')}); make one with --save-bank"
         )
     try:
-        raw = json.loads(header["account"])
+        raw = parse_json(header["account"], "account")
         rows, columns = (int(side) for side in raw["grid"])
         names = tuple(str(name) for name in raw["names"])
         found = Account(
             dict(raw["made_for"]), int(raw["shots"]), str(raw["pictures"]), names,
             (rows, columns), str(raw["sha256"]),
         )  # fmt: skip
-    except (KeyError, TypeError, ValueError) as error:
+    except (DataError, KeyError, OverflowError, TypeError, ValueError) as error:
         raise _damaged(path, f"its header: {error!r}") from None
     if found.shots < 1 or min(found.grid) < 1:
         raise _damaged(path, "its header")

@@ -15,7 +15,7 @@ from typing import Any
 from zsad import registry
 from zsad.config.method_config import MethodConfig
 from zsad.config.sections import read_overrides
-from zsad.errors import RequestError
+from zsad.errors import RequestError, counted
 from zsad.inference.pictures import Reading, find, open_picture
 
 log = logging.getLogger(__name__)
@@ -98,8 +98,8 @@ def warn_of_twins(references: Sequence[Any], normal: Sequence[Path]) -> None:
     both = [path for path in normal if path.resolve() in files]
     if both:
         log.warning(
-            "%d of the pictures of --calibrate are references, too (%s): the thresholds come out "
-            "too low; calibrate with others",
-            len(both),
+            "%s of --calibrate among the references, too (%s): the thresholds come out too low; "
+            "calibrate with others",
+            counted(len(both), "picture"),
             both[0],
         )

@@ -131,9 +131,12 @@ def references_of(
             )
         if len(given) > wanted and id(given) not in cut:
             log.warning(
-                "%s.shots=%d: only the first %d of %d reference pictures are used",
-                method.name, wanted, wanted, len(given),
-            )  # fmt: skip
+                "%s.shots=%d: %s used, the first of %d",
+                method.name,
+                wanted,
+                counted(wanted, "reference picture"),
+                len(given),
+            )
         found[key] = cut.setdefault(id(given), given[:wanted])
     return found
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from zsad import registry
 from zsad.checkpoints import bundled
-from zsad.errors import RequestError, WeightsError, reason
+from zsad.errors import RequestError, WeightsError, counted, reason
 from zsad.inference import provenance
 from zsad.inference.settings import ORIGIN, split
 from zsad.io import require_writable
@@ -309,11 +309,10 @@ def _tell_unmasked(hidden: Ignored, pictures: Sequence[Photo]) -> None:
     missing = hidden.check([p.path for p in pictures])
     if hidden.masks and missing:
         log.warning(
-            "--ignore %s: %d of %d pictures have no mask there, %s the first; nothing of them is "
-            "ignored",
+            "--ignore %s: %d of %s without a mask there, %s the first; nothing is ignored there",
             hidden.masks,
             len(missing),
-            len(pictures),
+            counted(len(pictures), "picture"),
             missing[0],
         )
 

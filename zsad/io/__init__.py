@@ -23,6 +23,7 @@ from filelock import FileLock, SoftFileLock, Timeout, lock_descriptor
 
 from zsad.errors import DataError, RequestError, Withheld
 from zsad.io.names import shortened
+from zsad.strict_json import parse_json as parse_json
 
 POLL_SECONDS = 0.01  # between two attempts at a lock
 # Windows removes no file that somebody has open: there it is closed first, and whoever opens it
@@ -245,47 +246,6 @@ def read_json(path: Path | str) -> Any:
     except OSError as error:
         raise Withheld(f"{path}: cannot be read ({error.strerror or error})") from None
     return parse_json(text, str(path))
-
-
-def parse_json(text: str | bytes, name: str, depth: int = 0) -> Any:
-    """Read JSON: the one place where it is done.
-
-    ``name``: what it is, for errors.  NaN and infinities, which are not JSON, are refused, and so
-    are brackets and numbers without end, and more than ``depth`` (0: any number of) containers in
-    each other.  Raises :class:`DataError` that names the line.
-    """
-    try:
-        found = json.loads(text, parse_constant=_no_number, parse_float=_finite)
-        if depth and _deeper(found, depth):
-            raise RecursionError
-        return found
-    except json.JSONDecodeError as error:
-        raise DataError(f"{name}, line {error.lineno}: not valid JSON ({error.msg})") from None
-    except RecursionError:
-        raise DataError(f"{name}: not JSON that can be read (too many brackets)") from None
-    except ValueError as error:  # not UTF-8, not a number, a number without end
-        raise DataError(f"{name}: not JSON that can be read ({error})") from None
-
-
-def _deeper(value: Any, depth: int) -> bool:
-    """Whether more than ``depth`` containers lie in each other."""
-    level = [value]
-    for _ in range(depth + 1):
-        containers = [v for v in level if isinstance(v, (dict, list))]
-        if not containers:
-            return False
-        level = [v for c in containers for v in (c.values() if isinstance(c, dict) else c)]
-    return True
-
-
-def _no_number(name: str) -> float:
-    raise ValueError(f"{name} is not a number")
-
-
-def _finite(text: str) -> float:
-    """``1e999`` is valid JSON, and infinity to Python."""
-    value = float(text)
-    return value if math.isfinite(value) else _no_number(text)
 
 
 def sha256_file(path: Path | str) -> str:

@@ -24,6 +24,7 @@ from typing import Any, Literal, TypeVar
 from zsad.errors import counted, nearest
 
 T = TypeVar("T")
+MOST = 2**63 - 1  # of a whole number: torch, NumPy and Arrow hold no larger one
 
 # (key, message of a schema's own check or "") -> the place a value came from; "" for unknown
 Origin = Callable[[str, str], str]
@@ -190,14 +191,18 @@ class _Reader:
         accepted = (int, float) if hint is float else hint
         known = hint in _NAMES and isinstance(value, accepted)
         if known and (hint is bool or not isinstance(value, bool)):
+            if hint is not float and type(value) is int and not -MOST <= value <= MOST:
+                raise SchemaError(
+                    f"{key}={reprlib.repr(value)}{self.place(key)}: a number without measure; "
+                    f"whole numbers end at {MOST}"
+                )
             try:
                 number = float(value) if hint is float else value
-            except OverflowError:
-                pass  # a whole number that no float can hold
-            else:
-                if hint is float and not math.isfinite(number):
-                    raise self.wrong(key, value, "a finite number")
-                return number
+            except OverflowError:  # a whole number that no float can hold
+                number = math.inf
+            if hint is float and not math.isfinite(number):
+                raise self.wrong(key, value, "a finite number")
+            return number
         raise self.wrong(key, value, _NAMES.get(hint, str(hint)))
 
     def wrong(self, key: str, value: Any, wanted: str) -> SchemaError:

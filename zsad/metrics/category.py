@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor
 
-from zsad.errors import RequestError
+from zsad.errors import RequestError, counted
 from zsad.metrics import spec
 from zsad.metrics.base import MetricReport, RankingMetric
 from zsad.metrics.image import ImageRanking
@@ -202,7 +202,7 @@ def counts(device: torch.device) -> bool:
 
 def _check_shapes(maps: Tensor, masks: Tensor | None, labels: Tensor, name: str = "masks") -> None:
     if maps.dim() != 3 or len(maps) != len(labels):
-        raise ValueError(f"maps {tuple(maps.shape)} do not fit {len(labels)} labels")
+        raise ValueError(f"maps {tuple(maps.shape)} do not fit {counted(len(labels), 'label')}")
     if masks is not None and masks.shape != maps.shape:
         raise ValueError(f"{name} {tuple(masks.shape)} do not fit maps {tuple(maps.shape)}")
     if masks is not None and masks.dtype != torch.bool:

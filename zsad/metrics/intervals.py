@@ -14,7 +14,7 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.stats import norm, t
 
-from zsad.errors import RequestError
+from zsad.errors import RequestError, counted
 from zsad.metrics.spec import resampled
 from zsad.metrics.statistics import Interval, bootstrap_ci, checked, image_metric
 
@@ -40,8 +40,8 @@ def confidence_interval(
     normal = len(truth) - anomalous
     if min(normal, anomalous) < FEWEST:
         raise RequestError(
-            f"{normal} normal and {anomalous} anomalous images are too few for an interval; "
-            f"take at least {FEWEST} of each"
+            f"{normal} normal and {counted(anomalous, 'anomalous image')} are too few for an "
+            f"interval; take at least {FEWEST} of each"
         )
     area = image_metric(scores, truth)
     low, high = auroc_bounds(area, normal, anomalous, level)

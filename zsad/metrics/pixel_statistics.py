@@ -15,7 +15,7 @@ import numpy as np
 from scipy.special import expit, logit
 from scipy.stats import t
 
-from zsad.errors import RequestError, unknown
+from zsad.errors import RequestError, counted, unknown
 from zsad.metrics import spec
 from zsad.metrics.intervals import FEWEST
 from zsad.metrics.pixel_table import PixelTable, joined
@@ -92,8 +92,8 @@ def pixel_interval(
     fewest = min(anomalous, len(truth) - anomalous)
     if fewest < FEWEST:
         raise RequestError(
-            f"{len(truth) - anomalous} normal and {anomalous} anomalous images are too few for an "
-            f"interval; take at least {FEWEST} of each"
+            f"{len(truth) - anomalous} normal and {counted(anomalous, 'anomalous image')} are too "
+            f"few for an interval; take at least {FEWEST} of each"
         )
     random = np.random.default_rng(seed)
     copies = np.zeros((resamples, len(truth)))

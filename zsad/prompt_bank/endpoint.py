@@ -236,7 +236,7 @@ class Endpoint:
             self._widened = True
             self.shape = replace(shape, tokens=shape.tokens * ROOM)
         log.warning(
-            "%s: answers do not fit in %d tokens; asking with %d",
+            "%s: answers do not fit in max_tokens=%d; asking with %d",
             self.options.model,
             shape.tokens,
             shape.tokens * ROOM,

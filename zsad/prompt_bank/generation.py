@@ -268,7 +268,9 @@ def _category(
         if len(found) >= least:
             texts[target.name] = spread(found, target.most)
         else:
-            errors.append(f"{target.name}: {len(found)} usable texts, at least {least} are needed")
+            errors.append(
+                f"{target.name}: {counted(len(found), 'usable text')}, at least {least} needed"
+            )
     complete = all(name in texts for name in kind.required)
     return (texts if complete else None), list(dict.fromkeys(errors))
 

@@ -32,6 +32,7 @@ from zsad.config import Settings
 from zsad.data import plausible
 from zsad.data.loader import BatchLoader, DecodeThreads, ImageBatch
 from zsad.data.transforms import MaskPolicy, Preprocess
+from zsad.errors import counted
 from zsad.metrics import CategoryMetrics
 from zsad.runner.broken import leave_out
 from zsad.runner.heads import Head
@@ -119,10 +120,10 @@ class CategoryRun:
                 break
             self._most = size
             log.warning(
-                "out of memory with %s, category %s; once more, %d images at a time",
+                "out of memory with %s, category %s; once more, %s at a time",
                 ", ".join(outcomes[i].head.label for i in starved),
                 self.category.key,
-                self._most,
+                counted(self._most, "image"),
             )
             free_cached()
             for i, outcome in zip(starved, self._pass([outcomes[i].head for i in starved])):

@@ -16,7 +16,7 @@ from torch import Tensor
 from zsad.components.reasons import fitting
 from zsad.data.images import read_image, read_mask
 from zsad.errors import ZsadError
-from zsad.on_device import picked
+from zsad.on_device import able, picked
 from zsad.results import gallery
 from zsad.results.examples import SIDE, Example
 from zsad.results.gallery import MapGallery
@@ -78,7 +78,7 @@ class ExamplePictures:
         entering = [i for i, candidate in enumerate(new) if id(candidate) in held]
         if not entering:
             return
-        planes = picked(maps, entering)[:, None].float()
+        planes = able(picked(maps, entering)[:, None].float())
         small = F.interpolate(planes, size=(SIDE, SIDE), mode="bilinear", antialias=True)
         reasons: list[list[Explanation]] = explain(entering) if explain else [[] for _ in entering]
         for i, plane, own in zip(entering, small[:, 0].cpu().numpy(), reasons):
@@ -124,7 +124,7 @@ class ExampleCollector:
             return
         size = (gallery.MAP_SIDE, gallery.MAP_SIDE)
         planes = F.interpolate(
-            picked(maps, rows)[:, None].float(), size, mode="bilinear", antialias=True
+            able(picked(maps, rows)[:, None].float()), size, mode="bilinear", antialias=True
         )
         held = self._maps.setdefault(id(head), {})
         held |= {samples[i].uid: m for i, m in zip(rows, planes[:, 0].cpu().numpy())}

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 from zsad import config as cfg
 from zsad import registry
 from zsad.backbones.backbone_spec import require_fitting
+from zsad.backbones.device_names import require_device
 from zsad.backbones.outline import outline
 from zsad.backbones.precision import resolved
 from zsad.backbones.specs import require_text
 from zsad.backbones.specs import spec as find_backbone
 from zsad.config import BackboneSettings, MetricSettings, Settings
 from zsad.config.sections import COMMAND_LINE, PROTOCOL, resolve_settings
-from zsad.errors import RequestError, WeightsError, nearest
+from zsad.errors import RequestError, WeightsError, nearest, shorter
 from zsad.io import file_lock, not_writable, require_writable
 from zsad.protocols import Protocol, load_protocol
 from zsad.runner.columns import Column, make_columns, rows_named, split_layers
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     from zsad.data.definition import DatasetSpec
 
 log = logging.getLogger(__name__)
+
+LAST_SEED = 2**32 - 1  # of NumPy's generators, and of Lightning's
+MOST_IMAGES = 10**9  # of a category: more is a slip of the finger
 
 
 @dataclass(frozen=True)
@@ -141,12 +145,15 @@ def parse_seeds(value: str | int | Sequence[int] | None, default: Sequence[int])
     items = (
         value.split(",") if isinstance(value, str) else [value] if isinstance(value, int) else value
     )
+    shown = f"--seeds {shorter(value)}"
     try:
         seeds = tuple(int(s) for s in items)
     except (TypeError, ValueError):
-        raise RequestError(f"--seeds {value}: give whole numbers such as 0,1,2") from None
+        raise RequestError(f"{shown}: give whole numbers such as 0,1,2") from None
     if not seeds or min(seeds) < 0 or len(set(seeds)) != len(seeds):
-        raise RequestError(f"--seeds {value}: give distinct whole numbers from 0 up")
+        raise RequestError(f"{shown}: give distinct whole numbers from 0 up")
+    if max(seeds) > LAST_SEED:
+        raise RequestError(f"{shown}: no seed is above {LAST_SEED}")
     return seeds
 
 
@@ -158,10 +165,14 @@ def parse_limit(value: int | str | None) -> int:
         limit = int(value)
     except (TypeError, ValueError):
         raise RequestError(
-            f"--limit {value!r}: give a whole number of images per category"
+            f"--limit {shorter(value)!r}: give a whole number of images per category"
         ) from None
     if limit < 1:
         raise RequestError(f"--limit {value}: give at least 1 image per category, or leave it out")
+    if limit > MOST_IMAGES:
+        raise RequestError(
+            f"--limit {shorter(value)}: no category has so many images; leave it out for all"
+        )
     return limit
 
 
@@ -178,6 +189,7 @@ def request_of(options: RunOptions, methods: Names | None, datasets: Names | Non
     """
     from zsad.data.catalog import select_datasets
 
+    require_device(options.device)
     if options.plugins:
         registry.add_plugins(options.plugins)
     proto = load_protocol(options.protocol or "default")

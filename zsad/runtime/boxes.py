@@ -13,7 +13,6 @@ case, and an image whose boxes are all dropped is suppressed as a whole.
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +22,8 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, Protocol, T
 import numpy as np
 from numpy.typing import NDArray
 
-from zsad.errors import RequestError, counted, reason
+from zsad.errors import DataError, RequestError, counted, reason
+from zsad.strict_json import parse_json
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -277,11 +277,11 @@ class BoxAnswers:
         try:
             if Path(path).stat().st_size > MOST_FILE:
                 raise RequestError(f"--boxes {path}: more than {MOST_FILE:,} bytes")
-            told = json.loads(Path(path).read_bytes())
+            told = parse_json(Path(path).read_bytes(), f"--boxes {path}")
         except OSError as error:
             raise RequestError(f"--boxes {path}: cannot be read ({error.strerror})") from None
-        except (ValueError, RecursionError) as error:
-            raise RequestError(f"--boxes {path}: is not JSON ({reason(error)})") from None
+        except DataError as error:
+            raise RequestError(str(error)) from None
         if not isinstance(told, dict):
             raise RequestError(f"--boxes {path}: must map image names to boxes, scores and phrases")
         found = {}

@@ -16,7 +16,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from zsad.errors import RequestError, reason
+from zsad.errors import DataError, RequestError, reason
+from zsad.strict_json import parse_json
 
 FORMAT = 2  # of the package, 1 without boxes; a reader refuses newer ones
 MANIFEST = "zsad.json"
@@ -104,8 +105,8 @@ def _member(path: Path | str, archive: zipfile.ZipFile, name: str, most: int) ->
 
 def _manifest(path: Path | str, content: bytes) -> Kept:
     try:
-        found = json.loads(content)
-    except (ValueError, RecursionError):
+        found = parse_json(content, MANIFEST)
+    except DataError:
         raise _changed(path, MANIFEST) from None
     if not isinstance(found, dict):
         raise _changed(path, MANIFEST)

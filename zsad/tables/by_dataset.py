@@ -250,8 +250,9 @@ def left_out(board: Board, rows: Sequence[DatasetRow]) -> list[str]:
     columns = {c.label: c.head for c in board.columns}
     titles = {r.name: r.title for r in rows}
     return [
-        f"Left out: {count} earlier records of {columns[label]} on {titles[name]}, computed again "
-        "since with other texts, another training or another version (`zsad results list`)."
+        f"Left out: {counted(count, 'earlier record')} of {columns[label]} on {titles[name]}, "
+        "computed again since with other texts, another training or another version (`zsad "
+        "results list`)."
         for (label, name), count in board.left_out.items()
         if name in titles
     ]

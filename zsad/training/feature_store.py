@@ -28,6 +28,7 @@ from torch import Tensor
 
 from zsad import config as cfg
 from zsad.io import scratch_folder
+from zsad.on_device import gathered
 from zsad.types import BackboneInfo, EncoderVariant, ImageFeatures, Tap
 
 log = logging.getLogger(__name__)
@@ -275,10 +276,10 @@ class FeatureStore:
         data: dict[Tap, Tensor] = {}
         for tap in sorted(taps):
             rows = [self.get(space, digest, part_of(tap)) for digest in digests]
-            found = [r.to(device, non_blocking=True) for r in rows if r is not None]
+            found = [r for r in rows if r is not None]
             if len(found) != len(rows):
                 return None
-            data[tap] = torch.stack(found)
+            data[tap] = gathered(found, torch.device(device))
         return ImageFeatures(grid, data)
 
     # ----------------------------------------------------------------------------- room
@@ -291,6 +292,12 @@ class FeatureStore:
     def used(self) -> int:
         """Bytes in use, all tiers together."""
         return sum(tier.used for tier in self.tiers)
+
+    def settle(self, device: torch.device) -> None:
+        """Keep on ``device`` from now on what the first tier takes."""
+        first = self.tiers[0]
+        assert isinstance(first, MemoryTier)
+        first.device = device
 
     def hold(self, spaces: Iterable[str]) -> None:
         """Protect these spaces, and no others, from making room."""

@@ -20,8 +20,10 @@ from zsad.data.ignored import of_sample, shrunk
 from zsad.data.images import image_digest, read_image
 from zsad.data.loader import ImageBatch, batches
 from zsad.data.transforms import MaskPolicy, Preprocess
-from zsad.errors import DataError
+from zsad.errors import DataError, counted
+from zsad.on_device import gathered, uploaded
 from zsad.training.feature_store import GIB, FeatureStore, part_of, space_of
+from zsad.training.sharing import Form, Shares, form
 from zsad.types import FeatureRequest, ImageFeatures, Sample, Tap, TrainBatch
 
 log = logging.getLogger(__name__)
@@ -60,6 +62,8 @@ class TrainingImages:
         self._unmasked: frozenset[str] = frozenset()  # uids of images whose mask is unknown
         self._passing: frozenset[str] = frozenset()  # uids of images that are used once
         self._list = ""
+        self._shares = Shares()  # who encodes with this process
+        self._dealer = 0  # who encodes the next group
 
     # ------------------------------------------------------------------------- warming up
     def prepare(
@@ -85,49 +89,90 @@ class TrainingImages:
                 "there is no image to train on; choose another auxiliary dataset or part"
             )
         known = {s.uid for s in base}
+        self._shares = Shares.running()
         added = [s for s in _unique(extra) if s.uid not in known]
         single = [s for s in _unique(passing) if s.uid not in known]
         self._passing = frozenset(s.uid for s in single)
         self._unmasked = _unmasked([*base, *added, *single], needs_masks)
-        for sample in (*base, *added):
-            if sample.uid not in self._digests:
-                self._digests[sample.uid] = image_digest(sample)
+        fresh = [s for s in (*base, *added) if s.uid not in self._digests]
+        for found in self._shares.together(
+            lambda: {s.uid: image_digest(s) for s in self._shares.own(fresh)}
+        ):
+            self._digests |= found
         self._list = cfg.digest([s.uid for s in base])
         if not self.group:
             self._choose_group(base, len(base) + len(added), request)
         self.store.hold([self._space(request), self._mask_space(self._size(request))])
-        refused = self.store.stats.refused
         parts = [
             [part[i : i + self.group] for i in range(0, len(part), self.group)]
             for part in (base, added)
         ]
         self._group_of = {s.uid: g for groups in parts for g in groups for s in g}
         for groups in parts:
-            missing = [g for g in groups if not all(self._has(s, request) for s in g)]
-            for batch in self._decoded([s for g in missing for s in g], request):
-                self._keep(batch, request, self._encode(batch, request))
-                if self.store.stats.refused > refused:
-                    return  # full: the rest is encoded when it is asked for
+            if not self._encode_shares(self._lacking(groups, request), request):
+                return  # full: the rest is encoded when it is asked for
+
+    def _lacking(self, groups: list[list[Sample]], request: FeatureRequest) -> list[list[Sample]]:
+        """The groups that one of the processes does not keep."""
+        mine = [not all(self._has(s, request) for s in g) for g in groups]
+        every = self._shares.together(lambda: mine)
+        return [group for group, *lacks in zip(groups, *every) if any(lacks)]
+
+    def _encode_shares(self, groups: list[list[Sample]], request: FeatureRequest) -> bool:
+        """Encode groups and keep them, in all processes; False: one of them is full."""
+        refused, world = self.store.stats.refused, self._shares.world
+        for number, (features, masks) in enumerate(self._dealt(groups, request), 1):
+            self._keep(groups[number - 1], request, features, masks)
+            turn_ends = number % world == 0 or number == len(groups)
+            if turn_ends and self._shares.any(self.store.stats.refused > refused):
+                return False
+        return True
+
+    def _dealt(
+        self, groups: list[list[Sample]], request: FeatureRequest
+    ) -> Iterator[tuple[ImageFeatures, Tensor]]:
+        """Yield features and masks of groups in order, in every process; each encodes its share."""
+        shares, taps = self._shares, sorted(request.taps)
+        grid = self.backbone.info.grid(self._size(request))
+        first, self._dealer = self._dealer, (self._dealer + len(groups)) % shares.world
+        own = shares.own(groups, first)
+        batches = self._decoded([s for g in own for s in g], request)
+        made: list[Tensor] = []
+
+        def work() -> list[Form]:
+            if (batch := next(batches, None)) is not None:
+                features = self._encode(batch, request)
+                made.extend([_targets(batch), *(features[tap] for tap in taps)])
+            return form(made)
+
+        for turn in range(0, len(groups), shares.world):
+            made.clear()
+            forms = shares.together(work)
+            for place in range(min(shares.world, len(groups) - turn)):
+                sender = (first + place) % shares.world
+                masks, *values = shares.sent(sender, made, forms[sender], self.device)
+                yield ImageFeatures(grid, dict(zip(taps, values))), masks
 
     def _choose_group(self, samples: list[Sample], count: int, request: FeatureRequest) -> None:
         """Encode a first group: whole groups pay only if what comes along can be kept."""
-        size = self._size(request)
+        size, shares = self._size(request), self._shares
         # The same for every set of methods: a method's features must not depend on its company.
-        self.group = max(1, min(estimate_batch(self.backbone.info, size, TAPS, self.device), MOST))
-        if all(self._has(s, request) for s in samples[: self.group]):
+        most = estimate_batch(self.backbone.info, size, TAPS, self.device)
+        self.group = max(1, min(MOST, *shares.together(lambda: most)))
+        first = samples[: self.group]
+        if shares.all(all(self._has(s, request) for s in first)):
             return  # another method chose it before
-        batch = next(self._decoded(samples[: self.group], request))
-        features = self._encode(batch, request)
+        ((features, masks),) = self._dealt([first], request)
         total = sum(v.numel() * v.element_size() for v in features.data.values())
-        needed = (total / len(batch) + size * size) * count
-        if needed <= self.store.budget:
-            self._keep(batch, request, features)
+        needed = (total / len(first) + size * size) * count
+        if shares.all(needed <= self.store.budget):
+            self._keep(first, request, features, masks)
             return
         self.group = 1
         log.warning(
-            "the features of %d images need %.2f GiB, the cache has %.2f; the rest is encoded in "
-            "every epoch (raise run.feature_cache_gb)",
-            count,
+            "the features of %s need %.2f GiB, the cache has %.2f; the rest is encoded in every "
+            "epoch (raise run.feature_cache_gb)",
+            counted(count, "image"),
             needed / GIB,
             self.store.budget / GIB,
         )
@@ -146,11 +191,12 @@ class TrainingImages:
             features = self.store.get_batch(space, digests, wanted.taps, grid, self.device)
         if features is None:
             features = self._recompute(samples, request).restrict(wanted.taps)
-        masks = torch.stack([self._mask(s, size) for s in samples]).to(self.device)
-        labels = torch.tensor([s.label for s in samples], device=self.device)
+        masks = gathered([self._mask(s, size) for s in samples], self.device)
+        labels = uploaded(torch.tensor([s.label for s in samples]), self.device)
         known = None
         if self._unmasked:
-            known = torch.tensor([s.uid not in self._unmasked for s in samples], device=self.device)
+            told = torch.tensor([s.uid not in self._unmasked for s in samples])
+            known = uploaded(told, self.device)
         return features, TrainBatch(masks[:, None].float(), labels, known)
 
     def _recompute(self, samples: Sequence[Sample], request: FeatureRequest) -> ImageFeatures:
@@ -170,18 +216,18 @@ class TrainingImages:
                 continue
             batch = next(self._decoded(self._group_of[sample.uid], request))
             features = self._encode(batch, request)
-            self._keep(batch, request, features)
+            self._keep(batch.samples, request, features, _targets(batch))
             rows.update({s.uid: features.select([i]) for i, s in enumerate(batch.samples)})
         return ImageFeatures.concat([rows[s.uid] for s in samples])
 
     def _mask(self, sample: Sample, size: int) -> Tensor:
         kept = self.store.get(self._mask_space(size), sample.uid, "mask")
         if kept is not None:
-            return kept.to(self.device)
+            return kept
         mask = torch.from_numpy(self._seen_mask(sample, size))
         if sample.uid not in self._passing:
             self.store.put(self._mask_space(size), sample.uid, "mask", mask)
-        return mask.to(self.device)
+        return mask
 
     def _seen_mask(self, sample: Sample, size: int) -> np.ndarray:
         """The mask of a sample [S, S]; what is not looked at is not a defect to learn."""
@@ -201,6 +247,7 @@ class TrainingImages:
             self.mask_policy,
             batch_size=self.group or 1,
             workers=decoding_threads(self.settings.data.workers, self.device),
+            pinned=self.device.type == "cuda",
         ):
             if batch.failures:
                 raise batch.failures[0]
@@ -208,17 +255,21 @@ class TrainingImages:
 
     def _encode(self, batch: ImageBatch, request: FeatureRequest) -> ImageFeatures:
         with self.backbone.engines.torch_unless_asked():
-            return self.backbone.encode_image(batch.images.to(self.device), request)
+            prepared = Preprocess.for_variant(self.backbone.info, request.variant)
+            return self.backbone.encode_image(prepared.brought(batch.images, self.device), request)
 
-    def _keep(self, batch: ImageBatch, request: FeatureRequest, features: ImageFeatures) -> None:
-        digests = [self._digests[s.uid] for s in batch.samples]
+    def _keep(
+        self,
+        samples: Sequence[Sample],
+        request: FeatureRequest,
+        features: ImageFeatures,
+        masks: Tensor,
+    ) -> None:
+        digests = [self._digests[s.uid] for s in samples]
         self.store.put_batch(self._space(request), digests, features)
-        size = int(batch.images.shape[-1])
-        masks = batch.masks
-        if isinstance(masks, Tensor) and isinstance(batch.ignored, Tensor):
-            masks = masks & ~batch.ignored
-        for sample, mask in zip(batch.samples, masks):
-            self.store.put(self._mask_space(size), sample.uid, "mask", mask)
+        space = self._mask_space(self._size(request))
+        for sample, mask in zip(samples, masks):
+            self.store.put(space, sample.uid, "mask", mask)
 
     def _has(self, sample: Sample, request: FeatureRequest) -> bool:
         if sample.uid in self._passing:
@@ -238,6 +289,14 @@ class TrainingImages:
         return f"mask-{self.mask_policy.resize}-{size}"
 
 
+def _targets(batch: ImageBatch) -> Tensor:
+    """What there is to learn of a batch: its masks [B, S, S], without what is not looked at."""
+    assert isinstance(batch.masks, Tensor)
+    if isinstance(batch.ignored, Tensor):
+        return batch.masks & ~batch.ignored
+    return batch.masks
+
+
 def _unique(samples: Iterable[Sample]) -> list[Sample]:
     """Return the samples without repetition."""
     return list({s.uid: s for s in samples}.values())
@@ -253,8 +312,8 @@ def _unmasked(samples: Sequence[Sample], needs_masks: bool) -> frozenset[str]:
     bare = [s for s in anomalous if s.mask is None]
     if bare and needs_masks:
         raise DataError(
-            f"{len(bare)} of {len(samples)} training images are anomalous but have no mask "
-            f"(first: {bare[0].uid}); train on a dataset with pixel masks"
+            f"{len(bare)} of {counted(len(samples), 'training image')} anomalous and without a "
+            f"mask (first: {bare[0].uid}); train on a dataset with pixel masks"
         )
     return frozenset(s.uid for s in (samples if bare and len(bare) == len(anomalous) else bare))
 

@@ -275,6 +275,7 @@ class PhaseData(lightning.LightningDataModule):
         if self.images.device != device:
             self.run.backbone.to(device)
             self.images.device = device
+            self.images.store.settle(device)
         known = {s.uid for s in self.run.samples}
         extra = {
             s.uid: s

@@ -19,15 +19,22 @@ GMAC_PER_SECOND = 47.0  # of a core in torch's float32, measured where it is slo
 SAVED = {"openvino": 0.5, "onednn": 0.3}  # share of torch's time on such a core
 SAVED_ON_INTEL = {"openvino": 0.07}  # there torch runs AVX-512 code itself; of ViT-L, measured
 
+# Of window passes on a GPU, whose short sequences are memory traffic for the most part; priced by
+# a roofline (docs/performance.md), not measured.
+GPU_GMAC_PER_SECOND = 160_000.0
+SAVED_BY_FUSING = 0.25
+COMPILING = 20.0  # seconds, whatever the encoder
+
 
 @dataclass(frozen=True)
 class Work:
     """``gmac``: 10^9 multiplications of one image; ``depth``: blocks of the encoder;
-    ``pictures``: how many are known to come."""
+    ``pictures``: how many are known to come; ``windows``: whether there are window passes."""
 
     gmac: float
     depth: int
     pictures: int
+    windows: bool = False
 
 
 def check(asked: str, precision: str, facts: Facts) -> None:
@@ -101,6 +108,17 @@ def pays(engine: str, facts: Facts, work: Work) -> bool:
     conversion = 3 + 0.25 * work.depth if engine == "openvino" else 2.0
     cost = conversion + VERIFIED_ON * (2 - shares.get(engine, 0.0)) * seconds
     return work.pictures * shares.get(engine, 0.0) * seconds > cost
+
+
+def fusing_pays(precision: str, facts: Facts, work: Work) -> bool:
+    """Whether ``backbone.compile=true`` would save more on a GPU than compiling costs.
+
+    It is advice, not a choice of ``auto``: fused kernels round half precision less often, so their
+    cells are another column (:attr:`zsad.config.BackboneSettings.figures`)."""
+    if facts.device != "cuda" or precision not in ("bf16", "fp16") or not work.windows:
+        return False
+    seconds = work.gmac / GPU_GMAC_PER_SECOND
+    return work.pictures * SAVED_BY_FUSING * seconds > COMPILING
 
 
 def gmac(taps: Iterable[Tap], depth: int, width: int, grid: tuple[int, int], patch: int) -> float:

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from zsad import config as cfg
+from zsad.backbones.block_plan import WINDOW_KINDS
 from zsad.backbones.engines import processor
 from zsad.backbones.engines.calibration import Calibration, of_backbone
-from zsad.backbones.engines.choice import Work, check, choose, gmac
+from zsad.backbones.engines.choice import Work, check, choose, fusing_pays, gmac
 from zsad.backbones.engines.compiled import Compiled
 from zsad.backbones.engines.graph_cache import Entry
 from zsad.backbones.engines.interface import Engine, Examples, Facts, Graph
@@ -86,6 +87,7 @@ class Engines:
         self._stamps = stamps or Stamps()
         self._served: dict[Key, Served] = {}
         self._exact = False
+        self._advised = False
 
     def facts(self, device: str = "cpu") -> Facts:
         """What the choice depends on, of this machine."""
@@ -131,9 +133,11 @@ class Engines:
         if key not in self._served:
             facts = self.facts(device)
             asked = "torch" if self._exact else self.asked
-            name = choose(asked, self.precision, facts, self._work(encoder, key))
+            work = self._work(encoder, key)
+            name = choose(asked, self.precision, facts, work)
             if name == "torch" or (name == "onednn" and not works()):
                 if not self.compile:
+                    self._advise(facts, work)
                     return plain  # not kept: more pictures may come
                 name = "compile"
             while len(self._served) >= MOST_GRAPHS:
@@ -173,7 +177,19 @@ class Engines:
         side = size // encoder.patch
         width = self.info.width
         cost = gmac(taps, encoder.depth, width, (side, side), encoder.patch)
-        return Work(cost, encoder.depth, self.pictures)
+        windows = any(tap.kind in WINDOW_KINDS for tap in taps)
+        return Work(cost, encoder.depth, self.pictures, windows)
+
+    def _advise(self, facts: Facts, work: Work) -> None:
+        """Say once where compiling pays."""
+        if self._advised or self._exact or not fusing_pays(self.precision, facts, work):
+            return
+        self._advised = True
+        log.info(
+            "the windows of %d images would take about a quarter less time with "
+            "backbone.compile=true (cells of %s-compile, which rounds otherwise)",
+            *(work.pictures, self.precision),
+        )
 
     def engine(self, name: str, facts: Facts) -> Engine:
         """Return a new engine of this name."""

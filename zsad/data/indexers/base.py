@@ -171,8 +171,8 @@ def pair_masks(
         left_masks = [p for p in left_masks if p not in used]
     if left_images:
         problems.append(
-            f"{where}: {len(left_images)} of {len(images)} anomalous images have no mask of "
-            f"their own (first: {os.path.basename(left_images[0])})"
+            f"{where}: {len(left_images)} of {counted(len(images), 'anomalous image')} without a "
+            f"mask of its own (first: {os.path.basename(left_images[0])})"
         )
     if left_masks:
         problems.append(

@@ -74,8 +74,8 @@ def csv_list(
     bare = [s for s in samples if s.label and not s.mask]
     if masked and bare:
         at.problems.append(
-            f"{path}: {len(bare)} of {len(masked) + len(bare)} anomalous pictures have no mask "
-            f"(first: {bare[0].uid})"
+            f"{path}: {len(bare)} of {counted(len(masked) + len(bare), 'anomalous picture')} "
+            f"without a mask (first: {bare[0].uid})"
         )
     at.account = listed_account(at, samples, file, ignore)
     at.problems += strays_problem(at.account)

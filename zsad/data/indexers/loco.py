@@ -61,8 +61,8 @@ def _anomalous(
     bare = [p for p in images if not masks.get(stem(p))]
     if bare:
         at.problems.append(
-            f"{where}: {len(bare)} of {len(images)} anomalous images have no folder of masks in "
-            f"ground_truth/{defect} (first: {Path(bare[0]).name})"
+            f"{where}: {len(bare)} of {counted(len(images), 'anomalous image')} without a folder "
+            f"of masks in ground_truth/{defect} (first: {Path(bare[0]).name})"
         )
     strange = sorted(set(masks) - {stem(p) for p in images})
     if strange:

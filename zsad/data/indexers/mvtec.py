@@ -16,6 +16,7 @@ from zsad.data.indexers.base import (
     pair_masks,
     subfolders,
 )
+from zsad.errors import counted
 from zsad.types import Sample
 
 
@@ -98,8 +99,8 @@ def _one(
                     found = find_folder(truth, defect) if truth is not None else None
                     if found is None:
                         at.problems.append(
-                            f"{where}: {len(images)} anomalous images but no folder "
-                            f"{masks}/{defect} with their masks"
+                            f"{where}: {counted(len(images), 'anomalous image')} but no folder "
+                            f"{masks}/{defect} with masks"
                         )
                     else:
                         pairs = pair_masks(images, listed(found), where, at.problems, endings)

@@ -354,8 +354,8 @@ class _Sorting:
             without = [p.path for p in bad if p.path not in pieces]
             if without and (len(without) < len(bad) or failed):
                 problems.append(
-                    f"{_first(without)}: {len(without)} of {len(bad)} anomalous images have no "
-                    f"mask of their own (first: {os.path.basename(without[0])}); {NAMING}"
+                    f"{_first(without)}: {len(without)} of {counted(len(bad), 'anomalous image')} "
+                    f"without a mask of its own (first: {os.path.basename(without[0])}); {NAMING}"
                 )
         return mask_of
 

@@ -12,10 +12,12 @@ import secrets
 import socket
 import sys
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from zsad.config import RaySettings
 from zsad.errors import RequestError
+from zsad.runner.ray import ipv4
 from zsad.runner.request import Request
 
 log = logging.getLogger(__name__)
@@ -57,10 +59,13 @@ def _connected(settings: RaySettings, address: str) -> Iterator[None]:
             options["num_cpus"] = math.ceil(settings.workers * settings.cpus)
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere
         hint = "is this machine very busy, or short of memory?"
+    start = partial(ray.init, address=address, **options)
+    if address == "local":
+        start = partial(ipv4.Thread().call, start)
     for attempt in range(STARTS if address == "local" else 1):
         try:
             _knock(address)
-            ray.init(address=address, **options)
+            start()
             if address == "local":
                 _check_loopback()
             break
