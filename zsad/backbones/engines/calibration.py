@@ -27,6 +27,7 @@ from zsad.backbones.engines.interface import Examples
 from zsad.backbones.engines.quantised import RECIPE, Input, place, with_blocks
 from zsad.backbones.windows import window_indices
 from zsad.errors import ZsadError, counted, reason
+from zsad.strict_json import parse_json
 from zsad.types import BackboneInfo, EncoderVariant, Tap
 
 if TYPE_CHECKING:
@@ -183,10 +184,10 @@ def _read(entry: Entry, depth: int) -> dict[str, Input] | None:
     found = entry.read() or {}
     names = [place(layer, part) for layer in range(1, depth + 1) for part in PARTS]
     try:
-        kept = json.loads(found[FILE])
+        kept = parse_json(found[FILE], FILE)
         return {name: _given(*kept[name]) for name in names}
     except KeyError:
         return None
-    except (TypeError, ValueError) as error:
+    except (ZsadError, TypeError, ValueError) as error:
         log.warning("the kept ranges %s are measured anew: %s", entry.path, reason(error))
         return None
