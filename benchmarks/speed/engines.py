@@ -20,7 +20,7 @@ import argparse
 import functools
 import itertools
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,7 @@ from torch import Tensor
 
 from zsad import backbones, registry
 from zsad.backbones import Backbone
+from zsad.backbones.clip_vit import ImageEncoder
 from zsad.backbones.engines import openvino_cpu, processor
 from zsad.backbones.engines.calibration import measure as measure_ranges
 from zsad.backbones.engines.choice import gmac
@@ -46,6 +47,7 @@ from zsad.types import EncoderVariant, Tap
 SHAPE = (1370, 1024, 4096)  # of the product that a peak is measured with
 HEADS = (16, 1370, 64)  # of the attention that its time is measured with
 CALIBRATED_ON = 4  # pictures
+WAYS = ("onednn", "openvino", "openvino bf16", "openvino int8")  # beside torch
 
 
 def merged_taps(backbone: Backbone, names: Sequence[str]) -> list[Tap]:
@@ -57,23 +59,30 @@ def merged_taps(backbone: Backbone, names: Sequence[str]) -> list[Tap]:
     return sorted(found)
 
 
-def engine_graphs(backbone: Backbone, size: int, taps: Sequence[Tap]) -> dict[str, Graph]:
-    """What every engine that is here makes of the encoder."""
+def engine_graphs(
+    backbone: Backbone, size: int, taps: Sequence[Tap], wanted: Collection[str] = WAYS
+) -> dict[str, Graph]:
+    """What those of the ``wanted`` engines that are here make of the encoder, torch in any case."""
     encoder = backbone.image_encoder(EncoderVariant(image_size=size))
     facts = processor.facts()
     found: dict[str, Graph] = {"torch": lambda images: encoder.taps_of(images, taps)}
-    if works():
+    if works() and "onednn" in wanted:
         found["onednn"] = OneDnn(backbone.engines.packed).graph(encoder, size, taps)
-    if facts.openvino:
-        found["openvino"] = OpenVino("fp32", facts.openvino).graph(encoder, size, taps)
-        if facts.bf16:
-            found["openvino bf16"] = OpenVino("bf16", facts.openvino).graph(encoder, size, taps)
-        if facts.vnni:
-            shown = EncoderVariant(image_size=backbone.info.native_size or size)
-            some = itertools.islice(EXAMPLES.images(backbone.info, shown), CALIBRATED_ON)
-            rounded = quantised(encoder, measure_ranges(encoder, some))
-            found["openvino int8"] = OpenVino("int8", facts.openvino).graph(rounded, size, taps)
+    able = {"fp32": True, "bf16": facts.bf16, "int8": facts.vnni}
+    for precision in able if facts.openvino else ():
+        way = "openvino" if precision == "fp32" else f"openvino {precision}"
+        if not able[precision] or way not in wanted:
+            continue
+        recorded = _rounded(backbone, encoder) if precision == "int8" else encoder
+        found[way] = OpenVino(precision, facts.openvino).graph(recorded, size, taps)
     return found
+
+
+def _rounded(backbone: Backbone, encoder: ImageEncoder) -> ImageEncoder:
+    """The encoder in 8-bit integers, on the first pictures of a calibration."""
+    shown = EncoderVariant(image_size=backbone.info.native_size or backbone.info.image_size)
+    some = itertools.islice(EXAMPLES.images(backbone.info, shown), CALIBRATED_ON)
+    return quantised(encoder, measure_ranges(encoder, some))
 
 
 def peaks(clock: str, repeats: int = 5) -> dict[str, float]:
@@ -140,7 +149,7 @@ def measure_engines(options: argparse.Namespace) -> dict[str, Any]:
     taps = merged_taps(backbone, options.methods.split(","))
     tower = plain_tower(backbone, torch.float32)
     image = pictures(size)[:1]
-    graphs = engine_graphs(backbone, size, taps)
+    graphs = engine_graphs(backbone, size, taps, options.ways.split(","))
     right = graphs["torch"](image)
     off = {}
     for name, graph in graphs.items():
@@ -190,6 +199,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--backbone", default="vit-l-14-336")
     parser.add_argument("--image-size", type=int, default=0)
     parser.add_argument("--methods", default="filo,faprompt,kanoclip,anomalyclip")
+    parser.add_argument("--ways", default=",".join(WAYS), help="those to take beside torch")
     parser.add_argument("--quick", action="store_true", help="the bundled small backbone")
     options = parser.parse_args(argv)
     if options.quick:
