@@ -14,7 +14,7 @@ from zsad.cli import options
 from zsad.cli.output import percent, print_json, print_table, say, stdout_to_stderr, tell
 from zsad.data.account import Account, Entry
 from zsad.errors import counted
-from zsad.metrics.spec import headline
+from zsad.metrics.spec import drifting, headline
 from zsad.results.aggregate import NOT_COMPUTED, PARTIAL
 from zsad.runner.options import BenchOptions
 
@@ -107,7 +107,7 @@ def print_summary(document: dict[str, Any]) -> None:
 def print_drift(drift: Sequence[Mapping[str, Any]], results: str) -> None:
     """Print how far figures in lower precision are from those of float32, and of what it is not
     known because nothing in float32 is stored."""
-    shown = [m for m in headline() if any(m.name in line["metrics"] for line in drift)]
+    shown = [m for m in drifting() if any(m.name in line["metrics"] for line in drift)]
     rows = [
         [
             f"{line['method']}{'*' * ('trained_apart' in line)}",

@@ -12,12 +12,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from zsad.config import DEFAULTS, Settings
+from zsad.metrics.spec import drifting
 from zsad.results.records import CellKey, CellRecord
 from zsad.results.store import ResultStore
 from zsad.runner.plan import Plan, build_plan
 from zsad.runner.request import Request
 
-METRICS = ("image_auroc", "pixel_aupro")
 EXACT: Final = "fp32"
 
 
@@ -105,7 +105,7 @@ def _state(record: CellRecord) -> str:
 
 
 def _changes(record: CellRecord, right: CellRecord) -> Iterator[tuple[str, float]]:
-    for name in METRICS:
+    for name in (m.name for m in drifting()):
         ours, theirs = record.metrics.get(name), right.metrics.get(name)
         if ours is not None and theirs is not None:
             yield name, ours - theirs

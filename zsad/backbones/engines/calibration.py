@@ -84,7 +84,7 @@ class ObservedBlock(Block):
 def measure(encoder: ImageEncoder, images: Iterable[Tensor]) -> dict[str, Input]:
     """Return what every linear layer is given over images [1, 3, S, S].
 
-    Raises :class:`ZsadError` for activations that are no numbers, and where there is no image.
+    Raises :class:`ZsadError` for activations that are not finite, and where there is no image.
     """
     seen: dict[str, Tensor] = {}
     watched = with_blocks(encoder, lambda layer, block: ObservedBlock(block, layer, seen))
