@@ -20,6 +20,7 @@ from torch import Tensor
 from zsad import maps as dense
 from zsad.backbones import Backbone
 from zsad.backbones.batch_size import BatchTooLarge, Portions, is_out_of_memory
+from zsad.backbones.engines.heads import HeadEngine
 from zsad.components.reasons import merged
 from zsad.data.ignored import shrunk
 from zsad.data.transforms import Preprocess
@@ -32,6 +33,7 @@ from zsad.types import (
     Explanation,
     FeatureRequest,
     ImageFeatures,
+    PromptView,
     Sample,
     ScoreContext,
     Scored,
@@ -117,6 +119,7 @@ class Scorer:
         self.portions = Portions()  # of score and map; those of the encoder are the caller's
         self._reasons = Portions()
         self._prepared: dict[str, Category] = {}
+        self.heads = HeadEngine(backbone)
         self.boxes: BoxProvider | None = None  # once :meth:`find_boxes` was called
 
     # ----------------------------------------------------------- once per set of categories
@@ -127,7 +130,8 @@ class Scorer:
         if not new:
             return
         encoder = self.backbone.text_encoder(self.request.variant)
-        self.text.update(self.method.prepare_text(list(new.values()), encoder))
+        with self.heads.active():
+            self.text.update(self.method.prepare_text(list(new.values()), encoder))
         self._prepared.update(new)
         if self.boxes is not None:
             self._ask()
@@ -184,9 +188,7 @@ class Scorer:
             return []
         request = FeatureRequest(taps, self.request.variant)
         found = []
-        device = self.backbone.device
-        seen = images if right is None else right
-        seen = seen_by(self.backbone, seen, request) if seen.device != device else seen
+        seen = seen_by(self.backbone, images if right is None else right, request)
         for view in self.method.views(seen) if right is None else [seen]:
             parts = [f for _, f in encode(self.backbone, view, request, portions, stage)]
             found.append(parts[0] if len(parts) == 1 else ImageFeatures.concat(parts))
@@ -208,6 +210,7 @@ class Scorer:
             self.text,
             text_encoder=self.backbone.text_encoder(variant),
             image_encoder=self.backbone.image_encoder(variant),
+            heads=self.heads,
             **rest,
         )
 
@@ -250,7 +253,7 @@ class Scorer:
     def _score(self, features: ImageFeatures, context: ScoreContext[Any]) -> Scored[Any]:
         """Scores, maps and image scores; without effects."""
         method = self.method
-        with self.stage("head"):
+        with self.stage("head"), self.heads.active():
             scores = method.score(features, context)
         with self.stage("map"):
             size = self._map_size(features)
@@ -294,6 +297,27 @@ class Scorer:
         return [
             merged([replace(reason, text=read(reason.text)) for reason in row], c.class_name)
             for row, c in zip(found, scored.context.categories)
+        ]
+
+    @torch.no_grad()
+    def prompt_views(self, scored: Scored[Any]) -> list[PromptView]:
+        """What the single prompts say of each image, on the CPU; for methods that show them."""
+        on_host: dict[int, Tensor] = {}  # what images share is copied, and held, once
+
+        def host(value: Tensor) -> Tensor:
+            return on_host.setdefault(id(value), value.float().cpu())
+
+        found = self.method.prompt_views(scored)
+        return [
+            replace(
+                view,
+                abnormal=host(view.abnormal) > 0,
+                embeddings=host(view.embeddings),
+                image=host(view.image),
+                kept=host(view.kept) > 0,
+                maps=None if view.maps is None else host(view.maps),
+            )
+            for view in found
         ]
 
 

@@ -1,12 +1,14 @@
-"""FiLo's two costly parts at real size, side by side: prompts per image, and MMCI.
+"""FiLo's head at real size, and its two costly parts side by side: prompts per image, and MMCI.
 
     python -m zsad.benchmarks.speed.filo [--quick] [--repeats 3] [--json]
 
 Prompts: the released way encodes every abnormal prompt of a category at all nine positions over
 77 tokens, and the normal ones.  Ours runs what prompts begin with once: for all nine positions,
 as an image without boxes needs them, and for the one position that a box names.  MMCI: six
-convolutions per v-v stage against the folded one, and that one with its input and weights laid
-out channels-last.  Random weights: times do not depend on them.
+convolutions per v-v stage against the folded one, that one with its input and weights laid out
+channels-last, and in tiles of frequencies.  The head: text of nine positions, stages, scores, by
+torch and as it runs here where there are pictures enough, in float32 and with a text tower in
+bfloat16.  Random weights: times do not depend on them.
 """
 
 from __future__ import annotations
@@ -14,20 +16,26 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+import zsad
 from zsad import backbones
+from zsad.backbones.engines import processor
+from zsad.backbones.engines.tiled_convolution import TiledConvolution
 from zsad.backbones.text import TextEncoder
 from zsad.benchmarks.speed import measure
 from zsad.components.prompt_learning import PromptLearner
+from zsad.inference.loaded_method import LoadedMethod
 from zsad.methods.filo import prompts, texts
 from zsad.methods.filo.config import Mmci, Prompt
 from zsad.methods.filo.modules import MmciStage
-from zsad.types import Category
+from zsad.types import Category, ImageFeatures, Scores
 
 
 @torch.no_grad()
@@ -88,15 +96,71 @@ def measure_mmci(options: argparse.Namespace) -> dict[str, Any]:
     def channels_last() -> Tensor:
         return F.conv2d(planes, last, bias, padding=tuple(s // 2 for s in one.sides))
 
-    ways = {
+    weight, bias = one.folded()
+    tiles: Callable[[Tensor], Tensor] = TiledConvolution(weight, bias, (side, side))
+    ways: dict[str, Callable[[], Tensor]] = {
         "six convolutions": lambda: six(patches, (side, side))[0],
         "folded": lambda: one(patches, (side, side))[0],
         "folded, channels last": channels_last,
+        "folded, in tiles": lambda: tiles(patches),
     }
-    before, after = ways["six convolutions"](), ways["folded"]()
+    before, *found = (ways[w]() for w in ("six convolutions", "folded", "folded, in tiles"))
     channels_last()
-    difference = float((before - after).abs().max() / before.abs().max())
+    difference = max(float((before - a).abs().max() / before.abs().max()) for a in found)
     return {"largest_difference": difference, **_compare(ways, options)}
+
+
+@torch.no_grad()
+def measure_head(options: argparse.Namespace) -> dict[str, Any]:
+    """The whole head of one image without boxes, by torch and as it runs here."""
+    ways: dict[str, Callable[[], Scores]] = {}
+    memory, told = [], {}
+    for precision in ("fp32", "bf16"):
+        one = zsad.load_method(
+            "filo",
+            "zsad-tiny" if options.quick else "vit-l-14-336",
+            weights=None if options.quick else "random",
+            image_size=0 if options.quick else 518,
+            untrained=True,
+            overrides=["filo.grounding=none", f"backbone.precision={precision}"],
+        )
+        one.backbone.engines.pictures = 1_000
+        memory.append(one)
+        category = Category("predict", "bottle", "bottle")
+        context = one.scorer.context([category])
+        features, method, heads = random_features(one), one.method, one.scorer.heads
+
+        def here(
+            method: Any = method,
+            features: Any = features,
+            context: Any = context,
+            heads: Any = heads,
+        ) -> Scores:
+            with heads.active():
+                return method.score(features, context)  # type: ignore[no-any-return]
+
+        ways[f"torch, {precision}"] = partial(method.score, features, replace(context, heads=None))
+        ways[f"here, {precision}"] = here
+    found = {way: work() for way, work in ways.items()}  # warm up
+    for precision, one in zip(("fp32", "bf16"), memory):
+        told[precision] = one.scorer.heads.account()
+    right = found["torch, fp32"].maps
+    off = {
+        way: max(float((a - b).norm() / b.norm()) for a, b in zip(scores.maps, right))
+        for way, scores in found.items()
+    }
+    return {"largest_difference": off["here, fp32"], "ran": told, **_compare(ways, options)}
+
+
+def random_features(one: LoadedMethod) -> ImageFeatures:
+    """What FiLo's head reads of one picture, drawn."""
+    generator = torch.Generator().manual_seed(0)
+    info, grid = one.backbone.info, one.backbone.info.grid(one.image_size)
+    data = {}
+    for tap in sorted(one.request.taps):
+        shape = (1, info.embed) if tap.kind == "cls" else (1, 1 + grid[0] * grid[1], info.width)
+        data[tap] = torch.randn(shape, generator=generator)
+    return ImageFeatures(grid, data)
 
 
 def _compare(ways: dict[str, measure.Way], options: argparse.Namespace) -> dict[str, Any]:
@@ -118,17 +182,19 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         "conditions": measure.conditions(
             options.device,
             size="small" if options.quick else "vit-l-14-336, 518 px",
+            processor=processor.name(),
             repeats=options.repeats,
             clock=options.clock,
         ),
         "text": measure_text(options),
         "mmci": measure_mmci(options),
+        "head": measure_head(options),
     }
     if options.json:
         print(json.dumps(document, indent=2))
         return document
     print(measure.headline(document["conditions"]))
-    for part in ("text", "mmci"):
+    for part in ("text", "mmci", "head"):
         found = document[part]
         print(f"{part:27}{'s per image':>24}{'times faster':>22}{'positions run':>15}")
         for way, values in found["seconds"].items():

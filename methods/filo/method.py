@@ -17,8 +17,9 @@ from torch import Tensor
 
 from zsad.components import losses as zl
 from zsad.components.prompt_learning import PromptLearner, encode
+from zsad.data.mixed_training import MosaicTraining
 from zsad.maps import pair_difference, similarity, upsample
-from zsad.method import BoxRequest, ImportedCheckpoint, Method, TrainPhase
+from zsad.method import BoxRequest, ImportedCheckpoint, TrainPhase
 from zsad.methods.filo import boxes as fb
 from zsad.methods.filo import convert, prompts, schedule, taps, texts
 from zsad.methods.filo.config import Config, Grounding, Score
@@ -33,7 +34,6 @@ from zsad.types import (
     FeatureRequest,
     ImageFeatures,
     MapSpec,
-    Sample,
     ScoreContext,
     Scored,
     Scores,
@@ -42,12 +42,13 @@ from zsad.types import (
 )
 
 if TYPE_CHECKING:
+    from zsad.backbones.engines.heads import HeadEngine
     from zsad.backbones.text import TextEncoder
 
 CLS = Tap("cls")
 
 
-class FiLo(Method[Config, texts.PromptTable]):
+class FiLo(MosaicTraining[Config, texts.PromptTable]):
     """Fine-grained descriptions and high-quality localisation."""
 
     name: ClassVar[str] = "filo"
@@ -182,7 +183,9 @@ class FiLo(Method[Config, texts.PromptTable]):
             return None
         return fb.rule(self._asked(category), self._grounding, self.config.boxes.arithmetic)
 
-    def _stage_logits(self, features: ImageFeatures, pair: Tensor) -> list[list[Tensor]]:
+    def _stage_logits(
+        self, features: ImageFeatures, pair: Tensor, heads: HeadEngine | None = None
+    ) -> list[list[Tensor]]:
         """Pair logits [B, 2, h, w] per stage: one, or one per MMCI kernel (Eq. 2)."""
         found = []
         for tap, project in [*zip(self.taps.qkv, self.qkv), *zip(self.taps.vv, self.vv)]:
@@ -192,7 +195,7 @@ class FiLo(Method[Config, texts.PromptTable]):
                     similarity(
                         F.normalize(p, dim=-1), pair, features.grid, self.config.logit_scale, False
                     )
-                    for p in project(patches, features.grid)
+                    for p in project(patches, features.grid, heads)
                 ]
             )
         return found
@@ -212,7 +215,7 @@ class FiLo(Method[Config, texts.PromptTable]):
         similarities = [  # [Ta]: mean over the positions of the image
             (abnormal @ vector).mean(-1) for abnormal, vector in zip(side.abnormal, adapted)
         ]
-        logits = self._stage_logits(features, side.pair)
+        logits = self._stage_logits(features, side.pair, context.heads)
         return Scores(
             maps=[kernel for stage in logits for kernel in stage],
             image=image,
@@ -380,17 +383,6 @@ class FiLo(Method[Config, texts.PromptTable]):
         """Build the shared tables of ``prompt.names: released``."""
         with torch.no_grad():
             self.prepare_text(categories, text)
-
-    def epoch_samples(
-        self, samples: Sequence[Sample], phase: TrainPhase, epoch: int, seed: int
-    ) -> Sequence[Sample] | None:
-        """Mix mosaics in where the auxiliary dataset asks for them."""
-        key = f"{phase.name}/{epoch}"
-        return self.config.train.mosaic.mixed(samples, self.auxiliary, seed, key)
-
-    @property
-    def adds_anew(self) -> bool:
-        return self.config.train.mosaic.pool == "fresh"
 
     @classmethod
     def import_official(

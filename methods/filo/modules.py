@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from zsad.backbones.engines.tiled_convolution import convolution
 from zsad.methods.filo.config import KERNEL, Adapter, Mmci
+
+if TYPE_CHECKING:
+    from zsad.backbones.engines.heads import HeadEngine
 
 
 class LinearStage(nn.Module):
@@ -19,7 +22,9 @@ class LinearStage(nn.Module):
         super().__init__()
         self.fc = nn.Linear(width, embed)
 
-    def forward(self, patches: Tensor, grid: tuple[int, int]) -> list[Tensor]:
+    def forward(
+        self, patches: Tensor, grid: tuple[int, int], heads: HeadEngine | None = None
+    ) -> list[Tensor]:
         return [self.fc(patches)]
 
 
@@ -55,13 +60,15 @@ class MmciStage(nn.Module):
         )
         self._cache: tuple[tuple[int, ...], Tensor, Tensor] | None = None
 
-    def forward(self, patches: Tensor, grid: tuple[int, int]) -> list[Tensor]:
-        """Project patches [B, L, D]: one [B, L, E], or one per kernel."""
-        planes = patches.transpose(1, 2).unflatten(2, grid)  # [B, D, h, w]
+    def forward(
+        self, patches: Tensor, grid: tuple[int, int], heads: HeadEngine | None = None
+    ) -> list[Tensor]:
+        """Project patches [B, L, D]: one [B, L, E], or one per kernel.  ``heads``: who runs the
+        folded convolution; None: torch."""
         if self.fold:
-            weight, bias = self.folded()
-            padding = (self.sides[0] // 2, self.sides[1] // 2)
-            return [_tokens(F.conv2d(planes, weight, bias, padding=padding))]
+            convolve = heads.convolve if heads else convolution
+            return [convolve(patches, grid, *self.folded())]
+        planes = patches.transpose(1, 2).unflatten(2, grid)  # [B, D, h, w]
         parts = [conv(planes) for conv in self.kernels.values()]
         if self.config.fusion == "sum_then_softmax":
             return [_tokens(torch.stack(parts).sum(0) if len(parts) > 1 else parts[0])]

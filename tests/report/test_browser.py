@@ -300,6 +300,8 @@ def test_one_picture_by_every_method(compared: Browser, width: int) -> None:
     compared.value("document.querySelectorAll('#gallery button')[1].click()")
     compared.until("document.querySelectorAll('#side canvas').length === 3")
     assert count(compared, "#side figure") == 4
+    tops = "[...document.querySelectorAll('#side figure')].map((f) => f.offsetTop)"
+    assert len(set(compared.value(tops))) < 4  # at least two beside each other
     name = "document.getElementById('side-name').textContent"
     assert compared.value(name) == "b: normal"
     key = "document.getElementById('side').dispatchEvent(new KeyboardEvent('keydown', {key: '%s'}))"
@@ -351,10 +353,13 @@ def test_nothing_that_is_written_beside_times_lies_on_another(
     browser.open(report.write(sweep.root), width, 900)
     assert count(browser, "#points text.name") == 3
     assert 1 <= count(browser, "#points text.tick") <= 6
-    for kind in ("name", "tick"):
+    for kind in ("name", "tick", "level"):
         assert browser.value(OVER.replace("NAME", kind)) == 0
     assert browser.value("zsadReport.ticks(0.3, 2.1)") == [2, 5, 10, 20, 50, 100]
     assert browser.value("zsadReport.ticks(1.9, 2.2)") == [80, 85, 90, 95, 100, 150]
+    assert browser.value("zsadReport.levels(78.75, 92.7)") == [80, 82, 84, 86, 88, 90, 92]
+    assert browser.value("zsadReport.levels(0, 100)") == [0, 20, 40, 60, 80, 100]
+    assert browser.value("zsadReport.levels(97.3, 99.9)") == [97.5, 98, 98.5, 99, 99.5]
     assert browser.value("zsadReport.ticks(-1, 4)") == [0.1, 1, 10, 100, 1000, 10000]
 
 

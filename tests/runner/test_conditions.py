@@ -87,8 +87,10 @@ def test_dry_run_and_start_say_every_rows_conditions(
 
     before = planned(trained_on=str(definition))
     assert before["clip"] == f"file at {SIZE} px, preset clip-ac; training-free"
+    quick = ", ".join(key.removeprefix("coop.") for key in QUICK if key.startswith("coop."))
     head = (
-        f"file at {SIZE} px, preset default; trained on {definition.stem} (test part, 4 images): "
+        f"file at {SIZE} px, preset default with {quick}; trained on {definition.stem} "
+        "(test part, 4 images): "
     )
     assert before["coop"] == f"{head}trains now"
     made = zsad.train("coop", str(definition), overrides=QUICK, **shared)

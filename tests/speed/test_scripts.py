@@ -5,6 +5,7 @@ Counted work is asserted, never seconds: a loaded machine must not fail a test.
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 from zsad.benchmarks.speed import (
+    anomalib,
     end_to_end,
     engines,
     filo,
@@ -36,13 +38,25 @@ def printed(capsys: pytest.CaptureFixture[str]) -> str:
 def test_make_runs_every_script() -> None:
     text = (ROOT / "Makefile").read_text()
     named = set(re.search(r"^SPEED := (.+)$", text, re.MULTILINE).group(1).split())  # type: ignore[union-attr]
-    scripts = {p.stem for p in (ROOT / "benchmarks" / "speed").glob("*.py")} - {"measure", "gpu"}
+    scripts = {p.stem for p in (ROOT / "benchmarks" / "speed").glob("*.py")} - {
+        "measure",
+        "gpu",
+        "anomalib",
+    }
     assert named == scripts
     assert "zsad.benchmarks.speed.gpu --device cuda" in text  # of a target of its own
     for name in scripts:
         source = (ROOT / "benchmarks" / "speed" / f"{name}.py").read_text()
         assert f"python -m zsad.benchmarks.speed.{name}" in source
         assert '"--quick"' in source
+
+
+def test_without_anomalib_nothing_is_measured(capsys: pytest.CaptureFixture[str]) -> None:
+    if importlib.util.find_spec("anomalib"):
+        pytest.skip("anomalib is installed")
+    with pytest.raises(SystemExit, match="2"):
+        anomalib.main(["--quick"])
+    assert "anomalib is not installed; `pip install" in capsys.readouterr().err
 
 
 def test_pictures_are_drawn_of_both_groups(capsys: pytest.CaptureFixture[str]) -> None:
@@ -156,6 +170,9 @@ def test_filos_parts_agree(capsys: pytest.CaptureFixture[str]) -> None:
     text, mmci = document["text"], document["mmci"]
     assert text["largest_difference"] < 1e-5
     assert mmci["largest_difference"] < 1e-5
+    head = document["head"]
+    assert head["largest_difference"] < 1e-5
+    assert "tiled convolution" in head["ran"]["fp32"]["head"]
     naive, nine, one = text["positions"].values()
     assert naive == 77 * text["prompts"]
     assert nine < naive / 15

@@ -102,7 +102,8 @@ class TextEncoder:
         self.blocks = [Block(b, activation, linear) for b in self.tower.transformer.resblocks]
         self.width: int = self.tower.token_embedding.embedding_dim
         self.context_length: int = self.tower.positional_embedding.shape[0]
-        self._cache: dict[str, Tensor] = {}
+        self._linear = linear
+        self._cache: dict[tuple[bool, str], Tensor] = {}  # packed weights round otherwise
         self._trees: dict[tuple[Any, ...], PromptTree] = {}
         self._tokens: dict[tuple[str, ...], PromptTokens] = {}
 
@@ -168,7 +169,8 @@ class TextEncoder:
         """Return the features [T, E] of fixed prompts, not normalised; cached by content."""
         if not texts:
             return torch.zeros(0, self.embed, dtype=self.dtype, device=self.device)
-        missing = [t for t in dict.fromkeys(texts) if t not in self._cache]
+        packed = bool(getattr(self._linear, "on", False))
+        missing = [t for t in dict.fromkeys(texts) if (packed, t) not in self._cache]
         fresh: dict[str, Tensor] = {}
         if missing:
             tokens = self.tokenize(missing)
@@ -181,10 +183,11 @@ class TextEncoder:
                 features = self.encode_tokens(tokens.at(rows))[0]
                 fresh.update((missing[i], f) for i, f in zip(rows, features))
                 start += count
-        found = {**{t: self._cache[t] for t in texts if t in self._cache}, **fresh}
-        self._cache.update(fresh)
+        kept = {t: self._cache[packed, t] for t in texts if (packed, t) in self._cache}
+        self._cache.update({(packed, t): f for t, f in fresh.items()})
         while len(self._cache) > self.cache_size:
             self._cache.pop(next(iter(self._cache)))
+        found = kept | fresh
         return torch.stack([found[t] for t in texts])
 
     def encode_embeddings(

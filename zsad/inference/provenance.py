@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from zsad import __version__, registry
 from zsad import config as cfg
 from zsad.inference.request import category_of
+from zsad.io.environment import concealed
 from zsad.prompt_bank.bank import bank
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def made_by(loaded: LoadedMethod, class_name: str) -> dict[str, Any]:
     boxes, without = _boxes(loaded)
     marks = [info.banner, UNTRAINED if loaded.untrained else "", without]
     now = datetime.datetime.now(datetime.timezone.utc)
-    return {
+    told = {
         "zsad": __version__,
         "method": loaded.method.name,
         "preset": loaded.method.config.preset,
@@ -65,13 +66,15 @@ def made_by(loaded: LoadedMethod, class_name: str) -> dict[str, Any]:
         "weights_name": info.weights_name,
         "image_size": loaded.image_size,
         "precision": loaded.backbone.figures,
-        "engine": loaded.backbone.engines.account(loaded.request.variant),
+        "engine": loaded.backbone.engines.account(loaded.request.variant)
+        | loaded.scorer.heads.account(),
         "class_name": made_for["class_name"],
         "words": words(loaded.method.config, class_name),
         "boxes": boxes,
         "time": now.isoformat(timespec="seconds"),
         "mark": "; ".join(m for m in marks if m),
     }
+    return {key: concealed(value) for key, value in told.items()}
 
 
 def _boxes(loaded: LoadedMethod) -> tuple[dict[str, Any], str]:

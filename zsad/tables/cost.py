@@ -65,6 +65,7 @@ def _apart(records: Sequence[CellRecord]) -> dict[tuple[str, str], list[CellReco
         engine = record.info.get("engine")
         held = engine if isinstance(engine, dict) else {}
         name = f"{held.get('name', '')} {held.get('version', '')}".strip()
+        name += f"; head: {held['head']}" if held.get("head") else ""
         if record.seconds.get("encode") is not None and record.n_normal + record.n_anomalous:
             where = str(held.get("processor") or "not recorded"), name or "not recorded"
             found.setdefault(where, []).append(record)
@@ -86,10 +87,10 @@ def _line(
     on = f"{cost['processor']}, {counted(cost['threads'], 'thread')}" if cost else "–"
     texts = (
         "0" if not records[0].info.get("trained") else f"{values:,}" if values else "–",
-        "–" if per_batch is None else f"{per_batch:.3g}",
+        "–" if per_batch is None else _rounded(per_batch),
         on,
-        f"{encoder:.3g}",
-        f"{own:.3g}",
+        _rounded(encoder),
+        _rounded(own),
         *where,
     )
     entry = {
@@ -104,6 +105,11 @@ def _line(
         "engine": where[1],
     }
     return Line(column.head, tuple((Span(text),) for text in texts)), entry
+
+
+def _rounded(value: float) -> str:
+    """Three digits that count, without an exponent: 1,120."""
+    return f"{float(f'{value:.3g}'):,g}"
 
 
 def _trained(

@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeVar
 from zsad.errors import counted
 from zsad.types.boxes import Boxes
 from zsad.types.maps import BuiltMaps, Fuse, MapSpec, Scores
+from zsad.types.prompt_views import PromptView
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from zsad.backbones import ImageEncoder, TextEncoder
+    from zsad.backbones.engines.heads import HeadEngine
 
 __all__ = [
     "BackboneInfo",
@@ -33,6 +35,7 @@ __all__ = [
     "ImageFeatures",
     "MapSpec",
     "Names",
+    "PromptView",
     "Rows",
     "Sample",
     "ScoreContext",
@@ -302,7 +305,8 @@ class ScoreContext(Generic[TextT]):
     further views of the images, one entry per view with B rows each (:meth:`Method.views`); of
     ``halves`` the right squares, which begin ``shifts`` [B] of a side right of the left ones.
     ``cells``: in a recorded graph, the weights [B, 9] of the cells of a 3x3 grid in the place of
-    boxes, for methods that say how boxes choose them (:meth:`Method.box_rule`).
+    boxes, for methods that say how boxes choose them (:meth:`Method.box_rule`).  ``heads``: who
+    runs the head's large convolutions; None, as in training: torch.
     """
 
     categories: Sequence[Category]
@@ -319,6 +323,7 @@ class ScoreContext(Generic[TextT]):
     shifts: Sequence[float] = ()
     paired: ImageFeatures | None = None
     cells: Tensor | None = None
+    heads: HeadEngine | None = None
 
     def select(self, rows: Rows) -> ScoreContext[TextT]:
         """That of some images of the batch: a slice or a list of indices."""

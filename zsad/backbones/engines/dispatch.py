@@ -93,6 +93,11 @@ class Engines:
         """What the choice depends on, of this machine."""
         return processor.facts(device)
 
+    @property
+    def torch_only(self) -> bool:
+        """Whether nothing but torch may be used now."""
+        return self.asked == "torch" or self._exact
+
     @contextmanager
     def torch_unless_asked(self) -> Iterator[None]:
         """Within, ``auto`` means torch: what training reads must not depend on the machine."""
