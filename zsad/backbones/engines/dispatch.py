@@ -240,9 +240,10 @@ class Engines:
         kind = (encoder.variant.activation, encoder.variant.input)
         if kind not in self._calibrations:
             folder = self._stamps.folder / "calibrations"
-            self._calibrations[kind] = of_backbone(
-                *(encoder, self.info, self._examples, folder, source_digest())
-            )
+            with self.packed.used(False):
+                self._calibrations[kind] = of_backbone(
+                    *(encoder, self.info, self._examples, folder, source_digest())
+                )
         used = self._calibrations[kind]
         return quantised(encoder, used.inputs), {"calibration": used.account}
 
