@@ -15,6 +15,7 @@ import zsad
 from tests.runner.conftest import SIZE
 from zsad.cli.main import main
 from zsad.errors import RequestError
+from zsad.runner.conditions import Row
 from zsad.runner.given import auxiliary_name, check
 from zsad.runner.request import build_request
 
@@ -115,6 +116,13 @@ def test_dry_run_and_start_say_every_rows_conditions(
         assert main([*line, f"backbone.image_size={SIZE}"]) == 0
     said = f"clip on {definition.stem}: file at {SIZE} px, preset default; training-free"
     assert said in capsys.readouterr().err
+
+
+def test_keys_beside_the_preset_are_said_as_they_are_typed() -> None:
+    keys = {"boxes.filter": False, "mmci.kernels": ("1x1", "3x3"), "lr.heads": 0.001}
+    row = Row("filo@t4", "visa", "vit-l-14-336", 518, "paper", keys=keys)
+    said = "preset paper with boxes.filter=false, mmci.kernels=[1x1, 3x3], lr.heads=0.001"
+    assert row.words == f"vit-l-14-336 at 518 px, {said}; training-free"
 
 
 def test_the_last_sentence_is_true(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

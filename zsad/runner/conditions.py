@@ -79,7 +79,10 @@ def _keys(column: Column) -> dict[str, Any]:
 
 
 def _short(value: Any) -> str:
-    return f"[{', '.join(map(_short, value))}]" if isinstance(value, (list, tuple)) else f"{value}"
+    """A value as it is typed on the command line."""
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(map(_short, value))}]"
+    return {True: "true", False: "false"}[value] if isinstance(value, bool) else f"{value}"
 
 
 def _row(plan: Plan, dataset: DatasetPlan, column: Column, keys: dict[str, Any]) -> Row:
