@@ -25,27 +25,28 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ZSAD_CACHE", str(tmp_path / "cache"))
 
 
-def run(weights: Path, results: Path, overrides: list[str], **more: Any) -> dict[str, Any]:
+def run(results: Path, overrides: list[str], weights: Path | None = None) -> dict[str, Any]:
+    """The small CLIP on two pictures of a category, else ``zsad-tiny`` on eight."""
+    small = {"backbone": "file", "weights": str(weights), "limit": 2}
+    demo = {"backbone": "zsad-tiny", "limit": 8}
     return zsad.bench(
-        methods=more.pop("methods", "clip"),
+        methods="clip" if weights else "clip,maskclip",
         datasets="synthetic",
-        backbone="file",
-        weights=str(weights),
-        limit=2,
         results=str(results),
         overrides=overrides,
-        **more,
+        **(small if weights else demo),
     )
 
 
 def records(results: Path) -> dict[str, dict[str, dict[str, Any]]]:
-    """The stored cells, by precision and category."""
+    """The stored cells, by precision, then method and category."""
     found: dict[str, dict[str, dict[str, Any]]] = {}
     for path in results.rglob("cells/**/*.json"):
         record = json.loads(path.read_text())
         if "metrics" in record:
             precision = record["info"]["precision"]
-            found.setdefault(precision, {})[record["category"]] = record
+            name = f"{record['method']}/{record['category']}"
+            found.setdefault(precision, {})[name] = record
     return found
 
 
@@ -53,7 +54,7 @@ def test_a_run_says_its_drift(
     weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     results, lower = tmp_path / "results", ["backbone.precision=bf16", "backbone.engine=torch"]
-    alone = run(weights, results, lower)
+    alone = run(results, lower, weights)
     (line,) = alone["drift"]
     assert (line["cells"], line["of"], line["metrics"]) == (0, len(alone["cells"]), {})
     print_drift(alone["drift"], alone["results_dir"])
@@ -61,8 +62,8 @@ def test_a_run_says_its_drift(
     assert "Drift of bf16 from fp32: not known for clip, since" in said
     assert "run the same command with backbone.precision=fp32, and this one again" in said
 
-    assert run(weights, results, ["backbone.engine=torch"])["drift"] == []
-    again = run(weights, results, lower)
+    assert run(results, ["backbone.engine=torch"], weights)["drift"] == []
+    again = run(results, lower, weights)
     assert again["counters"]["cells_run"] == 0  # found as they were stored
     held = records(results)
     assert held.keys() == {"fp32", "bf16"}
@@ -77,7 +78,7 @@ def test_a_run_says_its_drift(
         found = line["metrics"][name]
         assert found["mean"] == pytest.approx(sum(changes.values()) / len(changes))
         assert abs(found["largest"]) == max(map(abs, changes.values()))
-        assert changes[found["cell"]] == found["largest"]
+        assert changes[f"clip/{found['cell']}"] == found["largest"]
     print_drift(again["drift"], again["results_dir"])
     assert f"{len(ours)} of {len(ours)}" in capsys.readouterr().out
     manifest = json.loads((results / "manifest.json").read_text())
@@ -88,12 +89,12 @@ def test_a_run_says_its_drift(
 
 @needs_int8
 @pytest.mark.slow  # tests/backbones/test_quantised.py has the parts
-def test_int8_makes_cells_of_its_own_that_name_their_calibration(
-    weights: Path, tmp_path: Path
+def test_int8_makes_cells_of_its_own_that_are_near_and_name_their_calibration(
+    tmp_path: Path,
 ) -> None:
-    results = tmp_path / "results"
-    run(weights, results, ["backbone.engine=openvino"])
-    assert run(weights, results, INT8)["drift"][0]["metrics"]
+    results, size = tmp_path / "results", ["backbone.image_size=112"]
+    run(results, [*size, "backbone.engine=openvino"])
+    first = run(results, [*size, *INT8])
     held = records(results)
     assert held.keys() == {"fp32", "int8-openvino"}
     ours, exact = held["int8-openvino"], held["fp32"]
@@ -104,10 +105,17 @@ def test_int8_makes_cells_of_its_own_that_name_their_calibration(
         assert engine["name"] == "openvino"
         told = engine["calibration"]
         assert (told["dataset"], told["group"], told["pictures"]) == ("synthetic", "train", 20)
+        assert told["image_size"] == 224  # of the position table
         assert "calibration" not in exact[category]["info"]["engine"]
     manifest = json.loads((results / "manifest.json").read_text())
     assert manifest["runs"][-1]["calibrations"] == [told]
-    assert run(weights, results, INT8)["counters"]["cells_run"] == 0
+    assert run(results, [*size, *INT8])["counters"]["cells_run"] == 0
+    for line in first["drift"]:
+        assert line["cells"] == line["of"] == 8
+        # a category has 16 pairs of pictures; one that changes places in three is 2.3 points
+        assert abs(line["metrics"]["image_auroc"]["mean"]) <= 0.024
+        assert abs(line["metrics"]["image_auroc"]["largest"]) <= 0.13
+        assert abs(line["metrics"]["pixel_aupro"]["mean"]) <= 0.01
 
 
 def test_a_method_that_was_trained_apart_is_marked(capsys: pytest.CaptureFixture[str]) -> None:
