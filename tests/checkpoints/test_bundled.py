@@ -136,6 +136,7 @@ def test_half_precision_takes_half_the_room_and_loads(entry: MethodEntry, tmp_pa
         assert after[name].dtype == value.dtype
         torch.testing.assert_close(after[name], value, rtol=1e-3, atol=1e-4)
     assert bundled.is_of(bundled.place_of(entry, "zsad-tiny"), "made")
+    assert states.form_of(bundled.place_of(entry, "zsad-tiny")) == "half precision"
 
 
 def test_a_few_bits_a_number_load_too(entry: MethodEntry, tmp_path: Path) -> None:
@@ -146,6 +147,18 @@ def test_a_few_bits_a_number_load_too(entry: MethodEntry, tmp_path: Path) -> Non
         torch.testing.assert_close(after[name], value, rtol=0, atol=step)
         assert not torch.equal(after[name], value)
     assert bundled.is_of(bundled.place_of(entry, "zsad-tiny"), "made")
+    assert states.form_of(bundled.place_of(entry, "zsad-tiny")) == "6 bits a number"
+
+
+def test_the_card_of_a_packed_state_is_not_made_of_the_packed_state(
+    entry: MethodEntry, tmp_path: Path
+) -> None:
+    """What its training reached cannot be read off it."""
+    place = bundled.place_of(entry, "zsad-tiny")
+    assert states.form_of(place) == "single precision"
+    states.rewritten(place, tmp_path, METHOD, 6).replace(place)
+    with pytest.raises(SystemExit, match="the training that was packed, is not there"):
+        states.describe_anew(entry, [0], tmp_path / "work")
 
 
 # ------------------------------------------------------------------- those that are there

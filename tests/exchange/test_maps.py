@@ -147,6 +147,13 @@ def test_names_that_belong_to_no_image_are_told(tmp_path: Path) -> None:
     assert read(tmp_path, SAMPLES).strangers == ["cap/extra"]
 
 
+def test_the_file_that_is_proposed_means_one_image(tmp_path: Path) -> None:
+    """``a.tiff`` is none of the two's, ``a.jpg.tiff`` is."""
+    tifffile.imwrite(tmp_path / "a.tiff", np.zeros((4, 6), np.float32))
+    with pytest.raises(DataError, match=r"it holds a; an id .* file like a\.jpg\.tiff"):
+        read(tmp_path, [sample("a.jpg"), sample("a.png")])
+
+
 def test_sides_of_one_are_dropped() -> None:
     assert plain((1, 4, 6)) == plain((4, 6, 1)) == plain((4, 6)) == (4, 6)
     assert plain((1, 6)) == (1, 6)

@@ -273,6 +273,29 @@ def test_a_reader_finds_the_worst_picture_and_where(
     assert all(r.startswith(("file:", "data:")) for r in browser.requests)
 
 
+@pytest.mark.parametrize("width", [1200, 390])
+def test_the_keyboard_alone_is_enough(
+    width: int, browser: chromium.Browser, tmp_path: Path
+) -> None:
+    write(tmp_path)
+    browser.open(tmp_path / "out" / "index.html", width=width)
+    shown = "document.getElementById('image-number').value"
+    browser.tab_to("#image-slider")
+    before = browser.value(shown)
+    browser.press("ArrowRight")
+    assert float(browser.value(shown)) > float(before)
+    assert browser.tab_to(".card button").startswith("part-4")
+    browser.press("Enter")
+    name = "document.getElementById('viewer-name').textContent"
+    assert browser.value(name) == "part-4"
+    browser.press("ArrowRight")
+    assert browser.value(name) == "part-3"
+    browser.tab_to("#about a")  # the file
+    browser.press("Escape")
+    browser.until("!document.getElementById('viewer').open")
+    browser.until("document.activeElement.textContent.startsWith('part-3')")  # where it ended
+
+
 def seconds_to_open(browser: chromium.Browser, page: Path) -> float:
     began = time.monotonic()
     browser.open(page)

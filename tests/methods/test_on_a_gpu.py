@@ -88,6 +88,27 @@ def test_what_is_predicted_and_calibrated_is_that_of_the_cpu(
             assert mine == pytest.approx(its, abs=1e-5)
 
 
+def test_the_projection_is_inverted_once(
+    small_weights: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a GPU that is a decomposition that the host waits for."""
+    inverted: list[torch.Size] = []
+    whole = torch.linalg.pinv
+
+    def pinv(matrix: Tensor, **options: Any) -> Tensor:
+        inverted.append(matrix.shape)
+        made: Tensor = whole(matrix, **options)
+        return made
+
+    monkeypatch.setattr(torch.linalg, "pinv", pinv)
+    weights = small_weights(5, vision_layers=6, patch=8, grid=4, text_layers=3)
+    over = {"aligner.space": "width"}
+    method = zsad.load_method("alfa", "file", weights, SIZE, device="cpu", overrides=over)
+    for _ in range(2):
+        method.predict(pictures()[:1], "bolt")
+    assert len(inverted) == 1
+
+
 @cache
 def batch() -> tuple[Tensor, Tensor, Tensor]:
     draw = torch.Generator().manual_seed(2)
@@ -128,5 +149,7 @@ def test_a_training_step_is_that_of_the_cpu(
         found = learned(load(name, "cuda"))
     assert found.keys() == wanted.keys() != set()
     for phase, values in wanted.items():
-        for mine, its in zip(found[phase], values, strict=True):
-            torch.testing.assert_close(mine, its, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(found[phase][0], values[0], rtol=1e-3, atol=1e-4)
+        for mine, its in zip(found[phase][1:], values[1:], strict=True):
+            # as a whole: attention is computed in another way under gradients, and steps amplify it
+            assert (mine - its).norm() <= 1e-3 * its.norm() + 1e-4

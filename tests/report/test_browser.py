@@ -319,6 +319,32 @@ def test_one_picture_by_every_method(compared: Browser, width: int) -> None:
     assert compared.errors == []
 
 
+def test_the_keyboard_alone_is_enough(compared: Browser) -> None:
+    compared.tab_to("#ranking th button")
+    sort = "document.activeElement.closest('th').getAttribute('aria-sort')"
+    found = []
+    for _ in range(2):
+        compared.press("Enter")
+        found.append((compared.value(sort), column(compared, "#ranking", 0)))
+    assert {way for way, _ in found} == {"ascending", "descending"}
+    assert found[0][1] == found[1][1][::-1]
+    compared.tab_to("#allowed")
+    said = "document.getElementById('allowed-said').textContent"
+    before = compared.value(said)
+    compared.press("ArrowRight")
+    assert compared.value(said) != before
+    compared.tab_to("#gallery button")
+    compared.press("Enter")
+    name = "document.getElementById('side-name').textContent"
+    compared.until(f"{name}.startsWith('a: normal')")
+    compared.press("ArrowRight")
+    compared.until(f"{name}.startsWith('b: normal')")
+    compared.press("Escape")
+    compared.until("!document.getElementById('side').open")
+    compared.until("document.activeElement.textContent.endsWith('b')")
+    assert compared.errors == []
+
+
 def test_what_is_compared_is_saved_without_formulas(compared: Browser) -> None:
     compared.value("zsadReport.compared()[0].scores[0] = '=1+1'")
     text = compared.value("zsadReport.comparedCsv()")

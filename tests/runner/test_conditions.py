@@ -14,6 +14,7 @@ import pytest
 import zsad
 from tests.runner.conftest import SIZE
 from zsad.cli.main import main
+from zsad.config.method_config import ALL_SHOTS
 from zsad.errors import RequestError
 from zsad.runner.conditions import Row
 from zsad.runner.given import auxiliary_name, check
@@ -50,6 +51,11 @@ def test_the_training_set_is_what_was_asked_for(
         "faprompt", "headct", backbone=backbone, protocol=protocol, trained_on=trained_on
     )
     assert auxiliary_name(request, "headct") == learns_from
+
+
+def test_all_shots_are_said_as_they_are_written() -> None:
+    row = Row("patchcore", "headct", "zsad-tiny", 224, "default", keys={"shots": ALL_SHOTS})
+    assert row.words == "zsad-tiny at 224 px, preset default with shots=all; training-free"
 
 
 def test_a_training_set_that_changes_nothing_or_is_a_target_is_refused() -> None:

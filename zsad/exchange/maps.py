@@ -136,10 +136,11 @@ def read(source: Path, samples: Sequence[Sample]) -> Outside:
         raise DataError(f"{source}: neither a folder, nor an .npz, nor a .csv")
     if not found.maps and not found.scores:
         example = samples[0].uid if samples else ""
+        stem = bare(example) if names.of(bare(example)) else example
         other = f"; it holds {shown(found.strangers[0])}" if found.strangers else ""
         raise DataError(
             f"{source}: no map and no score of an image of the dataset{other}; an id looks like "
-            f"{shown(example)}, and a map's file like {shown(bare(example))}.tiff"
+            f"{shown(example)}, and a map's file like {shown(stem)}.tiff"
         )
     return found
 

@@ -17,6 +17,7 @@ from typing import Any
 from zsad import config as cfg
 from zsad.checkpoints import bundled
 from zsad.checkpoints.account import account_of
+from zsad.config.method_config import as_written
 from zsad.errors import WeightsError, ZsadError, counted
 from zsad.runner.auxiliary import own_size, training_of
 from zsad.runner.columns import Column
@@ -57,7 +58,7 @@ class Row:
             part = f"{self.part} part" if self.part else "part unknown"
             learnt = f"trained on {self.trained_on} ({part}{count}): "
         exact = "" if self.precision == "fp32" else f" in {self.precision}"
-        keys = ", ".join(f"{key}={_short(value)}" for key, value in self.keys.items())
+        keys = ", ".join(f"{k}={_short(as_written(k, v))}" for k, v in self.keys.items())
         preset = f"preset {self.preset} with {keys}" if keys else f"preset {self.preset}"
         return f"{self.backbone} at {size}{exact}, {preset}; {learnt}{self.does}"
 
