@@ -85,7 +85,8 @@ def print_summary(document: dict[str, Any]) -> None:
     heads = ["method", "dataset", *(m.full_title for m in shown), "categories"]
     if rows:
         print_table(heads, rows, right=range(2, len(heads)))
-    print_drift(document["drift"], document["results_dir"])
+    # An import has none: what it measures was computed elsewhere.
+    print_drift(document.get("drift", ()), document["results_dir"])
     if skipped := [text for cell in document["cells"] for text in cell.get("skipped", ())]:
         left = list(dict.fromkeys(skipped))
         say(f"{PARTIAL} scored without {len(left)} of the images: not to be compared.")
