@@ -141,7 +141,7 @@ class ImageEncoder:
             if need.values:
                 self._collect_values(out, taps, layer, block, x, v)
             if need.vv:
-                a = block.project_out(attend(v, v, v))
+                a = block.project_out(attend(v, v, v), "values")
                 paths.update({s: paths[s] + a for s in need.starts})
                 if Tap("vv_ffn", layer) in taps:
                     inner = x + a
@@ -194,7 +194,7 @@ class ImageEncoder:
             out[Tap("values", layer)] = heads_joined(v)
         if not wanted - {"values"}:
             return
-        joined = block.project_out(v)
+        joined = block.project_out(v, "values")
         if "values_proj" in wanted:
             out[Tap("values_proj", layer)] = self.project(joined)
         if "values_norm" in wanted:
