@@ -27,8 +27,8 @@ from zsad.backbones.blocks import (
     layer_norm,
 )
 from zsad.backbones.towers import begin_pass
-from zsad.backbones.windows import count_windows, encode_windows
-from zsad.on_device import uploaded
+from zsad.backbones.windows import count_windows, encode_windows, window_indices
+from zsad.on_device import constant, uploaded
 from zsad.types import EncoderVariant, ImageFeatures, Tap
 
 if TYPE_CHECKING:
@@ -113,6 +113,16 @@ class ImageEncoder:
             resized = resize_positions(table.detach().cpu(), grid, self.variant.pos_interp)
             self._positions[key] = uploaded(resized, table.device)
         return self._positions[key]
+
+    def make_constants(self, side: int, taps: Iterable[Tap]) -> None:
+        """Make what depends on the shape alone, for square grids of ``side`` patches: whatever is
+        made within a recording belongs to that recording, and to nothing after it."""
+        self.positions((side, side))
+        for tap in taps:
+            if tap.kind in WINDOW_KINDS:
+                constant(
+                    window_indices, (side, side), tap.layer, device=self.visual.conv1.weight.device
+                )
 
     def run(self, pre: Tensor, taps: Iterable[Tap]) -> dict[Tap, Tensor]:
         """Run the blocks on sequences before ``ln_pre`` [B, N, D]; return the taps, window taps

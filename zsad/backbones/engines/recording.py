@@ -34,7 +34,7 @@ class TapGraph(nn.Module):
 def record(encoder: ImageEncoder, size: int, taps: Sequence[Tap]) -> torch.export.ExportedProgram:
     """Record the encoder for one square image of ``size`` pixels; nothing is computed."""
     side = size // encoder.patch
-    encoder.positions((side, side))
+    encoder.make_constants(side, taps)
     module = TapGraph(encoder, taps).eval()
     image = torch.zeros(1, 3, size, size)
     with torch.no_grad():
