@@ -31,7 +31,6 @@ from zsad import metrics
 from zsad.backbones.engines import processor
 from zsad.backbones.engines.verification import pictures
 from zsad.benchmarks.speed import measure
-from zsad.benchmarks.speed.engines import peaks
 from zsad.benchmarks.speed.metrics import batches
 from zsad.inference.loaded_method import LoadedMethod
 from zsad.types import FeatureRequest, Tap
@@ -153,14 +152,16 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     document = {
         "conditions": measure.conditions(
             "cpu",
+            engine="as named",
             backbone=BACKBONE,
             maps=f"{options.maps} of {options.side} px",
             repeats=options.repeats,
             clock=options.clock,
-            processor=processor.name(),
             anomalib=importlib.import_module("anomalib").__version__,
             openvino=processor.version("openvino") or "absent",
-            peak_gmac_per_second={k: round(v / 1e9, 1) for k, v in peaks(options.clock).items()},
+            peak_gmac_per_second={
+                k: round(v / 1e9, 1) for k, v in measure.peaks(options.clock).items()
+            },
         )
     }
     if options.only != "metrics":

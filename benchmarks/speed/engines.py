@@ -19,24 +19,20 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from zsad import backbones, registry
 from zsad.backbones import Backbone
-from zsad.backbones.engines import openvino_cpu, processor
+from zsad.backbones.engines import processor
 from zsad.backbones.engines.choice import gmac
 from zsad.backbones.engines.interface import Graph
 from zsad.backbones.engines.openvino_cpu import OpenVino
-from zsad.backbones.engines.packed import OneDnn, PackedLinear, works
+from zsad.backbones.engines.packed import OneDnn, works
 from zsad.backbones.engines.verification import compare, pictures
 from zsad.benchmarks.speed import measure
 from zsad.benchmarks.speed.end_to_end import PLAIN, plain_tower
 from zsad.method import feature_request, new_method
 from zsad.types import EncoderVariant, Tap
-
-SHAPE = (1370, 1024, 4096)  # of the product that a peak is measured with
 
 
 def merged_taps(backbone: Backbone, names: Sequence[str]) -> list[Tap]:
@@ -62,32 +58,6 @@ def engine_graphs(backbone: Backbone, size: int, taps: Sequence[Tap]) -> dict[st
     return found
 
 
-def peaks(clock: str, repeats: int = 5) -> dict[str, float]:
-    """Multiply-accumulates a second of one large product, by engine."""
-    rows, inner, columns = SHAPE
-    x, weight = torch.randn(rows, inner), torch.randn(columns, inner)
-    ways: dict[str, Callable[[], Any]] = {"torch": lambda: torch.nn.functional.linear(x, weight)}
-    if works():
-        packed = PackedLinear(on=True)
-        ways["onednn"] = lambda: packed(x, weight, None)
-    if processor.version("openvino"):
-        ways["openvino"] = _openvino_product(x, weight)
-    with torch.no_grad():
-        for way in ways.values():
-            way()
-        seconds = measure.interleaved(ways, repeats, "cpu", clock)
-    return {name: rows * inner * columns / min(values) for name, values in seconds.items()}
-
-
-def _openvino_product(x: Tensor, weight: Tensor) -> Callable[[], Any]:
-    ov: Any = openvino_cpu.runtime()
-    given = ov.opset13.parameter(list(x.shape), np.float32)
-    product = ov.opset13.matmul(given, ov.opset13.constant(weight.numpy()), False, True)
-    model = openvino_cpu.compiled(ov.Model([product], [given]), "fp32", torch.get_num_threads())
-    request = model.create_infer_request()
-    return lambda: request.infer({0: x.numpy()})
-
-
 @torch.no_grad()
 def measure_engines(options: argparse.Namespace) -> dict[str, Any]:
     """Time all ways and return the document."""
@@ -109,7 +79,7 @@ def measure_engines(options: argparse.Namespace) -> dict[str, Any]:
     for name, graph in graphs.items():
         ways[name] = functools.partial(graph, image)
     seconds = measure.interleaved(ways, options.repeats, "cpu", options.clock)
-    found = peaks(options.clock)
+    found = measure.peaks(options.clock)
     peak = max(found.values())
     work = gmac(taps, info.depth, info.width, info.grid(size), info.patch)
     rows = [
@@ -127,12 +97,12 @@ def measure_engines(options: argparse.Namespace) -> dict[str, Any]:
     return {
         "conditions": measure.conditions(
             "cpu",
+            engine="as named",
             backbone=options.backbone,
             methods=options.methods,
             image_size=size,
             repeats=options.repeats,
             clock=options.clock,
-            processor=processor.name(),
             openvino=processor.version("openvino") or "absent",
             peak_gmac_per_second={k: round(v / 1e9, 1) for k, v in found.items()},
             gmac_per_image=round(work, 1),
