@@ -15,6 +15,8 @@ DEMO_METHODS ?= filo,alfa,faprompt,kanoclip,clip,winclip,anomalyclip
 DEMO_OPTIONS ?= $(if $(findstring filo,$(DEMO_METHODS)),filo.checkpoint=bundled)
 DEMO_LIMIT ?= 64
 DEMO_RESULTS ?= results/demo
+# With matrices this small more threads spend more on waiting for each other than they save.
+DEMO_THREADS ?= 1
 PYTEST_ARGS ?= -n 2
 SUDO ?= $(if $(filter 0,$(shell id -u)),,sudo)
 
@@ -32,6 +34,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[$(EXTRAS)]"
 	touch $@
 
+demo: export OMP_NUM_THREADS = $(DEMO_THREADS)
 demo: setup  ## methods on real ELPV images and on generated ones, with the bundled backbone
 	$(BIN)/zsad bench --methods $(DEMO_METHODS) --datasets elpv,synthetic \
 		--backbone zsad-tiny --limit $(DEMO_LIMIT) --offline --results $(DEMO_RESULTS) $(DEMO_OPTIONS)

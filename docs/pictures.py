@@ -1,11 +1,12 @@
-"""Draw the predictions that README shows: the page of `zsad predict`, four methods on one defect.
+"""Draw the predictions that README shows: four methods on one defect, the page of `zsad predict`,
+the app.
 
     make pictures
 
 The pictures are generated ones of held-out categories.  ALFA needs no training; the states of
 FiLo, FAPrompt and KAnoCLIP for the bundled backbone come with zsad.  FiLo looks without boxes,
-since its detector does not come along.  The page needs Chromium (`make browser`); without it the
-old picture stays.
+since its detector does not come along.  The page and the app need Chromium (`make browser`);
+without it their old pictures stay.
 """
 
 from __future__ import annotations
@@ -38,16 +39,22 @@ PICTURES = 12  # on the page
 NORMAL = 4  # that it is calibrated with
 SIDE = 224  # pixels of a picture
 LINE = 22  # pixels of a heading
+# The pictures that are in the window are there.
+ALL_SEEN = (
+    "[...document.querySelectorAll('.card img')].filter((i) =>"
+    " i.getBoundingClientRect().top < innerHeight).every((i) => i.complete && i.naturalWidth > 0)"
+)
 
 
 def main() -> None:
-    """Write ``docs/side_by_side.jpg`` and ``docs/prediction_page.jpg``."""
+    """Write ``side_by_side.jpg``, ``prediction_page.jpg`` and ``app.jpg`` into ``docs``."""
     index = load_index("synthetic")
     side_by_side(index).save(DOCS / "side_by_side.jpg", quality=85)
     if browser.find() is None:
-        print(f"docs/prediction_page.jpg stays as it is: {browser.MISSING}")
+        print(f"docs/prediction_page.jpg and docs/app.jpg stay as they are: {browser.MISSING}")
     else:
         page_of_predictions(index).save(DOCS / "prediction_page.jpg", quality=72)
+        app_with_pictures(index).save(DOCS / "app.jpg", quality=70)
 
 
 # -------------------------------------------------------------------------- side by side
@@ -118,10 +125,44 @@ def page_of_predictions(index: DatasetIndex) -> Image.Image:
         page = place / "found" / "index.html"
         with browser.Browser(place / "profile") as running:
             running.open(page, 1180, 760)
+            running.until(ALL_SEEN)
             desk = opened(running.screenshot(place / "desk.png", top=0))
             running.open(page, 390, 844)
+            running.until(ALL_SEEN)
             phone = opened(running.screenshot(place / "phone.png", top=0))
     return beside([desk], ImageOps.expand(phone, 2, "#57606c"))
+
+
+def app_with_pictures(index: DatasetIndex) -> Image.Image:
+    """The app of README's command, when it has scored pictures and been given good ones."""
+    from tests.app import driving
+    from zsad.app.settings import AppSettings
+
+    known = index.categories[PAGE]
+    shown = splits.evaluated(index, PICTURES)[PAGE]
+    good = splits.references(index, PAGE, NORMAL, 0)
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        chosen = [
+            sorted(Path(saved(samples, place / name)).iterdir())
+            for name, samples in (("photos", shown), ("good", good))
+        ]
+        (place / "app").mkdir()
+        settings = AppSettings("winclip", BACKBONE, loading={"device": "cpu"})
+        with (
+            driving.served(settings, place / "app") as (address, _),
+            browser.Browser(place / "profile") as running,
+        ):
+            running.open(f"{address}/", 1100, 910)
+            running.until(driving.READY)
+            for name, files in zip(("pictures", "good"), chosen):
+                running.upload(f"#{name}", *files)
+            driving.typed(running, "class-name", known.class_name)
+            driving.score(running)
+            running.until(driving.SHOWN)
+            running.until(driving.READY)
+            running.until(ALL_SEEN)
+            return opened(running.screenshot(place / "app.png", top=0))
 
 
 def saved(samples: Sequence[Sample], folder: Path) -> str:

@@ -24,9 +24,10 @@ HEAD = """# Tables and figures of the four papers
 
 Every table and figure of the papers on FiLo, FAPrompt, ALFA and KAnoCLIP: the one command that
 computes it, and what shows it afterwards; or why there is none. `DATA` is the folder that holds the
-datasets; `--dry-run` says for every row its backbone, image size, preset and training set.
-Protocols of FiLo need a detector's boxes, or `filo.grounding=none`. What a figure of yours may be
-called equal to, `zsad tables --published` says beside it: see [reproduce a paper](reproduce.md).
+datasets; `--dry-run` says for every row its backbone, image size, preset, keys beside it and
+training set. Protocols of FiLo need a detector's boxes, or `filo.grounding=none`. What a figure of
+yours may be called equal to, `zsad tables --published` says beside it: see [reproduce a
+paper](reproduce.md).
 Made by `python -m docs.tables_and_figures`.
 """
 

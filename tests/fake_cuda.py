@@ -39,6 +39,7 @@ from torch.utils.flop_counter import flop_registry
 
 ROOT = Path(__file__).parent.parent
 OWN = tuple(str(ROOT / name) for name in ("zsad", "methods", "benchmarks"))
+MOST_PRODUCTS = 10**10  # multiplications of a product; a larger one is timed, not looked at
 MEMORY = 1 << 33  # bytes that the device says are free
 H200 = 130 * 10**9  # bytes that are free on an H200
 KINDS = ("cuda", "mps")
@@ -138,6 +139,9 @@ class OnDevice(Tensor):
     def is_meta(self) -> bool:  # type: ignore[override]
         return False
 
+    def record_stream(self, stream: object) -> None:
+        """Nothing is freed while it is in use here."""
+
     def __repr__(self) -> str:  # type: ignore[override]
         return f"{self.kind}:0 {self.held!r}"
 
@@ -182,6 +186,9 @@ class Gpu(TorchDispatchMode):
     cost: list[Cost] | None = None
     on_kernel: Callable[[int], None] = lambda number: None
     _pinned: dict[int, Tensor] = field(default_factory=dict)
+    beside: Counter[str] = field(default_factory=Counter)  # copies on a stream of their own
+    _streams: list[_Stream] = field(default_factory=list)  # that are entered
+    _flying: list[tuple[Tensor, _Stream]] = field(default_factory=list)
     _quiet: int = 0
     _fusing: bool = False
     _open: bool = False  # whether the kernel that is being fused takes more
@@ -194,7 +201,7 @@ class Gpu(TorchDispatchMode):
 
     def clear(self) -> None:
         """Begin to count anew."""
-        for counter in (self.waits, self.timers, self.kernels, self.up, self.down):
+        for counter in (self.waits, self.timers, self.kernels, self.up, self.down, self.beside):
             counter.clear()
         self.up_bytes.clear()
         self.down_bytes.clear()
@@ -239,7 +246,10 @@ class Gpu(TorchDispatchMode):
             self._launch("fused" if fused else str(packet).removeprefix("aten."))
         if packet is aten._local_scalar_dense and not self.values:
             return 1
-        out = func(*self._held(args), **self._held(kwargs))
+        if packet is aten.mm and _products(*args[:2]) > MOST_PRODUCTS:
+            out = args[0].held.new_empty(args[0].shape[0], args[1].shape[1])
+        else:
+            out = func(*self._held(args), **self._held(kwargs))
         if not free:
             self._price(packet, args, kwargs, out, leaves, joins)
         return self._wrapped(out, args, kwargs)
@@ -290,7 +300,10 @@ class Gpu(TorchDispatchMode):
         indices = _indices(args) if packet in INDEXING else []
         for x in leaves:
             assert not x.is_meta or isinstance(x, OnDevice), f"{packet}: a tensor without values"
-            if isinstance(x, OnDevice) or x.dim() == 0:
+            if isinstance(x, OnDevice):
+                self._require_arrived(x)
+                continue
+            if x.dim() == 0:
                 continue
             if not any(x is i for i in indices):
                 raise DeviceMix(
@@ -307,6 +320,15 @@ class Gpu(TorchDispatchMode):
         bordered = packet is aten.grid_sampler_2d and args[3] == BORDER
         if packet in LACKING or bordered:
             raise RuntimeError(f"{packet} is not currently implemented for the MPS device")
+
+    def _require_arrived(self, x: Tensor) -> None:
+        """Raise for what another stream is still copying: a GPU would read anything."""
+        if not self._streams and any(x is sent for sent, _ in self._flying):
+            raise DeviceMix("a tensor is read before the stream that copies it was waited for")
+
+    def wait_for(self, stream: _Stream | None) -> None:
+        """Let what was copied on a stream have arrived."""
+        self._flying = [(x, on) for x, on in self._flying if on is not stream]
 
     def _looks(self, packet: Any, args: Any) -> bool:
         """Whether indexing has to know how many values are True."""
@@ -353,7 +375,11 @@ class Gpu(TorchDispatchMode):
             out = func(self._held(source), **kwargs)
         self._crossing(source, here, there, bool(kwargs.get("non_blocking")), out)
         if here:
-            return self._wrapped(out, (), {})
+            made = self._wrapped(out, (), {})
+            if not there and self._streams:
+                self.beside[_line()] += 1
+                self._flying.append((made, self._streams[-1]))
+            return made
         return self.pin(out) if pinned else out
 
     def _crossing(self, source: Tensor, here: bool, there: bool, ahead: bool, made: Tensor) -> None:
@@ -417,6 +443,10 @@ class Gpu(TorchDispatchMode):
     def synchronize(self, device: Any = None) -> None:
         """`torch.cuda.synchronize`."""
         self.timers[_line()] += 1
+
+
+def _products(a: Tensor, b: Tensor) -> int:
+    return a.shape[0] * a.shape[1] * b.shape[1]
 
 
 def _indices(args: Any) -> list[Tensor]:
@@ -489,6 +519,8 @@ class _Calls(TorchFunctionMode):
         with self.gpu.as_one(Cost("attention", flop, moved, q.dtype)):
             if torch.is_grad_enabled() and any(x.requires_grad for x in tensors):
                 mask = rest[0] if rest else named.pop("attn_mask", None)
+                if mask is not None and mask.dtype == torch.bool:  # this one adds what it is given
+                    mask = torch.zeros_like(mask, dtype=q.dtype).masked_fill(~mask, -torch.inf)
                 return aten._scaled_dot_product_attention_math(q, k, v, mask, **named)[0]
             *front, heads, length, _ = q.shape
             made = q.new_empty((*front, length, heads, v.shape[-1])).transpose(-3, -2)
@@ -506,9 +538,10 @@ class _Event:
 
     def __init__(self, enable_timing: bool = False, **rest: Any) -> None:
         self.timed, self.at = enable_timing, None
+        self.stream: Any = None
 
     def record(self, stream: Any = None) -> None:
-        self.at = time.perf_counter()
+        self.at, self.stream = time.perf_counter(), stream
 
     def query(self) -> bool:
         return True
@@ -528,26 +561,33 @@ class _Event:
 
 
 class _Stream:
-    """`torch.cuda.Stream`: everything happens at once."""
+    """`torch.cuda.Stream`: everything happens at once, but nothing may be read before its stream
+    was waited for."""
+
+    gpu: Gpu
 
     def __init__(self, *args: Any, **rest: Any) -> None:
         pass
 
     def __enter__(self) -> _Stream:
+        self.gpu._streams.append(self)
         return self
 
     def __exit__(self, *exc: object) -> None:
-        pass
+        self.gpu._streams.pop()
 
     def wait_stream(self, other: Any) -> None:
-        pass
+        self.gpu.wait_for(other)
 
-    wait_event = wait_stream
+    def wait_event(self, event: _Event) -> None:
+        self.gpu.wait_for(event.stream)
+
     record_event = synchronize = query = lambda self, *args: None
 
 
 def _driver(gpu: Gpu) -> dict[str, Any]:
     """What `torch.cuda` answers in the simulation."""
+    stream = type("Stream", (_Stream,), {"gpu": gpu})
     return {
         "is_available": lambda: gpu.kind == "cuda",
         "is_initialized": lambda: True,
@@ -560,15 +600,17 @@ def _driver(gpu: Gpu) -> dict[str, Any]:
         "is_bf16_supported": lambda *args, **rest: True,
         "mem_get_info": lambda device=None: (gpu.memory, gpu.memory),
         "memory_allocated": lambda device=None: 0,
+        "memory_reserved": lambda device=None: 0,
+        "set_per_process_memory_fraction": lambda fraction, device=None: None,
         "max_memory_allocated": lambda device=None: 0,
         "reset_peak_memory_stats": lambda device=None: None,
         "empty_cache": lambda: None,
         "synchronize": gpu.synchronize,
         "Event": type("Event", (_Event,), {"gpu": gpu}),
-        "Stream": _Stream,
-        "stream": lambda stream: stream or _Stream(),
-        "current_stream": lambda device=None: _Stream(),
-        "default_stream": lambda device=None: _Stream(),
+        "Stream": stream,
+        "stream": lambda given: given or stream(),
+        "current_stream": lambda device=None: stream(),
+        "default_stream": lambda device=None: stream(),
         "manual_seed": lambda seed: None,
         "manual_seed_all": lambda seed: None,
         "get_rng_state": lambda device=None: torch.zeros(1, dtype=torch.uint8),

@@ -1,12 +1,13 @@
 """What methods ask of a GPU, counted on a simulated one, and what that would take at best.
 
-    python -m tests.gpu_counts [--batch 8] [--image-size 518]
+    python -m tests.gpu_counts [--batch 8] [--image-size 518] [--compile]
 
-ViT-L/14@336 in bf16: kernels, waits, copies and bytes of a batch by method, and a roofline: every
-kernel takes what its arithmetic or its memory traffic needs on an H200-class device at the shares
-of its peak that are usual, at least 2.5 us; a launch takes the host 8 us and a wait 20.  Between
-two waits host and device work side by side, so that the longer of the two counts.  These rates are
-assumptions, not measurements: `make speed-gpu` measures.
+ViT-L/14@336 in bf16: kernels, waits, copies and bytes of a batch by method, metrics included, and a
+roofline: every kernel takes what its arithmetic or its memory traffic needs on an H200-class device
+at the shares of its peak that are usual, at least 2.5 us; a launch takes the host 8 us and a wait
+20.  Between two waits host and device work side by side, so that the longer of the two counts.
+These rates are assumptions, not measurements: `make speed-gpu` measures.  :data:`BEFORE` is the
+same pricing of commit c8305d8, from its review.
 """
 
 from __future__ import annotations
@@ -20,16 +21,29 @@ from typing import Any, TypeVar
 
 import torch
 
-from tests.fake_cuda import Cost, Gpu, simulated
+from tests.fake_cuda import H200, Cost, Gpu, simulated
 from zsad import backbones, registry
 from zsad.backbones.batch_size import Portions
+from zsad.config import MetricSettings
+from zsad.metrics import CategoryMetrics
+from zsad.metrics.regions import BatchRegions
 from zsad.scoring import Scorer, encode
 from zsad.types import Category, FeatureRequest, ImageFeatures, Scored
 
 T = TypeVar("T")
 
 FOUR = "filo,faprompt,kanoclip,anomalyclip"
-GROUPS = (FOUR, "filo", "faprompt", "kanoclip", "anomalyclip", "clip", "aprilgan", "alfa,winclip")
+BEFORE = {  # images a second of batches of 8, "as written"
+    FOUR: 87,
+    "filo": 136,
+    "faprompt": 174,
+    "kanoclip": 171,
+    "anomalyclip": 190,
+    "clip": 210,
+    "aprilgan": 200,
+    "winclip": 26,
+    "alfa": 25,
+}
 NUT = Category("mvtec", "metal_nut", "metal nut")
 WITHOUT_BOXES = {"filo": {"grounding": False}}
 HALF = (torch.bfloat16, torch.float16)
@@ -78,6 +92,10 @@ class Counted:
         )
         return made
 
+    def add(self, stage: Stage) -> None:
+        """Note a part that was counted elsewhere."""
+        self.stages.append(stage)
+
     @property
     def took(self) -> float:
         """Seconds of the batch: the encoder goes on while the first head is launched."""
@@ -98,9 +116,10 @@ class Counted:
 
 
 def count(
-    weights: backbones.Backbone, names: Sequence[str], batch: int, gpu: Gpu
-) -> tuple[Counted, Counter[str]]:
-    """Score two batches and count the second; metrics are left to the caller."""
+    weights: backbones.Backbone, names: Sequence[str], batch: int, gpu: Gpu, metrics: Stage
+) -> tuple[Counted, Counter[str], Counter[str]]:
+    """Score two batches and count the second: its stages, and the bytes that go up and down by
+    line.  ``metrics``: what the metrics of a method are."""
     scorers = {}
     for name in names:
         entry = registry.method(name)
@@ -124,7 +143,70 @@ def count(
                 own = features.restrict(scorers[name].request.taps)
                 uids = [f"{number}-{i}" for i in range(batch)]
                 counted.stage(name, partial(_scored, scorers[name], own, uids))
-    return counted, Counter(gpu.up_bytes)
+                counted.add(metrics)
+    return counted, Counter(gpu.up_bytes), Counter(gpu.down_bytes)
+
+
+def count_metrics(batch: int, size: int) -> Stage:
+    """One update of metrics with maps [batch, size, size], not the first, half of them anomalous:
+    counted with true values, since how often the host waits depends on them."""
+    draw = torch.Generator().manual_seed(0)
+    masks = torch.zeros(batch, size, size, dtype=torch.bool)
+    masks[::2, size // 4 : size // 2, size // 4 : size // 2] = True
+    labels = torch.arange(batch) % 2 == 0
+    with simulated("cuda", cost=True) as gpu:
+        metrics = CategoryMetrics.of(MetricSettings(), device=gpu.device)
+        for _ in range(2):
+            maps = torch.rand(batch, size, size, generator=draw).to(gpu.device)
+            regions = BatchRegions(masks)
+            regions.on(gpu.device)  # once for all methods
+            gpu.clear()
+            metrics.update(maps, masks, torch.rand(batch), labels, regions=regions)
+        assert gpu.cost is not None
+        spent = sum(map(seconds, gpu.cost))
+        return Stage("metrics", gpu.launched, gpu.waits.total(), spent)
+
+
+@dataclass(frozen=True)
+class Priced:
+    """What a group of methods asks for, and the images a second that it comes to."""
+
+    stages: Sequence[Stage]
+    up: int  # bytes to the device
+    down: int
+    rate: float
+
+    def kernels(self, *names: str) -> int:
+        """Those of some stages."""
+        return sum(s.kernels for s in self.stages if s.name in names)
+
+
+def priced(
+    groups: Sequence[str],
+    batch: int = 8,
+    image_size: int = 518,
+    backbone: str = "vit-l-14-336",
+    compiled: bool = False,
+) -> dict[str, Priced]:
+    """Count and price groups of methods, by their names."""
+    found = {}
+    with simulated("cuda", cost=True, values=False, memory=H200) as gpu, torch.no_grad():
+        weights = backbones.load(
+            backbone,
+            weights=None if backbone == "zsad-tiny" else "random",
+            image_size=image_size,
+            precision="bf16",
+            device="cuda",
+            compile=compiled,
+        )
+        size = weights.info.image_size
+    metrics = count_metrics(batch, size)
+    with simulated("cuda", cost=True, values=False, memory=H200) as gpu, torch.no_grad():
+        for group in groups:
+            counted, up, down = count(weights, group.split(","), batch, gpu, metrics)
+            rate = batch / counted.took
+            found[group] = Priced(counted.stages, up.total(), down.total(), rate)
+    return found
 
 
 def _encoded(
@@ -143,31 +225,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Count and print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--image-size", type=int, default=0)
+    parser.add_argument("--image-size", type=int, default=518)
     parser.add_argument("--backbone", default="vit-l-14-336")
     parser.add_argument("--methods", action="append", help="a group; may be given several times")
+    parser.add_argument("--compile", action="store_true", help="with fused blocks")
     options = parser.parse_args(arguments)
-    weights = None if options.backbone == "zsad-tiny" else "random"
-    with simulated("cuda", cost=True, values=False) as gpu, torch.no_grad():
-        backbone = backbones.load(
-            options.backbone,
-            weights=weights,
-            image_size=options.image_size,
-            precision="bf16",
-            device="cuda",
-        )
-        for group in options.methods or GROUPS:
-            counted, up = count(backbone, group.split(","), options.batch, gpu)
-            print(f"{group}: {options.batch} images at {backbone.info.image_size} pixels")
-            for s in counted.stages:
-                print(
-                    f"  {s.name:14}{s.kernels:7} kernels{s.waits:4} waits"
-                    f"{1e3 * s.device:9.2f} ms device{1e3 * s.host:8.2f} ms host"
-                )
-            rate = options.batch / counted.took
+    groups = options.methods or list(BEFORE)
+    for group, one in priced(
+        groups, options.batch, options.image_size, options.backbone, options.compile
+    ).items():
+        print(f"{group}: {options.batch} images at {options.image_size} pixels")
+        for s in one.stages:
             print(
-                f"  up {sum(up.values()) / 1e6:.2f} MB; {1e3 * counted.took:.1f} ms, {rate:.0f}/s"
+                f"  {s.name:14}{s.kernels:7} kernels{s.waits:4} waits"
+                f"{1e3 * s.device:9.2f} ms device{1e3 * s.host:8.2f} ms host"
             )
+        before = f", {one.rate / BEFORE[group]:.2f} x before" if group in BEFORE else ""
+        print(f"  up {one.up / 1e6:.2f} MB, down {one.down} bytes; {one.rate:.0f}/s{before}")
 
 
 if __name__ == "__main__":

@@ -203,6 +203,9 @@ def test_containers_do_what_readme_says() -> None:
         known = {"FROM", "RUN", "USER", "WORKDIR", "COPY", "ARG", "ENV", "CMD"}
         assert {word for word, _ in steps} == known
         assert re.fullmatch(r"python:3\.\d+-slim", steps[0][1])  # a tag, not "latest"
+        version = re.findall(r"\d+\.\d+", steps[0][1])[0]  # what the constraints are for
+        first = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()[0]
+        assert f"Python {version}" in first
         runs = [rest for word, rest in steps if word == "RUN"]
         assert any(re.search(r'\bmake setup EXTRAS="\$EXTRAS"$', line) for line in runs)
         (apt,) = (line for line in runs if "apt-get" in line)

@@ -192,6 +192,12 @@ def _at_once(each: Callable[P, Iterator[Prediction]]) -> Callable[P, list[Predic
     def predict(*args: P.args, **keywords: P.kwargs) -> list[Prediction]:
         return list(each(*args, **keywords))
 
+    del predict.__wrapped__  # whose signature returns an iterator
+    signature = inspect.signature(each)
+    predict.__signature__ = signature.replace(  # type: ignore[attr-defined]
+        return_annotation="list[Prediction]"
+    )
+    predict.__annotations__ = {**each.__annotations__, "return": "list[Prediction]"}
     predict.__name__ = predict.__qualname__ = "predict"
     predict.__doc__ = (
         "Score pictures that have no labels, write their files, and return all predictions.\n\n"

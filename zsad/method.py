@@ -30,6 +30,7 @@ from zsad.types import (
     FeatureRequest,
     ImageFeatures,
     MapSpec,
+    PromptView,
     Sample,
     ScoreContext,
     Scored,
@@ -197,6 +198,13 @@ class Method(lightning.LightningModule, Generic[ConfigT, TextT]):
         knows neither the method nor its paper.
         """
         return [[] for _ in range(scored.batch_size)]
+
+    def prompt_views(self, scored: Scored[TextT]) -> list[PromptView]:
+        """Return what each prompt says of each image: one :class:`PromptView` per image.
+
+        For methods whose ``config.yaml`` says ``shows_prompts: true``; others have none.
+        """
+        raise TypeError(f"method '{self.name}' shows no single prompts")
 
     # ------------------------------------------------------------------- optional needs
     def views(self, images: Tensor) -> Iterable[Tensor]:

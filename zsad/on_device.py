@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -22,6 +23,37 @@ def uploaded(values: Tensor, device: torch.device) -> Tensor:
     if device.type != "cuda" or values.device.type != "cpu" or not values.dim():
         return values.to(device)
     return values.pin_memory().to(device, non_blocking=True)
+
+
+class SideStream:
+    """Copies to a CUDA device beside what it computes."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self._stream = torch.cuda.Stream(device)
+
+    def send(self, pinned: Tensor) -> Sent:
+        """Begin to copy; nobody waits."""
+        with torch.cuda.stream(self._stream):
+            there = pinned.to(self.device, non_blocking=True)
+            arrived = torch.cuda.Event()
+            arrived.record(self._stream)
+        return Sent(there, arrived)
+
+
+@dataclass(frozen=True)
+class Sent:
+    """Values on their way to a device."""
+
+    values: Tensor
+    arrived: torch.cuda.Event
+
+    def taken(self) -> Tensor:
+        """The values, for what the device computes from now on."""
+        here = torch.cuda.current_stream(self.values.device)
+        here.wait_event(self.arrived)
+        self.values.record_stream(here)  # their memory belongs to the other stream
+        return self.values
 
 
 def gathered(rows: Sequence[Tensor], device: torch.device) -> Tensor:

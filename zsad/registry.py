@@ -50,6 +50,7 @@ class MethodEntry:
     show where a defect is, so that ``zsad predict`` marks no pixels (``docs/own-photos.md`` has the
     measurement).  ``reads``: what its figures depend on besides the name of a thing, ``kind`` or
     ``domain``.  ``preset_titles``: what tables call a preset, where its name says too little.
+    ``shows_prompts``: whether it says what each of its prompts finds (:meth:`Method.prompt_views`).
     ``companions``: files that the authors' training writes beside a checkpoint, and that are read
     along with it.  ``authors``: all of ``paper``'s, as "Family, Given".
     """
@@ -76,6 +77,7 @@ class MethodEntry:
     companions: tuple[str, ...] = ()
     prompt_kind: str = ""  # "module:object", torch-free; see zsad.prompt_bank.kinds
     authors: tuple[str, ...] = ()
+    shows_prompts: bool = False
     reads_text: bool = True  # false: runs on backbones without a text tower
 
     def __post_init__(self) -> None:

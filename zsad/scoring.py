@@ -33,6 +33,7 @@ from zsad.types import (
     Explanation,
     FeatureRequest,
     ImageFeatures,
+    PromptView,
     Sample,
     ScoreContext,
     Scored,
@@ -187,9 +188,7 @@ class Scorer:
             return []
         request = FeatureRequest(taps, self.request.variant)
         found = []
-        device = self.backbone.device
-        seen = images if right is None else right
-        seen = seen_by(self.backbone, seen, request) if seen.device != device else seen
+        seen = seen_by(self.backbone, images if right is None else right, request)
         for view in self.method.views(seen) if right is None else [seen]:
             parts = [f for _, f in encode(self.backbone, view, request, portions, stage)]
             found.append(parts[0] if len(parts) == 1 else ImageFeatures.concat(parts))
@@ -298,6 +297,27 @@ class Scorer:
         return [
             merged([replace(reason, text=read(reason.text)) for reason in row], c.class_name)
             for row, c in zip(found, scored.context.categories)
+        ]
+
+    @torch.no_grad()
+    def prompt_views(self, scored: Scored[Any]) -> list[PromptView]:
+        """What the single prompts say of each image, on the CPU; for methods that show them."""
+        on_host: dict[int, Tensor] = {}  # what images share is copied, and held, once
+
+        def host(value: Tensor) -> Tensor:
+            return on_host.setdefault(id(value), value.float().cpu())
+
+        found = self.method.prompt_views(scored)
+        return [
+            replace(
+                view,
+                abnormal=host(view.abnormal) > 0,
+                embeddings=host(view.embeddings),
+                image=host(view.image),
+                kept=host(view.kept) > 0,
+                maps=None if view.maps is None else host(view.maps),
+            )
+            for view in found
         ]
 
 

@@ -93,12 +93,15 @@ class Pipeline:
     def run(
         self, names: Sequence[str], images: Tensor, masks: Tensor, timer: StageTimer | None = None
     ) -> dict[str, Tensor]:
-        """Encode once per encoder variant, score with every method; return the maps by name."""
+        """Encode once per encoder variant, score with every method; return the maps by name.
+
+        Masks [B, H, W] belong on the CPU, where a sweep has them; others are brought there."""
         timer = timer or StageTimer(images.device)
         groups: dict[Any, list[str]] = {}
         for name in names:
             groups.setdefault(self.scorers[name].request.variant, []).append(name)
         found: dict[str, Tensor] = {}
+        masks = masks.cpu()
         regions = BatchRegions(masks)  # once for all methods, as a sweep does
         for members in groups.values():
             request = FeatureRequest.merge([self.scorers[n].request for n in members])
@@ -268,7 +271,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--pair", default="faprompt+anomalyclip")
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--precision", choices=sorted(PRECISIONS), default="fp32")
-    parser.add_argument("--compile", action="store_true", help="compile the encoder's MLPs")
+    parser.add_argument("--compile", action="store_true", help="fuse the encoder's blocks")
     parser.add_argument("--only-together", action="store_true", help="no method alone")
     parser.add_argument("--quick", action="store_true", help="zsad-tiny")
     return parser

@@ -20,7 +20,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch.profiler import ProfilerActivity, profile
+from torch.profiler import ProfilerActivity, profile, supported_activities
 
 import zsad
 from zsad import backbones, registry
@@ -46,8 +46,8 @@ def calls(pipeline: Pipeline, names: Sequence[str], batch: int) -> dict[str, dic
     masks = torch.zeros(batch, size, size, dtype=torch.bool)
     masks[::2, 9:30, 9:30] = True
     kinds = [ProfilerActivity.CPU]
-    if device.type == "cuda":
-        kinds.append(ProfilerActivity.CUDA)
+    if device.type == "cuda" and ProfilerActivity.CUDA in supported_activities():
+        kinds.append(ProfilerActivity.CUDA)  # without it calls of the driver are not seen
     found = {}
     for way in [[name] for name in names] + [list(names)]:
         run = partial(pipeline.run, way, images, masks)

@@ -191,8 +191,8 @@ def form_of(path: Path) -> str:
     return "half precision" if "F16" in kinds else "single precision"
 
 
-def phases_of(entry: MethodEntry) -> list[tuple[str, int]]:
-    """Name and epochs of every phase that the training of a state runs through."""
+def epochs_of(entry: MethodEntry) -> str:
+    """The epochs that the training of a state runs through, phase by phase."""
     loaded = zsad.load_method(
         entry.name,
         backbone=BACKBONE,
@@ -201,15 +201,10 @@ def phases_of(entry: MethodEntry) -> list[tuple[str, int]]:
         overrides=[word.removeprefix(f"{entry.name}.") for word in options_of(entry)],
     )
     loaded.method.auxiliary = (DATASET,)
-    return [(phase.name, phase.epochs) for phase in loaded.method.phases()]
-
-
-def epochs_of(entry: MethodEntry) -> str:
-    """The epochs of the training of a state: of every phase where there are several."""
-    phases = phases_of(entry)
+    phases = loaded.method.phases()
     if len(phases) == 1:
-        return str(phases[0][1])
-    return ", then ".join(f"{epochs} of the phase `{name}`" for name, epochs in phases)
+        return str(phases[0].epochs)
+    return ", then ".join(f"{p.epochs} of the phase `{p.name}`" for p in phases)
 
 
 def evaluated(entry: MethodEntry, results: Path, seeds: Sequence[int]) -> Cells:

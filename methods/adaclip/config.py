@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-from zsad.config.method_config import MethodConfig
-from zsad.data.mosaic import Mosaic
+from zsad.components.schemas import LayeredConfig
+from zsad.data.mosaic import Mosaic, MosaicConfig
 from zsad.types import EncoderVariant, Names
 
 
@@ -91,7 +91,7 @@ class Train:
 
 
 @dataclass(frozen=True)
-class Config(MethodConfig):
+class Config(LayeredConfig, MosaicConfig):
     """Keys of ``adaclip.*``.
 
     ``layers``: ``stages`` = the backbone's four feature layers, or 1-based block numbers.

@@ -21,8 +21,10 @@ from zsad import maps as dense
 from zsad.components import losses
 from zsad.components.prompt_ensemble import EnsembleFeatures, fill, in_templates, rank_phrases
 from zsad.components.prompt_learning import unit
+from zsad.components.released_state import LayeredRelease
 from zsad.components.windows import window_region
-from zsad.method import ImportedCheckpoint, Method, TrainPhase, chosen_blocks
+from zsad.data.mixed_training import MosaicTraining
+from zsad.method import TrainPhase, chosen_blocks
 from zsad.methods.adaclip import convert, prompts
 from zsad.methods.adaclip.config import Config
 from zsad.methods.adaclip.fusion import semantics
@@ -34,7 +36,6 @@ from zsad.types import (
     FeatureRequest,
     ImageFeatures,
     MapSpec,
-    Sample,
     ScoreContext,
     Scored,
     Scores,
@@ -71,10 +72,11 @@ class Seen:
     image: Tensor
 
 
-class AdaCLIP(Method[Config, Sentences]):
+class AdaCLIP(MosaicTraining[Config, Sentences], LayeredRelease[Config, Sentences]):
     """Hybrid prompts in both towers, and hybrid semantic fusion."""
 
     name: ClassVar[str] = "adaclip"
+    from_release = staticmethod(convert.import_official)
 
     def __init__(self, config: Config, backbone: BackboneInfo) -> None:
         super().__init__(config, backbone)
@@ -310,17 +312,6 @@ class AdaCLIP(Method[Config, Sentences]):
         terms |= dict(zip(("focal", "dice_abnormal", "dice_normal"), sums))
         return {"total": torch.stack(list(terms.values())).sum(), **terms}
 
-    def epoch_samples(
-        self, samples: Sequence[Sample], phase: TrainPhase, epoch: int, seed: int
-    ) -> Sequence[Sample] | None:
-        """Mix mosaics in where the auxiliary dataset asks for them."""
-        key = f"{phase.name}/{epoch}"
-        return self.config.train.mosaic.mixed(samples, self.auxiliary, seed, key)
-
-    @property
-    def adds_anew(self) -> bool:
-        return self.config.train.mosaic.pool == "fresh"
-
     def phases(self) -> list[TrainPhase]:
         train = self.config.train
         return [
@@ -337,14 +328,6 @@ class AdaCLIP(Method[Config, Sentences]):
                 ),
             )
         ]
-
-    @classmethod
-    def import_official(
-        cls, state: object, config: Config, backbone: BackboneInfo
-    ) -> ImportedCheckpoint:
-        """Translate a released file; see :mod:`zsad.methods.adaclip.convert`."""
-        layers = len(chosen_blocks(cls.name, config.layers, backbone))
-        return convert.import_official(state, layers, backbone)
 
 
 def pair_of(units: Tensor) -> Tensor:

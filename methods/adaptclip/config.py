@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-from zsad.config.method_config import MethodConfig
+from zsad.components.schemas import LayeredConfig
 from zsad.types import EncoderVariant
 
 
@@ -27,7 +27,7 @@ class Train:
 
 
 @dataclass(frozen=True)
-class Config(MethodConfig):
+class Config(LayeredConfig):
     """Keys of ``adaptclip.*``; see the README for what each one changes."""
 
     # Keys below these prefixes change only inference: a checkpoint serves all their values.

@@ -27,7 +27,8 @@ from zsad.components.prompt_ensemble import (
     rank_phrases,
 )
 from zsad.components.prompt_learning import learned_tokens, prompt_text, unit
-from zsad.method import ImportedCheckpoint, Method, TrainPhase, chosen_blocks
+from zsad.components.released_state import LayeredRelease
+from zsad.method import TrainPhase, chosen_blocks
 from zsad.methods.adaptclip import convert
 from zsad.methods.adaptclip.config import Config
 from zsad.methods.adaptclip.modules import PromptQuery, ResMLP
@@ -74,10 +75,11 @@ class Compared:
     whole: Tensor
 
 
-class AdaptCLIP(Method[Config, Pairs]):
+class AdaptCLIP(LayeredRelease[Config, Pairs]):
     """Textual, visual and prompt-query adapter."""
 
     name: ClassVar[str] = "adaptclip"
+    from_release = staticmethod(convert.import_official)
 
     def __init__(self, config: Config, backbone: BackboneInfo) -> None:
         super().__init__(config, backbone)
@@ -279,12 +281,3 @@ class AdaptCLIP(Method[Config, Pairs]):
                 ),
             )
         ]
-
-    # --------------------------------------------------------------- official weights
-    @classmethod
-    def import_official(
-        cls, state: object, config: Config, backbone: BackboneInfo
-    ) -> ImportedCheckpoint:
-        """Translate a released file; see :mod:`zsad.methods.adaptclip.convert`."""
-        layers = len(chosen_blocks(cls.name, config.layers, backbone))
-        return convert.import_official(state, layers, backbone)

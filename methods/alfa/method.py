@@ -33,6 +33,7 @@ from zsad.types import (
     FeatureRequest,
     ImageFeatures,
     MapSpec,
+    PromptView,
     ScoreContext,
     Scored,
     Scores,
@@ -199,6 +200,21 @@ class Alfa(Method[Config, PromptFeatures]):
             )
             for i, category in enumerate(context.categories)
         ]
+
+    def prompt_views(self, scored: Scored[PromptFeatures]) -> list[PromptView]:
+        """All prompts, and which of them the contextual filter kept (Fig. 4).
+
+        ALFA makes no map of a single prompt: windows are compared with the mean of the kept ones.
+        """
+        images = F.normalize(scored.features[CLS].float(), dim=-1)
+        found = []
+        for image, category, weight in zip(
+            images, scored.context.categories, scored.scores.parts["weight"]
+        ):
+            text = scored.context.text[category.key]
+            abnormal = text.labels == 1
+            found.append(PromptView(text.texts, abnormal, text.embeddings, image, weight > 0))
+        return found
 
     # ------------------------------------------------------------------------ figures
     def run_info(

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 
 from zsad import config as cfg
 from zsad.components.schemas import StageConfig
-from zsad.data.mosaic import Mosaic
+from zsad.data.mosaic import Mosaic, MosaicConfig
 from zsad.types import EncoderVariant, Names
 
 
@@ -41,7 +41,7 @@ class Train:
 
 
 @dataclass(frozen=True)
-class Config(StageConfig):
+class Config(StageConfig, MosaicConfig):
     """Keys of ``aprilgan.*``.
 
     ``scale`` multiplies cosines.  ``layers``: ``stages`` = the backbone's four feature layers, or

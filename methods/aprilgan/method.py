@@ -17,9 +17,11 @@ from torch import Tensor, nn
 
 from zsad.components.memory_bank import bank_of
 from zsad.components.prompt_ensemble import EnsembleFeatures, rank_phrases
+from zsad.components.released_state import LayeredRelease
 from zsad.components.stage_method import StageMethod
 from zsad.components.templates import SCENE_TEMPLATES
-from zsad.method import ImportedCheckpoint, TrainPhase, chosen_blocks, stretched
+from zsad.data.mixed_training import MosaicTraining
+from zsad.method import TrainPhase, stretched
 from zsad.methods.aprilgan import convert
 from zsad.methods.aprilgan.config import Config
 from zsad.types import (
@@ -29,7 +31,6 @@ from zsad.types import (
     Explanation,
     FeatureRequest,
     ImageFeatures,
-    Sample,
     ScoreContext,
     Scored,
     Scores,
@@ -43,10 +44,15 @@ if TYPE_CHECKING:
 CLS = Tap("cls")
 
 
-class AprilGAN(StageMethod[Config]):
+class AprilGAN(
+    MosaicTraining[Config, EnsembleFeatures],
+    StageMethod[Config],
+    LayeredRelease[Config, EnsembleFeatures],
+):
     """Linear layers on patch tokens, compared with a state prompt ensemble."""
 
     name: ClassVar[str] = "aprilgan"
+    from_release = staticmethod(convert.import_official)
     templates: ClassVar[Sequence[str]] = SCENE_TEMPLATES
 
     def __init__(self, config: Config, backbone: BackboneInfo) -> None:
@@ -134,17 +140,6 @@ class AprilGAN(StageMethod[Config]):
         terms = self.stage_losses(self.logits(features, pair), batch.masks)
         return {"total": terms["focal"] + terms["dice"], **terms}
 
-    def epoch_samples(
-        self, samples: Sequence[Sample], phase: TrainPhase, epoch: int, seed: int
-    ) -> Sequence[Sample] | None:
-        """Mix mosaics in where the auxiliary dataset asks for them."""
-        key = f"{phase.name}/{epoch}"
-        return self.config.train.mosaic.mixed(samples, self.auxiliary, seed, key)
-
-    @property
-    def adds_anew(self) -> bool:
-        return self.config.train.mosaic.pool == "fresh"
-
     def phases(self) -> list[TrainPhase]:
         """One phase; its length depends on the auxiliary dataset."""
         train = self.config.train
@@ -159,11 +154,3 @@ class AprilGAN(StageMethod[Config]):
                 ),
             )
         ]
-
-    @classmethod
-    def import_official(
-        cls, state: object, config: Config, backbone: BackboneInfo
-    ) -> ImportedCheckpoint:
-        """Translate a released file; see :mod:`zsad.methods.aprilgan.convert`."""
-        layers = len(chosen_blocks(cls.name, config.layers, backbone))
-        return convert.import_official(state, layers, backbone)

@@ -19,8 +19,9 @@ from torch.nn.functional import cross_entropy
 
 from zsad import maps as dense
 from zsad.components.prompt_learning import prompt_text, unit
-from zsad.data import augment
-from zsad.method import ImportedCheckpoint, Method, TrainPhase, chosen_blocks, stretched
+from zsad.components.released_state import LayeredRelease
+from zsad.data.mixed_training import InspectedTraining
+from zsad.method import TrainPhase, chosen_blocks, stretched
 from zsad.methods.bayespfl import convert, losses, prompts
 from zsad.methods.bayespfl.config import Config
 from zsad.methods.bayespfl.draws import Draws
@@ -39,7 +40,6 @@ from zsad.types import (
     FeatureRequest,
     ImageFeatures,
     MapSpec,
-    Sample,
     ScoreContext,
     Scores,
     Tap,
@@ -76,10 +76,11 @@ class Latents:
     divergence: Tensor
 
 
-class BayesPFL(Method[Config, Words]):
+class BayesPFL(InspectedTraining[Config, Words], LayeredRelease[Config, Words]):
     """Prompts drawn from a learned distribution."""
 
     name: ClassVar[str] = "bayespfl"
+    from_release = staticmethod(convert.import_official)
 
     def __init__(self, config: Config, backbone: BackboneInfo) -> None:
         super().__init__(config, backbone)
@@ -355,29 +356,6 @@ class BayesPFL(Method[Config, Words]):
         if train.image_epochs:
             stages.append(TrainPhase("image", train.image_epochs, train.batch_size, HEAD, groups))
         return stages
-
-    def epoch_samples(
-        self, samples: Sequence[Sample], phase: TrainPhase, epoch: int, seed: int
-    ) -> Sequence[Sample] | None:
-        """Mix mosaics in where the auxiliary dataset asks for them, and change every picture where
-        the config does."""
-        train = self.config.train
-        key = f"{phase.name}/{epoch}"
-        mixed = train.mosaic.mixed(samples, self.auxiliary, seed, key, anomalous=True)
-        return augment.inspected(samples, mixed, train.augment, seed, key)
-
-    @property
-    def adds_anew(self) -> bool:
-        return self.config.train.augment != "none" or self.config.train.mosaic.pool == "fresh"
-
-    # --------------------------------------------------------------- official weights
-    @classmethod
-    def import_official(
-        cls, state: object, config: Config, backbone: BackboneInfo
-    ) -> ImportedCheckpoint:
-        """Translate a released file; see :mod:`zsad.methods.bayespfl.convert`."""
-        layers = len(chosen_blocks(cls.name, config.layers, backbone))
-        return convert.import_official(state, layers, backbone)
 
 
 def _vectors(mean: float, *shape: int) -> nn.Parameter:

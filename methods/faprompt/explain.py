@@ -49,6 +49,20 @@ def prompt_responses(patches: Tensor, prompts: Tensor) -> Tensor:
     return torch.einsum("bte,ble->btl", unit(prompts), unit(patches))
 
 
+def prompt_maps(
+    patches: Tensor, first: FirstPass, grid: tuple[int, int], temperature: float
+) -> Tensor:
+    """Return what every abnormal prompt alone finds anomalous: [B, T, h, w], in [0, 1].
+
+    The first map of the method (Eq. 3) with one prompt in the place of the prototype of all, as in
+    the paper's Fig. 3 and 6.  patches [B, L, E], unit.
+    """
+    abnormal = torch.einsum("te,ble->btl", unit(first.prompts), patches)
+    normal = torch.einsum("e,ble->bl", first.normal, patches)
+    found: Tensor = ((abnormal - normal[:, None]) / temperature).sigmoid()  # softmax over the pair
+    return found.view(*found.shape[:2], *grid)
+
+
 def apart(vectors: Tensor) -> Tensor:
     """Return unit vectors [N, E] without what they have in common, their mean; unit again.
 

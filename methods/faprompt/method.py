@@ -22,7 +22,7 @@ from zsad.errors import RequestError
 from zsad.method import ImportedCheckpoint, Method, TrainPhase
 from zsad.methods.faprompt import convert
 from zsad.methods.faprompt.config import Config
-from zsad.methods.faprompt.explain import explain
+from zsad.methods.faprompt.explain import explain, prompt_maps
 from zsad.methods.faprompt.prompts import CompoundPrompts, FirstPass, orthogonality, prototype
 from zsad.types import (
     BackboneInfo,
@@ -32,6 +32,7 @@ from zsad.types import (
     FeatureRequest,
     ImageFeatures,
     MapSpec,
+    PromptView,
     ScoreContext,
     Scored,
     Scores,
@@ -158,6 +159,22 @@ class FAPrompt(Method[Config, FirstPass]):
         """Name the prompts that answer most to the selected patches; see ``explain.py``."""
         patches = unit(scored.features.patches(self.patch_tap))
         return explain(patches, scored, k)
+
+    def prompt_views(self, scored: Scored[FirstPass]) -> list[PromptView]:
+        """The normal prompt and the T abnormal ones of section 3.3, without an image's prior."""
+        first = next(iter(scored.context.text.values()))
+        features, count = scored.features, len(first.prompts)
+        patches = unit(features.patches(self.patch_tap))
+        planes = prompt_maps(patches, first, features.grid, self.config.temperature)
+        embeddings = unit(torch.cat([first.normal[None], first.prompts]))
+        abnormal = torch.arange(count + 1, device=embeddings.device) > 0
+        names = ["normal prompt", *(f"abnormality prompt {i + 1}" for i in range(count))]
+        kept = torch.ones_like(abnormal)
+        tokens = unit(features[self.image_tap])
+        return [
+            PromptView(names, abnormal, embeddings, token, kept, own)
+            for token, own in zip(tokens, planes)
+        ]
 
     # ------------------------------------------------------------------------ training
     def losses(

@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from zsad import config as cfg
-from zsad.config.method_config import MethodConfig
-from zsad.data.mosaic import Mosaic
+from zsad.data.mosaic import Mosaic, MosaicConfig
 
 KERNEL = re.compile(r"(\d{1,4})x(\d{1,4})")
 
@@ -193,7 +192,7 @@ class Train:
 
 
 @dataclass(frozen=True)
-class Config(MethodConfig):
+class Config(MosaicConfig):
     """FiLo's open points; the README says what each one changes."""
 
     # Keys below these prefixes change only inference: a checkpoint serves all their values.

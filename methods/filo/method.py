@@ -17,8 +17,9 @@ from torch import Tensor
 
 from zsad.components import losses as zl
 from zsad.components.prompt_learning import PromptLearner, encode
+from zsad.data.mixed_training import MosaicTraining
 from zsad.maps import pair_difference, similarity, upsample
-from zsad.method import BoxRequest, ImportedCheckpoint, Method, TrainPhase
+from zsad.method import BoxRequest, ImportedCheckpoint, TrainPhase
 from zsad.methods.filo import boxes as fb
 from zsad.methods.filo import convert, prompts, schedule, taps, texts
 from zsad.methods.filo.config import Config, Grounding, Score
@@ -33,7 +34,6 @@ from zsad.types import (
     FeatureRequest,
     ImageFeatures,
     MapSpec,
-    Sample,
     ScoreContext,
     Scored,
     Scores,
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 CLS = Tap("cls")
 
 
-class FiLo(Method[Config, texts.PromptTable]):
+class FiLo(MosaicTraining[Config, texts.PromptTable]):
     """Fine-grained descriptions and high-quality localisation."""
 
     name: ClassVar[str] = "filo"
@@ -383,17 +383,6 @@ class FiLo(Method[Config, texts.PromptTable]):
         """Build the shared tables of ``prompt.names: released``."""
         with torch.no_grad():
             self.prepare_text(categories, text)
-
-    def epoch_samples(
-        self, samples: Sequence[Sample], phase: TrainPhase, epoch: int, seed: int
-    ) -> Sequence[Sample] | None:
-        """Mix mosaics in where the auxiliary dataset asks for them."""
-        key = f"{phase.name}/{epoch}"
-        return self.config.train.mosaic.mixed(samples, self.auxiliary, seed, key)
-
-    @property
-    def adds_anew(self) -> bool:
-        return self.config.train.mosaic.pool == "fresh"
 
     @classmethod
     def import_official(

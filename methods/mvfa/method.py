@@ -18,10 +18,11 @@ from torch import Tensor, nn
 
 from zsad import maps as dense
 from zsad.components.prompt_ensemble import EnsembleFeatures, rank_phrases
+from zsad.components.released_state import LayeredRelease
 from zsad.components.stage_method import StageMethod
 from zsad.components.templates import SCENE_TEMPLATES
 from zsad.components.windows import window_region
-from zsad.method import ImportedCheckpoint, TrainPhase, chosen_blocks
+from zsad.method import TrainPhase
 from zsad.methods.mvfa import convert, prompts
 from zsad.methods.mvfa.config import Config
 from zsad.types import (
@@ -72,10 +73,11 @@ class Adapted:
     det: list[Tensor]
 
 
-class MVFA(StageMethod[Config]):
+class MVFA(StageMethod[Config], LayeredRelease[Config, EnsembleFeatures]):
     """Multi-level adapters inside the image encoder."""
 
     name: ClassVar[str] = "mvfa"
+    from_release = staticmethod(convert.import_official)
     templates: ClassVar[Sequence[str]] = SCENE_TEMPLATES
 
     def __init__(self, config: Config, backbone: BackboneInfo) -> None:
@@ -209,14 +211,6 @@ class MVFA(StageMethod[Config]):
                 ),
             )
         ]
-
-    @classmethod
-    def import_official(
-        cls, state: object, config: Config, backbone: BackboneInfo
-    ) -> ImportedCheckpoint:
-        """Translate a released file; see :mod:`zsad.methods.mvfa.convert`."""
-        stages = len(chosen_blocks(cls.name, config.layers, backbone))
-        return convert.import_official(state, stages, backbone)
 
 
 def most_anomalous(maps: Sequence[Tensor], patches: Sequence[Tensor]) -> dict[str, Tensor]:

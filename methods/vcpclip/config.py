@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-from zsad.config.method_config import MethodConfig
+from zsad.components.schemas import LayeredConfig
+from zsad.data.augment import InspectedConfig
 from zsad.data.mosaic import Mosaic
 from zsad.types import EncoderVariant
 
@@ -59,7 +60,7 @@ class Train:
 
 
 @dataclass(frozen=True)
-class Config(MethodConfig):
+class Config(LayeredConfig, InspectedConfig):
     """Keys of ``vcpclip.*``; see the README for what each one changes."""
 
     # Keys below these prefixes change only inference: a checkpoint serves all their values.

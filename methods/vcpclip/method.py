@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from zsad import maps as dense
 from zsad.components import losses as zl
 from zsad.components.prompt_learning import unit
-from zsad.data import augment
-from zsad.method import ImportedCheckpoint, Method, TrainPhase, chosen_blocks, stretched
+from zsad.components.released_state import LayeredRelease
+from zsad.data.mixed_training import InspectedTraining
+from zsad.method import TrainPhase, chosen_blocks, stretched
 from zsad.methods.vcpclip import convert
 from zsad.methods.vcpclip.config import Config
 from zsad.methods.vcpclip.modules import TEMPERATURE, DeepTokens, PostVCP, PreVCP
@@ -30,7 +31,6 @@ from zsad.types import (
     FeatureRequest,
     ImageFeatures,
     MapSpec,
-    Sample,
     ScoreContext,
     Scores,
     Tap,
@@ -54,10 +54,11 @@ class PairLogits:
     refined: list[Tensor]
 
 
-class VCPCLIP(Method[Config, None]):
+class VCPCLIP(InspectedTraining[Config, None], LayeredRelease[Config, None]):
     """Visual context in the prompts, and text that looks at the patches."""
 
     name: ClassVar[str] = "vcpclip"
+    from_release = staticmethod(convert.import_official)
 
     def __init__(self, config: Config, backbone: BackboneInfo) -> None:
         super().__init__(config, backbone)
@@ -244,29 +245,6 @@ class VCPCLIP(Method[Config, None]):
                 optimizer=optimizer,
             )
         ]
-
-    def epoch_samples(
-        self, samples: Sequence[Sample], phase: TrainPhase, epoch: int, seed: int
-    ) -> Sequence[Sample] | None:
-        """Mix mosaics in where the auxiliary dataset asks for them, and change every picture where
-        the config does."""
-        train = self.config.train
-        key = f"{phase.name}/{epoch}"
-        mixed = train.mosaic.mixed(samples, self.auxiliary, seed, key, anomalous=True)
-        return augment.inspected(samples, mixed, train.augment, seed, key)
-
-    @property
-    def adds_anew(self) -> bool:
-        return self.config.train.augment != "none" or self.config.train.mosaic.pool == "fresh"
-
-    # --------------------------------------------------------------- official weights
-    @classmethod
-    def import_official(
-        cls, state: object, config: Config, backbone: BackboneInfo
-    ) -> ImportedCheckpoint:
-        """Translate a released file; see :mod:`zsad.methods.vcpclip.convert`."""
-        layers = len(chosen_blocks(cls.name, config.layers, backbone))
-        return convert.import_official(state, layers, backbone)
 
 
 def _largest(planes: Tensor, pixels: int) -> Tensor:

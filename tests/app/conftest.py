@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -17,7 +15,8 @@ from PIL import Image
 
 pytest.importorskip("fastapi", reason="the extra `app` is not installed")
 
-from zsad.app.server import Server, listening, web_server
+from tests.app.driving import served
+from zsad.app.server import Server
 from zsad.app.settings import AppSettings, Limits
 
 EVIL = "<img src=x onerror=window.hacked=1>"
@@ -82,14 +81,5 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     limits = Limits(upload=2**20, pictures=40, waiting=40, runs=3)
     loading = {"device": "cpu", "offline": True}
     settings = AppSettings("winclip", "zsad-tiny", loading=loading, limits=limits)
-    server = Server(settings, folder)
-    with listening(settings.host, 0) as bound:
-        web = web_server(server)
-        thread = threading.Thread(target=web.run, kwargs={"sockets": [bound]}, daemon=True)
-        thread.start()
-        while not web.started:
-            time.sleep(0.01)
-        yield Running(f"http://127.0.0.1:{bound.getsockname()[1]}", server, folder)
-        web.should_exit = True
-        thread.join(20)
-    assert not thread.is_alive()
+    with served(settings, folder) as (address, server):
+        yield Running(address, server, folder)

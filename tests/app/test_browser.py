@@ -9,31 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.app.conftest import EVIL, Running, picture
+from tests.app.driving import READY, SHOWN, score, typed
 from tests.report.browser import Browser
-
-READY = "document.getElementById('method')?.options.length > 3"
-SHOWN = "document.querySelectorAll('.card').length > 0 && !document.querySelector('.nothing-yet')"
-
-
-def typed(browser: Browser, name: str, value: str) -> None:
-    browser.value(
-        f"(() => {{ const n = document.getElementById('{name}'); n.value = {value!r};"
-        f" n.dispatchEvent(new Event('change')) }})()"
-    )
-
-
-def score(browser: Browser) -> None:
-    """Press Enter in the field of the class name."""
-    browser.value("document.getElementById('class-name').focus()")
-    for kind in ("rawKeyDown", "char", "keyUp"):
-        browser.send(
-            "Input.dispatchKeyEvent",
-            type=kind,
-            key="Enter",
-            code="Enter",
-            windowsVirtualKeyCode=13,
-            text="\r" if kind == "char" else "",
-        )
 
 
 @pytest.mark.parametrize("width", [1200, 390])
@@ -69,6 +46,23 @@ def test_a_person_finds_what_is_wrong(
     assert browser.errors == []
     foreign = [r for r in browser.requests if not r.startswith((app.address, "data:", "blob:"))]
     assert foreign == []
+
+
+def test_the_keyboard_alone_is_enough(app: Running, browser: Browser, tmp_path: Path) -> None:
+    browser.open(f"{app.address}/")
+    browser.until(READY)
+    browser.upload("#pictures", picture(tmp_path / "a.png"))  # the dialog is the system's own
+    browser.tab_to("#class-name")
+    browser.send("Input.insertText", text="nut")
+    browser.press("Enter")
+    browser.until(SHOWN)
+    browser.until(READY)
+    assert "a.png" in browser.tab_to(".card button")
+    browser.press("Enter")
+    browser.until("document.querySelector('#about .verdict') !== null")
+    browser.press("Escape")
+    browser.until("!document.getElementById('viewer').open")
+    assert browser.errors == []
 
 
 def test_pictures_are_dropped_and_pasted(app: Running, browser: Browser, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from tests.certificate.conftest import SIZE
+from zsad import config as cfg
 from zsad.certificate import Request, recipe, reproduce
 from zsad.checkpoints.released import content_of
 from zsad.cli.main import main, parse
@@ -53,6 +54,8 @@ def test_both_directions_and_every_slip_are_on_the_certificate(
     assert any(s["released"] != s["without"] for s in layers)
     assert any("At most 2 images per category" in note for note in found["unlike"])
     assert any("nknown weights" in note for note in found["unlike"])
+    kept = "Not switched off: fuse (there is one layer, so that nothing is fused)."
+    assert kept in found["notes"]
     page = Path(found["files_written"]["html"]).read_text()
     for file in found["files"]:
         assert file["content"]["sha256"] in page
@@ -133,7 +136,7 @@ def test_every_target_has_its_detector(
     alone = replace(asked, overrides=[asked.overrides[0], "filo.grounding=none"])
     without = reproduce(replace(alone, datasets=("visa",)))
     assert [f.role for f in without.files] == ["checkpoint for visa"]
-    assert any(note.startswith("Without the authors' detectors") for note in without.notes)
+    assert any(note.startswith("Without the authors' detectors") for note in without.unlike)
 
 
 @pytest.mark.slow
@@ -204,6 +207,21 @@ def test_every_slip_is_a_key_that_the_released_preset_sets_otherwise(name: str) 
         assert changed != released, slip.name
     for roles in found.targets.values():
         assert roles.checkpoint
+
+
+@pytest.mark.parametrize("name", recipe.names())
+def test_all_that_the_released_preset_does_otherwise_is_switched_off_or_said(name: str) -> None:
+    """A key that neither a slip nor ``kept`` names would be hidden from the authors."""
+    entry, found = recipe.load(name)
+    ours, theirs = (
+        cfg.flat(cfg.to_dict(entry.resolve(("x", {"preset": preset}))))
+        for preset in ("default", "released")
+    )
+    apart = {key for key in theirs if theirs[key] != ours[key]} - {"preset"}
+    undone = {key for slip in found.slips for key in cfg.flat(slip.without)}
+    assert apart <= undone | set(found.kept)
+    assert set(found.kept) <= apart - undone
+    assert all(key in found.kept_words for key in found.kept)
 
 
 def test_a_method_without_a_recipe_is_refused_with_those_that_have_one() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import zsad
 from zsad import registry
 from zsad.benchmarks.tiny import states
 from zsad.checkpoints import bundled
-from zsad.checkpoints.account import TrainedOn
+from zsad.checkpoints.account import TrainedOn, account_of
 from zsad.checkpoints.states import describe, save
 from zsad.cli.main import main
 from zsad.errors import RequestError, WeightsError
@@ -135,6 +136,7 @@ def test_half_precision_takes_half_the_room_and_loads(entry: MethodEntry, tmp_pa
         assert after[name].dtype == value.dtype
         torch.testing.assert_close(after[name], value, rtol=1e-3, atol=1e-4)
     assert bundled.is_of(bundled.place_of(entry, "zsad-tiny"), "made")
+    assert states.form_of(bundled.place_of(entry, "zsad-tiny")) == "half precision"
 
 
 def test_a_few_bits_a_number_load_too(entry: MethodEntry, tmp_path: Path) -> None:
@@ -145,6 +147,18 @@ def test_a_few_bits_a_number_load_too(entry: MethodEntry, tmp_path: Path) -> Non
         torch.testing.assert_close(after[name], value, rtol=0, atol=step)
         assert not torch.equal(after[name], value)
     assert bundled.is_of(bundled.place_of(entry, "zsad-tiny"), "made")
+    assert states.form_of(bundled.place_of(entry, "zsad-tiny")) == "6 bits a number"
+
+
+def test_the_card_of_a_packed_state_is_not_made_of_the_packed_state(
+    entry: MethodEntry, tmp_path: Path
+) -> None:
+    """What its training reached cannot be read off it."""
+    place = bundled.place_of(entry, "zsad-tiny")
+    assert states.form_of(place) == "single precision"
+    states.rewritten(place, tmp_path, METHOD, 6).replace(place)
+    with pytest.raises(SystemExit, match="the training that was packed, is not there"):
+        states.describe_anew(entry, [0], tmp_path / "work")
 
 
 # ------------------------------------------------------------------- those that are there
@@ -216,7 +230,34 @@ def test_every_state_has_a_card() -> None:
 @pytest.mark.parametrize(
     "method", [m for m, e in registry.methods().items() if bundled.state_of(e, "zsad-tiny")]
 )
+def test_every_card_names_the_epochs_of_every_phase(method: str) -> None:
+    """Its sum alone, 15, would be the default of FiLo's first phase, which had 10."""
+    entry = registry.method(method)
+    place = bundled.place_of(entry, "zsad-tiny")
+    meta, epochs = account_of(place), states.epochs_of(entry)
+    assert meta is not None
+    assert sum(int(n) for n in re.findall(r"\d+(?= of the phase)|^\d+$", epochs)) == meta.epochs
+    card = place.with_name(states.CARD).read_text(encoding="utf-8")
+    assert f"| seed | {meta.seed} |\n| epochs | {epochs} |\n" in card
+
+
+@pytest.mark.parametrize(
+    "method", [m for m, e in registry.methods().items() if bundled.state_of(e, "zsad-tiny")]
+)
 def test_every_state_is_taken_though_some_took_fewer_epochs(method: str) -> None:
     loaded = zsad.load_method(method, backbone="zsad-tiny", device="cpu")
     place = bundled.place_of(registry.method(method), "zsad-tiny")
     assert loaded.method.trained_from["bundled"] == bundled.words(place)
+
+
+def test_the_page_lists_every_state() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "zsad-tiny.md").read_text("utf-8")
+    block = page.partition("<!-- states -->")[2].partition("<!-- end of states -->")[0]
+    rows = [line.strip("| ").split(" | ") for line in block.strip().splitlines()[2:]]
+    wanted = {}
+    for entry in there():
+        place = bundled.state_of(entry, states.BACKBONE)
+        assert place is not None
+        given = "; ".join(f"`{word}`" for word in states.options_of(entry)) or "the default"
+        wanted[entry.title] = [given, states.form_of(place), f"{place.stat().st_size:,}"]
+    assert {title: rest for title, *rest in rows} == wanted

@@ -128,7 +128,17 @@ def call(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str, str]
         ),
         ([*BENCH, *TINY, "backbone.image_size=225"], "patch size 16; nearest: 224"),
         ([*BENCH, *TINY, "backbone.image_size=-16"], "patch size 16; nearest: 16"),
-        ([*BENCH, *TINY, f"backbone.image_size={'9' * 400}"], "999999... is more than 80000000"),
+        ([*BENCH, *TINY, f"backbone.image_size={'9' * 400}"], "a number without measure"),
+        ([*BENCH, *TINY, "--dry-run", "--device", "tpu"], "--device tpu: no device"),
+        *(
+            ([*words, "s3://bucket/x"], f"{words[-1]} s3://bucket/x: an address; give a place on")
+            for words in (
+                *([*BENCH, "--results"], ["tables", "--results"], [*PREDICT, "--out"]),
+                ["data", "prepare", "mpdd", "--data-root"],
+                ["weights", "import", "faprompt", "x.pt", "--out"],
+            )
+        ),
+        (["data", "prepare", "mpdd", "--data-root", "a\0b", "--archive", __file__], "zero byte"),
         ([*BENCH, *TINY, "backbone.image_size=16000"], "ZSAD_MAX_PIXELS raises the limit"),
         (["prompts", "check", "--model", "x"], "--model belongs to `zsad prompts generate`"),
         (["prompts", "generate", "--timeout", "nan"], "argument --timeout: invalid"),

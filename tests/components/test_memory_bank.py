@@ -8,6 +8,7 @@ import weakref
 import pytest
 import torch
 
+from tests.fake_cuda import simulated
 from zsad.components.memory_bank import MemoryBank, association, bank_of
 from zsad.types import ImageFeatures, Tap
 
@@ -110,3 +111,14 @@ def test_association_by_hand() -> None:
     expected[0, 2, 2] = expected[0, 0, 0] = 0.25
     found = association(query, references, tokens, {2: window})
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+
+
+def test_a_device_is_not_waited_for_row_by_row() -> None:
+    features = torch.randn(60, 32, generator=torch.Generator().manual_seed(1))
+    wanted = MemoryBank(features[None]).coreset(20, seed=2, project=16)
+    with simulated("cuda") as gpu:
+        bank = MemoryBank(features[None].to("cuda"))
+        gpu.clear()
+        found = bank.coreset(20, seed=2, project=16)
+        assert gpu.waits.total() <= 2, gpu.waits  # the projection goes up; the rows are picked
+        assert torch.equal(found.features.cpu(), wanted.features)

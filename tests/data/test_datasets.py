@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.data.miniatures import WRITERS, write_miniature
-from zsad.data.catalog import group_members, load_spec, select_datasets
+from zsad.data.catalog import group_members, load_spec, named, select_datasets
 from zsad.data.images import read_image, read_mask
 from zsad.data.index import DatasetIndex, load_index
 from zsad.errors import DataError, RequestError
@@ -302,3 +302,29 @@ def test_elpv_from_its_package() -> None:
     assert load_index("elpv", variant="whole").counts() == (1508, 715)
     kinds = [s.defect for s in load_index("elpv", variant="whole").samples]
     assert (kinds.count("mono"), kinds.count("poly")) == (588 + 313, 920 + 402)
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("mvtec", "mvtec"),
+        ("MVTec AD", "mvtec"),
+        ("MVTecAD", "mvtec"),
+        ("mvtec_anomaly_detection", "mvtec"),
+        ("mvtec-ad", "mvtec"),
+        ("VisA", "visa"),
+        ("Kvasir-SEG", "kvasir"),
+        ("VisA,MVTec AD", "visa + mvtec"),
+        ("visa + visa", "visa"),
+        ("our own pictures", "our own pictures"),
+    ],
+)
+def test_a_dataset_is_known_by_every_name_of_it(text: str, name: str) -> None:
+    """What an imported file was trained on is compared with targets by name: "VisA" was none."""
+    assert named(text, "--trained-on") == name
+
+
+@pytest.mark.parametrize("text", ["mvtek", "", "visa,", "kvasirr"])
+def test_a_name_that_is_nearly_one_is_refused(text: str) -> None:
+    with pytest.raises(RequestError, match=r"^--trained-on"):
+        named(text, "--trained-on")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,11 +13,12 @@ import torch
 from PIL import Image
 
 from tests.data.miniatures import write_miniature
-from tests.fake_cuda import simulated
+from tests.fake_cuda import DeviceMix, simulated
 from tests.methods.small import hand_info
 from zsad.data.index import load_index
 from zsad.data.loader import BatchLoader, DecodeThreads, ImageBatch, batches
 from zsad.data.transforms import MaskPolicy, Preprocess
+from zsad.on_device import Sent, SideStream
 from zsad.types import EncoderVariant, Sample
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.5)
@@ -344,3 +346,47 @@ def test_images_of_8_bits_become_the_same_values_where_they_are_normalised(
             there = batch.images.to(gpu.device, non_blocking=True)
             assert gpu.waits.total() == before  # pinned
             assert torch.equal(PREPROCESS.normalised(there).cpu(), wanted.images)
+
+
+def test_the_next_batch_goes_to_the_device_beside_its_work(samples: list[Sample]) -> None:
+    wanted = [b.images for b in batches(samples, PREPROCESS, None, 2)]
+    with simulated("cuda") as gpu, DecodeThreads(1) as threads:
+        loader = BatchLoader(samples, PREPROCESS, None, 2, threads, side=SideStream(gpu.device))
+        seen = []
+        for batch in loader:
+            seen.append(batch.images)
+            before = sum(gpu.beside.values())
+            until = time.monotonic() + 5
+            more = len(samples) - 2 * len(seen) >= 2  # the last batch is not whole
+            while more and sum(gpu.beside.values()) == before and time.monotonic() < until:
+                loader.look_ahead()  # as soon as it is decoded
+            assert sum(gpu.beside.values()) == before + more
+            loader.look_ahead()  # a second time it has nothing to do
+            assert sum(gpu.beside.values()) == before + more
+        assert not gpu.waits
+        assert [images.device.type for images in seen] == ["cpu", *["cuda"] * (len(seen) - 1)]
+        found = [PREPROCESS.brought(images, gpu.device).cpu() for images in seen]
+    assert all(torch.equal(a, b) for a, b in zip(found, wanted, strict=True))
+
+
+def test_memory_that_lacks_for_it_costs_nothing(samples: list[Sample]) -> None:
+    class Full(SideStream):
+        def send(self, pinned: torch.Tensor) -> Sent:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with simulated("cuda") as gpu, DecodeThreads(1) as threads:
+        loader = BatchLoader(samples, PREPROCESS, None, 2, threads, side=Full(gpu.device))
+        uids = []
+        for batch in loader:
+            assert batch.images.device.type == "cpu"
+            uids += [s.uid for s in batch.samples]
+            loader.look_ahead()
+    assert uids == [s.uid for s in samples]
+
+
+def test_what_is_still_on_its_way_cannot_be_read() -> None:
+    with simulated("cuda") as gpu:
+        sent = SideStream(gpu.device).send(torch.ones(3).pin_memory())
+        with pytest.raises(DeviceMix, match="before the stream that copies it was waited for"):
+            sent.values + 1
+        assert (sent.taken() + 1).cpu().tolist() == [2, 2, 2]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import random
 import shlex
 from collections.abc import Iterator
@@ -440,3 +441,15 @@ def test_a_test_folder_that_may_be_normal_is_not_a_defect(tmp_path: Path) -> Non
         RequestError, match=r"'good_old' may be normal \(it says good\) or a defect"
     ):
         select_datasets(f"folder:{tmp_path / 'part'}")
+
+
+def test_a_definition_holds_no_name_that_is_not_utf8(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """YAML would hold half a character, which no reader takes."""
+    home, target = tmp_path / "set", tmp_path / "my.yaml"
+    for name in (b"cafe", b"caf\xe9"):
+        tree(home / os.fsdecode(name), "good/1.png", "bad/1.png")
+    assert main(["data", "check", str(home), "--write", str(target)]) == 2
+    assert r"the name 'caf\xe9' is not UTF-8" in capsys.readouterr().err
+    assert not target.exists()

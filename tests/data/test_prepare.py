@@ -127,8 +127,12 @@ def test_broken_archives_name_themselves(tmp_path: Path) -> None:
     damaged.write_bytes(whole[:200] + bytes(60) + whole[260:])
     seven = tmp_path / "images.7z"
     seven.write_bytes(b"7z\xbc\xaf\x27\x1c" + bytes(50))
-    with pytest.raises(DataError, match=r"cut\.zip"):
+    behead = tmp_path / "tail.zip"
+    behead.write_bytes(whole[10:])
+    with pytest.raises(DataError, match=r"cut\.zip: neither.*begins as a zip, but its end is miss"):
         extract(cut, tmp_path / "target")
+    with pytest.raises(DataError, match=r"tail\.zip: broken or unreadable archive"):
+        extract(behead, tmp_path / "target")
     with pytest.raises(DataError, match=r"damaged\.zip"):
         extract(damaged, tmp_path / "target")
     with pytest.raises(DataError, match=r"images\.7z.*`7z x`"):

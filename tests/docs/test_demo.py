@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +61,18 @@ def test_the_demo_shows_the_methods_that_readme_shows() -> None:
     for name in methods:
         title = registry.method(name).title
         assert any(t == title or t.startswith(f"{title} (no boxes)") for t in titles), title
+
+
+def test_the_demo_computes_with_one_thread_unless_more_are_asked_for() -> None:
+    """Threads that wait for each other compute by waiting, several times what the work takes."""
+    make = shutil.which("make")
+    if make is None:
+        pytest.skip("make is not installed")
+    for words, threads in (((), "1"), (("DEMO_THREADS=2",), "2")):
+        shown = [make, "-C", str(ROOT), "-pn", "demo", *words]
+        done = subprocess.run(shown, capture_output=True, text=True, check=False)
+        assert f"\nDEMO_THREADS = {threads}\n" in done.stdout
+        assert "\ndemo: OMP_NUM_THREADS = $(DEMO_THREADS)\n" in done.stdout
 
 
 @pytest.mark.slow

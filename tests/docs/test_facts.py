@@ -12,6 +12,7 @@ from tests.docs.workspace import ROOT
 from zsad.data.catalog import load_spec, select_datasets
 from zsad.protocols import load_protocol
 from zsad.results.published import Published
+from zsad.runner.request import build_request
 
 DOCS = ROOT / "docs"
 HEADS = {
@@ -94,3 +95,16 @@ def test_every_name_of_the_papers_tables_runs_or_can_be_imported() -> None:
     assert len(rows) == 27
     for name, how in rows.items():
         assert (how == "runs") == bool(printed[name]), name
+
+
+def test_what_a_name_of_the_papers_tables_runs_as_is_a_request() -> None:
+    """The method exists, and every setting beside it is one that it has; no two names are alike."""
+    text = (DOCS / "outside-results.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| [^|]+? \| runs \| (.+?) \|$", text, re.M)
+    asked = []
+    for words in (re.findall(r"`([^`]+)`", row) for row in rows):
+        method, settings = words[0], words[1:]
+        request = build_request(method, "synthetic", overrides=settings, offline=True)
+        assert len(request.columns) == 1
+        asked.append((method, *settings))
+    assert len(set(asked)) == len(asked) == 20

@@ -195,6 +195,25 @@ def test_maps_of_a_wrong_size_are_named(
     assert "and 1 more" in str(caught.value)
 
 
+def test_maps_that_are_not_finite_are_counted_over_all_categories(
+    request_of: Callable[..., Import], samples: list[Sample], tmp_path: Path
+) -> None:
+    request = request_of()
+    chosen = [samples[0], samples[3], samples[8], samples[-1]]  # of both categories
+    assert len({s.category for s in chosen}) == 2
+    for s in chosen:
+        (path,) = request.source.rglob(f"{Path(s.uid).with_suffix('.tiff')}")
+        plane = tifffile.imread(path).copy()
+        plane[3, 3] = np.nan
+        tifffile.imwrite(path, plane)
+    for partial in (False, True):
+        with pytest.raises(DataError) as caught:
+            run(dataclasses.replace(request, partial=partial))
+        named = ", ".join(f"{s.uid} (holds NaN or infinity)" for s in chosen[:3])
+        assert f"4 maps cannot be used: {named} and 1 more; make them again" in str(caught.value)
+    assert not list(ResultStore(tmp_path / "results").cells())
+
+
 @pytest.mark.parametrize("name", ["winclip", "WinCLIP", "a@b", "", "x" * 61, "<b>", "\x1b[2J"])
 def test_a_name_that_cannot_be_a_column(name: str, request_of: Callable[..., Import]) -> None:
     with pytest.raises(RequestError, match="--name"):

@@ -92,9 +92,13 @@ def test_a_table_of_scores_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "said"),
     [
-        ("id,score\ncap/test/good/000.png,nan\n", "is nan"),
-        ("id,score\ncap/test/good/000.png,1e400\n", "1e400"),
-        ("id,score\ncap/test/good/000.png,high\n", "'high' is not a number"),
+        (
+            "id,score\ncap/test/good/000.png,nan\ncap/test/crack/001,1\ncap/test/crack/000,inf\n",
+            "2 scores are not finite numbers: cap/test/good/000.png (line 2: 'nan'), "
+            "cap/test/crack/000.png (line 4: 'inf'); give",
+        ),
+        ("id,score\ncap/test/good/000.png,1e400\n", "(line 2: '1e400')"),
+        ("id,score\ncap/test/good/000.png,high\n", "a score is not a finite number: cap/test/good"),
         ("id,score\ncap/test/good/000.png,1\ncap/test/good/000,1\n", "several scores"),
         ("name,value\nx,1\n", "needs the columns id and score; it has name, value"),
         ("id,score\nelsewhere/0.png,1\n", "an id looks like cap/test/good/000.png"),
@@ -141,6 +145,13 @@ def test_names_that_belong_to_no_image_are_told(tmp_path: Path) -> None:
     written(tmp_path)
     tifffile.imwrite(tmp_path / "cap" / "extra.tiff", np.zeros((4, 6), np.float32))
     assert read(tmp_path, SAMPLES).strangers == ["cap/extra"]
+
+
+def test_the_file_that_is_proposed_means_one_image(tmp_path: Path) -> None:
+    """``a.tiff`` is none of the two's, ``a.jpg.tiff`` is."""
+    tifffile.imwrite(tmp_path / "a.tiff", np.zeros((4, 6), np.float32))
+    with pytest.raises(DataError, match=r"it holds a; an id .* file like a\.jpg\.tiff"):
+        read(tmp_path, [sample("a.jpg"), sample("a.png")])
 
 
 def test_sides_of_one_are_dropped() -> None:

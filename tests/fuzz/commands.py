@@ -27,13 +27,17 @@ from pathlib import Path
 from PIL import Image
 
 CODES = (0, 2, 3, 141)
-LIMIT = 120.0  # seconds for a command
+LIMIT = 120  # seconds of a processor for a command
+PATIENCE = 900.0  # seconds until it has them, where others work on the machine
 MEMORY = 4 * 2**30  # bytes of addresses besides what the process begins with
-NUMBERS = ("nan", "inf", "1e400", "-1", "0", "\u0663", "\u00bd", "1_0", "0x10", "", "x", "9" * 400)
+NUMBERS = ("nan", "inf", "1e400", "-1", "0", "\u0663", "\u00bd", "1_0", "0x10", "", "x", "9" * 400,
+           str(10**30))  # fmt: skip
 VALUES = (
     *(*NUMBERS, "true", "null", "[]", "{}", "${x}", "${oc.env:NOPE}", "'", '"', "&a", "*a"),
     *("!!python/name:os.system", "[" * 3000, "\x1b[31m", "\u202e", os.fsdecode(b"\xff")),
 )
+DEVICES = ("tpu", "meta", "cpu:3", "cuda:-1", "cuda:99", "cuda:x", "CPU", "xla", "\x1b[31m")
+ADDRESSES = ("s3://bucket/x", "https://[::1", "file:///etc/passwd", "http://127.0.0.1:1/a.png")
 NAMES = ("", " ", "a" * 300, "\x1b[31mred", "\u202eabc", os.fsdecode(b"caf\xe9"), "[/b]", "a,b")
 DOCUMENTS = {
     "empty": b"",
@@ -41,6 +45,8 @@ DOCUMENTS = {
     "bytes": bytes(range(256)),
     "list": b"- 1\n- 2\n",
     "deep": b"[" * 100_000,
+    "levels": b"[" * 400 + b"]" * 400,
+    "header of levels": (2000).to_bytes(8, "little") + b"[" * 1000 + b"]" * 1000,
     "laughs": b"a: &a [1, 2]\n"
     + b"".join(f"b{i}: &b{i} [*{p}, *{p}]\n".encode()
                for i, p in enumerate(["a", *(f"b{i}" for i in range(29))])),
@@ -107,6 +113,16 @@ def commands() -> Iterator[list[str]]:
         yield from ([*photo, "--bank", f"{name}.safetensors"], [*photo, "--ignore", f"{name}.png"])
         yield ["predict", "--method", "filo", "--class-name", "bolt", "--backbone", "zsad-tiny",
                "--checkpoint", f"{name}.pt", "photos"]  # fmt: skip
+        for ending in ("json", "yaml", "npz"):
+            boxes = f"filo.grounding={name}.{ending}"
+            yield ["predict", "--method", "filo", "--class-name", "bolt", "--backbone",
+                   "zsad-tiny", "filo.checkpoint=bundled", boxes, "photos"]  # fmt: skip
+    for device in DEVICES:
+        yield from ([*plan, "--device", device], [*photo, "--device", device])
+    for address in ADDRESSES:
+        for words in (plan, photo, ["tables"], ["report"], ["data", "check"]):
+            yield from ([*words, option, address] for option in ("--results", "--out", "--weights"))
+        yield from ([*photo, address], ["data", "check", address], [*plan, "--datasets", address])
     for value in VALUES:
         for key in ("run.batch_size", "clip.temperature", "backbone.image_size", value[:40]):
             yield [*plan, f"{key}={value}"]
@@ -152,7 +168,7 @@ def tried(words: list[str], folder: Path) -> tuple[int, str]:
     err = folder / ".err"
     process = multiprocessing.get_context("fork").Process(target=_run, args=(words, folder, err))
     process.start()
-    process.join(LIMIT)
+    process.join(PATIENCE)
     if process.is_alive():
         process.kill()
         process.join()
@@ -170,6 +186,8 @@ def _run(words: list[str], folder: Path, err: Path) -> None:
     sys.stderr = os.fdopen(2, "w", encoding="utf-8", errors="backslashreplace")
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
+    spent = int(time.process_time()) + 1  # by whoever forked it, too
+    resource.setrlimit(resource.RLIMIT_CPU, (spent + LIMIT, spent + LIMIT))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     from zsad.cli.main import main
 
@@ -184,6 +202,7 @@ def main() -> int:
     """Try all commands; 1 if one broke the promise."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--every", type=int, default=1, metavar="N", help="only every N-th")
+    parser.add_argument("--first", type=int, default=1, metavar="N", help="begin with the N-th")
     parser.add_argument(
         "--seconds", type=float, default=0.0, help="so long, in any order; 0: all, in theirs"
     )
@@ -191,7 +210,7 @@ def main() -> int:
     import zsad.inference.run
     import zsad.runner.sweep  # noqa: F401 (torch, once for all)
 
-    chosen = list(commands())[:: args.every]
+    chosen = list(commands())[args.first - 1 :: args.every]
     end = math.inf
     if args.seconds:
         random.Random(0).shuffle(chosen)

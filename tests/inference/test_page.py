@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from zsad.inference import outputs
 from zsad.inference.page import MOST_BYTES, PredictionPage
 from zsad.inference.pictures import Photo, failed
 from zsad.inference.prediction import Prediction
+from zsad.page import embedded
 from zsad.runtime.thresholds import Thresholds
 from zsad.types import Explanation
 
@@ -157,10 +159,7 @@ def test_it_decides_anew_as_predict_does(
         for pixel in (0.2, 0.6, 0.74, 0.95):
             typed(browser, "image-number", image)
             typed(browser, "pixel-number", pixel)
-            said = browser.value(
-                "Object.fromEntries(zsadPage.pictures.filter((p) => !p.error).map((p) =>"
-                " [p.path, [zsadPage.verdict(p), zsadPage.isMarked(p)]]))"
-            )
+            said = decided(browser)
             changed = 0
             for prediction in found:
                 prediction.thresholds = LIMITS
@@ -175,6 +174,68 @@ def test_it_decides_anew_as_predict_does(
                 "document.getElementById('counts').textContent.split(';')[1]"
             )
     assert browser.errors == []
+
+
+def decided(browser: chromium.Browser) -> dict[str, list[Any]]:
+    """Verdict and mark of every picture, by its path."""
+    found: dict[str, list[Any]] = browser.value(
+        "Object.fromEntries(zsadPage.pictures.filter((p) => !p.error).map((p) =>"
+        " [p.path, [zsadPage.verdict(p), zsadPage.isMarked(p)]]))"
+    )
+    return found
+
+
+def test_the_number_that_is_shown_decides_as_the_threshold_does(
+    browser: chromium.Browser, tmp_path: Path
+) -> None:
+    """A calibrated threshold has 17 digits, and a slider stops anywhere."""
+    (tmp_path / "in").mkdir()
+    pairs = predictions(tmp_path / "in", 8)[:-1]
+    limits = Thresholds(0.44444999999999996, 0.6, rule="calibrated", normal_pictures=4)
+    close = (0.4444499999, 0.44445, 0.4444, 0.9672297835123457, 0.9672297, 0.2, 0.96723, 0.3)
+    with outputs.Writer(tmp_path / "out", ("page",)) as writer:
+        for (prediction, photo), score in zip(pairs, close):
+            prediction.image_score, prediction.thresholds = score, limits
+            writer.put(prediction, photo)
+    found = [prediction for prediction, _ in pairs]
+    by_run = {p.path: "anomalous" if p.anomalous else "normal" for p in found}
+    browser.open(tmp_path / "out" / "index.html")
+    shown = "document.getElementById('%s-number').value"
+    text = browser.value(shown % "image")
+    assert text == "0.44445"  # 0.444 and 0.4444 would call others anomalous
+    assert {p.path: "anomalous" if p.image_score >= float(text) else "normal" for p in found} == (
+        by_run
+    )
+    for part in (0.01, 0.3217, 0.4449123, 0.967229783, 1 / 3):
+        for kind in ("image", "pixel"):
+            where = f"document.getElementById('{kind}-slider')"
+            browser.value(
+                f"{where}.value = +{where}.min + {part} * ({where}.max - {where}.min);"
+                f" {where}.dispatchEvent(new Event('input'))"
+            )
+        image, pixel = (browser.value(shown % kind) for kind in ("image", "pixel"))
+        assert max(len(image), len(pixel)) <= 12
+        said = decided(browser)
+        for prediction in found:
+            prediction.set_by_hand(float(image), float(pixel))
+            mask = prediction.mask
+            assert mask is not None
+            verdict = "anomalous" if prediction.anomalous else "normal"
+            assert said[prediction.path] == [verdict, bool(mask.any())]
+
+
+def test_a_score_and_its_threshold_are_told_apart(
+    browser: chromium.Browser, tmp_path: Path
+) -> None:
+    write(tmp_path, count=2)
+    browser.open(tmp_path / "out" / "index.html")
+    score = browser.value("zsadPage.pictures[0].score")  # 1/3
+    typed(browser, "image-number", 0.33334)
+    browser.value("document.querySelectorAll('.card button')[1].click()")
+    assert "Score0.33333, anomalous from 0.33334" in browser.value(
+        "document.getElementById('about').textContent"
+    )
+    assert score == pytest.approx(1 / 3)
 
 
 @pytest.mark.parametrize("width", [1200, 390])
@@ -210,6 +271,65 @@ def test_a_reader_finds_the_worst_picture_and_where(
     assert browser.value("window.hacked") is None
     assert browser.errors == []
     assert all(r.startswith(("file:", "data:")) for r in browser.requests)
+
+
+@pytest.mark.parametrize("width", [1200, 390])
+def test_the_keyboard_alone_is_enough(
+    width: int, browser: chromium.Browser, tmp_path: Path
+) -> None:
+    write(tmp_path)
+    browser.open(tmp_path / "out" / "index.html", width=width)
+    shown = "document.getElementById('image-number').value"
+    browser.tab_to("#image-slider")
+    before = browser.value(shown)
+    browser.press("ArrowRight")
+    assert float(browser.value(shown)) > float(before)
+    assert browser.tab_to(".card button").startswith("part-4")
+    browser.press("Enter")
+    name = "document.getElementById('viewer-name').textContent"
+    assert browser.value(name) == "part-4"
+    browser.press("ArrowRight")
+    assert browser.value(name) == "part-3"
+    browser.tab_to("#about a")  # the file
+    browser.press("Escape")
+    browser.until("!document.getElementById('viewer').open")
+    browser.until("document.activeElement.textContent.startsWith('part-3')")  # where it ended
+
+
+def seconds_to_open(browser: chromium.Browser, page: Path) -> float:
+    began = time.monotonic()
+    browser.open(page)
+    return time.monotonic() - began
+
+
+@pytest.mark.parametrize("number", [2000, 5000])
+def test_thousands_of_pictures_open_and_scroll(
+    number: int, browser: chromium.Browser, tmp_path: Path
+) -> None:
+    """The entries of a few pictures many times over, under names and scores of their own."""
+    write(tmp_path)
+    page = tmp_path / "out" / "index.html"
+    data = data_of(page)
+    few = [p for p in data["pictures"] if "error" not in p]
+    many = [
+        {**few[i % len(few)], "name": f"part-{i}", "path": f"p/{i}.png", "score": i / number}
+        for i in range(number)
+    ]
+    text = page.read_text(encoding="utf-8")
+    begin = text.index('<script id="data"')
+    end = text.index("</script>", begin)
+    head = '<script id="data" type="application/json">'
+    whole = text[:begin] + head + embedded({**data, "pictures": many}) + text[end:]
+    page.write_text(whole, encoding="utf-8")
+    assert number > 2000 or min(seconds_to_open(browser, page) for _ in range(3)) < 2
+    browser.open(page)
+    assert browser.value("document.querySelectorAll('.card').length") == number
+    top = browser.value("scrollTo(0, 1e9); scrollY")
+    assert top > number  # a row of six is some 270 pixels
+    seen = "[...document.querySelectorAll('.card .name')].at(-1).getBoundingClientRect().top"
+    browser.until(f"(scrollTo(0, 1e9), {seen} < innerHeight)")
+    typed(browser, "search", f"part-{number - 1}")
+    assert browser.value("document.querySelectorAll('.card').length") == 1
 
 
 @pytest.mark.parametrize("dark", [False, True])

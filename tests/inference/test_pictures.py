@@ -210,6 +210,13 @@ def test_an_odd_line_of_a_list_costs_itself(line: str, place: Path) -> None:
     assert is_plain(batch.errors[1].error)
 
 
+def test_an_address_in_a_list_is_called_one(place: Path) -> None:
+    found = pictures.find([], "out", ["c.png", "https://host/a.png"])
+    batch = next(pictures.read_ahead([p.path for p in found], keep_errors=True))
+    assert batch.rows == [0]
+    assert "an address; save the picture" in batch.errors[1].error
+
+
 @pytest.mark.parametrize(
     "error",
     [RuntimeError("Failed to decode"), TypeError("'<' of tuple"), AssertionError(), MemoryError(),

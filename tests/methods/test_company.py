@@ -9,10 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import zsad
-from zsad import registry, tables
+from zsad import backbones, registry, tables
+from zsad.backbones import Backbone
+from zsad.method import new_method
 from zsad.results.store import ResultStore
 
 OWN = [e for e in registry.select_methods("all") if e.target.startswith("zsad.methods.")]
@@ -97,6 +100,29 @@ def test_all_methods_cost_one_forward_and_the_references(
     assert counters["image_forwards"] == 1 + 1
     assert counters["images"] == 4 + 1
     assert counters["resumed"] == 4 * len(RESUMING)
+
+
+@pytest.mark.parametrize("name", [e.name for e in OWN if e.trained])
+def test_no_method_holds_a_copy_of_the_encoder(name: str, encoder: Backbone) -> None:
+    """What a method keeps, and a checkpoint stores, is its own: every weight of CLIP is there once,
+    whether it reads the shared pass or goes through the blocks again."""
+    entry = registry.method(name)
+    own = new_method(entry, entry.resolve(), encoder.info)
+    large = [t for t in encoder.model.state_dict().values() if t.numel() >= 1024]
+    assert len(large) > 20
+    for key, value in own.state_dict().items():
+        alike = [t for t in large if t.shape == value.shape]
+        assert not any(torch.equal(value, t) for t in alike), key
+    shared = {t.untyped_storage().data_ptr() for t in encoder.model.state_dict().values()}
+    held = (t for t in vars(own).values() if isinstance(t, torch.Tensor))
+    assert not [t for t in held if t.untyped_storage().data_ptr() in shared]
+    modules = [m for m in own.modules() if m is encoder.model]
+    assert not modules
+
+
+@pytest.fixture(scope="module")
+def encoder() -> Backbone:
+    return backbones.load("zsad-tiny", device="cpu")
 
 
 def test_the_overview_shows_all_methods_grouped(everything: tuple[dict[str, Any], Path]) -> None:

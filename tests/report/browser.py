@@ -19,6 +19,14 @@ FLAGS = (
     *("--disable-background-networking", "--disable-component-update", "--hide-scrollbars"),
     *("--disable-dev-shm-usage", "--disable-extensions", "--remote-debugging-pipe"),
 )
+# Code and text of a key.
+KEYS = {
+    "Tab": (9, ""),
+    "Enter": (13, "\r"),
+    "Escape": (27, ""),
+    "ArrowLeft": (37, ""),
+    "ArrowRight": (39, ""),
+}
 MISSING = "no Chromium on this machine; `make browser` installs Debian's package"
 
 
@@ -128,6 +136,24 @@ class Browser:
                 pass
             time.sleep(0.05)
         raise TimeoutError(f"never true: {expression}")
+
+    def press(self, key: str) -> None:
+        """Press and release one of :data:`KEYS`, as a keyboard does."""
+        code, text = KEYS[key]
+        named = {"key": key, "code": key, "windowsVirtualKeyCode": code}
+        self.send("Input.dispatchKeyEvent", type="rawKeyDown", **named)
+        if text:
+            self.send("Input.dispatchKeyEvent", type="char", text=text, **named)
+        self.send("Input.dispatchKeyEvent", type="keyUp", **named)
+
+    def tab_to(self, selector: str, most: int = 80) -> str:
+        """Press Tab until an element that fits the selector has the focus; return its text."""
+        focused = f"document.activeElement.matches({json.dumps(selector)})"
+        for _ in range(most):
+            self.press("Tab")
+            if self.value(focused):
+                return str(self.value("document.activeElement.textContent"))
+        raise TimeoutError(f"Tab never comes to {selector}")
 
     def upload(self, selector: str, *files: Path) -> None:
         """Choose files as a reader does."""

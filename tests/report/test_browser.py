@@ -300,6 +300,8 @@ def test_one_picture_by_every_method(compared: Browser, width: int) -> None:
     compared.value("document.querySelectorAll('#gallery button')[1].click()")
     compared.until("document.querySelectorAll('#side canvas').length === 3")
     assert count(compared, "#side figure") == 4
+    tops = "[...document.querySelectorAll('#side figure')].map((f) => f.offsetTop)"
+    assert len(set(compared.value(tops))) < 4  # at least two beside each other
     name = "document.getElementById('side-name').textContent"
     assert compared.value(name) == "b: normal"
     key = "document.getElementById('side').dispatchEvent(new KeyboardEvent('keydown', {key: '%s'}))"
@@ -314,6 +316,32 @@ def test_one_picture_by_every_method(compared: Browser, width: int) -> None:
     compared.until("document.activeElement.textContent.endsWith('d')")
     assert compared.value(STICKS_OUT) == []
     assert compared.value("window.hacked") is None
+    assert compared.errors == []
+
+
+def test_the_keyboard_alone_is_enough(compared: Browser) -> None:
+    compared.tab_to("#ranking th button")
+    sort = "document.activeElement.closest('th').getAttribute('aria-sort')"
+    found = []
+    for _ in range(2):
+        compared.press("Enter")
+        found.append((compared.value(sort), column(compared, "#ranking", 0)))
+    assert {way for way, _ in found} == {"ascending", "descending"}
+    assert found[0][1] == found[1][1][::-1]
+    compared.tab_to("#allowed")
+    said = "document.getElementById('allowed-said').textContent"
+    before = compared.value(said)
+    compared.press("ArrowRight")
+    assert compared.value(said) != before
+    compared.tab_to("#gallery button")
+    compared.press("Enter")
+    name = "document.getElementById('side-name').textContent"
+    compared.until(f"{name}.startsWith('a: normal')")
+    compared.press("ArrowRight")
+    compared.until(f"{name}.startsWith('b: normal')")
+    compared.press("Escape")
+    compared.until("!document.getElementById('side').open")
+    compared.until("document.activeElement.textContent.endsWith('b')")
     assert compared.errors == []
 
 
@@ -351,10 +379,13 @@ def test_nothing_that_is_written_beside_times_lies_on_another(
     browser.open(report.write(sweep.root), width, 900)
     assert count(browser, "#points text.name") == 3
     assert 1 <= count(browser, "#points text.tick") <= 6
-    for kind in ("name", "tick"):
+    for kind in ("name", "tick", "level"):
         assert browser.value(OVER.replace("NAME", kind)) == 0
     assert browser.value("zsadReport.ticks(0.3, 2.1)") == [2, 5, 10, 20, 50, 100]
     assert browser.value("zsadReport.ticks(1.9, 2.2)") == [80, 85, 90, 95, 100, 150]
+    assert browser.value("zsadReport.levels(78.75, 92.7)") == [80, 82, 84, 86, 88, 90, 92]
+    assert browser.value("zsadReport.levels(0, 100)") == [0, 20, 40, 60, 80, 100]
+    assert browser.value("zsadReport.levels(97.3, 99.9)") == [97.5, 98, 98.5, 99, 99.5]
     assert browser.value("zsadReport.ticks(-1, 4)") == [0.1, 1, 10, 100, 1000, 10000]
 
 

@@ -10,7 +10,7 @@ import pytest
 from zsad import config as cfg
 from zsad import registry
 from zsad.protocols import load_protocol
-from zsad.results.conditions import Match, match
+from zsad.results.conditions import Match, match, with_images
 from zsad.results.published import MEAN, Published, Reference
 from zsad.results.records import CellRecord
 
@@ -58,6 +58,79 @@ def record(
 def printed(label: str, paper: str, shots: int | None = None, table: int = 0) -> Reference:
     found = Published.load().lookup(label, "mvtec", MEAN, "image_auroc", paper=paper)
     return next(r for r in found if r.shots == shots and table in (0, r.table))
+
+
+VISA = {"dataset": "visa", "part": "test", "epochs": 15, "images": 2162}
+
+
+@pytest.mark.parametrize(
+    ("trained", "degree", "point"),
+    [
+        (VISA, "yes", ""),
+        ({**VISA, "images": 4}, "no", "trained with 4 images, not 2162"),
+        ({}, "partly", "what it was trained on is not known"),
+        ({"dataset": "as released"}, "partly", "trained on as released, not visa"),
+        ({**VISA, "said_by": "whoever imported it"}, "partly", "as whoever imported it says"),
+        ({**VISA, "known_as": "AnomalyCLIP epoch_1.pth"}, "partly", "its authors do not evaluate"),
+        ({**VISA, "revision": 1}, "partly", "trained by revision 1"),
+    ],
+)
+def test_a_training_is_more_than_the_name_of_its_dataset(
+    trained: dict[str, Any], degree: str, point: str
+) -> None:
+    found = verdict(printed("anomalyclip", "FiLo"), record("anomalyclip", trained=trained))
+    assert found.degree == degree, found.points
+    assert (not point and not found.points) or any(point in p for p in found.points)
+
+
+@pytest.mark.parametrize(
+    ("info", "metric", "point"),
+    [
+        ({"precision": "bf16"}, "image_auroc", "precision bf16, not fp32"),
+        ({"names": "released"}, "image_auroc", "names released, not spoken"),
+        ({"metrics": {"fpr_limit": 0.1}}, "pixel_aupro", "AUPRO up to 0.1, not 0.3"),
+        ({"metrics": {"fpr_limit": 0.1}}, "image_auroc", ""),
+    ],
+)
+def test_settings_of_the_run_are_conditions(info: dict[str, Any], metric: str, point: str) -> None:
+    one = record("winclip", B)
+    one.info |= info
+    found = match(printed("winclip", "FiLo"), one, metric)
+    own = [p for p in found.points if "another quantity" not in p]
+    assert own == ([point] if point else [])
+
+
+def on(category: str, normal: int, anomalous: int, dataset: str = "mvtec", **info: Any) -> Any:
+    one = record("winclip", B)
+    one.info |= info
+    return replace(one, dataset=dataset, category=category, n_normal=normal, n_anomalous=anomalous)
+
+
+@pytest.mark.parametrize(
+    ("records", "said"),
+    [
+        ([on("leather", 32, 92)], ""),
+        ([on("tile", 33, 84)], ""),  # the other count that circulates
+        ([on("leather", 4, 11)], "only 4 of 32 normal and 11 of 92 anomalous images"),
+        ([on("leather", 60, 11)], "other images: 60 normal, not 32, and 11 anomalous, not 92"),
+        ([on("leather", 2, 2, limit=4)], ""),  # told as a limit
+        (
+            [on("leather", 4, 11), on("grid", 1, 1), on("bottle", 20, 63)],
+            "other images than published in 2 categories (leather: only 4 of 32 normal",
+        ),
+        ([on("electrical_commutator", 286, 54, "sdd", variant="thirds")], ""),
+        ([on("electrical_commutator", 347, 52, "sdd", variant="whole")], ""),
+        ([on("electrical_commutator", 3, 52, "sdd", variant="whole")], "only 3 of 347 normal"),
+        ([on("electrical_commutator", 3, 5, "sdd", variant="shared-drive")], ""),  # unconfirmed
+        ([on("anything", 3, 5, "mine")], ""),
+    ],
+)
+def test_a_part_of_a_dataset_is_not_the_dataset(records: list[CellRecord], said: str) -> None:
+    """A download that broke off gives figures of other images than the paper's."""
+    equal = verdict(printed("winclip", "FiLo"), record("winclip", B))
+    found = with_images(equal, records)
+    assert found.degree == ("no" if said else "yes")
+    assert "; ".join(found.points).startswith(said)
 
 
 def verdict(reference: Reference, of: CellRecord) -> Match:

@@ -14,7 +14,9 @@ import pytest
 import zsad
 from tests.runner.conftest import SIZE
 from zsad.cli.main import main
+from zsad.config.method_config import ALL_SHOTS
 from zsad.errors import RequestError
+from zsad.runner.conditions import Row
 from zsad.runner.given import auxiliary_name, check
 from zsad.runner.request import build_request
 
@@ -49,6 +51,11 @@ def test_the_training_set_is_what_was_asked_for(
         "faprompt", "headct", backbone=backbone, protocol=protocol, trained_on=trained_on
     )
     assert auxiliary_name(request, "headct") == learns_from
+
+
+def test_all_shots_are_said_as_they_are_written() -> None:
+    row = Row("patchcore", "headct", "zsad-tiny", 224, "default", keys={"shots": ALL_SHOTS})
+    assert row.words == "zsad-tiny at 224 px, preset default with shots=all; training-free"
 
 
 def test_a_training_set_that_changes_nothing_or_is_a_target_is_refused() -> None:
@@ -87,8 +94,10 @@ def test_dry_run_and_start_say_every_rows_conditions(
 
     before = planned(trained_on=str(definition))
     assert before["clip"] == f"file at {SIZE} px, preset clip-ac; training-free"
+    quick = ", ".join(key.removeprefix("coop.") for key in QUICK if key.startswith("coop."))
     head = (
-        f"file at {SIZE} px, preset default; trained on {definition.stem} (test part, 4 images): "
+        f"file at {SIZE} px, preset default with {quick}; trained on {definition.stem} "
+        "(test part, 4 images): "
     )
     assert before["coop"] == f"{head}trains now"
     made = zsad.train("coop", str(definition), overrides=QUICK, **shared)
@@ -113,6 +122,13 @@ def test_dry_run_and_start_say_every_rows_conditions(
         assert main([*line, f"backbone.image_size={SIZE}"]) == 0
     said = f"clip on {definition.stem}: file at {SIZE} px, preset default; training-free"
     assert said in capsys.readouterr().err
+
+
+def test_keys_beside_the_preset_are_said_as_they_are_typed() -> None:
+    keys = {"boxes.filter": False, "mmci.kernels": ("1x1", "3x3"), "lr.heads": 0.001}
+    row = Row("filo@t4", "visa", "vit-l-14-336", 518, "paper", keys=keys)
+    said = "preset paper with boxes.filter=false, mmci.kernels=[1x1, 3x3], lr.heads=0.001"
+    assert row.words == f"vit-l-14-336 at 518 px, {said}; training-free"
 
 
 def test_the_last_sentence_is_true(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

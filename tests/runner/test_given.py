@@ -177,7 +177,7 @@ def test_what_nobody_knows_is_what_the_user_says(
     check(request(str(out)))
     assert main([*line, "--trained-on", "mvtek"]) == 2
     assert "did you mean 'mvtec'?" in capsys.readouterr().err
-    assert main([*line, "--trained-on", "mvtec"]) == 0
+    assert main([*line, "--trained-on", "MVTec AD"]) == 0  # as papers call it
     assert "would be evaluated on mvtec" in refusal(str(out))
     check(request(str(out), "visa"))
 

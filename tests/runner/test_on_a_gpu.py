@@ -6,6 +6,7 @@ docs/performance.md.
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -20,14 +21,21 @@ from torch import Tensor
 import zsad
 from tests.fake_cuda import Gpu, simulated
 from tests.runner.conftest import DEFINITION, SIZE, write_dataset
-from zsad import backbones, registry
-from zsad.backbones import Backbone
+from zsad import backbones, registry, tables
+from zsad import maps as dense
+from zsad.backbones import Backbone, precision
 from zsad.backbones.batch_size import Portions
+from zsad.backbones.text import TextEncoder
 from zsad.config import MetricSettings
+from zsad.methods.alfa.method import Alfa
 from zsad.metrics import CategoryMetrics
+from zsad.metrics.pixel import PixelRanking
 from zsad.metrics.regions import BatchRegions
+from zsad.on_device import SideStream
+from zsad.results.store import ResultStore
+from zsad.runner.example_collector import ExamplePictures
 from zsad.scoring import Scorer, encode
-from zsad.types import Category, FeatureRequest
+from zsad.types import Category, FeatureRequest, ImageFeatures
 
 EVERY = "trained,clip,winclip,alfa,maskclip,anovl,musc,patchcore"
 SOME = "filo,alfa,musc,patchcore"
@@ -56,7 +64,7 @@ def sweep(tmp_path_factory: pytest.TempPathFactory, weights: Path) -> Bench:
             str(definition),
             backbone="file",
             weights=weights,
-            results=folder / f"results-{runs}",
+            results=options.pop("results", folder / f"results-{runs}"),
             untrained=any(m.trained for m in registry.select_methods(methods)),
             overrides=overrides,
             **options,
@@ -175,6 +183,52 @@ def kernels(sweep: Bench) -> int:
     return gpu.launched
 
 
+STAGES = {  # where memory runs out once, and whether the method that needs it there is lost
+    "texts": (TextEncoder, "encode_texts", True),
+    "encoder": (Backbone, "encode_image", False),
+    "references": (ImageFeatures, "concat", True),
+    "head": (Alfa, "score", False),
+    "population": (ImageFeatures, "to", True),
+    "maps": (dense, "build_maps", False),
+    "image scores": (Alfa, "image_score", False),
+    "metrics": (CategoryMetrics, "update", False),
+    "pixels": (PixelRanking, "update", False),
+    "examples": (ExamplePictures, "look", False),
+    "reasons": (Scorer, "explain", False),
+    "figures": (CategoryMetrics, "compute", True),
+    "images sent ahead": (SideStream, "send", False),
+}
+STAGED = "alfa,musc,patchcore"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", STAGES)
+def test_memory_that_runs_out_in_any_stage_costs_no_other_cell(
+    stage: str, sweep: Bench, expected: Callable[[str], Cells], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner, name, loses = STAGES[stage]
+    wanted = expected(STAGED)
+    whole = getattr(owner, name)
+    calls = 0
+
+    def once(*args: Any, **kwargs: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 2:  # not the first one: something is done already
+            raise torch.OutOfMemoryError("CUDA out of memory, once")
+        return whole(*args, **kwargs)
+
+    monkeypatch.setattr(owner, name, once)
+    overrides = ["data.workers=1"] if owner is SideStream else []
+    with simulated("cuda"):
+        document = sweep(STAGED, device="cuda", overrides=overrides)
+    assert calls >= 2
+    found = stored(document)
+    equal(found, wanted)
+    lost = {key[0] for key in wanted.keys() - found.keys()}
+    assert len(lost) <= loses, document["failed"]
+
+
 def test_a_size_that_did_not_fit_is_not_tried_again(
     sweep: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -192,6 +246,27 @@ def test_a_size_that_did_not_fit_is_not_tried_again(
         document = sweep("clip", device="cuda")
     assert not document["failed"]
     assert tried == [4] + [2] * 8  # two categories of eight images
+
+
+# ----------------------------------------------------------------------------- precision
+def test_half_precision_is_named_wherever_figures_stand(
+    sweep: Bench,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    tmp_path: Path,
+) -> None:
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(precision, "DRIVERS", ("/",))
+    with simulated("cuda"):
+        auto = ["backbone.precision=auto"]
+        document = sweep("clip", device="cuda", overrides=auto, results=tmp_path)
+    assert not document["failed"]
+    assert any("px in bf16, preset" in r.getMessage() for r in caplog.records)  # the console
+    assert {r.info["precision"] for r in ResultStore(tmp_path).records()} == {"bf16"}
+    shown = list(tables.pages(tmp_path))
+    assert shown
+    for page in shown:
+        assert "precision bf16" in tables.markdown(page).lower(), page.name
 
 
 # ------------------------------------------------------------------------------- budgets

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import zsad
-from tests.runner.conftest import SIZE
+from tests.runner.conftest import SIZE, write_dataset
 from zsad.backbones.devices import choose_device
+from zsad.cli.main import main
 from zsad.errors import CellError, RequestError
 from zsad.runner.auxiliary import auxiliary_samples
 from zsad.runner.heads import load_backbone
@@ -60,3 +62,18 @@ def test_what_cannot_be_trained_is_refused(definition: Path, tmp_path: Path) -> 
         zsad.train("coop,clip", "synthetic", **shared)
     with pytest.raises(RequestError, match="--on synthetic,elpv: give one dataset to train on"):
         zsad.train("coop", "synthetic,elpv", **shared)
+
+
+def test_the_command_that_it_ends_with_finds_the_training(
+    definition: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It left the limit, the seed, the backbone and the keys out, and so trained another one."""
+    words = ["--backbone", "file", "--weights", str(weights), "--limit", "2", "--seeds", "3"]
+    words += ["--results", str(tmp_path / "results"), *QUICK[:5]]
+    assert main(["train", "--methods", "coop", "--on", str(definition), *words]) == 0
+    said = next(x for x in capsys.readouterr().out.splitlines() if x.startswith("use it: zsad "))
+    target = write_dataset(tmp_path / "others", ("bolt",), 2, seed=4)
+    command = shlex.split(said.removeprefix("use it: zsad ").replace("...", f"folder:{target}"))
+    assert main([*command, "--dry-run"]) == 0
+    made = next((tmp_path / "results" / "checkpoints" / "coop").glob("*.safetensors"))
+    assert f"takes {made.name} of the results folder" in capsys.readouterr().out

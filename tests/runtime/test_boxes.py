@@ -10,9 +10,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from zsad.errors import RequestError
+from zsad.errors import DataError, RequestError
 from zsad.grounding.file import BoxFile
-from zsad.runtime.boxes import BoxAnswers, BoxRule, coverage, picture_digest, shares
+from zsad.runtime.boxes import (
+    BoxAnswers,
+    BoxRule,
+    coverage,
+    picture_digest,
+    read_answers,
+    shares,
+)
 
 ONE = {"boxes": [[0.5, 0.5, 0.2, 0.2]], "scores": [0.5], "phrases": ["crack"]}
 
@@ -21,8 +28,8 @@ def test_names_are_those_of_predict(tmp_path: Path) -> None:
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8))
     for name in ("far/a.png", "a.png", picture_digest(picture)):
         file = tmp_path / "boxes.json"
-        file.write_text(json.dumps({name: ONE}))
-        found = BoxAnswers.read(file).of("far/a.png", picture)
+        file.write_text(json.dumps({name: ONE}), encoding="utf-8-sig")  # as editors of Windows do
+        found = read_answers(file).of("far/a.png", picture)
         right = BoxFile.read(file).find(["far/a.png", "a.png", picture_digest(picture)])
         assert found is not None
         assert right is not None
@@ -52,10 +59,13 @@ def test_what_is_no_file_of_boxes_is_one_line(content: str, message: str, tmp_pa
     file = tmp_path / "b.json"
     file.write_text(content)
     with pytest.raises(RequestError, match=rf"--boxes .*b\.json.*{message}") as error:
-        BoxAnswers.read(file)
+        read_answers(file)
     assert "\n" not in str(error.value)
+    with pytest.raises(DataError, match=r"b\.json") as same:  # of `zsad bench`, by the same rules
+        BoxFile.read(file)
+    assert str(same.value) == str(error.value).removeprefix("--boxes ")
     with pytest.raises(RequestError, match="cannot be read"):
-        BoxAnswers.read(tmp_path / "none.json")
+        read_answers(tmp_path / "none.json")
 
 
 @pytest.mark.parametrize("change", [{"arithmetic": "other"}, {"area": float("nan")}, {"asked": 3}])

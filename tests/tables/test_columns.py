@@ -11,6 +11,7 @@ import pytest
 from tests.tables.test_tables import md_rows, record
 from zsad import config as cfg
 from zsad import registry, tables
+from zsad.config import digest
 from zsad.results.store import ResultStore
 from zsad.tables.formats import FORMATS
 
@@ -190,3 +191,55 @@ def test_keys_that_change_no_figure_make_no_column(store: ResultStore) -> None:
     for fold in ("auto", "never"):
         store.put(record("filo", title="FiLo", config=config("filo", mmci={"fold": fold})))
     assert md_rows(tables.render(store.root))["dataset (categories)"] == ["FiLo"]
+
+
+def test_a_setting_of_the_run_makes_a_column_and_the_default_stands_first(
+    store: ResultStore,
+) -> None:
+    """`data.names` changes every prompt; it was told in no record, and the newest run stood for
+    all.  What was run last is not what a method is by default."""
+    store.put(winclip(0.9))
+    store.put(renewed(winclip(0.6), names="released"))
+    store.put(renewed(winclip(0.7), metrics={"fpr_limit": 0.1}))
+    heads = md_rows(tables.render(store.root))["dataset (categories)"]
+    assert heads[0] == "WinCLIP"
+    assert sorted(heads[1:]) == ["WinCLIP [fpr_limit=0.1]", "WinCLIP [names=released]"]
+
+
+def renewed(one: Any, **info: Any) -> Any:
+    """The record of a run with other settings."""
+    one.info |= info
+    one.fingerprint = digest([one.fingerprint, sorted(map(str, info.items()))])
+    return one
+
+
+def test_what_is_said_of_a_folder_is_no_change_of_its_files(store: ResultStore) -> None:
+    store.put(record("clip", auroc=0.5, dataset_fingerprint="aa"))
+    said = {"class_name": "metal plate"}
+    store.put(record("clip", auroc=0.9, dataset_fingerprint="bb", folder=said))
+    rows = {k.replace("\\", ""): v for k, v in md_rows(tables.render(store.root)).items()}
+    assert rows["mine [class_name=metal plate] (1)"] == ["(90.0, 25.0)"]
+    assert rows["mine [as the folder says] (1)"] == ["(50.0, 25.0)"]
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        ({"mask_resize": "native"}, "against masks that were resized otherwise"),
+        ({"metrics": {"fpr_limit": 0.1}}, "of AUPRO up to another false positive rate"),
+    ],
+)
+def test_pixels_measured_by_two_rules_are_not_ranked_together(
+    store: ResultStore, other: dict[str, Any], said: str
+) -> None:
+    values = {"image_auroc": 0.5, "image_ap": 0.5, "pixel_auroc": 0.8, "pixel_aupro": 0.7}
+    usual = {"mask_resize": "bilinear"}
+    store.put(renewed(record("clip", metrics=values), **usual))
+    more = record("winclip", metrics={**values, "pixel_aupro": 0.9})
+    store.put(renewed(more, **{**usual, **other}))
+    (page,) = (p for p in tables.pages(store.root) if p.name.endswith("overview"))
+    image, pixel = page.tables
+    assert [s.rank for cell in image.lines[0].cells for s in cell if s.rank] == [1, 1, 1, 1]
+    ranked = [s.rank for cell in pixel.lines[0].cells for s in cell if s.rank]
+    assert ranked == ([] if "mask_resize" in other else [1, 1])  # AUROC knows no such rate
+    assert any(said in note for note in page.notes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 from zsad import tables
@@ -16,8 +17,8 @@ from zsad.tables.model import Page
 ENGINE = {"name": "openvino", "version": "2026.1", "processor": "A processor"}
 
 
-def put(store: ResultStore, method: str, category: str, **info: Any) -> None:
-    seconds = {"encode": 2.0, "head": 0.5, "map": 0.25, "text": 9.0, "decode": 9.0}
+def put(store: ResultStore, method: str, category: str, encode: float = 2.0, **info: Any) -> None:
+    seconds = {"encode": encode, "head": 0.5, "map": 0.25, "text": 9.0, "decode": 9.0}
     held = {"backbone": "vit-l-14-336", "title": method, "method": method, "engine": ENGINE}
     store.put(
         CellRecord(
@@ -52,6 +53,17 @@ def test_times_and_trained_values_are_those_of_the_records(tmp_path: Path) -> No
     assert any("never compared" in note for note in page.notes)
     assert "ms per image" in tables.render(tmp_path, cost=True)
     assert not any(p.name.endswith("/cost") for p in tables.pages(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"), [(0.0, "0"), (0.000123456, "0.0123"), (0.35149, "35.1"), (11.23, "1,120")]
+)
+def test_a_time_has_three_digits_and_no_exponent(
+    seconds: float, shown: str, tmp_path: Path
+) -> None:
+    put(ResultStore(tmp_path), "clip", "bottle", encode=seconds, trained=False)
+    (line,) = cost(tmp_path).tables[0].lines
+    assert shown in [span.text for cell in line.cells for span in cell]  # of ten images
 
 
 def test_what_is_not_recorded_is_not_guessed(tmp_path: Path) -> None:

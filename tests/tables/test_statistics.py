@@ -225,6 +225,8 @@ def test_systems_that_are_not_hosted_are_listed_with_the_reason(tmp_path: Path) 
     assert set(listed) == set(hosted_nowhere)
     for name, reason in hosted_nowhere.items():
         assert reason in listed[name].cells[-1][0].text
+    shots = [line.label for line in table.lines if line.label.startswith("PL-SCEA, ")]
+    assert shots == [f"PL-SCEA, {n}-shot, MVTec AD" for n in (1, 2, 4, 8)]
     figures = [cell[0].text for cell in listed["AnomalyGPT"].cells[:-1]]
     assert any(f != "–" for f in figures)
 

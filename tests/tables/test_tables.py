@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from zsad import tables
 from zsad.config import digest
+from zsad.config.method_config import ALL_SHOTS
 from zsad.results.aggregate import Figure, of_category, over_categories, over_datasets, ranks
 from zsad.results.records import CellRecord
 from zsad.results.store import ResultStore
@@ -214,6 +215,25 @@ def test_records_of_another_revision_of_the_method_do_not_mix(store: ResultStore
     rows = md_rows(tables.render(store.root))
     assert rows["dataset (categories)"] == ["CLIP [revision 2]", "CLIP [revision 1]"]
     assert rows["mine (3)"] == ["(60.0, 25.0) [1 of 3]", "(90.0, 25.0)"]
+
+
+@pytest.mark.parametrize(
+    ("row", "shots", "head"),
+    [
+        ("full-shot", ALL_SHOTS, "WINCLIP@FULL-SHOT§"),
+        ("4-shots", 4, "WINCLIP@4-SHOTS§"),
+        ("s-g-only-1-shot", 1, "WINCLIP@S-G-ONLY-1-SHOT§"),
+        ("14-shot", 4, "WINCLIP@14-SHOT, 4-shot§"),
+        ("large", 4, "WINCLIP@LARGE, 4-shot§"),
+    ],
+)
+def test_shots_that_a_row_is_named_after_are_said_once(
+    row: str, shots: int, head: str, store: ResultStore
+) -> None:
+    store.put(record("clip"))
+    store.put(record(f"winclip@{row}", shots=shots))
+    heads = md_rows(tables.render(store.root))["dataset (categories)"]
+    assert [h for h in heads if h.startswith("WINCLIP")] == [head]
 
 
 def test_markers_limits_and_training_sets_are_noted(store: ResultStore) -> None:

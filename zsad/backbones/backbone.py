@@ -136,7 +136,8 @@ class Backbone:
         from zsad.torchvision_compat import open_clip
 
         ids: Tensor = open_clip.tokenize(texts, self.info.context_length)
-        self._tell_cut(texts)
+        full = ids[:, -1] != 0  # to the last position: what was cut is, and hardly anything else
+        self._tell_cut([text for text, cut in zip(texts, full.tolist()) if cut])
         if int(ids.max()) >= self._vocab:
             raise WeightsError(
                 f"backbone '{self.info.name}': its vocabulary has {self._vocab} entries, CLIP's "

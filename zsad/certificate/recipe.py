@@ -42,7 +42,8 @@ class Recipe:
     ``where``: where the authors publish their files.  ``paper``, ``log``: names of sources in the
     published figures, "" for none.  ``agree``: the difference in points that still counts as
     agreement.  ``targets``: the files that each dataset wants, none where no file of the authors is
-    known; then ``protocol`` names the datasets.  ``metrics``: settings ``metrics.*``.
+    known; then ``protocol`` names the datasets.  ``metrics``: settings ``metrics.*``.  ``kept``:
+    keys of the preset ``released`` that no slip switches off, each with the reason.
     """
 
     where: str
@@ -54,6 +55,7 @@ class Recipe:
     targets: dict[str, Roles] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
     slips: tuple[Slip, ...] = ()
+    kept: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if bool(self.targets) == bool(self.protocol):
@@ -63,6 +65,15 @@ class Recipe:
     def detectors(self) -> bool:
         """Whether boxes of the authors' detectors belong to it."""
         return any(roles.detector for roles in self.targets.values())
+
+    @property
+    def kept_words(self) -> str:
+        """What is not switched off and why, as a sentence; "" where everything is."""
+        by_reason: dict[str, list[str]] = {}
+        for key, why in self.kept.items():
+            by_reason.setdefault(why, []).append(key)
+        groups = "; ".join(f"{', '.join(keys)} ({why})" for why, keys in by_reason.items())
+        return f"Not switched off: {groups}." if groups else ""
 
 
 def names() -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from zsad.certificate import figures, official, page, recipe
 from zsad.certificate.official import OfficialFile
 from zsad.certificate.recipe import Recipe
 from zsad.config.sections import read_overrides
-from zsad.data.catalog import load_spec, select_datasets
+from zsad.data.catalog import load_spec, named, select_datasets
 from zsad.data.index import load_index
 from zsad.errors import DataError, RequestError, categories, counted
 from zsad.io import atomic_write_text
@@ -78,6 +78,8 @@ def reproduce(request: Request) -> Certificate:
 
     Raises :class:`RequestError` before anything runs where files or data are missing.
     """
+    if request.trained_on:
+        request = replace(request, trained_on=named(request.trained_on, "--trained-on"))
     entry, found = recipe.load(request.method)
     given = read_overrides(list(request.overrides))
     _check_overrides(entry, given)
@@ -134,6 +136,7 @@ def reproduce(request: Request) -> Certificate:
         unlike=tuple(_unlike(request, found, released, boxes)),
         notes=(
             *(f"{name} is left out: {why}" for name, why in absent.items()),
+            *([found.kept_words] if found.kept else []),
             *(f"Set by the caller: {key}={value}." for key, value in cfg.flat(given).items()),
         ),
         facts=_facts(request, found, released, entry),
@@ -180,7 +183,7 @@ def _targets(
         raise RequestError(
             f"--datasets {unfit[0]}: can be reproduced on {', '.join(known)}; choose among these"
         )
-    asked = [d for d in asked if d != request.trained_on]
+    asked = [d for d in asked if d not in request.trained_on.split(" + ")]
     there: list[str] = []
     absent: dict[str, str] = {}
     for name in asked:

@@ -153,6 +153,7 @@ def _account(word: str, settings: FolderSettings) -> Account | None:
 def _write(words: list[str], settings: FolderSettings, target: Path) -> str:
     """Write the definition of a folder and return what to check instead."""
     from zsad.data.folder_dataset import definition, inferred
+    from zsad.io import atomic_write_text
 
     if len(words) != 1 or not words[0].startswith("folder:"):
         raise RequestError(f"--write {target}: give one folder, not '{','.join(words)}'")
@@ -161,8 +162,7 @@ def _write(words: list[str], settings: FolderSettings, target: Path) -> str:
     if target.exists():
         raise RequestError(f"--write {target}: is there already; give another name")
     text = definition(inferred(Path(words[0].removeprefix("folder:")), settings), settings, target)
-    with target.open("x", encoding="utf-8") as file:
-        file.write(text)
+    atomic_write_text(target, text)
     tell(f"zsad: wrote {target}; edit it, and use it as --datasets {target}")
     return str(target)
 

@@ -32,6 +32,7 @@ from zsad.errors import (
     reason,
     unknown,
 )
+from zsad.io import refuse_address
 from zsad.io.bounds import FOR_MODELS, FOR_TABLES, require_address_space
 from zsad.runner.logs import OneLine
 from zsad.runner.options import others_with
@@ -69,6 +70,9 @@ ENVIRONMENT = {  # what may be wrong with an unnamed file: with standard output
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO),
     *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EMFILE, errno.ENFILE),
 }
+
+
+WRITTEN = ("out", "results", "data_root", "save_bank", "write", "folder", "maps")  # places
 
 
 class Parser(argparse.ArgumentParser):
@@ -147,6 +151,9 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
             hint = f" (it is one of {others})" if others else nearest(flag, known, 0.65)
             raise RequestError(f"unknown option '{flag}'{hint}; see `zsad {args.verb} --help`")
     _refuse_empty(args, extras)
+    for name in WRITTEN:
+        if isinstance(place := getattr(args, name, None), str):
+            refuse_address(place, f"--{name.replace('_', '-')} {place}")
     takes = getattr(args, "takes", "")
     args.overrides = [w for w in extras if _is_override(w, takes)]
     args.words = [w for w in extras if not _is_override(w, takes)]
@@ -227,6 +234,8 @@ def _unforeseen(error: Exception) -> tuple[int, str]:
     if isinstance(error, RuntimeError) and str(error).startswith("Symlink loop from "):
         # what Path.resolve raises before Python 3.13 in place of an OSError
         return RequestError.exit_code, f"{error}; give a path that leads somewhere"
+    if isinstance(error, ValueError) and str(error).startswith("embedded null"):
+        return RequestError.exit_code, "a path holds a zero byte, which no name of a file can have"
     return _of_the_world(error) if isinstance(error, OSError) else (1, _internal(error))
 
 

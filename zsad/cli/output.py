@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from zsad.errors import shown
 from zsad.io import dump_json
+from zsad.io.environment import concealed
 
 STDOUT = "standard output"
 UNREAD = 141  # exit code: the reader went before all was done; what a shell says of SIGPIPE
@@ -101,12 +102,12 @@ def say_document(text: str) -> None:
 def tell(line: object) -> None:
     """Print a line to standard error, if it can be written."""
     with contextlib.suppress(OSError, ValueError):
-        print(shown(line), file=sys.stderr, flush=True)
+        print(shown(concealed(str(line))), file=sys.stderr, flush=True)
 
 
 def print_json(value: Any, indent: int | None = 2) -> None:
     """Print one JSON document with stable keys, and flush it."""
-    text = dump_json(value, indent)
+    text = dump_json(concealed(value), indent)
     try:
         text.encode(sys.stdout.encoding or "utf-8")
     except UnicodeEncodeError:  # an escape of JSON where the stream would write one of its own

@@ -51,7 +51,7 @@ def add(verbs: Any) -> None:
     parser.add_argument(
         "--save",
         metavar="KINDS",
-        help="files of --out: heat,mask,map,full-map,json,csv,page (default: all but full-map)",
+        help="files of --out: heat,mask,map,json,csv,page (these by default), full-map,prompts",
     )
     parser.add_argument(
         "--to",

@@ -199,7 +199,7 @@ def _list(store: ResultStore, found: Sequence[Holding], as_json: bool) -> int:
         [
             h.name,
             h.title,
-            h.dataset,
+            h.read,
             h.backbone,
             len({c.record.category for c in h.cells}),
             len({c.record.seed for c in h.cells}),
@@ -227,7 +227,7 @@ def _show(store: ResultStore, ids: Sequence[str], as_json: bool) -> int:
         return 0
     for holding in picked:
         about = holding.describe()
-        say(f"{holding.title} on {holding.dataset}, backbone {holding.backbone}")
+        say(f"{holding.title} on {holding.read}, backbone {holding.backbone}")
         for key in ("overrides", "settings"):
             words = ", ".join(f"{k}: {v}" for k, v in about[key].items())
             say(f"  {key}: {words or 'none'}")
@@ -270,7 +270,7 @@ def _remove(store: ResultStore, ids: Sequence[str], as_json: bool) -> int:
     for holding in picked:
         say(
             f"Removed {counted(removed[holding.name], 'record')} of {holding.title} on "
-            f"{holding.dataset}"
+            f"{holding.read}"
         )
     if FAILURES in ids:
         say(f"Forgot {counted(len(failures), 'cell')} without a result")

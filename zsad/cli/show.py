@@ -12,7 +12,7 @@ from zsad import registry
 from zsad.cli import options
 from zsad.cli.cite import bibtex, own
 from zsad.cli.output import print_json, print_table, say, say_document, tell
-from zsad.config.method_config import ALL_SHOTS
+from zsad.config.method_config import as_written
 from zsad.errors import RequestError, unknown
 
 
@@ -222,14 +222,10 @@ def _describe_method(name: str, overrides: list[str]) -> dict[str, Any]:
         "notes": list(entry.notes),
         "defined in": entry.origin,
         "config": {
-            key: {"value": _shown(key, value), "origin": _origin(entry, found.origins[key])}
+            key: {"value": as_written(key, value), "origin": _origin(entry, found.origins[key])}
             for key, value in cfg.flat(cfg.to_dict(found.value)).items()
         },
     }
-
-
-def _shown(key: str, value: Any) -> Any:
-    return "all" if (key, value) == ("shots", ALL_SHOTS) else value
 
 
 def _origin(entry: registry.MethodEntry, name: str) -> str:

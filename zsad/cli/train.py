@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from typing import Any
 
 from zsad.cli import options
@@ -49,7 +50,8 @@ def run(args: argparse.Namespace) -> int:
             methods = ",".join(dict.fromkeys(c["method"] for c in document["checkpoints"]))
             if document["banner"]:
                 say(f"Note: {document['banner']}.")
-            say(f"use it: zsad bench --methods {methods} --trained-on {args.on} ...")
+            said = " ".join(_same_training(args))
+            say(f"use it: zsad bench --methods {methods} --trained-on {said} --datasets ...")
         kept = (
             counted(len(rows), "checkpoint is", "checkpoints are") + " stored"
             if rows
@@ -57,3 +59,18 @@ def run(args: argparse.Namespace) -> int:
         )
         print_failures(document["failed"], kept)
     return 3 if document["failed"] else 0
+
+
+# What of a command decides which training is meant: `zsad bench` finds it under the same options.
+_DECIDING = ("backbone", "weights", "config", "data_root", "results", "seeds", "limit", "plugins")
+
+
+def _same_training(args: argparse.Namespace) -> list[str]:
+    """The dataset that was trained on, and the options and keys with which the training is found
+    again, for a shell."""
+    words = [str(args.on)]
+    for name in _DECIDING:
+        value = getattr(args, name, None)
+        if value not in (None, ""):
+            words += [f"--{name.replace('_', '-')}", str(value)]
+    return [shlex.quote(word) for word in [*words, *args.overrides]]

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from zsad import registry
 from zsad.cli import options
 from zsad.cli.output import say, stdout_to_stderr
-from zsad.errors import CellError, RequestError, WeightsError, nearest
+from zsad.data.catalog import named
+from zsad.errors import CellError, RequestError, WeightsError
 
 if TYPE_CHECKING:
     from zsad.types import BackboneInfo
@@ -82,12 +83,12 @@ def _convert(
     """Convert for the backbone that was named, or for the first named one whose sizes fit."""
     from zsad.checkpoints import import_file
 
-    named = _trained_on(args.trained_on)
+    trained_on = named(args.trained_on, "--trained-on") if args.trained_on else ""
     infos = _backbones(args.backbone, args.weights, args.offline)
     failure: WeightsError | None = None
     for info in infos:
         try:
-            report = import_file(entry, args.file, target, info, layers, named)
+            report = import_file(entry, args.file, target, info, layers, trained_on)
         except WeightsError as error:
             failure = failure or error  # that of the first says most
             continue
@@ -109,16 +110,6 @@ def _backbones(name: str | None, weights: str | None, offline: bool) -> Iterator
         yield outline(name)
     else:
         yield from (outline(known) for known, spec in specs().items() if spec.model_config())
-
-
-def _trained_on(name: str | None) -> str:
-    """The dataset of ``--trained-on``: one of ours, or another one that is not nearly so called."""
-    if not name:
-        return ""
-    known = registry.list_datasets()
-    if name not in known and (hint := nearest(name, known, 0.75)):
-        raise RequestError(f"--trained-on {name}: not a dataset of zsad's{hint}")
-    return name
 
 
 def _detector(source: Path, given: Mapping[str, Any]) -> list[str]:

@@ -1,16 +1,40 @@
-"""Released checkpoints that use our names already."""
+"""Released checkpoints: those that use our names already, and those of a part per layer."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor
 
 from zsad.backbones.wrappers import ignored_note, listed
+from zsad.components.schemas import LayeredConfig
 from zsad.errors import WeightsError, counted
-from zsad.method import ImportedCheckpoint
+from zsad.method import ImportedCheckpoint, Method, chosen_blocks
 from zsad.types import BackboneInfo
+
+LayeredConfigT = TypeVar("LayeredConfigT", bound=LayeredConfig)
+TextT = TypeVar("TextT")
+
+
+class LayeredRelease(Method[LayeredConfigT, TextT]):
+    """A method whose released file holds a part for each of ``config.layers``."""
+
+    @staticmethod
+    @abstractmethod
+    def from_release(state: object, layers: int, backbone: BackboneInfo, /) -> ImportedCheckpoint:
+        """Translate a loaded file for that many layers of a backbone.
+
+        Raises :class:`WeightsError` with missing and unexpected keys.
+        """
+
+    @classmethod
+    def import_official(
+        cls, state: object, config: LayeredConfigT, backbone: BackboneInfo
+    ) -> ImportedCheckpoint:
+        layers = len(chosen_blocks(cls.name, config.layers, backbone))
+        return cls.from_release(state, layers, backbone)
 
 
 def take_released(

@@ -23,15 +23,22 @@ class Deep:
             raise ValueError("deep.depth and deep.tokens must be at least 1")
 
 
-class StageConfig(MethodConfig):
-    """What :class:`zsad.components.stage_method.StageMethod` reads; sub-classes declare the keys.
+class LayeredConfig(MethodConfig):
+    """What :class:`zsad.components.released_state.LayeredRelease` reads; sub-classes declare it.
 
     ``layers``: ``stages`` = the backbone's four feature layers, or 1-based block numbers.
+    """
+
+    layers: Literal["stages"] | list[int]
+
+
+class StageConfig(LayeredConfig):
+    """What :class:`zsad.components.stage_method.StageMethod` reads; sub-classes declare the keys.
+
     ``scale`` multiplies cosines.  ``fuse``: how the maps of the layers are joined.  ``sigma``:
     smoothing of the map, output pixels.
     """
 
-    layers: Literal["stages"] | list[int]
     scale: float
     fuse: Literal["mean", "sum"]
     sigma: float

@@ -22,7 +22,6 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from zsad.config import environment
 from zsad.config.backbone_settings import BackboneSettings as BackboneSettings
 from zsad.config.folder_settings import FolderSettings as FolderSettings
 from zsad.config.later_keys import added as added
@@ -31,6 +30,7 @@ from zsad.config.later_keys import former, left_out
 from zsad.config.later_keys import is_added as is_added
 from zsad.config.later_keys import replaced as replaced
 from zsad.errors import RequestError, gist, is_out_of_memory
+from zsad.io import environment
 from zsad.io.schema import SchemaError, check, read
 from zsad.metrics.spec import Mode, check_extra
 

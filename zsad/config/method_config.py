@@ -48,6 +48,11 @@ def shots_in_words(shots: int) -> str:
     return "full-shot" if shots == ALL_SHOTS else f"{shots}-shot"
 
 
+def as_written(key: str, value: Any) -> Any:
+    """A value of a method's key as users write it: ``shots: all``."""
+    return "all" if (key, value) == ("shots", ALL_SHOTS) else value
+
+
 class MethodConfig:
     """Base of every method's config, a frozen dataclass in the method's ``config.py``.
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import bz2
 import contextlib
+import errno
 import gzip
 import stat
 import tarfile
@@ -87,7 +88,8 @@ def reading(archive: Path) -> Iterator[None]:
     except ZsadError:
         raise
     except OSError as error:
-        if error.errno is not None:  # gzip's and tarfile's own have no number
+        # gzip's and tarfile's own have no number; EINVAL is a place before the file's beginning.
+        if error.errno not in (None, errno.EINVAL):
             raise
         raise _unreadable(archive, gist(error)) from None
     except MemoryError:
@@ -170,5 +172,7 @@ def _hint(archive: Path) -> str:
                 f"; a {name} archive: extract it with `{program}` into the dataset's folder below "
                 "--data-root"
             )
+    if head.startswith(b"PK"):
+        return " (it begins as a zip, but its end is missing: a part of it; fetch it again)"
     words = foreign.describe(head)
     return f" (it is {words})" if words else ""

@@ -13,13 +13,15 @@ import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 from PIL import Image, ImageChops, ImageEnhance, ImageFilter
 
+from zsad.config.method_config import MethodConfig
 from zsad.data.ignored import of_sample
 from zsad.data.images import nearest, read_image, read_mask, register_reader
+from zsad.data.mosaic import MosaicTrain
 from zsad.io import parse_json
 from zsad.types import Sample
 
@@ -166,6 +168,20 @@ def ordered(samples: Sequence[Sample], seed: int, key: str) -> list[Sample]:
     chosen = sorted(samples, key=lambda s: (s.category, s.uid))
     random.Random(f"order/{seed}/{key}").shuffle(chosen)
     return chosen
+
+
+class InspectedTrain(MosaicTrain, Protocol):
+    """``train.*`` of a method that mixes mosaics in, and may change every picture."""
+
+    @property
+    def augment(self) -> Literal["none", "inspection"]: ...
+
+
+class InspectedConfig(MethodConfig):
+    """What :class:`zsad.data.mixed_training.InspectedTraining` reads; sub-classes declare the
+    keys."""
+
+    train: InspectedTrain
 
 
 def inspected(

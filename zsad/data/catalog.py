@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import fnmatch
+import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -19,7 +20,7 @@ from zsad import config as cfg
 from zsad import registry
 from zsad.config import FolderSettings
 from zsad.data.definition import DatasetSpec
-from zsad.errors import RequestError, unknown
+from zsad.errors import RequestError, nearest, unknown
 
 GROUPS: dict[str, str] = {
     "all": "the 19 datasets of the FAPrompt paper",
@@ -97,6 +98,40 @@ def load_spec(name: str | DatasetSpec, folder: FolderSettings | None = None) -> 
     if name not in registry.yaml_names("datasets"):
         raise unknown("dataset", name, [*list_specs(), *GROUPS], "see `zsad list datasets`")
     return _bundled(name)
+
+
+def named(text: str, option: str) -> str:
+    """The names of the datasets that a user calls by any of their names ("MVTec AD", "VisA"), or
+    a list of them, joined by " + " as checkpoints have it; one that is none of ours stays as it is.
+
+    Raises :class:`RequestError`, which names ``option``, for a name that is nearly one of ours.
+    """
+    return " + ".join(dict.fromkeys(_named(n.strip(), option) for n in re.split(r",| \+ ", text)))
+
+
+def _named(name: str, option: str) -> str:
+    if not name:
+        raise RequestError(f"{option}: names no dataset; give one, such as {option} mvtec")
+    if is_own(name):
+        return load_spec(name).name
+    found = _every_name().get(_plain(name))
+    if found:
+        return found
+    if hint := nearest(name.lower(), list_specs(), 0.75):
+        raise RequestError(f"{option} {name}: not a dataset of zsad's{hint}")
+    return name
+
+
+def _every_name() -> dict[str, str]:
+    """What every dataset is called (its own name, its title, its folders), without case and
+    punctuation."""
+    specs = [load_spec(name) for name in list_specs()]
+    others = {_plain(n): s.name for s in specs for n in (s.title, *s.folders)}
+    return {**others, **{_plain(s.name): s.name for s in specs}}
+
+
+def _plain(name: str) -> str:
+    return "".join(c for c in name.casefold() if c.isalnum())
 
 
 def origin_of(spec: DatasetSpec) -> str:

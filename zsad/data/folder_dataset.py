@@ -6,7 +6,7 @@ import glob
 import os
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from zsad.data.indexers.base import spoken
 from zsad.data.indexers.lists import list_layout
 from zsad.data.indexers.mask_names import NAMING
 from zsad.data.indexers.own_folder import NO_PICTURE, understand
-from zsad.errors import RequestError
+from zsad.errors import RequestError, is_text
 from zsad.io.names import at_home
 
 VARIANT = "default"
@@ -128,10 +128,20 @@ def refuse_strays(home: Path, account: Account) -> None:
     account.refuse("; ".join(advice))
 
 
+def _texts(value: Any) -> Iterator[str]:
+    """All texts in nested containers."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from (text for item in value.items() for part in item for text in _texts(part))
+    elif isinstance(value, (list, tuple)):
+        yield from (text for part in value for text in _texts(part))
+
+
 def definition(found: Inferred, settings: FolderSettings, target: Path) -> str:
     """The text of a YAML file that says what was inferred; pictures without a role are ignored in
     it by name.  ``target``: where the file will lie.  Raises :class:`RequestError` where there is
-    nothing to define."""
+    nothing to define, or a name that is not UTF-8: YAML holds none."""
     spec = found.spec(settings)
     account = found.account or _listed(found, spec)
     counts = account.counts() if account else None
@@ -165,6 +175,12 @@ def definition(found: Inferred, settings: FolderSettings, target: Path) -> str:
         "default_variant": VARIANT,
         "variants": {VARIANT: variant},
     }
+    for name in _texts(values):
+        if not is_text(name):
+            raise RequestError(
+                f"{found.home}: the name '{name}' is not UTF-8, and a definition holds none such; "
+                f"rename it (`convmv -f latin1 -t utf8` does, if it is Latin-1)"
+            )
     head = "# What the folder was taken for; `prompt` is what methods call a category, and `kind`\n"
     head += "# is object or texture.  docs/add-a-dataset.md explains every key.\n"
     return head + yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=100)

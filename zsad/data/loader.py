@@ -19,6 +19,7 @@ from zsad.data.images import read_image
 from zsad.data.transforms import MaskPolicy, Preprocess
 from zsad.errors import DataError, reason
 from zsad.metrics.regions import BatchRegions
+from zsad.on_device import Sent, SideStream
 from zsad.types import Sample
 
 
@@ -26,7 +27,8 @@ from zsad.types import Sample
 class ImageBatch:
     """B decoded images in the order of their samples.
 
-    ``images``: float32 [B, 3, S, S], normalised (uint8 where they wait for a device to do so).
+    ``images``: float32 [B, 3, S, S], normalised (uint8 where they wait for a device to do so, on it
+    if they were sent ahead).
     ``masks``: bool [B, S, S], or under the
     native policy a list of B bool tensors [H, W] of each image's own size.  ``has_mask``: bool
     [B]; False for an anomalous image whose dataset has no mask for it (pixel metrics are not
@@ -125,7 +127,8 @@ class BatchLoader:
     is started when the last sample has been handed to the threads, which will soon have nothing
     to do.  ``pinned``: for a CUDA device; images are uint8 in memory that it copies from without
     anybody waiting, for :meth:`zsad.data.transforms.Preprocess.normalised` there (but for images
-    that are taken in halves).
+    that are taken in halves).  ``side``: the same, and :meth:`look_ahead` sends
+    them to the device by it.
     """
 
     def __init__(
@@ -139,17 +142,21 @@ class BatchLoader:
         masks: bool = True,
         followed_by: Startable | None = None,
         pinned: bool = False,
+        side: SideStream | None = None,
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size {batch_size} must be at least 1")
         self.preprocess, self.policy = preprocess, mask_policy or MaskPolicy()
         self.batch_size, self.masks = batch_size, masks
-        self.pinned = pinned and not preprocess.halves
+        self.pinned = (pinned or side is not None) and not preprocess.halves
+        self.side = side if self.pinned else None
         self.followed_by = followed_by
         self._threads = threads
         self._source = iter(samples)
         self._queue: deque[tuple[Sample, Future[_Decoded | DataError]]] = deque()
         self._started = False
+        self._stream: Iterator[tuple[Sample, _Decoded | DataError]] | None = None
+        self._ahead: tuple[ImageBatch, Sent | None] | None = None
 
     def start(self) -> None:
         """Hand the first two batches to the threads, if that has not been done."""
@@ -164,21 +171,52 @@ class BatchLoader:
         self._queue.clear()
 
     def __iter__(self) -> Iterator[ImageBatch]:
-        pending: list[tuple[Sample, _Decoded]] = []
-        failures: list[DataError] = []
         try:
-            for sample, decoded in self._decoded():
-                if isinstance(decoded, DataError):
-                    failures.append(decoded)
-                    continue
-                pending.append((sample, decoded))
-                if len(pending) == self.batch_size:
-                    yield self._batch(pending, failures)
-                    pending, failures = [], []
-            if pending or failures:
-                yield self._batch(pending, failures)
+            while (batch := self._next()) is not None:
+                yield batch
         finally:
             self.close()
+
+    def look_ahead(self) -> None:
+        """Put the next batch together and send it on its way, if its images are decoded: to be
+        called while a device is busy with the batch before."""
+        if self._ahead is None and self._is_decoded():
+            batch = self._assembled()
+            assert batch is not None
+            try:
+                sent = self.side.send(batch.images) if self.side else None
+            except torch.OutOfMemoryError:
+                sent = None  # it goes when it is asked for, in smaller portions if need be
+            self._ahead = batch, sent
+
+    def _next(self) -> ImageBatch | None:
+        if self._ahead is None:
+            return self._assembled()
+        (batch, sent), self._ahead = self._ahead, None
+        return batch if sent is None else replace(batch, images=sent.taken())
+
+    def _is_decoded(self) -> bool:
+        """Whether a whole batch waits to be put together."""
+        ready = 0
+        for _, future in self._queue:
+            if ready == self.batch_size or not future.done():
+                break
+            ready += not isinstance(future.result(), DataError)
+        return ready == self.batch_size
+
+    def _assembled(self) -> ImageBatch | None:
+        """The next batch; None after the last."""
+        self._stream = self._stream or self._decoded()
+        pending: list[tuple[Sample, _Decoded]] = []
+        failures: list[DataError] = []
+        for sample, decoded in self._stream:
+            if isinstance(decoded, DataError):
+                failures.append(decoded)
+                continue
+            pending.append((sample, decoded))
+            if len(pending) == self.batch_size:
+                break
+        return self._batch(pending, failures) if pending or failures else None
 
     def _batch(
         self, items: Sequence[tuple[Sample, _Decoded]], failures: list[DataError]

@@ -15,12 +15,13 @@ import math
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 from PIL import Image
 
 from zsad import config as cfg
+from zsad.config.method_config import MethodConfig
 from zsad.data.ignored import of_sample
 from zsad.data.images import nearest, read_image, read_mask, register_reader
 from zsad.io import parse_json
@@ -67,6 +68,19 @@ class Mosaic:
         if not self.applies(datasets):
             return None
         return epoch(samples, self, seed, key, anomalous=anomalous)
+
+
+class MosaicTrain(Protocol):
+    """``train.*`` of a method that mixes mosaics in."""
+
+    @property
+    def mosaic(self) -> Mosaic: ...
+
+
+class MosaicConfig(MethodConfig):
+    """What :class:`zsad.data.mixed_training.MosaicTraining` reads; sub-classes declare the keys."""
+
+    train: MosaicTrain
 
 
 def epoch(

@@ -17,12 +17,12 @@ from zsad.errors import ZsadError
 from zsad.io import read_json
 
 SOFTWARE = "zsad"
-NAME = re.compile(r"(?P<base>.+)\.((heat|thumb|layer)\.webp|heat\.png|mask\.png)")
+NAME = re.compile(r"(?P<base>.+)\.((heat|thumb|layer|prompts)\.webp|heat\.png|mask\.png)")
 _DESCRIPTION, _SOFTWARE = 0x010E, 0x0131  # EXIF tags
 
 
 def is_own_output(path: Path | str) -> bool:
-    """Whether a file is a heat map, a mask or a small picture of ``zsad predict``.
+    """Whether a file is a heat map, a mask, a strip of maps or a small picture of ``zsad predict``.
 
     It has the name of one, and either says so itself or lies beside the record of its picture
     (those of earlier versions say nothing).

@@ -6,6 +6,7 @@ import os
 import stat
 
 from zsad.errors import DataError
+from zsad.io import is_address
 from zsad.io.bounds import PICTURE
 
 PIXEL_BYTES = 16  # of a file, at most, for each pixel that a picture may have: four floats
@@ -27,6 +28,8 @@ def read_bytes(path: str) -> bytes:
                 )
             return file.read(most)
     except FileNotFoundError:
+        if is_address(path):
+            raise DataError(f"{path}: an address; save the picture, and give its file") from None
         raise DataError(f"{path}: no such file") from None
     except (OSError, ValueError) as error:  # ValueError: a name that no file can have
         why = getattr(error, "strerror", None) or error

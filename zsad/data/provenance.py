@@ -9,6 +9,11 @@ that changes and keeps its size.  A results folder therefore remembers every fil
 The next run compares sizes and times.  Only a file where they differ is read, and only if its
 content differs, too, does the dataset get another fingerprint: what depends on it is computed
 again.  With the first content back, the first results are found again.
+
+Nor does the fingerprint hold what a user's own definition calls a category, which prompts are made
+of.  That is remembered beside the files, and what it changes is computed again likewise::
+
+    <results>/inputs/<dataset>/<variant>.words.json   {"<category>": [prompt, kind, domain]}
 """
 
 from __future__ import annotations
@@ -23,6 +28,7 @@ from pathlib import Path
 from typing import cast
 
 from zsad import config as cfg
+from zsad.data.catalog import is_folder, origin_of
 from zsad.data.index import DatasetIndex
 from zsad.errors import DataError
 from zsad.io import file_lock, read_json, remove_leftover, sha256_file, write_json
@@ -38,15 +44,14 @@ LOCK = ".lock"  # of the whole results folder
 
 
 def checked(results: Path, index: DatasetIndex) -> DatasetIndex:
-    """Return ``index`` with a fingerprint that covers what changed in its files since they were
-    first read for ``results``.  A change that was not known yet is logged."""
-    if index.root is None:
-        return index
-    changed: dict[str, str] = {}
-    for category in index.categories:
+    """Return ``index`` with a fingerprint that covers what changed in its files and in its
+    definition since they were first read for ``results``.  A change that was not known yet is
+    logged."""
+    changed = _renamed(results, index)
+    for category in index.categories if index.root is not None else ():
         path = _path(results, index, category)
         known = _read(path)
-        fresh = _looked_at(known, index.root)
+        fresh = _looked_at(known, index.root or Path())
         for name, entry in fresh.items():
             if entry[3] not in (known[name][3], known[name][2]):
                 log.warning(
@@ -71,6 +76,7 @@ def note(results: Path, index: DatasetIndex, category: str, samples: Iterable[Sa
     A file that cannot be read is left out: nothing will be computed from it.  Where ``results``
     cannot be written, a warning says so.
     """
+    _note_words(results, index, category)
     if index.root is None:
         return
     names: dict[str, None] = {}
@@ -113,6 +119,61 @@ def _looked_at(entries: Mapping[str, Entry], root: Path) -> dict[str, Entry]:
         return dict(entry for entry in pool.map(look, stale) if entry is not None)
 
 
+# ------------------------------------------------------------------------ the definition
+def _words(index: DatasetIndex, category: str) -> list[str]:
+    """What prompts make of a category: of a definition that its user may have edited since."""
+    said = index.spec.categories[category]
+    return [said.prompt, said.kind, index.spec.domain]
+
+
+def _is_edited(index: DatasetIndex) -> bool:
+    """Whether a definition is a user's file.  What is said of a folder is in its fingerprint, and a
+    definition of ours has a revision."""
+    return bool(origin_of(index.spec)) and not is_folder(index.spec)
+
+
+def _renamed(results: Path, index: DatasetIndex) -> dict[str, str]:
+    """The categories that are called otherwise than when results were first computed of them."""
+    known = _read_words(results, index) if _is_edited(index) else {}
+    now = {c: _words(index, c) for c in known if c in index.spec.categories}
+    changed = {c: words for c, words in now.items() if words != known[c]}
+    for category, words in changed.items():
+        log.info(
+            "%s: %s is %s by now, and was %s when results were first computed of it; it is "
+            "computed again",
+            *(index.spec.name, category, ", ".join(words), ", ".join(known[category])),
+        )
+    return {f"words of {category}": cfg.digest(words) for category, words in changed.items()}
+
+
+def _note_words(results: Path, index: DatasetIndex, category: str) -> None:
+    if not _is_edited(index) or category in _read_words(results, index):
+        return
+    path = _words_path(results, index)
+    try:
+        with file_lock(results / LOCK):
+            known = _read_words(results, index)
+            write_json(path, {category: _words(index, category), **known})
+    except OSError as error:
+        log.warning("%s: cannot be written (%s)", path, error.strerror or error)
+
+
+def _words_path(results: Path, index: DatasetIndex) -> Path:
+    name, variant = (safe_name(n, " ") for n in (index.spec.name, index.variant))
+    return results / "inputs" / name / f"{variant}.words.json"
+
+
+def _read_words(results: Path, index: DatasetIndex) -> dict[str, list[str]]:
+    """What is remembered; nothing where the file is absent or broken."""
+    path = _words_path(results, index)
+    try:
+        return convert(read_json(path), dict[str, list[str]], key="") if path.exists() else {}
+    except (DataError, SchemaError) as error:
+        log.warning("%s: not a list of names (%s); it is begun anew", path, error)
+        return {}
+
+
+# ------------------------------------------------------------------------------ the files
 def _path(results: Path, index: DatasetIndex, category: str) -> Path:
     parts = [safe_name(n, " ") for n in (index.spec.name, index.variant, category)]
     return results.joinpath("inputs", *parts[:2], f"{parts[2]}.json")

@@ -55,6 +55,14 @@ class MapFile:
             raise DataError(f"{self.where}: holds NaN or infinity")
         return plane
 
+    def fault(self) -> str:
+        """Why the map cannot be used; "" where it can."""
+        try:
+            self.read()
+        except DataError as error:
+            return str(error).removeprefix(f"{self.where}: ")
+        return ""
+
 
 @dataclass
 class Outside:
@@ -112,7 +120,8 @@ def read(source: Path, samples: Sequence[Sample]) -> Outside:
     """What ``source`` holds of ``samples``; no map is loaded yet.
 
     Raises :class:`DataError` for files that cannot be read, and for images of which there are
-    several maps or scores (the first three are named).
+    several maps or scores, and for maps that are not arrays of numbers and scores that are not
+    finite (the first three are named).
     """
     names, found = Names(samples), Outside()
     if source.is_dir():
@@ -127,10 +136,11 @@ def read(source: Path, samples: Sequence[Sample]) -> Outside:
         raise DataError(f"{source}: neither a folder, nor an .npz, nor a .csv")
     if not found.maps and not found.scores:
         example = samples[0].uid if samples else ""
+        stem = bare(example) if names.of(bare(example)) else example
         other = f"; it holds {shown(found.strangers[0])}" if found.strangers else ""
         raise DataError(
             f"{source}: no map and no score of an image of the dataset{other}; an id looks like "
-            f"{shown(example)}, and a map's file like {shown(bare(example))}.tiff"
+            f"{shown(example)}, and a map's file like {shown(stem)}.tiff"
         )
     return found
 
@@ -143,8 +153,16 @@ def refuse(what: str, ids: Sequence[str], way_out: str) -> None:
         raise DataError(f"{what}: {named}{more}; {way_out}")
 
 
+def _refuse_maps(source: Path, doubled: Sequence[str], wrong: Sequence[str]) -> None:
+    """Raise :class:`DataError` for images with several maps, or with a file that is not a map."""
+    refuse(f"{source}: several maps of one image", doubled, "leave one of each")
+    count = "a file is not a map" if len(wrong) == 1 else f"{len(wrong)} files are not maps"
+    refuse(f"{source}: {count} of numbers", wrong, "write each as one array [H, W]")
+
+
 def _read_folder(root: Path, names: Names, found: Outside) -> None:
     doubled: list[str] = []
+    wrong: list[str] = []
     for path in sorted(p for p in root.rglob("*") if p.suffix.lower() in ENDINGS and p.is_file()):
         name = path.relative_to(root).as_posix()[: -len(path.suffix)]
         uid = names.of(name)
@@ -153,13 +171,17 @@ def _read_folder(root: Path, names: Names, found: Outside) -> None:
         elif uid in found.maps:
             doubled.append(uid)
         else:
-            found.maps[uid] = _map_file(path)
-    refuse(f"{root}: several maps of one image", doubled, "leave one of each")
+            try:
+                found.maps[uid] = _map_file(path)
+            except ValueError as error:
+                wrong.append(f"{uid} ({error})")
+    _refuse_maps(root, doubled, wrong)
     if (root / SCORES).is_file():
         _read_scores(root / SCORES, names, found)
 
 
 def _map_file(path: Path) -> MapFile:
+    """The map in a file.  Raises ``ValueError`` that says what it is instead."""
     try:
         if path.suffix.lower() == ".npy":
             lazily = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -173,8 +195,7 @@ def _map_file(path: Path) -> MapFile:
             raise ValueError(f"{pages} pages, not one map")
         return _checked(str(path), shape, dtype, lambda: tifffile.imread(path))
     except Exception as error:  # each reader raises types of its own
-        what = describe_file(path) or reason(error)
-        raise DataError(f"{path}: not a map of numbers ({what})") from None
+        raise ValueError(describe_file(path) or reason(error)) from None
 
 
 def _checked(
@@ -231,6 +252,7 @@ def _read_archive(path: Path, names: Names, found: Outside) -> None:
         ]
         _take_scores(path, entries, names, found)
     doubled: list[str] = []
+    wrong: list[str] = []
     for place, name, plane in _planes(path, held, written):
         uid = names.of(name)
         if uid is None:
@@ -243,8 +265,8 @@ def _read_archive(path: Path, names: Names, found: Outside) -> None:
                 held_here = partial(np.asarray, plane)
                 found.maps[uid] = _checked(place, plane.shape, plane.dtype, held_here)
             except ValueError as error:
-                raise DataError(f"{place}: {error}") from None
-    refuse(f"{path}: several maps of one image", doubled, "leave one of each")
+                wrong.append(f"{uid} ({place.removeprefix(f'{path}, ')}: {error})")
+    _refuse_maps(path, doubled, wrong)
 
 
 def _planes(
@@ -267,21 +289,33 @@ def _take_scores(
 ) -> None:
     """Add scores, given as (name, number in words, place)."""
     doubled: list[str] = []
+    wrong: list[str] = []
     for name, text, place in entries:
         uid = names.of(name)
         if uid is None:
             found.strangers.append(name)
             continue
-        try:
-            value = float(text)
-        except ValueError:
-            raise DataError(f"{place}: '{shown(text)}' is not a number") from None
+        value = _number(text)
         if not math.isfinite(value):
-            raise DataError(f"{place}: the score of {shown(uid)} is {text}")
+            wrong.append(f"{uid} ({place.removeprefix(f'{path}, ')}: '{shown(text)}')")
         if uid in found.scores:
             doubled.append(uid)
         found.scores[uid] = value
     refuse(f"{path}: several scores of one image", doubled, "leave one of each")
+    count = (
+        "a score is not a finite number"
+        if len(wrong) == 1
+        else f"{len(wrong)} scores are not finite numbers"
+    )
+    refuse(f"{path}: {count}", wrong, "give a finite number for each")
+
+
+def _number(text: str) -> float:
+    """A score that is written; NaN for what is not a number."""
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
 
 
 # -------------------------------------------------------------------------------- writing

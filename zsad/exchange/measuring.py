@@ -23,7 +23,7 @@ from zsad.data.images import sample_size
 from zsad.data.index import DatasetIndex
 from zsad.data.transforms import MaskPolicy
 from zsad.errors import DataError, counted
-from zsad.exchange.maps import FIRST, Outside, refuse
+from zsad.exchange.maps import Outside, refuse
 from zsad.metrics import CategoryMetrics, MetricResult
 from zsad.results import pixels
 from zsad.results.examples import SIDE, CellExamples
@@ -149,18 +149,25 @@ class DatasetImport:
 
     def _read(self, samples: Sequence[Sample]) -> tuple[list[np.ndarray], list[float]]:
         """The maps of these images ([] where there are none), and their scores."""
-        planes: list[np.ndarray] = []
-        wrong = []
-        for sample in samples if self.outside.maps else ():
-            try:
-                planes.append(self.outside.maps[sample.uid].read())
-            except DataError as error:
-                wrong.append(str(error))
-        if wrong:
-            raise DataError("; ".join(wrong[:FIRST]))
+        try:
+            held = samples if self.outside.maps else ()
+            planes = [self.outside.maps[sample.uid].read() for sample in held]
+        except DataError:
+            self._refuse_unusable()
+            raise
         if self.outside.scores:
             return planes, [self.outside.scores[s.uid] for s in samples]
         return planes, [_highest(sample, plane) for sample, plane in zip(samples, planes)]
+
+    def _refuse_unusable(self) -> None:
+        """Raise :class:`DataError` that counts the maps that cannot be used, and names three."""
+        held = [s.uid for s in self._every if s.uid in self.outside.maps]
+        faults = [(uid, why) for uid in held if (why := self.outside.maps[uid].fault())]
+        refuse(
+            f"{self.source}: {counted(len(faults), 'map')} cannot be used",
+            [f"{uid} ({why})" for uid, why in faults],
+            "make them again",
+        )
 
     def _update(
         self, metrics: CategoryMetrics, sample: Sample, score: float, plane: np.ndarray | None

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from zsad.errors import DataError
 from zsad.io import read_json, sha256_file
+from zsad.runtime.boxes import BoxAnswers
 from zsad.types import Boxes
 
 
@@ -17,20 +18,22 @@ class BoxFile:
     """Detections by image: ``{name: {"boxes": [[cx, cy, w, h]], "scores": [], "phrases": []}}``.
 
     Names are an image's uid (its path inside the dataset), ``dataset/uid``, a file name, or the
-    SHA-256 of the image file.  Numbers are fractions of the image.
+    SHA-256 of the image file (of its pixels, where `zsad predict` asks).  Numbers are fractions of
+    the image.
     """
 
     path: Path
-    answers: Mapping[str, Boxes]
+    answers: BoxAnswers[Boxes]
     info: dict[str, Any]
 
     @classmethod
     def read(cls, path: Path) -> BoxFile:
         """Read a file.  Raises :class:`DataError` that names the file and the image."""
-        raw = read_json(path)
-        if not isinstance(raw, dict):
-            raise DataError(f"{path}: must map image names to boxes, scores and phrases")
-        answers = {str(name): _boxes(path, str(name), value) for name, value in raw.items()}
+        told = read_json(path)
+        try:
+            answers = BoxAnswers.of_json(told, Boxes)
+        except ValueError as error:
+            raise DataError(f"{path}: {error}") from None
         info = {
             "source": "file",
             "file": path.name,
@@ -41,16 +44,4 @@ class BoxFile:
 
     def find(self, names: Sequence[str]) -> Boxes | None:
         """Return the answer under the first of ``names`` that the file has."""
-        for name in names:
-            if name in self.answers:
-                return self.answers[name]
-        return None
-
-
-def _boxes(path: Path, name: str, value: Any) -> Boxes:
-    try:
-        return Boxes.from_dict(value)
-    except ValueError as error:
-        raise DataError(
-            f"{path}: '{name}' needs lists boxes, scores and phrases ({error})"
-        ) from None
+        return self.answers.find(names)

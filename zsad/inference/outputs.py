@@ -11,6 +11,8 @@ full-map ``x.full-map.npy``   the map at the picture's size, float32
 json     ``x.json``           the record: what the line on standard output says
 csv      ``results.csv``      one line per picture
 page     ``index.html``       all pictures to look at, with ``thumbs/`` beside it
+prompts  ``x.prompts.webp``   a heat map for each abnormal prompt of the method, and
+         ``prompts.html``     all of them with low-dimensional views
 ======== ==================== ============================================================
 
 Files for other programs are those of :mod:`zsad.inference.handover`.
@@ -37,6 +39,7 @@ from zsad.inference import calibration, handover
 from zsad.inference.page import PredictionPage
 from zsad.inference.pictures import Photo
 from zsad.inference.prediction import Prediction
+from zsad.inference.prompts_page import PromptsPage
 from zsad.io import atomic_write_bytes, dump_json
 from zsad.io.cells import cell
 from zsad.results import heatmaps
@@ -45,7 +48,7 @@ from zsad.runtime.thresholds import Thresholds
 # What may be wrong with the place of one picture's files; anything else (a full disk) is wrong
 # with the output folder.
 OWN = (errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ENAMETOOLONG, errno.ELOOP)
-KINDS = ("heat", "mask", "map", "full-map", "json", "csv", "page")
+KINDS = ("heat", "mask", "map", "full-map", "json", "csv", "page", "prompts")
 DEFAULT = ("heat", "mask", "map", "json", "csv", "page")
 TABLE = "results.csv"
 COLUMNS = (
@@ -94,6 +97,7 @@ class Writer:
             if "page" in save
             else None
         )
+        self._prompts = PromptsPage(self.out, self._inside, bits) if "prompts" in save else None
         self._rows: list[dict[str, Any]] = []
         self._table = "csv" in save or "csv" in to
         self._handed = [handover.FILES[name]() for name in to if name in handover.FILES]
@@ -112,8 +116,9 @@ class Writer:
                 _write(self.out / TABLE, _table(self._rows))
             for file in self._handed:
                 _write(self.out / file.name, file.content())
-        if self._page:
-            self._page.close()
+        for page in (self._page, self._prompts):
+            if page:
+                page.close()
 
     def _inside(self, path: Path, content: bytes) -> str:
         """Write a file, unless a link leads elsewhere.  Raises as :meth:`put`."""
@@ -133,6 +138,8 @@ class Writer:
             base = self.out / photo.stem
             for kind, (ending, raw) in self._content(found, photo).items():
                 found.files[kind] = self._inside(base.with_name(f"{base.name}.{ending}"), raw)
+            if self._prompts and (strip := self._prompts.put(found, photo)):
+                found.files["prompts"] = strip
             if "json" in self.save:
                 text = base.with_name(f"{base.name}.json")
                 found.files["record"] = str(text)

@@ -118,7 +118,7 @@ class PredictionPage:
             "limits": dict(self._limits),
             "made_by": dict(self._made_by),
         }
-        scripts = asset("csv.js") + asset("predictions.js")
+        scripts = asset("csv.js") + asset("shortest.js") + asset("predictions.js")
         parts = {
             "STYLE": asset("predictions.css"),
             "SCRIPT": f'"use strict";\n(() => {{\n{scripts}\n}})();',

@@ -53,10 +53,12 @@ class Pictures:
             )
         self._portions = Portions()  # of the encoder
         self.reading = Reading(framing.bits, self.preprocess.stored)
+        self.shows_prompts = False  # whether predictions say what single prompts find
 
     def predictions(self, scored: Scored[Any], explanations: int) -> list[Prediction]:
         """One for each image, with a map of the model's input size."""
         reasons = self.scorer.explain(scored, explanations) if explanations else None
+        prompts = self.scorer.prompt_views(scored) if self.shows_prompts else None
         maps = scored.maps.final.float().cpu().numpy()
         info = {name: values.cpu().tolist() for name, values in scored.scores.info.items()}
         return [
@@ -66,6 +68,7 @@ class Pictures:
                 list(reasons[i]) if reasons else [],
                 info={name: float(values[i]) for name, values in info.items()},
                 most=explanations,
+                prompts=prompts[i] if prompts else None,
             )
             for i, score in enumerate(scored.image_scores.cpu().tolist())
         ]

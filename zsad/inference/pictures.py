@@ -34,7 +34,7 @@ BATCH = 8  # pictures that are scored together
 READERS = 4  # threads
 # How the names of the files end that are written about a picture, and the stem of what is
 # written about all of them.
-OUTPUTS = ("map.npy", "full-map.npy", "heat.webp", "mask.png", "json")
+OUTPUTS = ("map.npy", "full-map.npy", "heat.webp", "mask.png", "prompts.webp", "json")
 RESERVED = ("calibration",)
 # No folder of pictures is called so.
 FILES_OF_ALL = ("calibration.json", "results.csv", "results.coco.json", "results.parquet")

@@ -20,7 +20,7 @@ from zsad.page import html_text
 from zsad.results import heatmaps
 from zsad.runtime.enlarging import enlarged
 from zsad.runtime.thresholds import Thresholds
-from zsad.types import Explanation
+from zsad.types import Explanation, PromptView
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -41,6 +41,7 @@ class Prediction:
     prediction.  ``error``: why there is no score (NaN) and no map (None).
     ``info``: figures about the picture by name; under "raw_score" the image score before the
     method stretched it over the pictures of its category.
+    ``prompts``: what the single prompts say of the whole picture, where that was asked for.
     ``reasons``: for either verdict, best first; ``most``: how many of them :attr:`explanations`
     gives.
     """
@@ -58,6 +59,7 @@ class Prediction:
     sees_ignored: bool = False
     made_by: dict[str, Any] = field(default_factory=dict)
     most: int = 5
+    prompts: PromptView | None = None
     _findings: tuple[float | None, Findings] | None = field(default=None, repr=False, compare=False)
 
     @property

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from zsad import __version__, registry
 from zsad import config as cfg
 from zsad.inference.request import category_of
+from zsad.io.environment import concealed
 from zsad.prompt_bank.bank import bank
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def made_by(loaded: LoadedMethod, class_name: str) -> dict[str, Any]:
     boxes, without = _boxes(loaded)
     marks = [info.banner, UNTRAINED if loaded.untrained else "", without]
     now = datetime.datetime.now(datetime.timezone.utc)
-    return {
+    told = {
         "zsad": __version__,
         "method": loaded.method.name,
         "preset": loaded.method.config.preset,
@@ -73,6 +74,7 @@ def made_by(loaded: LoadedMethod, class_name: str) -> dict[str, Any]:
         "time": now.isoformat(timespec="seconds"),
         "mark": "; ".join(m for m in marks if m),
     }
+    return {key: concealed(value) for key, value in told.items()}
 
 
 def _boxes(loaded: LoadedMethod) -> tuple[dict[str, Any], str]:

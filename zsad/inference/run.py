@@ -201,6 +201,7 @@ def predict(
     _check_numbers(threshold=threshold, image_threshold=image_threshold, false_alarms=false_alarms)
     _check_numbers(**dict(zip(("scale", "scale's end"), scale or ())))
     kinds, handed = outputs.kinds(save, out), handover.formats(to, out)
+    _check_prompts(entry, kinds, out)
     hidden = None if ignore is None else Ignored.parse(ignore)
     found = find(_words(pictures), out, listed)
     if not found:
@@ -217,6 +218,7 @@ def predict(
         require_writable(out, f"--out {out}")
     loaded = load(with_shots(method, overrides, shots))
     loaded.pictures.expect(len(found) + len(good))
+    loaded.pictures.shows_prompts = "prompts" in kinds
     made_by = provenance.made_by(loaded, class_name) | told
     bits = loaded.framing.bits
     kept = digest(near, bits) if near else ""
@@ -292,6 +294,16 @@ def _check_page(one_file: bool, kinds: Sequence[str], out: str | Path | None, co
     if one_file and count > MOST_IN_ONE:
         raise RequestError(
             f"--one-file: holds at most {MOST_IN_ONE} pictures, and there are {count}; leave it out"
+        )
+
+
+def _check_prompts(entry: MethodEntry, kinds: Sequence[str], out: str | Path | None) -> None:
+    """Raise :class:`RequestError` for a method that has no prompts to show."""
+    if out is not None and "prompts" in kinds and not entry.shows_prompts:
+        able = sorted(name for name, other in registry.methods().items() if other.shows_prompts)
+        raise RequestError(
+            f"--save prompts: method '{entry.name}' shows no single prompts; those that do: "
+            f"{', '.join(able)}"
         )
 
 

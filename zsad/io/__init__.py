@@ -13,6 +13,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -72,11 +73,27 @@ def write_json(path: Path | str, value: Any) -> Path:
     return atomic_write_text(path, dump_json(value) + "\n")
 
 
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # two letters at least: C:/ is a drive
+
+
+def is_address(place: Path | str) -> bool:
+    """Whether a text is one such as ``https://host/a.png``, be it as a path (``https:/host``)."""
+    return _ADDRESS.match(os.fspath(place)) is not None
+
+
+def refuse_address(place: Path | str, given: str) -> None:
+    """Raise :class:`RequestError` where ``place``, for something to be written, is an address such
+    as ``s3://bucket``: it would become a folder of that name."""
+    if is_address(place) and not os.path.lexists(place):
+        raise RequestError(f"{given}: an address; give a place on this machine")
+
+
 def require_writable(folder: Path | str, given: str) -> None:
     """Make ``folder`` where it is missing, and see before any work that files can be made there.
 
     ``given``: the option that named it, with its value.  Raises :class:`RequestError`.
     """
+    refuse_address(folder, given)
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):

@@ -22,6 +22,7 @@ from functools import cache
 from typing import Any, Literal, TypeVar
 
 from zsad.errors import counted, nearest
+from zsad.io.environment import concealed
 
 T = TypeVar("T")
 MOST = 2**63 - 1  # of a whole number: torch, NumPy and Arrow hold no larger one
@@ -158,7 +159,7 @@ class _Reader:
                 return option
         names = [str(o) for o in options]
         raise SchemaError(
-            f"{key}={reprlib.repr(value)}{self.place(key)} is not one of: {', '.join(names)}"
+            f"{key}={_brief(value)}{self.place(key)} is not one of: {', '.join(names)}"
             f"{nearest(str(value), names)}"
         )
 
@@ -193,7 +194,7 @@ class _Reader:
         if known and (hint is bool or not isinstance(value, bool)):
             if hint is not float and type(value) is int and not -MOST <= value <= MOST:
                 raise SchemaError(
-                    f"{key}={reprlib.repr(value)}{self.place(key)}: a number without measure; "
+                    f"{key}={_brief(value)}{self.place(key)}: a number without measure; "
                     f"whole numbers end at {MOST}"
                 )
             try:
@@ -209,12 +210,17 @@ class _Reader:
         kind = type(value).__name__
         if not key:
             return SchemaError(f"must be {wanted}, not {kind}{self.place(key)}")
-        shown = reprlib.repr(value)
+        shown = _brief(value)
         return SchemaError(f"{key}={shown}{self.place(key)} must be {wanted}, not {kind}")
 
     def place(self, key: str, message: str = "") -> str:
         found = self.origin(key, message)
         return f" ({found})" if found else ""
+
+
+def _brief(value: Any) -> str:
+    """A value as an error repeats it: short, and without what came from the environment."""
+    return reprlib.repr(concealed(value))
 
 
 _KINDS: dict[Any, Callable[[_Reader, Any, tuple[Any, ...], str], Any]] = {

@@ -25,6 +25,7 @@ from zsad.tables.formats import html_table
 from zsad.tables.results_matrix import boards
 
 ASSETS = files("zsad.report") / "assets"
+SHARED = ("csv", "shortest")  # of zsad.page
 # Joined in this order, after those that pages share.
 SCRIPTS = ("dom", "tables", "charts", "cost", "compare", "side", "pictures", "main")
 
@@ -52,7 +53,8 @@ def render(store: ResultStore, data: dict[str, Any]) -> str:
         (f"{f.method} on {f.dataset}/{f.category}, seed {f.seed}", f.error)
         for f in store.failures()
     ]
-    scripts = "\n".join([asset("csv.js"), *(_asset(f"{name}.js") for name in SCRIPTS)])
+    shared = [asset(f"{name}.js") for name in SHARED]
+    scripts = "\n".join([*shared, *(_asset(f"{name}.js") for name in SCRIPTS)])
     parts = {
         "STYLE": _asset("style.css"),
         "SCRIPT": f'"use strict";\n(() => {{\n{scripts}\n}})();',

@@ -10,6 +10,9 @@ import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from zsad.config import DataSettings
+from zsad.metrics.spec import METRICS, MetricSpec
+from zsad.results.identity import limit_of
 from zsad.results.records import CellRecord
 
 PLACES = 1  # decimals of a percentage, as in the papers
@@ -18,7 +21,7 @@ NOT_COMPUTED = "not computed"
 PARTIAL = "¶"  # marks a figure over fewer images than the dataset has
 
 
-Images = tuple[str, str, str, int, int]
+Images = tuple[str, str, str, str, int, int]
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class Figure:
     ``deviation``: sample standard deviation over seeds, None with one seed or without any
     spread.  ``count`` of ``of``: categories (or datasets) behind the mean.  ``computed``: False
     where there are records, and none of them holds the metric: it was not asked for.  ``images``:
-    what was measured on, by (dataset, files, category, normal, anomalous images).
+    what was measured on and against, by (dataset, files, category, rule, normal, anomalous images).
     ``partial``: files that cannot be read were left out (``data.skip_broken``): it is shown,
     marked, and neither ranked nor compared.
     """
@@ -101,7 +104,7 @@ def over_categories(
     if not defined:
         return Figure(None, None, 0, len(categories), _computed(records.values(), metric))
     means = [math.fsum(column) / len(defined) for column in zip(*defined.values())]
-    images = images_of(r for (category, _), r in records.items() if category in defined)
+    images = images_of((r for (category, _), r in records.items() if category in defined), metric)
     partial = any(c in defined and is_partial(r) for (c, _), r in records.items())
     figure = over_seeds(means, len(defined), len(categories))
     return replace(figure, images=images, partial=partial)
@@ -116,7 +119,7 @@ def of_category(
     return replace(
         over_seeds(values, int(bool(values)), 1),
         computed=_computed(found, metric),
-        images=images_of(found),
+        images=images_of(found, metric),
         partial=any(map(is_partial, found)),
     )
 
@@ -130,20 +133,32 @@ def over_datasets(figures: Sequence[Figure]) -> Figure:
     return Figure(mean(values), None, len(values), len(figures), computed, images, partial)
 
 
-def images_of(records: Iterable[CellRecord]) -> frozenset[Images]:
-    """Which images records were measured on.
+def images_of(records: Iterable[CellRecord], metric: str = "") -> frozenset[Images]:
+    """Which images records were measured on, and by which rule ``metric`` was.
 
-    A limit chooses the same images every time, so that counts and files tell them apart."""
+    A limit chooses the same images every time, so that counts and files tell them apart.  Pixels
+    are measured against masks as they were resized, AUPRO up to a false positive rate."""
     return frozenset(
         (
             r.dataset,
             str(r.info.get("dataset_fingerprint") or ""),
             r.category,
+            _rule(r, METRICS.get(metric)),
             r.n_normal,
             r.n_anomalous,
         )
         for r in records
     )
+
+
+def _rule(record: CellRecord, metric: MetricSpec | None) -> str:
+    """What a figure is measured against, where that is a setting."""
+    parts = []
+    if metric is not None and metric.level == "pixel":
+        parts.append(str(record.info.get("mask_resize") or DataSettings().mask_resize))
+    if metric is not None and "fpr_limit" in metric.arguments:
+        parts.append(f"{limit_of(record):g}")
+    return ", ".join(parts)
 
 
 def ranks(figures: Sequence[Figure], eligible: Sequence[bool]) -> list[int]:

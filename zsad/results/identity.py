@@ -10,11 +10,12 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from zsad import config as cfg
 from zsad import registry
-from zsad.config import MetricSettings
+from zsad.backbones import specs
+from zsad.config import DataSettings, MetricSettings
 from zsad.config.method_config import shots_in_words
 from zsad.errors import ZsadError, counted
 from zsad.metrics.spec import METRICS
@@ -42,6 +43,7 @@ class Configuration:
     (key, words); no words: as usual.  ``row_says``: its row's label stands for the preset;
     ``row_preset``: the one that its row runs by now, where that is another one.
     ``preset_title``: how the method's ``config.yaml`` calls the preset, where it has words for it.
+    ``unusual``: how many settings of the run are not what they are unless somebody sets them.
     """
 
     method: str
@@ -55,6 +57,7 @@ class Configuration:
     row_says: bool = False
     row_preset: str = ""
     preset_title: str = field(default="", compare=False)
+    unusual: int = field(default=0, compare=False)
 
     @property
     def same_method(self) -> tuple[Any, ...]:
@@ -98,6 +101,7 @@ def of_record(record: CellRecord) -> Configuration:
         preset in row_presets,
         "" if preset in (row_presets or [preset]) or not info.get("preset") else row_presets[-1],
         str(info.get("preset_title") or ""),
+        _unusual(info, record.dataset),
     )
 
 
@@ -113,14 +117,26 @@ def row_config(record: CellRecord) -> dict[str, Any]:
     return _base(record.method, preset, protocol) or own
 
 
-Files = tuple[str, str, str]  # dataset, variant, fingerprint of its files
+class Files(NamedTuple):
+    """Which files of a dataset a record was measured on, and how they were read.
+
+    ``said``: what `data.folder.*` said of a folder, in words; "" for nothing.  ``fingerprint``
+    covers it along with the files.
+    """
+
+    dataset: str
+    variant: str
+    said: str
+    fingerprint: str
 
 
 def files_of(record: CellRecord) -> Files:
-    """Which files of a dataset a record was measured on."""
-    found = (record.info.get(key) for key in ("variant", "dataset_fingerprint"))
-    variant, fingerprint = (str(value or "") for value in found)
-    return record.dataset, variant, fingerprint
+    """Which files of a dataset a record was measured on, and how they were read."""
+    info = record.info
+    held = info.get("folder")
+    said = [f"{k}={_text(v)}" for k, v in held.items()] if isinstance(held, Mapping) else []
+    variant, fingerprint = (str(info.get(k) or "") for k in ("variant", "dataset_fingerprint"))
+    return Files(record.dataset, variant, ", ".join(said), fingerprint)
 
 
 def backbone_of(record: CellRecord) -> tuple[str, str]:
@@ -195,13 +211,12 @@ def merged(parts: Sequence[Configuration]) -> Configuration:
 
 def plain_first(one: Configuration) -> tuple[Any, ...]:
     """A sort key: what a method is by default before what was changed."""
-    unusual = sum(bool(text) for key, text in one.settings if key in ("limit", "training"))
     return (
         bool(one.overrides),
         one.preset != "default",
         not one.boxes,
         -one.revision,
-        unusual,
+        one.unusual,
         len(one.overrides),
     )
 
@@ -216,7 +231,9 @@ def _heading(one: Configuration, parts: list[str], words: list[str]) -> Heading:
         if one.preset != "default" and not one.row_says
         else " (preset default)" * bool(one.row_preset)
     )
-    shots = f", {shots_in_words(one.shots)}" if one.shots else ""
+    said = shots_in_words(one.shots)
+    row = one.method.partition("@")[2].removesuffix("s")  # "4-shots" says it, too
+    shots = f", {said}" if one.shots and not f"-{row}".endswith(f"-{said}") else ""
     boxes = "" if one.boxes else f" ({NO_BOXES})"
     whole = [f"preset={one.preset}"] * bool(preset) + [NO_BOXES] * (not one.boxes)
     whole += [*words, *parts]
@@ -312,6 +329,7 @@ def _settings(info: Mapping[str, Any], dataset: str) -> Pairs:
         "precision": str(info.get("precision") or ""),
         "limit": f"at most {counted(limit, 'image')}" if limit else "",
         "mask_resize": _named("mask_resize", info.get("mask_resize")),
+        "names": _named("names", info.get("names")),
         "untrained": "not trained" if info.get("untrained") else "",
         "training": training(info, dataset),
     }
@@ -324,6 +342,38 @@ def _settings(info: Mapping[str, Any], dataset: str) -> Pairs:
     return tuple(found.items())
 
 
+def _unusual(info: Mapping[str, Any], dataset: str) -> int:
+    """How many settings of a run are not what they are unless somebody sets them."""
+    held = info.get("metrics")
+    metrics = held if isinstance(held, Mapping) else {}
+    plain = cfg.to_dict(MetricSettings())
+    usual = {"precision": "fp32", "mask_resize": DataSettings().mask_resize, "names": "spoken"}
+    return sum(
+        (
+            bool(info.get("limit")),
+            bool(info.get("untrained")),
+            bool(training(info, dataset)),
+            *(bool(info.get(key)) and info[key] != value for key, value in usual.items()),
+            *(
+                value != plain.get(key)
+                for key, value in metrics.items()
+                if key not in (*_MORE_METRICS, "fpr_limit")
+            ),
+            limit_of_info(info) != usual_limit(info),
+            _other_size(info),
+        )
+    )
+
+
+def _other_size(info: Mapping[str, Any]) -> bool:
+    """Whether pictures had another size than the backbone's own."""
+    size = info.get("image_size")
+    try:
+        return bool(size) and size != specs.spec(str(info.get("backbone"))).image_size
+    except ZsadError:  # a backbone that is no longer there
+        return False
+
+
 def usual_limit(info: Mapping[str, Any]) -> float:
     """Up to which false positive rate AUPRO goes on a record's dataset, unless a user says so."""
     return float(info.get("dataset_fpr_limit") or MetricSettings().fpr_limit)
@@ -331,9 +381,14 @@ def usual_limit(info: Mapping[str, Any]) -> float:
 
 def limit_of(record: CellRecord) -> float:
     """Up to which false positive rate a record's AUPRO goes."""
-    settings = record.info.get("metrics")
+    return limit_of_info(record.info)
+
+
+def limit_of_info(info: Mapping[str, Any]) -> float:
+    """The same of a record's ``info``."""
+    settings = info.get("metrics")
     found = settings.get("fpr_limit") if isinstance(settings, Mapping) else None
-    return float(found or usual_limit(record.info))
+    return float(found or usual_limit(info))
 
 
 def _named(key: str, value: Any) -> str:

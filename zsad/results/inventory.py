@@ -31,7 +31,12 @@ class Holding:
     @property
     def dataset(self) -> str:
         """The dataset's name."""
-        return self.files[0]
+        return self.files.dataset
+
+    @property
+    def read(self) -> str:
+        """The dataset's name, and what `data.folder.*` said of a folder."""
+        return f"{self.dataset} [{self.files.said}]" if self.files.said else self.dataset
 
     @property
     def aside(self) -> int:
@@ -53,8 +58,9 @@ class Holding:
             "overrides": dict(self.configuration.overrides),
             "settings": {k: v for k, v in self.configuration.settings if v},
             "dataset": self.dataset,
-            "variant": self.files[1],
-            "files": self.files[2],
+            "variant": self.files.variant,
+            "read": self.files.said,
+            "files": self.files.fingerprint,
             "backbone": self.backbone,
             "categories": sorted({c.record.category for c in self.cells}),
             "seeds": sorted({c.record.seed for c in self.cells}),
@@ -84,12 +90,15 @@ def holdings(store: ResultStore) -> list[Holding]:
         for members in siblings.values()
         for one, heading in zip(members, identity.headings(list(members)))
     }
+    names = [name for name, _ in dict.fromkeys(backbone for backbone, _, _ in groups)]
     made = []
     for (backbone, one, files), cells in groups.items():
         cells.sort(key=lambda c: -c.written)
         title = str(cells[0].record.info.get("title") or one.method)
         name = digest([backbone, astuple(one), files], 8)
-        made.append(Holding(name, f"{title}{suffixes[one]}", backbone[0], one, files, tuple(cells)))
+        # Other weights under one name are told apart as the boards of tables are.
+        of = "-".join(filter(None, backbone)) if names.count(backbone[0]) > 1 else backbone[0]
+        made.append(Holding(name, f"{title}{suffixes[one]}", of, one, files, tuple(cells)))
     return sorted(made, key=lambda h: (h.backbone, h.configuration.method, h.dataset, h.title))
 
 

@@ -131,6 +131,12 @@ class Reference:
             reasons.append(f"{metric} is another quantity than the paper's")
         return reasons
 
+    @property
+    def settings(self) -> dict[str, str]:
+        """How the protocol runs methods, by the keys of a record's ``info``: what papers do not
+        print, and change figures a little."""
+        return _settings(self.protocol)
+
     def _wanted(self) -> dict[str, Any]:
         """The protocol's conditions, and over them those of the row."""
         own = self.conditions
@@ -211,6 +217,14 @@ def _conditions(protocol: str, dataset: str) -> dict[str, Any]:
         "variant": settings.data.variants.get(dataset) or _default_variant(dataset),
     }
     return {key: value for key, value in wanted.items() if value}
+
+
+@cache
+def _settings(protocol: str) -> dict[str, str]:
+    if protocol not in list_protocols():
+        return {}
+    found = cfg.build(cfg.Settings, load_protocol(protocol).settings, origin=protocol)
+    return {"precision": found.backbone.figures, "names": found.data.names}
 
 
 def _default_variant(dataset: str) -> str:

@@ -27,9 +27,9 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
-from zsad.config.environment import concealed
 from zsad.errors import CellError, DataError, Withheld, ZsadError, counted, is_out_of_memory
 from zsad.io import atomic_write_bytes, file_lock, read_json, write_json
+from zsad.io.environment import concealed
 from zsad.io.names import PLAIN, safe_name
 from zsad.io.schema import SchemaError, read
 from zsad.results.records import CellKey, CellRecord
@@ -210,7 +210,7 @@ class ResultStore:
         )
         path = self._path(key, "failures")
         try:
-            write_json(path, asdict(failure))
+            write_json(path, concealed(asdict(failure)))
         except OSError as problem:
             log.warning("%s: cannot be written (%s)", path, problem.strerror or problem)
 

@@ -34,6 +34,7 @@ from zsad.data.loader import BatchLoader, DecodeThreads, ImageBatch
 from zsad.data.transforms import MaskPolicy, Preprocess
 from zsad.errors import counted
 from zsad.metrics import CategoryMetrics
+from zsad.on_device import SideStream
 from zsad.runner.broken import leave_out
 from zsad.runner.heads import Head
 from zsad.runner.outcome import Outcome
@@ -165,7 +166,7 @@ class CategoryRun:
                     return
                 self._marked.update(plausible.marked(batch.samples, batch.masks))
                 for group in _by_variant(active).values():
-                    self._score_batch(batch, group, portions)
+                    self._score_batch(batch, group, portions, loader)
                 if self.on_images and self._most is None:
                     self.on_images(len(batch.samples))
         except Exception as error:  # a decoder, the encoder, the device: whatever it was
@@ -192,7 +193,7 @@ class CategoryRun:
             MaskPolicy(data.mask_resize),
             min(most, self._most or most),
             self.threads,
-            pinned=device.type == "cuda",
+            side=SideStream(device) if device.type == "cuda" else None,
         )
 
     # -------------------------------------------------------------------------- encoding
@@ -245,13 +246,16 @@ class CategoryRun:
             outcome.references = drawn[index].restrict(outcome.head.request.taps)
 
     # --------------------------------------------------------------------------- scoring
-    def _score_batch(self, batch: ImageBatch, group: Sequence[Outcome], portions: Portions) -> None:
+    def _score_batch(
+        self, batch: ImageBatch, group: Sequence[Outcome], portions: Portions, loader: BatchLoader
+    ) -> None:
         """Encode a batch for heads that read the same variant, and score it with each."""
         request = FeatureRequest.merge([o.head.request for o in group])
         for rows, features in self._encode(batch, request, portions):
             part = batch.select(rows)
             if self.backbone.device.type != "cpu":
-                part.regions()  # while the device encodes
+                part.regions()
+                loader.look_ahead()
             for outcome in group:
                 if outcome.error is not None:
                     continue

@@ -1,21 +1,23 @@
 """What every row of a run is computed under, said before anything runs.  No torch.
 
-A row is a method on a dataset: backbone, image size, preset, what it was or will be trained on,
-and where its trained state comes from.  The order in which a state is looked for: the user's file
-(``METHOD.checkpoint``), the training set that the user named (``--trained-on``), the protocol's;
-of that training, the state in the results folder, else it is trained now.  Where no training set
-was asked for, a state that comes with the method is taken rather than trained.
+A row is a method on a dataset: backbone, image size, preset and the keys that differ from it, what
+it was or will be trained on, and where its trained state comes from.  The order in which a state
+is looked for: the user's file (``METHOD.checkpoint``), the training set that the user named
+(``--trained-on``), the protocol's; of that training, the state in the results folder, else it is
+trained now.  Where no training set was asked for, a state that comes with the method is taken
+rather than trained.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from zsad import config as cfg
 from zsad.checkpoints import bundled
 from zsad.checkpoints.account import account_of
+from zsad.config.method_config import as_written
 from zsad.errors import WeightsError, ZsadError, counted
 from zsad.runner.auxiliary import own_size, training_of
 from zsad.runner.columns import Column
@@ -30,7 +32,8 @@ MOST_STATES = 200  # files of other trainings that are looked at
 @dataclass(frozen=True)
 class Row:
     """A method on a dataset.  ``image_size`` in pixels, 0: that of the weights' file.  ``images``:
-    of the training set.  ``does``: what happens about its trained state, in words."""
+    of the training set.  ``does``: what happens about its trained state, in words.  ``keys``:
+    those of the method that are not as the preset has them."""
 
     method: str
     dataset: str
@@ -43,6 +46,7 @@ class Row:
     checkpoint: str = ""
     does: str = "training-free"
     precision: str = "fp32"
+    keys: dict[str, Any] = field(default_factory=dict)
 
     @property
     def words(self) -> str:
@@ -54,15 +58,35 @@ class Row:
             part = f"{self.part} part" if self.part else "part unknown"
             learnt = f"trained on {self.trained_on} ({part}{count}): "
         exact = "" if self.precision == "fp32" else f" in {self.precision}"
-        return f"{self.backbone} at {size}{exact}, preset {self.preset}; {learnt}{self.does}"
+        keys = ", ".join(f"{k}={_short(as_written(k, v))}" for k, v in self.keys.items())
+        preset = f"preset {self.preset} with {keys}" if keys else f"preset {self.preset}"
+        return f"{self.backbone} at {size}{exact}, {preset}; {learnt}{self.does}"
 
 
 def rows(plan: Plan) -> list[Row]:
     """The rows of a plan, in table order."""
-    return [row(plan, d, c) for d in plan.datasets for c in plan.request.columns]
+    keys = {c.label: _keys(c) for c in plan.request.columns}
+    return [_row(plan, d, c, keys[c.label]) for d in plan.datasets for c in plan.request.columns]
 
 
-def row(plan: Plan, dataset: DatasetPlan, column: Column) -> Row:
+def _keys(column: Column) -> dict[str, Any]:
+    """What of a column's config is not as its preset has it; of a state that the user gave, whose
+    own config holds, what was set beside it."""
+    if column.checkpoint is not None:
+        return {k: v for k, v in cfg.flat(dict(column.given)).items() if k != "preset"}
+    preset = column.entry.resolve(("preset", {"preset": column.config.preset}))
+    plain, own = (cfg.flat(cfg.to_dict(c)) for c in (preset, column.config))
+    return {key: value for key, value in own.items() if plain.get(key) != value}
+
+
+def _short(value: Any) -> str:
+    """A value as it is typed on the command line."""
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(map(_short, value))}]"
+    return {True: "true", False: "false"}[value] if isinstance(value, bool) else f"{value}"
+
+
+def _row(plan: Plan, dataset: DatasetPlan, column: Column, keys: dict[str, Any]) -> Row:
     """The conditions of a method on a dataset."""
     request = plan.request
     plain: dict[str, Any] = {
@@ -70,6 +94,7 @@ def row(plan: Plan, dataset: DatasetPlan, column: Column) -> Row:
         "dataset": dataset.name,
         **_shown(plan, column),
         "preset": column.config.preset,
+        "keys": keys,
     }
     if not column.entry.trained:
         return Row(**plain)

@@ -10,6 +10,7 @@ from io import TextIOWrapper
 from pathlib import Path
 
 from zsad.errors import shown
+from zsad.io.environment import concealed
 from zsad.runner.plan import Plan
 
 FILE = "run.log"
@@ -58,10 +59,11 @@ def _handlers(logger: logging.Logger | None) -> list[logging.Handler]:
 
 
 class OneLine(logging.Formatter):
-    """One line per record, whatever the names in it hold; a traceback has lines of its own."""
+    """One line per record, whatever the names in it hold; a traceback has lines of its own.  What
+    came from the environment is told as a reference."""
 
     def format(self, record: logging.LogRecord) -> str:
-        text = super().format(record)
+        text = concealed(super().format(record))
         lines = text.split("\n") if record.exc_info or record.stack_info else [text]
         return "\n".join(map(shown, lines))
 

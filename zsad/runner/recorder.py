@@ -7,6 +7,8 @@ from typing import Any
 
 from zsad import config as cfg
 from zsad.backbones.devices import device_account
+from zsad.config import FolderSettings
+from zsad.data.catalog import is_folder
 from zsad.errors import ZsadError, reason
 from zsad.metrics import CategoryMetrics, MetricResult
 from zsad.results import examples
@@ -136,10 +138,22 @@ class Recorder:
             "dataset_fingerprint": dataset.index.fingerprint,
             **({"missing_categories": list(missing)} if (missing := dataset.index.missing) else {}),
             "mask_resize": self.request.settings.data.mask_resize,
+            **self.read_otherwise(dataset),
             "metrics": cfg.identity(self.request.metrics_of(dataset.index.spec)),
             **dataset.index.figure_rules,
             "boxes": dict(head.scorer.boxes.info) if head.scorer.boxes else {},
         }
+
+    def read_otherwise(self, dataset: DatasetPlan) -> dict[str, Any]:
+        """What a record says of how a dataset is read, where a user said so: `data.names`, and of a
+        folder `data.folder.*`; nothing for most."""
+        data = self.request.settings.data
+        found: dict[str, Any] = {} if data.names == "spoken" else {"names": data.names}
+        if is_folder(dataset.index.spec):
+            plain = cfg.to_dict(FolderSettings())
+            said = {k: v for k, v in cfg.to_dict(data.folder).items() if v != plain[k]}
+            found |= {"folder": said} if said else {}
+        return found
 
     def ignored(self, dataset: DatasetPlan, outcome: Outcome) -> dict[str, Any]:
         """What a record says of pixels that are not looked at; nothing where all are."""

@@ -21,7 +21,7 @@ from zsad.backbones.specs import spec as find_backbone
 from zsad.config import BackboneSettings, MetricSettings, Settings
 from zsad.config.sections import COMMAND_LINE, PROTOCOL, resolve_settings
 from zsad.errors import RequestError, WeightsError, nearest, shorter
-from zsad.io import file_lock, not_writable, require_writable
+from zsad.io import file_lock, not_writable, refuse_address, require_writable
 from zsad.protocols import Protocol, load_protocol
 from zsad.runner.columns import Column, make_columns, rows_named, split_layers
 from zsad.runner.options import BenchOptions, Names, RunOptions, takes
@@ -110,8 +110,10 @@ class Request:
 
 
 def results_dir(value: str | Path | None) -> Path:
-    """``--results``, else ``ZSAD_RESULTS``, else ``./results``."""
-    return Path(value or os.environ.get("ZSAD_RESULTS") or "results")
+    """``--results``, else ``ZSAD_RESULTS``, else ``./results``.  Raises for an address."""
+    place = value or os.environ.get("ZSAD_RESULTS") or "results"
+    refuse_address(place, f"--results {place}")
+    return Path(place)
 
 
 def require_results(results: Path) -> None:

@@ -80,8 +80,9 @@ class BoxRule:
         found = cls(**{**told, "asked": tuple(map(str, told["asked"]))})
         if found.arithmetic not in ("exact", "released"):
             raise ValueError(f"arithmetic {found.arithmetic!r}")
-        if not all(math.isfinite(float(n)) for n in (found.box_threshold, found.area)):
-            raise ValueError("thresholds of boxes")
+        for number in (found.box_threshold, found.area):
+            if isinstance(number, (bool, str)) or not math.isfinite(float(number)):
+                raise ValueError(f"threshold of boxes {number!r}")
         return found
 
 
@@ -263,44 +264,57 @@ def _integer_union(boxes: NDArray[np.float32], height: int, width: int) -> NDArr
 
 
 # --------------------------------------------------------------------------------- their files
-class BoxAnswers:
-    """Answers by picture, from a JSON file ``{name: {"boxes": [[cx, cy, w, h]], "scores": [...],
-    "phrases": [...]}}``.  Names are those that ``zsad predict`` looks up: the path of a picture,
-    its file name, or the SHA-256 of its pixels."""
+class BoxAnswers(Generic[DetectionsT]):
+    """Answers by picture, as a JSON file has them: ``{name: {"boxes": [[cx, cy, w, h]],
+    "scores": [...], "phrases": [...]}}``.  Names are those that ``zsad predict`` looks up: the path
+    of a picture, its file name, or the SHA-256 of its pixels."""
 
-    def __init__(self, answers: Mapping[str, Answer]) -> None:
+    def __init__(self, answers: Mapping[str, DetectionsT]) -> None:
         self._answers = dict(answers)
 
+    def __len__(self) -> int:
+        return len(self._answers)
+
     @classmethod
-    def read(cls, path: Path | str) -> BoxAnswers:
-        """Read a file.  Raises :class:`RequestError` that names the file and the picture."""
-        try:
-            if Path(path).stat().st_size > MOST_FILE:
-                raise RequestError(f"--boxes {path}: more than {MOST_FILE:,} bytes")
-            told = parse_json(Path(path).read_bytes(), f"--boxes {path}")
-        except OSError as error:
-            raise RequestError(f"--boxes {path}: cannot be read ({error.strerror})") from None
-        except DataError as error:
-            raise RequestError(str(error)) from None
+    def of_json(cls, told: Any, kind: type[DetectionsT]) -> BoxAnswers[DetectionsT]:
+        """Take what JSON says, as answers of a ``kind``.  Raises ``ValueError`` that names the
+        picture."""
         if not isinstance(told, dict):
-            raise RequestError(f"--boxes {path}: must map image names to boxes, scores and phrases")
+            raise ValueError("must map image names to boxes, scores and phrases")
         found = {}
         for name, value in told.items():
             try:
-                found[name] = _checked(value)
+                found[str(name)] = _checked(value, kind)
             except (KeyError, TypeError, ValueError) as error:
-                raise RequestError(
-                    f"--boxes {path}: '{name}' needs lists boxes, scores and phrases "
-                    f"({reason(error)})"
+                raise ValueError(
+                    f"'{name}' needs lists boxes, scores and phrases ({reason(error)})"
                 ) from None
         return cls(found)
 
-    def of(self, path: str, picture: Image) -> Answer | None:
+    def find(self, names: Sequence[str]) -> DetectionsT | None:
+        """The answer under the first of ``names`` that there is."""
+        return next((self._answers[name] for name in names if name in self._answers), None)
+
+    def of(self, path: str, picture: Image) -> DetectionsT | None:
         """The answer for an RGB picture; ``path``: "" for one without a file."""
-        for name in (path, Path(path).name if path else ""):
-            if name and name in self._answers:
-                return self._answers[name]
-        return self._answers.get(picture_digest(picture))
+        names = [name for name in (path, Path(path).name if path else "") if name]
+        return self.find(names) or self.find([picture_digest(picture)])
+
+
+def read_answers(path: Path | str) -> BoxAnswers[Answer]:
+    """Read a file of answers.  Raises :class:`RequestError` that names the file and the picture."""
+    try:
+        if Path(path).stat().st_size > MOST_FILE:
+            raise RequestError(f"--boxes {path}: more than {MOST_FILE:,} bytes")
+        # Editors of Windows put a byte-order mark in front.
+        text = Path(path).read_text(encoding="utf-8-sig")
+        return BoxAnswers.of_json(parse_json(text, f"--boxes {path}"), Answer)
+    except OSError as error:
+        raise RequestError(f"--boxes {path}: cannot be read ({error.strerror})") from None
+    except DataError as error:
+        raise RequestError(str(error)) from None
+    except ValueError as error:  # not UTF-8, or no answers
+        raise RequestError(f"--boxes {path}: {error}") from None
 
 
 def picture_digest(picture: Image) -> str:
@@ -309,13 +323,13 @@ def picture_digest(picture: Image) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _checked(told: Any) -> Answer:
+def _checked(told: Any, kind: type[DetectionsT]) -> DetectionsT:
     boxes = [[_number(n) for n in box] for box in _list(told["boxes"])]
     scores = [_number(n) for n in _list(told["scores"])]
     phrases = _list(told["phrases"])
     if not all(isinstance(p, str) for p in phrases):
         raise ValueError("phrases are texts")
-    found = Answer(boxes, scores, phrases)
+    found = kind(boxes, scores, phrases)
     require_boxes(found)
     return found
 

@@ -12,9 +12,19 @@ from numpy.typing import NDArray
 
 from zsad.errors import DataError, RequestError, reason
 from zsad.runtime import package_file, regions
-from zsad.runtime.boxes import Answer, BoxAnswers, BoxRule, coverage, in_tile, locate, shares
+from zsad.runtime.boxes import (
+    Answer,
+    BoxAnswers,
+    BoxRule,
+    coverage,
+    in_tile,
+    locate,
+    read_answers,
+    shares,
+)
 from zsad.runtime.enlarging import enlarged
 from zsad.runtime.graph import Session, open_graph, takes
+from zsad.runtime.package_file import numbers
 from zsad.runtime.pictures import Preprocess, open_picture
 from zsad.runtime.thresholds import Thresholds, of_picture
 from zsad.runtime.tiles import Joined, cut
@@ -67,7 +77,7 @@ class Package:
     ``runtime``: who runs it.  Not thread-safe."""
 
     def __init__(
-        self, about: Mapping[str, Any], session: Session, boxes: BoxAnswers | None = None
+        self, about: Mapping[str, Any], session: Session, boxes: BoxAnswers[Answer] | None = None
     ) -> None:
         self.about, self._session = dict(about), session
         self.runtime = session.runtime
@@ -78,7 +88,10 @@ class Package:
         self._reads_text, self._marks = bool(about["reads_text"]), bool(about["marks_pixels"])
         self._tiles = tiling(about["tiles"])
         told = about["thresholds"]
-        self._limits = None if told is None else Thresholds(**told)
+        self._limits = None if told is None else limits_of(told)
+        for name in ("title", "class_name", "mark"):
+            if not isinstance(about[name], str):
+                raise ValueError(f"{name} {about[name]!r}")
 
     @property
     def title(self) -> str:
@@ -148,6 +161,16 @@ class Package:
         return Found(score, values, size, limits, anomalous, listed, omitted, share)
 
 
+def limits_of(told: Mapping[str, Any]) -> Thresholds:
+    """The thresholds that a package says.  Raises ``TypeError`` or ``ValueError``."""
+    found = Thresholds(**told)
+    given = {name: value for name, value in told.items() if name != "rule" and value is not None}
+    numbers([*given.values()], len(given))
+    if any(isinstance(value, (bool, str)) for value in given.values()):
+        raise ValueError(f"thresholds {given}")
+    return found
+
+
 def tiling(told: Any) -> int | Literal["auto"]:
     """How many tiles along the longer side a package says.  Raises ``ValueError``."""
     if told == "auto":
@@ -165,7 +188,7 @@ def load(
 ) -> Package:
     """Load a package.  ``runtime``: ``onnxruntime`` or ``openvino``, None: the first that is there;
     ``threads`` 0: all cores; ``boxes``: a JSON file of a detector's boxes by picture
-    (:class:`zsad.runtime.boxes.BoxAnswers`), for packages that take boxes.
+    (:func:`zsad.runtime.boxes.read_answers`), for packages that take boxes.
 
     No code of the package runs, and its graph is bounded (:mod:`zsad.runtime.limits`).  Raises
     :class:`RequestError` for a file that is not one, was changed, or was written by a newer
@@ -175,11 +198,11 @@ def load(
     about = contents.manifest
     if boxes is not None and not about.get("boxes"):
         raise RequestError(f"--boxes {boxes}: {path} takes no boxes; leave the option out")
-    answers = None if boxes is None else BoxAnswers.read(boxes)
+    answers = None if boxes is None else read_answers(boxes)
     try:
         size = Preprocess(about["preprocess"]).size
         inputs = takes(size, bool(about.get("boxes")))
         session = open_graph(str(path), about["format"], contents.parts, runtime, threads, inputs)
         return Package(about, session, answers)
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
         raise RequestError(f"{path}: its description is incomplete ({reason(error)})") from None

@@ -22,7 +22,7 @@ from zsad.results.aggregate import (
     ranks,
     undefined_reasons,
 )
-from zsad.results.identity import imported
+from zsad.results.identity import imported, limit_of
 from zsad.tables.dataset_notes import dataset_notes, limit_note, other_limit
 from zsad.tables.model import Line, Page, Span, Spans, Table
 from zsad.tables.results_matrix import (
@@ -235,12 +235,16 @@ def notes(board: Board, row: DatasetRow | None = None) -> tuple[str, ...]:
     out += conditions(board)
     rows = board.rows if row is None else [row]
     out += _image_notes(board, rows)
+    out += _rule_notes(board, rows)
     seeds = {seed for cells in board.cells.values() for _, seed in cells}
     if len(seeds) > 1:
         out.append(f"Seeds {', '.join(map(str, sorted(seeds)))}: mean ± standard deviation.")
     if row is None and not all(r.newest for r in board.rows):
         shown = ", ".join(r.title for r in board.rows if r.newest and r.title != r.name)
-        out.append(f"The files of a dataset differ between runs; means count the newest: {shown}.")
+        out.append(
+            f"The files of a dataset, or how they are read, differ between runs; means count the "
+            f"newest: {shown}."
+        )
     out += undefined_notes(board, rows)
     return (*out, *left_out(board, rows))
 
@@ -276,6 +280,20 @@ def _image_notes(board: Board, rows: Sequence[DatasetRow]) -> list[str]:
                 out.append(text)
                 break
     return out[:1]
+
+
+def _rule_notes(board: Board, rows: Sequence[DatasetRow]) -> list[str]:
+    """The sentence about columns whose pixels were measured against other masks, or AUPRO of which
+    goes up to another rate, on the same dataset."""
+    for row in rows:
+        held = [r for c in board.columns for r in board.of(c.label, row.name).values()]
+        for words, told in (
+            ("against masks that were resized otherwise", lambda r: r.info.get("mask_resize")),
+            ("of AUPRO up to another false positive rate", limit_of),
+        ):
+            if len({found for r in held if (found := told(r))}) > 1:
+                return [f"Figures {words} ({row.title}) are not ranked together."]
+    return []
 
 
 def undefined_notes(board: Board, rows: Sequence[DatasetRow]) -> list[str]:

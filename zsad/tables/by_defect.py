@@ -84,7 +84,7 @@ def _table(
             figures.append(
                 Figure(
                     *(value, None, int(value is not None), 1),
-                    images=images_of(records),
+                    images=images_of(records, metric),
                     partial=partial,
                 )
             )

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
+from zsad.config.method_config import shots_in_words
 from zsad.errors import categories, counted
 from zsad.metrics import spec
 from zsad.results import group_means
@@ -18,8 +19,9 @@ from zsad.results.aggregate import (
     of_category,
     over_categories,
 )
-from zsad.results.conditions import Match, label_of, match
+from zsad.results.conditions import Match, label_of, match, with_images
 from zsad.results.published import MEAN, Published, Reference
+from zsad.results.records import CellRecord
 from zsad.tables.model import Line, Span, Spans, Table
 from zsad.tables.results_matrix import Board, DatasetRow, MatrixColumn
 
@@ -125,29 +127,31 @@ def published_only(rows: Sequence[DatasetRow], every: bool = False) -> Table | N
     """
     titles = {row.dataset: row.title for row in rows}
     lines, data = [], []
-    blocks: dict[tuple[str, str, str], dict[str, Reference]] = {}
+    blocks: dict[tuple[str, str, str, int], dict[str, Reference]] = {}
     for value in _hosted_elsewhere():
         if value.dataset in titles and value.category == MEAN:
-            key = (value.name, value.dataset, value.source)
+            key = (value.name, value.dataset, value.source, value.shots or 0)
             blocks.setdefault(key, {}).setdefault(value.metric, value)
     metrics = [m.name for m in spec.headline()]
-    for (name, dataset, source), values in sorted(blocks.items()):
+    for (name, dataset, source, shots), values in sorted(blocks.items()):
         cells = [(Span(_number(values.get(m))),) for m in metrics]
         reason = _published().not_hosted[name]
         where = f"{source}; {reason}"
-        lines.append(Line(f"{name}, {titles[dataset]}", (*cells, (Span(where),))))
+        called = f"{name}, {shots_in_words(shots)}" if shots else name
+        lines.append(Line(f"{called}, {titles[dataset]}", (*cells, (Span(where),))))
         for value in values.values():
             data.append(
                 {
                     "row": dataset,
                     "method": name,
+                    "shots": shots,
                     "metric": value.metric,
                     "published": value.value,
                     "source": source,
                 }
             )
     if every:
-        shown = {name for name, _, _ in blocks}
+        shown = {name for name, *_ in blocks}
         empty = [(Span("–"),)] * len(metrics)
         for name, reason in _published().not_hosted.items():
             if name not in shown:
@@ -222,7 +226,7 @@ def _of_group(
     value = published.best(label_of(first), name, MEAN, metric, first.info)
     if value is None or not values:
         return figure, value, None
-    found = [match(value, next(iter(held[d].values())), own) for d in figures]
+    found = [_matched(value, list(held[d].values()), own) for d in figures]
     points = tuple(dict.fromkeys(point for m in found for point in m.points))
     degree = max((m.degree for m in found), key=("yes", "partly", "no").index)
     short = [f"{len(values)} of {counted(len(of), 'dataset')}"] * (len(values) != len(of))
@@ -232,6 +236,11 @@ def _of_group(
         if figures[d].count != max(figures[d].of, rows[d].of)
     ]
     return figure, value, Match("no" if short else degree, (*points, *short))
+
+
+def _matched(value: Reference, records: Sequence[CellRecord], metric: str) -> Match:
+    """A printed figure's verdict on one of ours, by one record of its column and its images."""
+    return with_images(match(value, records[0], metric), records)
 
 
 def _triple(
@@ -247,7 +256,7 @@ def _triple(
     cells = board.of(column.label, dataset)
     if not cells:
         return Figure(None), None, None
-    record = next(iter(cells.values()))
+    record = next((r for (c, _), r in cells.items() if c == category), next(iter(cells.values())))
     same = spec.same_quantity(metric)
     own = same if record.metrics.get(same) is not None else metric
     row = next(r for r in board.rows if r.name == dataset)
@@ -258,7 +267,8 @@ def _triple(
     value = published.best(label_of(record), row.dataset, category, metric, record.info)
     if value is None:
         return figure, None, None
-    found = match(value, record, own)
+    behind = [r for (c, _), r in cells.items() if category in (MEAN, c)]
+    found = _matched(value, behind or [record], own)
     of = max(figure.of, row.of) if category == MEAN else figure.of
     if figure.count != of:
         found = Match("no", (*found.points, f"{figure.count} of {categories(of)}"))

@@ -87,10 +87,10 @@ def _line(
     on = f"{cost['processor']}, {counted(cost['threads'], 'thread')}" if cost else "–"
     texts = (
         "0" if not records[0].info.get("trained") else f"{values:,}" if values else "–",
-        "–" if per_batch is None else f"{per_batch:.3g}",
+        "–" if per_batch is None else _rounded(per_batch),
         on,
-        f"{encoder:.3g}",
-        f"{own:.3g}",
+        _rounded(encoder),
+        _rounded(own),
         *where,
     )
     entry = {
@@ -105,6 +105,11 @@ def _line(
         "engine": where[1],
     }
     return Line(column.head, tuple((Span(text),) for text in texts)), entry
+
+
+def _rounded(value: float) -> str:
+    """Three digits that count, without an exponent: 1,120."""
+    return f"{float(f'{value:.3g}'):,g}"
 
 
 def _trained(

@@ -291,14 +291,16 @@ def _rows(stored: Sequence[StoredCell]) -> dict[identity.Files, DatasetRow]:
         categories[files].add(cell.record.category)
     made = {}
     for files in written:
-        states = [f for f in written if f[0] == files[0]]
+        states = [f for f in written if f.dataset == files.dataset]
         newest = max(states, key=lambda f: written[f])
-        row = _row(files[0], sorted(categories[files]))
+        row = _row(files.dataset, sorted(categories[files]))
         if len(states) > 1:
-            variants = {variant for _, variant, _ in states}
-            words = [files[1]] if len(variants) > 1 else []
-            if sum(f[1] == files[1] for f in states) > 1:
-                words.append(f"files {files[2][:8] or 'unknown'}")
+            words = [files.variant] if len({f.variant for f in states}) > 1 else []
+            if len({f.said for f in states}) > 1:
+                words.append(files.said or "as the folder says")
+            alike = [f for f in states if (f.variant, f.said) == (files.variant, files.said)]
+            if len(alike) > 1:
+                words.append(f"files {files.fingerprint[:8] or 'unknown'}")
             name = row.name if files == newest else f"{row.name} [{', '.join(words)}]"
             title = f"{row.title} [{', '.join(words)}]"
             row = replace(row, name=name, title=title, newest=files == newest)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeVar
 from zsad.errors import counted
 from zsad.types.boxes import Boxes
 from zsad.types.maps import BuiltMaps, Fuse, MapSpec, Scores
+from zsad.types.prompt_views import PromptView
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,6 +35,7 @@ __all__ = [
     "ImageFeatures",
     "MapSpec",
     "Names",
+    "PromptView",
     "Rows",
     "Sample",
     "ScoreContext",

@@ -318,6 +318,21 @@ def test_dropped_prompts_explain_nothing() -> None:
         assert {r.text for r in reasons if r.label == label} == names
 
 
+def test_views_show_the_prompts_that_counted() -> None:
+    alfa = method()
+    features = random_features(alfa, 2, seed=32)
+    scores = alfa.score(features, context(2))
+    built = maps.build_maps(scores, alfa.map_spec(), 60)
+    views = alfa.prompt_views(Scored(features, context(2), scores, built, scores.image))
+    for view, weight, image in zip(views, scores.parts["weight"], features[CLS]):
+        assert list(view.names) == TEXT.texts
+        assert torch.equal(view.kept, weight > 0)
+        assert view.abnormal.tolist() == TEXT.labels.bool().tolist()
+        torch.testing.assert_close(view.image, F.normalize(image, dim=-1))
+        assert view.maps is None
+    assert not views[0].kept.all()
+
+
 # ------------------------------------------------------------------------------- figures
 def test_run_info_counts_by_hand() -> None:
     f = torch.eye(E)[0]

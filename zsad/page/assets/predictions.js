@@ -39,7 +39,7 @@ const KINDS = {
   error: ["could not be read or scored", (p) => p.error !== undefined],
 };
 const called = (p) => p.title ?? p.name;
-const number = (v) => (v === null || v === undefined ? "–" : Number(v).toPrecision(4));
+const number = (v, digits = 4) => (v === null || v === undefined ? "–" : Number(v).toPrecision(digits));
 const percent = (v) => (v === null || v === undefined ? "–" : `${(100 * v).toFixed(1)} %`);
 
 // --------------------------------------------------------------------------- the list
@@ -97,16 +97,29 @@ function count() {
 }
 
 // ------------------------------------------------------------------------- thresholds
+const DECIDES = { image: (p, limit) => p.score >= limit, pixel: marks };
+
+// What is written for a threshold: the shortest number that decides as it does of every picture.
+function written(kind, limit) {
+  if (limit === null) return null;
+  const decides = DECIDES[kind];
+  return shortest(limit, (near) => scored.every((p) => decides(p, near) === decides(p, limit)));
+}
+
 function slider(kind, values) {
   const range = $(`${kind}-slider`), box = $(`${kind}-number`);
   const low = Math.min(...values), high = Math.max(...values);
   const margin = (high - low || Math.abs(high) || 1) / 50;
   range.min = low - margin;
   range.max = high + margin;
+  // Pictures may have a limit each: the box then says so, and stays empty.
+  const own = kind === "pixel" ? new Set(scored.map((p) => p.pixel ?? null)) : new Set([given[kind]]);
+  const [common] = own.size === 1 ? own : [null];
+  box.placeholder = own.size > 1 ? "each its own" : common === null ? "none" : written(kind, common);
   const show = () => {
     const value = chosen[kind];
-    box.value = value ?? "";
-    range.value = value ?? range.max;
+    box.value = written(kind, value) ?? "";
+    range.value = value ?? common ?? range.max;
   };
   const take = (text) => {
     const value = Number(text);
@@ -114,8 +127,12 @@ function slider(kind, values) {
     refresh();
     if ($("viewer").open) draw();
   };
-  range.addEventListener("input", () => { take(range.value); box.value = range.value; });
+  range.addEventListener("input", () => {
+    box.value = written(kind, Number(range.value)); // what is decided by is what can be read
+    take(box.value);
+  });
   box.addEventListener("input", () => { take(box.value); if (box.value) range.value = box.value; });
+  box.addEventListener("change", () => { if (box.value === "") show(); });
   range.parentNode.hidden = !values.length;
   show();
   return show;
@@ -179,11 +196,19 @@ function fit(p) {
 }
 
 function outlines(p, detail) {
-  const found = svg("svg", { viewBox: `0 0 ${p.size[0]} ${p.size[1]}`, preserveAspectRatio: "none" });
-  for (const region of detail.regions) {
+  const [width, height] = p.size;
+  const found = svg("svg", { viewBox: `0 0 ${width} ${height}`, preserveAspectRatio: "none" });
+  const size = Math.max(width, height) / 32;
+  detail.regions.forEach((region, i) => {
     const points = region.contour.map((at) => at.join(",")).join(" ");
     for (const layer of ["outline", "outline top"]) found.append(svg("polygon", { points, class: layer }));
-  }
+    if (detail.regions.length === 1) return;
+    const [left, top] = region.box; // the number that it has in the list
+    const place = { x: Math.min(left, width - 1.5 * size), y: Math.max(size, top - size / 4) };
+    const label = svg("text", { ...place, "font-size": size, class: "region-number" });
+    label.append(String(i + 1));
+    found.append(label);
+  });
   return found;
 }
 
@@ -202,6 +227,14 @@ function mask(values) {
   return found;
 }
 
+// A value and the threshold it is compared with, in so many digits that both tell the outcome.
+function apart(value, limit) {
+  let digits = 4;
+  const told = () => Number(number(value, digits)) >= Number(number(limit, digits));
+  while (limit !== null && digits < 17 && told() !== value >= limit) digits += 1;
+  return [number(value, digits), number(limit, digits)];
+}
+
 function about(p, detail) {
   const list = el("dl");
   const say = (term, ...children) => list.append(el("dt", {}, term), el("dd", {}, ...children));
@@ -211,10 +244,12 @@ function about(p, detail) {
   }
   const words = { undecided: "no threshold" }[verdict(p)] ?? verdict(p);
   say("Verdict", el("span", { class: `verdict ${verdict(p)}` }, words));
-  say("Score", `${number(p.score)}${chosen.image === null ? "" : `, anomalous from ${number(chosen.image)}`}`);
+  const [score, from] = apart(p.score, chosen.image);
+  say("Score", chosen.image === null ? score : `${score}, anomalous from ${from}`);
   if (p.note) say("Note", p.note);
   if (limitOf(p) !== null) {
-    const limit = `pixels are marked from ${number(limitOf(p))}, the highest is ${number(p.peak)}`;
+    const [peak, from] = apart(p.peak, Math.fround(limitOf(p)));
+    const limit = `pixels are marked from ${from}, the highest is ${peak}`;
     say("Marked", chosen.pixel === null ? `${percent(p.share)} of the picture; ${limit}` : limit);
   }
   if (detail && chosen.pixel === null) {

@@ -18,6 +18,10 @@ const reports = (score, limit) => (limit.from ? score >= limit.value : score > l
 // For every picture what the method says: true, false, or null without a score.
 const said = (cell, limit = limitOf(cell)) => cell.scores.map((s) => (s === null ? null : reports(s, limit)));
 
+// What is written for a limit: the shortest number that decides as it does of every picture.
+const written = (cell, limit) => shortest(limit.value, (near) =>
+  cell.scores.every((s) => s === null || reports(s, { ...limit, value: near }) === reports(s, limit)));
+
 function counts(cell) {
   const { labels } = listed();
   const found = { falseAlarms: 0, missed: 0, found: 0, passed: 0 };
@@ -49,7 +53,7 @@ function drawConfusion() {
     const n = counts(cell), limit = limitOf(cell);
     const box = el("input", { type: "number", step: "any", "aria-label": `threshold of ${method(cell.method).title}` });
     box.value = own.get(placeOf(cell)) ?? "";
-    box.placeholder = Number.isFinite(limit.value) ? `above ${Number(limit.value.toPrecision(4))}` : "all";
+    box.placeholder = Number.isFinite(limit.value) ? `above ${written(cell, limit)}` : "all";
     box.addEventListener("change", () => {
       if (box.value === "") own.delete(placeOf(cell));
       else own.set(placeOf(cell), Number(box.value));

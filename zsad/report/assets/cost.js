@@ -26,6 +26,13 @@ function ticks(low, high) {
   return [by(0.1), by(0.2), by(0.5), by(1), [1, 2, 5], [1, 3], [1]].map(found).find((all) => all.length <= 6) || found([1]);
 }
 
+// Round percents between two, at most seven of them.
+function levels(low, high) {
+  const step = [0.5, 1, 2, 5, 10, 20].find((s) => Math.floor(high / s) - Math.ceil(low / s) < 7) ?? 25;
+  const first = Math.ceil(low / step);
+  return [...Array(Math.floor(high / step) - first + 1).keys()].map((i) => (first + i) * step);
+}
+
 // Where the name of a mark stands inside the box without lying on a mark or another name.
 function besides(name, [left, middle], box, taken) {
   const wide = 6.2 * name.length, high = 13;
@@ -52,10 +59,9 @@ function drawCost() {
   const x = (ms) => box.left + ((Math.log10(ms) - low) / (high - low)) * (box.right - box.left);
   const y = (v) => box.bottom - ((v - floor) / (top - floor)) * (box.bottom - box.top);
   const root = svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", style: `max-width:${width}px`, "aria-label": "accuracy against milliseconds; the table below says the same" });
-  for (let i = 0; i <= 4; i += 1) {
-    const v = floor + ((top - floor) * i) / 4;
-    root.append(svg("line", { class: "gridline", x1: box.left, x2: box.right, y1: y(v), y2: y(v) }));
-    root.append(svg("text", { x: box.left - 6, y: y(v) + 4, "text-anchor": "end" }, percent(v)));
+  for (const v of levels(100 * floor, 100 * top)) {
+    root.append(svg("line", { class: "gridline", x1: box.left, x2: box.right, y1: y(v / 100), y2: y(v / 100) }));
+    root.append(svg("text", { class: "level", x: box.left - 6, y: y(v / 100) + 4, "text-anchor": "end" }, String(v)));
   }
   for (const ms of ticks(low, high)) {
     root.append(svg("line", { class: "gridline", x1: x(ms), x2: x(ms), y1: box.top, y2: box.bottom }));

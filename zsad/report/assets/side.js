@@ -55,7 +55,7 @@ async function drawSide() {
   const type = typeOf(i);
   $("side-name").textContent = `${listed().uids[i]}: ${type ? `anomalous${type === "anomalous" ? "" : `, ${type}`}` : "normal"}`;
   $("side-body").style.setProperty("--sheet", `url("${listed().pictures.sheet}")`);
-  $("side-body").style.setProperty("--tile", `${zoom * 15}rem`);
+  $("side-body").style.setProperty("--zoom", zoom);
   const plain = el("figure", {}, thumb(i), el("figcaption", {}, el("b", {}, "picture")));
   const others = await Promise.all(compared().map(async (cell) => {
     const map = await mapOf(cell, i);
@@ -86,4 +86,4 @@ $("side").addEventListener("keydown", (event) => {
   }[event.key];
   if (does) { event.preventDefault(); does(); }
 });
-window.zsadReport = { counts, compared, limitOf, partedBy, comparedCsv, costs, ticks }; // for whoever scripts the page
+window.zsadReport = { counts, compared, limitOf, partedBy, comparedCsv, costs, ticks, levels }; // for whoever scripts the page

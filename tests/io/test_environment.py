@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import logging
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from zsad import config as cfg
-from zsad.config.environment import concealed
+from zsad.cli.main import main
 from zsad.errors import RequestError
+from zsad.io.environment import concealed
 from zsad.results.records import CellRecord
-from zsad.results.store import ResultStore
+from zsad.results.store import ResultStore, key_of
+from zsad.runner.logs import logged
 
-SECRET = "s3cr3t-token-of-mine"
+SECRET = "s3cr3t-token-of-mine, longer than what messages repeat of a value"
 
 
 @pytest.fixture
@@ -46,11 +50,27 @@ def test_records_and_manifest_do_not_hold_it(settings: dict[str, object], tmp_pa
     )
     store.put(record)
     store.write_manifest({"id": "1", "settings": settings})
-    texts = [p.read_text(encoding="utf-8") for p in store.root.rglob("*.json")]
-    assert len(texts) == 2
+    store.fail(replace(key_of(record), category="nut"), f"{SECRET}: no such host")
+    with logged(store.root):
+        logging.getLogger("zsad").warning("%s does not answer", SECRET)
+    texts = [p.read_text(encoding="utf-8") for p in store.root.rglob("*") if p.is_file()]
+    assert len(texts) == 4
+    assert "${oc.env:ZSAD_TEST_SECRET} does not answer" in (store.root / "run.log").read_text()
     assert not any(SECRET in text for text in texts)
     (run,) = store.manifest()["runs"]
     assert json.dumps(run).count("${oc.env:ZSAD_TEST_SECRET}") == 1
+
+
+def test_what_is_printed_does_not_hold_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An error that repeats a value, for a log that others read."""
+    monkeypatch.setenv("ZSAD_TEST_SECRET", SECRET)
+    words = ["bench", "--methods", "clip", "--datasets", "synthetic", "--backbone", "zsad-tiny"]
+    assert main([*words, "--dry-run", "clip.temperature=${oc.env:ZSAD_TEST_SECRET}"]) == 2
+    said = capsys.readouterr()
+    assert SECRET not in said.err + said.out
+    assert "clip.temperature='${oc.env:ZSAD_TEST_SECRET}'" in said.err
 
 
 def test_a_variable_that_is_not_there_is_an_error_with_the_file(tmp_path: Path) -> None:
