@@ -89,8 +89,8 @@ def measure_winclip(options: argparse.Namespace) -> dict[str, Any]:
 def apart(model: Any, one: LoadedMethod, image: Tensor) -> dict[str, float]:
     """Relative distance between anomalib's embeddings and ours, by tap.
 
-    With an open_clip that anomalib does not allow (2.27 and later, which takes the batch first), its
-    windows attend to each other and are far from ours; the picture's own embedding is not.
+    With an open_clip that anomalib does not allow (it asks for one below 2.26.1; later ones take
+    the batch first) its windows attend to each other and are far from ours; the picture is not.
     """
     whole, windows, _ = model.encode_image(image)
     taps = {"picture": Tap("cls"), **{f"windows of {k}": Tap("window", k) for k in SCALES}}
