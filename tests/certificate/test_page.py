@@ -57,6 +57,13 @@ def test_every_column_of_figures_is_seen(
     assert browser.value("getComputedStyle(document.querySelector('.caution')).display") == "none"
 
 
+def test_the_log_is_that_of_the_targets() -> None:
+    logs = [figures.sources("filo", "FiLo's released log", of) for of in (["visa"], ["mvtec"])]
+    assert ["visa_log" in s for s in logs] == [True, False]
+    assert ["mvtec_log" in s for s in logs] == [False, True]
+    assert figures.sources("filo", "", ["visa"]) == ""
+
+
 def test_a_verdict_that_says_nothing_says_so_beside_it(tmp_path: Path) -> None:
     made = page.write(certificate(tmp_path, ("At most 2 images per category.",)), tmp_path / "out")
     assert f"{page.CAUTION}" in page.shown(made)

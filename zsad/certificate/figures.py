@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from zsad.errors import categories as counted_categories
@@ -100,11 +100,13 @@ def lines(
     return found
 
 
-def sources(method: str, log: str) -> str:
-    """Where the authors' log of a method is from, in words; "" where there is none."""
+def sources(method: str, log: str, targets: Iterable[str]) -> str:
+    """Where the authors' log of a method on some targets is from, in words; "" for none."""
     if not log:
         return ""
-    rows = [r for r in Published.load().references if r.paper == log and method in r.methods]
+    wanted = set(targets)
+    found = [r for r in Published.load().references if r.paper == log and r.dataset in wanted]
+    rows = [r for r in found if method in r.methods]
     return "; ".join(dict.fromkeys(r.note for r in rows if r.note)) or log
 
 

@@ -345,7 +345,7 @@ def _facts(
     }
     now = datetime.datetime.now(datetime.timezone.utc)
     engine = info.get("engine") or {}
-    log = figures.sources(entry.name, found.log)
+    log = figures.sources(entry.name, found.log, data)
     return {
         "command": command_of(request),
         "made by": f"zsad {__version__}, revision {entry.revision} of {entry.title}",
