@@ -116,8 +116,6 @@ def run(campaign: Campaign, seconds: float, folder: Path) -> Outcome:
     text = lines.read_text(errors="replace")
     tried, broken = said(report) if not campaign.module else (last_line(text), False)
     broken = broken or (not cut and process.returncode != 0)
-    if cut and not tried:
-        tried = "cut off before it could say anything"
     if broken:
         print(text[-6000:], flush=True)
     return Outcome(campaign, tried, broken, cut, time.monotonic() - begin)
@@ -177,7 +175,8 @@ def main(words: Sequence[str] | None = None) -> int:
     for outcome in outcomes:
         print(outcome.line())
     broken = sum(o.broken for o in outcomes)
-    print(f"{len(outcomes)} campaigns, {broken} with broken promises")
+    untried = sum(not o.tried and not o.broken for o in outcomes)
+    print(f"{len(outcomes)} campaigns, {broken} with broken promises, {untried} not tried")
     return bool(broken)
 
 

@@ -180,7 +180,7 @@ def test_a_kill_anywhere_leaves_nothing_that_the_same_command_does_not_clear(
             again = zsad(*command.words(folder))
             assert again.code == 0, (moment, again.err)
             whole.assert_left(folder, moment)
-        shutil.rmtree(folder)
+        shutil.rmtree(folder, ignore_errors=True)  # killed before the first, there is none
     record_property("tried", f"{name}, {sign.name}: {kills} of {whole.writes} changes to the disk")
 
 
