@@ -4,9 +4,12 @@
 
 One random image goes through open_clip's ``encode_image`` in torch and, with the taps of all
 methods merged, through torch, oneDNN's packed layers and OpenVINO in float32 and (where the
-processor multiplies in it) bfloat16.  Engines that are not installed are left out.  The ways take
-turns; ratios are taken within a turn.  The peak is the best matrix product of any engine in the
-same run.  How far every engine is from torch is printed beside its time.  Weights are random.
+processor multiplies in them) bfloat16 and 8-bit integers.  The integers' ranges are those of the
+first pictures of a calibration: all of them take minutes at ViT-L, and change no time.  Engines
+that are not installed are left out.  The ways take turns; ratios are taken within a turn.  The
+peak is the best float32 matrix product of any engine in the same run; beside it stand the one in
+8-bit integers and an attention.  How far every engine is from torch is printed beside its time.
+Weights are random.
 
 ``--clock cpu`` counts this process' own work; ``--quick`` takes the bundled small backbone.
 """
@@ -15,24 +18,36 @@ from __future__ import annotations
 
 import argparse
 import functools
+import itertools
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from zsad import backbones, registry
 from zsad.backbones import Backbone
-from zsad.backbones.engines import processor
+from zsad.backbones.clip_vit import ImageEncoder
+from zsad.backbones.engines import openvino_cpu, processor
+from zsad.backbones.engines.calibration import measure as measure_ranges
 from zsad.backbones.engines.choice import gmac
 from zsad.backbones.engines.interface import Graph
 from zsad.backbones.engines.openvino_cpu import OpenVino
-from zsad.backbones.engines.packed import OneDnn, works
+from zsad.backbones.engines.packed import OneDnn, PackedLinear, works
+from zsad.backbones.engines.quantised import Weight, quantised
 from zsad.backbones.engines.verification import compare, pictures
 from zsad.benchmarks.speed import measure
 from zsad.benchmarks.speed.end_to_end import PLAIN, plain_tower
+from zsad.data.calibration import EXAMPLES
 from zsad.method import feature_request, new_method
 from zsad.types import EncoderVariant, Tap
+
+SHAPE = (1370, 1024, 4096)  # of the product that a peak is measured with
+HEADS = (16, 1370, 64)  # of the attention that its time is measured with
+CALIBRATED_ON = 4  # pictures
+WAYS = ("onednn", "openvino", "openvino bf16", "openvino int8")  # beside torch
 
 
 def merged_taps(backbone: Backbone, names: Sequence[str]) -> list[Tap]:
@@ -44,18 +59,85 @@ def merged_taps(backbone: Backbone, names: Sequence[str]) -> list[Tap]:
     return sorted(found)
 
 
-def engine_graphs(backbone: Backbone, size: int, taps: Sequence[Tap]) -> dict[str, Graph]:
-    """What every engine that is here makes of the encoder."""
+def engine_graphs(
+    backbone: Backbone, size: int, taps: Sequence[Tap], wanted: Collection[str] = WAYS
+) -> dict[str, Graph]:
+    """What those of the ``wanted`` engines that are here make of the encoder, torch in any case."""
     encoder = backbone.image_encoder(EncoderVariant(image_size=size))
     facts = processor.facts()
     found: dict[str, Graph] = {"torch": lambda images: encoder.taps_of(images, taps)}
-    if works():
+    if works() and "onednn" in wanted:
         found["onednn"] = OneDnn(backbone.engines.packed).graph(encoder, size, taps)
-    if facts.openvino:
-        found["openvino"] = OpenVino("fp32", facts.openvino).graph(encoder, size, taps)
-        if facts.bf16:
-            found["openvino bf16"] = OpenVino("bf16", facts.openvino).graph(encoder, size, taps)
+    able = {"fp32": True, "bf16": facts.bf16, "int8": facts.vnni}
+    for precision in able if facts.openvino else ():
+        way = "openvino" if precision == "fp32" else f"openvino {precision}"
+        if not able[precision] or way not in wanted:
+            continue
+        recorded = _rounded(backbone, encoder) if precision == "int8" else encoder
+        found[way] = OpenVino(precision, facts.openvino).graph(recorded, size, taps)
     return found
+
+
+def _rounded(backbone: Backbone, encoder: ImageEncoder) -> ImageEncoder:
+    """The encoder in 8-bit integers, on the first pictures of a calibration."""
+    shown = EncoderVariant(image_size=backbone.info.native_size or backbone.info.image_size)
+    some = itertools.islice(EXAMPLES.images(backbone.info, shown), CALIBRATED_ON)
+    return quantised(encoder, measure_ranges(encoder, some))
+
+
+def peaks(clock: str, repeats: int = 5) -> dict[str, float]:
+    """Multiply-accumulates a second of one large product, by engine, and of one attention of
+    ViT-L at 518 pixels, which stays in float32 whatever the precision."""
+    rows, inner, columns = SHAPE
+    facts = processor.facts()
+    x, weight = torch.randn(rows, inner), torch.randn(columns, inner)
+    ways: dict[str, Callable[[], Any]] = {"torch": lambda: torch.nn.functional.linear(x, weight)}
+    if works():
+        packed = PackedLinear(on=True)
+        ways["onednn"] = lambda: packed(x, weight, None)
+    if facts.openvino:
+        ways["openvino"] = _request("fp32", *_product(weight), x)
+        if facts.vnni:
+            ways["openvino int8"] = _request("int8", *_product(weight, rounded=True), x)
+        ways["openvino attention"] = _request("fp32", *_attention())
+    with torch.no_grad():
+        for way in ways.values():
+            way()
+        seconds = measure.interleaved(ways, repeats, "cpu", clock)
+    heads, tokens, width = HEADS
+    work = dict.fromkeys(ways, rows * inner * columns)
+    work["openvino attention"] = 2 * heads * tokens**2 * width
+    return {name: work[name] / min(values) for name, values in seconds.items()}
+
+
+def _product(weight: Tensor, rounded: bool = False) -> tuple[Any, list[Any]]:
+    """x W^T for x of :data:`SHAPE`; ``rounded``: in 8-bit integers, as the encoder's are."""
+    op: Any = openvino_cpu.runtime().opset13
+    given = op.parameter([1, SHAPE[0], SHAPE[1]], np.float32)
+    if not rounded:
+        return op.matmul(given, op.constant(weight.numpy()), False, True), [given]
+    ends = [op.constant(np.float32(end)) for end in (-4.0, 4.0)]
+    near = op.fake_quantize(given, *ends, *ends, 256)
+    integers, steps = (t.numpy() for t in Weight.of(weight))
+    columns = op.multiply(op.convert(op.constant(integers), np.float32), op.constant(steps))
+    return op.matmul(near, columns, False, True), [given]
+
+
+def _attention() -> tuple[Any, list[Any]]:
+    op: Any = openvino_cpu.runtime().opset13
+    given = [op.parameter([1, *HEADS], np.float32) for _ in range(3)]
+    return op.scaled_dot_product_attention(*given, causal=False), given
+
+
+def _request(precision: str, result: Any, given: list[Any], *values: Tensor) -> Callable[[], Any]:
+    """One call of an OpenVINO graph; without values, of random ones."""
+    model = openvino_cpu.runtime().Model([result], given)
+    made = openvino_cpu.compiled(model, precision, torch.get_num_threads())
+    request = made.create_infer_request()
+    chosen = values or [torch.randn(*(int(n) for n in one.shape)) for one in given]
+    shapes = [tuple(int(n) for n in one.shape) for one in given]
+    fed = {i: v.reshape(shapes[i]).numpy() for i, v in enumerate(chosen)}
+    return lambda: request.infer(fed)
 
 
 @torch.no_grad()
@@ -67,7 +149,7 @@ def measure_engines(options: argparse.Namespace) -> dict[str, Any]:
     taps = merged_taps(backbone, options.methods.split(","))
     tower = plain_tower(backbone, torch.float32)
     image = pictures(size)[:1]
-    graphs = engine_graphs(backbone, size, taps)
+    graphs = engine_graphs(backbone, size, taps, options.ways.split(","))
     right = graphs["torch"](image)
     off = {}
     for name, graph in graphs.items():
@@ -79,8 +161,8 @@ def measure_engines(options: argparse.Namespace) -> dict[str, Any]:
     for name, graph in graphs.items():
         ways[name] = functools.partial(graph, image)
     seconds = measure.interleaved(ways, options.repeats, "cpu", options.clock)
-    found = measure.peaks(options.clock)
-    peak = max(found.values())
+    found = peaks(options.clock)
+    peak = max(v for name, v in found.items() if " " not in name)  # of float32
     work = gmac(taps, info.depth, info.width, info.grid(size), info.patch)
     rows = [
         {
@@ -97,12 +179,12 @@ def measure_engines(options: argparse.Namespace) -> dict[str, Any]:
     return {
         "conditions": measure.conditions(
             "cpu",
-            engine="as named",
             backbone=options.backbone,
             methods=options.methods,
             image_size=size,
             repeats=options.repeats,
             clock=options.clock,
+            processor=processor.name(),
             openvino=processor.version("openvino") or "absent",
             peak_gmac_per_second={k: round(v / 1e9, 1) for k, v in found.items()},
             gmac_per_image=round(work, 1),
@@ -117,6 +199,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--backbone", default="vit-l-14-336")
     parser.add_argument("--image-size", type=int, default=0)
     parser.add_argument("--methods", default="filo,faprompt,kanoclip,anomalyclip")
+    parser.add_argument("--ways", default=",".join(WAYS), help="those to take beside torch")
     parser.add_argument("--quick", action="store_true", help="the bundled small backbone")
     options = parser.parse_args(argv)
     if options.quick:

@@ -301,6 +301,9 @@ def test_what_is_no_number_is_infinitely_wrong() -> None:
     assert not compare(torch.tensor([[1.0, torch.nan]]), right).passes("bf16")
     assert not compare(torch.ones(1, 3), right).passes("fp32")
     assert compare(right, right).passes("fp32")
+    assert not compare(torch.full((1, 3), torch.nan), torch.ones(1, 3)).passes("int8")
+    assert not compare(1.06 * right, right).passes("int8")  # its cosine is 1
+    assert compare(1.04 * right, right).passes("int8")
 
 
 # ---------------------------------------------------------------------------------- choice
@@ -328,6 +331,13 @@ def test_auto_decides_from_facts(facts: Facts, work: Work, precision: str, chose
         ("openvino", "fp32", Facts(), r"OpenVINO is not installed; `pip install 'zsad\[cpu\]'`"),
         ("openvino", "fp16", INSTALLED, "has no fp16 on a CPU"),
         ("openvino", "bf16", INSTALLED, "does not multiply in bfloat16"),
+        (
+            "openvino",
+            "int8",
+            INSTALLED,
+            r"does not multiply 8-bit integers \(avx512_vnni or avx_vnni",
+        ),
+        ("openvino", "int8", Facts(device="cuda", vnni=True), "runs on a CPU, not on cuda"),
         ("onednn", "bf16", AMD, "packs float32 weights"),
         ("onednn", "fp32", Facts(device="cuda"), "runs on a CPU, not on cuda"),
     ],
@@ -371,6 +381,7 @@ def test_the_multiplications_of_a_plain_pass() -> None:
         ("openvino", "fp32", "fp32", "openvino"),
         ("onednn", "fp32", "fp32", "onednn"),
         ("openvino", "bf16", "bf16-openvino", "openvino"),
+        ("openvino", "int8", "int8-openvino", "openvino"),
     ],
 )
 def test_engines_enter_identities_where_figures_change(

@@ -16,6 +16,7 @@ from PIL import Image
 import zsad
 import zsad.runtime
 from zsad import registry
+from zsad.backbones.engines import processor
 from zsad.cli.main import main
 from zsad.errors import RequestError, ZsadError
 from zsad.runtime.graph import RUNTIMES
@@ -269,6 +270,12 @@ def test_openvino_packages(folder: Path, tmp_path: Path) -> None:
         ("clip", ["--out", "part.onnx"], "--out part.onnx: name a file that ends in .zsad"),
         ("clip", ["--untrained"], "method clip is training-free"),
         ("clip", ["--reference", "{folder}/good"], "compares with no reference pictures"),
+        ("clip", ["backbone.precision=int8"], "only OpenVINO has it, not backbone.engine=auto"),
+        pytest.param(
+            *("clip", ["backbone.precision=int8", "backbone.engine=openvino"]),
+            "backbone.precision=int8: a package computes in float32",
+            marks=pytest.mark.skipif(not processor.facts().vnni, reason="refused before"),
+        ),
         ("coop", ["coop.n_ctx=3"], "coop"),  # no state, or one that was trained otherwise
         ("filo", ["--untrained", "filo.prompt.positions=all"], "asks a detector for boxes"),
         ("filo", ["--untrained", "filo.grounding=b.json"], "takes boxes when it runs"),

@@ -20,6 +20,7 @@ from zsad.backbones.blocks import cast
 from zsad.backbones.clip_vit import ImageEncoder
 from zsad.backbones.counters import Counters
 from zsad.backbones.engines.dispatch import Engines
+from zsad.backbones.engines.interface import Examples
 from zsad.backbones.locate import FoundWeights
 from zsad.backbones.precision import resolved, set_products
 from zsad.backbones.specs import BackboneSpec, quarters
@@ -41,6 +42,7 @@ PRECISIONS = {
     "tf32": torch.float32,
     "bf16": torch.bfloat16,
     "fp16": torch.float16,
+    "int8": torch.float32,  # of weights; linear layers are rounded in the engine's graph
 }
 
 
@@ -166,17 +168,20 @@ def load(
     activation: str = "auto",
     engine: str = "auto",
     engine_cache: bool = False,
+    examples: Examples | None = None,
 ) -> Backbone:
     """Load a backbone by name.
 
     ``weights``: a file, ``"random"`` (a fixed seed, marked in ``info``) or None: bundled, cache,
     hub, in this order.  ``image_size`` in pixels, 0: the backbone's own.  ``precision``: fp32,
-    tf32, bf16 or fp16, of weights and features, or auto: what suits the device.
+    tf32, bf16 or fp16, of weights and features, int8 (of linear layers, by OpenVINO), or auto:
+    what suits the device.
     The name ``file`` builds the architecture that the state dict implies; ``activation`` says
     which one its weights were trained with (``quick_gelu``, what ``auto`` takes OpenAI's naming
     for, or ``gelu``: a state dict does not tell).
     ``engine``: who runs the encoder (``auto``, ``torch``, ``onednn``, ``openvino``);
-    ``engine_cache``: OpenVINO's graphs are kept on disk.
+    ``engine_cache``: OpenVINO's graphs are kept on disk, as int8's always are.  ``examples``: the
+    pictures that int8 is calibrated on (:data:`zsad.data.calibration.EXAMPLES`).
 
     Raises :class:`RequestError` for an unknown name or option, :class:`WeightsError` for weights
     that are missing, unsafe or do not fit.
@@ -251,8 +256,16 @@ def load(
     )
     used = resolved(asked, str(where))
     precision = used.precision
+    engines = Engines(
+        info,
+        engine,
+        precision,
+        where.type,
+        compile=compile,
+        cache=engine_cache,
+        examples=examples,
+    )
     set_products(precision, where)
-    engines = Engines(info, engine, precision, where.type, compile=compile, cache=engine_cache)
     # OpenVINO rounds by itself, from weights in float32.
     cast(model, torch.float32 if engine == "openvino" else PRECISIONS[precision])
     model.to(where)
@@ -266,7 +279,10 @@ def load(
 
 
 def load_chosen(
-    chosen: BackboneSettings, device: str | torch.device = "cpu", offline: bool = False
+    chosen: BackboneSettings,
+    device: str | torch.device = "cpu",
+    offline: bool = False,
+    examples: Examples | None = None,
 ) -> Backbone:
     """Load the backbone that the settings ``backbone.*`` name; see :func:`load`."""
     return load(
@@ -280,6 +296,7 @@ def load_chosen(
         activation=chosen.activation,
         engine=chosen.engine,
         engine_cache=chosen.engine_cache,
+        examples=examples,
     )
 
 

@@ -6,7 +6,7 @@ Both towers run on these, with the block's own parameters: nothing is copied or 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import Literal, Protocol, get_args
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +14,15 @@ from torch.nn import functional as F
 
 Activation = Callable[[Tensor], Tensor]
 Linear = Callable[[Tensor, Tensor, Tensor | None], Tensor]  # x, W, b -> x W^T + b
+# What a linear layer of a block is given; "values": heads that no attention has averaged, or only
+# that of a value with itself, go through the same layer as "out".
+Part = Literal["in", "out", "values", "up", "down"]
 RowModule = Callable[[Tensor], Tensor]  # of token states [*, D]
 Adapters = Callable[[int, Tensor], Tensor] | Mapping[int, RowModule]  # of x_l, by layer
+
+
+PARTS: tuple[Part, ...] = get_args(Part)
+ALL_ROWS = slice(None)
 
 
 class FeedForward(Protocol):
@@ -65,6 +72,20 @@ class Block:
         self.heads = self.attn.num_heads
         self.width = self.attn.embed_dim
 
+    def weights(self, part: Part) -> tuple[Tensor, Tensor]:
+        """Return the weight [out, in] and the bias [out] of one of the linear layers."""
+        if part == "in":
+            return self.attn.in_proj_weight, self.attn.in_proj_bias
+        up, down = self.block.mlp.c_fc, self.block.mlp.c_proj
+        own = {"up": up, "down": down}.get(part, self.attn.out_proj)
+        return own.weight, own.bias
+
+    def product(self, x: Tensor, part: Part, rows: slice = ALL_ROWS) -> Tensor:
+        """Return x W^T + b, [*, in] -> [*, out], of a linear layer or some ``rows`` of its weight:
+        the only products with weights in a block."""
+        weight, bias = self.weights(part)
+        return self.linear(x, weight[rows], bias[rows])
+
     def norm(self, x: Tensor) -> Tensor:
         """Return LN1(x)."""
         return layer_norm(self.block.ln_1, x)
@@ -76,23 +97,19 @@ class Block:
         """
         first = "qkv".index(parts)
         rows = slice(first * self.width, (first + len(parts)) * self.width)
-        packed = self.linear(y, self.attn.in_proj_weight[rows], self.attn.in_proj_bias[rows])
+        packed = self.product(y, "in", rows)
         packed = packed.unflatten(-1, (len(parts), self.heads, self.width // self.heads))
         return tuple(t.transpose(-3, -2) for t in packed.unbind(-3))
 
-    def project_out(self, heads: Tensor) -> Tensor:
+    def project_out(self, heads: Tensor, part: Part = "out") -> Tensor:
         """Join the heads [*, heads, N, d] and project: the attention output [*, N, D]."""
-        own = self.attn.out_proj
-        joined = self.linear(heads.transpose(-3, -2).flatten(-2), own.weight, own.bias)
-        out: Tensor = self.block.ls_1(joined)
+        out: Tensor = self.block.ls_1(self.product(heads_joined(heads), part))
         return out
 
     def feed_forward(self, x: Tensor) -> Tensor:
         """Return FFN(LN2(x)) [*, N, D]."""
-        up, down = self.block.mlp.c_fc, self.block.mlp.c_proj
-        y = layer_norm(self.block.ln_2, x)
-        hidden = self.activation(self.linear(y, up.weight, up.bias))
-        out: Tensor = self.block.ls_2(self.linear(hidden, down.weight, down.bias))
+        hidden = self.activation(self.product(layer_norm(self.block.ln_2, x), "up"))
+        out: Tensor = self.block.ls_2(self.product(hidden, "down"))
         return out
 
     def __call__(self, x: Tensor, *, mask: Tensor | None = None, causal: bool = False) -> Tensor:
@@ -104,7 +121,7 @@ class Block:
     def with_values(self, x: Tensor) -> Tensor:
         """Run the block on [*, N, D] with its values in place of queries and keys."""
         (v,) = self.project_in(self.norm(x), "v")
-        x = x + self.project_out(attend(v, v, v))
+        x = x + self.project_out(attend(v, v, v), "values")
         return x + self.feed_forward(x)
 
 

@@ -27,8 +27,8 @@ from zsad.backbones.blocks import (
     layer_norm,
 )
 from zsad.backbones.towers import begin_pass
-from zsad.backbones.windows import count_windows, encode_windows, window_indices
-from zsad.on_device import constant, uploaded
+from zsad.backbones.windows import count_windows, encode_windows
+from zsad.on_device import uploaded
 from zsad.types import EncoderVariant, ImageFeatures, Tap
 
 if TYPE_CHECKING:
@@ -114,16 +114,6 @@ class ImageEncoder:
             self._positions[key] = uploaded(resized, table.device)
         return self._positions[key]
 
-    def make_constants(self, side: int, taps: Iterable[Tap]) -> None:
-        """Make what depends on the shape alone, for square grids of ``side`` patches: whatever is
-        made within a recording belongs to that recording, and to nothing after it."""
-        self.positions((side, side))
-        for tap in taps:
-            if tap.kind in WINDOW_KINDS:
-                constant(
-                    window_indices, (side, side), tap.layer, device=self.visual.conv1.weight.device
-                )
-
     def run(self, pre: Tensor, taps: Iterable[Tap]) -> dict[Tap, Tensor]:
         """Run the blocks on sequences before ``ln_pre`` [B, N, D]; return the taps, window taps
         excepted.  N is free: a subset of the tokens is a sequence, too."""
@@ -151,7 +141,7 @@ class ImageEncoder:
             if need.values:
                 self._collect_values(out, taps, layer, block, x, v)
             if need.vv:
-                a = block.project_out(attend(v, v, v))
+                a = block.project_out(attend(v, v, v), "values")
                 paths.update({s: paths[s] + a for s in need.starts})
                 if Tap("vv_ffn", layer) in taps:
                     inner = x + a
@@ -204,7 +194,7 @@ class ImageEncoder:
             out[Tap("values", layer)] = heads_joined(v)
         if not wanted - {"values"}:
             return
-        joined = block.project_out(v)
+        joined = block.project_out(v, "values")
         if "values_proj" in wanted:
             out[Tap("values_proj", layer)] = self.project(joined)
         if "values_norm" in wanted:

@@ -14,6 +14,7 @@ import os
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from zsad.backbones.engines.choice import require_engine
 from zsad.config import BackboneSettings
 from zsad.errors import RequestError
 
@@ -33,7 +34,10 @@ TF32 = {
 
 
 def resolved(chosen: BackboneSettings, device: str) -> BackboneSettings:
-    """The settings with a precision that is not ``auto``, for a device by name."""
+    """The settings with a precision that is not ``auto``, for a device by name.
+
+    Raises :class:`RequestError` for int8 by another engine than OpenVINO."""
+    require_engine(chosen.engine, chosen.precision)
     if chosen.precision != "auto":
         return chosen
     asked_engine = chosen.engine not in ("auto", "torch")  # all of them run on a processor

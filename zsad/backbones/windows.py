@@ -32,6 +32,13 @@ def window_indices(grid: tuple[int, int], k: int) -> Tensor:
     return torch.cat([torch.zeros(len(windows), 1, dtype=torch.long), windows], 1)
 
 
+def prepare_windows(grid: tuple[int, int], taps: Iterable[Tap], device: torch.device) -> None:
+    """Make what :func:`encode_windows` keeps, so that a recording holds it as a constant and leaves
+    nothing of its own behind."""
+    for k in {tap.layer for tap in taps if tap.kind in WINDOW_KINDS}:
+        constant(window_indices, grid, k, device=device)
+
+
 def count_windows(grid: tuple[int, int], taps: Iterable[Tap]) -> int:
     """Return how many windows of one image :func:`encode_windows` encodes for these taps."""
     passes = {(t.layer, t.kind == "window_pixels") for t in taps if t.kind in WINDOW_KINDS}

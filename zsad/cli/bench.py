@@ -14,7 +14,7 @@ from zsad.cli import options
 from zsad.cli.output import percent, print_json, print_table, say, stdout_to_stderr, tell
 from zsad.data.account import Account, Entry
 from zsad.errors import counted
-from zsad.metrics.spec import headline
+from zsad.metrics.spec import drifting, headline
 from zsad.results.aggregate import NOT_COMPUTED, PARTIAL
 from zsad.runner.options import BenchOptions
 
@@ -85,6 +85,7 @@ def print_summary(document: dict[str, Any]) -> None:
     heads = ["method", "dataset", *(m.full_title for m in shown), "categories"]
     if rows:
         print_table(heads, rows, right=range(2, len(heads)))
+    print_drift(document["drift"], document["results_dir"])
     if skipped := [text for cell in document["cells"] for text in cell.get("skipped", ())]:
         left = list(dict.fromkeys(skipped))
         say(f"{PARTIAL} scored without {len(left)} of the images: not to be compared.")
@@ -101,6 +102,47 @@ def print_summary(document: dict[str, Any]) -> None:
         say(f"Results: {document['results_dir']}  (`zsad tables` makes tables of them)")
     kept = f"the other {count} are stored" if count > 1 else "the other one is stored"
     print_failures(document["failed"], kept if count else "nothing was stored")
+
+
+def print_drift(drift: Sequence[Mapping[str, Any]], results: str) -> None:
+    """Print how far figures in lower precision are from those of float32, and of what it is not
+    known because nothing in float32 is stored."""
+    shown = [m for m in drifting() if any(m.name in line["metrics"] for line in drift)]
+    rows = [
+        [
+            f"{line['method']}{'*' * ('trained_apart' in line)}",
+            line["dataset"],
+            *(text for m in shown for text in _change(line["metrics"].get(m.name))),
+            f"{line['cells']} of {line['of']}",
+        ]
+        for line in drift
+        if line["metrics"]
+    ]
+    if rows:
+        precision = drift[0]["precision"]
+        say(
+            f"Drift of {precision} from fp32, in points: mean over cells, and the cell farthest off"
+        )
+        columns = [text for m in shown for text in (m.full_title, "farthest")]
+        heads = ["method", "dataset", *columns, "cells"]
+        print_table(heads, rows, right=range(2, len(heads)))
+    if apart := [line["method"] for line in drift if "trained_apart" in line]:
+        own = " ".join(f"{name}.checkpoint=FILE" for name in dict.fromkeys(apart))
+        say(f"* was trained apart in fp32, which shows, too; {own} compares one state.")
+    if unknown := [line for line in drift if line["asked"] and not line["cells"]]:
+        names = ", ".join(dict.fromkeys(line["method"] for line in unknown))
+        say(
+            f"Drift of {unknown[0]['precision']} from fp32: not known for {names}, since {results} "
+            f"has no such cell in fp32; run the same command with backbone.precision=fp32, and "
+            f"this one again."
+        )
+
+
+def _change(of: Mapping[str, Any] | None) -> tuple[str, str]:
+    """A mean change and the largest one, in points, as the table of drift has them."""
+    if of is None:
+        return NOT_COMPUTED, NOT_COMPUTED
+    return f"{100 * of['mean']:+.2f}", f"{100 * of['largest']:+.1f} ({of['cell']})"
 
 
 def undefined_lines(document: Mapping[str, Any]) -> list[str]:

@@ -93,7 +93,7 @@ def add(verbs: Any) -> None:
         help="score from which a picture is anomalous",
     )
     parser.add_argument(
-        "--precision", default="auto", metavar="NAME", help="auto, fp32, tf32, bf16 or fp16"
+        "--precision", default="auto", metavar="NAME", help="auto, fp32, tf32, bf16, fp16 or int8"
     )
     parser.add_argument(
         "--engine",

@@ -22,8 +22,8 @@ class BackboneSettings:
     name: str = "vit-l-14-336"
     weights: str | None = None  # file, or "random"; None: bundled, cache, hub
     image_size: int = 0  # pixels; 0: the backbone's default
-    # auto: bf16 on CUDA, where it is fast, else fp32 (zsad.backbones.precision)
-    precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = "auto"
+    # auto: bf16 on CUDA, where it is fast, else fp32, never int8 (zsad.backbones.precision)
+    precision: Literal["auto", "fp32", "tf32", "bf16", "fp16", "int8"] = "auto"
     compile: bool = False
     # of the weights of backbone `file`; auto: quick_gelu, as OpenAI's
     activation: Literal["auto", "quick_gelu", "gelu"] = added("auto")

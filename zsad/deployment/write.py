@@ -60,6 +60,11 @@ def export(
         )
     near = references.found(reference)
     loaded = load(references.with_shots(method, overrides, len(near)))
+    if loaded.backbone.engines.rounds:
+        raise RequestError(
+            f"backbone.precision={loaded.backbone.engines.precision}: a package computes in "
+            f"float32; leave backbone.precision and backbone.engine out"
+        )
     wanted = loaded.method.box_request([])
     if wanted is not None:
         _check_boxes(method, loaded, wanted)

@@ -66,6 +66,7 @@ def load_method(
     from zsad.backbones.specs import require_text
     from zsad.checkpoints import load_into
     from zsad.checkpoints.choice import single
+    from zsad.data.calibration import EXAMPLES
     from zsad.inference.loaded_method import LoadedMethod
     from zsad.inference.tiles import Framing
     from zsad.method import new_method
@@ -89,7 +90,7 @@ def load_method(
     if chosen.run.deterministic and settings.origin("run.deterministic") == ORIGIN:
         make_deterministic(True, place)
     require_text(chosen.backbone.name, [name] if entry.reads_text else [])
-    base = backbones.load_chosen(chosen.backbone, place, offline)
+    base = backbones.load_chosen(chosen.backbone, place, offline, EXAMPLES)
     how: dict[str, Any] = {
         "image_size": chosen.backbone.image_size,  # given, it is stronger than the method's own
         "batch_size": chosen.run.batch_size,

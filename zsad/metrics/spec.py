@@ -30,7 +30,8 @@ class MetricSpec:
     percent or in words, "" where nothing general can be said.
 
     ``table``: its group of :data:`GROUPS`; ``few_shot``: its place (from 1) in tables of shots and
-    ablations, 0 for none; ``headline``: whether the console and summaries show it.
+    ablations, 0 for none; ``headline``: whether the console and summaries show it; ``drift``:
+    whether runs in two precisions are compared by it.
 
     ``optional``: not computed unless asked for, by ``metrics.FLAG=true`` where there is a ``flag``,
     else by ``metrics.extra``.  ``stands_for``: the metric of the papers' name whose published
@@ -52,6 +53,7 @@ class MetricSpec:
     table: str = "on-request"
     few_shot: int = 0
     headline: bool = False
+    drift: bool = False
     optional: bool = False
     flag: str = ""
     stands_for: str = ""
@@ -112,6 +114,7 @@ _ENTRIES = (
         table="image",
         few_shot=1,
         headline=True,
+        drift=True,
         printed=("auroc",),
         function=f"{_FUNCTIONS}:auroc",
         rows=f"{_ROWS}:auroc_rows",
@@ -198,6 +201,7 @@ _ENTRIES = (
         table="pixel",
         few_shot=2,
         headline=True,
+        drift=True,
         printed=("aupro",),
         function=f"{_FUNCTIONS}:aupro",
         bound=f"{_FUNCTIONS}:aupro_bound",
@@ -284,6 +288,11 @@ def check_extra(extra: Iterable[str]) -> None:
 def headline() -> tuple[MetricSpec, ...]:
     """The metrics of the console and of every short summary."""
     return tuple(m for m in METRICS.values() if m.headline)
+
+
+def drifting() -> tuple[MetricSpec, ...]:
+    """The metrics by which runs in two precisions are compared."""
+    return tuple(m for m in METRICS.values() if m.drift)
 
 
 def few_shot(level: Level) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ import torch
 
 from zsad import backbones
 from zsad.backbones import Backbone
+from zsad.data.calibration import EXAMPLES
 from zsad.method import AnyMethod, new_method
 from zsad.runner.columns import Column
 from zsad.runner.request import Request
@@ -46,7 +47,7 @@ class Head:
 
 def load_backbone(request: Request, device: torch.device) -> Backbone:
     """Load the backbone that the settings name."""
-    return backbones.load_chosen(request.settings.backbone, device, request.offline)
+    return backbones.load_chosen(request.settings.backbone, device, request.offline, EXAMPLES)
 
 
 def build_method(

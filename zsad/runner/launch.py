@@ -16,6 +16,7 @@ from zsad.runner import conditions
 from zsad.runner.estimate import estimate
 from zsad.runner.given import check as check_given
 from zsad.runner.logs import logged, tell_accounts
+from zsad.runner.lower_precision import calibrations, drift
 from zsad.runner.manifest import Finished, manifest, together
 from zsad.runner.options import BenchOptions
 from zsad.runner.plan import Plan, build_plan, describe
@@ -67,9 +68,14 @@ def bench(options: BenchOptions, also: OnScored | None = None) -> dict[str, Any]
         result["failed"] += _without_effect(request, finished, store)
     result["accounts"] = {name: a.document() for name, a in plan.accounts().items()}
     result["missing"] = plan.missing()
+    result["drift"] = []
     for one in finished:
+        off = drift(one.plan, store)
+        result["drift"] += off
+        calibrated = calibrations(one.plan, store)
+        more = {"drift": off, "calibrations": calibrated}
         try:
-            store.write_manifest(manifest(one))
+            store.write_manifest({**manifest(one), **{k: v for k, v in more.items() if v}})
         except CellError as error:  # the cells are stored; that their origin is not must be said
             result["failed"].append({"cell": {"file": "manifest.json"}, "error": str(error)})
     return result

@@ -39,6 +39,7 @@ class Work:
 
 def check(asked: str, precision: str, facts: Facts) -> None:
     """Raise :class:`RequestError` for an engine that cannot run what was asked for."""
+    require_engine(asked, precision)
     if asked in ("auto", "torch"):
         return
     said = f"backbone.engine={asked}"
@@ -63,6 +64,22 @@ def check(asked: str, precision: str, facts: Facts) -> None:
         raise RequestError(
             f"{said}: this processor does not multiply in bfloat16 (avx512_bf16 or amx_bf16), and "
             f"it is not emulated; use backbone.precision=fp32"
+        )
+    if precision == "int8" and not facts.vnni:
+        raise RequestError(
+            f"{said}: this processor does not multiply 8-bit integers (avx512_vnni or avx_vnni), "
+            f"and int8 is not emulated; use backbone.precision=fp32"
+        )
+
+
+def require_engine(asked: str, precision: str) -> None:
+    """Raise :class:`RequestError` where int8 is asked of another engine than the one that has it.
+
+    It is never taken for granted: whoever wants other figures says by whom."""
+    if precision == "int8" and asked != "openvino":
+        raise RequestError(
+            f"backbone.precision=int8: only OpenVINO has it, not backbone.engine={asked}; use "
+            f"backbone.precision=int8 backbone.engine=openvino"
         )
 
 

@@ -15,13 +15,15 @@ from torch import Tensor
 from zsad import config as cfg
 from zsad.backbones.block_plan import WINDOW_KINDS
 from zsad.backbones.engines import processor
+from zsad.backbones.engines.calibration import Calibration, of_backbone
 from zsad.backbones.engines.choice import Work, check, choose, fusing_pays, gmac
 from zsad.backbones.engines.compiled import Compiled
 from zsad.backbones.engines.graph_cache import Entry
-from zsad.backbones.engines.interface import Engine, Facts, Graph
+from zsad.backbones.engines.interface import Engine, Examples, Facts, Graph
 from zsad.backbones.engines.openvino_cpu import OpenVino
 from zsad.backbones.engines.packed import OneDnn, PackedLinear, works
-from zsad.backbones.engines.verification import Finding, Stamps, verify
+from zsad.backbones.engines.quantised import quantised
+from zsad.backbones.engines.verification import LOWEST_COSINE, Finding, Stamps, verify
 from zsad.errors import CellError, RequestError, reason
 from zsad.types import BackboneInfo, EncoderVariant, Tap
 
@@ -49,7 +51,8 @@ class Engines:
 
     ``pictures``: how many are known to come, for ``auto``; whoever knows sets it.  ``stamps``:
     which graphs passed before; None: those in the cache folder.  ``compile``: what would be left
-    to torch is compiled by it, on any device.  ``cache``: OpenVINO's graphs are kept on disk.
+    to torch is compiled by it, on any device.  ``cache``: OpenVINO's graphs are kept on disk, as
+    int8's always are.  ``examples``: the pictures that int8 is calibrated on.
     Raises :class:`RequestError` for an engine that cannot run what was asked for.
     """
 
@@ -62,16 +65,24 @@ class Engines:
         stamps: Stamps | None = None,
         compile: bool = False,
         cache: bool = False,
+        examples: Examples | None = None,
     ) -> None:
         self.info, self.asked, self.precision = info, asked, precision
-        self.compile, self.cache = compile, cache
+        self.compile, self.cache = compile, cache or precision == "int8"
         check(asked, precision, self.facts(device))
         if asked == "onednn" and not works():
             raise RequestError(
                 "backbone.engine=onednn: this build of torch has no packed linear layers that "
                 "work; leave the key out"
             )
+        if precision == "int8" and examples is None:
+            raise RequestError(
+                "backbone.precision=int8: needs pictures to be calibrated on; give "
+                "examples=zsad.data.calibration.EXAMPLES"
+            )
         self.pictures = 0
+        self._examples = examples
+        self._calibrations: dict[tuple[str, str], Calibration] = {}
         self.packed = PackedLinear(on=asked == "onednn")
         self._stamps = stamps or Stamps()
         self._served: dict[Key, Served] = {}
@@ -116,6 +127,11 @@ class Engines:
         torch in float32 would be another figure.
         """
         plain = Served("torch", str(torch.__version__))
+        if size[0] != size[1] and self.rounds:
+            raise CellError(
+                f"backbone.engine={self.asked} backbone.precision={self.precision}: takes square "
+                f"pictures alone, not {size[1]} x {size[0]} pixels; use backbone.precision=fp32"
+            )
         if size[0] != size[1] or (self._exact and not self.compile):
             return plain
         key = (encoder.variant, int(size[0]), tuple(sorted(taps)))
@@ -134,6 +150,12 @@ class Engines:
             self._served[key] = self._verified(encoder, key, name, facts, plain)
         return self._served[key]
 
+    @property
+    def rounds(self) -> bool:
+        """Whether an engine was asked for by name to compute less exactly than float32: nobody
+        else may do its work then."""
+        return self.precision in LOWEST_COSINE and self.asked not in ("auto", "torch")
+
     def forget(self) -> None:
         """Drop all graphs, for a backbone that moves to another device."""
         self._served.clear()
@@ -150,6 +172,8 @@ class Engines:
         }
         if seen := [s.found for s in kept if s.found]:
             found["error"] = float(f"{max(f.error for f in seen):.2g}")
+        if used := self._calibrations.get((variant.activation, variant.input)):
+            found["calibration"] = used.account
         return found
 
     # --------------------------------------------------------------------------- internal
@@ -186,11 +210,13 @@ class Engines:
         """The graph of an engine if it passes, else torch and one line."""
         _, size, taps = key
         engine = self.engine(name, facts)
-        identity = self._identity(key, engine) | {"device": facts.device}
-        if self.cache and isinstance(engine, OpenVino):
-            engine.kept = Entry(self._stamps.folder / "graphs", self._identity(key, engine))
         try:
-            graph = engine.graph(encoder, size, taps)
+            recorded, calibration = self._recorded(encoder)
+            of = self._identity(key, engine) | calibration
+            identity = of | {"device": facts.device}
+            if self.cache and isinstance(engine, OpenVino):
+                engine.kept = Entry(self._stamps.folder / "graphs", of)
+            graph = engine.graph(recorded, size, taps)
             found = self._stamps.get(identity)
             if found is None or not found.passes(self.precision):
                 found = verify(graph, self._torch(encoder, taps), size, facts.device)
@@ -206,6 +232,20 @@ class Engines:
             *(engine.name, engine.version, self.precision, found.error),
         )
         return Served(engine.name, engine.version, graph, found)
+
+    def _recorded(self, encoder: ImageEncoder) -> tuple[ImageEncoder, dict[str, Any]]:
+        """The encoder that a graph is made of, and what that adds to the graph's identity."""
+        if self.precision != "int8" or self._examples is None:
+            return encoder, {}
+        kind = (encoder.variant.activation, encoder.variant.input)
+        if kind not in self._calibrations:
+            folder = self._stamps.folder / "calibrations"
+            with self.packed.used(False):
+                self._calibrations[kind] = of_backbone(
+                    *(encoder, self.info, self._examples, folder, source_digest())
+                )
+        used = self._calibrations[kind]
+        return quantised(encoder, used.inputs), {"calibration": used.account}
 
     def _torch(self, encoder: ImageEncoder, taps: Sequence[Tap]) -> Graph:
         def run(images: Tensor) -> dict[Tap, Tensor]:
@@ -246,7 +286,7 @@ def source_digest() -> str:
     """Hash of the code that a graph is a recording of."""
     folder = files("zsad.backbones")
     names = ("blocks.py", "clip_vit.py", "block_plan.py", "windows.py")
-    own = ("recording.py", "openvino_cpu.py", "packed.py", "compiled.py")
+    own = ("recording", "openvino_cpu", "packed", "compiled", "quantised", "calibration")
     texts = [(folder / n).read_text(encoding="utf-8") for n in names]
-    texts += [(folder / "engines" / n).read_text(encoding="utf-8") for n in own]
+    texts += [(folder / "engines" / f"{n}.py").read_text(encoding="utf-8") for n in own]
     return cfg.digest(texts, 16)

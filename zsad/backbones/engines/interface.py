@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from zsad.types import Tap
+from zsad.types import BackboneInfo, EncoderVariant, Tap
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,6 +31,19 @@ class Engine(Protocol):
     def graph(self, encoder: ImageEncoder, size: int, taps: Sequence[Tap]) -> Graph:
         """Return the encoder for square images of ``size`` pixels and these taps."""
         ...
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Pictures that ranges of activations are measured on.
+
+    ``of``: which they are and how many ("pictures"), for keys and records; ``drawn_by``: hash of
+    what makes them; ``images``: a backbone's, under a variant, each normalised [1, 3, S, S].
+    """
+
+    of: Mapping[str, Any]
+    drawn_by: Callable[[], str]
+    images: Callable[[BackboneInfo, EncoderVariant], Iterable[Tensor]]
 
 
 @dataclass(frozen=True)

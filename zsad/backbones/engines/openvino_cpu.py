@@ -29,7 +29,8 @@ from zsad.types import Tap
 if TYPE_CHECKING:
     from zsad.backbones.clip_vit import ImageEncoder
 
-HINTS = {"fp32": "f32", "bf16": "bf16"}  # precision -> INFERENCE_PRECISION_HINT
+# precision -> INFERENCE_PRECISION_HINT; int8 stands in the graph, and the rest of it is float32
+HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
 READ_BACK = {"f32": "float32", "bf16": "bfloat16"}
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from zsad.backbones.windows import prepare_windows
 from zsad.types import Tap
 
 if TYPE_CHECKING:
@@ -31,10 +32,17 @@ class TapGraph(nn.Module):
         return tuple(found[tap] for tap in self._taps)
 
 
+def make_constants(encoder: ImageEncoder, size: int, taps: Sequence[Tap]) -> None:
+    """Make what depends on the shape alone: made while something records it, it would be an
+    operation of the recording, and what the encoder kept of it would be no values."""
+    grid = (size // encoder.patch, size // encoder.patch)
+    table = encoder.positions(grid)
+    prepare_windows(grid, taps, table.device)
+
+
 def record(encoder: ImageEncoder, size: int, taps: Sequence[Tap]) -> torch.export.ExportedProgram:
     """Record the encoder for one square image of ``size`` pixels; nothing is computed."""
-    side = size // encoder.patch
-    encoder.make_constants(side, taps)
+    make_constants(encoder, size, taps)
     module = TapGraph(encoder, taps).eval()
     image = torch.zeros(1, 3, size, size)
     with torch.no_grad():

@@ -37,6 +37,9 @@ LOWEST_COSINE = {
     "tf32": 0.999,
     "int8": 0.99,
 }  # of a token with torch's in float32
+# Of a tap in int8: 0.02 were seen; with ranges four times too wide, 0.07; with outer values cut off
+# at half of them, 0.14.
+WORST_INT8 = 0.05
 
 
 class Finding(NamedTuple):
@@ -47,6 +50,8 @@ class Finding(NamedTuple):
 
     def passes(self, precision: str) -> bool:
         """Whether the graph is as exact as its precision allows."""
+        if precision == "int8" and not self.error <= WORST_INT8:
+            return False
         if precision in LOWEST_COSINE:
             return self.cosine >= LOWEST_COSINE[precision]
         return self.error <= WORST_ERROR
