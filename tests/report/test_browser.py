@@ -436,6 +436,11 @@ def test_a_phone_needs_no_sideways_scrolling(
     assert size >= 14  # readable without zooming
 
 
+def test_what_the_report_says_lies_in_landmarks(opened: Browser) -> None:
+    outside = "[...document.body.children].map((n) => n.localName).filter((n) => n !== 'script')"
+    assert opened.value(outside) == ["header", "main", "footer"]
+
+
 def test_night_colours_keep_the_contrast(browser: Browser, sweep: ResultStore) -> None:
     page = report.write(sweep.root)
     for dark in (False, True):
