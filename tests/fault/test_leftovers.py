@@ -99,7 +99,7 @@ NAMES = ("bench", "train", "predict", "prepare", "import", "tables", "report")
 ENDS = {
     signal.SIGKILL: {-signal.SIGKILL},
     signal.SIGINT: {-signal.SIGINT, 130, 0},
-    signal.SIGTERM: {-signal.SIGTERM, 143, 0},
+    signal.SIGTERM: {-signal.SIGTERM, 143, 130, 0},  # Lightning ends a training as by Ctrl-C
 }
 TEMPORARY = re.compile(r"[a-z0-9_]{8}(?=\.tmp$|$|/)")
 
