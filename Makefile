@@ -20,7 +20,7 @@ DEMO_THREADS ?= 1
 PYTEST_ARGS ?= -n 2
 SUDO ?= $(if $(filter 0,$(shell id -u)),,sudo)
 
-SPEED := end_to_end engines pipeline scaling text filo windows maps metrics training stages loading generator
+SPEED := end_to_end engines pipeline scaling text filo windows maps metrics training stages loading generator versions
 SPEED_BATCH ?= 8
 SECONDS ?= 600
 SEEDS ?= 0

@@ -26,7 +26,6 @@ from torch.nn import functional as F
 
 import zsad
 from zsad import backbones
-from zsad.backbones.engines import processor
 from zsad.backbones.engines.tiled_convolution import TiledConvolution
 from zsad.backbones.text import TextEncoder
 from zsad.benchmarks.speed import measure
@@ -176,25 +175,26 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     """Measure, print and return both parts."""
     parser = measure.options(__doc__)
     parser.add_argument("--quick", action="store_true", help="small sizes")
+    parser.add_argument("--only", choices=("text", "mmci", "head"), help="one part")
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
-    document = {
+    parts = {"text": measure_text, "mmci": measure_mmci, "head": measure_head}
+    chosen = [options.only] if options.only else list(parts)
+    document: dict[str, Any] = {
         "conditions": measure.conditions(
             options.device,
+            engine="torch, and what replaces it in heads",
             size="small" if options.quick else "vit-l-14-336, 518 px",
-            processor=processor.name(),
             repeats=options.repeats,
             clock=options.clock,
         ),
-        "text": measure_text(options),
-        "mmci": measure_mmci(options),
-        "head": measure_head(options),
+        **{name: parts[name](options) for name in chosen},
     }
     if options.json:
         print(json.dumps(document, indent=2))
         return document
     print(measure.headline(document["conditions"]))
-    for part in ("text", "mmci", "head"):
+    for part in chosen:
         found = document[part]
         print(f"{part:27}{'s per image':>24}{'times faster':>22}{'positions run':>15}")
         for way, values in found["seconds"].items():

@@ -138,6 +138,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     document = {
         "conditions": measure.conditions(
             options.device,
+            engine="auto",
             backbone="zsad-tiny",
             dataset=options.dataset,
             precision=options.precision,

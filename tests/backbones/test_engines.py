@@ -100,6 +100,21 @@ def test_the_position_table_is_no_part_of_the_graph(on: Callable[..., Backbone])
 
 
 @needs_openvino
+@torch.no_grad()
+def test_what_a_recording_makes_is_not_kept(on: Callable[..., Backbone], recipe: Any) -> None:
+    """Window indices that were made within a recording were no numbers to anybody after it, and the
+    first request for windows in a process failed in every engine.  The grid is nobody else's."""
+    taps = frozenset([Tap("cls"), Tap("window", 4)])
+    request = request_of(taps, image_size=88)
+    run = on("openvino")
+    found = run.encode_image(recipe.images(1, 88, 2), request)
+    assert run.engines.account(request.variant)["name"] == "openvino"
+    right = on("torch").encode_image(recipe.images(1, 88, 2), request)
+    for tap in taps:
+        assert compare(found[tap], right[tap]).error < 1e-5
+
+
+@needs_openvino
 def test_precision_and_threads_are_given_and_read_back(on: Callable[..., Backbone]) -> None:
     from zsad.backbones.engines import openvino_cpu
     from zsad.backbones.engines.recording import record

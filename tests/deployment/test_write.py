@@ -152,9 +152,9 @@ def test_what_a_package_says_of_itself(package: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("preset", ["default", "released"])
+@pytest.mark.parametrize(("preset", "tiles"), [("default", 0), ("released", 0), ("default", 2)])
 def test_boxes_that_are_given_later_are_those_of_predict(
-    preset: str, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    preset: str, tiles: int, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """In every runtime, in tiles, and without an answer for one picture."""
     answers = {
@@ -167,9 +167,9 @@ def test_boxes_that_are_given_later_are_those_of_predict(
     }
     file, out = tmp_path / "boxes.json", tmp_path / "part.zsad"
     file.write_text(json.dumps(answers))
-    given = options("filo", folder) | {"overrides": [f"filo.preset={preset}"]}
+    given = options("filo", folder) | {"overrides": [f"filo.preset={preset}"], "tiles": tiles}
     about = zsad.export("filo", NAME, out, **given)
-    assert about["title"] == "FiLo"
+    assert (about["title"], about["tiles"]) == ("FiLo", tiles)
     assert about["made_by"]["boxes"] == {"source": "zsad run --boxes"}
     assert zsad.runtime.load(out).title.startswith("FiLo (no boxes)")
     boxed = given | {"overrides": [*given["overrides"], f"filo.grounding={file}"]}

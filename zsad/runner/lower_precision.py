@@ -67,6 +67,8 @@ def drift(plan: Plan, store: ResultStore) -> list[dict[str, Any]]:
     right = {_cell(key): key for key, stored in twin.cells() if stored}
     found: dict[tuple[str, str], _Line] = {}
     for key, stored in plan.results(store):
+        if not stored:
+            continue  # it failed, which is said elsewhere
         line = found.setdefault(
             (key.method, key.dataset),
             _Line(
@@ -82,7 +84,7 @@ def drift(plan: Plan, store: ResultStore) -> list[dict[str, Any]]:
             ),
         )
         line.document["of"] += 1
-        if not stored or (other := right.get(_cell(key))) is None:
+        if (other := right.get(_cell(key))) is None:
             continue
         record, exact_record = store.get(key), store.get(other)
         line.document["cells"] += 1
