@@ -113,7 +113,7 @@ def test_tables_hold_the_same_figures(
     stored: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["tables", "--results", str(stored), "--format", "csv"]) == 0
-    assert "9 normal reference images needed" in capsys.readouterr().out  # the failed cell
+    assert "9 normal reference images are needed" in capsys.readouterr().out  # the failed cell
     for name in ("overview.csv", "generated-pair.csv"):
         then = figures(FIXTURE / "tables" / name)
         now = figures(stored / "tables" / "zsad-tiny" / name)

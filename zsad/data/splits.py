@@ -100,9 +100,9 @@ def references(
         pool = sorted(pool, key=lambda s: s.uid)
         draw = random.Random(f"reference-{seed}/{category}")
         return [draw.choice(pool) for _ in range(shots)]
-    if pool and len(pool) < shots:
+    if pool and len(pool) < shots:  # so that at least two are needed
         raise DataError(
-            f"{index.spec.name}/{category}: {counted(shots, 'normal reference image')} needed, "
+            f"{index.spec.name}/{category}: {counted(shots, 'normal reference image')} are needed, "
             f"{counted(len(pool), 'training image')} found; few-shot needs the training part "
             "of the dataset"
         )
