@@ -194,7 +194,7 @@ def test_references_are_drawn_by_seed(bench: Bench) -> None:
 def test_too_few_references_is_a_failed_cell(bench: Bench) -> None:
     document = bench("winclip,clip", overrides=["winclip.shots=9"])
     assert {c["method"] for c in document["cells"]} == {"clip"}
-    assert "9 normal reference images needed" in document["failed"][0]["error"]
+    assert "9 normal reference images are needed" in document["failed"][0]["error"]
 
 
 def test_no_training_part_leaves_few_shot_undefined(bench: Bench, tmp_path: Path) -> None:
