@@ -20,12 +20,12 @@ import argparse
 import functools
 import itertools
 import json
+import math
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from zsad import backbones, registry
 from zsad.backbones import Backbone
@@ -35,7 +35,7 @@ from zsad.backbones.engines.calibration import measure as measure_ranges
 from zsad.backbones.engines.choice import gmac
 from zsad.backbones.engines.interface import Graph
 from zsad.backbones.engines.openvino_cpu import OpenVino
-from zsad.backbones.engines.packed import OneDnn, PackedLinear, works
+from zsad.backbones.engines.packed import OneDnn, works
 from zsad.backbones.engines.quantised import Weight, quantised
 from zsad.backbones.engines.verification import compare, pictures
 from zsad.benchmarks.speed import measure
@@ -44,7 +44,6 @@ from zsad.data.calibration import EXAMPLES
 from zsad.method import feature_request, new_method
 from zsad.types import EncoderVariant, Tap
 
-SHAPE = (1370, 1024, 4096)  # of the product that a peak is measured with
 HEADS = (16, 1370, 64)  # of the attention that its time is measured with
 CALIBRATED_ON = 4  # pictures
 WAYS = ("onednn", "openvino", "openvino bf16", "openvino int8")  # beside torch
@@ -85,59 +84,37 @@ def _rounded(backbone: Backbone, encoder: ImageEncoder) -> ImageEncoder:
     return quantised(encoder, measure_ranges(encoder, some))
 
 
-def peaks(clock: str, repeats: int = 5) -> dict[str, float]:
+def peaks(clock: str) -> dict[str, float]:
     """Multiply-accumulates a second of one large product, by engine, and of one attention of
     ViT-L at 518 pixels, which stays in float32 whatever the precision."""
-    rows, inner, columns = SHAPE
     facts = processor.facts()
-    x, weight = torch.randn(rows, inner), torch.randn(columns, inner)
-    ways: dict[str, Callable[[], Any]] = {"torch": lambda: torch.nn.functional.linear(x, weight)}
-    if works():
-        packed = PackedLinear(on=True)
-        ways["onednn"] = lambda: packed(x, weight, None)
+    more: dict[str, tuple[measure.Way, float]] = {}
+    if facts.openvino and facts.vnni:
+        product = measure.openvino_request("int8", *_rounded_product())
+        more["openvino int8"] = product, float(math.prod(measure.SHAPE))
     if facts.openvino:
-        ways["openvino"] = _request("fp32", *_product(weight), x)
-        if facts.vnni:
-            ways["openvino int8"] = _request("int8", *_product(weight, rounded=True), x)
-        ways["openvino attention"] = _request("fp32", *_attention())
-    with torch.no_grad():
-        for way in ways.values():
-            way()
-        seconds = measure.interleaved(ways, repeats, "cpu", clock)
-    heads, tokens, width = HEADS
-    work = dict.fromkeys(ways, rows * inner * columns)
-    work["openvino attention"] = 2 * heads * tokens**2 * width
-    return {name: work[name] / min(values) for name, values in seconds.items()}
+        heads, tokens, width = HEADS
+        attention = measure.openvino_request("fp32", *_attention())
+        more["openvino attention"] = attention, float(2 * heads * tokens**2 * width)
+    return measure.peaks(clock, more=more)
 
 
-def _product(weight: Tensor, rounded: bool = False) -> tuple[Any, list[Any]]:
-    """x W^T for x of :data:`SHAPE`; ``rounded``: in 8-bit integers, as the encoder's are."""
+def _rounded_product() -> tuple[Any, list[Any]]:
+    """A product of :data:`measure.SHAPE` in 8-bit integers, as the encoder's are."""
     op: Any = openvino_cpu.runtime().opset13
-    given = op.parameter([1, SHAPE[0], SHAPE[1]], np.float32)
-    if not rounded:
-        return op.matmul(given, op.constant(weight.numpy()), False, True), [given]
+    rows, inner, columns = measure.SHAPE
+    given = op.parameter([rows, inner], np.float32)
     ends = [op.constant(np.float32(end)) for end in (-4.0, 4.0)]
     near = op.fake_quantize(given, *ends, *ends, 256)
-    integers, steps = (t.numpy() for t in Weight.of(weight))
-    columns = op.multiply(op.convert(op.constant(integers), np.float32), op.constant(steps))
-    return op.matmul(near, columns, False, True), [given]
+    integers, steps = (t.numpy() for t in Weight.of(torch.randn(columns, inner)))
+    weight = op.multiply(op.convert(op.constant(integers), np.float32), op.constant(steps))
+    return op.matmul(near, weight, False, True), [given]
 
 
 def _attention() -> tuple[Any, list[Any]]:
     op: Any = openvino_cpu.runtime().opset13
     given = [op.parameter([1, *HEADS], np.float32) for _ in range(3)]
     return op.scaled_dot_product_attention(*given, causal=False), given
-
-
-def _request(precision: str, result: Any, given: list[Any], *values: Tensor) -> Callable[[], Any]:
-    """One call of an OpenVINO graph; without values, of random ones."""
-    model = openvino_cpu.runtime().Model([result], given)
-    made = openvino_cpu.compiled(model, precision, torch.get_num_threads())
-    request = made.create_infer_request()
-    chosen = values or [torch.randn(*(int(n) for n in one.shape)) for one in given]
-    shapes = [tuple(int(n) for n in one.shape) for one in given]
-    fed = {i: v.reshape(shapes[i]).numpy() for i, v in enumerate(chosen)}
-    return lambda: request.infer(fed)
 
 
 @torch.no_grad()

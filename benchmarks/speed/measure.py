@@ -97,30 +97,42 @@ def macs(work: Way) -> float:
     return float(counter.get_total_flops() / 2)
 
 
-def peaks(clock: str, repeats: int = 5) -> dict[str, float]:
-    """Multiply-accumulates a second of one large product, by engine."""
+def peaks(
+    clock: str, repeats: int = 5, more: Mapping[str, tuple[Way, float]] | None = None
+) -> dict[str, float]:
+    """Multiply-accumulates a second of one large float32 product, by engine.
+
+    ``more``: further ways by name, each with its multiply-accumulates, measured in the same turns.
+    """
     rows, inner, columns = SHAPE
     x, weight = torch.randn(rows, inner), torch.randn(columns, inner)
-    ways: dict[str, Callable[[], Any]] = {"torch": lambda: torch.nn.functional.linear(x, weight)}
+    ways: dict[str, Way] = {"torch": lambda: torch.nn.functional.linear(x, weight)}
     if works():
         packed = PackedLinear(on=True)
         ways["onednn"] = lambda: packed(x, weight, None)
     if processor.version("openvino"):
-        ways["openvino"] = _openvino_product(x, weight)
+        op: Any = openvino_cpu.runtime().opset13
+        given = op.parameter([rows, inner], np.float32)
+        product = op.matmul(given, op.constant(weight.numpy()), False, True)
+        ways["openvino"] = openvino_request("fp32", product, [given], x)
+    work = dict.fromkeys(ways, float(rows * inner * columns))
+    for name, (way, macs_of_it) in (more or {}).items():
+        ways[name], work[name] = way, macs_of_it
     with torch.no_grad():
         for way in ways.values():
             way()
         seconds = interleaved(ways, repeats, "cpu", clock)
-    return {name: rows * inner * columns / min(values) for name, values in seconds.items()}
+    return {name: work[name] / min(values) for name, values in seconds.items()}
 
 
-def _openvino_product(x: Tensor, weight: Tensor) -> Callable[[], Any]:
-    ov: Any = openvino_cpu.runtime()
-    given = ov.opset13.parameter(list(x.shape), np.float32)
-    product = ov.opset13.matmul(given, ov.opset13.constant(weight.numpy()), False, True)
-    model = openvino_cpu.compiled(ov.Model([product], [given]), "fp32", torch.get_num_threads())
-    request = model.create_infer_request()
-    return lambda: request.infer({0: x.numpy()})
+def openvino_request(precision: str, result: Any, given: list[Any], *values: Tensor) -> Way:
+    """One call of an OpenVINO graph from ``given`` to ``result``; without values, random ones."""
+    model = openvino_cpu.runtime().Model([result], given)
+    made = openvino_cpu.compiled(model, precision, torch.get_num_threads())
+    request = made.create_infer_request()
+    chosen = values or [torch.randn(*(int(n) for n in one.shape)) for one in given]
+    fed = {i: value.numpy() for i, value in enumerate(chosen)}
+    return lambda: request.infer(fed)
 
 
 def peak_macs(device: str, dtype: torch.dtype, repeats: int = 5, clock: str = "wall") -> float:

@@ -6,6 +6,7 @@ import json
 import logging
 import socket
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -318,6 +319,9 @@ def test_what_is_no_number_is_infinitely_wrong() -> None:
         (AMD, MUCH, "fp32", "onednn"),
         (AMD, Work(606.0, 24, 3), "fp32", "torch"),
         (INTEL, MUCH, "fp32", "torch"),
+        (replace(INTEL, openvino="2026.4.1"), MUCH, "fp32", "openvino"),
+        (replace(INTEL, openvino="2026.4.1"), replace(MUCH, windows=True), "fp32", "torch"),
+        (INSTALLED, replace(MUCH, windows=True), "fp32", "openvino"),
         (Facts(), MUCH, "fp32", "torch"),
     ],
 )

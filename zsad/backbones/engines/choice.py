@@ -17,7 +17,9 @@ from zsad.types import Tap
 VERIFIED_ON = 3  # pictures
 GMAC_PER_SECOND = 47.0  # of a core in torch's float32, measured where it is slow
 SAVED = {"openvino": 0.5, "onednn": 0.3}  # share of torch's time on such a core
-SAVED_ON_INTEL = {"openvino": 0.07}  # there torch runs AVX-512 code itself; of ViT-L, measured
+# There torch runs AVX-512 code itself.  Of ViT-L, measured; with windows nothing is saved: WinCLIP
+# at ViT-B/16+ took 1.2 times torch's seconds.
+SAVED_ON_INTEL = {"openvino": 0.07}
 
 # Of window passes on a GPU, whose short sequences are memory traffic for the most part; priced by
 # a roofline (docs/performance.md), not measured.
@@ -104,7 +106,7 @@ def choose(asked: str, precision: str, facts: Facts, work: Work) -> str:
 def pays(engine: str, facts: Facts, work: Work) -> bool:
     """Whether ``work.pictures`` save more than the engine costs before the first of them."""
     seconds = work.gmac / GMAC_PER_SECOND
-    shares = SAVED if facts.slow_linear else SAVED_ON_INTEL
+    shares = SAVED if facts.slow_linear else {} if work.windows else SAVED_ON_INTEL
     conversion = 3 + 0.25 * work.depth if engine == "openvino" else 2.0
     cost = conversion + VERIFIED_ON * (2 - shares.get(engine, 0.0)) * seconds
     return work.pictures * shares.get(engine, 0.0) * seconds > cost
