@@ -242,7 +242,7 @@ def test_missing_and_unknown_tensors_are_refused(clip_state: State, tmp_path: Pa
         ("ViT-H-14-worldwide", {"weights": "random"}, "CLIP's own tokenizer"),
         (
             "vit-b-16-plus-240",
-            {"weights": "random", "precision": "int8"},
+            {"weights": "random", "precision": "int4"},
             "choose one of auto, fp32",
         ),
     ],

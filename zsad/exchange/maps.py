@@ -24,7 +24,7 @@ import numpy as np
 
 from zsad.data.images import FORMATS
 from zsad.data.indexers.lists import table
-from zsad.errors import DataError, reason, shown
+from zsad.errors import DataError, counted, reason, shown
 from zsad.io.foreign import describe_file, refuse_bomb
 from zsad.io.names import readable_name
 from zsad.types import Sample
@@ -156,7 +156,7 @@ def refuse(what: str, ids: Sequence[str], way_out: str) -> None:
 def _refuse_maps(source: Path, doubled: Sequence[str], wrong: Sequence[str]) -> None:
     """Raise :class:`DataError` for images with several maps, or with a file that is not a map."""
     refuse(f"{source}: several maps of one image", doubled, "leave one of each")
-    count = "a file is not a map" if len(wrong) == 1 else f"{len(wrong)} files are not maps"
+    count = counted(len(wrong), "file is not a map", "files are not maps")
     refuse(f"{source}: {count} of numbers", wrong, "write each as one array [H, W]")
 
 

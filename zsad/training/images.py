@@ -311,9 +311,11 @@ def _unmasked(samples: Sequence[Sample], needs_masks: bool) -> frozenset[str]:
     anomalous = [s for s in samples if s.label == 1]
     bare = [s for s in anomalous if s.mask is None]
     if bare and needs_masks:
+        one = "anomalous training image"
         raise DataError(
-            f"{len(bare)} of {counted(len(samples), 'training image')} anomalous and without a "
-            f"mask (first: {bare[0].uid}); train on a dataset with pixel masks"
+            f"{counted(len(bare), f'{one} has', f'{one}s have')} no mask (of "
+            f"{counted(len(samples), 'image')}, first: {bare[0].uid}); train on a dataset with "
+            f"pixel masks"
         )
     return frozenset(s.uid for s in (samples if bare and len(bare) == len(anomalous) else bare))
 

@@ -24,7 +24,7 @@ from zsad.backbones.engines.openvino_cpu import OpenVino
 from zsad.backbones.engines.packed import OneDnn, PackedLinear, works
 from zsad.backbones.engines.quantised import quantised
 from zsad.backbones.engines.verification import LOWEST_COSINE, Finding, Stamps, verify
-from zsad.errors import CellError, RequestError, reason
+from zsad.errors import CellError, RequestError, counted, reason
 from zsad.types import BackboneInfo, EncoderVariant, Tap
 
 if TYPE_CHECKING:
@@ -191,9 +191,9 @@ class Engines:
             return
         self._advised = True
         log.info(
-            "the windows of %d images would take about a quarter less time with "
+            "the windows of %s would take about a quarter less time with "
             "backbone.compile=true (cells of %s-compile, which rounds otherwise)",
-            *(work.pictures, self.precision),
+            *(counted(work.pictures, "image"), self.precision),
         )
 
     def engine(self, name: str, facts: Facts) -> Engine:
