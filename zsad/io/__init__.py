@@ -73,7 +73,7 @@ def write_json(path: Path | str, value: Any) -> Path:
     return atomic_write_text(path, dump_json(value) + "\n")
 
 
-_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # two letters at least: C:/ is a drive
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{1,30}:/")  # two letters at least: C:/ is a drive
 
 
 def is_address(place: Path | str) -> bool:
