@@ -37,6 +37,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.flop_counter import flop_registry
 
+from zsad.on_device import forget_constants
+
 ROOT = Path(__file__).parent.parent
 OWN = tuple(str(ROOT / name) for name in ("zsad", "methods", "benchmarks"))
 MOST_PRODUCTS = 10**10  # multiplications of a product; a larger one is timed, not looked at
@@ -631,7 +633,9 @@ def simulated(
     assert kind in KINDS
     gpu = Gpu(kind=kind, cost=[] if cost else None, values=values, memory=memory)
     torch.zeros(1, requires_grad=True).sum().backward()  # autograd's threads, before all else
+    forget_constants()
     with ExitStack() as stack:
+        stack.callback(forget_constants)  # another simulated device has other ones, or no values
         for name, value in _driver(gpu).items():
             stack.enter_context(patch.object(torch.cuda, name, value))
         stack.enter_context(patch.object(torch, "compile", gpu.compiled))

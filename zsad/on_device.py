@@ -89,6 +89,11 @@ def _constant(
         return uploaded(made if dtype is None else made.to(dtype), device)
 
 
+def forget_constants() -> None:
+    """Keep no constant any longer: what they lie on is given back, or is no more."""
+    _constant.cache_clear()
+
+
 def picked(values: Tensor, rows: slice | list[int]) -> Tensor:
     """``values[rows]``; a list of rows of a tensor on a device costs no wait."""
     if isinstance(rows, slice) or values.device.type == "cpu" or not rows:
