@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests import small_clip
 from tests.fake_cuda import H200, Gpu, simulated
 from zsad import backbones, registry
 from zsad.backbones import Backbone
@@ -33,12 +34,8 @@ METHODS = [entry.name for entry in registry.select_methods("all")]
 @pytest.fixture(scope="module")
 def deep(recipe: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """As many blocks as ViT-L/14 has, narrow."""
-    dims = recipe.ClipDims(
-        vision_width=64, vision_layers=24, embed=64, text_width=64, text_layers=1
-    )
     path = tmp_path_factory.mktemp("deep") / "clip.pt"
-    torch.save(dict(recipe.clip_state(dims, 7)), path)
-    return path
+    return small_clip.write(recipe, path, vision_layers=24, text_layers=1)
 
 
 def loaded(deep: Path, **options: Any) -> Backbone:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 import zsad
+from tests import small_clip
 from tests.fake_cuda import Gpu, simulated
 from tests.runner.conftest import DEFINITION, SIZE, write_dataset
 from zsad import backbones, registry, tables
@@ -273,12 +274,8 @@ def test_half_precision_is_named_wherever_figures_stand(
 @pytest.fixture(scope="module")
 def deep(recipe: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """As many blocks as ViT-L/14 has, of small width: kernels do not depend on it."""
-    dims = recipe.ClipDims(
-        vision_width=64, vision_layers=24, embed=64, text_width=64, text_layers=12
-    )
     path = tmp_path_factory.mktemp("deep") / "clip.pt"
-    torch.save(dict(recipe.clip_state(dims, 7)), path)
-    return path
+    return small_clip.write(recipe, path, vision_layers=24, text_layers=12)
 
 
 class Batches:

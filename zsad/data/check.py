@@ -335,7 +335,7 @@ def _open_all(report: CheckReport, samples: list[Sample], workers: int) -> None:
     if hidden := [s.uid for s, o in zip(samples, opened) if o.hidden]:
         text = (
             f"of {counted(len(hidden), 'anomalous picture')} every marked pixel is ignored (first: "
-            f"{hidden[0]}); it still counts as anomalous at the image level"
+            f"{hidden[0]}); each still counts as anomalous at the image level"
         )
         say(Finding("warning", text))
     if grey := sum(o.grey_mask for o in opened):
@@ -396,11 +396,9 @@ def _duplicates(report: CheckReport, samples: list[Sample], workers: int) -> Non
         ("train and test", [g for g in copies if len({s.split for s in g}) > 1]),
     ):
         if crossing:
-            text = (
-                f"{counted(len(crossing), 'group', 'groups')} of identical images "
-                f"{'crosses' if len(crossing) == 1 else 'cross'} {what}"
-            )
-            text += f" (first: {_names(crossing[0])})"
+            of = "of identical images"
+            crosses = counted(len(crossing), f"group {of} crosses", f"groups {of} cross")
+            text = f"{crosses} {what} (first: {_names(crossing[0])})"
             report.findings.append(Finding("warning", text))
 
 
