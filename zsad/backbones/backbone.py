@@ -21,6 +21,7 @@ from zsad.backbones.clip_vit import ImageEncoder
 from zsad.backbones.counters import Counters
 from zsad.backbones.engines.dispatch import Engines
 from zsad.backbones.engines.interface import Examples
+from zsad.backbones.host_memory import keep_freed_memory
 from zsad.backbones.locate import FoundWeights
 from zsad.backbones.precision import resolved, set_products
 from zsad.backbones.specs import BackboneSpec, quarters
@@ -256,6 +257,8 @@ def load(
     )
     used = resolved(asked, str(where))
     precision = used.precision
+    if where.type == "cpu":
+        keep_freed_memory()
     engines = Engines(
         info,
         engine,
