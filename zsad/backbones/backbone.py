@@ -197,6 +197,7 @@ def load(
         )
     if engine not in ENGINES:
         raise RequestError(f"backbone.engine={engine}: choose one of {', '.join(ENGINES)}")
+    keep_freed_memory()
     if spec.family:
         settings = BackboneSettings(
             name,
@@ -257,8 +258,6 @@ def load(
     )
     used = resolved(asked, str(where))
     precision = used.precision
-    if where.type == "cpu":
-        keep_freed_memory()
     engines = Engines(
         info,
         engine,

@@ -106,9 +106,13 @@ class Block:
         """
         first = "qkv".index(parts)
         rows = slice(first * self.width, (first + len(parts)) * self.width)
-        packed = self.product(y, "in", rows)
-        packed = packed.unflatten(-1, (len(parts), self.heads, self.width // self.heads))
-        return tuple(t.transpose(-3, -2) for t in packed.unbind(-3))
+        return self.by_heads(self.product(y, "in", rows))
+
+    def by_heads(self, projected: Tensor) -> tuple[Tensor, ...]:
+        """Part projections [*, N, n D] into n of [*, heads, N, D/heads]."""
+        count = projected.shape[-1] // self.width
+        split = projected.unflatten(-1, (count, self.heads, self.width // self.heads))
+        return tuple(t.transpose(-3, -2) for t in split.unbind(-3))
 
     def project_out(self, heads: Tensor, part: Part = "out") -> Tensor:
         """Join the heads [*, heads, N, d] and project: the attention output [*, N, D]."""

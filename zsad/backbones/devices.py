@@ -51,7 +51,7 @@ def make_deterministic(wanted: bool, device: torch.device) -> None:
     sort where nothing needs it.  Training turns it on by itself."""
     if wanted and device.type != "cuda":
         torch.use_deterministic_algorithms(True, warn_only=True)
-        torch.utils.deterministic.fill_uninitialized_memory = False
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 def share_memory(part: float) -> None:
