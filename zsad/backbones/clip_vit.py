@@ -45,9 +45,10 @@ class Entered(NamedTuple):
     x: Tensor
     qkv: Tensor
 
-    def picked(self, *places: Tensor) -> Entered:
-        """Those tokens alone."""
-        return Entered(self.x[places], self.qkv[places])
+    def picked(self, places: Tensor) -> Entered:
+        """Sequences of some tokens; ``places`` [M, n] in all tokens of all images."""
+        rows = (t.flatten(0, -2).index_select(0, places.flatten()) for t in self)
+        return Entered(*(t.unflatten(0, places.shape) for t in rows))
 
 
 class ImageEncoder:

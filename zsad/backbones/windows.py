@@ -72,8 +72,8 @@ def encode_windows(
                 sequences = _zeroed(pre[image], index[window], encoder.positions(grid))
                 found = encoder.run(sequences, wanted.values())
             else:
-                places = image[:, None], index[window]
-                own = entered.picked(*places) if entered else pre[places]
+                places = image[:, None] * pre.shape[1] + index[window]
+                own = entered.picked(places) if entered else pre.flatten(0, 1)[places]
                 found = encoder.run(own, wanted.values())
             for tap, inner in wanted.items():
                 parts[tap].append(found[inner])
