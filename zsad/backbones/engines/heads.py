@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 TILES, PACKED = "tiled convolution", "packed text"
-MADE_FOR = 9  # images in tiles cost what making and verifying the spectra of a kernel does
 PLENTY = 1_000  # pictures, where an engine was asked for by name
 MOST_KERNELS = 8  # whose spectra are kept
 PROBES = 8  # mixtures of all outputs that are compared
@@ -38,8 +37,9 @@ Key = tuple[int, int, tuple[int, int]]
 
 def tiles_pay(shape: Shape, pictures: int) -> bool:
     """Whether so many pictures save more in tiles than making and verifying them costs."""
-    cost = shape.tiled_cost(shape.best_side())
-    return pictures * (shape.macs - cost) > MADE_FOR * cost
+    side = shape.best_side()
+    saved = pictures * (shape.macs - shape.tiled_cost(side))
+    return saved > shape.making_cost(side, VERIFIED_ON)
 
 
 class HeadEngine:
