@@ -71,6 +71,7 @@ READERS: dict[str, Reader] = {}
 Crop = tuple[int, int, int, int]
 
 _ORIENTATION = 0x0112  # EXIF tag
+_METADATA = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")  # of a PNG that may be turned
 _BROKEN = (Exception,)  # decoders raise whatever they like, and no list of types is complete
 
 
@@ -180,16 +181,21 @@ def own_range(uri: str | Path) -> float | None:
     return None
 
 
-def read_mask(sample: Sample, size_hw: tuple[int, int] | None = None) -> np.ndarray:
+def read_mask(
+    sample: Sample,
+    size_hw: tuple[int, int] | None = None,
+    image_hw: tuple[int, int] | None = None,
+) -> np.ndarray:
     """The binary mask of a sample, bool [H, W], in the geometry of its (cropped) image.
 
-    ``size_hw``: wanted (height, width), by nearest neighbour; None keeps the image's own size.  A
-    sample without a mask gives zeros.  ``extra_masks`` are united.  Raises :class:`DataError`
-    when a file is broken or its proportions are not the image's.
+    ``size_hw``: wanted (height, width), by nearest neighbour; None keeps the image's own size.
+    ``image_hw``: that of the whole picture, where it was read already.  A sample without a mask
+    gives zeros.  ``extra_masks`` are united.  Raises :class:`DataError` when a file is broken or
+    its proportions are not the image's.
     """
     if sample.mask is None:
         return np.zeros(size_hw or sample_size(sample), dtype=bool)
-    image_hw = image_size(sample.image)
+    image_hw = image_hw or image_size(sample.image)
     marked = np.zeros(image_hw, dtype=bool)
     for uri in (sample.mask, *sample.extra_masks):
         values = mask_values(uri)
@@ -334,7 +340,9 @@ def _shape(path: str) -> tuple[int, int, bool]:
     """(height, width, turned) from the header; ``turned``: EXIF swaps the two."""
     try:
         with open_header(path) as image:
-            turned = image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
+            turned = _may_be_turned(image, path) and (
+                image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
+            )
             # Pillow swaps the size of a turned TIFF by itself, that of other formats not.
             tags = getattr(image, "tag_v2", None)
             height, width = (tags[257], tags[256]) if tags else (image.height, image.width)
@@ -342,6 +350,15 @@ def _shape(path: str) -> tuple[int, int, bool]:
     except _BROKEN:
         decoded = _open(path)  # the slow way: multi-sample TIFF, or a clear error
         return decoded.height, decoded.width, False
+
+
+def _may_be_turned(image: Image.Image, path: str) -> bool:
+    """Whether a picture is worth asking for its orientation: Pillow decodes a whole PNG for what
+    may stand behind its pixels."""
+    if image.format != "PNG":
+        return True
+    content = read_bytes(path)
+    return any(mark in content for mark in _METADATA)
 
 
 def _check_size(size: tuple[int, int], uri: str) -> None:
