@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from zsad.data import deep_colour, plausible
-from zsad.data.picture_file import read_bytes
+from zsad.data.picture_file import has_metadata, read_bytes
 from zsad.data.pixel_values import DEEP, eight_bit, guessed_range, kept_levels, mask_levels, to_rgb
 from zsad.errors import DataError, ZsadError, gist
 from zsad.io import foreign
@@ -71,7 +71,6 @@ READERS: dict[str, Reader] = {}
 Crop = tuple[int, int, int, int]
 
 _ORIENTATION = 0x0112  # EXIF tag
-_METADATA = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")  # of a PNG that may be turned
 _BROKEN = (Exception,)  # decoders raise whatever they like, and no list of types is complete
 
 
@@ -340,9 +339,9 @@ def _shape(path: str) -> tuple[int, int, bool]:
     """(height, width, turned) from the header; ``turned``: EXIF swaps the two."""
     try:
         with open_header(path) as image:
-            turned = _may_be_turned(image, path) and (
-                image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
-            )
+            # Pillow decodes a whole PNG for what may stand behind its pixels
+            told = image.format != "PNG" or has_metadata(path)
+            turned = told and image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
             # Pillow swaps the size of a turned TIFF by itself, that of other formats not.
             tags = getattr(image, "tag_v2", None)
             height, width = (tags[257], tags[256]) if tags else (image.height, image.width)
@@ -350,15 +349,6 @@ def _shape(path: str) -> tuple[int, int, bool]:
     except _BROKEN:
         decoded = _open(path)  # the slow way: multi-sample TIFF, or a clear error
         return decoded.height, decoded.width, False
-
-
-def _may_be_turned(image: Image.Image, path: str) -> bool:
-    """Whether a picture is worth asking for its orientation: Pillow decodes a whole PNG for what
-    may stand behind its pixels."""
-    if image.format != "PNG":
-        return True
-    content = read_bytes(path)
-    return any(mark in content for mark in _METADATA)
 
 
 def _check_size(size: tuple[int, int], uri: str) -> None:
