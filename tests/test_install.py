@@ -193,7 +193,7 @@ def test_the_page_lists_every_extra_and_dev_has_them_all() -> None:
 
 
 def test_containers_do_what_readme_says() -> None:
-    """They cannot be built here; what can be read off them is checked."""
+    """A build takes minutes and gigabytes; what can be read off the files is checked."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     for name in ("Dockerfile", "Dockerfile.gpu"):
         path = ROOT / "docs" / "docker" / name

@@ -307,11 +307,11 @@ def test_stage_weights_and_mixed_grids():
 
 
 def test_a_batch_equals_its_images():
-    stages = [20 * noise(4, 2, 6, 6, seed=s) for s in range(2)]
+    stages = [20 * noise(9, 2, 6, 6, seed=s) for s in range(2)]  # more than are in one piece
     spec = MapSpec(norm="minmax", blur="gaussian", sigma=2, box_factor=0.7)
-    entries = [boxes((0.3, 0.4, 0.2, 0.3)), None, boxes(), boxes((0.9, 0.9, 0.4, 0.4))]
-    together = core.build_maps(Scores(stages, torch.zeros(4)), spec, 48, entries)
-    for i in range(4):
+    entries = [boxes((0.3, 0.4, 0.2, 0.3)), None, boxes(), boxes((0.9, 0.9, 0.4, 0.4)), *[None] * 5]
+    together = core.build_maps(Scores(stages, torch.zeros(9)), spec, 48, entries)
+    for i in range(9):
         alone = core.build_maps(
             Scores([s[i : i + 1] for s in stages], torch.zeros(1)), spec, 48, entries[i : i + 1]
         )
@@ -390,6 +390,25 @@ def test_enlarging_with_gradients_equals_torch(
     still = core.upsample(noise(2, 14, 14), size, align_corners)
     moving = core.upsample(noise(2, 14, 14).requires_grad_(), size, align_corners)
     torch.testing.assert_close(still, moving.detach(), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("width", [core.NARROW, core.NARROW + 1])
+def test_enlarging_a_patch_grid_equals_torch(width: int) -> None:
+    """By products where it is narrow, and wider ones by torch itself."""
+    x = noise(3, 9, width)
+    found = core.upsample(x, (40, 200), True)
+    right = F.interpolate(x[:, None], size=(40, 200), mode="bilinear", align_corners=True)[:, 0]
+    torch.testing.assert_close(found, right, rtol=0, atol=2e-6)
+    assert torch.equal(found, right) == (width > core.NARROW)
+
+
+@pytest.mark.parametrize("sides", [(224, 130), (31, 33), (5, 70)])
+def test_smoothing_near_pixels_is_smoothing_all(sides: tuple[int, int]) -> None:
+    """Of nine maps, in pieces; with gradients every pixel is multiplied."""
+    maps = noise(9, *sides)
+    found = core.gaussian_blur(maps, 4.0)
+    whole = core.gaussian_blur(maps.clone().requires_grad_(), 4.0)
+    torch.testing.assert_close(found, whole.detach(), rtol=0, atol=1e-6)
 
 
 def test_gradients_reach_patches_and_text():

@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 import zsad
+from zsad import maps as dense
 from zsad import registry
 from zsad.backbones import Backbone
 from zsad.backbones.batch_size import Portions
@@ -237,6 +238,33 @@ def test_a_value_that_is_not_a_number_names_its_picture(monkeypatch: pytest.Monk
 
     monkeypatch.setattr(type(loaded.method), "image_score", image_score)
     with pytest.raises(CellError, match="clip: not-a-number in the map or score of picture 2; try"):
+        loaded.predict(pictures(3), "bottle")
+
+
+@pytest.mark.parametrize(
+    ("value", "refused"), [(torch.nan, True), (-torch.inf, True), (1e38, False)], ids=str
+)
+def test_every_pixel_is_looked_at(
+    value: float, refused: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Large values are numbers, although their sum is none."""
+    loaded = zsad.load_method("clip", backbone="zsad-tiny", image_size=64, device="cpu")
+    whole = dense.build_maps
+
+    def planted(*words: Any) -> BuiltMaps:
+        built = whole(*words)
+        built.final[2, 5:7, 3:20] = value
+        return built
+
+    def image_score(self: Method, scores: Scores, built: BuiltMaps) -> Tensor:
+        return scores.image
+
+    monkeypatch.setattr(dense, "build_maps", planted)
+    monkeypatch.setattr(type(loaded.method), "image_score", image_score)
+    if not refused:
+        assert len(loaded.predict(pictures(3), "bottle")) == 3
+        return
+    with pytest.raises(CellError, match="not-a-number in the map or score of picture 3"):
         loaded.predict(pictures(3), "bottle")
 
 

@@ -259,10 +259,13 @@ class Scorer:
             size = self._map_size(features)
             built = dense.build_maps(scores, method.map_spec(), size, context.boxes)
             image_scores = method.image_score(scores, built).float()
-        finite = torch.isfinite(built.final).flatten(1).all(1)
-        # one copy of both: a device is waited for once
-        image_scores, whole = torch.stack([image_scores, finite.to(image_scores)]).cpu()
-        bad = ~(torch.isfinite(image_scores) & (whole > 0))
+        # One copy of both: a device is waited for once.  What is not a number stays so in a sum,
+        # which takes a tenth of the time of looking at every value.
+        totals = built.final.flatten(1).sum(1).to(image_scores)
+        image_scores, totals = torch.stack([image_scores, totals]).cpu()
+        bad = ~torch.isfinite(image_scores)
+        if not bool(torch.isfinite(totals).all()):  # or the sum alone is too large
+            bad |= ~torch.isfinite(built.final).flatten(1).all(1).cpu()
         if bool(bad.any()):
             row = int(bad.nonzero()[0])
             name = context.uids[row] if context.uids else f"image {row + 1}"

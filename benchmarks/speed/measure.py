@@ -111,10 +111,7 @@ def peaks(
         packed = PackedLinear(on=True)
         ways["onednn"] = lambda: packed(x, weight, None)
     if processor.version("openvino"):
-        op: Any = openvino_cpu.runtime().opset13
-        given = op.parameter([rows, inner], np.float32)
-        product = op.matmul(given, op.constant(weight.numpy()), False, True)
-        ways["openvino"] = openvino_request("fp32", product, [given], x)
+        ways["openvino"] = openvino_request("fp32", *openvino_product(weight), x)
     work = dict.fromkeys(ways, float(rows * inner * columns))
     for name, (way, macs_of_it) in (more or {}).items():
         ways[name], work[name] = way, macs_of_it
@@ -123,6 +120,13 @@ def peaks(
             way()
         seconds = interleaved(ways, repeats, "cpu", clock)
     return {name: work[name] / min(values) for name, values in seconds.items()}
+
+
+def openvino_product(weight: Tensor) -> tuple[Any, list[Any]]:
+    """The product of an input of :data:`SHAPE` with a weight [out, in], as an OpenVINO graph."""
+    op: Any = openvino_cpu.runtime().opset13
+    given = op.parameter(list(SHAPE[:2]), np.float32)
+    return op.matmul(given, op.constant(weight.numpy()), False, True), [given]
 
 
 def openvino_request(precision: str, result: Any, given: list[Any], *values: Tensor) -> Way:

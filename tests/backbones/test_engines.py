@@ -400,6 +400,11 @@ def test_auto_decides_from_facts(facts: Facts, work: Work, precision: str, chose
     assert choose("auto", precision, facts, work) == chosen
 
 
+def test_bfloat16_is_called_slow_where_it_was_measured_to_be() -> None:
+    assert INTEL.slow_bf16
+    assert not any(f.slow_bf16 for f in (AMD, replace(INTEL, amx=True), Facts()))
+
+
 @pytest.mark.parametrize(
     ("asked", "precision", "facts", "message"),
     [

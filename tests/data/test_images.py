@@ -127,6 +127,37 @@ def test_exif_orientation(tmp_path: Path, orientation: int) -> None:
     assert image_size(tmp_path / "a.png") == (4, 6)
 
 
+@pytest.mark.parametrize("where", ["before", "behind", "text", "xmp"])
+def test_the_size_of_a_turned_png(tmp_path: Path, where: str) -> None:
+    """Whatever chunk says that it is turned, before the pixels or behind them."""
+    from PIL.PngImagePlugin import PngInfo
+
+    exif, info = Image.Exif(), PngInfo()
+    exif[ORIENTATION] = 6
+    picture, path = Image.new("RGB", (6, 4), (9, 99, 199)), tmp_path / "a.png"
+    if where == "text":
+        content = exif.tobytes()
+        info.add_text("Raw profile type exif", f"\nexif\n{len(content)}\n{content.hex()}")
+    if where == "xmp":
+        info.add_itxt("XML:com.adobe.xmp", '<x tiff:Orientation="6"/>')
+    picture.save(path, exif=exif if where in ("before", "behind") else None, pnginfo=info)
+    if where == "behind":
+        data = path.read_bytes()
+        start = data.index(b"eXIf") - 4
+        end = start + 12 + int.from_bytes(data[start : start + 4], "big")
+        pixels = data[:start] + data[end:]
+        path.write_bytes(pixels[:-12] + data[start:end] + pixels[-12:])  # before IEND
+    assert image_size(path) == _pixels(path).shape[:2] == (6, 4)
+
+
+def test_the_size_of_a_png_takes_its_header(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.new("RGB", (60, 40)).save(tmp_path / "a.png")
+    monkeypatch.setattr(Image.Image, "load", None)
+    assert image_size(tmp_path / "a.png") == (40, 60)
+
+
 @pytest.mark.parametrize("planar", ["contig", "separate"])
 def test_multi_sample_tiff_under_a_grey_tag(tmp_path: Path, planar: str) -> None:
     """Trap 1: three samples tagged as greyscale are colours, in both arrangements."""

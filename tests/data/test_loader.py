@@ -62,6 +62,26 @@ def test_resizing_equals_torchvision() -> None:
     torch.testing.assert_close(PREPROCESS(image), reference(image), atol=1e-6, rtol=0)
 
 
+def test_values_are_those_of_one_operation_after_the_other() -> None:
+    """To the bit, whatever the order in memory."""
+    pixels = np.random.default_rng(2).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    found = PREPROCESS(Image.fromarray(pixels))
+    mean, std = (np.array(v, np.float32) for v in (MEAN, STD))
+    expected = (pixels.astype(np.float32) / np.float32(255) - mean) / std
+    assert found.is_contiguous()
+    np.testing.assert_array_equal(found.numpy(), expected.transpose(2, 0, 1))
+
+
+def test_a_picture_is_decoded_once(samples: list[Sample], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its mask is held to the size of the picture that was read."""
+    with_masks = [s for s in samples if s.mask]
+    calls = []
+    monkeypatch.setattr("zsad.data.images.image_size", lambda uri: calls.append(uri) or (8, 8))
+    (batch,) = batches(with_masks, PREPROCESS, MaskPolicy(), len(with_masks), 0)
+    assert len(batch.samples) == len(with_masks) > 0
+    assert not calls
+
+
 def test_proportions_are_not_kept() -> None:
     """The left half stays the left half of the square."""
     pixels = np.zeros((10, 40, 3), dtype=np.uint8)

@@ -15,21 +15,30 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from zsad.backbones.tree_attention import Runs, runs_of
 from zsad.on_device import uploaded
 
 
 class PromptTree(NamedTuple):
     """``ids`` [N]: token of each node, parents first; ``position`` [N] in its prompts; ``visible``
     [N, N]: True where a row's node attends to a column's; ``ends`` [T]: the node at which each
-    prompt ends."""
+    prompt ends.  ``runs``: what all nodes, and what the ends see, run by run, where that was asked
+    for and pays."""
 
     ids: Tensor
     position: Tensor
     visible: Tensor
     ends: Tensor
+    runs: tuple[Runs, Runs] | None = None
 
     def to(self, device: torch.device) -> PromptTree:
-        return PromptTree(*(uploaded(t, device) for t in self))
+        ids, position, visible, ends = (uploaded(t, device) for t in self[:4])
+        return PromptTree(ids, position, visible, ends, self.runs)
+
+    def in_runs(self) -> PromptTree:
+        """The tree with its runs, on the host; as it is where one of them does not pay."""
+        nodes, of_ends = runs_of(self.visible), runs_of(self.visible[self.ends])
+        return self if nodes is None or of_ends is None else self._replace(runs=(nodes, of_ends))
 
 
 def prompt_tree(ids: Tensor, eot: Tensor, learned: int = 0) -> PromptTree:

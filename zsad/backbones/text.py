@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from zsad.backbones import tree_attention
 from zsad.backbones.blocks import (
     Adapters,
     Block,
@@ -46,6 +47,7 @@ from zsad.on_device import constant, picked, uploaded
 from zsad.types import EncoderVariant
 
 TREES = 256  # that an encoder keeps; a tree of 500 nodes takes 0.3 MB
+RUN_TOKENS = 1024  # positions at once, so that what one layer makes of them is still in a cache
 
 
 class PromptTokens(NamedTuple):
@@ -103,7 +105,8 @@ class TextEncoder:
         self.width: int = self.tower.token_embedding.embedding_dim
         self.context_length: int = self.tower.positional_embedding.shape[0]
         self._linear = linear
-        self._cache: dict[tuple[bool, str], Tensor] = {}  # packed weights round otherwise
+        # by what rounds otherwise: packed weights, and attention run by run
+        self._cache: dict[tuple[tuple[bool, bool], str], Tensor] = {}
         self._trees: dict[tuple[Any, ...], PromptTree] = {}
         self._tokens: dict[tuple[str, ...], PromptTokens] = {}
 
@@ -169,8 +172,8 @@ class TextEncoder:
         """Return the features [T, E] of fixed prompts, not normalised; cached by content."""
         if not texts:
             return torch.zeros(0, self.embed, dtype=self.dtype, device=self.device)
-        packed = bool(getattr(self._linear, "on", False))
-        missing = [t for t in dict.fromkeys(texts) if (packed, t) not in self._cache]
+        way = (bool(getattr(self._linear, "on", False)), tree_attention.wanted(self.device))
+        missing = [t for t in dict.fromkeys(texts) if (way, t) not in self._cache]
         fresh: dict[str, Tensor] = {}
         if missing:
             tokens = self.tokenize(missing)
@@ -183,8 +186,8 @@ class TextEncoder:
                 features = self.encode_tokens(tokens.at(rows))[0]
                 fresh.update((missing[i], f) for i, f in zip(rows, features))
                 start += count
-        kept = {t: self._cache[packed, t] for t in texts if (packed, t) in self._cache}
-        self._cache.update({(packed, t): f for t, f in fresh.items()})
+        kept = {t: self._cache[way, t] for t in texts if (way, t) in self._cache}
+        self._cache.update({(way, t): f for t, f in fresh.items()})
         while len(self._cache) > self.cache_size:
             self._cache.pop(next(iter(self._cache)))
         found = kept | fresh
@@ -308,7 +311,8 @@ class TextEncoder:
         tree = self._tree(tokens, context.shape[1])
         if torch.is_grad_enabled():
             return self._encode_tree(tree, context)
-        rows = max(1, self.chunk_tokens // len(tree.ids))
+        most = self.chunk_tokens if tree.runs is None else min(self.chunk_tokens, RUN_TOKENS)
+        rows = max(1, most // len(tree.ids))
         return torch.cat([self._encode_tree(tree, part) for part in context.split(rows)])
 
     # ------------------------------------------------------------------------- helpers
@@ -318,11 +322,13 @@ class TextEncoder:
         if not rows:
             both = zip(tokens.ids.tolist(), tokens.eot.tolist())
             rows = tuple(tuple(row[: end + 1]) for row, end in both)
-        key = (rows, learned)
+        in_runs = tree_attention.wanted(self.device)
+        key = (rows, learned, in_runs)
         if key not in self._trees:
             while len(self._trees) >= TREES:
                 self._trees.pop(next(iter(self._trees)))
-            self._trees[key] = tree_of(rows, learned).to(self.device)
+            made = tree_of(rows, learned)
+            self._trees[key] = (made.in_runs() if in_runs else made).to(self.device)
         return self._trees[key]
 
     def _encode_tree(self, tree: PromptTree, context: Tensor) -> Tensor:
@@ -333,6 +339,11 @@ class TextEncoder:
         x = torch.cat([words[:, :1], context.to(words), words[:, 1 + learned :]], 1)
         x = x + self.positions(0, self.context_length)[tree.position]
         self._count(prompts=batch * len(tree.ends), tokens=batch * len(tree.ids))
+        if tree.runs is not None:
+            for block in self.blocks[:-1]:
+                x = tree_attention.run_block(block, x, tree.runs[0])
+            x = tree_attention.last_block(self.blocks[-1], x, tree.ends, tree.runs[1])
+            return self._project(x)
         for block in self.blocks[:-1]:
             x = block(x, mask=tree.visible)
         last = self.blocks[-1]  # of the last block only the ends are read

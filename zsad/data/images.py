@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from zsad.data import deep_colour, plausible
-from zsad.data.picture_file import read_bytes
+from zsad.data.picture_file import has_metadata, read_bytes
 from zsad.data.pixel_values import DEEP, eight_bit, guessed_range, kept_levels, mask_levels, to_rgb
 from zsad.errors import DataError, ZsadError, gist
 from zsad.io import foreign
@@ -180,16 +180,21 @@ def own_range(uri: str | Path) -> float | None:
     return None
 
 
-def read_mask(sample: Sample, size_hw: tuple[int, int] | None = None) -> np.ndarray:
+def read_mask(
+    sample: Sample,
+    size_hw: tuple[int, int] | None = None,
+    image_hw: tuple[int, int] | None = None,
+) -> np.ndarray:
     """The binary mask of a sample, bool [H, W], in the geometry of its (cropped) image.
 
-    ``size_hw``: wanted (height, width), by nearest neighbour; None keeps the image's own size.  A
-    sample without a mask gives zeros.  ``extra_masks`` are united.  Raises :class:`DataError`
-    when a file is broken or its proportions are not the image's.
+    ``size_hw``: wanted (height, width), by nearest neighbour; None keeps the image's own size.
+    ``image_hw``: that of the whole picture, where it was read already.  A sample without a mask
+    gives zeros.  ``extra_masks`` are united.  Raises :class:`DataError` when a file is broken or
+    its proportions are not the image's.
     """
     if sample.mask is None:
         return np.zeros(size_hw or sample_size(sample), dtype=bool)
-    image_hw = image_size(sample.image)
+    image_hw = image_hw or image_size(sample.image)
     marked = np.zeros(image_hw, dtype=bool)
     for uri in (sample.mask, *sample.extra_masks):
         values = mask_values(uri)
@@ -334,7 +339,9 @@ def _shape(path: str) -> tuple[int, int, bool]:
     """(height, width, turned) from the header; ``turned``: EXIF swaps the two."""
     try:
         with open_header(path) as image:
-            turned = image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
+            # Pillow decodes a whole PNG for what may stand behind its pixels
+            told = image.format != "PNG" or has_metadata(path)
+            turned = told and image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
             # Pillow swaps the size of a turned TIFF by itself, that of other formats not.
             tags = getattr(image, "tag_v2", None)
             height, width = (tags[257], tags[256]) if tags else (image.height, image.width)

@@ -288,7 +288,8 @@ def _decode(
     if sample.mask is None and policy.native:
         blank = np.zeros((image.height, image.width), dtype=bool)
         return seen._replace(mask=blank, ignored=hidden)
-    return seen._replace(mask=policy.read(sample, preprocess.size), ignored=hidden)
+    whole = (image.height, image.width) if sample.crop is None else None
+    return seen._replace(mask=policy.read(sample, preprocess.size, whole), ignored=hidden)
 
 
 def _seen(image: Image.Image, preprocess: Preprocess, name: str, raw: bool) -> _Decoded:

@@ -10,6 +10,7 @@ from zsad.io import is_address
 from zsad.io.bounds import PICTURE
 
 PIXEL_BYTES = 16  # of a file, at most, for each pixel that a picture may have: four floats
+METADATA = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")  # in a PNG
 FILE_BYTES = 64 * 2**20  # that a file may have in any case
 
 
@@ -34,6 +35,12 @@ def read_bytes(path: str) -> bytes:
     except (OSError, ValueError) as error:  # ValueError: a name that no file can have
         why = getattr(error, "strerror", None) or error
         raise DataError(f"{path}: cannot be read ({why})") from None
+
+
+def has_metadata(path: str) -> bool:
+    """Whether a PNG file may say how its picture is turned.  Raises :class:`DataError`."""
+    content = read_bytes(path)
+    return any(mark in content for mark in METADATA)
 
 
 def _without_waiting(path: str, flags: int) -> int:

@@ -91,8 +91,8 @@ def widened(values: np.ndarray, threshold: int) -> float:
     high = int(values.max(initial=0))
     if high <= max(FAINT, 2 * threshold):
         return 1.0
-    half = int((values > high / 2).sum())
-    ratio = int((values > threshold).sum()) / max(1, half)
+    half = int(np.count_nonzero(values > high // 2))  # of whole numbers: more than half
+    ratio = int(np.count_nonzero(values > threshold)) / max(1, half)
     return ratio if ratio > WIDER and len(np.unique(values)) >= LEVELS else 1.0
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import json
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -86,15 +87,27 @@ def save(root: Path, key: CellKey, cell: CellExamples) -> Path:
     arrays |= small
     head = {"fingerprint": key.fingerprint, "examples": meta, "curves": cell.curves, **about}
     arrays["meta"] = np.frombuffer(json.dumps(head).encode(), dtype=np.uint8)
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
+    content = _archive(arrays)
     path = path_of(root, key)
     try:
         with file_lock(root / ".lock"):
-            return atomic_write_bytes(path, buffer.getvalue())
+            return atomic_write_bytes(path, content)
     except OSError as error:
         reason = error.strerror or error
         raise CellError(f"{path}: cannot be written ({reason}); check the disk") from error
+
+
+def _archive(arrays: Mapping[str, np.ndarray]) -> bytes:
+    """As ``np.savez_compressed`` writes them, at the level that is twice as fast and makes files
+    of 4 % more; pictures are compressed already."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        for name, values in arrays.items():
+            member = io.BytesIO()
+            np.lib.format.write_array(member, values, allow_pickle=False)
+            plain = zipfile.ZIP_STORED if name.startswith("jpeg_") else zipfile.ZIP_DEFLATED
+            archive.writestr(f"{name}.npy", member.getvalue(), plain)
+    return buffer.getvalue()
 
 
 def load(root: Path, key: CellKey) -> CellExamples | None:

@@ -160,19 +160,14 @@ def _explain(head: Head, scored: Scored[Any], rows: list[int]) -> list[list[Expl
 def _example(candidate: _Candidate, kind: str) -> Example:
     sample = candidate.sample
     assert candidate.map is not None  # every candidate that is kept has one
-    picture = read_image(sample.image, sample.crop, sample.bits).resize(
-        (SIDE, SIDE), Image.Resampling.BILINEAR
-    )
+    whole = read_image(sample.image, sample.crop, sample.bits)
+    picture = whole.resize((SIDE, SIDE), Image.Resampling.BILINEAR)
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=85)
     mask = None
     if sample.mask is not None:
-        height, width = SIDE, SIDE
-        mask = np.asarray(
-            Image.fromarray(read_mask(sample, (height, width))).resize(
-                (SIDE, SIDE), Image.Resampling.NEAREST
-            )
-        ).astype(bool)
+        size = (whole.height, whole.width) if sample.crop is None else None
+        mask = read_mask(sample, (SIDE, SIDE), size)
     return Example(
         uid=sample.uid,
         kind=kind,

@@ -1,10 +1,11 @@
 """Who runs the costly products of a method's head on a CPU: torch, or what is faster and the same.
 
-Two things pay.  Large convolutions over the patch grid run in tiles
-(:mod:`zsad.backbones.engines.tiled_convolution`); text towers and resumed passes run on packed
-weights where torch's own products are slow.  Both are float32 whatever the encoder's precision is,
-chosen from facts, and compared with torch at first use.  Gradients, recordings and other devices
-stay in torch, and so does training, which never gets to see a :class:`HeadEngine`.
+Three things pay.  Large convolutions over the patch grid run in tiles
+(:mod:`zsad.backbones.engines.tiled_convolution`); trees of prompts attend run by run
+(:mod:`zsad.backbones.tree_attention`); text towers and resumed passes run on packed weights where
+torch's own products are slow.  Tiles and packed weights are float32 whatever the encoder's
+precision is, chosen from facts, and compared with torch at first use.  Gradients, recordings and
+other devices stay in torch, and so does training, which never gets to see a :class:`HeadEngine`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from zsad.backbones import tree_attention
 from zsad.backbones.engines.choice import VERIFIED_ON
 from zsad.backbones.engines.packed import works
 from zsad.backbones.engines.tiled_convolution import Shape, TiledConvolution, convolution
@@ -29,7 +31,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 TILES, PACKED = "tiled convolution", "packed text"
-MADE_FOR = 9  # images in tiles cost what making and verifying the spectra of a kernel does
 PLENTY = 1_000  # pictures, where an engine was asked for by name
 MOST_KERNELS = 8  # whose spectra are kept
 PROBES = 8  # mixtures of all outputs that are compared
@@ -38,8 +39,9 @@ Key = tuple[int, int, tuple[int, int]]
 
 def tiles_pay(shape: Shape, pictures: int) -> bool:
     """Whether so many pictures save more in tiles than making and verifying them costs."""
-    cost = shape.tiled_cost(shape.best_side())
-    return pictures * (shape.macs - cost) > MADE_FOR * cost
+    side = shape.best_side()
+    saved = pictures * (shape.macs - shape.tiled_cost(side))
+    return saved > shape.making_cost(side, VERIFIED_ON)
 
 
 class HeadEngine:
@@ -56,12 +58,17 @@ class HeadEngine:
 
     @contextmanager
     def active(self) -> Iterator[None]:
-        """Within, text towers and resumed passes multiply by packed weights where that pays."""
-        packed = self._backbone.engines.packed
-        if not self._packs or not works():
+        """Within, prompts attend run by run, and text towers and resumed passes multiply by packed
+        weights where that pays."""
+        if self._backbone.engines.torch_only:
             yield
             return
-        with packed.used(True):
+        packed = self._backbone.engines.packed
+        if not self._packs or not works():
+            with tree_attention.used():
+                yield
+            return
+        with tree_attention.used(), packed.used(True):
             yield
         if packed.error is not None:
             self._errors[PACKED] = packed.error

@@ -17,6 +17,7 @@ from PIL import Image, ImageDraw
 Array = NDArray[np.floating[Any]]  # float32 throughout; numpy's types cannot say it
 Rng = np.random.Generator
 F32 = np.float32
+UNNOTICED = 1e-30  # beside the values of a picture
 
 
 @lru_cache(maxsize=256)
@@ -61,11 +62,14 @@ def grain(rng: Rng, n: int) -> Array:
 
 @lru_cache(maxsize=32)
 def _blur_matrix(n: int, sigma: float) -> Array:
-    """[n, n] Gaussian filter with renormalised borders."""
+    """[n, n] Gaussian filter with renormalised borders.
+
+    Weights that no sum can notice are zero: many would be too small for a processor to multiply
+    by at its speed."""
     d = np.arange(n)[:, None] - np.arange(n)[None]
     w = np.exp(-0.5 * (d / sigma) ** 2)
     kernel: Array = w / w.sum(1, keepdims=True)
-    return kernel.astype(F32)
+    return np.where(kernel < UNNOTICED, 0, kernel).astype(F32)
 
 
 def blur(field: Array, sigma: float) -> Array:
@@ -74,7 +78,7 @@ def blur(field: Array, sigma: float) -> Array:
     w = _blur_matrix(field.shape[0], sigma)
     if field.ndim == 2:
         return w @ field @ w.T
-    return np.stack([w @ field[..., c] @ w.T for c in range(field.shape[2])], axis=2)
+    return np.moveaxis(np.stack([w @ field[..., c] @ w.T for c in range(field.shape[2])]), 0, 2)
 
 
 @lru_cache(maxsize=8)
@@ -105,8 +109,9 @@ def table(rng: Rng, u: Array, v: Array, rows: int, cols: int) -> Array:
     tu, tv = fu - iu, fv - iv
     a, b = iu.astype(np.int32) % rows, iv.astype(np.int32) % cols
     a1, b1 = (a + 1) % rows, (b + 1) % cols
-    top = values[a, b] * (1 - tv) + values[a, b1] * tv
-    low = values[a1, b] * (1 - tv) + values[a1, b1] * tv
+    a, a1 = a * cols, a1 * cols  # where a row begins
+    top = values.take(a + b) * (1 - tv) + values.take(a + b1) * tv
+    low = values.take(a1 + b) * (1 - tv) + values.take(a1 + b1) * tv
     read: Array = top * (1 - tu) + low * tu
     return read
 
@@ -126,13 +131,13 @@ def cells(rng: Rng, u: Array, v: Array, jitter: float = 0.8) -> tuple[Array, Arr
     pad = F32((1 - jitter) / 2)
     for du in (-1, 0, 1):
         for dv in (-1, 0, 1):
-            a, b = (bu + du) % side, (bv + dv) % side
-            ex = F32(du) + pad + F32(jitter) * jx[a, b] - fu
-            ey = F32(dv) + pad + F32(jitter) * jy[a, b] - fv
+            at = (bu + du) % side * side + (bv + dv) % side
+            ex = F32(du) + pad + F32(jitter) * jx.take(at) - fu
+            ey = F32(dv) + pad + F32(jitter) * jy.take(at) - fv
             d = ex * ex + ey * ey
             nearer = d < first
             second = np.where(nearer, first, np.minimum(second, d))
-            value = np.where(nearer, tone[a, b], value)
+            value = np.where(nearer, tone.take(at), value)
             first = np.minimum(first, d)
     return np.sqrt(first), np.sqrt(second), value
 
@@ -194,9 +199,16 @@ def relief(height: Array, angle: float, strength: float) -> Array:
 
 
 def mix(first: Array, second: Array, t: Array) -> Array:
-    """Blend two colours ([3]) or pictures ([n, n, 3]) by ``t`` [n, n]."""
-    weight = t[..., None]
-    return (first * (1 - weight) + second * weight).astype(F32, copy=False)
+    """Blend two colours ([3]) or pictures ([n, n, 3]) by ``t`` [n, n].
+
+    The three planes lie one behind the other in memory, and so do those of what is made of them:
+    numpy is several times faster along rows than along colours."""
+    planes = np.empty((3, *t.shape), F32)
+    rest = 1 - t
+    for c, plane in enumerate(planes):
+        one, other = (x[c : c + 1] if x.ndim == 1 else x[..., c] for x in (first, second))
+        plane[...] = one * rest + other * t
+    return np.moveaxis(planes, 0, 2)
 
 
 def over(picture: Array, alpha: Array, paint: Array) -> Array:

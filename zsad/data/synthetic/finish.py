@@ -56,9 +56,10 @@ def photograph(rng: Rng, picture: Array) -> NDArray[np.uint8]:
     light: Array = 1 + F32(rng.uniform(0, 0.16)) * (F32(np.cos(a)) * x + F32(np.sin(a)) * y)
     light = light - F32(rng.uniform(0, 0.1)) * (x * x + y * y)
     gain = F32(rng.uniform(0.85, 1.12)) * (1 + rng.normal(0, 0.02, 3).astype(F32))
-    picture = picture * (light[..., None] * gain)
+    picture = picture * np.moveaxis(light * gain[:, None, None], 0, 2)
     if rng.random() < 0.5:
         picture = blur(picture, float(rng.choice([0.5, 0.75])) * n / 224)
     noise = rng.standard_normal((n, n), dtype=F32) * F32(rng.uniform(0.003, 0.02))
     picture = picture + noise[..., None]
-    return (np.clip(picture, 0, 1) * F32(255) + F32(0.5)).astype(np.uint8)
+    seen = (np.clip(picture, 0, 1) * F32(255) + F32(0.5)).astype(np.uint8)
+    return np.ascontiguousarray(seen)
