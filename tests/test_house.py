@@ -279,6 +279,14 @@ def test_json_of_others_is_read_in_one_place() -> None:
                 assert allowed, f"{path.relative_to(ROOT)}, line {node.lineno}: use parse_json"
 
 
+def test_differences_have_one_format() -> None:
+    """Python writes -0.0 for what rounds to nothing; :func:`zsad.tables.model.signed` does not."""
+    owner = CORE / "tables" / "model.py"
+    for path in python_files("zsad", "methods", "benchmarks"):
+        own = re.findall(r"\{[^{}]+:\+[.\d{}a-z]*f\}", path.read_text(encoding="utf-8"))
+        assert bool(own) == (path == owner), f"{path}: {own}; use signed()"
+
+
 def test_no_drawer_and_no_shadowing_names() -> None:
     for path in python_files("zsad", "methods", "benchmarks"):
         assert path.stem not in ("utils", "util", "helpers", "common", "misc"), path

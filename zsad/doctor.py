@@ -118,10 +118,12 @@ def engines() -> Iterator[Diagnosis]:
 
     facts = processor.facts()
     able = [word for word, can in (("bf16", facts.bf16), ("int8", facts.vnni)) if can]
-    said = f"{processor.name()}; faster in {' and '.join(able) or 'no lower precision'}"
+    said = f"{processor.name()}; multiplies in {' and '.join(able) or 'no lower precision'}"
+    if facts.slow_bf16:
+        said += "; bf16 is slower than fp32 there, without AMX"
     yield Diagnosis("device", "processor", "ok", said)
     if facts.openvino:
-        text = f"{facts.openvino}; large encoders run on it where there are pictures enough"
+        text = f"{facts.openvino}; encoders run on it where there are pictures enough"
         yield Diagnosis("device", "engine openvino", "ok", text)
     else:
         hint = "not installed; `pip install zsad[cpu]` adds it"

@@ -172,3 +172,76 @@ def test_grouping_normal_pixels_changes_nothing(stack):
     assert functional.aupro(joined) == pytest.approx(functional.aupro(cut), abs=1e-12)
     assert (np.diff(cut.thresholds) < 0).all()
     assert (np.diff(joined.thresholds) < 0).all()
+
+
+# ---------------------------------------------------------------------- every group looked at
+def of_all_groups(curve: Curve, limit: float) -> dict[str, float]:
+    """Values and bounds by their formulas over all groups, with nothing left out or kept."""
+    found = np.concatenate([[0.0], np.cumsum(curve.anomalous, dtype=np.float64)])
+    alarms = np.concatenate([[0.0], np.cumsum(curve.normal, dtype=np.float64)])
+    cover = np.concatenate([[0.0], np.cumsum(curve.overlap)]) / curve.regions
+    rate, mixed, total = alarms / alarms[-1], curve.mixed, found[-1]
+    f1 = float((2 * found[1:] / (total + found[1:] + alarms[1:])).max())
+    iou = float((found[1:] / (total + alarms[1:])).max())
+    best_f1 = (2 * found[1:] / (total + found[1:] + alarms[:-1]))[mixed]
+    best_iou = (found[1:] / (total + alarms[:-1]))[mixed]
+    shared = np.dot(curve.normal[mixed].astype(float), curve.anomalous[mixed].astype(float))
+    rise, start, end = np.diff(cover)[mixed], rate[:-1][mixed], rate[1:][mixed]
+    whole = end <= limit
+    cut = (start < limit) & ~whole
+    area = (rise * (end - start) / 2)[whole].sum() + (rise * (limit - start))[cut].sum()
+    return {
+        "f1_max": f1,
+        "iou_max": iou,
+        "f1_max_bound": max(0.0, float(best_f1.max(initial=0)) - f1),
+        "iou_max_bound": max(0.0, float(best_iou.max(initial=0)) - iou),
+        "auroc_bound": float(shared / 2 / (alarms[-1] * total)),
+        "aupro_bound": float(area / limit),
+        "auroc": float(
+            np.dot(curve.normal.astype(float), (found[:-1] + found[1:]) / 2) / (alarms[-1] * total)
+        ),
+        "average_precision": float(
+            np.dot(curve.anomalous.astype(float), found[1:] / (found[1:] + alarms[1:])) / total
+        ),
+    }
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**31), st.integers(2, 200), st.sampled_from([0.05, 0.3, 1.0]))
+def test_what_is_left_out_or_kept_changes_no_bit(seed: int, groups: int, limit: float) -> None:
+    random = np.random.default_rng(seed)
+    normal, anomalous = random.integers(0, 6, (2, groups)) * random.integers(0, 2, (2, groups))
+    normal[random.integers(groups)] += 1
+    anomalous[random.integers(groups)] += 1
+    held = normal + anomalous > 0
+    normal, anomalous = normal[held], anomalous[held]
+    curve = Curve(
+        np.arange(len(normal))[::-1].astype(np.float32),
+        normal,
+        anomalous,
+        anomalous * random.random(len(normal)),
+        3,
+        (normal + anomalous > 1) & (random.random(len(normal)) < 0.7),
+    )
+    for name, wanted in of_all_groups(curve, limit).items():
+        arguments = (limit,) if name == "aupro_bound" else ()
+        for _ in range(2):
+            assert getattr(functional, name)(curve, *arguments) == wanted, name
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_normal_scores_may_come_in_order(kind: type) -> None:
+    random = np.random.default_rng(0)
+    normal, anomalous = (np.round(random.normal(size=n), 1).astype(kind) for n in (300, 40))
+    weights = random.random(40)
+    for own in (normal, normal[:0], normal[:1]):
+        before = own.copy()
+        one = Curve.from_scores(own, anomalous, weights, 2)
+        other = Curve.from_scores(np.sort(own), anomalous, weights, 2, ordered=True)
+        np.testing.assert_array_equal(own, before)
+        for name in ("thresholds", "normal", "anomalous", "overlap"):
+            np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+        assert one.thresholds.dtype == kind
+        assert one.n_normal == len(own)
+        for count, threshold in zip(one.alarms[1:], one.thresholds, strict=True):
+            assert count == (own >= threshold).sum()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import struct
+from fractions import Fraction
+
 import numpy as np
 import pytest
 import torch
@@ -14,6 +17,8 @@ from zsad.metrics.functional import Curve
 from zsad.metrics.histogram import (
     BLOCKS,
     FINE,
+    FRESH,
+    MIXED,
     ScoreHistogram,
     empty_histogram,
     key_values,
@@ -100,6 +105,92 @@ def test_bins_do_not_depend_on_order_or_on_division(seed, scale, processes):
     np.testing.assert_array_equal(merged.anomalous, whole.anomalous)
     np.testing.assert_array_equal(merged.mixed, whole.mixed)
     np.testing.assert_allclose(merged.overlap, whole.overlap, atol=1e-12)
+
+
+def slow_state(
+    scores: np.ndarray, weights: np.ndarray, bins: int
+) -> tuple[dict[int, int], dict[str, list[float]]]:
+    """The slots of the blocks and what every bin holds, score by score; weight 0: normal."""
+    keys = []
+    for score in (scores + 0.0).tolist():
+        bits = struct.unpack("<I", struct.pack("<f", score))[0]
+        keys.append(bits if bits < 1 << 31 else -1 - (bits - (1 << 31)))
+    slots = {block: slot for slot, block in enumerate(sorted({key >> FINE for key in keys}))}
+    fine = min(FINE, (bins // len(slots)).bit_length() - 1)
+    total, anomalous = [0] * bins, [0] * bins
+    overlap, sample = [Fraction(0)] * bins, [FRESH] * bins
+    for key, weight in zip(keys, weights.tolist(), strict=True):
+        place = (slots[key >> FINE] << fine) + ((key & ((1 << FINE) - 1)) >> (FINE - fine))
+        total[place] += 1
+        anomalous[place] += weight > 0
+        overlap[place] += Fraction(weight)
+        sample[place] = key if sample[place] in (FRESH, key) else MIXED
+    parts = {"total": total, "anomalous": anomalous, "overlap": overlap, "sample": sample}
+    return slots, {name: [float(v) for v in part] for name, part in parts.items()}
+
+
+def special(random: np.random.Generator, count: int, kind: str) -> np.ndarray:
+    """Scores at the limits of what a map can hold."""
+    values = random.random(count)
+    changed = {
+        "equal": np.full(count, 0.3),
+        "signed zeros": random.choice([-0.0, 0.0], count),
+        "subnormal": 1e-41 * (values - 0.5),
+        "huge": 3.4e38 * (2 * values - 1),
+        "zeros and more": np.where(values < 0.6, 0, values),
+        "above zero": np.exp(-20 * values),
+        "below zero": -np.exp(-20 * values),
+        "two values": random.choice([0.25, np.nextafter(np.float32(0.25), np.float32(1))], count),
+        "one high": np.where(np.arange(count) == count - 1, 1e6, 0.5 + values / 8),
+        "in turn": np.repeat(values[: count // 3 + 1], 3)[:count],
+    }
+    return changed[kind].astype(np.float32)
+
+
+SPECIAL = ("equal", "signed zeros", "subnormal", "huge", "zeros and more", "above zero",
+           "below zero", "two values", "one high", "in turn")  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", [*SPECIAL, "unit", "narrow", "octaves", "logits", "ties"])
+@pytest.mark.parametrize(("chunk", "few"), [(1 << 16, 1 << 12), (7, 3), (64, 1)])
+def test_the_whole_state_is_that_of_a_plain_loop(
+    kind: str, chunk: int, few: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At once, in parts of any size and merged; borders of chunks between any two scores."""
+    monkeypatch.setattr("zsad.metrics.histogram.CHUNK", chunk)
+    monkeypatch.setattr("zsad.metrics.histogram.FEW", few)
+    random = np.random.default_rng(len(kind))
+    count = 300
+    scores = (
+        special(random, count, kind) if kind in SPECIAL else spread(random, count, kind).numpy()
+    )
+    weights = np.where(random.random(count) < 0.3, 1 / random.integers(1, 50, count), 0)
+    slots, parts = slow_state(scores, weights, SMALL)
+
+    def of(pieces: list[np.ndarray]) -> ScoreHistogram:
+        made = ScoreHistogram(empty_histogram(SMALL))
+        for own in pieces:
+            made.add(torch.from_numpy(scores[own]))
+            hit = own[weights[own] > 0]
+            made.mark_anomalous(torch.from_numpy(scores[hit]), torch.from_numpy(weights[hit]))
+        return made
+
+    order = np.arange(count)
+    halves = [of([order[::2]]).state, of([order[1::2]]).state]
+    ways = [
+        of([order]),
+        of([random.permutation(order)]),
+        of(np.array_split(order, 6)),
+        of([order[:0], order[:1], order[1:]]),
+        ScoreHistogram(merge_histograms(torch.stack(halves))),
+    ]
+    for found in ways:
+        used = {int(block) - BLOCKS // 2: i for i, block in enumerate(found.blocks)}
+        assert used == slots
+        for name, wanted in parts.items():
+            held = getattr(found, name).double().numpy()
+            slack = 1e-13 if name == "overlap" else 0
+            np.testing.assert_allclose(held, wanted, rtol=0, atol=slack, err_msg=name)
 
 
 def test_merging_with_empty_histograms():
@@ -253,6 +344,20 @@ def test_values_that_are_no_scores_are_refused(bad):
     histogram = ScoreHistogram(empty_histogram(SMALL))
     with pytest.raises(CellError, match="hold 2 values that are NaN or infinite"):
         histogram.add(torch.tensor([0.1, bad, 0.3, bad]))
+    assert not histogram.used
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf"), -float("nan")])
+@pytest.mark.parametrize("few", [1, 4])
+def test_all_that_are_no_scores_are_counted_wherever_they_lie(bad, few, monkeypatch):
+    monkeypatch.setattr("zsad.metrics.histogram.CHUNK", 2)
+    monkeypatch.setattr("zsad.metrics.histogram.FEW", few)
+    held = ScoreHistogram(empty_histogram(SMALL))
+    held.add(torch.tensor([0.2, 0.3]))
+    before = held.state.clone()
+    with pytest.raises(CellError, match="hold 3 values that are NaN or infinite"):
+        held.add(torch.tensor([0.9, 0.1, bad, 0.3, 0.2, bad, 0.1, 0.1, bad]))
+    assert torch.equal(held.state, before)
 
 
 def test_the_largest_floats_are_scores():

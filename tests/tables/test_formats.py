@@ -11,7 +11,7 @@ import pytest
 
 from tests.hostile import TEXTS, is_plain
 from zsad.tables.formats import FORMATS, comma_separated, html_page, latex, markdown
-from zsad.tables.model import Line, Page, Span, Table
+from zsad.tables.model import Line, Page, Span, Table, signed
 
 
 def page(text: str) -> Page:
@@ -87,3 +87,15 @@ def test_no_text_is_markup_of_markdown(text: str) -> None:
         return re.findall(r"(?<!\\)(?:[`*<>|]|&#?\w+;|\]\()", re.sub(r"\\\\", "", made))
 
     assert marks(markdown(page(text))) == marks(markdown(page("word")))
+
+
+def test_what_rounds_to_nothing_has_one_sign() -> None:
+    assert [signed(v) for v in (-0.04, 0.04, -0.0, -0.06, 12.34, None)] == [
+        "+0.0",
+        "+0.0",
+        "+0.0",
+        "-0.1",
+        "+12.3",
+        "–",
+    ]
+    assert signed(-0.004, 2) == "+0.00"

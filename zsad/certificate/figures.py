@@ -10,6 +10,7 @@ from zsad.errors import categories as counted_categories
 from zsad.metrics import spec
 from zsad.results.published import MEAN, Published
 from zsad.results.records import CellRecord
+from zsad.tables.model import signed
 
 Cells = Mapping[tuple[str, str], CellRecord]  # by (target, category), of one row
 
@@ -65,7 +66,7 @@ class Verdict:
         if self.far is None or self.far.difference is None or self.within == self.of:
             return text
         where = f"{self.far.target}/{self.far.category}, {spec.METRICS[self.far.metric].full_title}"
-        return f"{text}; the largest difference is {self.far.difference:+.1f} ({where})"
+        return f"{text}; the largest difference is {signed(self.far.difference)} ({where})"
 
 
 def lines(

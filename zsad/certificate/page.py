@@ -15,7 +15,7 @@ from zsad.page import asset, filled, html_text
 from zsad.results.published import MEAN
 from zsad.tables.formats import html_table, latex, markdown
 from zsad.tables.model import Line as TableLine
-from zsad.tables.model import Page, Span, Table
+from zsad.tables.model import Page, Span, Table, signed
 
 if TYPE_CHECKING:
     from zsad.certificate.running import Certificate
@@ -81,7 +81,7 @@ def _table(target: str, metric: str, of: Sequence[Line]) -> Table:
         TableLine(
             _named(line),
             tuple((Span(_text(v)),) for v in (line.log, line.paper, line.measured))
-            + ((Span(_signed(line.difference)),),),
+            + ((Span(signed(line.difference)),),),
             mean=line.category == MEAN,
         )
         for line in of
@@ -130,7 +130,7 @@ def _worth_table(made: Certificate) -> Table:
 def _gain(pair: tuple[float | None, float | None] | None) -> str:
     if pair is None or pair[0] is None or pair[1] is None:
         return "–"
-    return _signed(pair[0] - pair[1])
+    return signed(pair[0] - pair[1])
 
 
 def _files_table(made: Certificate) -> Table:
@@ -161,10 +161,6 @@ def _facts_table(made: Certificate) -> Table:
 
 def _text(value: float | None) -> str:
     return "–" if value is None else f"{value:.1f}"
-
-
-def _signed(value: float | None) -> str:
-    return "–" if value is None else f"{round(value, 1) + 0.0:+.1f}"
 
 
 def _record(line: Line) -> dict[str, Any]:

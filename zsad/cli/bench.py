@@ -17,6 +17,7 @@ from zsad.errors import counted
 from zsad.metrics.spec import drifting, headline
 from zsad.results.aggregate import NOT_COMPUTED, PARTIAL
 from zsad.runner.options import BenchOptions
+from zsad.tables.model import signed
 
 STAGES = ("train", "text", "decode", "encode", "boxes", "head", "map", "metrics")
 SHORTEST = 0.05  # seconds: what would be printed as 0.0
@@ -143,7 +144,7 @@ def _change(of: Mapping[str, Any] | None) -> tuple[str, str]:
     """A mean change and the largest one, in points, as the table of drift has them."""
     if of is None:
         return NOT_COMPUTED, NOT_COMPUTED
-    return f"{100 * of['mean']:+.2f}", f"{100 * of['largest']:+.1f} ({of['cell']})"
+    return signed(100 * of["mean"], 2), f"{signed(100 * of['largest'])} ({of['cell']})"
 
 
 def undefined_lines(document: Mapping[str, Any]) -> list[str]:

@@ -100,14 +100,14 @@ class RankingMetric(torchmetrics.Metric):
         self._list_types[name] = dtype
         self.add_state(name, [], dist_reduce_fx="cat")
 
-    def joined(self, name: str) -> np.ndarray:
-        """Return a list state as one array on the CPU."""
+    def joined(self, name: str, own: bool = False) -> np.ndarray:
+        """Return a list state as one array on the CPU, to be read only; ``own``: a copy."""
         value: Tensor | list[Tensor] = getattr(self, name)
         if isinstance(value, Tensor):  # after gathering
-            return value.cpu().numpy()
+            value = [value]
         if not value:
             return np.zeros(0, torch.zeros(0, dtype=self._list_types[name]).numpy().dtype)
-        return torch.cat(value).cpu().numpy()
+        return (torch.cat(value) if own or len(value) > 1 else value[0]).cpu().numpy()
 
     def sync(self, *args: Any, **kwargs: Any) -> None:
         """Gather over processes; one that has seen no data takes part with typed empties."""

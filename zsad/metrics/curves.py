@@ -35,8 +35,8 @@ def roc(curve: Curve, points: int = POINTS) -> CurvePoints:
 
 def precision_recall(curve: Curve, points: int = POINTS) -> CurvePoints:
     """Return precision over recall, one point per threshold, recall rising."""
-    found = np.cumsum(curve.anomalous, dtype=np.float64)
-    precision = found / np.cumsum(curve.anomalous + curve.normal, dtype=np.float64)
+    found = curve.found[1:]
+    precision = found / (found + curve.alarms[1:])
     recall = found / curve.n_anomalous
     return _thin("recall", "precision", recall, precision, curve.thresholds, points)
 

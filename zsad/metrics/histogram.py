@@ -30,7 +30,8 @@ from zsad.on_device import in_order, uploaded
 
 BLOCKS = 1 << 12
 FINE = 20  # key bits below the block
-CHUNK = 1 << 18  # scores sorted into bins at once on the CPU: fits its caches
+CHUNK = 1 << 16  # scores sorted into bins at once on the CPU: fits its nearer caches
+FEW = 1 << 12  # scores that are looked at first, to know all blocks
 ALL = 1 << 30  # on a device, where every further kernel costs more than memory
 HEADER = BLOCKS + 2  # slot of every block, then b, then the number of blocks in use
 BYTES = 8 + 8 + 8 + 4  # per bin: three counts and a key
@@ -51,15 +52,16 @@ def key_values(keys: np.ndarray) -> np.ndarray:
     return values
 
 
-def empty_histogram(bins: int) -> Tensor:
-    """Return the state of an empty histogram: int64 [HEADER + bins * BYTES / 8].
+def empty_histogram(bins: int, device: torch.device | None = None) -> Tensor:
+    """Return the state of an empty histogram: int64 [HEADER + bins * BYTES / 8].  ``device``: where
+    it is made; None: where tensors are made now.
 
     One tensor holds everything (other types are stored by their bits), so that copying, moving
     and gathering it between processes needs no code of its own.
     """
     if bins < BLOCKS or bins & (bins - 1):
         raise ValueError(f"bins must be a power of two of at least {BLOCKS}, not {bins}")
-    state = torch.zeros(HEADER + bins * BYTES // 8, dtype=torch.int64)
+    state = torch.zeros(HEADER + bins * BYTES // 8, dtype=torch.int64, device=device)
     state[:BLOCKS] = -1
     state[BLOCKS] = FINE
     state[HEADER + 3 * bins :].view(torch.int32).fill_(FRESH)
@@ -115,19 +117,19 @@ class ScoreHistogram:
     # ------------------------------------------------------------------------------ filling
     def add(self, scores: Tensor) -> None:
         """Count scores [N] (float32).  Raises :class:`CellError` on NaN and infinities."""
+        one = torch.ones(1, dtype=torch.int64, device=scores.device)
         for part in scores.split(self._chunk):
-            keys = order_keys(part)
-            places = self._places(keys)
+            keys = _keys(part)
+            places = self._places(keys, scores)
             self._note_ties(places, keys)
-            one = torch.ones(1, dtype=torch.int64, device=part.device).expand(places.numel())
-            self.total.index_add_(0, places, one)
+            self.total.index_add_(0, places, one.expand(places.numel()))
 
     def mark_anomalous(self, scores: Tensor, weights: Tensor) -> None:
         """Say that scores [N], already added, are anomalous, with their weights [N] (float64)."""
+        one = torch.ones(1, dtype=torch.int64, device=scores.device)
         for part, weight in zip(scores.split(self._chunk), weights.split(self._chunk)):
-            places = self._places(order_keys(part), added=True)
-            one = torch.ones(1, dtype=torch.int64, device=part.device).expand(places.numel())
-            self.anomalous.index_add_(0, places, one)
+            places = self._places(_keys(part))
+            self.anomalous.index_add_(0, places, one.expand(places.numel()))
             with in_order(part.device):
                 self.overlap.index_add_(0, places, weight)
 
@@ -136,14 +138,18 @@ class ScoreHistogram:
         if self.state.device.type != "cpu":
             self._join_ties(places, keys)
             return
-        known = self.sample.index_select(0, places)
-        news = _new_scores(known, keys)
-        if not news.numel():
-            return
-        places, keys, known = places[news], keys[news], known[news]
-        first = known == FRESH
-        self.sample[places[first]] = keys[first]
-        self.sample[places[self.sample.index_select(0, places) != keys]] = MIXED
+        # numpy compares integers several times faster than torch; both look at the same memory
+        sample = self.sample.numpy()
+        held = self.sample.index_select(0, places).numpy()
+        unmixed = np.flatnonzero(held != MIXED)  # the others have nothing to learn
+        where = places.numpy()[unmixed].astype(np.int64)
+        held, met = held[unmixed], keys.numpy()[unmixed]
+        fresh = held == FRESH
+        if fresh.any():  # the rest is told what it holds: cheaper than leaving it out
+            told = torch.from_numpy(_where(fresh, met, held))
+            self.sample.scatter_(0, torch.from_numpy(where), told)
+            held = sample[where]
+        sample[where[np.flatnonzero(held != met)]] = MIXED
 
     def _join_ties(self, places: Tensor, keys: Tensor) -> None:
         """The same where nothing is to be looked at in between: by the extremes of every bin."""
@@ -153,54 +159,69 @@ class ScoreHistogram:
         low.scatter_reduce_(0, where, keys, "amin")
         high.scatter_reduce_(0, where, keys, "amax")
         seen = torch.where((low == high) | (low == FRESH), low, MIXED)
-        bins.copy_(_join_samples(torch.stack([bins, seen]), 0))
+        bins.copy_(_join_samples(bins, seen))
 
-    def _places(self, keys: Tensor, added: bool = False) -> Tensor:
-        """Return the bin of each key [N] (int32), opening blocks where needed; none is for what
-        was ``added`` before."""
+    def _places(self, keys: Tensor, added: Tensor | None = None) -> Tensor:
+        """Return the bin of each key [N] (int32).  ``added`` [M]: the scores that are being added,
+        all of whose blocks are opened where one is missing; None: these are in already."""
         if not keys.numel():
             return keys
         if self.start is not None:
             places: Tensor = keys >> (FINE - self.fine)
             places -= (self.start - BLOCKS // 2) << self.fine
-            if added:
+            if added is None or self._in_use(places):
                 return places
-            low, high = torch.stack(torch.aminmax(places)).tolist()
-            if low >= 0 and high < self.used << self.fine:
-                return places
-        blocks = (keys >> FINE).add_(BLOCKS // 2)
+        blocks = _blocks(keys)
         slots = self.slots.to(torch.int32).index_select(0, blocks)
-        if not added and int(slots.min()) < 0:
-            self._open(self._unopened(blocks), keys)
-            slots = self.slots.to(torch.int32).index_select(0, blocks)
+        if added is not None and int(slots.min()) < 0:
+            self._open(self._unopened(blocks, added), added)
+            return self._places(keys)
         within = (keys >> (FINE - self.fine)).bitwise_and_((1 << self.fine) - 1)
         return slots.bitwise_left_shift_(self.fine).add_(within)
 
-    def _unopened(self, blocks: Tensor) -> Tensor:
-        """Return which of blocks [N] are not in use, ascending and on the host."""
-        met = torch.zeros(BLOCKS, dtype=torch.bool, device=blocks.device)
-        met = met.index_fill_(0, blocks.to(torch.int64), True).cpu()
+    def _in_use(self, places: Tensor) -> bool:
+        """Whether all places [N], found by subtraction, are among the bins in use."""
+        if places.device.type == "cpu":  # read without a sign, one below 0 is far above the last
+            return bool(places.numpy().view(np.uint32).max() < self.used << self.fine)
+        low, high = torch.stack(torch.aminmax(places)).tolist()
+        return bool(low >= 0 and high < self.used << self.fine)
+
+    def _unopened(self, blocks: Tensor, scores: Tensor) -> Tensor:
+        """Return which blocks of scores [M] are not in use, ascending and on the host.  ``blocks``
+        [N]: those of the scores that are looked at now, on a device all of them."""
+        if blocks.device.type == "cpu":
+            met = _met(scores)
+        else:
+            met = torch.zeros(BLOCKS, dtype=torch.bool, device=blocks.device)
+            met = met.index_fill_(0, blocks.to(torch.int64), True).cpu()
         met[self.blocks] = False
         return met.nonzero()[:, 0]
 
-    def _open(self, blocks: Tensor, keys: Tensor | None = None) -> None:
+    def _open(self, blocks: Tensor, scores: Tensor | None = None) -> None:
         """Give bins to blocks [N] (on the host) that are not in use yet, halving the resolution as
-        needed."""
+        needed.  ``scores``: those that are being added."""
         if int(blocks.min()) < EDGE or int(blocks.max()) >= BLOCKS - EDGE:
-            _refuse(keys)
+            _refuse(scores)
         every = torch.cat([self.blocks, blocks]).unique()
         count = every.numel()
         fine = min(FINE, (self.bins // count).bit_length() - 1)
         if self.used:
-            rows = uploaded(torch.searchsorted(every, self.blocks), self.state.device)
-            for part, kept in zip(self._parts(), self._coarse(fine)):
-                part.fill_(FRESH if part is self.sample else 0)
-                part[: count << fine].view(count, 1 << fine).index_copy_(0, rows, kept)
+            self._make_room(torch.searchsorted(every, self.blocks), count, fine)
         header = torch.full((HEADER,), -1, dtype=torch.int64)
         header[every] = torch.arange(count)
         header[BLOCKS], header[BLOCKS + 1] = fine, count
         self.state[:HEADER].copy_(uploaded(header, self.state.device))
         self._note_header(header)
+
+    def _make_room(self, rows: Tensor, count: int, fine: int) -> None:
+        """Move the blocks in use to ``rows`` [used] (on the host) of ``count``, with 2^fine bins in
+        each, and leave all others blank."""
+        stay = 0 if fine < self.fine else int((rows == torch.arange(len(rows))).sum())
+        first, end = stay << fine, max(self.used << self.fine, count << fine)
+        moved = uploaded(rows[stay:] - stay, self.state.device)
+        for part, kept in zip(self._parts(), self._coarse(fine, stay)):
+            part[first:end] = FRESH if part is self.sample else 0
+            part[first : count << fine].view(-1, 1 << fine).index_copy_(0, moved, kept)
 
     def _parts(self) -> tuple[Tensor, ...]:
         return self.total, self.anomalous, self.overlap, self.sample
@@ -209,13 +230,16 @@ class ScoreHistogram:
         """Return the bins in use as a view [used, 2^b]."""
         return part[: self.used << self.fine].view(self.used, 1 << self.fine)
 
-    def _coarse(self, fine: int) -> tuple[Tensor, ...]:
-        """Return copies of all parts with 2^fine bins per block: each [used, 2^fine]."""
-        tables = [
-            self._table(part).reshape(self.used, 1 << fine, 1 << (self.fine - fine))
-            for part in self._parts()
-        ]
-        return (*(table.sum(2) for table in tables[:3]), _join_samples(tables[3], 2))
+    def _coarse(self, fine: int, start: int = 0) -> tuple[Tensor, ...]:
+        """Return copies of all parts, from block number ``start`` on, with 2^fine bins per block:
+        each [used - start, 2^fine]."""
+        tables = [self._table(part)[start:] for part in self._parts()]
+        if fine == self.fine:
+            return tuple(table.clone() for table in tables)
+        for _ in range(self.fine - fine):
+            halves = [(table[:, ::2], table[:, 1::2]) for table in tables]
+            tables = [*(one + other for one, other in halves[:3]), _join_samples(*halves[3])]
+        return tuple(tables)
 
     def merge(self, other: ScoreHistogram) -> None:
         """Add all scores of another histogram of as many bins."""
@@ -232,7 +256,7 @@ class ScoreHistogram:
         mine = [self._table(part) for part in self._parts()]
         for table, more in zip(mine[:3], added[:3]):
             table[rows] += more
-        mine[3][rows] = _join_samples(torch.stack([mine[3][rows], added[3]]), 0)
+        mine[3][rows] = _join_samples(mine[3][rows], added[3])
 
     # ------------------------------------------------------------------------------ reading
     @property
@@ -242,45 +266,75 @@ class ScoreHistogram:
 
     def curve(self, regions: int) -> Curve:
         """Return the counts per occupied bin, highest first (numpy, on the CPU)."""
-        total = self._table(self.total).reshape(-1).cpu().numpy()
-        keep = np.flatnonzero(total)[::-1]
-
-        def kept(part: Tensor) -> np.ndarray:
-            return np.asarray(self._table(part).reshape(-1).cpu().numpy()[keep])
-
-        blocks = self.blocks.numpy()[keep >> self.fine]
-        within = keep & ((1 << self.fine) - 1)
-        edges = ((blocks - BLOCKS // 2) << FINE) + (within << (FINE - self.fine))
-        sample = kept(self.sample)
+        total, *others = (self._table(part).reshape(-1).cpu().numpy() for part in self._parts())
+        keep = len(total) - 1 - np.flatnonzero(total[::-1] != 0)
+        # not asked to look for places outside, which there are not, numpy is faster
+        total, positive, overlap, sample = (p.take(keep, mode="wrap") for p in (total, *others))
         mixed = sample == MIXED
-        positive = kept(self.anomalous)
         return Curve(
-            key_values(np.where(mixed, edges.astype(np.int32), sample)),
-            total[keep] - positive,
+            key_values(_where(mixed, self._edges().take(keep, mode="wrap"), sample)),
+            total - positive,
             positive,
-            kept(self.overlap),
+            overlap,
             regions,
             mixed,
         )
 
-
-def _new_scores(known: Tensor, keys: Tensor) -> Tensor:
-    """Return where a bin that is not mixed meets a key that it does not know: [M]."""
-    if known.device.type == "cpu":  # numpy compares integers several times faster than torch
-        old = known.numpy()
-        return torch.from_numpy(np.flatnonzero((old != keys.numpy()) & (old != MIXED)))
-    return (known != keys).logical_and_(known != MIXED).nonzero()[:, 0]
-
-
-def _join_samples(samples: Tensor, dim: int) -> Tensor:
-    """Return what is known of bins that are added up along ``dim``."""
-    low = samples.amin(dim)  # FRESH is the largest key, MIXED the smallest
-    high = torch.where(samples == FRESH, MIXED, samples).amax(dim)
-    return torch.where((low == high) | (low == FRESH), low, MIXED)
+    def _edges(self) -> np.ndarray:
+        """Return the smallest key of each bin in use, int32 (numpy)."""
+        blocks = (self.blocks.numpy() - BLOCKS // 2).astype(np.int32)
+        within = np.arange(1 << self.fine, dtype=np.int32) << (FINE - self.fine)
+        edges: np.ndarray = (blocks[:, None] << FINE) + within
+        return edges.reshape(-1)
 
 
-def _refuse(keys: Tensor | None) -> NoReturn:
-    count = 0 if keys is None else int((~np.isfinite(key_values(keys.cpu().numpy()))).sum())
+def _keys(scores: Tensor) -> Tensor:
+    """Return :func:`order_keys`, to be read only: of scores above 0 they are their own bits."""
+    if scores.device.type == "cpu" and scores.numel() and scores.numpy().min() > 0:
+        return scores.view(torch.int32)
+    return order_keys(scores)
+
+
+def _blocks(keys: Tensor) -> Tensor:
+    """Return the block of each key [N], int32."""
+    return (keys >> FINE).add_(BLOCKS // 2)
+
+
+def _met(scores: Tensor) -> Tensor:
+    """Return which blocks scores [N] on the CPU fall into: [BLOCKS].
+
+    A few scores tell most blocks; only what lies outside the longest piece of these is looked up.
+    """
+    met = np.zeros(BLOCKS, bool)
+    met[_blocks(_keys(scores[:: -(-len(scores) // FEW)])).numpy()] = True
+    at = np.flatnonzero(met)
+    piece = max(np.split(at, np.flatnonzero(np.diff(at) != 1) + 1), key=len)
+    piece = piece[: BLOCKS - 1]  # whose keys can be counted in 32 bits
+    first, width = np.int32((piece[0] - BLOCKS // 2) << FINE), np.uint32(len(piece) << FINE)
+    for part in scores.split(CHUNK):
+        keys = _keys(part)
+        # without a sign, what lies below the first block is far above the last
+        beyond = np.flatnonzero((keys.numpy() - first).view(np.uint32) >= width)
+        if len(beyond):
+            met[_blocks(keys[torch.from_numpy(beyond)]).numpy()] = True
+    return torch.from_numpy(met)
+
+
+def _where(true: np.ndarray, one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """``np.where`` of int32 numbers without a branch, which a processor would often guess wrong."""
+    found: np.ndarray = ((one ^ other) & -true.astype(np.int32)) ^ other
+    return found
+
+
+def _join_samples(one: Tensor, other: Tensor) -> Tensor:
+    """Return what is known of bins that are added up, of samples of one shape."""
+    low = torch.minimum(one, other)  # FRESH is the largest key, MIXED the smallest
+    new = (one == other) | (torch.maximum(one, other) == FRESH)
+    return torch.where(new, low, MIXED)
+
+
+def _refuse(scores: Tensor | None) -> NoReturn:
+    count = 0 if scores is None else int((~torch.isfinite(scores)).sum())
     raise CellError(
         f"anomaly maps hold {counted(count, 'value that is', 'values that are')} NaN or "
         "infinite in float32; check the method's"

@@ -12,6 +12,8 @@ finely.  When all are seen, the groups are put into bins that are common to the 
 from __future__ import annotations
 
 import math
+from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -45,37 +47,26 @@ class ImagePixels:
         seen: Tensor | None = None,
     ) -> None:
         """Take maps [B, H, W]; ``index`` [M]: positions of anomalous pixels in the flattened
-        stack, ``weights`` [M]: 1 / area of their regions (both None: no pixel is).  ``seen``
-        [B, H, W]: the pixels that count, all anomalous ones of ``index`` among them."""
-        rows = maps.reshape(len(maps), -1)
-        size = rows.shape[1]
-        if not size:
-            return
+        stack, rising, ``weights`` [M]: 1 / area of their regions (both None: no pixel is).
+        ``seen`` [B, H, W]: the pixels that count, all anomalous ones of ``index`` among them."""
+        rows = maps.flatten(1)
         rows = rows if rows.dtype == torch.float64 else rows.float()
-        if rows.device.type != "cpu":
-            if seen is None:
-                self._images += _grouped_there(rows, index, weights)
-                return
-            # What is left of each image is of another size: not worth a way of its own.
-            rows, seen = rows.cpu(), seen.cpu()
-            index, weights = (None if t is None else t.cpu() for t in (index, weights))
-        for image, row in enumerate(rows):
-            counted = slice(None) if seen is None else seen[image].reshape(-1)
-            low, high = (float(v) for v in torch.aminmax(row[counted]))
-            step = (high - low) / (LEVELS - 1)
-            places = torch.zeros_like(row, dtype=torch.int32)
-            if step > TINY:
-                places = ((row - low) / step).to(torch.int32).clamp_(0, LEVELS - 1)
-            total = torch.bincount(places[counted], minlength=LEVELS)
-            found, overlap = torch.zeros_like(total), torch.zeros_like(total).double()
-            if index is not None and weights is not None and index.numel():
-                inside = (index >= image * size) & (index < (image + 1) * size)
-                at = places[index[inside] - image * size]
-                found = torch.bincount(at, minlength=LEVELS)
-                overlap = torch.bincount(at, weights[inside].double(), minlength=LEVELS)
-            parts = (part.flip(0).cpu().numpy() for part in (total, found, overlap))
-            held, counts = _grouped(*parts)
-            self._images.append((low + step * (LEVELS - 1 - held), counts))
+        count, size = rows.shape
+        if not count or not size:
+            return
+        if index is None or weights is None:
+            index, weights = _nothing(rows.device)
+        if seen is None:
+            self._images += _grouped(rows, index, weights)
+            return
+        # What is left of each image is of another size: not worth a way of its own on a device.
+        rows, index, weights, seen = rows.cpu(), index.cpu(), weights.cpu(), seen.flatten(1).cpu()
+        for row, own, among in zip(rows, seen, _of_images(index, count, size)):
+            left = (own.cumsum(0) - 1)[index[among] % size]  # places among the pixels that are left
+            if bool(own.any()):
+                self._images += _grouped(row[own][None], left, weights[among])
+            else:
+                self._images.append((np.zeros(0), np.zeros((0, 3))))
 
     def extend(self, other: ImagePixels) -> None:
         """Add the images of another collection, after these."""
@@ -100,64 +91,120 @@ class ImagePixels:
         return PixelTable(normal.astype(np.int64), anomalous.astype(np.int64), overlap, regions)
 
 
-def _grouped_there(
-    rows: Tensor, index: Tensor | None, weights: Tensor | None
-) -> list[tuple[np.ndarray, np.ndarray]]:
-    """The groups of every image of maps [B, N] on a device, as :func:`_grouped` makes them and with
-    the scores of their levels; the host waits once, for what is small."""
+def _nothing(device: torch.device) -> tuple[Tensor, Tensor]:
+    """The places and weights of no pixel."""
+    return torch.zeros(0, dtype=torch.int64, device=device), torch.zeros(0, device=device).double()
+
+
+def _of_images(index: Tensor, count: int, size: int) -> list[slice]:
+    """Where the places of each of ``count`` images are in ``index`` (rising, on the CPU)."""
+    ends = np.searchsorted(index.numpy(), np.arange(count + 1) * size).tolist()
+    return [slice(*both) for both in pairwise(ends)]
+
+
+class _Levels(NamedTuple):
+    """Levels of images, those of the second image after those of the first.
+
+    Of every group, the lowest first: its highest level ``at`` and the pixels ``upto`` it [B, G].
+    Of every image: the lowest score and the ``step`` between levels [B], float64.  ``marked`` [M]:
+    the levels of anomalous pixels.
+    """
+
+    at: Tensor
+    upto: Tensor
+    low: Tensor
+    step: Tensor
+    marked: Tensor
+
+
+def _levels_there(rows: Tensor, index: Tensor) -> _Levels:
+    """Count the pixels of maps [B, N] by level on a device, all images at once."""
     count, size = rows.shape
     device = rows.device
     low, high = torch.aminmax(rows, dim=1)
     step = (high.double() - low.double()) / (LEVELS - 1)
-    places = ((rows - low[:, None]) / step.to(rows.dtype)[:, None]).to(torch.int32)
-    places = torch.where(step[:, None] > TINY, places.clamp_(0, LEVELS - 1), 0)
+    divisor = torch.where(step > TINY, step, torch.inf).to(rows.dtype)  # infinite: all are level 0
+    levels = (rows - low[:, None]).div_(divisor[:, None]).to(torch.int32).clamp_(0, LEVELS - 1)
     first = torch.arange(0, count * LEVELS, LEVELS, device=device, dtype=torch.int32)[:, None]
-    levels = ((LEVELS - 1 - places) + first).reshape(-1)  # from the top, image after image
+    places = levels.add_(first).reshape(-1)
     one = torch.ones(1, dtype=torch.int32, device=device)
     total = torch.zeros(count * LEVELS, dtype=torch.int32, device=device)
-    total.index_add_(0, levels, one.expand(levels.numel()))
-    ends = total.view(count, LEVELS).cumsum(1)
+    total.index_add_(0, places, one.expand(places.numel()))
+    ends = total.view(count, LEVELS).cumsum(1, dtype=torch.int32)
     ranks = constant(_ranks, size, device=device)
-    starts = torch.searchsorted(ends, ranks.expand(count, -1).contiguous(), right=True)  # [B, G]
-    before = torch.where(starts > 0, ends.gather(1, (starts - 1).clamp(min=0)), 0)
-    found = torch.zeros(starts.numel(), dtype=torch.float64, device=device)
-    overlap = torch.zeros_like(found)
-    if index is not None and weights is not None and index.numel():
-        edges = (starts + first).reshape(-1)
-        groups = torch.searchsorted(edges, levels[index].to(edges.dtype), right=True) - 1
-        found.index_add_(0, groups, torch.ones_like(weights))  # counts: exact in any order
-        with in_order(device):
+    at = torch.searchsorted(ends, ranks.expand(count, -1).contiguous())
+    return _Levels(at + first, ends.gather(1, at), low.double(), step, places[index])
+
+
+def _levels_here(rows: Tensor, index: Tensor) -> _Levels:
+    """The same on the CPU, image by image: its caches hold one."""
+    count, size = rows.shape
+    ranks = constant(_ranks, size, device=rows.device).numpy()
+    at, upto = np.empty((2, count, len(ranks)), np.int64)
+    low, step = np.empty((2, count))
+    marked = []
+    one = torch.ones(1, dtype=torch.int32).expand(size)
+    total = torch.zeros(LEVELS, dtype=torch.int32)
+    for i, (row, among) in enumerate(zip(rows, _of_images(index, count, size))):
+        low[i], high = (v.item() for v in torch.aminmax(row))
+        step[i] = (high - low[i]) / (LEVELS - 1)
+        divisor = float(step[i]) if step[i] > TINY else math.inf
+        levels = (row - float(low[i])).div_(divisor).to(torch.int32).clamp_(0, LEVELS - 1)
+        ends = total.zero_().index_add_(0, levels, one).cumsum(0, dtype=torch.int32).numpy()
+        at[i] = np.searchsorted(ends, ranks)
+        upto[i] = ends[at[i]]
+        marked.append(levels[index[among] - i * size] + i * LEVELS)
+    at += np.arange(count)[:, None] * LEVELS
+    told = [torch.from_numpy(part) for part in (at, upto, low, step)]
+    return _Levels(told[0], told[1], told[2], told[3], torch.cat(marked))
+
+
+def _grouped(rows: Tensor, index: Tensor, weights: Tensor) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The groups of every image of maps [B, N], the highest first: the score of the highest level
+    of each [G], and counts [G, 3] of normal and anomalous pixels and overlap.
+
+    The host waits for a device once, for what is small.
+    """
+    found = (_levels_here if rows.device.type == "cpu" else _levels_there)(rows, index)
+    anomalous = torch.zeros(found.at.numel(), dtype=torch.float64, device=rows.device)
+    overlap = torch.zeros_like(anomalous)
+    if index.numel():
+        groups = torch.searchsorted(found.at.reshape(-1), found.marked.to(found.at.dtype))
+        anomalous.index_add_(0, groups, torch.ones_like(weights))  # counts: exact in any order
+        with in_order(rows.device):
             overlap.index_add_(0, groups, weights)
-    parts = (starts, before, found.view_as(starts), overlap.view_as(starts))
-    scale = torch.stack([low.double(), step], 1)  # [B, 2]
-    told = torch.cat([*(p.double() for p in parts), scale], 1).cpu().numpy()
-    images = []
-    for line in told:
-        at, earlier, own, shares = line[:-2].reshape(4, -1)
-        _, kept = np.unique(at, return_index=True)  # ranks of one level
-        whole = np.diff(np.append(earlier[kept], size))
-        anomalous, area = (np.add.reduceat(part, kept) for part in (own, shares))
-        counts = np.stack([whole - anomalous, anomalous, area], 1)
-        bottom, height = line[-2:]
-        images.append((bottom + height * (LEVELS - 1 - at[kept]), counts))
-    return images
+    parts = (found.at, found.upto, anomalous.view_as(found.at), overlap.view_as(found.at))
+    scale = torch.stack([found.low, found.step], 1)
+    return _distinct(torch.cat([*(p.double() for p in parts), scale], 1).cpu().numpy())
+
+
+def _distinct(told: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The groups of images without those that end at the level of the one before them, the highest
+    first.  ``told`` [B, 4 G + 2]: level, pixels up to there, anomalous pixels and overlap of every
+    group, the lowest first; the lowest score and the step between levels."""
+    at, upto, own, shares = (part.ravel() for part in np.split(told[:, :-2], 4, axis=1))
+    new = np.ones((len(told), len(at) // len(told)), bool)
+    new[:, 1:] = np.diff(at.reshape(new.shape), axis=1) != 0
+    kept, groups = np.flatnonzero(new), new.sum(1)
+    starts = np.cumsum(groups) - groups
+    whole = np.diff(upto[kept], prepend=0)
+    whole[starts] = upto[kept[starts]]
+    anomalous, area = (np.add.reduceat(part, kept) for part in (own, shares))
+    counts = np.stack([whole - anomalous, anomalous, area], 1)
+    low, step = (np.repeat(part, groups) for part in told[:, -2:].T)
+    owner = np.repeat(np.arange(len(told)), groups)
+    scores = low + step * (at[kept] - owner * LEVELS)
+    return [
+        (scores[start:end][::-1], counts[start:end][::-1])
+        for start, end in zip(starts, starts + groups)
+    ]
 
 
 def _ranks(size: int) -> Tensor:
-    """The ranks at which the groups of an image of ``size`` pixels begin, int64 [G]."""
+    """How many pixels of an image of ``size`` are in and below each group, rising, int32 [G]: ranks
+    from the top grow by :data:`RATIO`."""
     ranks = np.unique(np.floor(RATIO ** np.arange(math.log(size, RATIO) + 1)) - 1)
-    return torch.from_numpy(ranks[ranks < size].astype(np.int64))
-
-
-def _grouped(
-    total: np.ndarray, found: np.ndarray, overlap: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """The groups of one image out of counts by level, the highest first: the first level of each
-    [G], and counts [G, 3] of normal and anomalous pixels and overlap."""
-    ranks = np.unique(np.floor(RATIO ** np.arange(math.log(total.sum(), RATIO) + 1)) - 1)
-    starts = np.unique(np.searchsorted(np.cumsum(total), ranks[ranks < total.sum()], "right"))
-    counts = np.stack([total - found, found, overlap], 1)
-    return starts, np.add.reduceat(counts, starts, axis=0)
+    return torch.from_numpy((size - ranks[ranks < size])[::-1].astype(np.int32))
 
 
 def _bins(scores: np.ndarray, counts: np.ndarray) -> np.ndarray:

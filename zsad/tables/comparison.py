@@ -22,7 +22,7 @@ from zsad.results.aggregate import (
 from zsad.results.conditions import Match, label_of, match, with_images
 from zsad.results.published import MEAN, Published, Reference
 from zsad.results.records import CellRecord
-from zsad.tables.model import Line, Span, Spans, Table
+from zsad.tables.model import Line, Span, Spans, Table, signed
 from zsad.tables.results_matrix import Board, DatasetRow, MatrixColumn
 
 APART = 0.2  # points: what papers print beyond the last digit apart is called a disagreement
@@ -283,7 +283,7 @@ def _cells(triples: Sequence[Triple]) -> list[Spans]:
     return [
         (Span(_join([f.text for f, _, _ in triples])),),
         (Span(_join([_number(v) for _, v, _ in triples]) + sign),),
-        (Span(_join([_signed(difference(f, v)) for f, v, _ in triples])),),
+        (Span(_join([signed(difference(f, v)) for f, v, _ in triples])),),
     ]
 
 
@@ -322,7 +322,3 @@ def _number(value: Reference | None) -> str:
         return "–"
     spread = f" ± {value.std:.1f}" if value.std is not None else ""
     return f"{value.value:.1f}{spread}"
-
-
-def _signed(points: float | None) -> str:
-    return "–" if points is None else f"{points:+.1f}"

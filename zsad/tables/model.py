@@ -59,3 +59,8 @@ class Page:
     notes: tuple[str, ...] = field(default=())
     mark: str = ""
     drawings: tuple[Drawing, ...] = ()
+
+
+def signed(value: float | None, digits: int = 1) -> str:
+    """A difference with its sign, "–" where there is none; what rounds to nothing is +0.0."""
+    return "–" if value is None else f"{round(value, digits) + 0.0:+.{digits}f}"

@@ -14,7 +14,7 @@ from zsad.results.aggregate import NOT_COMPUTED, is_partial
 from zsad.results.identity import limit_of
 from zsad.results.records import CellRecord
 from zsad.results.store import ResultStore, key_of
-from zsad.tables.model import Line, Span, Table
+from zsad.tables.model import Line, Span, Table, signed
 from zsad.tables.results_matrix import Board, DatasetRow, MatrixColumn
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def significance(store: ResultStore, board: Board, row: DatasetRow, metric: str)
     for t in tests:
         label = f"{t.first.title} – {t.second.title}"
         mark = "*" if t.adjusted < 0.05 else ""
-        texts = (f"{100 * t.difference:+.1f}", _p(t.p_value), _p(t.adjusted) + mark)
+        texts = (signed(100 * t.difference), _p(t.p_value), _p(t.adjusted) + mark)
         lines.append(Line(label, (*((Span(x),) for x in texts), (Span(str(t.categories)),))))
         data.append(
             {

@@ -51,8 +51,8 @@ class Facts:
     """What the choice of an engine depends on besides the work.
 
     ``device``: torch's type of it; ``vendor``: of the processor, as it calls itself; ``avx512``,
-    ``bf16`` and ``vnni``: whether it multiplies in these; ``openvino``: the version that is
-    installed, "": none.
+    ``bf16``, ``vnni`` and ``amx`` (tiles of bfloat16): whether it multiplies in these;
+    ``openvino``: the version that is installed, "": none.
     """
 
     device: str = "cpu"
@@ -60,6 +60,7 @@ class Facts:
     avx512: bool = False
     bf16: bool = False
     vnni: bool = False
+    amx: bool = False
     openvino: str = ""
 
     @property
@@ -67,3 +68,9 @@ class Facts:
         """Whether torch's own matrix products leave half of this processor unused: MKL runs AVX2
         code on AVX-512 processors of other vendors."""
         return self.avx512 and self.vendor != "GenuineIntel"
+
+    @property
+    def slow_bf16(self) -> bool:
+        """Whether products in bfloat16 are slower than in float32: half as fast was measured on an
+        Intel Xeon without AMX."""
+        return self.bf16 and not self.amx and self.vendor == "GenuineIntel"

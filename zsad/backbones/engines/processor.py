@@ -24,6 +24,7 @@ def facts(device: str = "cpu") -> Facts:
         avx512="avx512f" in flags,
         bf16="avx512_bf16" in flags or "amx_bf16" in flags,
         vnni="avx512_vnni" in flags or "avx_vnni" in flags,
+        amx="amx_bf16" in flags,
         openvino=version("openvino"),
     )
 
