@@ -123,7 +123,7 @@ def engines() -> Iterator[Diagnosis]:
         said += "; bf16 is slower than fp32 there, without AMX"
     yield Diagnosis("device", "processor", "ok", said)
     if facts.openvino:
-        text = f"{facts.openvino}; large encoders run on it where there are pictures enough"
+        text = f"{facts.openvino}; encoders run on it where there are pictures enough"
         yield Diagnosis("device", "engine openvino", "ok", text)
     else:
         hint = "not installed; `pip install zsad[cpu]` adds it"

@@ -81,6 +81,7 @@ def test_scoring_is_deterministic_by_the_switch_on_other_devices_only() -> None:
         assert not torch.are_deterministic_algorithms_enabled()
         devices.make_deterministic(True, torch.device("cpu"))
         assert torch.are_deterministic_algorithms_enabled()
+        assert not torch.utils.deterministic.fill_uninitialized_memory  # a pass over every result
     finally:
         torch.use_deterministic_algorithms(before, warn_only=warned)
 

@@ -15,7 +15,9 @@ import torch
 from torch import Tensor
 
 from zsad.backbones import Backbone, load
+from zsad.backbones.blocks import exact_gelu
 from zsad.backbones.engines import choice, processor
+from zsad.backbones.engines import packed as packed_module
 from zsad.backbones.engines.choice import Work, check, choose, gmac
 from zsad.backbones.engines.dispatch import Engines
 from zsad.backbones.engines.interface import Facts
@@ -39,6 +41,8 @@ AMD = Facts(vendor="AuthenticAMD", avx512=True, bf16=True, vnni=True)
 INTEL = Facts(vendor="GenuineIntel", avx512=True, bf16=True, vnni=True)
 INSTALLED = Facts(vendor="AuthenticAMD", avx512=True, openvino="2026.4.1")
 MUCH = Work(gmac=606.0, depth=24, pictures=1000)
+TINY = Work(gmac=8.3, depth=8, pictures=384, windows=True, width=192)  # `make demo`
+ON_INTEL = replace(INTEL, openvino="2026.4.1")
 
 needs_openvino = pytest.mark.skipif(
     not processor.version("openvino"), reason="OpenVINO is not installed (extra `cpu`)"
@@ -180,6 +184,66 @@ def test_weights_that_change_are_packed_anew() -> None:
 
 
 @needs_packing
+@pytest.mark.parametrize("rows", [1, 7, 2048])
+def test_a_gelu_behind_a_product_is_the_exact_one(rows: int) -> None:
+    """The approximation by tanh is 5e-4 away."""
+    packed = PackedLinear(on=True)
+    generator = torch.Generator().manual_seed(rows)
+    x, weight, bias = (
+        torch.randn(*shape, generator=generator, dtype=torch.float64)
+        for shape in ((2, rows, 24), (96, 24), (96,))
+    )
+    wanted = torch.nn.functional.gelu(x @ weight.T + bias)
+    with torch.no_grad():
+        found = packed.gelu(x.float(), weight.float(), bias.float())
+    assert (found - wanted).norm() / wanted.norm() < 2e-6
+    assert packed.error is not None
+
+
+@needs_packing
+def test_only_an_exact_gelu_is_fused(on: Callable[..., Backbone], backbone: Backbone) -> None:
+    """The small CLIP has QuickGELU, unless a variant says otherwise; both towers ask."""
+    run = on("onednn")
+    fused = {a: run.image_encoder(EncoderVariant(activation=a)) for a in ("weights", "gelu")}
+    assert backbone.info.activation == "quick_gelu"
+    assert [block.fused for block in fused["weights"].blocks] == [None] * DEPTH
+    assert all(block.fused for block in fused["gelu"].blocks)
+    approximate = torch.nn.GELU(approximate="tanh")
+    assert not exact_gelu(approximate)
+
+
+@needs_packing
+def test_without_the_fused_operator_the_activation_is_torchs(
+    on: Callable[..., Backbone], images: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = request_of(frozenset([Tap("tokens", DEPTH)]), image_size=40, activation="gelu")
+    wanted = on("torch").encode_image(images, request)[Tap("tokens", DEPTH)]
+    asked = []
+    for fuses in (True, False):
+        monkeypatch.setattr(packed_module, "fuses", lambda fuses=fuses: asked.append(1) or fuses)
+        found = on("onednn").encode_image(images, request)[Tap("tokens", DEPTH)]
+        assert compare(found, wanted).error < 1e-5
+    assert asked
+
+
+@needs_packing
+def test_a_fused_product_that_is_wrong_is_not_used(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def approximate(x: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:
+        return torch.nn.functional.gelu(packed_module.multiply(x, packed, bias), approximate="tanh")
+
+    monkeypatch.setattr(packed_module, "multiply_gelu", approximate)
+    x, weight, bias = torch.randn(3, 4), torch.randn(6, 4), torch.randn(6)
+    with torch.no_grad():
+        found = PackedLinear(on=True).gelu(x, weight, bias)
+        torch.testing.assert_close(found, torch.nn.functional.gelu(x @ weight.T + bias))
+    assert ["a product runs in torch, not on packed weights" in m for m in caplog.messages] == [
+        True
+    ]
+
+
+@needs_packing
 def test_text_goes_through_packed_weights(on: Callable[..., Backbone], backbone: Backbone) -> None:
     texts = ["a photo of a bottle", "a photo of a damaged metal nut"]
     torch.testing.assert_close(
@@ -314,13 +378,20 @@ def test_what_is_no_number_is_infinitely_wrong() -> None:
         (INSTALLED, MUCH, "fp32", "openvino"),
         (INSTALLED, MUCH, "bf16", "torch"),  # another figure is never taken silently
         (INSTALLED, Work(606.0, 24, 3), "fp32", "torch"),
-        (INSTALLED, Work(1.0, 6, 100), "fp32", "torch"),
+        (INSTALLED, Work(1.0, 6, 50), "fp32", "torch"),
+        (INSTALLED, Work(1.0, 6, 100), "fp32", "onednn"),  # packing costs less than converting
         (Facts(device="cuda", openvino="2026.4.1"), MUCH, "fp32", "torch"),
         (AMD, MUCH, "fp32", "onednn"),
         (AMD, Work(606.0, 24, 3), "fp32", "torch"),
         (INTEL, MUCH, "fp32", "torch"),
-        (replace(INTEL, openvino="2026.4.1"), MUCH, "fp32", "openvino"),
-        (replace(INTEL, openvino="2026.4.1"), replace(MUCH, windows=True), "fp32", "torch"),
+        (ON_INTEL, MUCH, "fp32", "openvino"),
+        (ON_INTEL, replace(MUCH, windows=True), "fp32", "torch"),
+        (INTEL, TINY, "fp32", "onednn"),  # of narrow blocks more is between the products
+        (ON_INTEL, TINY, "fp32", "onednn"),  # a conversion costs more than it would save yet
+        (ON_INTEL, replace(TINY, pictures=1000), "fp32", "openvino"),
+        (INTEL, replace(TINY, pictures=100), "fp32", "torch"),
+        (INTEL, replace(TINY, width=512), "fp32", "torch"),
+        (Facts(vendor="GenuineIntel"), TINY, "fp32", "torch"),  # not measured without AVX-512
         (INSTALLED, replace(MUCH, windows=True), "fp32", "openvino"),
         (Facts(), MUCH, "fp32", "torch"),
     ],

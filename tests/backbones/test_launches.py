@@ -131,7 +131,8 @@ def test_windows_are_few_large_launches_and_fewer_still_when_compiled(deep: Path
     assert 3 * one < whole <= 3 * one + 60  # the image, and all its windows of either size
     # With 320 positions at once: 200 sequences of 5 in 4 chunks, 128 of 10 in 4.
     assert 6 * one < small - whole <= 6 * (one + 20)
-    assert fused == 3 * 3 * 24  # of every block two norms and an activation
+    # Of every block two norms and an activation; the first norm is one for windows of either size.
+    assert fused == 3 * 3 * 24 - 1
     assert compiled <= 0.65 * whole
 
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from zsad.backbones import Backbone
+from zsad.backbones import Backbone, windows
+from zsad.backbones.clip_vit import Entered
 from zsad.backbones.windows import window_indices
 from zsad.types import EncoderVariant, FeatureRequest, Tap
 
@@ -52,6 +53,29 @@ def test_a_window_is_the_full_pass_with_all_other_keys_masked(
         torch.testing.assert_close(got[Tap("window_values", k)][:, m], local[:, index], **CLOSE)
 
 
+def test_what_comes_before_attention_is_made_once(
+    backbone: Backbone, images: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the image's 26 tokens, not of the 16 x 5 of its windows: only other products follow."""
+    seen: list[torch.Size] = []
+    encoder = backbone.image_encoder()
+    first = encoder.blocks[0]
+    product = first.product
+
+    def noted(x: Tensor, part: Any, *rows: Any) -> Tensor:
+        seen.extend([x.shape] if part == "in" else [])
+        return product(x, part, *rows)
+
+    monkeypatch.setattr(first, "product", noted)
+    pre, grid = encoder.embed(images)
+    with torch.no_grad():
+        found = windows.encode_windows(encoder, pre, grid, [Tap("window", 2), Tap("window", 3)])
+        index = window_indices(grid, 2)
+        alone = encoder.run(pre[:, index[3]], [Tap("cls")])[Tap("cls")]
+    assert seen == [pre.shape, (len(pre), 5, pre.shape[-1])]
+    torch.testing.assert_close(found[Tap("window", 2)][:, 3], alone, **CLOSE)
+
+
 def test_the_largest_window_is_the_full_image(backbone: Backbone, images: Tensor) -> None:
     got = encode(backbone, images, Tap("cls"), Tap("window", 5), Tap("window_pixels", 5))
     torch.testing.assert_close(got[Tap("window", 5)][:, 0], got[Tap("cls")], **CLOSE)
@@ -79,9 +103,13 @@ def test_chunking_changes_nothing_and_bounds_the_sequences(
     sizes: list[int] = []
     run = encoder.run
     monkeypatch.setattr(encoder, "window_tokens", 35)
-    monkeypatch.setattr(
-        encoder, "run", lambda x, t: (sizes.append(x.shape[0] * x.shape[1]), run(x, t))[1]
-    )
+
+    def noted(tokens: Tensor | Entered, taps: Any) -> dict[Tap, Tensor]:
+        states = tokens.x if isinstance(tokens, Entered) else tokens
+        sizes.append(states.shape[0] * states.shape[1])
+        return run(tokens, taps)
+
+    monkeypatch.setattr(encoder, "run", noted)
     backbone.counters.reset()
     parts = encode(backbone, images, Tap("window", 2))[Tap("window", 2)]
     torch.testing.assert_close(parts, whole, **CLOSE)

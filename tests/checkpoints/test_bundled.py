@@ -259,5 +259,9 @@ def test_the_page_lists_every_state() -> None:
         place = bundled.state_of(entry, states.BACKBONE)
         assert place is not None
         given = "; ".join(f"`{word}`" for word in states.options_of(entry)) or "the default"
-        wanted[entry.title] = [given, states.form_of(place), f"{place.stat().st_size:,}"]
+        card = place.with_name(states.CARD).read_text(encoding="utf-8")
+        seeds = re.findall(r"^\(seeds? ([\d, ]+);", card, re.M)
+        made = re.findall(r"^\| (?:image AUROC|pixel AUPRO) \| .+ \| (.+) \|$", card, re.M)
+        size = f"{place.stat().st_size:,}"
+        wanted[entry.title] = [given, states.form_of(place), size, *seeds, *made]
     assert {title: rest for title, *rest in rows} == wanted

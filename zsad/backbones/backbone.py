@@ -21,6 +21,7 @@ from zsad.backbones.clip_vit import ImageEncoder
 from zsad.backbones.counters import Counters
 from zsad.backbones.engines.dispatch import Engines
 from zsad.backbones.engines.interface import Examples
+from zsad.backbones.host_memory import keep_freed_memory
 from zsad.backbones.locate import FoundWeights
 from zsad.backbones.precision import resolved, set_products
 from zsad.backbones.specs import BackboneSpec, quarters
@@ -196,6 +197,7 @@ def load(
         )
     if engine not in ENGINES:
         raise RequestError(f"backbone.engine={engine}: choose one of {', '.join(ENGINES)}")
+    keep_freed_memory()
     if spec.family:
         settings = BackboneSettings(
             name,

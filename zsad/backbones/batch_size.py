@@ -24,7 +24,8 @@ class BatchTooLarge(CellError):
 
 HOST_BUDGET = 1.5e9  # bytes for the activations of one batch on the host
 LARGEST = 64
-WINDOW_TOKENS = 8192
+WINDOW_TOKENS = 8192  # in a graph, which need not fit caches, and at least on CUDA
+HOST_WINDOW_TOKENS = 2048
 MOST_WINDOW_TOKENS = 1 << 17  # on CUDA: all windows of one size of eight images at 518 pixels
 
 
@@ -57,14 +58,14 @@ def estimate_batch(info: BackboneInfo, image_size: int, n_taps: int, device: tor
 
 
 def window_tokens(info: BackboneInfo, device: torch.device, size: int = 4) -> int:
-    """Sequence positions that one chunk of window passes may hold: as many as stay in a
+    """Sequence positions that one chunk of window passes may hold: few enough to stay in a
     processor's caches; on CUDA, where every kernel of a small chunk costs more than its work, as
     many as a tenth of the free memory has room for, at most 131,072.
 
     ``size``: bytes of one number of the encoder.  The most that lives at once of a position is its
     state, the feed-forward part and what its activation makes of it, and a norm in float32."""
     if device.type != "cuda":
-        return WINDOW_TOKENS
+        return HOST_WINDOW_TOKENS
     per_token = info.width * ((3 + 4 * 4) * size + 2 * 4)
     room = 0.1 * free_memory(device) // per_token
     return int(max(WINDOW_TOKENS, min(MOST_WINDOW_TOKENS, room)))

@@ -6,7 +6,7 @@ Both towers run on these, with the block's own parameters: nothing is copied or 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Literal, Protocol, get_args
+from typing import Literal, Protocol, get_args, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,13 @@ Adapters = Callable[[int, Tensor], Tensor] | Mapping[int, RowModule]  # of x_l, 
 
 PARTS: tuple[Part, ...] = get_args(Part)
 ALL_ROWS = slice(None)
+
+
+@runtime_checkable
+class FusedLinear(Protocol):
+    """A :data:`Linear` that can also multiply and apply an exact GELU in one."""
+
+    def gelu(self, x: Tensor, weight: Tensor, bias: Tensor | None, /) -> Tensor: ...
 
 
 class FeedForward(Protocol):
@@ -69,6 +76,8 @@ class Block:
         self.attn = block.attn
         self.activation: Activation = activation or block.mlp.gelu
         self.linear = linear
+        fuses = isinstance(linear, FusedLinear) and exact_gelu(self.activation)
+        self.fused: Linear | None = linear.gelu if fuses else None  # type: ignore[attr-defined]
         self.heads = self.attn.num_heads
         self.width = self.attn.embed_dim
 
@@ -97,9 +106,13 @@ class Block:
         """
         first = "qkv".index(parts)
         rows = slice(first * self.width, (first + len(parts)) * self.width)
-        packed = self.product(y, "in", rows)
-        packed = packed.unflatten(-1, (len(parts), self.heads, self.width // self.heads))
-        return tuple(t.transpose(-3, -2) for t in packed.unbind(-3))
+        return self.by_heads(self.product(y, "in", rows))
+
+    def by_heads(self, projected: Tensor) -> tuple[Tensor, ...]:
+        """Part projections [*, N, n D] into n of [*, heads, N, D/heads]."""
+        count = projected.shape[-1] // self.width
+        split = projected.unflatten(-1, (count, self.heads, self.width // self.heads))
+        return tuple(t.transpose(-3, -2) for t in split.unbind(-3))
 
     def project_out(self, heads: Tensor, part: Part = "out") -> Tensor:
         """Join the heads [*, heads, N, d] and project: the attention output [*, N, D]."""
@@ -108,9 +121,15 @@ class Block:
 
     def feed_forward(self, x: Tensor) -> Tensor:
         """Return FFN(LN2(x)) [*, N, D]."""
-        hidden = self.activation(self.product(layer_norm(self.block.ln_2, x), "up"))
+        hidden = self.hidden(layer_norm(self.block.ln_2, x))
         out: Tensor = self.block.ls_2(self.product(hidden, "down"))
         return out
+
+    def hidden(self, y: Tensor) -> Tensor:
+        """Return the activated hidden layer of the feed-forward part, [*, N, D] -> [*, N, 4 D]."""
+        if self.fused is not None:
+            return self.fused(y, *self.weights("up"))
+        return self.activation(self.product(y, "up"))
 
     def __call__(self, x: Tensor, *, mask: Tensor | None = None, causal: bool = False) -> Tensor:
         """Run the whole block on [*, N, D]."""
@@ -149,6 +168,13 @@ def heads_joined(heads: Tensor) -> Tensor:
 def activation_of(name: str) -> Activation | None:
     """Map ``EncoderVariant.activation`` to a function; None: the one of the weights."""
     return {"weights": None, "gelu": F.gelu}[name]
+
+
+def exact_gelu(activation: object) -> bool:
+    """Whether it is GELU as it is defined, not one of its approximations."""
+    return activation is F.gelu or (
+        isinstance(activation, nn.GELU) and activation.approximate == "none"
+    )
 
 
 def cast(model: nn.Module, dtype: torch.dtype) -> None:

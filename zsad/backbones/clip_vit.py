@@ -8,7 +8,7 @@ of a_l serves every start block: ``VV_s(l) = x_{s-1} + sum_{j=s..l} a_j``.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -36,6 +36,19 @@ if TYPE_CHECKING:
 
     from zsad.backbones.counters import Counters
     from zsad.backbones.engines.dispatch import Engines
+
+
+class Entered(NamedTuple):
+    """Tokens [*, N, D] behind ``ln_pre``, and the queries, keys and values [*, N, 3 D] that the
+    first block makes of them."""
+
+    x: Tensor
+    qkv: Tensor
+
+    def picked(self, places: Tensor) -> Entered:
+        """Sequences of some tokens; ``places`` [M, n] in all tokens of all images."""
+        rows = (t.flatten(0, -2).index_select(0, places.flatten()) for t in self)
+        return Entered(*(t.unflatten(0, places.shape) for t in rows))
 
 
 class ImageEncoder:
@@ -114,23 +127,37 @@ class ImageEncoder:
             self._positions[key] = uploaded(resized, table.device)
         return self._positions[key]
 
-    def run(self, pre: Tensor, taps: Iterable[Tap]) -> dict[Tap, Tensor]:
+    def enter(self, pre: Tensor) -> Entered:
+        """Return what the first block makes of tokens before ``ln_pre`` [*, N, D] one by one."""
+        x = layer_norm(self.visual.ln_pre, pre)
+        first = self.blocks[0]
+        return Entered(x, first.product(first.norm(x), "in"))
+
+    def run(self, pre: Tensor | Entered, taps: Iterable[Tap]) -> dict[Tap, Tensor]:
         """Run the blocks on sequences before ``ln_pre`` [B, N, D]; return the taps, window taps
-        excepted.  N is free: a subset of the tokens is a sequence, too."""
+        excepted.  N is free: a subset of the tokens is a sequence, too.
+
+        In their place may stand what :meth:`enter` made of them, where the first block is to
+        attend with all rows, and no tap is ``pre_tokens``.
+        """
         taps = frozenset(taps)
         out: dict[Tap, Tensor] = {}
-        if Tap("pre_tokens") in taps:
+        entered = pre if isinstance(pre, Entered) else None
+        if isinstance(pre, Tensor) and Tap("pre_tokens") in taps:
             out[Tap("pre_tokens")] = pre
-        x = layer_norm(self.visual.ln_pre, pre)
+        x = pre.x if isinstance(pre, Entered) else layer_norm(self.visual.ln_pre, pre)
         mid = x
         paths: dict[int, Tensor] = {}  # v-v states by start block, summed in float32
         self._collect_states(out, taps, 0, x, paths)
         for layer, need in enumerate(plan(taps, self.depth), 1):
             block = self.blocks[layer - 1]
-            y = block.norm(x)
+            ready = entered if layer == 1 else None
+            y = x if ready else block.norm(x)
             paths.update({s: x.float() for s in need.starts - paths.keys()})
             own_values = need.vv or need.values
-            if need.attention is Rows.ALL:
+            if ready:
+                q, k, v = block.by_heads(ready.qkv)
+            elif need.attention is Rows.ALL:
                 q, k, v = block.project_in(y, "qkv")
             elif need.attention is Rows.CLASS:
                 first = y[:, :1]  # on a GPU as many small products, unless the rows lie together

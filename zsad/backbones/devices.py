@@ -43,11 +43,15 @@ def _own(device: torch.device) -> torch.device:
 def make_deterministic(wanted: bool, device: torch.device) -> None:
     """Let torch take deterministic algorithms while pictures are scored.
 
+    Memory that nobody has written yet is not filled, which that switch would do as well: it costs
+    a pass over every result, and no figure depends on it.
+
     Not on CUDA: there what scoring adds up in any order are whole numbers, but for a few sums that
     see to their order themselves (:func:`zsad.on_device.in_order`), and the switch would fill and
     sort where nothing needs it.  Training turns it on by itself."""
     if wanted and device.type != "cuda":
         torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 def share_memory(part: float) -> None:

@@ -2,7 +2,8 @@
 
 A window is a token subset {class token, its k*k patches} gathered from the embedded image with
 the original positions.  Attention is the only operation across tokens, so encoding the subset is
-exactly the full pass with all other keys masked out, at the cost of 1 + k*k tokens.
+exactly the full pass with all other keys masked out, at the cost of 1 + k*k tokens.  What comes
+before the first attention is the same in every window, and made once for an image.
 """
 
 from __future__ import annotations
@@ -57,6 +58,8 @@ def encode_windows(
     for tap in sorted(taps):
         groups.setdefault((tap.layer, tap.kind == "window_pixels"), []).append(tap)
     out: dict[Tap, Tensor] = {}
+    shared = encoder.depth > 1 and any(not pixels for _, pixels in groups)
+    entered = encoder.enter(pre) if shared else None  # a last block is not run for all rows
     for (k, pixels), members in groups.items():
         index = constant(window_indices, grid, k, device=pre.device)
         wanted = {tap: _inner(tap, encoder.depth) for tap in members}
@@ -67,9 +70,11 @@ def encode_windows(
             image, window = rows // len(index), rows % len(index)
             if pixels:
                 sequences = _zeroed(pre[image], index[window], encoder.positions(grid))
+                found = encoder.run(sequences, wanted.values())
             else:
-                sequences = pre[image[:, None], index[window]]
-            found = encoder.run(sequences, wanted.values())
+                places = image[:, None] * pre.shape[1] + index[window]
+                own = entered.picked(places) if entered else pre.flatten(0, 1)[places]
+                found = encoder.run(own, wanted.values())
             for tap, inner in wanted.items():
                 parts[tap].append(found[inner])
         for tap in members:

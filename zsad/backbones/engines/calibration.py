@@ -68,7 +68,7 @@ class ObservedBlock(Block):
     [2, in]."""
 
     def __init__(self, of: Block, layer: int, seen: dict[str, Tensor]) -> None:
-        super().__init__(of.block, of.activation, of.linear)
+        super().__init__(of.block, of.activation)  # nothing fused: all goes through product
         self._layer, self._seen = layer, seen
 
     def product(self, x: Tensor, part: Part, rows: slice = ALL_ROWS) -> Tensor:

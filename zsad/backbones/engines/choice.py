@@ -18,8 +18,12 @@ VERIFIED_ON = 3  # pictures
 GMAC_PER_SECOND = 47.0  # of a core in torch's float32, measured where it is slow
 SAVED = {"openvino": 0.5, "onednn": 0.3}  # share of torch's time on such a core
 # There torch runs AVX-512 code itself.  Of ViT-L, measured; with windows nothing is saved: WinCLIP
-# at ViT-B/16+ took 1.2 times torch's seconds.
+# at ViT-B/16+ took 1.2 times torch's seconds.  Of narrow blocks more is between the products: of
+# `zsad-tiny`'s measured, with windows and without.
 SAVED_ON_INTEL = {"openvino": 0.07}
+SAVED_ON_INTEL_NARROW = {"openvino": 0.12, "onednn": 0.05}
+NARROW = 384  # width of a block, at most; the next wider CLIP has 512
+PACKING = 6e-9  # seconds for a weight
 
 # Of window passes on a GPU, whose short sequences are memory traffic for the most part; priced by
 # a roofline (docs/performance.md), not measured.
@@ -31,12 +35,14 @@ COMPILING = 20.0  # seconds, whatever the encoder
 @dataclass(frozen=True)
 class Work:
     """``gmac``: 10^9 multiplications of one image; ``depth``: blocks of the encoder;
-    ``pictures``: how many are known to come; ``windows``: whether there are window passes."""
+    ``pictures``: how many are known to come; ``windows``: whether there are window passes;
+    ``width``: of its blocks."""
 
     gmac: float
     depth: int
     pictures: int
     windows: bool = False
+    width: int = 1024
 
 
 def check(asked: str, precision: str, facts: Facts) -> None:
@@ -88,28 +94,34 @@ def require_engine(asked: str, precision: str) -> None:
 def choose(asked: str, precision: str, facts: Facts, work: Work) -> str:
     """Return ``torch``, ``onednn`` or ``openvino``.
 
-    ``auto`` is the first of OpenVINO (where installed) and oneDNN (where torch's own products are
-    slow) that saves more than its conversion and verification cost; it leaves every precision
-    but float32 to torch, since figures would change.
+    ``auto`` is that of OpenVINO (where installed) and oneDNN which saves most beyond what its
+    conversion and verification cost, torch where neither does; it leaves every precision but
+    float32 to torch, since figures would change.
     """
     if asked != "auto":
         return asked
     if facts.device != "cpu" or precision != "fp32":
         return "torch"
-    if facts.openvino and pays("openvino", facts, work):
-        return "openvino"
-    if facts.slow_linear and pays("onednn", facts, work):
-        return "onednn"
-    return "torch"
+    engines = [e for e in ("openvino", "onednn") if e != "openvino" or facts.openvino]
+    best = max(engines, key=lambda engine: gain(engine, facts, work))
+    return best if gain(best, facts, work) > 0 else "torch"
 
 
-def pays(engine: str, facts: Facts, work: Work) -> bool:
-    """Whether ``work.pictures`` save more than the engine costs before the first of them."""
-    seconds = work.gmac / GMAC_PER_SECOND
-    shares = SAVED if facts.slow_linear else {} if work.windows else SAVED_ON_INTEL
-    conversion = 3 + 0.25 * work.depth if engine == "openvino" else 2.0
-    cost = conversion + VERIFIED_ON * (2 - shares.get(engine, 0.0)) * seconds
-    return work.pictures * shares.get(engine, 0.0) * seconds > cost
+def saved(engine: str, facts: Facts, work: Work) -> float:
+    """The share of torch's time that an engine saves; 0: nothing, or nobody has measured it."""
+    if facts.slow_linear:
+        return SAVED[engine]
+    if facts.avx512 and work.width <= NARROW:
+        return SAVED_ON_INTEL_NARROW[engine]
+    return 0.0 if work.windows else SAVED_ON_INTEL.get(engine, 0.0)
+
+
+def gain(engine: str, facts: Facts, work: Work) -> float:
+    """Seconds that ``work.pictures`` save beyond what the engine costs before the first of them."""
+    share, seconds = saved(engine, facts, work), work.gmac / GMAC_PER_SECOND
+    weights = 12 * work.depth * work.width**2
+    making = 3 + 0.25 * work.depth if engine == "openvino" else PACKING * weights
+    return work.pictures * share * seconds - making - VERIFIED_ON * (2 - share) * seconds
 
 
 def fusing_pays(precision: str, facts: Facts, work: Work) -> bool:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zsad.backbones.blocks import Block, activation_of
+from zsad.backbones.blocks import Block, activation_of, exact_gelu
 from zsad.backbones.engines.interface import Graph
 from zsad.torchvision_compat import open_clip
 from zsad.types import Tap
@@ -55,7 +55,7 @@ class FusedBlock(Block):
     def __init__(self, compiled: Compiled, *block: object) -> None:
         super().__init__(*block)  # type: ignore[arg-type]
         self.compiled = compiled
-        self.quick = not _is_exact(self.activation)
+        self.quick = not exact_gelu(self.activation)
 
     def norm(self, x: Tensor) -> Tensor:
         own = self.block.ln_1
@@ -76,14 +76,8 @@ def fusible(block: Block) -> bool:
     """Whether a block is made of what :func:`normed` and :func:`fed` compute."""
     own = block.block
     quick = isinstance(block.activation, open_clip.transformer.QuickGELU)
-    plain = isinstance(own.ls_2, nn.Identity) and (quick or _is_exact(block.activation))
+    plain = isinstance(own.ls_2, nn.Identity) and (quick or exact_gelu(block.activation))
     return plain and isinstance(own.ln_1, nn.LayerNorm) and isinstance(own.ln_2, nn.LayerNorm)
-
-
-def _is_exact(activation: object) -> bool:
-    return activation is F.gelu or (
-        isinstance(activation, nn.GELU) and activation.approximate == "none"
-    )
 
 
 def _rows(x: Tensor) -> Tensor:

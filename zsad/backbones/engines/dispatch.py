@@ -183,7 +183,7 @@ class Engines:
         width = self.info.width
         cost = gmac(taps, encoder.depth, width, (side, side), encoder.patch)
         windows = any(tap.kind in WINDOW_KINDS for tap in taps)
-        return Work(cost, encoder.depth, self.pictures, windows)
+        return Work(cost, encoder.depth, self.pictures, windows, width)
 
     def _advise(self, facts: Facts, work: Work) -> None:
         """Say once where compiling pays."""

@@ -91,7 +91,7 @@ class QuantisedBlock(Block):
     """A block whose linear layers round what they are given, and their weights, to 8 bits."""
 
     def __init__(self, of: Block, layer: int, inputs: Mapping[str, Input]) -> None:
-        super().__init__(of.block, of.activation, of.linear)
+        super().__init__(of.block, of.activation)  # nothing fused: all goes through product
         known: dict[int, Weight] = {}  # by address: two parts may have the same
         self._rounded: dict[Part, _Rounded] = {}
         for part in PARTS:

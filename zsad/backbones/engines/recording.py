@@ -6,12 +6,14 @@ never an operation in it: the encoder has made it before.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
+from zsad.backbones.batch_size import WINDOW_TOKENS
 from zsad.backbones.windows import prepare_windows
 from zsad.types import Tap
 
@@ -43,7 +45,9 @@ def make_constants(encoder: ImageEncoder, size: int, taps: Sequence[Tap]) -> Non
 def record(encoder: ImageEncoder, size: int, taps: Sequence[Tap]) -> torch.export.ExportedProgram:
     """Record the encoder for one square image of ``size`` pixels; nothing is computed."""
     make_constants(encoder, size, taps)
-    module = TapGraph(encoder, taps).eval()
+    twin = copy.copy(encoder)
+    twin.window_tokens = WINDOW_TOKENS  # every chunk is one more copy of all blocks in the graph
+    module = TapGraph(twin, taps).eval()
     image = torch.zeros(1, 3, size, size)
     with torch.no_grad():
         return torch.export.export(module, (image,), strict=False)
