@@ -34,11 +34,13 @@ from zsad.data.index import load_index
 FOUR = "filo,faprompt,kanoclip,anomalyclip"
 HERE = "here"
 SWEEPS = """
-import json, sys, tempfile, time
+import json, os, sys, tempfile, time
 import torch
 torch.set_num_threads(1)
 import zsad
 methods, data, limits, overrides = json.loads(sys.argv[1])
+where = os.path.dirname(os.path.dirname(os.path.realpath(zsad.__file__)))
+assert where == os.path.realpath(os.environ["PYTHONPATH"]), f"{where} is measured instead"
 found = []
 for limit in limits:
     with tempfile.TemporaryDirectory() as results:
@@ -77,6 +79,7 @@ def milliseconds(tree: str, words: str) -> float:
     run = subprocess.run(
         [sys.executable, "-c", SWEEPS, words],
         env={**os.environ, "PYTHONPATH": tree, "OMP_NUM_THREADS": "1"},
+        cwd=tree,  # where python -c looks for packages first
         capture_output=True,
         text=True,
         check=False,

@@ -152,7 +152,7 @@ SPECIAL = ("equal", "signed zeros", "subnormal", "huge", "zeros and more", "abov
 
 
 @pytest.mark.parametrize("kind", [*SPECIAL, "unit", "narrow", "octaves", "logits", "ties"])
-@pytest.mark.parametrize(("chunk", "few"), [(1 << 16, 1 << 12), (7, 3), (64, 1)])
+@pytest.mark.parametrize(("chunk", "few"), [(1 << 17, 1 << 12), (7, 3), (64, 1)])
 def test_the_whole_state_is_that_of_a_plain_loop(
     kind: str, chunk: int, few: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -142,7 +142,7 @@ def _levels_here(rows: Tensor, index: Tensor) -> _Levels:
     ranks = constant(_ranks, size, device=rows.device).numpy()
     at, upto = np.empty((2, count, len(ranks)), np.int64)
     low, step = np.empty((2, count))
-    marked = []
+    marked = np.empty(len(index), np.int64)
     one = torch.ones(1, dtype=torch.int32).expand(size)
     total = torch.zeros(LEVELS, dtype=torch.int32)
     for i, (row, among) in enumerate(zip(rows, _of_images(index, count, size))):
@@ -153,10 +153,10 @@ def _levels_here(rows: Tensor, index: Tensor) -> _Levels:
         ends = total.zero_().index_add_(0, levels, one).cumsum(0, dtype=torch.int32).numpy()
         at[i] = np.searchsorted(ends, ranks)
         upto[i] = ends[at[i]]
-        marked.append(levels[index[among] - i * size] + i * LEVELS)
+        marked[among] = levels.numpy()[index.numpy()[among] - i * size] + i * LEVELS
     at += np.arange(count)[:, None] * LEVELS
-    told = [torch.from_numpy(part) for part in (at, upto, low, step)]
-    return _Levels(told[0], told[1], told[2], told[3], torch.cat(marked))
+    told = [torch.from_numpy(part) for part in (at, upto, low, step, marked)]
+    return _Levels(*told)
 
 
 def _grouped(rows: Tensor, index: Tensor, weights: Tensor) -> list[tuple[np.ndarray, np.ndarray]]:

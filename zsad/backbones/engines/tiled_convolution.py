@@ -28,7 +28,7 @@ LARGEST_TILE = 20  # side in patches; the spectra grow with its square
 LARGEST_SPECTRA = 700e6  # bytes
 MACS_PER_BYTE = 7.5  # what a core multiplies while it reads a byte of spectra
 MOVING = 2.5  # times the products that making takes; the rest of it is memory
-TILES_AT_ONCE = 16  # that read a frequency together; more gain little, and fill the caches
+TILES_AT_ONCE = 32  # that read a frequency together; more gain little, and fill the caches
 
 
 class Axis(NamedTuple):
