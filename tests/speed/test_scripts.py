@@ -75,7 +75,7 @@ def test_every_engine_gives_the_taps_of_torch(capsys: pytest.CaptureFixture[str]
     assert list(rows)[:2] == [engines.PLAIN, "torch"]
     for name, row in rows.items():
         assert row.get("error", 0) <= (0.05 if "bf16" in name or "int8" in name else 1e-5)
-    openvino = {"openvino", "openvino int8", "openvino attention"}
+    openvino = {"openvino", "openvino bf16", "openvino int8", "openvino attention"}
     assert set(document["conditions"]["peak_gmac_per_second"]) <= {"torch", "onednn", *openvino}
     assert "of plain" in printed(capsys)
 
