@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 import zsad
 from zsad.backbones import Backbone, load
-from zsad.backbones.clip_vit import ImageEncoder
+from zsad.backbones.clip_vit import Entered, ImageEncoder
 from zsad.types import FeatureRequest, Tap
 
 SIZE, GRID, DEPTH = 32, (4, 4), 3
@@ -76,7 +76,12 @@ def test_windows_need_one_patch_embedding_and_few_calls(
     )
     run = ImageEncoder.run
     monkeypatch.setattr(
-        ImageEncoder, "run", lambda self, x, taps: (calls.append(len(x)), run(self, x, taps))[1]
+        ImageEncoder,
+        "run",
+        lambda self, x, taps: (
+            calls.append(len(x.x if isinstance(x, Entered) else x)),
+            run(self, x, taps),
+        )[1],
     )
     alfa.predict_tensor(images, "gadget")
     assert shapes == [images.shape]
