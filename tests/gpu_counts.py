@@ -27,6 +27,7 @@ from zsad.backbones.batch_size import Portions
 from zsad.config import MetricSettings
 from zsad.metrics import CategoryMetrics
 from zsad.metrics.regions import BatchRegions
+from zsad.on_device import algorithms
 from zsad.scoring import Scorer, encode
 from zsad.types import Category, FeatureRequest, ImageFeatures, Scored
 
@@ -202,17 +203,15 @@ def priced(
         size = weights.info.image_size
     metrics = count_metrics(batch, size)
     # Scoring on CUDA runs without the switch, which an earlier run on the CPU leaves behind.
-    before = torch.are_deterministic_algorithms_enabled()
-    warned = torch.is_deterministic_algorithms_warn_only_enabled()
-    torch.use_deterministic_algorithms(False)
-    try:
-        with simulated("cuda", cost=True, values=False, memory=H200) as gpu, torch.no_grad():
-            for group in groups:
-                counted, up, down = count(weights, group.split(","), batch, gpu, metrics)
-                rate = batch / counted.took
-                found[group] = Priced(counted.stages, up.total(), down.total(), rate)
-    finally:
-        torch.use_deterministic_algorithms(before, warn_only=warned)
+    with (
+        algorithms(deterministic=False),
+        simulated("cuda", cost=True, values=False, memory=H200) as gpu,
+        torch.no_grad(),
+    ):
+        for group in groups:
+            counted, up, down = count(weights, group.split(","), batch, gpu, metrics)
+            rate = batch / counted.took
+            found[group] = Priced(counted.stages, up.total(), down.total(), rate)
     return found
 
 

@@ -126,6 +126,20 @@ def able(values: Tensor) -> Tensor:
 
 
 @contextmanager
+def algorithms(*, deterministic: bool | None) -> Iterator[None]:
+    """Within, torch takes deterministic algorithms where it has some, or need not; None: as before.
+    What was set is restored afterwards."""
+    before = torch.are_deterministic_algorithms_enabled()
+    warned = torch.is_deterministic_algorithms_warn_only_enabled()
+    if deterministic is not None:
+        torch.use_deterministic_algorithms(deterministic, warn_only=True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before, warn_only=warned)
+
+
+@contextmanager
 def in_order(device: torch.device) -> Iterator[None]:
     """Within, sums of floating-point numbers by index are added in one order on a CUDA device.
 
@@ -134,10 +148,5 @@ def in_order(device: torch.device) -> Iterator[None]:
     if device.type != "cuda":
         yield
         return
-    before = torch.are_deterministic_algorithms_enabled()
-    warned = torch.is_deterministic_algorithms_warn_only_enabled()
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    try:
+    with algorithms(deterministic=True):
         yield
-    finally:
-        torch.use_deterministic_algorithms(before, warn_only=warned)

@@ -16,8 +16,6 @@ from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
-import torch
-
 from zsad.backbones import Backbone
 from zsad.config import Settings
 from zsad.data import splits
@@ -26,6 +24,7 @@ from zsad.data.index import DatasetIndex
 from zsad.errors import RequestError
 from zsad.io import remove_scratch
 from zsad.method import AnyMethod, feature_request
+from zsad.on_device import algorithms
 from zsad.training.feature_store import SCRATCH, FeatureStore
 from zsad.training.identity import trained_on, training_identity
 from zsad.training.images import TrainingImages, default_store
@@ -135,21 +134,17 @@ def _quiet(deterministic: bool) -> Iterator[None]:
 
     The process' settings are restored afterwards.
     """
-    before = torch.are_deterministic_algorithms_enabled()
-    warned = torch.is_deterministic_algorithms_warn_only_enabled()
     talk = logging.getLogger("lightning.pytorch")
     level = talk.level
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # if it was not chosen here
-        torch.use_deterministic_algorithms(True, warn_only=True)
     talk.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings():
+        with algorithms(deterministic=deterministic or None), warnings.catch_warnings():
             warnings.filterwarnings("ignore", module=r"lightning\..*")
             yield
     finally:
         talk.setLevel(level)
-        torch.use_deterministic_algorithms(before, warn_only=warned)
 
 
 def tidy_cache(out: Path) -> None:
