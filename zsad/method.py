@@ -327,7 +327,10 @@ class Method(lightning.LightningModule, Generic[ConfigT, TextT]):
         return {}
 
     def trained_state(self) -> dict[str, Tensor]:
-        """Everything that a checkpoint must hold: all parameters and persistent buffers."""
+        """Everything that a checkpoint must hold: all parameters and persistent buffers.
+
+        Of a method on the CPU they are the same memory, which the next step writes to: clone what
+        is to be kept (:func:`zsad.checkpoints.save` does so)."""
         return {k: v.detach().cpu() for k, v in self.state_dict().items()}
 
     @classmethod
