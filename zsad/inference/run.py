@@ -61,7 +61,7 @@ def load_method(
     """Load one method on one backbone; see :func:`zsad.api.load_method`."""
 
     from zsad import backbones
-    from zsad.backbones.devices import choose_device, make_deterministic
+    from zsad.backbones.devices import choose_device
     from zsad.backbones.precision import resolved
     from zsad.backbones.specs import require_text
     from zsad.checkpoints import load_into
@@ -87,14 +87,14 @@ def load_method(
     chosen = replace(settings.value, backbone=resolved(settings.value.backbone, device))
     framing = Framing.of(tiles, keep_aspect, chosen.data.folder.bits)
     place = choose_device(device)
-    if chosen.run.deterministic and settings.origin("run.deterministic") == ORIGIN:
-        make_deterministic(True, place)
     require_text(chosen.backbone.name, [name] if entry.reads_text else [])
     base = backbones.load_chosen(chosen.backbone, place, offline, EXAMPLES)
     how: dict[str, Any] = {
         "image_size": chosen.backbone.image_size,  # given, it is stronger than the method's own
         "batch_size": chosen.run.batch_size,
         "framing": framing,
+        "deterministic": chosen.run.deterministic
+        and settings.origin("run.deterministic") == ORIGIN,
     }
     layers: list[tuple[str, Mapping[str, Any]]] = []
     if preset:
