@@ -34,6 +34,14 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
+def named_device(name: str | torch.device) -> torch.device:
+    """A device as torch names it, whether it is there or not; ``auto``: CUDA where there is one,
+    else the processor.  For weights that are loaded without a run; else :func:`choose_device`."""
+    if str(name) != "auto":
+        return torch.device(name)
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def _own(device: torch.device) -> torch.device:
     """The GPU of this process, where several share the work."""
     rank = os.environ.get("LOCAL_RANK", "")

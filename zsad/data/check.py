@@ -339,9 +339,8 @@ def _open_all(report: CheckReport, samples: list[Sample], workers: int) -> None:
         )
         say(Finding("warning", text))
     if grey := sum(o.grey_mask for o in opened):
-        text = f"{counted(grey, 'mask holds', 'masks hold')} more than two grey values; the "
-        "threshold decides"
-        say(Finding("note", text))
+        holds = counted(grey, "mask holds", "masks hold")
+        say(Finding("note", f"{holds} more than two grey values; the threshold decides"))
     bits = max((s.bits for s in samples), default=0)
     if bits and sound and not any(o.deep for o in opened):
         say(Finding("warning", f"bits={bits} changes nothing: no picture is deeper than 8 bits"))

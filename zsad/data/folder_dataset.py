@@ -178,7 +178,7 @@ def definition(found: Inferred, settings: FolderSettings, target: Path) -> str:
     for name in _texts(values):
         if not is_text(name):
             raise RequestError(
-                f"{found.home}: the name '{name}' is not UTF-8, and a definition holds none such; "
+                f"{found.home}: the name '{name}' is not UTF-8, and a definition cannot hold it; "
                 f"rename it (`convmv -f latin1 -t utf8` does, if it is Latin-1)"
             )
     head = "# What the folder was taken for; `prompt` is what methods call a category, and `kind`\n"

@@ -88,7 +88,7 @@ def is_picture(name: str | Path) -> bool:
     """Whether a file is taken for a picture where a folder is searched, judged by its name alone.
 
     ``name``: the file's name, or its path below that folder.  Case makes no difference.  What is
-    hidden (a name or a folder on the way that begins with a dot, as in ``._0.jpg``) is none.
+    hidden (a name or a folder on the way that begins with a dot, as in ``._0.jpg``) is not one.
     """
     path = PurePath(name)
     suffix = path.suffix.lower()
@@ -146,11 +146,6 @@ def image_size(uri: str | Path) -> tuple[int, int]:
         return height, width
     shape = _shape(text)
     return (shape[1], shape[0]) if shape[2] else shape[:2]
-
-
-def image_mode(uri: str | Path) -> str:
-    """The mode of a file's pixels ("L", "RGBA", "I;16"), after decoding it."""
-    return _open(str(uri)).mode
 
 
 def image_range(uri: str | Path, bits: int = 0) -> tuple[str, float, float]:

@@ -1,4 +1,4 @@
-"""Values that cannot be meant: said once for a folder, where they are read.
+"""Implausible values: said once for a folder, where they are read.
 
 Nothing here changes a value.  Pictures that are nearly black because their camera fills 10 or 12 of
 16 bits, masks that mark nearly everything or nothing, soft edges that a threshold of 0 widens.

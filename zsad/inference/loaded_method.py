@@ -92,7 +92,7 @@ class LoadedMethod:
         if framing.tiled and (method.transductive or method.carries):
             raise RequestError(
                 f"--tiles: method '{method.name}' scores a picture with others of the same kind, "
-                "and a tile is none; leave --tiles out, or choose another method"
+                "and a tile has no others; leave --tiles out, or choose another method"
             )
 
     # ------------------------------------------------------------------------ prediction

@@ -120,6 +120,14 @@ def find_folder(folder: Path | str, *names: str) -> Path | None:
     return next((present[n.lower()] for n in names if n.lower() in present), None)
 
 
+def find_below(folder: Path, path: str) -> Path | None:
+    """The folder at ``path`` (``a/b``) below ``folder``, every name compared without case."""
+    found: Path | None = folder
+    for name in path.split("/"):
+        found = find_folder(found, name) if found is not None else None
+    return found
+
+
 def spoken(key: str) -> str:
     """How prompts call a folder: ``metal_nut`` -> ``metal nut``."""
     return re.sub(r"[_\-\s]+", " ", key).strip() or "object"
