@@ -70,7 +70,7 @@ def _for_windows(name: str) -> str:
 def shortened(name: str, longest: int) -> str:
     """Return a file name of at most ``longest`` bytes: a longer one loses its end to a hash.
 
-    The mark ``%~`` before the hash stands in no encoded name, so nothing else is called that.
+    No encoded name holds the mark ``%~`` before the hash, so nothing else is called that.
     """
     raw = name.encode("utf-8", "surrogatepass")
     if len(raw) <= longest:

@@ -133,7 +133,7 @@ def tree(home: Path) -> tuple[dict[str, None], list[str]]:
 
 
 def _refuse(error: OSError) -> None:
-    """What cannot be listed is not left out without a word, unless it went meanwhile."""
+    """What cannot be listed is reported, unless it has gone in the meantime."""
     if not isinstance(error, FileNotFoundError):
         raise error
 
