@@ -1,4 +1,5 @@
-"""Foreign names as parts of paths: the one place that says how a name becomes a file name.
+"""Foreign names as parts of paths: the one place that says how a name becomes a file name, and how
+it becomes words.
 
 A name comes from somebody's folder, archive or ``meta.json`` and may hold anything: other
 alphabets, line ends, terminal codes, bytes that are not UTF-8, thousands of letters.
@@ -77,6 +78,11 @@ def shortened(name: str, longest: int) -> str:
         return name
     tail = f"%~{hashlib.sha256(raw).hexdigest()[:16]}"
     return raw[: longest - len(tail)].decode("utf-8", "ignore") + tail
+
+
+def in_words(name: str) -> str:
+    """Return a name as words in lower case: ``Metal_Nut`` and ``metal-nut`` are ``metal nut``."""
+    return " ".join(name.lower().replace("_", " ").replace("-", " ").split())
 
 
 def at_home(path: str | os.PathLike[str]) -> Path:

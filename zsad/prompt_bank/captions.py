@@ -16,6 +16,7 @@ from scipy import ndimage
 
 from zsad.data.images import read_image, read_mask
 from zsad.errors import DataError, RequestError
+from zsad.io.names import in_words
 from zsad.prompt_bank.bank import article
 from zsad.prompt_bank.kinds import find_kind
 from zsad.types import Category, Sample
@@ -149,7 +150,7 @@ def describe(sample: Sample, category: Category) -> str:
 
 def defect_words(defect: str) -> str:
     """The defect type in words; "anomalous region" where it names nothing."""
-    plain = " ".join(defect.replace("_", " ").replace("-", " ").lower().split())
+    plain = in_words(defect)
     if plain in UNTOLD or not any(c.isalpha() for c in plain):
         return "anomalous region"
     return plain
