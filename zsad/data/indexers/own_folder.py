@@ -258,7 +258,7 @@ class _Sorting:
             notes.append(
                 f"{counted(len(twins), 'name occurs', 'names occur')} with several endings "
                 f"(first: {', '.join(twins[0])}): "
-                "all are taken for pictures; a mask belongs into a folder masks/, or is called "
+                "all are taken for pictures; a mask belongs in a folder masks/, or is called "
                 f"{os.path.splitext(os.path.basename(twins[0][0]))[0]}_mask"
             )
         return notes
