@@ -50,7 +50,6 @@ HEIF = (".heic", ".heics", ".heif", ".heifs", ".hif")  # read where the extra `h
 if importlib.util.find_spec("pillow_heif") is not None:
     FORMATS["HEIF"] = HEIF
 WIDE = (*FORMATS["TIFF"], ".pfm")  # endings of files that may hold pictures of 32 bits
-LOSSY_CUT = 127  # threshold of lossy masks: compression rings around every edge
 
 DECODING_RULES: dict[str, str] = {
     "format": "by content; the file's ending is ignored",
@@ -107,14 +106,6 @@ def decodable(path: str | Path) -> bool:
                 return file.read(4) in _TIFF
         except OSError:
             return False
-
-
-def is_lossy(path: str | Path) -> bool:
-    """Whether a file is a JPEG or a lossy WebP, by its first bytes."""
-    head = b""
-    with contextlib.suppress(OSError), open(path, "rb") as file:
-        head = file.read(16)
-    return head.startswith(b"\xff\xd8\xff") or (head[:4] == b"RIFF" and head[8:16] == b"WEBPVP8 ")
 
 
 def read_image(

@@ -129,6 +129,19 @@ def findings(shares: Mapping[str, float]) -> list[str]:
     return out
 
 
+def few_full(shares: Mapping[str, float]) -> str:
+    """What is to be said where some masks mark most of their picture, and :func:`findings` takes
+    none for inverted; "" where none does."""
+    full = [name for name, share in shares.items() if share > MOST]
+    if not full or 2 * len(full) > len(shares):
+        return ""
+    return (
+        f"{len(full)} of {counted(len(shares), 'mask')} "
+        f"{'marks' if len(full) == 1 else 'mark'} more than half of the picture (first: "
+        f"{full[0]}): look whether the defect is that large, or the mask inverted"
+    )
+
+
 def marked(samples: Iterable[Sample], masks: Iterable[Any]) -> dict[str, float]:
     """How much of each anomalous picture its mask marks, by name.  masks: bool tensors [H, W]."""
     return {

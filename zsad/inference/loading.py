@@ -30,7 +30,7 @@ def load_method(options: LoadOptions) -> LoadedMethod:
     """Load one method on one backbone; see :func:`zsad.api.load_method`."""
 
     from zsad import backbones
-    from zsad.backbones.devices import choose_device, make_deterministic
+    from zsad.backbones.devices import choose_device
     from zsad.backbones.precision import resolved
     from zsad.backbones.specs import require_text
     from zsad.data.calibration import EXAMPLES
@@ -43,8 +43,6 @@ def load_method(options: LoadOptions) -> LoadedMethod:
     chosen = replace(settings.value, backbone=resolved(settings.value.backbone, device))
     framing = Framing.of(options.tiles, options.keep_aspect, chosen.data.folder.bits)
     place = choose_device(device)
-    if chosen.run.deterministic and settings.origin("run.deterministic") == ORIGIN:
-        make_deterministic(True, place)
     require_text(chosen.backbone.name, [name] if entry.reads_text else [])
     base = backbones.load_chosen(chosen.backbone, place, options.offline, EXAMPLES)
     preset = [(ORIGIN, {"preset": options.preset})] if options.preset else []
@@ -57,6 +55,7 @@ def load_method(options: LoadOptions) -> LoadedMethod:
         report=report,
         batch_size=chosen.run.batch_size,
         framing=framing,
+        deterministic=chosen.run.deterministic and settings.origin("run.deterministic") == ORIGIN,
     )
     loaded.untrained = entry.trained and options.untrained and options.checkpoint is None
     return loaded

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from zsad.data.images import LOSSY_CUT, is_lossy
 from zsad.data.indexers.base import (
     MASK_ENDINGS,
     Indexing,
@@ -19,6 +18,7 @@ from zsad.data.indexers.base import (
     with_hold_out,
 )
 from zsad.data.indexers.own_folder import NO_PICTURE, Understood, understand
+from zsad.data.lossy import LOSSY_CUT, is_lossy
 from zsad.errors import counted
 from zsad.types import Sample
 
