@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
@@ -16,6 +15,7 @@ from zsad.results.aggregate import (
     PLACES,
     UNDEFINED,
     Figure,
+    mean,
     of_category,
     over_categories,
 )
@@ -152,7 +152,7 @@ def published_only(rows: Sequence[DatasetRow], every: bool = False) -> Table | N
             )
     if every:
         shown = {name for name, *_ in blocks}
-        empty = [(Span("–"),)] * len(metrics)
+        empty = [(Span(UNDEFINED),)] * len(metrics)
         for name, reason in _published().not_hosted.items():
             if name not in shown:
                 where = f"no figure on these datasets; {reason}"
@@ -216,7 +216,7 @@ def _of_group(
     figures = {d: over_categories(held[d], own, rows[d].categories) for d in of if held.get(d)}
     values = [f.value for f in figures.values() if f.value is not None]
     figure = Figure(
-        math.fsum(values) / len(values) if values else None,
+        mean(values),
         None,
         len(values),
         len(of),
@@ -318,7 +318,4 @@ def _join(texts: Sequence[str]) -> str:
 
 
 def _number(value: Reference | None) -> str:
-    if value is None:
-        return "–"
-    spread = f" ± {value.std:.1f}" if value.std is not None else ""
-    return f"{value.value:.1f}{spread}"
+    return UNDEFINED if value is None else value.text

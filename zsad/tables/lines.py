@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from zsad.metrics import spec
-from zsad.results.aggregate import Figure, over_categories, ranks
+from zsad.results.aggregate import UNDEFINED, Figure, over_categories, ranks
 from zsad.results.published import MEAN, Published
 from zsad.tables.model import Line, Span, Spans, Table
 from zsad.tables.results_matrix import Board, Cells, DatasetRow
@@ -89,8 +89,7 @@ def _printed(method: str, rows: Sequence[DatasetRow], metrics: Sequence[str]) ->
         for metric in metrics:
             found = published.lookup(method, row.dataset, MEAN, metric)
             any_found = any_found or bool(found)
-            spread = f" ± {found[0].std:.1f}" if found and found[0].std is not None else ""
-            cells.append((Span(f"{found[0].value:.1f}{spread}" if found else "–"),))
+            cells.append((Span(found[0].text if found else UNDEFINED),))
     return cells if any_found else None
 
 
