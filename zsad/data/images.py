@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from zsad.data import deep_colour, plausible
-from zsad.data.picture_file import has_metadata, read_bytes
+from zsad.data.picture_file import has_metadata, holds_more, read_bytes
 from zsad.data.pixel_values import DEEP, eight_bit, guessed_range, kept_levels, mask_levels, to_rgb
 from zsad.errors import DataError, ZsadError, gist
 from zsad.io import foreign
@@ -251,7 +251,7 @@ def _open(uri: str, bits: int = 0, mask: bool = False) -> Image.Image:
             return _from_tifffile(content, uri, bits, mask)
         with open_header(io.BytesIO(content)) as image:
             _check_size(image.size, uri)
-            if _has_more(image, content):
+            if holds_more(image, content):
                 plausible.tell_of_more(uri)
             deep = deep_colour.is_deep(image)
             if deep and (bits or mask):
@@ -281,17 +281,6 @@ def _turned(image: Image.Image, orientation: int) -> Image.Image:
     """The image as an EXIF orientation says."""
     image.getexif()[_ORIENTATION] = orientation
     return ImageOps.exif_transpose(image)
-
-
-def _has_more(image: Image.Image, content: bytes) -> bool:
-    """Whether an opened file holds further pictures of its size: an animation, pages of a TIFF.
-    Previews are none, nor is the second picture of a phone (MPO)."""
-    if image.format != "TIFF":
-        return image.format != "MPO" and bool(getattr(image, "is_animated", False))
-    with contextlib.suppress(Exception), Image.open(io.BytesIO(content), formats=["TIFF"]) as copy:
-        copy.seek(1)
-        return copy.size == image.size
-    return False
 
 
 def _maybe_dark(image: Image.Image) -> bool:
