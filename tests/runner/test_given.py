@@ -160,7 +160,7 @@ def test_an_imported_file_keeps_what_is_known_of_it(
     assert main(line) == 0
     said = capsys.readouterr().out
     assert "recognised as AnomalyCLIP 9_12_4_multiscale/epoch_15.pth: trained on visa" in said
-    assert "mind: folder suffix names the TARGET" in said
+    assert "note: folder suffix names the TARGET" in said
     assert "was trained on visa" not in refusal(f"{folder}/one.pth", "mvtec")
     assert "would be evaluated on visa, which it was trained on" in refusal(str(out), "visa")
     assert bench("anomalyclip", overrides=[f"anomalyclip.checkpoint={out}"])["failed"] == []

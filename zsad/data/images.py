@@ -50,7 +50,6 @@ HEIF = (".heic", ".heics", ".heif", ".heifs", ".hif")  # read where the extra `h
 if importlib.util.find_spec("pillow_heif") is not None:
     FORMATS["HEIF"] = HEIF
 WIDE = (*FORMATS["TIFF"], ".pfm")  # endings of files that may hold pictures of 32 bits
-LOSSY_CUT = 127  # threshold of lossy masks: compression rings around every edge
 
 DECODING_RULES: dict[str, str] = {
     "format": "by content; the file's ending is ignored",
@@ -88,7 +87,7 @@ def is_picture(name: str | Path) -> bool:
     """Whether a file is taken for a picture where a folder is searched, judged by its name alone.
 
     ``name``: the file's name, or its path below that folder.  Case makes no difference.  What is
-    hidden (a name or a folder on the way that begins with a dot, as in ``._0.jpg``) is none.
+    hidden (a name or a folder on the way that begins with a dot, as in ``._0.jpg``) is not one.
     """
     path = PurePath(name)
     suffix = path.suffix.lower()
@@ -107,14 +106,6 @@ def decodable(path: str | Path) -> bool:
                 return file.read(4) in _TIFF
         except OSError:
             return False
-
-
-def is_lossy(path: str | Path) -> bool:
-    """Whether a file is a JPEG or a lossy WebP, by its first bytes."""
-    head = b""
-    with contextlib.suppress(OSError), open(path, "rb") as file:
-        head = file.read(16)
-    return head.startswith(b"\xff\xd8\xff") or (head[:4] == b"RIFF" and head[8:16] == b"WEBPVP8 ")
 
 
 def read_image(
@@ -146,11 +137,6 @@ def image_size(uri: str | Path) -> tuple[int, int]:
         return height, width
     shape = _shape(text)
     return (shape[1], shape[0]) if shape[2] else shape[:2]
-
-
-def image_mode(uri: str | Path) -> str:
-    """The mode of a file's pixels ("L", "RGBA", "I;16"), after decoding it."""
-    return _open(str(uri)).mode
 
 
 def image_range(uri: str | Path, bits: int = 0) -> tuple[str, float, float]:

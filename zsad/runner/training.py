@@ -9,11 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from zsad import checkpoints
 from zsad.backbones import Backbone
-from zsad.backbones.devices import choose_device
+from zsad.backbones.devices import choose_device, deterministically
 from zsad.checkpoints.account import account_of
 from zsad.config.sections import COMMAND_LINE
 from zsad.data.index import DatasetIndex
@@ -233,8 +231,6 @@ def train(options: TrainOptions) -> dict[str, Any]:
         )
     require_loggers(options.logger)
     require_results(request.results)
-    if request.settings.run.deterministic:
-        torch.use_deterministic_algorithms(True, warn_only=True)
     device = choose_device(request.device)
     made: list[dict[str, Any]] = []
     failed: list[dict[str, Any]] = []
@@ -242,7 +238,10 @@ def train(options: TrainOptions) -> dict[str, Any]:
     banners: dict[str, None] = {}
     counters: Counter[str] = Counter()
     devices = int(options.devices) if str(options.devices).isdigit() else options.devices
-    with TrainingProgress(options.progress) as bar:
+    with (
+        deterministically(request.settings.run.deterministic, device),
+        TrainingProgress(options.progress) as bar,
+    ):
         how = FitOptions(
             devices=devices,
             strategy=options.strategy,

@@ -304,7 +304,7 @@ class ScoreContext(Generic[TextT]):
     (:attr:`Scores.carry`); a category's first image finds no entry.  ``views``: the features of
     further views of the images, one entry per view with B rows each (:meth:`Method.views`); of
     ``halves`` the right squares, which begin ``shifts`` [B] of a side right of the left ones.
-    ``cells``: in a recorded graph, the weights [B, 9] of the cells of a 3x3 grid in the place of
+    ``cells``: in a recorded graph, the weights [B, 9] of the cells of a 3x3 grid in place of
     boxes, for methods that say how boxes choose them (:meth:`Method.box_rule`).  ``heads``: who
     runs the head's large convolutions; None, as in training: torch.
     """
