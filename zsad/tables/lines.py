@@ -110,9 +110,10 @@ def _printed(
     cells: list[Spans] = []
     for row, records in zip(rows, held):
         for metric in metrics:
-            text = "–"
+            text, found = "–", None
             first = next(iter(records.values()), None)
-            found = first and published.best(entry.printed, row.dataset, MEAN, metric, first.info)
+            if first is not None:
+                found = published.best(entry.printed, row.dataset, MEAN, metric, first.info)
             if first is not None and found is not None:
                 own = measured_as(first, metric)
                 figure = over_categories(records, own, row.categories)
