@@ -12,7 +12,7 @@
 ``contents``        pictures known by their content, so that a copy is known again
 ``images``          files to pixels: images by content, masks by a stated rule
 ``picture_file``    a picture file is read whole, once; ``pixel_values``, ``deep_colour``: deep ones
-``plausible``       values and masks that cannot be right, told where they are read
+``plausible``       values and masks that cannot be right; ``lossy``: masks that were compressed
 ``ignored``         parts of pictures that are not looked at
 ``transforms``      pixels to tensors: preprocessing, mask policy
 ``loader``          samples to batches, decoded by background threads

@@ -169,18 +169,18 @@ def own_range(uri: str | Path) -> float | None:
 def read_mask(
     sample: Sample,
     size_hw: tuple[int, int] | None = None,
-    image_hw: tuple[int, int] | None = None,
+    seen_hw: tuple[int, int] | None = None,
 ) -> np.ndarray:
     """The binary mask of a sample, bool [H, W], in the geometry of its (cropped) image.
 
     ``size_hw``: wanted (height, width), by nearest neighbour; None keeps the image's own size.
-    ``image_hw``: that of the whole picture, where it was read already.  A sample without a mask
-    gives zeros.  ``extra_masks`` are united.  Raises :class:`DataError` when a file is broken or
-    its proportions are not the image's.
+    ``seen_hw``: the image's own, where it was read already.  Without a mask there are zeros;
+    ``extra_masks`` are united.  Raises :class:`DataError` when a file is broken or its
+    proportions are not the image's.
     """
     if sample.mask is None:
-        return np.zeros(size_hw or sample_size(sample), dtype=bool)
-    image_hw = image_hw or image_size(sample.image)
+        return np.zeros(size_hw or seen_hw or sample_size(sample), dtype=bool)
+    image_hw = whole_size(sample, seen_hw)
     marked = np.zeros(image_hw, dtype=bool)
     for uri in (sample.mask, *sample.extra_masks):
         values = mask_values(uri)
@@ -425,6 +425,11 @@ def _inside(crop: Crop, size_wh: tuple[int, int], uri: str) -> Crop:
     if not (0 <= left < right <= size_wh[0] and 0 <= top < bottom <= size_wh[1]):
         raise DataError(f"{uri}: the piece {crop} lies outside of {size_wh[0]}x{size_wh[1]} pixels")
     return crop
+
+
+def whole_size(sample: Sample, seen_hw: tuple[int, int] | None = None) -> tuple[int, int]:
+    """(height, width) of the whole picture; ``seen_hw``: the sample's, where it is known."""
+    return seen_hw if seen_hw and sample.crop is None else image_size(sample.image)
 
 
 def sample_size(sample: Sample) -> tuple[int, int]:
