@@ -7,7 +7,7 @@ which ended with the process, and goes when somebody writes in the same place ag
 ``schema``       foreign values into dataclasses: where types are checked
 ``bounds``       how much of foreign input is taken in
 ``foreign``      what a file is that is not what its reader looks for
-``names``        foreign names as parts of paths
+``names``        foreign names as parts of paths, and as words
 ``digests``      hashes of large files, remembered
 ``caches``       the cache folder
 ``cells``        values as cells of a CSV file

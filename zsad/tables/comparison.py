@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
@@ -16,6 +15,7 @@ from zsad.results.aggregate import (
     PLACES,
     UNDEFINED,
     Figure,
+    mean,
     of_category,
     over_categories,
 )
@@ -146,7 +146,7 @@ def published_only(rows: Sequence[DatasetRow], every: bool = False) -> Table | N
             blocks.setdefault(key, {}).setdefault(value.metric, value)
     metrics = [m.name for m in spec.headline()]
     for (name, dataset, source, shots), values in sorted(blocks.items()):
-        cells = [(Span(number(values.get(m))),) for m in metrics]
+        cells = [(Span(_number(values.get(m))),) for m in metrics]
         reason = _published().not_hosted[name]
         where = f"{source}; {reason}"
         called = f"{name}, {shots_in_words(shots)}" if shots else name
@@ -164,7 +164,7 @@ def published_only(rows: Sequence[DatasetRow], every: bool = False) -> Table | N
             )
     if every:
         shown = {name for name, *_ in blocks}
-        empty = [(Span("–"),)] * len(metrics)
+        empty = [(Span(UNDEFINED),)] * len(metrics)
         for name, reason in _published().not_hosted.items():
             if name not in shown:
                 where = f"no figure on these datasets; {reason}"
@@ -227,7 +227,7 @@ def _of_group(
     figures = {d: over_categories(held[d], own, rows[d].categories) for d in of if held.get(d)}
     values = [f.value for f in figures.values() if f.value is not None]
     figure = Figure(
-        math.fsum(values) / len(values) if values else None,
+        mean(values),
         None,
         len(values),
         len(of),
@@ -302,7 +302,7 @@ def _cells(triples: Sequence[Triple]) -> list[Spans]:
     sign = max(signs, key=list(SIGNS.values()).index, default="")
     return [
         (Span(_join([f.text for f, _, _ in triples])),),
-        (Span(_join([number(v) for _, v, _ in triples]) + sign),),
+        (Span(_join([_number(v) for _, v, _ in triples]) + sign),),
         (Span(_join([signed(difference(f, v)) for f, v, _ in triples])),),
     ]
 
@@ -337,9 +337,5 @@ def _join(texts: Sequence[str]) -> str:
     return texts[0] if len(texts) == 1 else f"({', '.join(texts)})"
 
 
-def number(value: Reference | None) -> str:
-    """A printed figure with its deviation; "–" for none."""
-    if value is None:
-        return "–"
-    spread = f" ± {value.std:.1f}" if value.std is not None else ""
-    return f"{value.value:.1f}{spread}"
+def _number(value: Reference | None) -> str:
+    return UNDEFINED if value is None else value.text

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from zsad.metrics import spec
-from zsad.results.aggregate import Figure, over_categories, ranks
+from zsad.results.aggregate import UNDEFINED, Figure, over_categories, ranks
 from zsad.results.published import MEAN, Published
 from zsad.tables.comparison import (
     SIGNS,
@@ -16,7 +16,6 @@ from zsad.tables.comparison import (
     add_points,
     differing,
     measured_as,
-    number,
     verdict,
 )
 from zsad.tables.model import Line, Span, Spans, Table
@@ -110,7 +109,7 @@ def _printed(
     cells: list[Spans] = []
     for row, records in zip(rows, held):
         for metric in metrics:
-            text, found = "–", None
+            text, found = UNDEFINED, None
             first = next(iter(records.values()), None)
             if first is not None:
                 found = published.best(entry.printed, row.dataset, MEAN, metric, first.info)
@@ -121,7 +120,7 @@ def _printed(
                 agrees = verdict(found, list(records.values()), figure, own, of)
                 who = ", ".join(filter(None, (entry.method, entry.label)))
                 add_points(points, who, found, agrees)
-                text, any_found = f"{number(found)}{SIGNS[agrees.degree]}", True
+                text, any_found = f"{found.text}{SIGNS[agrees.degree]}", True
             cells.append((Span(text),))
     return cells if any_found else None
 

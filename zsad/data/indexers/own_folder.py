@@ -167,7 +167,7 @@ def _walks(starts: Iterable[str]) -> Iterator[tuple[str, list[str], list[str]]]:
 
 
 def _refuse(error: OSError) -> None:
-    """What cannot be listed is not left out without a word, unless it went meanwhile."""
+    """What cannot be listed is reported, unless it has gone in the meantime."""
     if not isinstance(error, FileNotFoundError):
         raise error
 
@@ -295,7 +295,7 @@ class _Sorting:
             notes.append(
                 f"{counted(len(twins), 'name occurs', 'names occur')} with several endings "
                 f"(first: {', '.join(twins[0])}): "
-                "all are taken for pictures; a mask belongs into a folder masks/, or is called "
+                "all are taken for pictures; a mask belongs in a folder masks/, or is called "
                 f"{os.path.splitext(os.path.basename(twins[0][0]))[0]}_mask"
             )
         return notes
