@@ -16,6 +16,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may reach for a hub
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, settings
 
 from tests import small_clip
@@ -127,6 +128,22 @@ class SessionFixtures:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(SessionFixtures(), "zsad-session-fixtures")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _torch_is_left_as_it_was() -> Iterator[None]:
+    """What a run sets of torch it restores: the next one may be on another device."""
+    before = _choice_of_algorithms()
+    yield
+    assert _choice_of_algorithms() == before
+
+
+def _choice_of_algorithms() -> tuple[bool, bool, bool]:
+    return (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+        torch.utils.deterministic.fill_uninitialized_memory,
+    )
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -202,7 +202,7 @@ def priced(
         )
         size = weights.info.image_size
     metrics = count_metrics(batch, size)
-    # Scoring on CUDA runs without the switch, which an earlier run on the CPU leaves behind.
+    # Scoring on CUDA runs without torch's switch, which whoever calls may have turned on.
     with (
         algorithms(deterministic=False),
         simulated("cuda", cost=True, values=False, memory=H200) as gpu,

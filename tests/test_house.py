@@ -182,6 +182,28 @@ def test_every_room_has_a_rank() -> None:
     assert found == set(RANKS) - {"__main__"}, "give a new room a rank; keep modules inside rooms"
 
 
+# Packages that need no list of their modules: the rooms of zsad stand in docs/architecture.md, the
+# verbs of the command line have a module each.  The list of metrics leaves out what only the
+# modules that it names are built of.
+UNLISTED = {"zsad", "zsad/cli", "zsad/metrics"}
+
+
+@pytest.mark.parametrize(
+    "package",
+    [p.parent for p in sorted(CORE.rglob("__init__.py")) if len(list(p.parent.glob("*.py"))) > 5],
+    ids=lambda p: p.relative_to(ROOT).as_posix(),
+)
+def test_a_room_lists_its_modules(package: Path) -> None:
+    """A newcomer finds a module by the docstring of its package, which names all, and no others."""
+    modules = {p.stem for p in package.glob("*.py")} - {"__init__", "__main__"}
+    modules |= {p.parent.name for p in package.glob("*/__init__.py")}
+    text = ast.get_docstring(tree_of(package / "__init__.py")) or ""
+    if package.relative_to(ROOT).as_posix() not in UNLISTED:
+        assert sorted(modules - set(re.findall(r"\w+", text))) == []
+    rows = set(re.findall(r"^``(\w+)``  ", text, re.M))
+    assert sorted(rows - modules) == []
+
+
 def test_imports_point_one_way() -> None:
     wrong = []
     for path in python_files("zsad"):
@@ -369,6 +391,48 @@ def names_in(node: ast.AST) -> list[str]:
     if isinstance(node, ast.Name):
         return [node.id]
     return [node.attr] if isinstance(node, ast.Attribute) else []
+
+
+def loose_texts(tree: ast.Module) -> Iterator[int]:
+    """Lines of strings that are statements, and neither a docstring nor the text below a name."""
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    for node in ast.walk(tree):
+        for field in ("body", "orelse", "finalbody"):
+            before: ast.stmt | None = None
+            body = getattr(node, field, ())  # a lambda's is an expression
+            for number, statement in enumerate(body if isinstance(body, list) else ()):
+                is_text = isinstance(statement, ast.Expr) and (
+                    isinstance(statement.value, ast.JoinedStr)
+                    or isinstance(getattr(statement.value, "value", None), str)
+                )
+                is_doc = number == 0 and field == "body" and isinstance(node, documented)
+                names = isinstance(node, (ast.Module, ast.ClassDef))
+                is_below = names and isinstance(before, (ast.Assign, ast.AnnAssign))
+                if is_text and not is_doc and not is_below:
+                    yield statement.lineno
+                before = statement
+
+
+@pytest.mark.parametrize(
+    ("code", "lines"),
+    [
+        ("def f():\n    'Said.'\n    return 1", []),
+        ("LIMIT = 3\n'Pixels.'", []),
+        ("if x:\n    say(f'the one half, '\n        'the other')", []),
+        ("def f(x):\n    if x:\n        say(x)\n        f'the rest'", [4]),
+        ("def f(x):\n    text = f'half {x}; the '\n    'rest'\n    say(text)", [3]),
+        ("try:\n    f()\nexcept ValueError:\n    'lost'", [4]),
+    ],
+)
+def test_what_counts_as_a_loose_text(code: str, lines: list[int]) -> None:
+    assert list(loose_texts(ast.parse(code))) == lines
+
+
+def test_no_half_of_a_message_is_left_behind() -> None:
+    """Two strings on two lines are one only within brackets."""
+    for path in python_files("zsad", "methods", "benchmarks", "tests"):
+        for line in loose_texts(tree_of(path)):
+            raise AssertionError(f"{path.relative_to(ROOT)}, line {line}: a text that nobody reads")
 
 
 def test_every_method_says_its_revision() -> None:

@@ -84,17 +84,18 @@ def load_method(
     see :mod:`zsad.inference.tiles`.
     A trained method without a checkpoint raises :class:`WeightsError` unless ``untrained``.
     """
-    from zsad.inference.run import load_method as run
+    from zsad.inference.loading import load_method as run
+    from zsad.inference.options import LoadOptions
 
-    return run(
-        name,
-        backbone,
-        weights,
-        image_size,
-        checkpoint,
-        preset,
-        device,
-        overrides,
+    options = LoadOptions(
+        name=name,
+        backbone=backbone,
+        weights=weights,
+        image_size=image_size,
+        checkpoint=checkpoint,
+        preset=preset,
+        device=device,
+        overrides=overrides,
         precision=precision,
         engine=engine,
         offline=offline,
@@ -104,6 +105,7 @@ def load_method(
         tiles=tiles,
         keep_aspect=keep_aspect,
     )
+    return run(options)
 
 
 def predict_iter(
@@ -138,7 +140,7 @@ def predict_iter(
 
     ``pictures``: files, folders, wildcards (one, or several); ``listed``: further ones of a list.
     ``calibrate``: a few normal pictures, or the ``calibration.json`` that an earlier run left in
-    its ``out``; ``false_alarms``: the highest share of them that is wished for (0.05).
+    its ``out``; ``false_alarms``: the largest share of them that may be called anomalous (0.05).
     ``references``: normal pictures of the same thing, as files, folders or wildcards, for a method
     that compares with them; their number sets its shots, unless ``overrides`` do.  ``save_bank``
     keeps what it remembers of them in a file, which ``bank`` takes in their place; a method that
@@ -155,13 +157,14 @@ def predict_iter(
     that of a picture that cannot be read or scored has an ``error``, and the others go on.
     Raises :class:`zsad.errors.ZsadError` when the request is wrong: nothing was scored then.
     """
+    from zsad.inference.options import PredictOptions
     from zsad.inference.run import predict as run
 
     _check_loading(predict_iter, loading, "predict")
-    return run(
-        method,
-        pictures,
-        class_name,
+    options = PredictOptions(
+        method=method,
+        pictures=pictures,
+        class_name=class_name,
         calibrate=calibrate,
         false_alarms=false_alarms,
         out=out,
@@ -171,9 +174,6 @@ def predict_iter(
         ignore=ignore,
         save=save,
         to=to,
-        one_file=one_file,
-        kind=kind,
-        domain=domain,
         references=references,
         explanations=explanations,
         listed=listed,
@@ -181,8 +181,11 @@ def predict_iter(
         overrides=overrides,
         bank=bank,
         save_bank=save_bank,
-        load=lambda values: load_method(method, overrides=values, **loading),
+        one_file=one_file,
+        kind=kind,
+        domain=domain,
     )
+    return run(options, lambda values: load_method(method, overrides=values, **loading))
 
 
 def _at_once(each: Callable[P, Iterator[Prediction]]) -> Callable[P, list[Prediction]]:

@@ -51,7 +51,7 @@ def shorter(value: object, most: int = 60) -> str:
 def counted(number: int, thing: str, things: str = "") -> str:
     """``1 cell``, ``2 cells``: the one place that makes a plural.
 
-    ``things``: where an "s" does not make it (``box``, ``boxes``), or a verb goes along
+    ``things``: a plural that is not made by an "s" (``box``, ``boxes``), or one with its verb
     (``mask holds``, ``masks hold``).
     """
     return f"{number:,} {thing if number == 1 else things or f'{thing}s'}"

@@ -372,8 +372,10 @@ def _grouped(stages: Sequence[Tensor], spec: MapSpec) -> Tensor:
 
 
 def joined(planes: Sequence[Tensor], fuse: Fuse, weights: Sequence[float] | None = None) -> Tensor:
-    """Join tensors of one shape: their (weighted) mean or sum, or their harmonic mean
-    n / sum(1 / x), which is 0 where one of them is."""
+    """Join tensors of one shape, which the result has, too: their (weighted) mean or sum, or their
+    harmonic mean n / sum(1 / x), which is 0 where one of them is.
+
+    Raises ``ValueError`` for weights of a harmonic mean, or another number of them."""
     if fuse == "harmonic":
         if weights is not None:
             raise ValueError("a harmonic mean has no weights")

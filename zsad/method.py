@@ -318,7 +318,7 @@ class Method(lightning.LightningModule, Generic[ConfigT, TextT]):
         :attr:`~zsad.config.method_config.MethodConfig.caption_source` asks for."""
 
     def training_facts(self, history: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """Figures of a finished training that belong into the checkpoint and every record made
+        """Figures of a finished training that belong in the checkpoint and every record made
         with it; they come back as :attr:`facts`.
 
         ``history``: one row per epoch with ``phase``, ``epoch``, ``steps`` and the mean of every
@@ -327,7 +327,10 @@ class Method(lightning.LightningModule, Generic[ConfigT, TextT]):
         return {}
 
     def trained_state(self) -> dict[str, Tensor]:
-        """Everything that a checkpoint must hold: all parameters and persistent buffers."""
+        """Everything that a checkpoint must hold: all parameters and persistent buffers.
+
+        Of a method on the CPU they are the same memory, which the next step writes to: clone what
+        is to be kept (:func:`zsad.checkpoints.save` does so)."""
         return {k: v.detach().cpu() for k, v in self.state_dict().items()}
 
     @classmethod

@@ -6,16 +6,18 @@ asked for before; one from pinned memory does not.  No room of zsad is below thi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Hashable, Iterator, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 MOST = 256  # constants that are kept
+
+T = TypeVar("T")
 
 
 def uploaded(values: Tensor, device: torch.device) -> Tensor:
@@ -126,17 +128,39 @@ def able(values: Tensor) -> Tensor:
 
 
 @contextmanager
-def algorithms(*, deterministic: bool | None) -> Iterator[None]:
+def algorithms(*, deterministic: bool | None, fill: bool = True) -> Iterator[None]:
     """Within, torch takes deterministic algorithms where it has some, or need not; None: as before.
-    What was set is restored afterwards."""
+    Without ``fill``, memory that nobody has written yet stays as it is, which deterministic
+    algorithms fill otherwise.  What was set is restored afterwards.
+
+    These are settings of the process, not of a thread."""
+    memory: Any = torch.utils.deterministic
     before = torch.are_deterministic_algorithms_enabled()
     warned = torch.is_deterministic_algorithms_warn_only_enabled()
+    filled = memory.fill_uninitialized_memory
     if deterministic is not None:
         torch.use_deterministic_algorithms(deterministic, warn_only=True)
+    if not fill:
+        memory.fill_uninitialized_memory = False
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(before, warn_only=warned)
+        memory.fill_uninitialized_memory = filled
+
+
+def stepwise(
+    within: Callable[[], AbstractContextManager[None]], items: Generator[T, None, None]
+) -> Iterator[T]:
+    """The ``items``, each made ``within()``, which is left while the caller has one."""
+    with closing(items):
+        while True:
+            with within():
+                try:
+                    item = next(items)
+                except StopIteration:
+                    return
+            yield item
 
 
 @contextmanager

@@ -420,6 +420,7 @@ def pair_of(sentences: Tensor) -> Tensor:
 
 
 def between(x: Tensor, low: Tensor, high: Tensor) -> Tensor:
-    """Bring ``x`` to the scale on which low is 0 and high is 1; where high is 1 it stays."""
+    """Bring ``x`` to the scale on which ``low`` is 0 and ``high`` is 1, both of a shape that goes
+    with ``x``; where ``high`` is 1, ``x`` stays as it is."""
     span = (high - low).clamp(min=1e-12)
     return torch.where(high == 1, x, (x - low) / span)

@@ -1,6 +1,6 @@
 """AdaCLIP (Cao et al., ECCV 2024), in the order of its released code.
 
-Learned tokens join the sequence of the visual tower behind the patches and stand in the place of
+Learned tokens join the sequence of the visual tower behind the patches and stand in place of
 the first words of every text prompt.  They are static, one set for all images, plus dynamic, made
 of the image's own class token.  Patches of four layers and the class token of the prompted pass are
 compared with a prompt ensemble; what the most anomalous patches have in common joins the class

@@ -1,4 +1,4 @@
-"""Configuration of ``alfa`` (torch-free).  What each reading means stands in the README."""
+"""Configuration of ``alfa`` (torch-free).  The README says what each reading means."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from zsad.config.method_config import MethodConfig
 
 @dataclass(frozen=True)
 class Config(MethodConfig):
-    """Keys of ``clip.*``; where the values come from stands in the README.
+    """Keys of ``clip.*``; the README says where the values come from.
 
     ``prompts``: ``two`` = one sentence per label; ``ac`` = the ImageNet template ensemble around
     one state word per label (CLIP-AC); ``ac-ensemble`` = the same templates around several state

@@ -1,4 +1,4 @@
-"""Configuration of ``coop`` and ``cocoop`` (torch-free); the values stand in config.yaml."""
+"""Configuration of ``coop`` and ``cocoop`` (torch-free); config.yaml has the values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Config of FAPrompt.  Torch-free; values and their origin stand in ``config.yaml``."""
+"""Config of FAPrompt.  Torch-free; ``config.yaml`` has the values and their origin."""
 
 from __future__ import annotations
 

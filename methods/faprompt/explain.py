@@ -54,7 +54,7 @@ def prompt_maps(
 ) -> Tensor:
     """Return what every abnormal prompt alone finds anomalous: [B, T, h, w], in [0, 1].
 
-    The first map of the method (Eq. 3) with one prompt in the place of the prototype of all, as in
+    The first map of the method (Eq. 3) with one prompt in place of the prototype of all, as in
     the paper's Fig. 3 and 6.  patches [B, L, E], unit.
     """
     abnormal = torch.einsum("te,ble->btl", unit(first.prompts), patches)

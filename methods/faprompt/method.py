@@ -264,7 +264,7 @@ def prior_network(config: Config, backbone: BackboneInfo) -> nn.Sequential:
 
 
 def prior_loss(prior: Tensor, labels: Tensor) -> Tensor:
-    """Return the squared prior of the normal images of a batch (Eq. 5).
+    """Return the squared prior [B, W] of the normal images (``labels`` [B] = 0): a scalar (Eq. 5).
 
     Sum over images of the *mean* over the W entries, as the released code has it.
     """

@@ -1,6 +1,6 @@
 """From a detector's raw answer to kept boxes and a position (section 3.3.1 and 3.3.2).
 
-The rules themselves stand in :mod:`zsad.runtime.boxes`, which packages use, too.
+The rules themselves are those of :mod:`zsad.runtime.boxes`, which packages use, too.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Configuration of ``mvfa`` (torch-free); where the values come from stands in config.yaml."""
+"""Configuration of ``mvfa`` (torch-free); config.yaml says where the values come from."""
 
 from __future__ import annotations
 

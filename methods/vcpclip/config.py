@@ -1,4 +1,4 @@
-"""Config of VCP-CLIP.  Torch-free; values and their origin stand in ``config.yaml``."""
+"""Config of VCP-CLIP.  Torch-free; ``config.yaml`` has the values and their origin."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from zsad.types import Names
 
 @dataclass(frozen=True)
 class Config(MethodConfig):
-    """Keys of ``winclip.*``; where the values come from stands in the README.
+    """Keys of ``winclip.*``; the README says where the values come from.
 
     ``temperature`` divides cosines.  ``scales``: window sizes in patches.
     ``include_image_scale``: the image's own score is one more scale of the zero-shot map.

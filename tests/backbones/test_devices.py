@@ -11,6 +11,7 @@ from tests.fake_cuda import simulated
 from zsad.backbones import devices
 from zsad.backbones.device_names import require_device
 from zsad.errors import RequestError
+from zsad.on_device import algorithms
 
 
 def test_a_device_is_chosen_or_refused_by_name() -> None:
@@ -73,17 +74,27 @@ def test_threads_that_decode(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_scoring_is_deterministic_by_the_switch_on_other_devices_only() -> None:
-    before = torch.are_deterministic_algorithms_enabled()
-    warned = torch.is_deterministic_algorithms_warn_only_enabled()
-    try:
-        torch.use_deterministic_algorithms(False)
-        devices.make_deterministic(True, torch.device("cuda"))
+    with algorithms(deterministic=False):
+        for kind, wanted, found in (("cuda", True, False), ("cpu", False, False)):
+            with devices.deterministically(wanted, torch.device(kind)):
+                assert torch.are_deterministic_algorithms_enabled() == found
+        with devices.deterministically(True, torch.device("cpu")):
+            assert torch.are_deterministic_algorithms_enabled()
+            assert torch.is_deterministic_algorithms_warn_only_enabled()
+            assert not torch.utils.deterministic.fill_uninitialized_memory  # a pass over results
+
+
+def test_what_was_set_of_torch_is_restored_whatever_happens_in_between() -> None:
+    memory = torch.utils.deterministic
+    with algorithms(deterministic=False):
+        filled = memory.fill_uninitialized_memory
+        with (
+            pytest.raises(ValueError, match="in between"),
+            devices.deterministically(True, torch.device("cpu")),
+        ):
+            raise ValueError("in between")
         assert not torch.are_deterministic_algorithms_enabled()
-        devices.make_deterministic(True, torch.device("cpu"))
-        assert torch.are_deterministic_algorithms_enabled()
-        assert not torch.utils.deterministic.fill_uninitialized_memory  # a pass over every result
-    finally:
-        torch.use_deterministic_algorithms(before, warn_only=warned)
+        assert memory.fill_uninitialized_memory == filled
 
 
 @pytest.mark.parametrize(

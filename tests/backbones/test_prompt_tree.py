@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from zsad.backbones import Backbone, TextEncoder
-from zsad.backbones.prompt_tree import prompt_tree
+from zsad.backbones.prompt_tree import tree_of
 
 PROMPTS = [
     "X X X abnormal bottle with broken large at top left.",
@@ -37,9 +37,8 @@ def draw(*shape: int, seed: int) -> Tensor:
 
 
 def test_a_tree_by_hand() -> None:
-    """0 5 6 9 and 0 5 7 9 share their first two tokens; 0 5 ends early; the rest is padding."""
-    ids = torch.tensor([[0, 5, 6, 9, 0], [0, 5, 7, 9, 0], [0, 5, 9, 0, 0], [0, 5, 6, 9, 3]])
-    tree = prompt_tree(ids, torch.tensor([3, 3, 2, 3]))
+    """0 5 6 9 and 0 5 7 9 share their first two tokens, and so does 0 5 9; one is there twice."""
+    tree = tree_of([[0, 5, 6, 9], [0, 5, 7, 9], [0, 5, 9], [0, 5, 6, 9]])
     assert tree.ids.tolist() == [0, 5, 6, 9, 7, 9, 9]
     assert tree.position.tolist() == [0, 1, 2, 3, 2, 3, 2]
     assert tree.ends.tolist() == [3, 5, 6, 3]
@@ -55,10 +54,9 @@ def test_a_tree_by_hand() -> None:
 
 
 def test_learned_positions_are_shared_whatever_their_words() -> None:
-    ids = torch.tensor([[0, 5, 6, 4, 9], [0, 7, 8, 4, 9]])
-    eot = torch.tensor([4, 4])
-    assert len(prompt_tree(ids, eot).ids) == 9
-    tree = prompt_tree(ids, eot, learned=2)
+    prompts = [[0, 5, 6, 4, 9], [0, 7, 8, 4, 9]]
+    assert len(tree_of(prompts).ids) == 9
+    tree = tree_of(prompts, learned=2)
     assert len(tree.ids) == 5
     assert tree.position.tolist() == [0, 1, 2, 3, 4]
     assert tree.ends.tolist() == [4, 4]

@@ -128,7 +128,7 @@ def call(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str, str]
         ),
         ([*BENCH, *TINY, "backbone.image_size=225"], "patch size 16; nearest: 224"),
         ([*BENCH, *TINY, "backbone.image_size=-16"], "patch size 16; nearest: 16"),
-        ([*BENCH, *TINY, f"backbone.image_size={'9' * 400}"], "a number without measure"),
+        ([*BENCH, *TINY, f"backbone.image_size={'9' * 400}"], "far too large"),
         ([*BENCH, *TINY, "--dry-run", "--device", "tpu"], "--device tpu: no device"),
         *(
             ([*words, "s3://bucket/x"], f"{words[-1]} s3://bucket/x: an address; give a place on")

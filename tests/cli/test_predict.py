@@ -501,7 +501,7 @@ def test_a_folder_of_references_sets_the_shots(
         (["--reference", "absent"], "winclip", "absent: no such file or folder"),
         (["--precision", "fp8"], "clip", "'fp8'"),
         (["--image-size", "15"], "clip", "multiple of the patch size"),
-        (["--image-size", "64", "backbone.image_size=32"], "clip", "say two things"),
+        (["--image-size", "64", "backbone.image_size=32"], "clip", "contradict each other"),
         (["data.workers=1"], "clip", "data.workers: changes nothing"),
     ],
 )

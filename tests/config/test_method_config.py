@@ -172,3 +172,36 @@ def test_every_config_of_the_house_answers_without_torch() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
     readings = [n for n, e in registry.methods().items() if e.resolve().own_readings()]
     assert readings == ["alfa", "kanoclip"]
+
+
+def own_defaults(config: Any, where: str = "") -> dict[str, tuple[object, object]]:
+    """What the classes of a method's own module have for a default, and what ``config`` holds, by
+    key.  A table by dataset has its entries in config.yaml alone."""
+    found: dict[str, tuple[object, object]] = {}
+    for f in dataclasses.fields(config):
+        held = getattr(config, f.name)
+        if dataclasses.is_dataclass(held):
+            if type(held).__module__ == type(config).__module__:
+                found |= own_defaults(held, f"{where}{f.name}.")
+            continue
+        default = f.default if f.default_factory is dataclasses.MISSING else f.default_factory()
+        if default is not dataclasses.MISSING and not isinstance(held, dict):
+            found[where + f.name] = default, held
+    return found
+
+
+@pytest.mark.parametrize("method", sorted(registry.methods()))
+def test_a_default_in_code_is_that_of_config_yaml(method: str) -> None:
+    """Numbers have one owner, config.yaml; a class that repeats one says the same."""
+    found = own_defaults(registry.method(method).resolve())
+    assert {key: both for key, both in found.items() if both[0] != both[1]} == {}
+
+
+def test_what_counts_as_a_default_of_a_method_s_own() -> None:
+    few = Few("default", 1, 0.5, inner=Inner(depth=2))
+    assert own_defaults(few) == {
+        "inner.depth": (1, 2),
+        "inner.later": ("off", "off"),
+        "names": ("spoken", "spoken"),
+        "sizes": ((1, 2), (1, 2)),
+    }

@@ -15,7 +15,14 @@ import tifffile
 from PIL import Image
 
 from zsad.data import images, pixel_values
-from zsad.data.images import image_digest, image_size, mask_values, read_image, read_mask
+from zsad.data.images import (
+    image_digest,
+    image_size,
+    mask_values,
+    read_image,
+    read_mask,
+    whole_size,
+)
 from zsad.errors import DataError, RequestError
 from zsad.types import Sample
 
@@ -411,6 +418,19 @@ def test_extra_masks_are_united(picture: Path, tmp_path: Path) -> None:
     sample = _masked(picture, paths[0], extra_masks=(str(paths[1]),))
     assert read_mask(sample).sum() == 2
     assert read_mask(replace(sample, crop=(5, 0, 10, 6))).sum() == 1
+
+
+def test_the_size_of_a_piece_is_not_taken_for_that_of_the_whole_picture(
+    picture: Path, tmp_path: Path
+) -> None:
+    values = np.zeros((6, 10), dtype=np.uint8)
+    values[2, 7] = 255
+    sample = _masked(picture, _save_mask(tmp_path / "m.png", values))
+    piece = replace(sample, crop=(5, 0, 10, 6))
+    assert whole_size(sample, (6, 10)) == whole_size(piece, (6, 5)) == whole_size(piece) == (6, 10)
+    assert np.argwhere(read_mask(piece, seen_hw=(6, 5))).tolist() == [[2, 2]]
+    assert np.argwhere(read_mask(sample, seen_hw=(6, 10))).tolist() == [[2, 7]]
+    assert read_mask(replace(piece, mask=None), seen_hw=(6, 5)).shape == (6, 5)
 
 
 def test_mask_values_of_an_alpha_file(tmp_path: Path) -> None:

@@ -146,7 +146,7 @@ def test_a_table_in_a_folder(tmp_path: Path, encoding: str, mark: str) -> None:
     home = tmp_path / "set"
     for name in ("p/1.png", "p/2.png", "p/3.png", "m/2.png"):
         put(home / name)
-    lines = ["filename,label,mask,split", "p/1.png,OK,,test", "p\\2.png,NG,m\\2.png,val"]
+    lines = ["filename,label,mask,split", "p/1.png,OK,,test", "p\\2.png,NG,m\\2.png,TEST"]
     lines.append("C:\\set\\p\\3.png,good,,train")
     text = "\r\n".join(lines).replace(",", mark)
     (home / "list.csv").write_bytes(text.encode(encoding))
@@ -183,6 +183,174 @@ def test_what_is_wrong_with_a_table(tmp_path: Path) -> None:
     assert "leads out of the dataset's folder" in found
     found = problem("picture,state\n2.png,ok\n", "image: picture, label: state")
     assert "no role (first: 1.png: list.csv does not list it)" in found
+
+
+TABLE = "image,label{more}\n1.png,{good}\n2.png,{good}\n3.png,{bad}\n4.png,{bad}\n"
+
+
+def listed(home: Path, text: str, name: str = "labels.csv", encoding: str = "utf-8") -> str:
+    """What is said of a folder with four pictures and a table; "" where it is accepted."""
+    for i in (1, 2, 3, 4):
+        put(home / f"{i}.png", grey=10 * i)
+    (home / name).write_bytes(text.encode(encoding))
+    try:
+        index(home)
+    except (RequestError, DataError) as error:
+        return str(error)
+    return ""
+
+
+def plain(good: str = "0", bad: str = "1", more: str = "") -> str:
+    return TABLE.format(good=good, bad=bad, more=more)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (plain("1", "-1"), "labels.csv, line 4: label '-1' is neither 0 nor 1"),
+        (plain("0", "10"), "label '10' is neither 0 nor 1"),
+        (plain("good", "scratch"), "label 'scratch' is neither 0 nor 1"),
+        (plain("0,1", "1,0", ",label"), "two of its columns are called 'label'"),
+        (plain("0,1", "1,0", ",Label"), "two of its columns are called 'label'"),
+        (plain("0,1", "1,0", ",anomaly"), "'label' and 'anomaly' contradict each other in line 2"),
+        (plain("0,4.png", "1,2.png", ",path"), "'image' and 'path' contradict each other"),
+        (plain("0,scratch", "1,scratch", ",defect"), "label '0' and defect 'scratch' contradict"),
+        (plain("0,none", "1,good", ",defect"), "label '1' and defect 'good' contradict"),
+        (plain("0,", "1,m/x.png", ",mask"), "mask x.png is used by two images"),
+        (plain("0,", "1,2.png", ",mask"), "mask 2.png is listed as a picture, too"),
+        (plain() + "1.png,1\n", "1 picture is listed twice (first: 1.png)"),
+        (plain("0,train", "1,later", ",split"), "split 'later' is not train, val or test"),
+        (plain().replace(",", "|"), "no column is called 'image' or 'label'; it has image|label"),
+        ("path,image_score,anomalous\n1.png,0.1,False\n", "verdicts are not labels"),
+    ],
+)
+def test_a_table_that_cannot_be_meant(tmp_path: Path, text: str, said: str) -> None:
+    assert said in listed(tmp_path / "set", text)
+
+
+def test_a_table_in_another_encoding_is_named(tmp_path: Path) -> None:
+    odd = plain("0,", "1,rayé", ",defect")
+    assert "labels.csv is not read as a list" in listed(tmp_path / "a", odd, encoding="latin-1")
+    assert "it holds zero bytes" in listed(tmp_path / "b", odd, encoding="utf-16-be")
+
+
+def test_names_of_lists_in_any_case(tmp_path: Path) -> None:
+    assert not listed(tmp_path / "set", plain("0.0", "1.0"), name="LIST.CSV")
+    annotated(tmp_path / "coco", {"bbox": [3, 4, 5, 6]}).rename(tmp_path / "coco" / "A.JSON")
+    assert index(tmp_path / "coco").layout == "coco"
+
+
+def test_the_validation_part_of_a_list_is_not_tested_beside_a_test_part(tmp_path: Path) -> None:
+    home = tmp_path / "set"
+    text = "image,label,split\n1.png,0,train\n2.png,0,test\n3.png,1,val\n4.png,1,holdout\n"
+    assert not listed(home, text)
+    found = index(home)
+    assert {s.uid: s.split for s in found.samples} == {
+        "1.png": "train", "2.png": "test", "4.png": "test",
+    }  # fmt: skip
+    assert found.account is not None
+    assert [e.path for e in found.account.entries if "validation" in e.reason] == ["3.png"]
+    assert not listed(tmp_path / "alone", text.replace("test", "val").replace("holdout", "val"))
+    assert index(tmp_path / "alone").counts() == (1, 2)
+
+
+def test_categories_of_a_list_that_differ_in_case_are_one(tmp_path: Path) -> None:
+    assert not listed(tmp_path / "set", plain("0,nut", "1,Nut", ",category"))
+    found = index(tmp_path / "set")
+    assert (list(found.categories), found.counts()) == (["nut"], (2, 2))
+
+
+def test_masks_of_normal_pictures_are_masks(tmp_path: Path) -> None:
+    put(tmp_path / "set" / "m" / "1.png", 255)
+    put(tmp_path / "set" / "m" / "3.jpg", 255)
+    text = "image,label,mask\n1.png,0,m/1.png\n2.png,0,\n3.png,1,m/3.jpg\n"
+    assert "m/1" not in listed(tmp_path / "set", text + "4.png,0,\n")
+    found = index(tmp_path / "set")
+    assert [Path(mask).name for mask, _ in found.masks_of_normal] == ["1.png"]
+    # JPEG's values around an edge are nobody's: cut in the middle, as in folders
+    assert [s.mask_threshold for s in found.samples if s.mask] == [127]
+
+
+@pytest.mark.parametrize(
+    ("mark", "said"),
+    [
+        ({"bbox": [0.1, 0.2, 0.3, 0.4]}, "annotation 1 is given in shares of the picture"),
+        ({"segmentation": [[0.1, 0.2, 0.3, 0.2, 0.3, 0.9]]}, "given in shares of the picture"),
+        ({"bbox": [0, 0, 1, 1]}, ""),
+    ],
+)
+def test_shares_are_not_pixels(tmp_path: Path, mark: dict[str, object], said: str) -> None:
+    annotated(tmp_path / "set", mark)
+    if not said:
+        assert index(tmp_path / "set").counts() == (1, 2)
+        return
+    with pytest.raises(DataError, match=said):
+        index(tmp_path / "set")
+
+
+def test_annotations_called_good_mark_no_defect(tmp_path: Path) -> None:
+    path = annotated(tmp_path / "set", {"bbox": [3, 4, 5, 6]})
+    path.write_text(path.read_text(encoding="utf-8-sig").replace('"scratch"', '"OK"'))
+    found = index(tmp_path / "set")
+    assert found.counts() == (2, 1)
+    assert "annotations called OK mark no defect" in found.notes[0]
+
+
+def test_images_that_a_coco_file_names_twice(tmp_path: Path) -> None:
+    path = annotated(tmp_path / "set", {"bbox": [3, 4, 5, 6]})
+    content = json.loads(path.read_text(encoding="utf-8-sig"))
+    path.write_text(json.dumps({**content, "images": [*content["images"], content["images"][0]]}))
+    with pytest.raises(DataError, match="two of its images have one id"):
+        index(tmp_path / "set")
+    again = {**content["images"][0], "id": 99}
+    path.write_text(json.dumps({**content, "images": [*content["images"], again]}))
+    with pytest.raises(DataError, match=r"listed twice .first: images/a.png"):
+        index(tmp_path / "set")
+
+
+def entries(home: Path, **parts: list[Any]) -> None:
+    """A meta.json of (picture, label, mask) by part."""
+    made = {}
+    for part, rows in parts.items():
+        made[part] = {
+            "bolt": [
+                {"img_path": f"{name}.png", "anomaly": label, "mask_path": mask}
+                for name, label, mask in rows
+            ]
+        }
+        for name, _, mask in rows:
+            put(home / f"{name}.png", grey=len(name) + 3 * ord(name[0]) % 200)
+            if mask:
+                put(home / mask, 255)
+    (home / "meta.json").write_text(json.dumps(made))
+
+
+def test_what_a_meta_json_cannot_mean(tmp_path: Path) -> None:
+    def said(**parts: list[Any]) -> str:
+        home = tmp_path / str(len(list(tmp_path.iterdir())))
+        entries(home, **parts)
+        try:
+            found = index(home)
+        except (RequestError, DataError) as error:
+            return str(error)
+        return f"{found.counts()} {found.counts('train')}"
+
+    assert said(test=[("a", 0, ""), ("b", 1, "")]) == "(1, 1) (0, 0)"  # none has a mask
+    assert "1 of 2 anomalous pictures of 'bolt' without a mask" in said(
+        test=[("a", 1, ""), ("b", 1, "m/b.png")]
+    )
+    assert "meta.json: anomaly=-1 is not 0 or 1" in said(test=[("a", 1, ""), ("b", -1, "")])
+    assert "anomaly=None is not 0 or 1" in said(test=[("a", 0, ""), ("b", None, "")])
+    assert "anomaly=0.5 is not 0 or 1" in said(test=[("a", 0, ""), ("b", 0.5, "")])
+    assert said(train_set=[("a", 0, "")], val=[("b", 1, "")], test=[("c", 1, "")]) == (
+        "(0, 1) (1, 0)"
+    )
+    assert said(val=[("b", 1, ""), ("c", 0, "")]) == "(1, 1) (0, 0)"
+    assert "part 'later' is not one of train, val and test" in said(
+        later=[("a", 0, "")], test=[("b", 1, "")]
+    )
+    assert "1 picture is listed twice (first: a.png)" in said(test=[("a", 0, ""), ("a", 1, "")])
+    assert said(test=[("a", 0, "m/a.png"), ("b", 1, "m/b.png")]) == "(1, 1) (0, 0)"
 
 
 # ---------------------------------------------------------------------------------- modules

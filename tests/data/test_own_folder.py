@@ -245,6 +245,58 @@ def test_linked_folders_are_followed_once(tmp_path: Path) -> None:
     assert labels(found) == {"good/1.png": ("", 0, "test"), "bad/2.png": ("", 1, "test")}
 
 
+def test_a_folder_is_read_where_it_lies_not_through_a_link(tmp_path: Path) -> None:
+    """``anomalous/loop -> ../normal`` made defects of all normal pictures, since it came first."""
+    tree(tmp_path, "normal/1.png", "anomalous/2.png")
+    (tmp_path / "anomalous" / "loop").symlink_to(tmp_path / "normal")
+    (tmp_path / "normal" / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    found = understand(tmp_path)
+    # a link that leads nowhere is a picture that cannot be read, and not left out
+    assert {p: v[1] for p, v in labels(found).items()} == {
+        "normal/1.png": 0, "normal/gone.png": 0, "anomalous/2.png": 1,
+    }  # fmt: skip
+    assert "1 linked folder is read where" in found.notes[0]
+    assert "anomalous/loop is normal" in found.notes[0]
+    with pytest.raises(DataError, match=r"1 of 3 files missing .first: normal/gone.png"):
+        index(tmp_path)
+
+
+def test_sets_and_numbers_of_a_part_are_no_categories(tmp_path: Path) -> None:
+    found = tree(
+        tmp_path, "train_1/good/1.png", "Training Set/good/1.png", "test_set/good/1.png",
+        "test_set/bad/1.png", "dev/bad/1.png",
+    )  # fmt: skip
+    assert found.categories == [""]
+    assert labels(found) == {
+        "train_1/good/1.png": ("", 0, "train"), "Training Set/good/1.png": ("", 0, "train"),
+        "test_set/good/1.png": ("", 0, "test"), "test_set/bad/1.png": ("", 1, "test"),
+    }  # fmt: skip
+
+
+def test_what_may_be_a_part_or_a_category_is_refused(tmp_path: Path) -> None:
+    names = ("train_cam1/good/1.png", "test_cam1/good/1.png", "test_cam1/bad/1.png")
+    found = tree(tmp_path / "a", *names)
+    assert set(roles(found).values()) == {"no role"}
+    assert "may be a category or the test part" in found.account.entries[0].reason
+    given = understand(tmp_path / "a", {"train_cam1": "train", "test_cam1": "test"})
+    assert sorted(v[2] for v in labels(given).values()) == ["test", "test", "train"]
+    tube = tree(tmp_path / "b", "test_tube/good/1.png", "test_tube/bad/1.png", "bolt/good/1.png")
+    assert tube.categories == ["bolt", "test_tube"]
+
+
+def test_masks_of_tested_normal_pictures(tmp_path: Path) -> None:
+    """``ground_truth/good`` was refused where ``train/good`` has the same names."""
+    found = tree(
+        tmp_path, "train/good/0.png", "test/good/0.png", "test/bad/0.png",
+        "ground_truth/good/0_mask.png", "ground_truth/bad/0_mask.png",
+    )  # fmt: skip
+    assert not found.problems
+    assert found.mask_of == {
+        "ground_truth/good/0_mask.png": "test/good/0.png",
+        "ground_truth/bad/0_mask.png": "test/bad/0.png",
+    }
+
+
 # ----------------------------------------------------------------------------- properties
 LAYOUTS = (
     ("{c}/{good}", "{c}/{bad}", "{c}/masks", "{c}/train"),
@@ -427,6 +479,8 @@ def test_the_account_stands_in_dry_run_and_run(
         ("without_defects", "normal"), ("hole_2", "other"), ("label_printer", "other"),
         ("2", "other"),
         ("mask_holder", "other"),
+        ("train_set", "train"), ("Testing Data", "test"), ("val2", "val"), ("evaluation", "test"),
+        ("test_tube", "other"), ("trainer", "other"), ("trainset_01", "train"),
     ],
 )  # fmt: skip
 def test_names_with_numbers_and_masks_of_a_class(name: str, kind: str) -> None:
@@ -441,6 +495,11 @@ def test_a_test_folder_that_may_be_normal_is_not_a_defect(tmp_path: Path) -> Non
         RequestError, match=r"'good_old' may be normal \(it says good\) or a defect"
     ):
         select_datasets(f"folder:{tmp_path / 'part'}")
+    found = tree(tmp_path / "b", *(f"test/{n}/0.png" for n in ("good", "clean", "unlabelled", "x")))
+    assert [e.path for e in found.account.without_role] == [
+        "test/clean/0.png",
+        "test/unlabelled/0.png",
+    ]
 
 
 def test_a_definition_holds_no_name_that_is_not_utf8(

@@ -263,7 +263,7 @@ def test_reading_ahead_keeps_order_and_errors(place: Path) -> None:
 def test_arrays_of_another_kind_are_refused() -> None:
     with pytest.raises(RequestError, match="must be uint8"):
         pictures.open_picture(np.zeros((4, 4)))
-    with pytest.raises(RequestError, match="cannot read a picture from a int"):
+    with pytest.raises(RequestError, match="cannot read a picture from 'int'"):
         pictures.open_picture(3)
 
 

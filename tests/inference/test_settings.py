@@ -37,7 +37,9 @@ def test_bits_of_deep_pictures() -> None:
 def test_a_named_value_and_its_key_may_agree_but_not_differ() -> None:
     settings, _ = split("clip", ["backbone.precision=bf16"], {**NAMED, "precision": "bf16"})
     assert settings.value.backbone.precision == "bf16"
-    with pytest.raises(RequestError, match=r"backbone\.precision=bf16 and --precision fp16 say"):
+    with pytest.raises(
+        RequestError, match=r"backbone\.precision=bf16 and --precision fp16 contradict"
+    ):
         split("clip", ["backbone.precision=bf16"], {**NAMED, "precision": "fp16"})
 
 

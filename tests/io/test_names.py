@@ -118,3 +118,12 @@ def test_on_windows_different_names_stay_different(found: list[str]) -> None:
         made = [safe_name(name) for name in found]
     assert len(set(made)) == len(made)
     assert not any(map(is_refused_by_windows, made))
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("Metal_Nut", "metal nut"), (" cut-outer__wall ", "cut outer wall"), ("_-_", "")],
+)
+def test_a_name_in_words(name: str, words: str) -> None:
+    assert names.in_words(name) == words
+    assert names.in_words(words) == words

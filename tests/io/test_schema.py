@@ -56,7 +56,7 @@ def test_nested_groups_lists_and_renamed_keys() -> None:
         ({"class": "good", "table": {"a": 3}}, "table.a=3 must be a group of keys, not int"),
         ({"class": "good", "parts": [{"size": 1}] * 3}, "^parts must not be more than two$"),
         ({"class": "good", "parts": [{"size": 10**400}]}, "must be a finite number"),
-        ({"class": "good", "count": 2**63}, "count=9223372036854775808: a number without measure"),
+        ({"class": "good", "count": 2**63}, "count=9223372036854775808: far too large"),
         ([], "must be a group of keys, not list"),
         (None, "must be a group of keys, not NoneType"),
     ],

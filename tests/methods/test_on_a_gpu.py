@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -118,26 +118,50 @@ def batch() -> tuple[Tensor, Tensor, Tensor]:
     return images, masks, torch.tensor([0, 0, 1, 1])
 
 
-def learned(method: LoadedMethod) -> dict[str, list[Tensor]]:
-    """The loss terms of two steps of every phase, and the parameters that they leave, by phase."""
+class Learned(NamedTuple):
+    """What two steps of a phase leave, in memory of its own: the ``totals`` of both, the
+    ``gradients`` of the first by parameter (None: not in the loss), and the ``parameters``."""
+
+    totals: Tensor
+    gradients: dict[str, Tensor | None]
+    parameters: dict[str, Tensor]
+
+
+def learned(method: LoadedMethod) -> dict[str, Learned]:
+    """Two steps of every phase, by phase; a phase goes on with the parameters of the one before."""
     images, masks, labels = batch()
     references = images.flip(0) if method.method.needs_partners else None
     found = {}
     for phase in method.method.phases():
         torch.manual_seed(3)
         method.method.freeze_all_but(method.method.parameters_of_phase(phase))
-        parameters = [p for p in method.method.parameters() if p.requires_grad]
-        optimiser = torch.optim.SGD(parameters, lr=0.01)
-        terms = []
+        parameters = {n: p for n, p in method.method.named_parameters() if p.requires_grad}
+        optimiser = torch.optim.SGD(parameters.values(), lr=0.01)
+        totals, gradients = [], []
         for _ in range(2):
             torch.manual_seed(4)
             losses = method.losses(images, masks, labels, "bolt", phase.name, references)
             optimiser.zero_grad()
             losses["total"].backward()
+            totals.append(kept(losses["total"]))
+            gradients.append(
+                {n: None if p.grad is None else kept(p.grad) for n, p in parameters.items()}
+            )
             optimiser.step()
-            terms.append(losses["total"].detach().cpu())
-        found[phase.name] = [torch.stack(terms), *(p.detach().cpu() for p in parameters)]
+        after = {n: kept(p) for n, p in parameters.items()}
+        found[phase.name] = Learned(torch.stack(totals), gradients[0], after)
     return found
+
+
+def kept(values: Tensor) -> Tensor:
+    """A copy on the CPU: `cpu()` of what lies there already is the same memory, which the next
+    phase writes to."""
+    return values.detach().to("cpu", copy=True)
+
+
+def close(mine: Tensor, its: Tensor, least: float) -> bool:
+    """As a whole: attention is computed in another way under gradients, and steps amplify it."""
+    return bool((mine - its).norm() <= 1e-3 * its.norm() + least)
 
 
 @pytest.mark.parametrize("name", names(trained=True))
@@ -148,8 +172,15 @@ def test_a_training_step_is_that_of_the_cpu(
     with simulated("cuda"):
         found = learned(load(name, "cuda"))
     assert found.keys() == wanted.keys() != set()
-    for phase, values in wanted.items():
-        torch.testing.assert_close(found[phase][0], values[0], rtol=1e-3, atol=1e-4)
-        for mine, its in zip(found[phase][1:], values[1:], strict=True):
-            # as a whole: attention is computed in another way under gradients, and steps amplify it
-            assert (mine - its).norm() <= 1e-3 * its.norm() + 1e-4
+    for phase, its in wanted.items():
+        mine = found[phase]
+        torch.testing.assert_close(mine.totals, its.totals, rtol=1e-3, atol=1e-4)
+        assert mine.gradients.keys() == mine.parameters.keys() == its.parameters.keys() != set()
+        for key, wanted_gradient in its.gradients.items():
+            gradient = mine.gradients[key]
+            if gradient is None or wanted_gradient is None:
+                assert gradient is wanted_gradient, (phase, key)
+            else:
+                assert close(gradient, wanted_gradient, 1e-6), (phase, key)
+        for key, value in its.parameters.items():
+            assert close(mine.parameters[key], value, 1e-4), (phase, key)

@@ -19,6 +19,8 @@ from zsad.backbones import Backbone, devices
 from zsad.data import loader
 from zsad.errors import RequestError
 from zsad.metrics import spec
+from zsad.on_device import algorithms
+from zsad.runner.sweep import Sweep
 
 Bench = Callable[..., dict[str, Any]]
 
@@ -53,6 +55,26 @@ def test_one_forward_serves_all_methods(bench: Bench) -> None:
         assert all(v is not None for v in cell["metrics"].values())
         assert (cell["n_normal"], cell["n_anomalous"]) == (4, 4)
     json.dumps(document)
+
+
+def test_deterministic_algorithms_end_with_the_sweep(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A later sweep may be on a GPU, where they cost more than they are worth."""
+    seen = []
+    run = Sweep.run
+
+    def watched(self: Sweep) -> None:
+        seen.append(torch.are_deterministic_algorithms_enabled())
+        run(self)
+
+    monkeypatch.setattr(Sweep, "run", watched)
+    with algorithms(deterministic=False):
+        for wanted in (True, False):
+            found = bench("clip", overrides=[f"run.deterministic={wanted}"], fresh=True)
+            assert not found["failed"]
+            assert not torch.are_deterministic_algorithms_enabled()
+    assert seen == [True, False]
 
 
 def test_together_equals_alone_and_batch_size_does_not_matter(bench: Bench, tmp_path: Path) -> None:

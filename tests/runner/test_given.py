@@ -18,6 +18,7 @@ import torch
 from zsad.checkpoints import CheckpointMeta, TrainedOn, released, save
 from zsad.cli.main import main
 from zsad.errors import RequestError
+from zsad.io import sha256_file
 from zsad.results.store import ResultStore
 from zsad.runner.given import check, given_for
 from zsad.runner.plan import build_plan
@@ -142,6 +143,7 @@ def test_the_record_of_a_recognised_file_can_be_equal_to_the_authors_log(
         trained = record.info["trained_on"]
         assert trained["recognised"] == "AnomalyCLIP 9_12_4_multiscale_visa/epoch_15.pth"
         assert (trained["dataset"], trained["part"], trained["epochs"]) == ("mvtec", "test", 15)
+        assert trained["sha256"] == sha256_file(folder / "one.pth")
         assert trained["leaks"] == "checked by name only"
         assert trained["differs"] == ["backbone file, not vit-l-14-336", "image size 56, not 518"]
         assert record.info["preset"] == record.info["config"]["preset"] == "released"
@@ -158,7 +160,7 @@ def test_an_imported_file_keeps_what_is_known_of_it(
     assert main(line) == 0
     said = capsys.readouterr().out
     assert "recognised as AnomalyCLIP 9_12_4_multiscale/epoch_15.pth: trained on visa" in said
-    assert "mind: folder suffix names the TARGET" in said
+    assert "note: folder suffix names the TARGET" in said
     assert "was trained on visa" not in refusal(f"{folder}/one.pth", "mvtec")
     assert "would be evaluated on visa, which it was trained on" in refusal(str(out), "visa")
     assert bench("anomalyclip", overrides=[f"anomalyclip.checkpoint={out}"])["failed"] == []

@@ -13,8 +13,9 @@ from zsad.app.uploads import Run, Upload
 from zsad.app.worker import Worker
 from zsad.deployment.write import export
 from zsad.errors import RequestError, ZsadError
-from zsad.inference import run as inference
+from zsad.inference.options import PredictOptions
 from zsad.inference.prediction import Prediction
+from zsad.inference.run import predict
 
 ROLES = ("calibrate", "references")
 
@@ -40,7 +41,7 @@ def score(worker: Worker, ask: Ask, run: Run) -> list[dict[str, Any]]:
     """Score the pictures on the worker's thread: for each what ``zsad predict`` prints, with
     ``sha256`` of its file; in order.
 
-    Raises :class:`ZsadError` for a request that cannot be meant, with names as the client knows
+    Raises :class:`ZsadError` for a request that makes no sense, with names as the client knows
     them.
     """
     references = run.adopt(ask.like.references) if ask.like else []
@@ -51,30 +52,20 @@ def score(worker: Worker, ask: Ask, run: Run) -> list[dict[str, Any]]:
     uploads = {str(up.path): up for up in [*ask.pictures, *ask.good, *references]}
     run.choice, run.class_name, run.references = ask.choice, ask.class_name, references
     try:
-        found = inference.predict(
-            ask.choice.method,
-            [str(up.path) for up in ask.pictures],
-            ask.class_name,
-            calibrate=normal or None,
-            false_alarms=None,
-            out=run.found if ask.page else None,
-            threshold=ask.threshold,
-            image_threshold=ask.image_threshold,
-            scale=None,
-            ignore=None,
-            save="page,csv" if ask.page else None,
-            to=None,
-            one_file=False,
-            references=[str(up.path) for up in references],
-            explanations=5,
-            listed=(),
-            kind=None,
-            domain=None,
-            plugins=None,
-            overrides=worker.settings.own_overrides(ask.choice),
-            bank=None,
-            save_bank=None,
-            load=lambda values: worker.loaded(ask.choice, values),
+        found = predict(
+            PredictOptions(
+                method=ask.choice.method,
+                pictures=[str(up.path) for up in ask.pictures],
+                class_name=ask.class_name,
+                calibrate=normal or None,
+                out=run.found if ask.page else None,
+                threshold=ask.threshold,
+                image_threshold=ask.image_threshold,
+                save="page,csv" if ask.page else None,
+                references=[str(up.path) for up in references],
+                overrides=worker.settings.own_overrides(ask.choice),
+            ),
+            lambda values: worker.loaded(ask.choice, values),
             called={path: up.name for path, up in uploads.items()},
         )
         said = [_said(one, up) for one, up in zip(found, ask.pictures)]

@@ -12,13 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zsad.backbones import build, families, known_weights
+from zsad.backbones import build, families
 from zsad.backbones import weights as weight_files
 from zsad.backbones.backbone_spec import require_fitting
 from zsad.backbones.batch_size import window_tokens
 from zsad.backbones.blocks import cast
 from zsad.backbones.clip_vit import ImageEncoder
 from zsad.backbones.counters import Counters
+from zsad.backbones.devices import named_device
 from zsad.backbones.engines.dispatch import Engines
 from zsad.backbones.engines.interface import Examples
 from zsad.backbones.host_memory import keep_freed_memory
@@ -129,7 +130,7 @@ class Backbone:
             if not self._told:
                 log.warning(
                     "a text is longer than its limit of %d tokens and is read as far as %r; "
-                    "shorten the class name or the text (others are cut without a further word)",
+                    "shorten the class name or the text (others are cut without a warning)",
                     self.info.context_length,
                     read[-80:],
                 )
@@ -187,97 +188,17 @@ def load(
     Raises :class:`RequestError` for an unknown name or option, :class:`WeightsError` for weights
     that are missing, unsafe or do not fit.
     """
-    spec = find_spec(name)
-    if precision not in ("auto", *PRECISIONS):
-        known = ", ".join(["auto", *PRECISIONS])
-        raise RequestError(f"backbone.precision={precision}: choose one of {known}")
-    if activation not in ACTIVATIONS:
-        raise RequestError(
-            f"backbone.activation={activation}: choose one of {', '.join(ACTIVATIONS)}"
-        )
-    if engine not in ENGINES:
-        raise RequestError(f"backbone.engine={engine}: choose one of {', '.join(ENGINES)}")
-    keep_freed_memory()
-    if spec.family:
-        settings = BackboneSettings(
-            name,
-            None if weights is None else os.fspath(weights),
-            image_size,
-            precision,  # type: ignore[arg-type]
-            compile,
-            activation,  # type: ignore[arg-type]
-            engine,  # type: ignore[arg-type]
-            engine_cache,
-        )
-        return families.family(spec.family).load(spec, settings, device, offline)
-    config = spec.model_config()
-    if config is not None:
-        if activation != "auto":
-            raise RequestError(
-                f"backbone.activation={activation}: backbone '{name}' knows its own; leave the key "
-                f"out, or give the file with backbone.name=file"
-            )
-    elif activation != "auto":
-        spec = replace(spec, activation=activation)
-    state, found, tag = _weights(spec, weights, offline)
-    if config is None:
-        if state is None:
-            raise WeightsError(
-                "backbone 'file' takes its architecture from a file; give backbone.weights=FILE, "
-                "or a named backbone with backbone.weights=random"
-            )
-        with naming(found.path or name, "not a CLIP vision transformer"):
-            config = build.config_of_state(state)
-    trained = build.trained_activation(spec, config, tag)
-    if state is None:
-        model = build.build_model(spec, config, trained, None)
-    else:
-        with naming(found.path or name, "no backbone can be built of it"):
-            model = build.build_model(spec, config, trained, state)
-    info = replace(
-        describe(spec, config, image_size, model),
-        activation=build.activation_in_use(model),
-        weights_source=found.source,
-        weights_sha256=found.sha256,
-        weights_grade=found.origin.grade,
-        weights_name=found.origin.name,
-        banner=known_weights.banner(found.origin, spec.demo, found.source, found.sha256),
-        random=state is None,
-        **preprocessing(spec, tag),
+    chosen = BackboneSettings(
+        name,
+        None if weights is None else os.fspath(weights),
+        image_size,
+        precision,  # type: ignore[arg-type]
+        compile,
+        activation,  # type: ignore[arg-type]
+        engine,  # type: ignore[arg-type]
+        engine_cache,
     )
-    if info.activation != trained:
-        raise WeightsError(
-            f"backbone '{name}' was built with {info.activation}, its weights need {trained}"
-        )
-    where = "cuda" if str(device) == "auto" and torch.cuda.is_available() else device
-    where = torch.device("cpu" if str(where) == "auto" else where)
-    asked = BackboneSettings(
-        precision=precision,  # type: ignore[arg-type]
-        engine=engine,  # type: ignore[arg-type]
-        compile=compile,
-    )
-    used = resolved(asked, str(where))
-    precision = used.precision
-    engines = Engines(
-        info,
-        engine,
-        precision,
-        where.type,
-        compile=compile,
-        cache=engine_cache,
-        examples=examples,
-    )
-    set_products(precision, where)
-    # OpenVINO rounds by itself, from weights in float32.
-    cast(model, torch.float32 if engine == "openvino" else PRECISIONS[precision])
-    model.to(where)
-    return Backbone(
-        model,
-        info,
-        vocab=int(config["text_cfg"].get("vocab_size", 49408)),
-        engines=engines,
-        figures=used.figures,
-    )
+    return load_chosen(chosen, device, offline, examples)
 
 
 def load_chosen(
@@ -287,19 +208,80 @@ def load_chosen(
     examples: Examples | None = None,
 ) -> Backbone:
     """Load the backbone that the settings ``backbone.*`` name; see :func:`load`."""
-    return load(
-        chosen.name,
-        weights=chosen.weights,
-        image_size=chosen.image_size,
-        precision=chosen.precision,
-        device=str(device),
-        offline=offline,
-        compile=chosen.compile,
-        activation=chosen.activation,
-        engine=chosen.engine,
-        engine_cache=chosen.engine_cache,
+    spec = find_spec(chosen.name)
+    _require_known(chosen)
+    keep_freed_memory()
+    if spec.family:
+        return families.family(spec.family).load(spec, chosen, device, offline)
+    model, info, vocab = _built(spec, chosen, offline)
+    where = named_device(device)
+    used = resolved(chosen, str(where))
+    engines = Engines(
+        info,
+        used.engine,
+        used.precision,
+        where.type,
+        compile=used.compile,
+        cache=used.engine_cache,
         examples=examples,
     )
+    set_products(used.precision, where)
+    # OpenVINO rounds by itself, from weights in float32.
+    cast(model, torch.float32 if used.engine == "openvino" else PRECISIONS[used.precision])
+    model.to(where)
+    return Backbone(model, info, vocab=vocab, engines=engines, figures=used.figures)
+
+
+def _require_known(chosen: BackboneSettings) -> None:
+    """Raise :class:`RequestError` for a value that no option has."""
+    for key, value, known in (
+        ("precision", chosen.precision, ("auto", *PRECISIONS)),
+        ("activation", chosen.activation, ACTIVATIONS),
+        ("engine", chosen.engine, ENGINES),
+    ):
+        if value not in known:
+            raise RequestError(f"backbone.{key}={value}: choose one of {', '.join(known)}")
+
+
+def _built(
+    spec: BackboneSpec, chosen: BackboneSettings, offline: bool
+) -> tuple[nn.Module, BackboneInfo, int]:
+    """A CLIP with its weights in float32 on the CPU, what is known of it, and the entries of its
+    vocabulary.  Raises :class:`WeightsError`."""
+    config = spec.model_config()
+    if chosen.activation != "auto":
+        if config is not None:
+            raise RequestError(
+                f"backbone.activation={chosen.activation}: backbone '{spec.name}' knows its own; "
+                f"leave the key out, or give the file with backbone.name=file"
+            )
+        spec = replace(spec, activation=chosen.activation)
+    state, found, tag = _weights(spec, chosen.weights, offline)
+    if config is None:
+        if state is None:
+            raise WeightsError(
+                "backbone 'file' takes its architecture from a file; give backbone.weights=FILE, "
+                "or a named backbone with backbone.weights=random"
+            )
+        with naming(found.path or spec.name, "not a CLIP vision transformer"):
+            config = build.config_of_state(state)
+    trained = build.trained_activation(spec, config, tag)
+    if state is None:
+        model = build.build_model(spec, config, trained, None)
+    else:
+        with naming(found.path or spec.name, "no backbone can be built of it"):
+            model = build.build_model(spec, config, trained, state)
+    info = replace(
+        describe(spec, config, chosen.image_size, model),
+        activation=build.activation_in_use(model),
+        **found.account(spec.demo),
+        **preprocessing(spec, tag),
+    )
+    if info.activation != trained:
+        raise WeightsError(
+            f"backbone '{spec.name}' was built with {info.activation}, its weights need {trained}"
+        )
+    return model, info, int(config["text_cfg"].get("vocab_size", 49408))
 
 
 def _weights(
@@ -336,7 +318,7 @@ def describe(
 ) -> BackboneInfo:
     """Return what methods may know about a backbone.
 
-    Raises :class:`RequestError` for an image size that is none
+    Raises :class:`RequestError` for an image size that does not fit the patches
     (:func:`zsad.backbones.backbone_spec.require_fitting`).
     """
     visual: Any = model.visual

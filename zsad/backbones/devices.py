@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import platform
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 
 from zsad.backbones.device_names import require_device
 from zsad.errors import RequestError
+from zsad.on_device import algorithms
 
 _SHARE = [1.0]  # of a GPU's memory that this process may plan with
 
@@ -32,6 +34,14 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
+def named_device(name: str | torch.device) -> torch.device:
+    """A device as torch names it, whether it is there or not; ``auto``: CUDA where there is one,
+    else the processor.  For weights that are loaded without a run; else :func:`choose_device`."""
+    if str(name) != "auto":
+        return torch.device(name)
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def _own(device: torch.device) -> torch.device:
     """The GPU of this process, where several share the work."""
     rank = os.environ.get("LOCAL_RANK", "")
@@ -40,8 +50,8 @@ def _own(device: torch.device) -> torch.device:
     return torch.device("cuda", int(rank))
 
 
-def make_deterministic(wanted: bool, device: torch.device) -> None:
-    """Let torch take deterministic algorithms while pictures are scored.
+def deterministically(wanted: bool, device: torch.device) -> AbstractContextManager[None]:
+    """Within, torch takes deterministic algorithms, for pictures that are scored, if ``wanted``.
 
     Memory that nobody has written yet is not filled, which that switch would do as well: it costs
     a pass over every result, and no figure depends on it.
@@ -49,9 +59,9 @@ def make_deterministic(wanted: bool, device: torch.device) -> None:
     Not on CUDA: there what scoring adds up in any order are whole numbers, but for a few sums that
     see to their order themselves (:func:`zsad.on_device.in_order`), and the switch would fill and
     sort where nothing needs it.  Training turns it on by itself."""
-    if wanted and device.type != "cuda":
-        torch.use_deterministic_algorithms(True, warn_only=True)
-        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    if not wanted or device.type == "cuda":
+        return nullcontext()
+    return algorithms(deterministic=True, fill=False)
 
 
 def share_memory(part: float) -> None:

@@ -43,6 +43,18 @@ class FoundWeights:
     origin: Origin
     tag: str = ""
 
+    def account(self, demo: bool) -> dict[str, Any]:
+        """What a :class:`zsad.types.BackboneInfo` says of the weights.  ``demo``: whether they are
+        those of the bundled demonstration backbone."""
+        return {
+            "weights_source": self.source,
+            "weights_sha256": self.sha256,
+            "weights_grade": self.origin.grade,
+            "weights_name": self.origin.name,
+            "banner": known_weights.banner(self.origin, demo, self.source, self.sha256),
+            "random": self.path is None,
+        }
+
 
 def locate(spec: BackboneSpec, weights: str | os.PathLike[str] | None) -> FoundWeights | None:
     """Return the weights that loading would use, or None if they would have to be fetched.

@@ -41,18 +41,12 @@ class PromptTree(NamedTuple):
         return self if nodes is None or of_ends is None else self._replace(runs=(nodes, of_ends))
 
 
-def prompt_tree(ids: Tensor, eot: Tensor, learned: int = 0) -> PromptTree:
-    """Merge prompts [T, S] that end at ``eot`` [T].
+def tree_of(rows: Sequence[Sequence[int]], learned: int = 0) -> PromptTree:
+    """Merge T prompts, each given by the ids of its tokens up to its end of text.
 
     ``learned``: how many positions behind the start token hold learned vectors instead of words.
     All prompts share these, whatever their ids; they are nodes 1..learned.
     """
-    rows = [row[: end + 1] for row, end in zip(ids.tolist(), eot.tolist())]
-    return tree_of(rows, learned)
-
-
-def tree_of(rows: Sequence[Sequence[int]], learned: int = 0) -> PromptTree:
-    """Merge prompts given as numbers, each up to its end of text, as :func:`prompt_tree` does."""
     tokens: list[int] = []
     parents: list[int] = []
     depths: list[int] = []

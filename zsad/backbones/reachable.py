@@ -18,7 +18,7 @@ def unreachable(host: str, *, hub: bool) -> str:
 
     ``hub``: files come from the hub, so that ``HF_ENDPOINT`` stands in place of the host.  A
     mirror or a proxy is asked by one request: no answer, and an error of the server's own
-    (5xx), are reasons; a page that is not there is none.
+    (5xx), are reasons; a missing page is not.
     """
     mirror = os.environ.get("HF_ENDPOINT", "").strip() if hub else ""
     proxy = next((name for name in _PROXIES if os.environ.get(name)), "")

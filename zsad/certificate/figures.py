@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from zsad.errors import categories as counted_categories
 from zsad.metrics import spec
+from zsad.results.aggregate import PLACES, mean
 from zsad.results.published import MEAN, Published
 from zsad.results.records import CellRecord
 from zsad.tables.model import signed
@@ -95,9 +96,8 @@ def lines(
             if logged is None and log:
                 logged = _mean_of_log(published, method, target, metric, log)
             printed = _printed(published, method, target, MEAN, metric, paper)
-            mean = math.fsum(measured) / len(measured) if measured else None
             whole = len(measured) >= categories.get(target, 0)
-            found.append(Line(target, MEAN, metric, logged, printed, mean, whole))
+            found.append(Line(target, MEAN, metric, logged, printed, mean(measured), whole))
     return found
 
 
@@ -144,7 +144,8 @@ def _mean_of_log(
         if r.paper == log and method in r.methods and (r.dataset, r.metric) == (target, metric)
         if r.category != MEAN
     ]
-    return round(math.fsum(values) / len(values), 1) if values else None
+    found = mean(values)
+    return None if found is None else round(found, PLACES)
 
 
 def verdict(found: Sequence[Line], agree: float, source: str) -> Verdict:

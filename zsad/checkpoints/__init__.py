@@ -1,13 +1,14 @@
 """Trained states: where they are named, what they say of themselves, how methods take them.
 
-=============  ===================================================================================
-``sources``    the value of ``METHOD.checkpoint`` (and of other weight options): files by target
-``released``   the authors' files, recognised by content: what they were trained on, whom they serve
-``account``    what a file says about itself, without its tensors
-``choice``     the one state that a value names, where there is no target
-``states``     files of tensors with that account; official ones, translated
-``packing``    numbers in a few bits each, and ``packed_states`` of them
-=============  ===================================================================================
+============  =================================================================================
+``sources``   the value of ``METHOD.checkpoint`` (and of other weight options): files by target
+``released``  the authors' files, known by content: what they were trained on, whom they serve
+``account``   what a file says about itself, without its tensors
+``choice``    the one state that a value names, where there is no target
+``bundled``   the states that come with methods
+``states``    files of tensors with that account; official ones, translated
+``packing``   numbers in a few bits each, and ``packed_states`` of them
+============  =================================================================================
 
 Only ``states`` and ``packed_states`` import torch: a plan must know which files a run would load.
 """

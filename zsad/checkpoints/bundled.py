@@ -59,7 +59,7 @@ def state_of(entry: MethodEntry, backbone: str) -> Path | None:
 
 
 def provide(entry: MethodEntry, backbone: str, identity: str, target: Path) -> bool:
-    """Put the state that comes with a method in the place of a training, where it is what that
+    """Put the state that comes with a method in place of a training, where it is what that
     training would make; return whether it is there now."""
     path = state_of(entry, backbone)
     if path is None or not is_of(path, identity):

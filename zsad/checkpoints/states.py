@@ -261,7 +261,7 @@ def _imported_from(
         f"serves {row.serves_words}"
     ]
     if row.trap:
-        said.append(f"mind: {row.trap}")
+        said.append(f"note: {row.trap}")
     origin = SourceFile(path.name, content.sha256, content.git_blob, "table")
     return data, origin, said
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from zsad import registry
@@ -172,26 +173,18 @@ def run(args: argparse.Namespace) -> int:
             offline=args.offline,
             untrained=args.untrained,
         )
-    failed, told, marked, read, stated = 0, False, False, False, False
+    failed = 0
+    said: set[str] = set()
     while True:
         with stdout_to_stderr():
             prediction = next(found, None)
         if prediction is None:
             return 3 if failed else 0
         failed += bool(prediction.error)
-        if (mark := prediction.made_by.get("mark")) and not marked:
-            _note(mark)
-            marked = True
-        if (state := prediction.made_by.get("bundled")) and not stated:
-            _note(state)
-            stated = True
-        if (words := prediction.made_by.get("words")) and not read:
-            entry = f", entry {words['entry']}" if "entry" in words else ""
-            _note(f"words about '{args.class_name}' are those of {words['file']}{entry}")
-            read = True
-        if prediction.thresholds and not told:
-            _tell(prediction, args.method)
-            told = True
+        for note in _notes(prediction, args.method, args.class_name):
+            if note not in said:
+                tell(f"zsad: note: {note}")
+                said.add(note)
         print_json(prediction.to_dict(), indent=None)
         if reader_gone() and args.out is None:  # nobody sees the others, and they leave no files
             return 3 if failed else UNREAD
@@ -206,27 +199,34 @@ def _refuse_what_changes_nothing(args: argparse.Namespace) -> None:
     options.check_state(args, registry.method(args.method))
 
 
-def _tell(prediction: Prediction, method: str) -> None:
-    """Say on standard error what the thresholds are worth, once for all pictures."""
+def _notes(prediction: Prediction, method: str, class_name: str) -> Iterator[str]:
+    """What there is to say about the weights, texts and thresholds behind a prediction.  The same
+    of all pictures, for the most part: each note is told once."""
+    made_by = prediction.made_by
+    yield from (made_by[key] for key in ("mark", "bundled") if made_by.get(key))
+    if words := made_by.get("words"):
+        entry = f", entry {words['entry']}" if "entry" in words else ""
+        yield f"words about '{class_name}' are those of {words['file']}{entry}"
     limits = prediction.thresholds
-    assert limits is not None
+    if limits is None or prediction.error:
+        return
     if limits.pixel is None:
-        _note(
+        yield (
             f"the maps of method '{method}' do not show where a defect is: there are no masks and "
             f"no regions, only scores; --threshold X marks pixels nevertheless"
         )
     if prediction.sees_ignored:
-        _note(
+        yield (
             f"the score of method '{method}' still sees the pixels of --ignore, because it reads "
             f"the whole picture; map, mask and regions do not"
         )
     if limits.rule == "uncalibrated":
-        _note(
+        yield (
             "the thresholds are not calibrated, but a rule of thumb; give --calibrate DIR with a "
             "few normal pictures"
         )
     elif limits.rule == "calibrated":
-        _note(
+        yield (
             f"thresholds from {counted(limits.normal_pictures, 'normal picture')}; at most "
             f"{percent(limits.false_alarms)} % false alarms are expected of pictures like them"
             + _of_masks(limits.mask_false_alarms)
@@ -237,10 +237,6 @@ def _of_masks(share: float | None) -> str:
     if share is None:
         return ""
     return f", and something marked in {100 * share:.2g} % of them (estimated by how maps spread)"
-
-
-def _note(text: str) -> None:
-    tell(f"zsad: note: {text}")
 
 
 def _scale(value: str | None) -> tuple[float, float] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -93,9 +94,7 @@ def add(verbs: Any) -> None:
     parser.add_argument(
         "--no-temperature", action="store_true", help="leave the sampling to the model"
     )
-    parser.add_argument(
-        "--reasoning-effort", metavar="NAME", help="of a model that thinks: low, ..."
-    )
+    parser.add_argument("--reasoning-effort", metavar="NAME", help="of a reasoning model: low, ...")
     parser.add_argument(
         "--limit", type=options.count, default=0, metavar="N", help="images per category"
     )
@@ -168,6 +167,39 @@ def check(args: argparse.Namespace) -> int:
 
 def generate(args: argparse.Namespace) -> int:
     """Ask the endpoint, keep the answers, write the bank's files."""
+    _check(args)
+    from zsad.data.catalog import load_spec, select_datasets
+    from zsad.prompt_bank.answers import answers_root
+    from zsad.prompt_bank.generation import ImageOptions, generate_words, product, questions_left
+    from zsad.prompt_bank.generation import generate as run_generation
+
+    settings = _endpoint(args)
+    out = Path(args.out) if args.out else answers_root()
+    wanted = [args.kind] if args.kind else list(kinds())
+    datasets = select_datasets(args.datasets) if args.datasets else []
+    categories = [load_spec(d).category(key) for d in datasets for key in load_spec(d).categories]
+    categories += [product(name) for name in args.class_name]
+    images = None
+    if args.images:
+        images = ImageOptions(args.limit, args.normal_images, args.per_image)
+    else:
+        _announce(questions_left(wanted, categories, out, settings), settings, args.yes)
+    with stdout_to_stderr():
+        if args.class_name:
+            report = generate_words(wanted, args.class_name, out, settings)
+        else:
+            report = run_generation(
+                args.kind, datasets, out, settings, images=images, data_root=args.data_root
+            )
+    if args.json:
+        print_json(report)
+    else:
+        _say(report, out)
+    return 3 if report["failed"] else 0
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Raise :class:`RequestError` for options that do not go together."""
     if bool(args.datasets) == bool(args.class_name) or (args.datasets and not args.kind):
         raise RequestError(
             "`zsad prompts generate` needs --kind and --datasets, or --class-name TEXT"
@@ -181,13 +213,13 @@ def generate(args: argparse.Namespace) -> int:
         raise RequestError(f"{flag}: says what --images asks about; add --images")
     if args.per_image < 1:
         raise RequestError("--per-image: take 1 or more")
-    from zsad.data.catalog import load_spec, select_datasets
-    from zsad.prompt_bank.answers import answers_root
-    from zsad.prompt_bank.endpoint import EndpointOptions
-    from zsad.prompt_bank.generation import ImageOptions, generate_words, product, questions_left
-    from zsad.prompt_bank.generation import generate as run_generation
 
-    settings = EndpointOptions.from_environment(
+
+def _endpoint(args: argparse.Namespace) -> EndpointOptions:
+    """Where questions are sent, and how."""
+    from zsad.prompt_bank.endpoint import EndpointOptions
+
+    return EndpointOptions.from_environment(
         base_url=args.base_url,
         model=args.model,
         timeout=args.timeout,
@@ -200,43 +232,22 @@ def generate(args: argparse.Namespace) -> int:
         temperature=not args.no_temperature,
         effort=args.reasoning_effort or "",
     )
-    out = Path(args.out) if args.out else answers_root()
-    wanted = [args.kind] if args.kind else list(kinds())
-    datasets = select_datasets(args.datasets) if args.datasets else []
-    categories = [load_spec(d).category(key) for d in datasets for key in load_spec(d).categories]
-    categories += [product(name) for name in args.class_name]
-    if not args.images:
-        _announce(questions_left(wanted, categories, out, settings), settings, args.yes)
-    with stdout_to_stderr():
-        if args.class_name:
-            report = generate_words(wanted, args.class_name, out, settings)
-        else:
-            report = run_generation(
-                args.kind,
-                datasets,
-                out,
-                settings,
-                images=ImageOptions(args.limit, args.normal_images, args.per_image)
-                if args.images
-                else None,
-                data_root=args.data_root,
-            )
-    if args.json:
-        print_json(report)
-    else:
-        say(
-            f"{counted(report['requests'], 'request')}, {counted(report['cached'], 'answer')} "
-            "from the cache"
-        )
-        for path in report["files"]:
-            say(f"wrote {path}")
-        for line in report["notes"]:
-            say(f"note: {line}")
-        for line in report["failed"]:
-            say(f"failed: {line}")
-        if report["files"]:
-            say(f"use them: export ZSAD_PROMPTS={shlex.quote(str(out))}")
-    return 3 if report["failed"] else 0
+
+
+def _say(report: Mapping[str, Any], out: Path) -> None:
+    """Say what was asked, written and left undone."""
+    say(
+        f"{counted(report['requests'], 'request')}, {counted(report['cached'], 'answer')} "
+        "from the cache"
+    )
+    for path in report["files"]:
+        say(f"wrote {path}")
+    for line in report["notes"]:
+        say(f"note: {line}")
+    for line in report["failed"]:
+        say(f"failed: {line}")
+    if report["files"]:
+        say(f"use them: export ZSAD_PROMPTS={shlex.quote(str(out))}")
 
 
 def _announce(count: int, settings: EndpointOptions, yes: bool) -> None:

@@ -173,7 +173,7 @@ def describe(name: str, overrides: list[str]) -> dict[str, Any]:
     if name in registry.methods() or name in registry.broken_plugins():
         return _describe_method(name, overrides)
     if overrides:
-        raise RequestError(f"'{overrides[0]}': only a method takes overrides, '{name}' is none")
+        raise RequestError(f"'{overrides[0]}': only a method takes overrides, not '{name}'")
     from zsad.backbones.specs import specs
     from zsad.data.catalog import is_own, load_spec
 

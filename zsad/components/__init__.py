@@ -1,12 +1,15 @@
 """What methods are built of: parts that more than one of them uses.
 
-=================  ===========================================================================
-module             holds
-=================  ===========================================================================
-templates          state phrases and templates of the compositional prompt ensemble
-prompt_learning    learned context words, their meta-net, deep text tokens
-released_prompts   released ``prompt_learner`` dictionaries, read and checked
-stage_method       a method that compares several stages with one state prompt ensemble
-schemas            groups of keys that several configs hold (torch-free)
-=================  ===========================================================================
+===================  =============================================================================
+``losses``           focal, Dice and their sums
+``windows``          windows of patches: their grid, and how values are joined
+``memory_bank``      how far a patch lies from normal ones
+``clustering``       k-means from seeded draws
+``projection``       points of many dimensions in a plane
+``templates``        WinCLIP's states and templates; ``prompt_ensemble``: means over such prompts
+``prompt_learning``  learned context and deep prompts
+``stage_method``     maps of several stages; ``schemas``: groups of config keys that methods share
+``reasons``          which reasons are shown, and which say the same
+``released_state``   official checkpoints: their keys; ``released_prompts``: of learned prompts
+===================  =============================================================================
 """

@@ -85,7 +85,7 @@ def encode(
 
 
 def unit(x: Tensor) -> Tensor:
-    """Return ``x`` with L2 norm 1 along the last dimension, in float32."""
+    """Return ``x`` [..., E] with L2 norm 1 along the last dimension, in float32."""
     return F.normalize(x.float(), dim=-1)
 
 

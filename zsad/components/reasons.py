@@ -45,7 +45,7 @@ _SAME = tuple(
 
 
 def merged(reasons: Sequence[Explanation], class_name: str) -> list[Explanation]:
-    """Put reasons together that say the same, in the place of the best of them.
+    """Put reasons together that say the same, in place of the best of them.
 
     The same say texts of one label whose words agree but for grammar, the class name and
     near-synonyms: "damaged leather" and "leather with flaw".  The note quotes up to :data:`ALSO`

@@ -91,8 +91,9 @@ class StageMethod(Method[StageConfigT, EnsembleFeatures]):
         return torch.stack([self._pairs[c.key] for c in context.categories])
 
     def stage_losses(self, logits: Sequence[Tensor], masks: Tensor) -> dict[str, Tensor]:
-        """Return ``focal`` and ``dice`` (of the anomalous map), summed over the stages.
+        """Return ``focal`` and ``dice`` (of the anomalous map), summed over the stages: scalars.
 
+        ``logits``: [B, 2, h, w] of every stage; ``masks`` [B, 1, H, W].
         With two labels the softmax is a sigmoid of the difference, and enlarging is linear: one
         channel is enlarged, not two.
         """

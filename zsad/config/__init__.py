@@ -4,6 +4,14 @@
 a schema, a plain dataclass, and keeps for every key which layer set it.  :func:`build` checks one
 mapping.  An unknown key or a wrong type is a :class:`RequestError` that names the key, where it
 came from and the nearest valid key.  Nothing here imports torch.
+
+=====================  ======================================================
+``sections``           the settings beside those of methods, and their layers
+``method_config``      what the framework asks of a method's config
+``backbone_settings``  ``backbone.*``
+``folder_settings``    ``data.folder.*``
+``later_keys``         keys that came after results were stored
+=====================  ======================================================
 """
 
 from __future__ import annotations

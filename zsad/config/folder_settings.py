@@ -22,7 +22,12 @@ class FolderSettings:
     ignore: str = ""
 
     def __post_init__(self) -> None:
-        if self.mask_threshold is not None and not 0 <= self.mask_threshold <= 254:
-            raise ValueError(f"mask_threshold={self.mask_threshold} must lie in 0..254")
-        if not 0 <= self.bits <= 32:
-            raise ValueError(f"bits={self.bits} must lie in 1..32, or be 0 (as the files say)")
+        check_reading(self.mask_threshold, self.bits)
+
+
+def check_reading(mask_threshold: int | None, bits: int) -> None:
+    """Raise ``ValueError`` for a threshold of masks, or a depth, that no file can have."""
+    if mask_threshold is not None and not 0 <= mask_threshold <= 254:
+        raise ValueError(f"mask_threshold={mask_threshold} must lie in 0..254")
+    if not 0 <= bits <= 32:
+        raise ValueError(f"bits={bits} must lie in 1..32, or be 0 (as the files say)")

@@ -6,7 +6,6 @@ done to it: it can be read again at any time, and a training that goes on reads 
 
 from __future__ import annotations
 
-import base64
 import dataclasses
 import json
 import math
@@ -19,10 +18,9 @@ import numpy as np
 from PIL import Image, ImageChops, ImageEnhance, ImageFilter
 
 from zsad.config.method_config import MethodConfig
-from zsad.data.ignored import of_sample
-from zsad.data.images import nearest, read_image, read_mask, register_reader
+from zsad.data.described import address, defects, description, fields, original
+from zsad.data.images import read_image, register_reader
 from zsad.data.mosaic import MosaicTrain
-from zsad.io import parse_json
 from zsad.types import Sample
 
 SCHEME = "augmented"
@@ -136,11 +134,10 @@ def changed(sample: Sample, change: Change, uid: str) -> Sample:
     # An epoch has as many of them as pictures, so what is as usual is not told.
     unusual = {n: v for n, v in asdict(change).items() if v != getattr(Change, n)}
     told = json.dumps({"of": held, "change": unusual}, separators=(",", ":"))
-    code = base64.urlsafe_b64encode(told.encode()).decode()
     return dataclasses.replace(
         sample,
-        image=f"{SCHEME}://image/{code}",
-        mask=f"{SCHEME}://mask/{code}" if sample.mask is not None else None,
+        image=address(SCHEME, "image", told),
+        mask=address(SCHEME, "mask", told) if sample.mask is not None else None,
         crop=None,
         extra_masks=(),
         mask_threshold=0,
@@ -232,28 +229,13 @@ def inspection(draw: random.Random) -> Change:
 
 def read(uri: str) -> Image.Image:
     """Draw the picture or the mask that a URI of :func:`changed` denotes."""
-    kind, _, code = uri.partition("://")[2].partition("/")
-    told = parse_json(base64.urlsafe_b64decode(code), uri)
-    sample, change = _sample(told["of"]), _change(told["change"])
-    if kind == "image":
+    what, told = description(uri)
+    sample, change = original(told["of"]), Change(**fields(told["change"]))
+    if what == "image":
         picture = read_image(sample.image, sample.crop, sample.bits)
         return change.toned(change.moved(picture))
-    marked = read_mask(sample)
-    if sample.ignore is not None:  # what is not looked at is not a defect to learn
-        size = read_image(sample.image, sample.crop, sample.bits).size[::-1]
-        hidden = of_sample(sample, size)
-        marked = marked if hidden is None else marked & ~nearest(hidden, marked.shape)
+    marked = defects(sample)
     return change.moved(Image.fromarray(marked.astype(np.uint8) * 255), mask=True)
-
-
-def _sample(value: dict[str, object]) -> Sample:
-    held = {k: tuple(v) if isinstance(v, list) else v for k, v in value.items()}
-    return Sample(label=0, category="", **held)  # type: ignore[arg-type]
-
-
-def _change(value: dict[str, object]) -> Change:
-    held = {k: tuple(v) if isinstance(v, list) else v for k, v in value.items()}
-    return Change(**held)  # type: ignore[arg-type]
 
 
 register_reader(SCHEME, read)

@@ -18,15 +18,15 @@ from zsad.data.catalog import is_folder, load_spec
 from zsad.data.definition import Counts, DatasetSpec
 from zsad.data.ignored import of_sample
 from zsad.data.images import (
-    LOSSY_CUT,
     image_digest,
     image_range,
-    is_lossy,
+    image_size,
     mask_values,
     read_image,
     read_mask,
 )
 from zsad.data.index import DatasetIndex, load_index
+from zsad.data.lossy import LOSSY_CUT, is_lossy
 from zsad.errors import DataError, ZsadError, counted, reason
 from zsad.types import Sample
 
@@ -270,6 +270,7 @@ class _Opened(NamedTuple):
     dark: float = 0  # the brightest value of a deep picture that comes out nearly black
     deep: bool = False  # whether it holds more than 8 bits
     hidden: bool = False  # whether every pixel that its mask marks is ignored
+    scaled: bool = False  # whether its mask has another size
 
 
 def _open(sample: Sample) -> _Opened:
@@ -293,6 +294,7 @@ def _open(sample: Sample) -> _Opened:
         marked=float(marked.mean()),
         hidden=ignored is not None and bool(marked.any()) and bool(ignored[marked].all()),
         grey_mask=len(np.unique(values)) > 2,
+        scaled=sorted(values.shape) != sorted(image_size(sample.image)),
         widened=plausible.widened(values, sample.mask_threshold),
     )
 
@@ -325,6 +327,8 @@ def _open_all(report: CheckReport, samples: list[Sample], workers: int) -> None:
         )
     shares = {s.uid: o.marked for s, o in zip(samples, opened) if o.marked is not None}
     report.findings += [Finding("warning", text) for text in plausible.findings(shares)]
+    if some := plausible.few_full(shares):
+        say(Finding("note", some))
     if soft := [(s.uid, o.widened) for s, o in zip(samples, opened) if o.widened > 1]:
         text = (
             f"{counted(len(soft), 'mask has', 'masks have')} a soft edge, which the threshold "
@@ -338,10 +342,15 @@ def _open_all(report: CheckReport, samples: list[Sample], workers: int) -> None:
             f"{hidden[0]}); each still counts as anomalous at the image level"
         )
         say(Finding("warning", text))
-    if grey := sum(o.grey_mask for o in opened):
-        text = f"{counted(grey, 'mask holds', 'masks hold')} more than two grey values; the "
-        "threshold decides"
+    if scaled := [s.uid for s, o in zip(samples, opened) if o.scaled]:
+        text = (
+            f"{counted(len(scaled), 'mask has', 'masks have')} another size than the picture, and "
+            f"{'is' if len(scaled) == 1 else 'are'} scaled to it (first: {scaled[0]})"
+        )
         say(Finding("note", text))
+    if grey := sum(o.grey_mask for o in opened):
+        holds = counted(grey, "mask holds", "masks hold")
+        say(Finding("note", f"{holds} more than two grey values; the threshold decides"))
     bits = max((s.bits for s in samples), default=0)
     if bits and sound and not any(o.deep for o in opened):
         say(Finding("warning", f"bits={bits} changes nothing: no picture is deeper than 8 bits"))

@@ -14,6 +14,7 @@ from zsad.data import splits
 from zsad.data.images import image_size, read_mask
 from zsad.data.index import DatasetIndex
 from zsad.errors import DataError, counted
+from zsad.io.names import in_words
 from zsad.metrics.regions import EIGHT
 from zsad.types import Sample
 
@@ -110,4 +111,4 @@ def table(index: DatasetIndex) -> BoxTable:
 
 
 def _phrase(sample: Sample) -> str:
-    return " ".join(sample.defect.replace("_", " ").replace("-", " ").split()).lower() or UNNAMED
+    return in_words(sample.defect) or UNNAMED

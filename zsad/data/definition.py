@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from zsad.config import DEFAULTS, MetricSettings
+from zsad.config.folder_settings import check_reading
 from zsad.config.sections import PROTOCOL
 from zsad.errors import unknown
 from zsad.types import Category
@@ -68,10 +69,7 @@ class VariantSpec:
     numbered: str = ""
 
     def __post_init__(self) -> None:
-        if self.mask_threshold is not None and not 0 <= self.mask_threshold <= 254:
-            raise ValueError(f"mask_threshold={self.mask_threshold} must lie in 0..254")
-        if not 0 <= self.bits <= 32:
-            raise ValueError(f"bits={self.bits} must lie in 1..32, or be 0 (as the files say)")
+        check_reading(self.mask_threshold, self.bits)
 
     def with_number(self, number: int) -> VariantSpec:
         """The same preparation with another number in title and layouts."""

@@ -20,7 +20,7 @@ from zsad.data.definition import CategorySpec, DatasetSpec, Layout, VariantSpec
 from zsad.data.ignored import inside
 from zsad.data.indexers import INDEXERS, Indexing
 from zsad.data.indexers.base import spoken
-from zsad.data.indexers.lists import list_layout
+from zsad.data.indexers.lists import list_layout, strays_problem, unread
 from zsad.data.indexers.mask_names import NAMING
 from zsad.data.indexers.own_folder import NO_PICTURE, understand
 from zsad.errors import RequestError, is_text
@@ -74,23 +74,28 @@ def folder_spec(path: Path, settings: FolderSettings | None = None) -> DatasetSp
     settings = settings or FolderSettings()
     found = inferred(path, settings)
     spec = found.spec(settings)
-    account = found.account or _listed(found, spec)
+    account, problems, wrong = found.account, unread(found.home), False
+    if account is None:
+        account, problems = _listed(found, spec)
+        wrong = bool(problems)
     if account is not None:
-        refuse_strays(found.home, account)
+        refuse_strays(found.home, account, problems, wrong)
     return spec
 
 
 def account_of(path: Path, settings: FolderSettings) -> Account | None:
     """What every file of a folder is taken for, whatever is wrong with it."""
     found = inferred(path, settings)
-    return found.account or _listed(found, found.spec(settings))
+    return found.account or _listed(found, found.spec(settings))[0]
 
 
-def _listed(found: Inferred, spec: DatasetSpec) -> Account | None:
-    """The account of a folder in which a list says what pictures are."""
+def _listed(found: Inferred, spec: DatasetSpec) -> tuple[Account | None, list[str]]:
+    """The account of a folder in which a list says what pictures are, and what is wrong with the
+    list."""
     at = Indexing(spec, found.home, ignore_masks=inside(found.home, spec.variants[VARIANT].ignore))
     INDEXERS[found.layout.indexer](at, **found.layout.options)
-    return at.account
+    strays = strays_problem(at.account) if at.account else []
+    return at.account, [p for p in at.problems if p not in strays]
 
 
 def inferred(path: Path, settings: FolderSettings) -> Inferred:
@@ -106,21 +111,30 @@ def inferred(path: Path, settings: FolderSettings) -> Inferred:
     many = found.categories != [""]
     looks = "<category>/normal/ or the like" if many else "normal/ and anomalous/, or the like"
     if not found.recognised and not found.account.without_role:
+        odd = "".join(f"; {why}" for why in unread(home)[:1])
         raise RequestError(
             f"folder:{home}: holds no pictures in normal/, anomalous/, train/ or test/, and no "
-            "list of pictures; sort the pictures into normal/ and anomalous/"
+            f"list of pictures; sort the pictures into normal/ and anomalous/{odd}"
         )
     return Inferred(home, categories, Layout("folder", looks=looks), found.account)
 
 
-def refuse_strays(home: Path, account: Account) -> None:
-    """Raise :class:`RequestError` if a picture has no role, with the way out."""
+def refuse_strays(
+    home: Path, account: Account, problems: Sequence[str] = (), wrong: bool = False
+) -> None:
+    """Raise :class:`RequestError` if a picture has no role, with the way out.
+
+    ``problems``: what is to be said of the lists that lie there; ``wrong``: whether that is wrong
+    with the one that says what pictures are, and stays so in a definition."""
     folder = shlex.quote(str(home))
     masks = any(e.reason.startswith(NO_PICTURE) for e in account.without_role)
-    advice = [NAMING] if masks else []
-    advice.append("sort the pictures into normal/ and anomalous/")
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    advice = [f"{problems[0]}{more}"] if problems else []
+    advice += [NAMING] if masks else []
+    if not wrong:
+        advice.append("sort the pictures into normal/ and anomalous/")
     counts = account.counts()
-    if counts["normal"] + counts["anomalous"]:
+    if counts["normal"] + counts["anomalous"] and not wrong:
         advice.append(
             f"`zsad data check {folder} --write my.yaml` writes a definition that leaves them out"
         )
@@ -143,7 +157,7 @@ def definition(found: Inferred, settings: FolderSettings, target: Path) -> str:
     it by name.  ``target``: where the file will lie.  Raises :class:`RequestError` where there is
     nothing to define, or a name that is not UTF-8: YAML holds none."""
     spec = found.spec(settings)
-    account = found.account or _listed(found, spec)
+    account = found.account or _listed(found, spec)[0]
     counts = account.counts() if account else None
     if counts and not counts["normal"] + counts["anomalous"] + counts["training"]:
         raise RequestError(
@@ -178,7 +192,7 @@ def definition(found: Inferred, settings: FolderSettings, target: Path) -> str:
     for name in _texts(values):
         if not is_text(name):
             raise RequestError(
-                f"{found.home}: the name '{name}' is not UTF-8, and a definition holds none such; "
+                f"{found.home}: the name '{name}' is not UTF-8, and a definition cannot hold it; "
                 f"rename it (`convmv -f latin1 -t utf8` does, if it is Latin-1)"
             )
     head = "# What the folder was taken for; `prompt` is what methods call a category, and `kind`\n"

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from zsad.data.images import image_size, is_picture, mask_values, nearest
+from zsad.data.images import image_size, is_picture, mask_values, nearest, whole_size
 from zsad.errors import DataError, RequestError
 from zsad.types import Sample
 
@@ -183,12 +183,11 @@ def of_sample(sample: Sample, size: tuple[int, int]) -> NDArray[np.bool_] | None
     """
     if sample.ignore is None:
         return None
-    whole = size if sample.crop is None else image_size(sample.image)
     if isinstance(sample.ignore, str):
         rule = Ignored(mask=Path(sample.ignore), said="ignore")
     else:
         rule = Ignored(rectangle=sample.ignore, said="ignore")
-    found = rule.of(sample.image, whole)
+    found = rule.of(sample.image, whole_size(sample, size))
     if found is None or sample.crop is None:
         return found
     left, top, right, bottom = sample.crop

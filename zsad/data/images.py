@@ -50,7 +50,6 @@ HEIF = (".heic", ".heics", ".heif", ".heifs", ".hif")  # read where the extra `h
 if importlib.util.find_spec("pillow_heif") is not None:
     FORMATS["HEIF"] = HEIF
 WIDE = (*FORMATS["TIFF"], ".pfm")  # endings of files that may hold pictures of 32 bits
-LOSSY_CUT = 127  # threshold of lossy masks: compression rings around every edge
 
 DECODING_RULES: dict[str, str] = {
     "format": "by content; the file's ending is ignored",
@@ -88,7 +87,7 @@ def is_picture(name: str | Path) -> bool:
     """Whether a file is taken for a picture where a folder is searched, judged by its name alone.
 
     ``name``: the file's name, or its path below that folder.  Case makes no difference.  What is
-    hidden (a name or a folder on the way that begins with a dot, as in ``._0.jpg``) is none.
+    hidden (a name or a folder on the way that begins with a dot, as in ``._0.jpg``) is not one.
     """
     path = PurePath(name)
     suffix = path.suffix.lower()
@@ -107,14 +106,6 @@ def decodable(path: str | Path) -> bool:
                 return file.read(4) in _TIFF
         except OSError:
             return False
-
-
-def is_lossy(path: str | Path) -> bool:
-    """Whether a file is a JPEG or a lossy WebP, by its first bytes."""
-    head = b""
-    with contextlib.suppress(OSError), open(path, "rb") as file:
-        head = file.read(16)
-    return head.startswith(b"\xff\xd8\xff") or (head[:4] == b"RIFF" and head[8:16] == b"WEBPVP8 ")
 
 
 def read_image(
@@ -148,11 +139,6 @@ def image_size(uri: str | Path) -> tuple[int, int]:
     return (shape[1], shape[0]) if shape[2] else shape[:2]
 
 
-def image_mode(uri: str | Path) -> str:
-    """The mode of a file's pixels ("L", "RGBA", "I;16"), after decoding it."""
-    return _open(str(uri)).mode
-
-
 def image_range(uri: str | Path, bits: int = 0) -> tuple[str, float, float]:
     """(mode, brightest value, largest possible value) of a file; the values are 0 for 8 bits."""
     text = str(uri)
@@ -183,18 +169,18 @@ def own_range(uri: str | Path) -> float | None:
 def read_mask(
     sample: Sample,
     size_hw: tuple[int, int] | None = None,
-    image_hw: tuple[int, int] | None = None,
+    seen_hw: tuple[int, int] | None = None,
 ) -> np.ndarray:
     """The binary mask of a sample, bool [H, W], in the geometry of its (cropped) image.
 
     ``size_hw``: wanted (height, width), by nearest neighbour; None keeps the image's own size.
-    ``image_hw``: that of the whole picture, where it was read already.  A sample without a mask
-    gives zeros.  ``extra_masks`` are united.  Raises :class:`DataError` when a file is broken or
-    its proportions are not the image's.
+    ``seen_hw``: the image's own, where it was read already.  Without a mask there are zeros;
+    ``extra_masks`` are united.  Raises :class:`DataError` when a file is broken or its
+    proportions are not the image's.
     """
     if sample.mask is None:
-        return np.zeros(size_hw or sample_size(sample), dtype=bool)
-    image_hw = image_hw or image_size(sample.image)
+        return np.zeros(size_hw or seen_hw or sample_size(sample), dtype=bool)
+    image_hw = whole_size(sample, seen_hw)
     marked = np.zeros(image_hw, dtype=bool)
     for uri in (sample.mask, *sample.extra_masks):
         values = mask_values(uri)
@@ -439,6 +425,11 @@ def _inside(crop: Crop, size_wh: tuple[int, int], uri: str) -> Crop:
     if not (0 <= left < right <= size_wh[0] and 0 <= top < bottom <= size_wh[1]):
         raise DataError(f"{uri}: the piece {crop} lies outside of {size_wh[0]}x{size_wh[1]} pixels")
     return crop
+
+
+def whole_size(sample: Sample, seen_hw: tuple[int, int] | None = None) -> tuple[int, int]:
+    """(height, width) of the whole picture; ``seen_hw``: the sample's, where it is known."""
+    return seen_hw if seen_hw and sample.crop is None else image_size(sample.image)
 
 
 def sample_size(sample: Sample) -> tuple[int, int]:

@@ -282,14 +282,11 @@ def _decode(
     seen = _seen(image, preprocess, sample.image, raw)
     if not masks:
         return seen
-    hidden = of_sample(sample, (image.height, image.width))
+    seen_hw = image.height, image.width
+    hidden = of_sample(sample, seen_hw)
     if hidden is not None and not policy.native:
         hidden = shrunk(hidden, (preprocess.size, preprocess.size))
-    if sample.mask is None and policy.native:
-        blank = np.zeros((image.height, image.width), dtype=bool)
-        return seen._replace(mask=blank, ignored=hidden)
-    whole = (image.height, image.width) if sample.crop is None else None
-    return seen._replace(mask=policy.read(sample, preprocess.size, whole), ignored=hidden)
+    return seen._replace(mask=policy.read(sample, preprocess.size, seen_hw), ignored=hidden)
 
 
 def _seen(image: Image.Image, preprocess: Preprocess, name: str, raw: bool) -> _Decoded:

@@ -8,7 +8,6 @@ can be kept, and a mosaic's label follows its tiles.  No torch.
 
 from __future__ import annotations
 
-import base64
 import dataclasses
 import json
 import math
@@ -22,9 +21,8 @@ from PIL import Image
 
 from zsad import config as cfg
 from zsad.config.method_config import MethodConfig
-from zsad.data.ignored import of_sample
-from zsad.data.images import nearest, read_image, read_mask, register_reader
-from zsad.io import parse_json
+from zsad.data.described import address, defects, description, original
+from zsad.data.images import read_image, register_reader
 from zsad.types import Sample
 
 SCHEME = "mosaic"
@@ -147,13 +145,13 @@ def mosaic(tiles: Sequence[Sample], uid: str, *, masked: bool = False) -> Sample
         {f: getattr(t, f) for f in FIELDS} | {f: v for f in LATER if (v := getattr(t, f))}
         for t in tiles
     ]
-    code = base64.urlsafe_b64encode(json.dumps(content).encode()).decode()
+    told = json.dumps(content)
     label = int(any(t.label for t in tiles))
     return Sample(
-        image=f"{SCHEME}://image/{code}",
+        image=address(SCHEME, "image", told),
         label=label,
         category=tiles[0].category,
-        mask=f"{SCHEME}://mask/{code}" if label or masked else None,
+        mask=address(SCHEME, "mask", told) if label or masked else None,
         defect="mosaic",
         split=tiles[0].split,
         uid=uid,
@@ -162,29 +160,20 @@ def mosaic(tiles: Sequence[Sample], uid: str, *, masked: bool = False) -> Sample
 
 def read(uri: str) -> Image.Image:
     """Draw the picture or the mask that a URI of :func:`mosaic` denotes."""
-    kind, _, code = uri.partition("://")[2].partition("/")
-    tiles = [_tile(value) for value in parse_json(base64.urlsafe_b64decode(code), uri)]
+    what, told = description(uri)
+    tiles = [original(value) for value in told]
     first = read_image(tiles[0].image, tiles[0].crop, tiles[0].bits)
     width, height = first.size
-    whole = Image.new("RGB" if kind == "image" else "L", (2 * width, 2 * height))
+    whole = Image.new("RGB" if what == "image" else "L", (2 * width, 2 * height))
     for i, tile in enumerate(tiles):
-        if kind == "image":
+        if what == "image":
             part = first if i == 0 else read_image(tile.image, tile.crop, tile.bits)
             part = part.resize((width, height)) if part.size != (width, height) else part
         else:
-            marked = read_mask(tile, (height, width))
-            if tile.ignore is not None:  # what is not looked at is not a defect to learn
-                shape = read_image(tile.image, tile.crop, tile.bits).size[::-1]
-                hidden = of_sample(tile, shape)
-                marked &= True if hidden is None else ~nearest(hidden, (height, width))
+            marked = defects(tile, (height, width))
             part = Image.fromarray(marked.astype(np.uint8) * 255)
         whole.paste(part, (i % 2 * width, i // 2 * height))
     return whole
-
-
-def _tile(value: dict[str, object]) -> Sample:
-    values = {k: tuple(v) if isinstance(v, list) else v for k, v in value.items()}
-    return Sample(label=0, category="", **values)  # type: ignore[arg-type]
 
 
 register_reader(SCHEME, read)

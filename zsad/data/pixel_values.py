@@ -44,9 +44,10 @@ def _composited(image: Image.Image) -> Image.Image:
 
 
 def eight_bit(array: np.ndarray, uri: str, bits: int, stated: float = 0.0) -> np.ndarray:
-    """uint8 of any numeric array, by the range of its type (see ``DECODING_RULES``).
+    """uint8 of a numeric array, in its shape, by the range of its type (see ``DECODING_RULES``).
 
-    ``stated``: the largest value that there could be, where the file says so; 0: it does not."""
+    ``stated``: the largest value that there could be, where the file says so; 0: it does not.
+    Raises :class:`DataError` for values below 0, infinite ones, and more than ``bits`` hold."""
     if array.dtype == np.uint8:
         return array
     if array.dtype == bool:
@@ -111,5 +112,6 @@ def mask_levels(image: Image.Image) -> np.ndarray:
 
 
 def kept_levels(array: np.ndarray, full: float) -> np.ndarray:
-    """uint8 of the values of a deep mask, of which ``full`` is white: any nonzero stays one."""
+    """uint8 of the values of a deep mask [H, W], of which ``full`` is white; what is not 0 does not
+    become 0."""
     return _striped(lambda part: np.clip(np.ceil(part * (255.0 / full)), 0, 255), array)

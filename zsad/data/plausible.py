@@ -1,4 +1,4 @@
-"""Values that cannot be meant: said once for a folder, where they are read.
+"""Implausible values: said once for a folder, where they are read.
 
 Nothing here changes a value.  Pictures that are nearly black because their camera fills 10 or 12 of
 16 bits, masks that mark nearly everything or nothing, soft edges that a threshold of 0 widens.
@@ -127,6 +127,19 @@ def findings(shares: Mapping[str, float]) -> list[str]:
             f"(first: {empty[0]})"
         )
     return out
+
+
+def few_full(shares: Mapping[str, float]) -> str:
+    """What is to be said where some masks mark most of their picture, and :func:`findings` takes
+    none for inverted; "" where none does."""
+    full = [name for name, share in shares.items() if share > MOST]
+    if not full or 2 * len(full) > len(shares):
+        return ""
+    return (
+        f"{len(full)} of {counted(len(shares), 'mask')} "
+        f"{'marks' if len(full) == 1 else 'mark'} more than half of the picture (first: "
+        f"{full[0]}): look whether the defect is that large, or the mask inverted"
+    )
 
 
 def marked(samples: Iterable[Sample], masks: Iterable[Any]) -> dict[str, float]:

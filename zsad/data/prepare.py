@@ -235,5 +235,5 @@ def _is_there(path: Path, place: Path, target: Path, archive: Path) -> bool:
         return True
     raise DataError(
         f"{archive}: {place} exists already with other content; "
-        "remove the folder first to extract it anew"
+        "remove the folder first to extract it again"
     )

@@ -139,7 +139,7 @@ def _renamed(results: Path, index: DatasetIndex) -> dict[str, str]:
     changed = {c: words for c, words in now.items() if words != known[c]}
     for category, words in changed.items():
         log.info(
-            "%s: %s is %s by now, and was %s when results were first computed of it; it is "
+            "%s: %s is %s now, and was %s when results were first computed from it; it is "
             "computed again",
             *(index.spec.name, category, ", ".join(words), ", ".join(known[category])),
         )
@@ -169,7 +169,7 @@ def _read_words(results: Path, index: DatasetIndex) -> dict[str, list[str]]:
     try:
         return convert(read_json(path), dict[str, list[str]], key="") if path.exists() else {}
     except (DataError, SchemaError) as error:
-        log.warning("%s: not a list of names (%s); it is begun anew", path, error)
+        log.warning("%s: not a list of names (%s); a new one is begun", path, error)
         return {}
 
 
@@ -185,9 +185,9 @@ def _read(path: Path) -> dict[str, Entry]:
         return cast("dict[str, Entry]", convert(read_json(path), dict[str, Entry], key=""))
     except DataError as error:
         if path.exists():
-            log.warning("%s; it is begun anew", error)
+            log.warning("%s; a new one is begun", error)
     except SchemaError as error:
-        log.warning("%s: not a list of files (%s); it is begun anew", path, error)
+        log.warning("%s: not a list of files (%s); a new one is begun", path, error)
     return {}
 
 

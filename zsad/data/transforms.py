@@ -174,11 +174,9 @@ class MaskPolicy:
         share = np.asarray(grey.resize((size, size), Image.Resampling.BILINEAR))  # of 255
         return share == 255 if self.resize == "whole" else share > 127
 
-    def read(
-        self, sample: Sample, size: int, image_hw: tuple[int, int] | None = None
-    ) -> np.ndarray:
-        """The mask of a sample under this policy; zeros for one without a mask.  ``image_hw``: see
+    def read(self, sample: Sample, size: int, seen_hw: tuple[int, int] | None = None) -> np.ndarray:
+        """The mask of a sample under this policy; zeros for one without a mask.  ``seen_hw``: see
         :func:`zsad.data.images.read_mask`."""
         if sample.mask is None and not self.native:
             return np.zeros((size, size), dtype=bool)
-        return self(read_mask(sample, image_hw=image_hw), size)
+        return self(read_mask(sample, seen_hw=seen_hw), size)

@@ -9,16 +9,14 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import io
-import logging
 import tempfile
-import warnings
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Iterable
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import torch
 
-from zsad.backbones.engines.openvino_cpu import runtime
+from zsad.backbones.engines.openvino_cpu import quiet, runtime
 from zsad.errors import RequestError
 from zsad.runtime.graph import OUTPUTS
 
@@ -43,7 +41,7 @@ def check(kind: str) -> None:
 
 def onnx(program: torch.export.ExportedProgram, inputs: Iterable[str]) -> bytes:
     """Return a recorded method as an ONNX model: ``inputs`` -> ``score``, ``map``."""
-    with _quiet():
+    with quiet(), redirect_stdout(io.StringIO()):
         made = torch.onnx.export(
             program,
             dynamo=True,
@@ -75,16 +73,3 @@ def converted(
     """Return the members of a package of one of the :data:`FORMATS`."""
     model = onnx(program, inputs)
     return {"model.onnx": model} if kind == "onnx" else openvino(model)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """The exporter tells every step."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)

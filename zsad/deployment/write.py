@@ -85,7 +85,7 @@ def _check_out(out: str | Path) -> None:
     if path.suffix != ".zsad":
         raise RequestError(f"--out {out}: name a file that ends in .zsad")
     if path.is_dir() or not path.parent.is_dir():
-        raise RequestError(f"--out {out}: its folder does not exist, or it is one; name a file")
+        raise RequestError(f"--out {out}: is a folder, or its folder does not exist; name a file")
 
 
 def _check_boxes(method: str, loaded: LoadedMethod, wanted: BoxRequest) -> None:

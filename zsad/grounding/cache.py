@@ -4,23 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
-import platformdirs
-
 from zsad.errors import DataError
 from zsad.io import read_json, write_json
-from zsad.io.names import at_home
+from zsad.io.caches import cache_folder
 from zsad.types import Boxes
 
 
 def default_folder() -> Path:
     """``$ZSAD_CACHE/boxes``, else below the user's cache folder."""
-    own = os.environ.get("ZSAD_CACHE")
-    root = at_home(own) if own else Path(platformdirs.user_cache_dir("zsad"))
-    return root / "boxes"
+    return cache_folder() / "boxes"
 
 
 class BoxCache:

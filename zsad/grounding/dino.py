@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -39,6 +40,17 @@ def picture(image: Image.Image, short_side: int, max_side: int) -> Tensor:
         image = image.resize(size, Image.Resampling.BILINEAR)
     values = torch.from_numpy(np.array(image.convert("RGB"), dtype=np.float32) / 255)
     return ((values - torch.tensor(MEAN)) / torch.tensor(STD)).permute(2, 0, 1)
+
+
+def decoder(tokenizer: Any, ids: Sequence[int]) -> Callable[[Tensor], str]:
+    """What :func:`read_answer` decodes tokens by: ``ids`` of the caption, as ``tokenizer`` made
+    them; the positions behind them hold nothing."""
+
+    def phrase(above: Tensor) -> str:
+        tokens = [ids[i] for i in above.nonzero().flatten().tolist() if i < len(ids)]
+        return str(tokenizer.decode(tokens, skip_special_tokens=True))
+
+    return phrase
 
 
 def read_answer(

@@ -103,10 +103,7 @@ class GroundingDino:
         out = self.model(pixels[None].to(self.options.device), captions=[text])
         ids = self.model.tokenizer(text)["input_ids"]
 
-        def phrase(above: Tensor) -> str:
-            tokens = [ids[i] for i in above.nonzero().flatten().tolist() if i < len(ids)]
-            return str(self.model.tokenizer.decode(tokens, skip_special_tokens=True))
-
+        phrase = dino.decoder(self.model.tokenizer, ids)
         return dino.read_answer(out["pred_logits"][0], out["pred_boxes"][0], phrase, self.options)
 
 

@@ -112,11 +112,7 @@ class TransformersDino:
         text = self.tokenizer(dino.caption(phrases), return_tensors="pt").to(self.options.device)
         with self.arithmetic:
             out = self.model(pixel_values=pixels[None].to(self.options.device), **text)
-        ids = text["input_ids"][0].tolist()
-
-        def phrase(above: Tensor) -> str:
-            tokens = [ids[i] for i in above.nonzero().flatten().tolist() if i < len(ids)]
-            return str(self.tokenizer.decode(tokens, skip_special_tokens=True))
+        phrase = dino.decoder(self.tokenizer, text["input_ids"][0].tolist())
 
         return dino.read_answer(out.logits[0], out.pred_boxes[0], phrase, self.options)
 

@@ -8,7 +8,7 @@ deviation): it stands out from the rest of its picture, whatever the scale of th
 says how often normal pictures lie above either threshold.
 
 **Calibrated** on n normal pictures (split conformal prediction, Vovk et al. 2005).  With the
-highest share of false alarms r that is wished for, the threshold lies just above the k-th smallest
+largest share r of false alarms that is allowed, the threshold lies just above the k-th smallest
 of the n scores, k = min(n, ceil((n + 1)(1 - r))).  If later normal pictures are like these, a share
 of at most (n + 1 - k) / (n + 1) of them is expected at or above it: r, or 1 / (n + 1) where there
 are too few pictures for r.

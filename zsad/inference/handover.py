@@ -27,7 +27,8 @@ import numpy as np
 import scipy.ndimage
 from numpy.typing import NDArray
 
-from zsad.errors import RequestError, shown, unknown
+from zsad.errors import RequestError, shown
+from zsad.inference.options import chosen
 from zsad.inference.pictures import Photo
 from zsad.inference.prediction import Prediction
 from zsad.io.names import plain_path
@@ -43,18 +44,10 @@ def formats(text: str | Sequence[str] | None, out: Path | str | None = None) -> 
     is missing that writes one."""
     if text is None:
         return ()
-    names = text.split(",") if isinstance(text, str) else list(text)
-    chosen = tuple(dict.fromkeys(n.strip() for n in names if n.strip()))
-    for name in chosen:
-        if name not in FORMATS:
-            raise unknown("format", name, FORMATS, "give --to a list of them")
-    if not chosen:
-        raise RequestError(f"--to: names nothing; formats: {', '.join(FORMATS)}")
-    if out is None:
-        raise RequestError(f"--to {','.join(chosen)}: needs --out DIR")
-    if "coco" in chosen and importlib.util.find_spec("pycocotools") is None:
+    names = chosen(text, "--to", "format, formats", FORMATS, out)
+    if "coco" in names and importlib.util.find_spec("pycocotools") is None:
         raise RequestError("--to coco: needs the package pycocotools; `pip install 'zsad[coco]'`")
-    return chosen
+    return names
 
 
 class CocoFile:

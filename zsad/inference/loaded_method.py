@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
 
 from zsad import config as cfg
 from zsad.backbones import Backbone
+from zsad.backbones.devices import deterministically
 from zsad.data.ignored import Ignored
 from zsad.errors import RequestError
 from zsad.inference import calibration
@@ -32,16 +35,34 @@ from zsad.inference.request import (
 from zsad.inference.tiles import WHOLE, Framing
 from zsad.inference.training_forward import training_forward
 from zsad.method import AnyMethod
+from zsad.on_device import stepwise
 from zsad.runtime.thresholds import Thresholds
 from zsad.scoring import Scorer
 from zsad.types import ScoreContext
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _at_work(
+    function: Callable[Concatenate[LoadedMethod, P], R],
+) -> Callable[Concatenate[LoadedMethod, P], R]:
+    """With the algorithms that the method was loaded for."""
+
+    @wraps(function)
+    def run(self: LoadedMethod, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        with self._algorithms():
+            return function(self, *args, **kwargs)
+
+    return run
 
 
 class LoadedMethod:
     """A method with its backbone.  Not thread-safe.
 
     ``report`` holds what importing an official checkpoint had to say; ``batch_size``: pictures
-    that are scored together, 0: chosen; ``framing``: how they are shown to the model.
+    that are scored together, 0: chosen; ``framing``: how they are shown to the model;
+    ``deterministic``: torch takes deterministic algorithms while it is at work.
     """
 
     def __init__(
@@ -53,6 +74,7 @@ class LoadedMethod:
         report: Sequence[str] = (),
         batch_size: int = 0,
         framing: Framing = WHOLE,
+        deterministic: bool = False,
     ) -> None:
         self.method = method.to(device)
         self.backbone = backbone
@@ -64,12 +86,13 @@ class LoadedMethod:
         self.image_size = self.scorer.image_size
         self.batch_size = batch_size or BATCH
         self.framing = framing
+        self.deterministic = deterministic
         self.pictures = Pictures(self.scorer, framing, self.batch_size)
         self.known = KnownPictures(method, self.pictures)
         if framing.tiled and (method.transductive or method.carries):
             raise RequestError(
                 f"--tiles: method '{method.name}' scores a picture with others of the same kind, "
-                "and a tile is none; leave --tiles out, or choose another method"
+                "and a tile has no others; leave --tiles out, or choose another method"
             )
 
     # ------------------------------------------------------------------------ prediction
@@ -131,16 +154,23 @@ class LoadedMethod:
         categories = categories_of(class_name, len(images), kinds, domains)
         refuse_singles(self.method, categories)
         self.pictures.expect(len(images))
+        with self._algorithms():
+            near = self.known.encoded(references, categories)
         run = PictureRun(
             self.pictures,
             categories,
             boxes_of(boxes, len(images)),
-            self.known.encoded(references, categories),
+            near,
             explanations,
             thresholds,
             ignore,
             bank=self.known.bank if self.method.transductive else None,
         )
+        yield from stepwise(self._algorithms, self._each(images, run, keep_errors))
+
+    def _each(
+        self, images: Sequence[Any], run: PictureRun, keep_errors: bool
+    ) -> Generator[Prediction, None, None]:
         # One by one, where an image is scored with what the one before it left.
         size = 1 if self.method.carries else self.batch_size
         read = read_ahead(images, keep_errors, size, self.pictures.reading)
@@ -207,6 +237,7 @@ class LoadedMethod:
             made_for["state"] = digest.hexdigest()[:16]
         return made_for
 
+    @_at_work
     @torch.no_grad()
     def predict_tensor(
         self,
@@ -298,6 +329,7 @@ class LoadedMethod:
                 yield from batch.in_order({row: found[row] for row in batch.rows})
 
     # -------------------------------------------------------------------------- training
+    @_at_work
     def losses(
         self,
         images: Tensor,
@@ -322,6 +354,7 @@ class LoadedMethod:
         return training_forward(self.scorer, images, masks, labels, categories, phase, references)
 
     # -------------------------------------------------------------------------- references
+    @_at_work
     def save_bank(
         self, path: Path | str, pictures: Sequence[Any], class_name: str = "object"
     ) -> Path:
@@ -352,6 +385,9 @@ class LoadedMethod:
         return made_for | {"layers": sorted(map(list, self.request.taps)), "variant": variant}
 
     # --------------------------------------------------------------------------- helpers
+    def _algorithms(self) -> AbstractContextManager[None]:
+        return deterministically(self.deterministic, self.device)
+
     def _context(
         self,
         class_names: str | Sequence[str],

@@ -34,8 +34,9 @@ from numpy.typing import NDArray
 
 from zsad.data import own_outputs
 from zsad.data.images import read_image
-from zsad.errors import DataError, RequestError, unknown
+from zsad.errors import DataError, RequestError
 from zsad.inference import calibration, handover
+from zsad.inference.options import chosen
 from zsad.inference.page import PredictionPage
 from zsad.inference.pictures import Photo
 from zsad.inference.prediction import Prediction
@@ -62,16 +63,7 @@ def kinds(text: str | Sequence[str] | None, out: Path | str | None = None) -> tu
     """The kinds of files of a comma-separated list.  Raises :class:`RequestError`."""
     if text is None:
         return DEFAULT
-    names = text.split(",") if isinstance(text, str) else list(text)
-    chosen = tuple(dict.fromkeys(n.strip() for n in names if n.strip()))
-    for name in chosen:
-        if name not in KINDS:
-            raise unknown("kind of file", name, KINDS, "give --save a list of them")
-    if not chosen:
-        raise RequestError(f"--save: names nothing; kinds of files: {', '.join(KINDS)}")
-    if out is None:
-        raise RequestError(f"--save {','.join(chosen)}: needs --out DIR")
-    return chosen
+    return chosen(text, "--save", "kind of file, kinds of files", KINDS, out)
 
 
 class Writer:

@@ -26,6 +26,7 @@ from zsad.errors import DataError, RequestError, counted, reason, shown
 from zsad.inference.prediction import Prediction
 from zsad.io.bounds import BATCH_PIXELS
 from zsad.io.names import plain_path, readable_name
+from zsad.runtime import pictures as runtime_pictures
 from zsad.types import Category, ImageFeatures
 
 log = logging.getLogger(__name__)
@@ -372,19 +373,9 @@ class _Coming:
 
 def open_picture(item: Any, how: Reading = AS_RGB) -> Image.Image:
     """A path, a PIL image or an array as an RGB picture, or in the mode that it has."""
-    if isinstance(item, Image.Image):
-        return item if how.stored else item.convert("RGB")
-    if isinstance(item, np.ndarray):
-        if item.dtype != np.uint8 or item.ndim not in (2, 3):
-            raise RequestError(
-                f"an array picture must be uint8 [H, W] or [H, W, 3], not {item.dtype} {item.shape}"
-            )
-        return Image.fromarray(item).convert("RGB")
     if isinstance(item, (str, Path)):
         return read_image(str(item), bits=how.bits, stored=how.stored)
-    raise RequestError(
-        f"cannot read a picture from a {type(item).__name__}; give a path, a PIL image or an array"
-    )
+    return runtime_pictures.open_picture(item, how.stored)
 
 
 def failed(path: str | None, error: str) -> Prediction:

@@ -119,7 +119,7 @@ class PromptsPage:
             lead += f" The views and the list hold the first {len(self._seen)}."
         how = (
             "The picture, and what each abnormal prompt alone finds in it: the method's map with "
-            "that prompt in the place of all. One scale of colours for all maps of a picture."
+            "that prompt in place of all. One scale of colours for all maps of a picture."
             if first.maps is not None
             else "The method makes no map of a single prompt."
         )

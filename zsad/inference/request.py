@@ -36,7 +36,7 @@ def category_of(class_name: str, kind: str = "object", domain: str = "industrial
     if not spoken:
         raise RequestError("the class name is empty; say what the picture shows, e.g. 'metal nut'")
     if not is_text(spoken):
-        raise RequestError(f"the class name {spoken} is not UTF-8; write it in letters")
+        raise RequestError(f"the class name {spoken} is not UTF-8; type it again")
     for what, value, known in (("kind", kind, KINDS), ("domain", domain, DOMAINS)):
         if value not in known:
             raise RequestError(f"{what} '{value}' is not one of: {', '.join(known)}")

@@ -1,7 +1,6 @@
-"""Own pictures: load a method, find the pictures, set thresholds, score and write.
+"""Own pictures: check the request, find the pictures, set thresholds, score and write.
 
-What ``zsad.load_method`` and ``zsad.predict`` do.  Torch is imported when a method is loaded: a
-wrong request ends before.
+What ``zsad.predict`` does.  Torch is imported when a method is loaded: a wrong request ends before.
 """
 
 from __future__ import annotations
@@ -10,261 +9,155 @@ import contextlib
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zsad import registry
-from zsad.checkpoints import bundled
-from zsad.errors import RequestError, WeightsError, counted, reason
+from zsad.errors import RequestError, counted, reason
 from zsad.inference import provenance
-from zsad.inference.settings import ORIGIN, split
+from zsad.inference.options import Overrides, PredictOptions, words
 from zsad.io import require_writable
 
 if TYPE_CHECKING:
-    from zsad.checkpoints.account import Origin
     from zsad.data.ignored import Ignored
     from zsad.inference.loaded_method import LoadedMethod
     from zsad.inference.outputs import Writer
     from zsad.inference.pictures import Photo
     from zsad.inference.prediction import Prediction
-    from zsad.method import AnyMethod
     from zsad.registry import MethodEntry
     from zsad.runtime.thresholds import Thresholds
-    from zsad.types import BackboneInfo
 
 log = logging.getLogger(__name__)
 
-Paths = str | Path | Sequence[str | Path]
-Overrides = Mapping[str, Any] | Sequence[str] | None
 
+@dataclass(frozen=True)
+class CheckedRequest:
+    """What a checked request comes to.
 
-def load_method(
-    name: str,
-    backbone: str,
-    weights: str | Path | None,
-    image_size: int | None,
-    checkpoint: str | Path | None,
-    preset: str | None,
-    device: str,
-    overrides: Overrides,
-    *,
-    precision: str,
-    engine: str,
-    offline: bool,
-    untrained: bool,
-    seed: int,
-    activation: str,
-    tiles: int | str | None,
-    keep_aspect: bool,
-) -> LoadedMethod:
-    """Load one method on one backbone; see :func:`zsad.api.load_method`."""
+    ``kinds``: of files to write for every picture; ``formats``: of files for other programs;
+    ``ignored``: parts of the pictures that are not looked at; ``good``: normal pictures that
+    thresholds are set by; ``references``: normal pictures that the method compares with, and
+    ``shots``: how many it is loaded for.
+    """
 
-    from zsad import backbones
-    from zsad.backbones.devices import choose_device, make_deterministic
-    from zsad.backbones.precision import resolved
-    from zsad.backbones.specs import require_text
-    from zsad.checkpoints import load_into
-    from zsad.checkpoints.choice import single
-    from zsad.data.calibration import EXAMPLES
-    from zsad.inference.loaded_method import LoadedMethod
-    from zsad.inference.tiles import Framing
-    from zsad.method import new_method
-
-    entry = registry.method(name)
-    settings, own = split(
-        name,
-        overrides,
-        {
-            "name": backbone,
-            "weights": str(weights) if weights else None,
-            "image_size": image_size,
-            "precision": precision,
-            "engine": engine,
-            "activation": activation,
-        },
-    )
-    chosen = replace(settings.value, backbone=resolved(settings.value.backbone, device))
-    framing = Framing.of(tiles, keep_aspect, chosen.data.folder.bits)
-    place = choose_device(device)
-    if chosen.run.deterministic and settings.origin("run.deterministic") == ORIGIN:
-        make_deterministic(True, place)
-    require_text(chosen.backbone.name, [name] if entry.reads_text else [])
-    base = backbones.load_chosen(chosen.backbone, place, offline, EXAMPLES)
-    how: dict[str, Any] = {
-        "image_size": chosen.backbone.image_size,  # given, it is stronger than the method's own
-        "batch_size": chosen.run.batch_size,
-        "framing": framing,
-    }
-    layers: list[tuple[str, Mapping[str, Any]]] = []
-    if preset:
-        layers.append((ORIGIN, {"preset": preset}))
-    layers.append((ORIGIN, own))
-    shipped = None if untrained else bundled.state_of(entry, base.info.name)
-    if checkpoint is None and shipped is not None:
-        method = _shipped(entry, shipped, base.info, layers)
-        return LoadedMethod(method, base, place, **how)
-    if checkpoint is None:
-        if entry.trained and not untrained:
-            raise WeightsError(
-                f"method '{name}' is trained and no checkpoint is given; pass checkpoint=FILE "
-                f"(`zsad train --methods {name} ...` makes one), or untrained=True for its "
-                f"initial state"
-            )
-        method = new_method(entry, entry.resolve(*layers), base.info, seed)
-        loaded = LoadedMethod(method, base, place, **how)
-        loaded.untrained = entry.trained
-        return loaded
-    if not entry.trained:
-        raise RequestError(f"method '{name}' is training-free: it takes no checkpoint")
-    origin = single(checkpoint, name, offline=offline, companions=entry.companions)
-    method, report = load_into(entry, origin.path, base.info, layers)
-    return LoadedMethod(method, base, place, report=[*_known(origin), *report], **how)
-
-
-def _shipped(
-    entry: MethodEntry, path: Path, info: BackboneInfo, layers: Sequence[tuple[str, Any]]
-) -> AnyMethod:
-    """The method with the state that comes with it.  Raises :class:`RequestError` for settings that
-    it was not trained with: nobody chose the file, so it is not stretched to fit."""
-    from zsad.checkpoints import load_into
-    from zsad.training.identity import training_config
-
-    method, _ = load_into(entry, path, info, layers)
-    recipe = bundled.recipe_of(entry, info.name).config
-    asked = training_config(entry.resolve(("the state that comes with zsad", recipe), *layers))
-    plain = training_config(load_into(entry, path, info)[0].config)
-    if differing := [key for key in plain if asked.get(key) != plain[key]]:
-        raise RequestError(
-            f"{entry.name}: the state that comes with zsad for {info.name} was trained with other "
-            f"settings ({', '.join(differing)}); give a checkpoint that was trained with yours "
-            f"(`zsad train`), or leave them out"
-        )
-    method.trained_from["bundled"] = bundled.words(path)
-    return method
-
-
-def _known(origin: Origin) -> list[str]:
-    """What is known of a released file, as lines of a report."""
-    row = origin.released
-    return [] if row is None else [f"{origin.words}; serves {row.serves_words}"]
+    kinds: tuple[str, ...]
+    formats: tuple[str, ...]
+    ignored: Ignored | None
+    pictures: list[Photo]
+    good: list[Photo]
+    references: list[Any]
+    shots: int
 
 
 def predict(
-    method: str,
-    pictures: Paths,
-    class_name: str,
-    *,
-    calibrate: Paths | None,
-    false_alarms: float | None,
-    out: str | Path | None,
-    threshold: float | None,
-    image_threshold: float | None,
-    scale: tuple[float, float] | None,
-    ignore: str | Path | None,
-    save: str | Sequence[str] | None,
-    to: str | Sequence[str] | None,
-    one_file: bool,
-    kind: str | None,
-    domain: str | None,
-    references: Paths,
-    explanations: int,
-    listed: Sequence[str],
-    plugins: str | Path | None,
-    overrides: Overrides,
-    bank: str | Path | None,
-    save_bank: str | Path | None,
+    options: PredictOptions,
     load: Callable[[Overrides], LoadedMethod],
     called: Mapping[str, str] | None = None,
 ) -> Iterator[Prediction]:
     """Check the request, ``load`` the method and return the predictions as they are made; see
-    :func:`zsad.api.predict`.
+    :func:`zsad.api.predict_iter`.
 
     ``called``: names by path that predictions, and what is written, say in place of paths.
     """
+    from zsad.inference.references import digest, with_shots
+
+    request = _checked(options)
+    loaded = load(with_shots(options.method, options.overrides, request.shots))
+    loaded.pictures.expect(len(request.pictures) + len(request.good))
+    loaded.pictures.shows_prompts = "prompts" in request.kinds
+    made_by = provenance.made_by(loaded, options.class_name) | options.facts
+    kept = digest(request.references, loaded.framing.bits) if request.references else ""
+    if options.bank is not None:
+        kept = loaded.load_bank(options.bank, options.class_name)
+    if options.save_bank is not None:
+        given = request.references or [p.path for p in request.pictures]
+        loaded.save_bank(options.save_bank, given, options.class_name)
+    limits = _limits(loaded, options, request, kept, made_by) if options.normal else None
+    return _scored(loaded, options, request, limits, made_by, called or {})
+
+
+def _checked(options: PredictOptions) -> CheckedRequest:
+    """Look at all that can be seen to be wrong before a method is loaded, and find the pictures.
+
+    Raises :class:`RequestError`, and :class:`zsad.errors.DataError` for pictures that are not
+    there."""
     from zsad.data.ignored import Ignored
     from zsad.inference import handover, outputs
     from zsad.inference.pictures import find
-    from zsad.inference.references import digest, with_shots
     from zsad.inference.references import found as references_of
     from zsad.inference.request import category_of
 
-    if plugins:
-        registry.add_plugins(plugins)
-    entry = registry.method(method)  # a misspelt name ends here, before torch is imported
-    told = {k: v for k, v in (("kind", kind), ("domain", domain)) if v is not None}
-    category_of(class_name, **told)  # so does another kind than there are
-    for fact in (fact for fact in told if fact not in entry.reads):
-        log.warning(
-            "--%s %s: changes nothing, %s does not depend on it",
-            *(fact, told[fact], entry.title),
-        )
-    _check_numbers(threshold=threshold, image_threshold=image_threshold, false_alarms=false_alarms)
-    _check_numbers(**dict(zip(("scale", "scale's end"), scale or ())))
-    kinds, handed = outputs.kinds(save, out), handover.formats(to, out)
+    out = options.out
+    if options.plugins:
+        registry.add_plugins(options.plugins)
+    entry = registry.method(options.method)  # a misspelt name ends before torch is imported
+    category_of(options.class_name, **options.facts)  # so does another kind than there are
+    _warn_of_unread(entry, options.facts)
+    _check_numbers(options)
+    kinds, formats = outputs.kinds(options.save, out), handover.formats(options.to, out)
     _check_prompts(entry, kinds, out)
-    hidden = None if ignore is None else Ignored.parse(ignore)
-    found = find(_words(pictures), out, listed)
-    if not found:
+    ignored = None if options.ignore is None else Ignored.parse(options.ignore)
+    pictures = find(words(options.pictures), out, options.listed)
+    if not pictures:
         raise RequestError("there are no pictures to score; give files or folders")
-    normal = _words(calibrate) if calibrate else []
-    _check_calibration(normal, false_alarms)
-    _check_page(one_file, kinds, out, len(found))
-    good = [] if _is_stored(normal) else find(normal)
-    if hidden:
-        _tell_unmasked(hidden, [*found, *good])
-    near = references_of(references)
-    shots = _check_bank(method, bank, save_bank, len(near))
+    _check_calibration(options)
+    _check_page(options.one_file, kinds, out, len(pictures))
+    good = [] if options.is_calibrated else find(options.normal)
+    if ignored:
+        _tell_unmasked(ignored, [*pictures, *good])
+    references = references_of(options.references)
+    shots = _check_bank(options.method, options.bank, options.save_bank, len(references))
     if out is not None:
         require_writable(out, f"--out {out}")
-    loaded = load(with_shots(method, overrides, shots))
-    loaded.pictures.expect(len(found) + len(good))
-    loaded.pictures.shows_prompts = "prompts" in kinds
-    made_by = provenance.made_by(loaded, class_name) | told
-    bits = loaded.framing.bits
-    kept = digest(near, bits) if near else ""
-    if bank is not None:
-        kept = loaded.load_bank(bank, class_name)
-    if save_bank is not None:
-        loaded.save_bank(save_bank, near or [p.path for p in found], class_name)
-    limits = None
-    if normal:
-        made_for = loaded.identity(class_name, hidden) | ({"references": kept} if kept else {})
-        made_for |= {fact: told[fact] for fact in entry.reads if fact in told}
-        limits = _limits(
-            *(loaded, normal, good, class_name, near, made_for, false_alarms, out, hidden),
-            *(made_by, told),
-        )
+    return CheckedRequest(kinds, formats, ignored, pictures, good, references, shots)
 
-    def each() -> Iterator[Prediction]:
-        stream = loaded.stream(
-            [p.path for p in found],
-            class_name,
-            None,
-            near,
-            explanations,
-            limits,
-            keep_errors=True,
-            kinds=kind,
-            domains=domain,
-            ignore=hidden,
-        )
-        with contextlib.ExitStack() as stack:
-            writer = (
-                stack.enter_context(outputs.Writer(out, kinds, scale, bits, one_file, handed))
-                if out
-                else None
+
+def _scored(
+    loaded: LoadedMethod,
+    options: PredictOptions,
+    request: CheckedRequest,
+    limits: Thresholds | None,
+    made_by: dict[str, Any],
+    called: Mapping[str, str],
+) -> Iterator[Prediction]:
+    """Score picture after picture, and write the files of each."""
+    from zsad.inference import outputs
+
+    stream = loaded.stream(
+        [p.path for p in request.pictures],
+        options.class_name,
+        references=request.references,
+        explanations=options.explanations,
+        thresholds=limits,
+        keep_errors=True,
+        kinds=options.kind,
+        domains=options.domain,
+        ignore=request.ignored,
+    )
+    with contextlib.ExitStack() as stack:
+        writer: Writer | None = None
+        if options.out:
+            bits = loaded.framing.bits
+            writer = outputs.Writer(
+                options.out, request.kinds, options.scale, bits, options.one_file, request.formats
             )
-            for photo, prediction in zip(found, stream):
-                prediction.made_by = made_by
-                if called:
-                    _call(prediction, str(photo.path), called)
-                prediction.set_by_hand(image_threshold, threshold)
-                if writer:
-                    prediction = _written(writer, prediction, photo)
-                yield prediction
+            stack.enter_context(writer)
+        for photo, prediction in zip(request.pictures, stream):
+            prediction.made_by = made_by
+            if called:
+                _call(prediction, str(photo.path), called)
+            prediction.set_by_hand(options.image_threshold, options.threshold)
+            yield _written(writer, prediction, photo) if writer else prediction
 
-    return each()
+
+def _warn_of_unread(entry: MethodEntry, facts: Mapping[str, str]) -> None:
+    """Say which facts about the pictures the method does not depend on."""
+    for fact in (fact for fact in facts if fact not in entry.reads):
+        log.warning(
+            "--%s %s: changes nothing, %s does not depend on it",
+            *(fact, facts[fact], entry.title),
+        )
 
 
 def _check_bank(
@@ -287,7 +180,7 @@ def _check_bank(
 
 
 def _check_page(one_file: bool, kinds: Sequence[str], out: str | Path | None, count: int) -> None:
-    """Raise :class:`RequestError` for a page in one file that cannot be meant."""
+    """Raise :class:`RequestError` for a page in one file that cannot be made."""
     from zsad.inference.page import MOST_IN_ONE
 
     if one_file and (out is None or "page" not in kinds):
@@ -308,12 +201,18 @@ def _check_prompts(entry: MethodEntry, kinds: Sequence[str], out: str | Path | N
         )
 
 
-def _check_numbers(**values: float | None) -> None:
+def _check_numbers(options: PredictOptions) -> None:
     """Raise :class:`RequestError` for NaN and infinity: nothing would ever be above or below."""
-    for name, value in values.items():
+    low, high = options.scale or (None, None)
+    for name, value in (
+        ("threshold", options.threshold),
+        ("image-threshold", options.image_threshold),
+        ("false-alarms", options.false_alarms),
+        ("scale", low),
+        ("scale's end", high),
+    ):
         if value is not None and not math.isfinite(value):
-            flag = name.replace("_", "-")
-            raise RequestError(f"--{flag} {value}: is not a finite number")
+            raise RequestError(f"--{name} {value}: is not a finite number")
 
 
 def _tell_unmasked(hidden: Ignored, pictures: Sequence[Photo]) -> None:
@@ -329,52 +228,50 @@ def _tell_unmasked(hidden: Ignored, pictures: Sequence[Photo]) -> None:
         )
 
 
-def _is_stored(normal: Sequence[str]) -> bool:
-    """Whether the thresholds come from the ``calibration.json`` of an earlier run."""
-    return len(normal) == 1 and normal[0].endswith(".json")
-
-
-def _check_calibration(normal: Sequence[str], false_alarms: float | None) -> None:
+def _check_calibration(options: PredictOptions) -> None:
     """Raise :class:`RequestError` before anything is loaded."""
-    stored = _is_stored(normal)
+    normal, stored = options.normal, options.is_calibrated
     if stored and not Path(normal[0]).is_file():
         raise RequestError(f"--calibrate {normal[0]}: no such file")
-    if false_alarms is not None and (stored or not normal):
+    if options.false_alarms is not None and (stored or not normal):
         raise RequestError(
-            f"--false-alarms {false_alarms:g}: needs --calibrate with a folder of normal pictures"
+            f"--false-alarms {options.false_alarms:g}: needs --calibrate with a folder of normal "
+            f"pictures"
         )
 
 
 def _limits(
     loaded: LoadedMethod,
-    normal: Sequence[str],
-    good: Sequence[Photo],
-    class_name: str,
-    references: Sequence[Any],
-    made_for: dict[str, Any],
-    false_alarms: float | None,
-    out: str | Path | None,
-    hidden: Ignored | None,
+    options: PredictOptions,
+    request: CheckedRequest,
+    references: str,
     made_by: Mapping[str, Any],
-    told: Mapping[str, str],
 ) -> Thresholds:
-    """The thresholds of an earlier run, or those that the pictures ``good`` give.  ``made_for``:
-    what they depend on; ``told``: kind and domain, where given."""
+    """The thresholds of an earlier run, or those that normal pictures give.  ``references``: the
+    digest of what the method compares with, or ""."""
     from zsad.inference import calibration, outputs
     from zsad.inference.references import warn_of_twins
 
-    if _is_stored(normal):
-        return calibration.load(normal[0], made_for)
-    warn_of_twins(references, [p.path for p in good])
-    share = calibration.FALSE_ALARMS if false_alarms is None else false_alarms
+    facts, reads = options.facts, registry.method(options.method).reads
+    made_for = loaded.identity(options.class_name, request.ignored)
+    made_for |= {"references": references} if references else {}
+    made_for |= {fact: facts[fact] for fact in reads if fact in facts}
+    if options.is_calibrated:
+        return calibration.load(options.normal[0], made_for)
+    good = [p.path for p in request.good]
+    warn_of_twins(request.references, good)
+    share = calibration.FALSE_ALARMS if options.false_alarms is None else options.false_alarms
     limits = loaded.calibrate(
-        [p.path for p in good],
-        *(class_name, references, share, hidden),
-        kinds=told.get("kind"),
-        domains=told.get("domain"),
+        good,
+        options.class_name,
+        references=request.references,
+        false_alarms=share,
+        ignore=request.ignored,
+        kinds=options.kind,
+        domains=options.domain,
     )
-    if out is not None:
-        outputs.save_calibration(out, limits, made_for, made_by)
+    if options.out is not None:
+        outputs.save_calibration(options.out, limits, made_for, made_by)
     return limits
 
 
@@ -399,7 +296,3 @@ def _call(prediction: Prediction, path: str, called: Mapping[str, str]) -> None:
     """Let a prediction say the name of its picture in place of the path."""
     prediction.path = called.get(path, path)
     prediction.error = prediction.error.replace(path, prediction.path)
-
-
-def _words(value: Paths) -> list[str]:
-    return [str(v) for v in ([value] if isinstance(value, (str, Path)) else value)]

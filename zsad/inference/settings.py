@@ -41,8 +41,8 @@ def split(
     for key, value in _group(sections, "backbone").items():
         if key in said and said[key] != value:
             raise RequestError(
-                f"backbone.{key}={value} and --{_FLAGS.get(key, key)} {said[key]} say two things; "
-                f"give one of them"
+                f"backbone.{key}={value} and --{_FLAGS.get(key, key)} {said[key]} contradict each "
+                f"other; give one of them"
             )
     layers = [(ORIGIN, {"backbone": said}), (ORIGIN, sections)]
     rest = {k: v for k, v in values.items() if k not in SECTIONS}

@@ -2,6 +2,17 @@
 
 What a killed process leaves behind (a temporary file, a scratch folder) is known by its lock,
 which ended with the process, and goes when somebody writes in the same place again.
+
+===============  ========================================================
+``schema``       foreign values into dataclasses: where types are checked
+``bounds``       how much of foreign input is taken in
+``foreign``      what a file is that is not what its reader looks for
+``names``        foreign names as parts of paths, and as words
+``digests``      hashes of large files, remembered
+``caches``       the cache folder
+``cells``        values as cells of a CSV file
+``environment``  variables that settings refer to: used, never stored
+===============  ========================================================
 """
 
 from __future__ import annotations

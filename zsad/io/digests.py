@@ -9,15 +9,12 @@ be written, files are hashed again.
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from pathlib import Path
 
-import platformdirs
-
 from zsad.errors import ZsadError
 from zsad.io import read_json, sha256_file, write_json
-from zsad.io.names import at_home
+from zsad.io.caches import cache_folder
 
 MOST = 200  # files that are remembered, the last ones first
 SETTLED = 5.0  # seconds after which a file's time tells a second writing from the first
@@ -28,9 +25,7 @@ in_this_process: dict[str, tuple[Stamp, str]] = {}  # of this process
 
 def memory_file() -> Path:
     """``$ZSAD_CACHE/digests.json``, else below the user's cache folder."""
-    own = os.environ.get("ZSAD_CACHE")
-    root = at_home(own) if own else Path(platformdirs.user_cache_dir("zsad"))
-    return root / "digests.json"
+    return cache_folder() / "digests.json"
 
 
 def remembered_sha256(path: Path | str) -> str:

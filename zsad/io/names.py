@@ -1,4 +1,5 @@
-"""Foreign names as parts of paths: the one place that says how a name becomes a file name.
+"""Foreign names as parts of paths: the one place that says how a name becomes a file name, and how
+it becomes words.
 
 A name comes from somebody's folder, archive or ``meta.json`` and may hold anything: other
 alphabets, line ends, terminal codes, bytes that are not UTF-8, thousands of letters.
@@ -70,13 +71,18 @@ def _for_windows(name: str) -> str:
 def shortened(name: str, longest: int) -> str:
     """Return a file name of at most ``longest`` bytes: a longer one loses its end to a hash.
 
-    The mark ``%~`` before the hash stands in no encoded name, so nothing else is called that.
+    No encoded name holds the mark ``%~`` before the hash, so nothing else is called that.
     """
     raw = name.encode("utf-8", "surrogatepass")
     if len(raw) <= longest:
         return name
     tail = f"%~{hashlib.sha256(raw).hexdigest()[:16]}"
     return raw[: longest - len(tail)].decode("utf-8", "ignore") + tail
+
+
+def in_words(name: str) -> str:
+    """Return a name as words in lower case: ``Metal_Nut`` and ``metal-nut`` are ``metal nut``."""
+    return " ".join(name.lower().replace("_", " ").replace("-", " ").split())
 
 
 def at_home(path: str | os.PathLike[str]) -> Path:

@@ -194,7 +194,7 @@ class _Reader:
         if known and (hint is bool or not isinstance(value, bool)):
             if hint is not float and type(value) is int and not -MOST <= value <= MOST:
                 raise SchemaError(
-                    f"{key}={_brief(value)}{self.place(key)}: a number without measure; "
+                    f"{key}={_brief(value)}{self.place(key)}: far too large; "
                     f"whole numbers end at {MOST}"
                 )
             try:

@@ -28,6 +28,7 @@ from typing import Any
 from zsad import config as cfg
 from zsad import registry
 from zsad.errors import DataError
+from zsad.io.names import in_words
 from zsad.prompt_bank.kinds import PromptKind, find_kind, kinds
 from zsad.types import Category
 
@@ -119,11 +120,11 @@ def find_entry(entries: Iterable[BankEntry], category: Category) -> BankEntry | 
     for entry in known:
         if (entry.dataset, entry.category) == (category.dataset, category.key):
             return entry
-    names = [_plain(category.key), _plain(category.class_name)]
+    names = [in_words(category.key), in_words(category.class_name)]
     for attribute in ("category", "class_name"):
         for name in names:
             for entry in known:
-                if _plain(getattr(entry, attribute)) == name:
+                if in_words(getattr(entry, attribute)) == name:
                     return entry
     return None
 
@@ -190,10 +191,6 @@ def generic_entry(
         texts=texts,
         digest=cfg.digest({"class_name": category.class_name, "texts": texts}),
     )
-
-
-def _plain(name: str) -> str:
-    return " ".join(name.lower().replace("_", " ").replace("-", " ").split())
 
 
 @cache

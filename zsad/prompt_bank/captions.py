@@ -16,6 +16,7 @@ from scipy import ndimage
 
 from zsad.data.images import read_image, read_mask
 from zsad.errors import DataError, RequestError
+from zsad.io.names import in_words
 from zsad.prompt_bank.bank import article
 from zsad.prompt_bank.kinds import find_kind
 from zsad.types import Category, Sample
@@ -149,20 +150,22 @@ def describe(sample: Sample, category: Category) -> str:
 
 def defect_words(defect: str) -> str:
     """The defect type in words; "anomalous region" where it names nothing."""
-    plain = " ".join(defect.replace("_", " ").replace("-", " ").lower().split())
+    plain = in_words(defect)
     if plain in UNTOLD or not any(c.isalpha() for c in plain):
         return "anomalous region"
     return plain
 
 
 def region_size(mask: np.ndarray) -> str:
-    """``tiny`` below 0.5 % of the image's area, ``small`` below 5 %, else ``large``."""
+    """``tiny`` for a mask [H, W] below 0.5 % of the image's area, ``small`` below 5 %, else
+    ``large``."""
     share = float(mask.mean())
     return "tiny" if share < TINY else "small" if share < SMALL else "large"
 
 
 def region_shape(mask: np.ndarray) -> str:
-    """``elongated``, ``round`` or ``irregular``, or ``scattered`` for many pieces.
+    """The shape of a mask [H, W] that marks something: ``elongated``, ``round`` or ``irregular``,
+    or ``scattered`` for many pieces.
 
     Elongation is the ratio of the region's principal standard deviations.  A region is round
     when it fills the ellipse of its own second moments (a stand-in for solidity that a few
@@ -185,7 +188,8 @@ def region_shape(mask: np.ndarray) -> str:
 
 
 def region_place(mask: np.ndarray) -> str:
-    """The cell of a 3x3 grid that holds the region's centroid: ``top left`` ... ``center``."""
+    """The cell of a 3x3 grid that holds the centroid of a mask [H, W]: ``top left`` ...
+    ``center``."""
     rows, columns = np.nonzero(mask)
     r = min(2, int(3 * (rows.mean() + 0.5) / mask.shape[0]))
     c = min(2, int(3 * (columns.mean() + 0.5) / mask.shape[1]))

@@ -26,7 +26,7 @@ TIMEOUTS = 3  # how many replies' time all attempts of a question have together
 _MALFORMED = (ValueError, TypeError, AttributeError, IndexError, KeyError, RecursionError)
 
 # Characters from which a key is a secret.  A shorter one is any word, for an endpoint that asks for
-# none: such a word stands in many an answer.
+# none: many answers hold such a word.
 SHORTEST_SECRET = 8
 
 

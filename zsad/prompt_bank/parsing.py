@@ -19,7 +19,7 @@ REFUSAL = re.compile(
     r"unable to (?:provide|view|see))\b",
     re.IGNORECASE,
 )
-# An answer is data for an encoder.  Whatever addresses a reader, a program or a browser is none.
+# An answer is data for an encoder.  What addresses a reader, a program or a browser is refused.
 SUSPICIOUS = re.compile(
     r"https?://|www\.|<\s*(?:/\s*)?[a-z!]|[{}\\`]|\$\(|"
     r"\bignore (?:all|any|the|previous|prior|your)\b|"

@@ -141,7 +141,7 @@ def _overview(store: ResultStore) -> str:
 
 
 def _published(store: ResultStore, found: Sequence[dict[str, Any]]) -> str:
-    """What stands in the section besides the drawn table."""
+    """What the section holds besides the drawn table."""
     if not any(board["published"] for board in found):
         text = (
             "The papers print no figures for what was measured here. A run on one of their "

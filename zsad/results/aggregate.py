@@ -70,7 +70,7 @@ def undefined_reasons(records: Iterable[CellRecord]) -> dict[str, dict[str, list
 
 
 def mean(values: Iterable[float]) -> float | None:
-    """The arithmetic mean, or None of nothing."""
+    """The arithmetic mean; None without values."""
     items = list(values)
     return math.fsum(items) / len(items) if items else None
 

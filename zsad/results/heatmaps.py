@@ -27,7 +27,8 @@ LabelledBox = tuple[tuple[float, float, float, float], str]
 
 
 def level(anomaly_map: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Where each value lies between ``low`` and ``high``, 0..1; a constant map has no hot place."""
+    """Where each value of a map [H, W] lies between ``low`` and ``high``: [H, W] in [0, 1]; all 0
+    where ``high`` is not above ``low``."""
     if not high > low:
         return np.zeros(anomaly_map.shape)
     found: np.ndarray = np.clip((anomaly_map.astype(np.float64) - low) / (high - low), 0, 1)
@@ -44,8 +45,9 @@ def heat(anomaly_map: np.ndarray, low: float, high: float) -> np.ndarray:
 
 
 def span(anomaly_map: np.ndarray, threshold: float | None = None) -> tuple[float, float]:
-    """The values of the coldest and the hottest colour: the map's own range, widened upwards so
-    that the threshold is no hotter than the middle.  A normal picture then stays cold."""
+    """The values of the coldest and the hottest colour of a map [H, W]: its own range, widened
+    upwards so that the threshold is no hotter than the middle.  A normal picture then stays
+    cold."""
     low, high = float(anomaly_map.min()), float(anomaly_map.max())
     if threshold is not None and threshold > low:
         high = max(high, 2 * threshold - low)
@@ -53,8 +55,8 @@ def span(anomaly_map: np.ndarray, threshold: float | None = None) -> tuple[float
 
 
 def opacity_of(anomaly_map: np.ndarray, low: float, high: float) -> np.ndarray:
-    """How much of a colour is seen, 0..1: the cold quarter of the range is transparent; from the
-    middle on colours are whole."""
+    """How much of a colour is seen, [H, W] in [0, 1]: the cold quarter of the range is transparent;
+    from the middle on colours are whole."""
     found: np.ndarray = np.clip(4 * level(anomaly_map, low, high) - 1, 0, 1)
     return found
 

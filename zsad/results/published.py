@@ -94,6 +94,11 @@ class Reference:
         return same_quantity(self.metric)
 
     @property
+    def text(self) -> str:
+        """The number with its deviation, if there is one: "91.2 ± 0.3"."""
+        return f"{self.value:.1f}" + (f" ± {self.std:.1f}" if self.std is not None else "")
+
+    @property
     def source(self) -> str:
         """Where it is printed: "FAPrompt, Table 1"."""
         return f"{self.paper}, Table {self.table}" if self.table else self.paper

@@ -130,7 +130,7 @@ def make_columns(
 
 def rows_named(columns: Sequence[Column], names: Names, proto: Protocol) -> list[Column]:
     """The columns whose row is called like one of ``names`` (wildcards, any case); a method that
-    has no label is called by its name.  Raises :class:`RequestError` for one that is none."""
+    has no label is called by its name.  Raises :class:`RequestError` for one that is not there."""
     labels = {row.stored: row.label or row.method for row in proto.rows}
     called = {column.label: labels.get(column.label, column.label) for column in columns}
     chosen: dict[str, None] = {}

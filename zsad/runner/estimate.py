@@ -26,9 +26,6 @@ SHARED = ("decode", "encode")
 FILES = ("cells", "scores", "examples", "gallery")  # what a cell leaves
 GPUS = Path("/proc/driver/nvidia/gpus")  # a folder each, where NVIDIA's driver is loaded
 
-# backbone, image size, precision
-Conditions = tuple[str, int, str]
-
 
 def estimate(
     plans: Sequence[Plan], rows: Sequence[Mapping[str, Any]], store: ResultStore

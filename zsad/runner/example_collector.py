@@ -160,14 +160,13 @@ def _explain(head: Head, scored: Scored[Any], rows: list[int]) -> list[list[Expl
 def _example(candidate: _Candidate, kind: str) -> Example:
     sample = candidate.sample
     assert candidate.map is not None  # every candidate that is kept has one
-    whole = read_image(sample.image, sample.crop, sample.bits)
-    picture = whole.resize((SIDE, SIDE), Image.Resampling.BILINEAR)
+    seen = read_image(sample.image, sample.crop, sample.bits)
+    picture = seen.resize((SIDE, SIDE), Image.Resampling.BILINEAR)
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=85)
     mask = None
     if sample.mask is not None:
-        size = (whole.height, whole.width) if sample.crop is None else None
-        mask = read_mask(sample, (SIDE, SIDE), size)
+        mask = read_mask(sample, (SIDE, SIDE), (seen.height, seen.width))
     return Example(
         uid=sample.uid,
         kind=kind,

@@ -137,33 +137,33 @@ def _run_here(
     request: Request, store: ResultStore, progress: bool, also: OnScored | None, first: bool
 ) -> Finished:
     """Run everything of one backbone in this process."""
-    from zsad.backbones.devices import choose_device, device_account, make_deterministic
+    from zsad.backbones.devices import choose_device, deterministically, device_account
     from zsad.runner.heads import load_backbone
     from zsad.runner.sweep import Sweep
 
     device = choose_device(request.device)
-    make_deterministic(request.settings.run.deterministic, device)
-    backbone = load_backbone(request, device)
-    plan = build_plan(request, store, backbone.info.weights_sha256, backbone.info.demo)
-    plan.image_size = backbone.info.image_size
-    if first:  # files are the same for every backbone
-        tell_accounts(plan)
-    conditions.tell(plan)
-    with SweepProgress(plan, shown=progress) as bar:
-        sweep = Sweep(
-            plan,
-            backbone,
-            store,
-            device,
-            on_progress=bar.images,
-            on_event=bar.event,
-            on_scored=also,
-        )
-        sweep.run()
-    counters = {
-        **backbone.counters.as_dict(),
-        "cells_run": sweep.done,
-        "batch_sizes": sorted(sweep.batch_sizes),
-        **sweep.account(),
-    }
-    return Finished(plan, backbone.info, device_account(device), counters, sweep.seconds)
+    with deterministically(request.settings.run.deterministic, device):
+        backbone = load_backbone(request, device)
+        plan = build_plan(request, store, backbone.info.weights_sha256, backbone.info.demo)
+        plan.image_size = backbone.info.image_size
+        if first:  # files are the same for every backbone
+            tell_accounts(plan)
+        conditions.tell(plan)
+        with SweepProgress(plan, shown=progress) as bar:
+            sweep = Sweep(
+                plan,
+                backbone,
+                store,
+                device,
+                on_progress=bar.images,
+                on_event=bar.event,
+                on_scored=also,
+            )
+            sweep.run()
+        counters = {
+            **backbone.counters.as_dict(),
+            "cells_run": sweep.done,
+            "batch_sizes": sorted(sweep.batch_sizes),
+            **sweep.account(),
+        }
+        return Finished(plan, backbone.info, device_account(device), counters, sweep.seconds)

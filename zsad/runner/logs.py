@@ -21,7 +21,7 @@ FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 @contextmanager
 def logged(results: Path | str) -> Iterator[None]:
-    """Append every record of level INFO or above to ``<results>/run.log`` meanwhile.
+    """Append every record of level INFO or above to ``<results>/run.log`` while it lasts.
 
     What reaches the terminal stays as it was.  A log that cannot be written (a full disk) is
     given up; the run goes on.

@@ -9,11 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from zsad import checkpoints
 from zsad.backbones import Backbone
-from zsad.backbones.devices import choose_device
+from zsad.backbones.devices import choose_device, deterministically
 from zsad.checkpoints.account import account_of
 from zsad.config.sections import COMMAND_LINE
 from zsad.data.index import DatasetIndex
@@ -21,7 +19,7 @@ from zsad.errors import RequestError, counted, reason
 from zsad.method import AnyMethod
 from zsad.runner.auxiliary import AuxiliaryData, auxiliary_samples
 from zsad.runner.columns import Column
-from zsad.runner.given import Given, other_revision
+from zsad.runner.given import Given, content_of, other_revision
 from zsad.runner.heads import build_method
 from zsad.runner.options import TrainOptions
 from zsad.runner.progress import TrainingProgress
@@ -201,6 +199,8 @@ def trained_method(
         account |= {"dataset": " + ".join(row.trained_on), "part": row.part}
     elif meta is None or meta.source == "official":
         account["dataset"] = "as released"
+    if given is not None:
+        account["sha256"] = content_of(given, column)
     if row is not None:
         account["epochs"] = row.epoch
         account["recognised" if row.official else "known_as"] = row.name
@@ -231,8 +231,6 @@ def train(options: TrainOptions) -> dict[str, Any]:
         )
     require_loggers(options.logger)
     require_results(request.results)
-    if request.settings.run.deterministic:
-        torch.use_deterministic_algorithms(True, warn_only=True)
     device = choose_device(request.device)
     made: list[dict[str, Any]] = []
     failed: list[dict[str, Any]] = []
@@ -240,7 +238,10 @@ def train(options: TrainOptions) -> dict[str, Any]:
     banners: dict[str, None] = {}
     counters: Counter[str] = Counter()
     devices = int(options.devices) if str(options.devices).isdigit() else options.devices
-    with TrainingProgress(options.progress) as bar:
+    with (
+        deterministically(request.settings.run.deterministic, device),
+        TrainingProgress(options.progress) as bar,
+    ):
         how = FitOptions(
             devices=devices,
             strategy=options.strategy,

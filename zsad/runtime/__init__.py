@@ -5,19 +5,19 @@
     found = part.predict("photo.png")
     found.image_score, found.anomalous, found.anomaly_map, found.regions
 
-======================  ======================================================================
-``package_file``        one file: a description and a graph, checked when they are read
-``graph``               the graph in ONNX Runtime or OpenVINO
-``pictures``            picture files to what the graph takes
-``thresholds``          from where on something is anomalous
-``regions``             the connected regions above a threshold
-``contours``            their borders
-``boxes``               a detector's boxes: which count, where they lie, what they cover
-``onnx_file``           what an ONNX model says of itself
-``limits``              what a graph may be, before a runtime sees it
-``package``             all of it together
-``command``             ``zsad run`` and ``python -m zsad.runtime``
-======================  ======================================================================
+================  =====================================================================
+``package_file``  one file: a description and a graph, checked when they are read
+``graph``         the graph in ONNX Runtime or OpenVINO
+``onnx_file``     what an ONNX model says of itself
+``limits``        what a graph may be, before a runtime sees it
+``pictures``      picture files to what the graph takes; ``tiles``: pieces of a picture
+``enlarging``     a map at the size of its picture
+``thresholds``    from where on something is anomalous
+``regions``       the connected regions above a threshold; ``contours``: their borders
+``boxes``         a detector's boxes: which count, where they lie, what they cover
+``package``       all of it together
+``command``       ``zsad run`` and ``python -m zsad.runtime``
+================  =====================================================================
 """
 
 from __future__ import annotations

@@ -58,7 +58,7 @@ def open_picture(item: Any, stored: bool = False) -> Image.Image:
     file, in the mode that it is ``stored`` in.
 
     Raises :class:`DataError` for a file that is not a picture or is deeper than 8 bits, and
-    :class:`RequestError` for anything else that is none.
+    :class:`RequestError` for anything else.
     """
     if isinstance(item, np.ndarray):
         if item.dtype != np.uint8 or item.ndim not in (2, 3):
@@ -71,7 +71,7 @@ def open_picture(item: Any, stored: bool = False) -> Image.Image:
     if isinstance(item, (str, Path)):
         return _read(str(item), stored)
     raise RequestError(
-        f"cannot read a picture from a {type(item).__name__}; give a path, a PIL image or an array"
+        f"cannot read a picture from '{type(item).__name__}'; give a path, a PIL image or an array"
     )
 
 

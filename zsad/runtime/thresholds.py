@@ -1,5 +1,5 @@
-"""The thresholds of one picture, by the values of its map; the rules stand in
-:mod:`zsad.inference.calibration`, which makes those of many pictures."""
+"""The thresholds of one picture, by the values of its map; the rules are those
+of :mod:`zsad.inference.calibration`, which makes the thresholds of many pictures."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def of_picture(
 
 
 def uncalibrated(anomaly_map: np.ndarray, reads_text: bool) -> Thresholds:
-    """The thresholds of one picture by the values of its map alone."""
+    """The thresholds of one picture by the values of its map alone, of any shape."""
     values = np.asarray(anomaly_map, dtype=np.float64)
     middle = float(np.median(values))
     spread = GAUSSIAN_MAD * float(np.median(np.abs(values - middle)))
@@ -71,7 +71,7 @@ def uncalibrated(anomaly_map: np.ndarray, reads_text: bool) -> Thresholds:
 
 
 def level(values: np.ndarray) -> tuple[float, float]:
-    """The middle of a map's values, and their robust standard deviation around it.
+    """The median of a map's values, of any shape, and their robust standard deviation around it.
 
     Where more than half of the map is flat the mean absolute deviation takes the place of the
     median one; 0 for a map that is flat altogether.
@@ -84,7 +84,8 @@ def level(values: np.ndarray) -> tuple[float, float]:
 
 
 def contrast(values: np.ndarray) -> float:
-    """By how many robust deviations the highest value of a map rises above its middle; >= 0."""
+    """By how many robust deviations the highest value of a map, of any shape, rises above its
+    median: a number of 0 or above."""
     middle, spread = level(values)
     return (float(values.max()) - middle) / spread if spread else 0.0
 

@@ -1,4 +1,18 @@
-"""Tables out of the results store, as the papers print them.  Reads records, runs nothing."""
+"""Tables out of the results store, as the papers print them.  Reads records, runs nothing.
+
+==================  ==============================================================================
+``results_matrix``  records sorted into boards, one for each backbone
+``model``           what a page consists of, before it has a format
+``by_dataset``      the overview, and a page for each dataset; ``by_defect``: by type of defect
+``few_shot``        numbers of shots; ``ablation``: rows of a protocol; ``lines``: what both share
+``comparison``      published figures beside measured ones
+``statistics``      intervals and paired tests
+``cost``            trained values and times
+``curves``          curves over a hyper-parameter, as SVG
+``dataset_notes``   footnotes on single datasets; ``column_notes``: on columns
+``formats``         Markdown, LaTeX, CSV and HTML; ``notebook``: in a notebook, and for pandas
+==================  ==============================================================================
+"""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from zsad import config as cfg
 from zsad.errors import counted
 from zsad.metrics import spec
 from zsad.page import html_text
-from zsad.results.aggregate import over_categories
+from zsad.results.aggregate import mean, over_categories
 from zsad.results.records import CellRecord
 from zsad.tables.model import Drawing
 from zsad.tables.results_matrix import Board, MatrixColumn
@@ -122,8 +122,8 @@ def _lines(board: Board, series: Series, metric: str) -> dict[str, list[float | 
     if len(found) <= MOST_LINES:
         return found
     columns = [[v for v in at if v is not None] for at in zip(*found.values())]
-    mean = [math.fsum(at) / len(at) if len(at) == len(found) else None for at in columns]
-    return {f"mean of {counted(len(found), 'dataset')}": mean}
+    means = [mean(at) if len(at) == len(found) else None for at in columns]
+    return {f"mean of {counted(len(found), 'dataset')}": means}
 
 
 # ---------------------------------------------------------------------------------- drawing

@@ -2,6 +2,20 @@
 
 ``fit`` trains methods on an index of samples; ``ensure_trained`` finds or makes the checkpoint
 of a method by what it depends on.
+
+=============  ===================================================================
+``provision``  finds the checkpoint of a method, or has it trained
+``identity``   what a trained state depends on, as a hash
+``leaks``      nothing is evaluated on what it was trained on
+``engine``     ``fit``: several methods on one set of features
+``images``     training images as features; ``feature_store``: where they are kept
+``schedules``  which images an epoch visits, in which batches; no torch
+``sharing``    several processes: each encodes a share of the images
+``run``        one method: phases, epochs, the hand-over to Lightning
+``callback``   around its steps: resuming, saving, logging, progress
+``state``      an unfinished training on disk
+``loggers``    Lightning's loggers by name or class path
+=============  ===================================================================
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 One encoder pass over the auxiliary images serves all methods that are trained together (per
 encoder variant), all their phases and all their epochs.  Each method then has its own phases,
 optimiser and schedule.  A training that was killed goes on at the step where its state was last
-written, with the same result to the bit.
+written, and ends with the very same bits.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ def fit(
 
 @contextlib.contextmanager
 def _quiet(deterministic: bool) -> Iterator[None]:
-    """Train deterministically where torch can, and without Lightning's small talk.
+    """Train deterministically where torch can, and without Lightning's messages.
 
     The process' settings are restored afterwards.
     """

@@ -19,7 +19,7 @@ import logging
 import mmap
 import tempfile
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Protocol
 
@@ -57,16 +57,6 @@ def space_of(info: BackboneInfo, variant: EncoderVariant, precision: str = "fp32
 def part_of(tap: Tap) -> str:
     """Name a tap inside a space."""
     return f"{tap.kind}-{tap.layer}-{tap.start}"
-
-
-@dataclass
-class StoreStats:
-    """Counts since the store was made: values found, asked for in vain, kept, not kept."""
-
-    hits: int = 0
-    misses: int = 0
-    kept: int = 0
-    refused: int = 0
 
 
 class Tier(Protocol):
@@ -216,7 +206,7 @@ class FeatureStore:
             MemoryTier("host", host_bytes),
             *([DiskTier(disk_bytes, self._scratch)] if self._scratch else []),
         ]
-        self.stats = StoreStats()
+        self.refused = 0  # values that there was no room for, since the store was made
         self._last_used: dict[str, int] = {}
         self._held: frozenset[str] = frozenset()
         self._clock = 0
@@ -229,14 +219,12 @@ class FeatureStore:
         if self._find(key) is not None:
             return True
         if any(tier.put(key, value) for tier in self.tiers):
-            self.stats.kept += 1
             return True
         while (stale := self._stale(space)) is not None:
             self.discard(stale)
             if any(tier.put(key, value) for tier in self.tiers):
-                self.stats.kept += 1
                 return True
-        self.stats.refused += 1
+        self.refused += 1
         return False
 
     def get(self, space: str, digest: str, part: str) -> Tensor | None:
@@ -244,11 +232,7 @@ class FeatureStore:
         self._touch(space)
         key = (space, digest, part)
         tier = self._find(key)
-        if tier is None:
-            self.stats.misses += 1
-            return None
-        self.stats.hits += 1
-        return tier.get(key)
+        return None if tier is None else tier.get(key)
 
     def has(self, space: str, digest: str, parts: Iterable[str]) -> bool:
         """Whether all parts of an image are kept."""

@@ -120,11 +120,11 @@ class TrainingImages:
 
     def _encode_shares(self, groups: list[list[Sample]], request: FeatureRequest) -> bool:
         """Encode groups and keep them, in all processes; False: one of them is full."""
-        refused, world = self.store.stats.refused, self._shares.world
+        refused, world = self.store.refused, self._shares.world
         for number, (features, masks) in enumerate(self._dealt(groups, request), 1):
             self._keep(groups[number - 1], request, features, masks)
             turn_ends = number % world == 0 or number == len(groups)
-            if turn_ends and self._shares.any(self.store.stats.refused > refused):
+            if turn_ends and self._shares.any(self.store.refused > refused):
                 return False
         return True
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 from zsad.backbones import Backbone
 from zsad.checkpoints import bundled
 from zsad.config import Settings
+from zsad.config.method_config import MethodConfig
 from zsad.data import provenance, splits
 from zsad.data.index import DatasetIndex
 from zsad.io import file_lock, remove_leftover
@@ -29,7 +30,7 @@ LOCK_SECONDS = 7 * 24 * 3600.0  # another process may be training the same thing
 
 
 def ensure_trained(
-    wanted: Sequence[tuple[MethodEntry, Any]],
+    wanted: Sequence[tuple[MethodEntry, MethodConfig]],
     index: DatasetIndex,
     samples: Sequence[Sample],
     backbone: Backbone,
@@ -52,43 +53,22 @@ def ensure_trained(
     """
     part = part or settings.data.train_part
     data = trained_on(index, samples, part)
-    identities = [
-        training_identity(
+    jobs: dict[Path, _Job] = {}
+    paths = []
+    for entry, config in wanted:
+        identity = training_identity(
             entry.name, config, backbone, settings, data, seed, entry.revision, index.categories
         )
-        for entry, config in wanted
-    ]
-    paths = [
-        checkpoint_path(root, entry.name, identity)
-        for (entry, _), identity in zip(wanted, identities)
-    ]
-    made_for = dict(zip(paths, identities))
+        paths.append(checkpoint_path(root, entry.name, identity))
+        jobs.setdefault(paths[-1], _Job(entry, config, identity))
     results: dict[Path, TrainResult] = {}
     with contextlib.ExitStack() as locks:
-        missing: dict[Path, tuple[MethodEntry, Any]] = {}
-        for path, item in sorted(zip(paths, wanted), key=lambda pair: pair[0]):
-            if path in missing:
-                continue
-            if path.is_file():
-                _tidy(path)
-                continue
-            if not follower():
-                locks.enter_context(file_lock(path.with_suffix(".lock"), LOCK_SECONDS))
-            if path.is_file():  # somebody finished it while we waited
-                continue
-            name = backbone.info.name
-            if not follower() and bundled.provide(item[0], name, made_for[path], path):
-                log.info("%s: takes the %s", item[0].name, bundled.words(path))
-                continue
-            missing[path] = item
+        missing = _missing(jobs, backbone.info.name, locks)
         if missing:
             for category, members in splits.by_category(samples).items():
                 provenance.note(Path(root), index, category, members)
             trained = fit(
-                [
-                    new_method(entry, config, backbone.info, seed)
-                    for entry, config in missing.values()
-                ],
+                [new_method(j.entry, j.config, backbone.info, seed) for j in missing.values()],
                 index,
                 backbone,
                 settings=settings,
@@ -105,9 +85,37 @@ def ensure_trained(
         else:  # the last training may have been killed just before it tidied up
             tidy_cache(Path(root) / FOLDER)
     return [
-        results.get(path) or TrainResult(entry.name, path, reused=True)
-        for path, (entry, _) in zip(paths, wanted)
+        results.get(path) or TrainResult(jobs[path].entry.name, path, reused=True) for path in paths
     ]
+
+
+class _Job(NamedTuple):
+    """A training that is asked for."""
+
+    entry: MethodEntry
+    config: MethodConfig
+    identity: str
+
+
+def _missing(
+    jobs: Mapping[Path, _Job], backbone: str, locks: contextlib.ExitStack
+) -> dict[Path, _Job]:
+    """The jobs that are to be trained here, by checkpoint: what lies there is found, and what comes
+    with a method is put there.  Each stays locked until ``locks`` is left."""
+    missing: dict[Path, _Job] = {}
+    for path, job in sorted(jobs.items()):
+        if path.is_file():
+            _tidy(path)
+            continue
+        if not follower():
+            locks.enter_context(file_lock(path.with_suffix(".lock"), LOCK_SECONDS))
+        if path.is_file():  # somebody finished it while we waited
+            continue
+        if not follower() and bundled.provide(job.entry, backbone, job.identity, path):
+            log.info("%s: takes the %s", job.entry.name, bundled.words(path))
+            continue
+        missing[path] = job
+    return missing
 
 
 def _tidy(path: Path) -> None:

@@ -300,7 +300,7 @@ class PhaseData(lightning.LightningDataModule):
         self.state.group = self.images.group
 
     def train_dataloader(self) -> EpochBatches:
-        """The rest of the epoch that the state stands in."""
+        """The rest of the epoch that the state was saved in."""
         epoch = self.state.epoch
         return EpochBatches(self, epoch, self._batches(epoch)[self.state.steps :])
 

@@ -292,21 +292,20 @@ class ScoreContext(Generic[TextT]):
     """What a method's head may look at besides features.  Labels and masks are not in it.
 
     ``categories``: one per image of the batch.  ``text``: what the method's ``prepare_text``
-    returned, by ``Category.key``.  ``references``: normal images of the category (few-shot),
-    by ``Category.key``.  ``population``: features of all test images of the category, for
-    transductive methods only, and ``population_uids`` their names (empty: unknown).  ``paired``: in
-    training, the features of a normal image for every image of the batch, for methods that compare
+    returned, by ``Category.key``.  ``references``: normal images of the category (few-shot), by
+    ``Category.key``.  ``population``: features of all test images of the category, for transductive
+    methods only, and ``population_uids`` their names (empty: unknown).  ``paired``: in training,
+    the features of a normal image for every image of the batch, for methods that compare
     (:attr:`Method.needs_partners`).  ``boxes``: detector answers, or None where none was asked for.
     ``uids``: stable names of the images.  ``text_encoder`` and ``image_encoder`` (for methods that
     resume a pass) are those of the method's encoder variant; the framework always gives both.
-    ``carry``: by ``Category.key``,
-    what a method that carries state from image to image left with the image before
-    (:attr:`Scores.carry`); a category's first image finds no entry.  ``views``: the features of
-    further views of the images, one entry per view with B rows each (:meth:`Method.views`); of
-    ``halves`` the right squares, which begin ``shifts`` [B] of a side right of the left ones.
-    ``cells``: in a recorded graph, the weights [B, 9] of the cells of a 3x3 grid in the place of
-    boxes, for methods that say how boxes choose them (:meth:`Method.box_rule`).  ``heads``: who
-    runs the head's large convolutions; None, as in training: torch.
+    ``carry``: what a method that carries state from image to image left with the image before, by
+    ``Category.key`` (:attr:`Scores.carry`); a category's first image finds no entry.  ``views``:
+    the features of further views of the images, one entry per view with B rows each
+    (:meth:`Method.views`); of ``halves`` the right squares, which begin ``shifts`` [B] of a side
+    right of the left ones. ``cells``: in a recorded graph, the weights [B, 9] of the cells of a 3x3
+    grid in place of boxes, for methods that say how boxes choose them (:meth:`Method.box_rule`).
+    ``heads``: who runs the head's large convolutions; None, as in training: torch.
     """
 
     categories: Sequence[Category]

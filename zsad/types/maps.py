@@ -18,18 +18,17 @@ if TYPE_CHECKING:
 class Scores:
     """What a method's head returns for a batch, before any enlargement or smoothing.
 
-    ``maps``: one entry per stage, on the patch grid.  Either all are pair *logits*
-    [B, 2, h, w] (a softmax over dim 1 gives probabilities) or all are anomaly *values*
-    [B, h, w], in [0, 1] unless the method says otherwise; ``kind`` says which.  ``image``: [B],
-    the image score before the method's :meth:`image_score` mixes in map maxima.  ``parts``: what
-    :meth:`image_score` or :meth:`explain` needs again, one entry per image: tensors [B, ...], lists
-    of B, or None.  ``boxes``: the detections that protect the map, one entry per image, where the
-    method chose among the detector's; None: all of them.  ``info``: figures [B] about the images by
-    name (prompts kept, say); their means over a category reach :meth:`Method.run_info`.
-    ``carry``: by
-    ``Category.key``, what its next image is scored with (:attr:`ScoreContext.carry`).  ``added``:
-    further anomaly values [B, h, w], one per stage, that are enlarged as ``maps`` are and added to
-    their probabilities (few-shot distances, say).
+    ``maps``: one entry per stage, on the patch grid.  Either all are pair *logits* [B, 2, h, w] (a
+    softmax over dim 1 gives probabilities) or all are anomaly *values* [B, h, w], in [0, 1] unless
+    the method says otherwise; ``kind`` says which.  ``image``: [B], the image score before the
+    method's :meth:`image_score` mixes in map maxima.  ``parts``: what :meth:`image_score` or
+    :meth:`explain` needs again, one entry per image: tensors [B, ...], lists of B, or None.
+    ``boxes``: the detections that protect the map, one entry per image, where the method chose
+    among the detector's; None: all of them.  ``info``: figures [B] about the images by name
+    (prompts kept, say); their means over a category reach :meth:`Method.run_info`. ``carry``: what
+    the next image of a category is scored with, by ``Category.key`` (:attr:`ScoreContext.carry`).
+    ``added``: further anomaly values [B, h, w], one per stage, that are enlarged as ``maps`` are
+    and added to their probabilities (few-shot distances, say).
     """
 
     maps: list[Tensor]

@@ -189,5 +189,5 @@ def _read(entry: Entry, depth: int) -> dict[str, Input] | None:
     except KeyError:
         return None
     except (ZsadError, TypeError, ValueError) as error:
-        log.warning("the kept ranges %s are measured anew: %s", entry.path, reason(error))
+        log.warning("the kept ranges %s are measured again: %s", entry.path, reason(error))
         return None

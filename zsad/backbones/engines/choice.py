@@ -102,9 +102,9 @@ def choose(asked: str, precision: str, facts: Facts, work: Work) -> str:
         return asked
     if facts.device != "cpu" or precision != "fp32":
         return "torch"
-    engines = [e for e in ("openvino", "onednn") if e != "openvino" or facts.openvino]
-    best = max(engines, key=lambda engine: gain(engine, facts, work))
-    return best if gain(best, facts, work) > 0 else "torch"
+    others = ("openvino", "onednn") if facts.openvino else ("onednn",)
+    gains = {"torch": 0.0} | {engine: gain(engine, facts, work) for engine in others}
+    return max(gains, key=lambda engine: gains[engine])  # of equal ones the first
 
 
 def saved(engine: str, facts: Facts, work: Work) -> float:

@@ -47,14 +47,14 @@ class Entry:
         try:
             kept = read_json(told)
             if kept["of"] != cfg.plain(dict(self.of)):
-                raise ValueError("it is of another graph")
+                raise ValueError("it belongs to another graph")
             found = {name: (self.path / Path(name).name).read_bytes() for name in kept["files"]}
             for name, content in found.items():
                 if hashlib.sha256(content).hexdigest() != kept["files"][name]:
                     raise ValueError(f"{name} is damaged or was changed")
             told.touch()
         except (ZsadError, OSError, AttributeError, KeyError, TypeError, ValueError) as error:
-            log.warning("the kept graph %s is made anew: %s", self.path, reason(error))
+            log.warning("the kept graph %s is made again: %s", self.path, reason(error))
             return None
         return found
 

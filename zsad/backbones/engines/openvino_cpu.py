@@ -75,7 +75,7 @@ def _long(hint: str) -> str:
 def convert(program: torch.export.ExportedProgram) -> Any:
     """Turn a recorded encoder into an OpenVINO model."""
     runtime()
-    with _quiet():
+    with quiet():
         frontend = importlib.import_module("openvino.frontend")
         decoder = importlib.import_module("openvino.frontend.pytorch.fx_decoder")
         front = frontend.FrontEndManager().load_by_framework("pytorch")
@@ -95,8 +95,9 @@ def read(description: bytes, weights: bytes) -> Any:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """The front end warns of operators that this torch does not have and nobody uses."""
+def quiet() -> Iterator[None]:
+    """Let no warning through.  Converters warn of operators that this torch does not have and
+    nobody uses, and tell every step."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

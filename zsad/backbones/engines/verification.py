@@ -11,12 +11,10 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import platformdirs
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -26,7 +24,7 @@ from zsad.backbones.engines.choice import VERIFIED_ON
 from zsad.backbones.engines.interface import Graph
 from zsad.errors import ZsadError, reason
 from zsad.io import read_json, write_json
-from zsad.io.names import at_home
+from zsad.io.caches import cache_folder
 
 log = logging.getLogger(__name__)
 
@@ -59,9 +57,7 @@ class Finding(NamedTuple):
 
 def default_folder() -> Path:
     """``$ZSAD_CACHE/engines``, else below the user's cache folder."""
-    own = os.environ.get("ZSAD_CACHE")
-    root = at_home(own) if own else Path(platformdirs.user_cache_dir("zsad"))
-    return root / "engines"
+    return cache_folder() / "engines"
 
 
 def pictures(size: int) -> Tensor:

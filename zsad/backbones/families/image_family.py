@@ -10,7 +10,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zsad.backbones import known_weights
 from zsad.backbones.backbone_spec import BackboneSpec, Sizes, quarters, require_fitting
 from zsad.backbones.known_weights import Origin
 from zsad.backbones.locate import FoundWeights, default_folder, find_named, graded
@@ -55,7 +54,7 @@ class ImageFamily(ABC):
     def outline(self, spec: BackboneSpec, image_size: int = 0) -> BackboneInfo:
         """What methods may know of a backbone.
 
-        Raises :class:`RequestError` for an image size that is none
+        Raises :class:`RequestError` for an image size that does not fit the patches
         (:func:`zsad.backbones.backbone_spec.require_fitting`).
         """
         sizes = _sizes(spec)
@@ -119,11 +118,11 @@ class ImageFamily(ABC):
         :class:`WeightsError` for weights that are missing, unsafe or do not fit."""
         import torch
 
+        from zsad.backbones.devices import named_device
         from zsad.backbones.image_only import ImageOnlyBackbone
 
         _refuse(spec, settings)
-        automatic = "cuda" if torch.cuda.is_available() else "cpu"
-        where = torch.device(automatic if str(device) == "auto" else device)
+        where = named_device(device)
         settings = resolved(settings, str(where))
         set_products(settings.precision, where)
         info = self.outline(spec, settings.image_size)
@@ -133,15 +132,7 @@ class ImageFamily(ABC):
             module = self.module(spec)
         if found.path is not None:
             self._fill(spec, module, found.path)
-        info = replace(
-            info,
-            weights_source=found.source,
-            weights_sha256=found.sha256,
-            weights_grade=found.origin.grade,
-            weights_name=found.origin.name,
-            banner=known_weights.banner(found.origin, spec.demo, found.source, found.sha256),
-            random=found.path is None,
-        )
+        info = replace(info, **found.account(spec.demo))
         halves = {"bf16": torch.bfloat16, "fp16": torch.float16}
         module.requires_grad_(False).eval()
         module.to(where, halves.get(settings.precision, torch.float32))

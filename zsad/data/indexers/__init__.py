@@ -2,6 +2,18 @@
 
 An indexer gets an :class:`~zsad.data.indexers.base.Indexing` and its options from the
 dataset's YAML file.  It lists files and reads label files; it decodes no image.
+
+==============  ==================================================================================
+``base``        the registry, listings, pairing, the hold-out
+``own_folder``  any folder whose names say what pictures are; ``words``: these names
+``mask_names``  which mask belongs to which picture
+``lists``       what lists of pictures share; ``csv_list``, ``coco``, ``prepared`` (``meta.json``)
+``left_out``    files that are not pictures, and why
+``folders``     folders of classes, pairs of folders, ``folder:`` datasets
+``mvtec``       MVTec AD's layout and relatives; ``loco``: folders of masks; ``real_iad``
+``tables``      VisA, DAGM, ELPV and other tables
+``tiles``       KolektorSDD, AITEX: pictures in tiles; ``kolektor2``
+==============  ==================================================================================
 """
 
 from zsad.data.indexers import (

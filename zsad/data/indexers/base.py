@@ -32,7 +32,9 @@ class Indexing:
     wrong: it is refused), to ``notes`` (worth knowing), to ``identity`` (what numbers depend on
     besides the files) and to ``masks_of_normal`` ((mask, normal picture): to be looked at).
     ``account``: what every file was taken for, where an indexer says so.  ``ignore_masks``: a file
-    or folder below the root that says what is not looked at, and holds no pictures of its own."""
+    or folder below the root that says what is not looked at, and holds no pictures of its own.
+    ``refused`` and ``by_rule``: why a picture that a list names has no role, or is left out, by its
+    path below the root."""
 
     spec: DatasetSpec
     root: Path
@@ -42,6 +44,8 @@ class Indexing:
     account: Account | None = None
     masks_of_normal: list[tuple[str, str]] = field(default_factory=list)
     ignore_masks: str = ""
+    refused: dict[str, str] = field(default_factory=dict)
+    by_rule: dict[str, str] = field(default_factory=dict)
 
     def require(self, *parts: str) -> Path:
         """The path below the root, or :class:`NotThisLayout` if it is not there."""
@@ -118,6 +122,14 @@ def find_folder(folder: Path | str, *names: str) -> Path | None:
         return None
     present = {name.lower(): path for name, path in subfolders(folder).items()}
     return next((present[n.lower()] for n in names if n.lower() in present), None)
+
+
+def find_below(folder: Path, path: str) -> Path | None:
+    """The folder at ``path`` (``a/b``) below ``folder``, every name compared without case."""
+    found: Path | None = folder
+    for name in path.split("/"):
+        found = find_folder(found, name) if found is not None else None
+    return found
 
 
 def spoken(key: str) -> str:

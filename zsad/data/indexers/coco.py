@@ -14,7 +14,8 @@ from PIL import Image
 
 from zsad.data.images import register_reader
 from zsad.data.indexers.base import Indexing, NotThisLayout, indexer
-from zsad.data.indexers.lists import Resolver, listed_account, strays_problem
+from zsad.data.indexers.lists import Resolver, check_listed, listed_account, strays_problem
+from zsad.data.indexers.words import kind_of
 from zsad.errors import DataError
 from zsad.io import read_json, sha256_file
 from zsad.io.bounds import PICTURE
@@ -38,9 +39,9 @@ def coco(
 
     The marks of all annotations of an image are united: ``segmentation`` as polygons or run
     lengths, or else ``bbox``.  ``images``: the folder that file names are relative to.  ``normal``:
-    annotation categories that mark no defect.  Where the definition has several categories, the
-    folder that an image lies in names its category.  ``ignore``: patterns of pictures that are not
-    listed and left out.
+    annotation categories that mark no defect, beside those that are called good or ok.  Where the
+    definition has several categories, the folder that an image lies in names its category.
+    ``ignore``: patterns of pictures that are not listed and left out.
     """
     path = at.root / annotations
     if not path.is_file():
@@ -49,6 +50,8 @@ def coco(
         content = read_json(path)
         shown = {str(image["id"]): image for image in content["images"]}
         words = {str(c["id"]): str(c["name"]) for c in content.get("categories", ())}
+        good = [w for w in words.values() if kind_of(w) == "normal" and w not in normal]
+        normal = [*normal, *good]
         found = _instances(str(path), _stamp(path), tuple(normal))
     except DataError as error:
         at.problems.append(str(error))
@@ -57,6 +60,10 @@ def coco(
         at.problems.append(f"{path}: not COCO annotations ({_reason(error)})")
         return []
     at.identity.append(f"{annotations} {sha256_file(path)} {sorted(normal)}")
+    if good:
+        at.notes.append(f"{annotations}: annotations called {', '.join(good)} mark no defect")
+    if len(shown) < len(content["images"]):
+        at.problems.append(f"{path}: two of its images have one id")
     resolve = Resolver(at.root, images)
     samples: list[Sample] = []
     for key, image in shown.items():
@@ -76,6 +83,7 @@ def coco(
         samples.append(
             at.sample(place, int(bool(marks)), category, mask=mask, defect=defect, split=split)
         )
+    check_listed(at, path, samples)
     at.account = listed_account(at, samples, annotations, ignore)
     at.problems += strays_problem(at.account)
     return samples
@@ -111,9 +119,22 @@ def _instances(path: str, stamp: tuple[int, int], normal: tuple[str, ...]) -> In
     for mark in content["annotations"]:
         if str(mark["image_id"]) not in sizes:
             raise ValueError(f"annotation {mark.get('id')} marks no listed image")
+        if _in_shares(mark):
+            raise ValueError(
+                f"annotation {mark.get('id')} is given in shares of the picture; COCO's are pixels"
+            )
         if mark.get("category_id") not in skipped:
             marks[str(mark["image_id"])].append(mark)
     return {key: (size, marks[key]) for key, size in sizes.items()}
+
+
+def _in_shares(mark: dict[str, Any]) -> bool:
+    """Whether a box or polygon reaches no further than the first pixel, by fractions of it."""
+    shape = mark.get("segmentation")
+    polygons = shape if isinstance(shape, list) else []
+    values = [v for points in polygons for v in points] or list(mark.get("bbox") or [])
+    numbers = [v for v in values if isinstance(v, (int, float))]
+    return bool(numbers) and max(numbers) <= 1 and any(v % 1 for v in numbers)
 
 
 # ---------------------------------------------------------------------------------- masks

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import re
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from zsad.data.indexers.base import Indexing, NotThisLayout, indexer
-from zsad.data.indexers.lists import Resolver, listed_account, strays_problem, table
+from zsad.data.indexers.lists import (
+    Resolver,
+    check_listed,
+    cut_lossy,
+    listed_account,
+    strays_problem,
+    table,
+    without_validation,
+)
 from zsad.data.indexers.words import kind_of, says
-from zsad.errors import counted, nearest
+from zsad.errors import nearest
 from zsad.types import Sample
+
+NO_DEFECT = ("none", "n/a", "na", "nan", "null", "-", "0")  # in a column of types of defects
 
 
 @indexer("csv")
@@ -33,7 +45,8 @@ def csv_list(
     """A table of pictures: ``image``, ``label``, ``mask``, ... name its columns.
 
     Labels are 0 and 1, or words such as good, ok, bad, ng; ``normal`` and ``anomalous`` add others.
-    ``images``: the folder that paths are relative to.  ``split``: a column with train, val or test.
+    ``images``: the folder that paths are relative to.  ``split``: a column with train, val or test;
+    val is tested where there is no test.
     Without a mask column, or with empty cells in it, anomalous pictures have no mask.
     ``ignore``: patterns of pictures that are not listed and left out.
     """
@@ -56,27 +69,24 @@ def csv_list(
         return []
     words = {w.casefold(): 0 for w in normal} | {w.casefold(): 1 for w in anomalous}
     resolve = Resolver(at.root, images)
-    samples: list[Sample] = []
+    listed: list[tuple[Sample, bool]] = []
     for number, row in enumerate(rows, start=2):
         cells = dict(zip(header, row))
         line = {role: cells.get(column, "") for role, column in wanted.items()}
         try:
-            samples.append(_sample(at, line, words, resolve))
+            sample = _sample(at, line, words, resolve)
         except ValueError as error:
             at.problems.append(f"{path}, line {number}: {error}")
-    twice = len(samples) - len({s.image for s in samples})
-    if twice:
-        at.problems.append(
-            f"{path}: {counted(twice, 'line names', 'lines name')} a picture that another line "
-            "names"
-        )
-    masked = [s for s in samples if s.label and s.mask]
-    bare = [s for s in samples if s.label and not s.mask]
-    if masked and bare:
-        at.problems.append(
-            f"{path}: {len(bare)} of {counted(len(masked) + len(bare), 'anomalous picture')} "
-            f"without a mask (first: {bare[0].uid})"
-        )
+            with contextlib.suppress(ValueError):
+                refused = at.relative(resolve(line["image"]))
+                why = str(error).partition("; ")[0]
+                at.refused.setdefault(refused, f"{file}, line {number}: {why}")
+            continue
+        listed.append((sample, kind_of(line.get("split", "")) == "val"))
+        if line.get("mask") and not sample.label:
+            at.masks_of_normal.append((resolve(line["mask"]), sample.image))
+    samples = without_validation(at, listed)
+    check_listed(at, path, samples)
     at.account = listed_account(at, samples, file, ignore)
     at.problems += strays_problem(at.account)
     return samples
@@ -97,14 +107,19 @@ def _sample(
             )
         label = int(said == "anomalous")
     mask = line.get("mask", "") if label else ""
-    defect = line.get("defect", "") or (word if label and not word.isdigit() else "")
-    return at.sample(
-        resolve(line["image"]),
-        label,
-        _category(at, line),
-        mask=resolve(mask) if mask else None,
-        defect=defect or ("anomaly" if label else "good"),
-        split=_split(line),
+    named = line.get("defect", "")
+    if named and (named.casefold() in NO_DEFECT or kind_of(named) == "normal") == bool(label):
+        raise ValueError(f"label '{word}' and defect '{named}' contradict each other")
+    kind = named or ("anomaly" if re.fullmatch(r"[\d.]+", word) else word)
+    return cut_lossy(
+        at.sample(
+            resolve(line["image"]),
+            label,
+            _category(at, line),
+            mask=resolve(mask) if mask else None,
+            defect=kind if label else "good",
+            split=_split(line),
+        )
     )
 
 

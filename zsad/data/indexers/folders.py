@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 
-from zsad.data.images import LOSSY_CUT, is_lossy
 from zsad.data.indexers.base import (
     MASK_ENDINGS,
     Indexing,
     NotThisLayout,
+    find_below,
     find_folder,
     indexer,
     listed,
@@ -19,6 +18,7 @@ from zsad.data.indexers.base import (
     with_hold_out,
 )
 from zsad.data.indexers.own_folder import NO_PICTURE, Understood, understand
+from zsad.data.lossy import LOSSY_CUT, is_lossy
 from zsad.errors import counted
 from zsad.types import Sample
 
@@ -75,7 +75,7 @@ def pairs(
     ``images`` may end in ``/*``: the images lie in the sub-folders of it.
     """
     outer = images.removesuffix("/*")
-    folder, truth = _descend(at.root, outer), _descend(at.root, masks)
+    folder, truth = find_below(at.root, outer), find_below(at.root, masks)
     if folder is None and truth is None:
         raise NotThisLayout(f"neither {images} nor {masks} lies in {at.root}")
     if folder is None or truth is None:
@@ -91,14 +91,6 @@ def pairs(
         return [at.sample(p, 1, at.only_category, defect="anomaly") for p in found]
     paired = pair_masks(found, listed(truth), at.relative(str(folder)), at.problems, endings)
     return [at.sample(p, 1, at.only_category, mask=paired.get(p), defect="anomaly") for p in found]
-
-
-def _descend(root: Path, path: str) -> Path | None:
-    """``root/path`` with every step compared without case; None if it is not there."""
-    found: Path | None = root
-    for part in path.split("/"):
-        found = find_folder(found, part) if found is not None else None
-    return found
 
 
 @indexer("folder")

@@ -37,7 +37,7 @@ def left_out(home: Path, path: str, files: Container[str], ignore_masks: str = "
     if _own_output(home, path, files):
         return "own output (of zsad predict)"
     if is_picture(path):
-        # What calls itself a picture and is none is met where it is opened.
+        # What is called a picture and is something else is found out where it is opened.
         return None
     ending = os.path.splitext(name)[1].lower()
     if name.lower() in SYSTEM:

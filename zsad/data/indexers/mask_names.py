@@ -37,11 +37,13 @@ _IMAGE_FORMS = (("", "_image"), ("", "_img"), ("image_", ""), ("img_", ""), ("",
 class Named(NamedTuple):
     """A file to be paired.  ``path``: below the folder.  ``within``: the folders that tell equal
     names apart (defect types, cameras), lower case.  ``label``: 1 of an anomalous picture; of a
-    mask None, or what its folder says."""
+    mask None, or what its folder says.  ``train``: whether a folder says that it is of the training
+    part."""
 
     path: str
     within: tuple[str, ...] = ()
     label: int | None = None
+    train: bool = False
 
     @property
     def file(self) -> str:
@@ -122,19 +124,24 @@ def _best(mask: Named, by_name: dict[str, list[Named]], key: Callable[[str], str
         fitting = [
             p
             for p in by_name.get(key(name), ())
-            if set(within) <= set(p.within) and (mask.label is None or mask.label == p.label)
+            if set(within) <= set(p.within)
+            and (mask.label is None or mask.label == p.label)
+            and (p.train or not mask.train)
         ]
         if not fitting:
             continue
         # anomalous before normal, then fewest folders that the mask does not name
-        ranked = sorted(fitting, key=lambda p: _rank(p, within))
-        if len(ranked) == 1 or _rank(ranked[0], within) != _rank(ranked[1], within):
+        ranked = sorted(fitting, key=lambda p: _rank(p, within, mask.label))
+        first, *others = (_rank(p, within, mask.label) for p in ranked)
+        if not others or first != others[0]:
             return ranked[0].path
     return ""
 
 
-def _rank(picture: Named, within: Sequence[str]) -> tuple[int, int]:
-    return 0 if picture.label else 1, len(set(picture.within) - set(within))
+def _rank(picture: Named, within: Sequence[str], label: int | None) -> tuple[int, int, bool]:
+    # Masks of normal pictures are made for those that are tested; they count for nothing.
+    trained = label == 0 and picture.train
+    return 0 if picture.label else 1, len(set(picture.within) - set(within)), trained
 
 
 def _readings(mask: Named) -> list[tuple[str, tuple[str, ...]]]:

@@ -10,6 +10,7 @@ from zsad.data.indexers.base import (
     MASK_ENDINGS,
     Indexing,
     NotThisLayout,
+    find_below,
     find_folder,
     indexer,
     listed,
@@ -62,14 +63,6 @@ def _home(root: Path, name: str, test: str) -> Path | None:
     return home if home is not None and find_folder(home, test) is not None else None
 
 
-def _below(folder: Path, path: str) -> Path | None:
-    """The folder at a path of several names, each compared without case."""
-    found: Path | None = folder
-    for name in path.split("/"):
-        found = find_folder(found, name) if found is not None else None
-    return found
-
-
 def _one(
     at: Indexing,
     category: str,
@@ -95,7 +88,7 @@ def _one(
                 pairs: dict[str, str] = {}
                 where = at.relative(str(folder))
                 if masks is not None:
-                    truth = _below(home, masks)
+                    truth = find_below(home, masks)
                     found = find_folder(truth, defect) if truth is not None else None
                     if found is None:
                         at.problems.append(

@@ -13,19 +13,22 @@ import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from os.path import isfile
 from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple
 
 from zsad.data.account import Account, Entry, Role
-from zsad.data.images import decodable
+from zsad.data.images import decodable, is_picture
 from zsad.data.indexers.base import natural
 from zsad.data.indexers.left_out import DISGUISED, is_hidden, left_out
 from zsad.data.indexers.mask_names import NAMING, Named, beside, pair
-from zsad.data.indexers.words import Kind, kind_of, mentions_normal
+from zsad.data.indexers.words import Kind, kind_of, mentions_normal, part_of
 from zsad.errors import counted
 
 # What a definition may say a folder is, beside what its name says.
 NO_PICTURE = "a mask of no picture"
+OF_NORMAL = "of normal pictures, which count as unmarked"
+VALIDATION_LEFT_OUT = "ignored by rule: the validation part; test/ is tested"
 ROLES = ("normal", "anomalous", "train", "test", "mask", "category", "ignore")
 
 
@@ -74,7 +77,7 @@ class _File(NamedTuple):
     def named(self) -> Named:
         within = tuple(n.casefold() for n in self.says("other"))
         label = 1 if self.says("anomalous") else 0 if self.says("normal") else None
-        return Named(self.path, within, label)
+        return Named(self.path, within, label, bool(self.says("train")))
 
 
 def understand(
@@ -92,7 +95,7 @@ def understand(
     wrong = [v for v in given.values() if v not in ROLES]
     if wrong:
         raise ValueError(f"roles: '{wrong[0]}' is not one of: {', '.join(ROLES)}")
-    files, folders = tree(home)
+    files, folders, again = tree(home)
     entries: list[Entry] = []
     pictures: list[str] = []
     for path in files:
@@ -110,30 +113,61 @@ def understand(
     sorted_out = _Sorting(levels)
     for path in pictures:
         sorted_out.add(path)
-    return sorted_out.finish(home, entries)
+    found = sorted_out.finish(home, entries)
+    if again:
+        link, place = next(iter(again.items()))
+        found.notes.append(
+            f"{counted(len(again), 'linked folder is', 'linked folders are')} read where they lead "
+            f"to, and not twice (first: {link} is {place or 'the folder itself'})"
+        )
+    return found
 
 
-def tree(home: Path) -> tuple[dict[str, None], list[str]]:
-    """All files and folders below ``home`` with forward slashes, sorted; linked folders are
-    followed, each once.  Raises ``OSError`` for a folder that may not be read."""
+class Tree(NamedTuple):
+    """What lies below a folder, with forward slashes, sorted.  ``again``: linked folders that lead
+    to one that is read already, with that one."""
+
+    files: dict[str, None]
+    folders: list[str]
+    again: dict[str, str]
+
+
+def tree(home: Path) -> Tree:
+    """All files and folders below ``home``; linked folders are followed, each once, and where it
+    lies itself rather than through a link.  A file that is not there, or none, is among them if it
+    is called like a picture: reading it says so.  Raises ``OSError`` for a folder that may not be
+    read."""
     files: list[str] = []
     folders: list[str] = []
-    seen: set[str] = set()
-    for top, inner, names in os.walk(home, onerror=_refuse, followlinks=True):
-        real = os.path.realpath(top)
-        if real in seen:
-            inner.clear()
-            continue
-        seen.add(real)
-        inner.sort()
-        within = "" if top == str(home) else os.path.relpath(top, home).replace(os.sep, "/") + "/"
-        folders += [within + name for name in inner]
-        files += [within + name for name in names if os.path.isfile(os.path.join(top, name))]
-    return dict.fromkeys(sorted(files, key=natural)), sorted(folders, key=natural)
+    again: dict[str, str] = {}
+    seen: dict[str, str] = {}  # real path -> where it is read
+    waiting = [str(home)]
+    while waiting:
+        links: list[str] = []
+        for top, inner, names in _walks(waiting):
+            below = "" if top == str(home) else os.path.relpath(top, home).replace(os.sep, "/")
+            first = seen.setdefault(os.path.realpath(top), below)
+            if first != below:
+                again[below] = first
+                inner.clear()
+                continue
+            within = f"{below}/" if below else ""
+            folders += [within + name for name in inner]
+            files += [within + n for n in names if is_picture(n) or isfile(os.path.join(top, n))]
+            links += [at for name in sorted(inner) if os.path.islink(at := os.path.join(top, name))]
+            inner[:] = sorted(n for n in inner if not os.path.islink(os.path.join(top, n)))
+        waiting = links
+    in_order = dict.fromkeys(sorted(files, key=natural))
+    return Tree(in_order, sorted(folders, key=natural), again)
+
+
+def _walks(starts: Iterable[str]) -> Iterator[tuple[str, list[str], list[str]]]:
+    for start in starts:
+        yield from os.walk(start, onerror=_refuse)
 
 
 def _refuse(error: OSError) -> None:
-    """What cannot be listed is not left out without a word, unless it went meanwhile."""
+    """What cannot be listed is reported, unless it has gone in the meantime."""
     if not isinstance(error, FileNotFoundError):
         raise error
 
@@ -165,6 +199,9 @@ class _Levels:
         self.too_deep = not self.single and any(len(k) > 1 for k in keys)
         flat = {} if self.single else {k[0].casefold(): k[0] for k in sorted(keys, key=_natural)}
         self.categories = {} if self.too_deep else flat
+        # ``train_cam1`` beside ``test_cam1`` may be categories or parts; who says so knows.
+        parts = {name: part for name in flat.values() if (part := part_of(name))}
+        self.parts = parts if len(set(parts.values())) == 2 and not named else {}
 
     def read(self, folder: str) -> list[tuple[str, Kind | Literal["ignore", "category"]]]:
         """Every folder of a path with what it says: what a definition states, or its name."""
@@ -258,7 +295,7 @@ class _Sorting:
             notes.append(
                 f"{counted(len(twins), 'name occurs', 'names occur')} with several endings "
                 f"(first: {', '.join(twins[0])}): "
-                "all are taken for pictures; a mask belongs into a folder masks/, or is called "
+                "all are taken for pictures; a mask belongs in a folder masks/, or is called "
                 f"{os.path.splitext(os.path.basename(twins[0][0]))[0]}_mask"
             )
         return notes
@@ -277,8 +314,14 @@ class _Sorting:
             self.strays[file.path] = (
                 "its category lies two folders deep" if deep else "it lies in no category"
             )
+        elif file.category in self.levels.parts:
+            part = self.levels.parts[file.category]
+            self.strays[file.path] = (
+                f"'{file.category}' may be a category or the {part} part; `roles:` of a definition "
+                "say which"
+            )
         elif file.says("val") and not file.says("test") and file.category in tested:
-            self.rules[file.path] = "ignored by rule: the validation part; test/ is tested"
+            self.rules[file.path] = VALIDATION_LEFT_OUT
         elif len(said) == 2:
             self.strays[file.path] = "its folders say both normal and anomalous"
         elif said and self.levels.single and (outer := _beside_classes(file)):
@@ -378,7 +421,7 @@ class _Sorting:
             elif of:
                 role = "mask"
                 if of in self.labelled and not self.labelled[of].label:
-                    reason = "of normal pictures, which count as unmarked"
+                    reason = OF_NORMAL
             elif path in self.labelled:
                 found = self.labelled[path]
                 role = "anomalous" if found.label else "normal"

@@ -8,10 +8,19 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from zsad.data.indexers.base import Indexing, NotThisLayout, indexer, mask_key, stem
-from zsad.data.indexers.lists import META_FORM, listed_account
+from zsad.data.indexers.lists import (
+    META_FORM,
+    check_listed,
+    cut_lossy,
+    listed_account,
+    without_validation,
+)
+from zsad.data.indexers.words import kind_of
 from zsad.errors import DataError, counted
 from zsad.io import read_json
 from zsad.types import Sample
+
+LABELS = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "False": 0, "True": 1}
 
 
 @indexer("meta_json")
@@ -36,7 +45,10 @@ def meta_json(at: Indexing, *, file: str = "meta.json", ignore: Sequence[str] = 
         at.problems.append(f"{path}: not {META_FORM} ({error})")
         return []
     known = {_plain(key): key for key in at.spec.categories}
-    samples: list[Sample] = []
+    own = bool(at.spec.root)  # a user's own
+    if own:
+        parts = _parts(at, path, splits)
+    listed: list[tuple[Sample, bool]] = []
     for split, classes in parts.items():
         for name, entries in classes.items():
             category = known.get(_plain(name))
@@ -48,11 +60,26 @@ def meta_json(at: Indexing, *, file: str = "meta.json", ignore: Sequence[str] = 
             if not isinstance(entries, list):
                 at.problems.append(f"{path}: '{name}' of {split} is not a list of entries")
                 continue
-            samples += _entries(at, path, split, category, entries)
+            found = _entries(at, path, split, category, entries)
+            listed += [(cut_lossy(s) if own else s, split == "val") for s in found]
+    samples = without_validation(at, listed)
     _check_masks(at, path, samples)
-    if at.spec.root:  # a user's own
+    if own:
+        check_listed(at, path, samples)
         at.account = listed_account(at, samples, file, ignore)
     return samples
+
+
+def _parts(at: Indexing, path: Path, splits: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The parts of a user's own list by what their names say; others are problems."""
+    parts: dict[str, dict[str, Any]] = {}
+    for name, classes in splits.items():
+        kind = kind_of(name)
+        if kind not in ("train", "test", "val") or kind in parts:
+            at.problems.append(f"{path}: part '{name}' is not one of train, val and test")
+        else:
+            parts[kind] = dict(classes or {})
+    return parts
 
 
 def _plain(name: str) -> str:
@@ -64,18 +91,24 @@ def _entries(at: Indexing, path: Path, split: str, category: str, entries: Any) 
     resolve = _Resolver(at.root)
     for number, entry in enumerate(entries):
         where = f"{path}, {split} entry {number} of '{category}'"
+        image = ""
         try:
-            label = int(entry["anomaly"])
             image = resolve(str(entry["img_path"]))
-            mask = str(entry.get("mask_path") or "") if label else ""
+            stated = entry["anomaly"]
+            if str(stated) not in LABELS:
+                raise ValueError(f"anomaly={stated!r} is not 0 or 1")
+            label = LABELS[str(stated)]
+            mask = str(entry.get("mask_path") or "")
             found = resolve(mask) if mask else None
         except (KeyError, ValueError, TypeError, AttributeError) as error:
             at.problems.append(f"{where}: {_reason(error)}")
+            if image:
+                at.refused.setdefault(at.relative(image), f"{path.name}: {_reason(error)}")
             continue
-        if label not in (0, 1):
-            at.problems.append(f"{where}: anomaly={label} is not 0 or 1")
-            continue
-        if label and found is None and "pixel" in at.spec.levels:
+        if found and not label:
+            at.masks_of_normal.append((found, image))
+            found = None
+        if label and found is None and "pixel" in at.spec.levels and not at.spec.root:
             at.problems.append(f"{where}: an anomalous image without a mask")
         defect = str(entry.get("specie_name") or "") or ("anomaly" if label else "good")
         samples.append(
@@ -128,9 +161,8 @@ def _check_masks(at: Indexing, path: Path, samples: list[Sample]) -> None:
     masked = [s for s in samples if s.mask]
     for sample in masked:
         mask = str(sample.mask)
-        if mask in users and users[mask] != sample.image:
+        if users.setdefault(mask, sample.image) != sample.image and not at.spec.root:
             at.problems.append(f"{path}: mask {os.path.basename(mask)} is used by two images")
-        users[mask] = sample.image
     groups: Mapping[tuple[str, str], list[Sample]] = _by_type(masked)
     for (category, defect), group in groups.items():
         names = {stem(s.image) for s in group}

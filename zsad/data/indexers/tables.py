@@ -1,4 +1,4 @@
-"""Layouts whose labels or splits stand in a text file."""
+"""Layouts whose labels or splits are listed in a text file."""
 
 from __future__ import annotations
 

@@ -331,5 +331,3 @@ TRAIN_DEFECTS: dict[str, Defect] = {
     "bubble": bubble,
     "abrasion": abrasion,
 }
-TEST_STRUCTURAL = ("missing part", "bent")
-TRAIN_STRUCTURAL = ("misplaced",)

@@ -378,6 +378,3 @@ def _defect_fill(rng: Rng, picture: Array, alpha: Array) -> Array:
         tone(rng, *ALL),
         np.full((n, n), rng.uniform(0.35, 1), F32),
     )
-
-
-MAKERS = {"any texture": any_texture, "any object": any_object, "many parts": many_parts}

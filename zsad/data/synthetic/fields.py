@@ -55,11 +55,6 @@ def fractal(rng: Rng, n: int, base: int = 3, octaves: int = 5, gain: float = 0.6
     return total / F32(np.sqrt(power))
 
 
-def grain(rng: Rng, n: int) -> Array:
-    """White noise of unit variance."""
-    return rng.standard_normal((n, n), dtype=F32)
-
-
 @lru_cache(maxsize=32)
 def _blur_matrix(n: int, sigma: float) -> Array:
     """[n, n] Gaussian filter with renormalised borders.

@@ -11,7 +11,7 @@ NUISANCES = ("shadow", "reflection", "dust", "handling mark")
 
 
 def nuisances(rng: Rng, picture: Array) -> tuple[Array, list[str]]:
-    """Add what looks like a defect to a careless eye and is none; return what was added."""
+    """Add what a careless eye takes for a defect; return what was added."""
     n = picture.shape[0]
     x, y = grid(n)
     added: list[str] = []

@@ -19,8 +19,8 @@ from zsad import __version__, registry
 from zsad.backbones import Backbone
 from zsad.backbones.devices import (
     choose_device,
+    deterministically,
     device_account,
-    make_deterministic,
     share_memory,
 )
 from zsad.errors import CellError, RequestError, ZsadError
@@ -95,12 +95,13 @@ def describe(setup: Setup) -> Description:
 def train(setup: Setup, auxiliary: AuxiliaryData, wanted: list[tuple[str, int]]) -> TaskReport:
     """Make the checkpoints of (column label, seed)s that learn from ``auxiliary``."""
     request = _request(setup)
-    backbone, _ = _backbone(request)
+    backbone, device = _backbone(request)
     _know(auxiliary.index.spec.module)
     before = backbone.counters.as_dict()
     columns = {c.label: c for c in request.columns}
     pairs: list[tuple[Column, int]] = [(columns[label], seed) for label, seed in wanted]
-    made = provide(pairs, lambda column: auxiliary, backbone, request)
+    with deterministically(request.settings.run.deterministic, device):
+        made = provide(pairs, lambda column: auxiliary, backbone, request)
     made.found = {at: _portable(at[0], result) for at, result in made.found.items()}
     return TaskReport(_worker(), _since(backbone, before), checkpoints=made)
 
@@ -124,7 +125,8 @@ def evaluate(setup: Setup, weights_id: str, shard: Shard, checkpoints: Checkpoin
     plan = Plan(request, weights_id, backbone.info.demo, [replace(shard.plan, todo=todo)])
     before = backbone.counters.as_dict()
     sweep = Sweep(plan, backbone, store, device, trained=checkpoints)
-    sweep.run()
+    with deterministically(request.settings.run.deterministic, device):
+        sweep.run()
     return TaskReport(
         _worker(),
         _since(backbone, before),
@@ -165,8 +167,8 @@ def _backbone(request: Request) -> tuple[Backbone, torch.device]:
     if key not in _LOADED:
         _LOADED.clear()
         device = choose_device(request.device)
-        make_deterministic(request.settings.run.deterministic, device)
-        _LOADED[key] = load_backbone(request, device), device
+        with deterministically(request.settings.run.deterministic, device):
+            _LOADED[key] = load_backbone(request, device), device
         _LOADS += 1
     return _LOADED[key]
 
