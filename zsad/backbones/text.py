@@ -310,7 +310,8 @@ class TextEncoder:
         tree = self._tree(tokens, context.shape[1])
         if torch.is_grad_enabled():
             return self._encode_tree(tree, context)
-        most = self.chunk_tokens if tree.runs is None else min(self.chunk_tokens, RUN_NUMBERS // self.width)
+        in_a_cache = RUN_NUMBERS // self.width
+        most = self.chunk_tokens if tree.runs is None else min(self.chunk_tokens, in_a_cache)
         rows = max(1, most // len(tree.ids))
         return torch.cat([self._encode_tree(tree, part) for part in context.split(rows)])
 
