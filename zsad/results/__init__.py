@@ -2,7 +2,8 @@
 
 ==============  ======================================================================
 ``records``     one stored result, and the key that it is stored under
-``store``       one record per cell, written atomically; scores, failures, manifest
+``store``       one record per cell, written atomically; scores, failures, manifest;
+                ``image_scores``: those of a record, checked to be of its images
 ``inventory``   what a folder holds, column by column, and how to take something out
 ``identity``    what a figure is of: a method and its configuration
 ``weights``     what a record says of the weights behind its figures
