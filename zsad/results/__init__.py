@@ -2,6 +2,7 @@
 
 ==============  ======================================================================
 ``records``     one stored result, and the key that it is stored under
+``folder``      the lock of a results folder, and what is said of a full disk
 ``store``       one record per cell, written atomically; scores, failures, manifest
 ``inventory``   what a folder holds, column by column, and how to take something out
 ``identity``    what a figure is of: a method and its configuration
