@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
 
-from zsad.errors import counted
+from zsad.errors import counted, few
 from zsad.io.names import safe_name
 from zsad.metrics import spec
 from zsad.results.aggregate import (
@@ -34,6 +34,7 @@ from zsad.tables.results_matrix import (
 )
 
 DOMAINS = ("industrial", "medical")
+NAMED = 8  # categories that a note names
 LEGEND = {
     "†": "† in its initial state, not trained",
     "‡": "‡ sees all test images of a category at once",
@@ -312,17 +313,12 @@ def undefined_notes(board: Board, rows: Sequence[DatasetRow]) -> list[str]:
         for record in records:
             missing = record.info.get("missing_categories", ())
             absent.update(dict.fromkeys(f"{row.title}/{c}" for c in missing))
-    out = [f"– ({level} level) {_few(names)}: {why}." for (level, why), names in found.items()]
+    out = [
+        f"– ({level} level) {few(names, NAMED)}: {why}." for (level, why), names in found.items()
+    ]
     if absent:
-        out.append(f"No pictures, and in no mean: {_few(absent)}.")
+        out.append(f"No pictures, and in no mean: {few(absent, NAMED)}.")
     return out
-
-
-def _few(names: Iterable[str], most: int = 8) -> str:
-    """The first names of a list, and how many there are besides."""
-    known = list(names)
-    more = f" and {len(known) - most} more" if len(known) > most else ""
-    return ", ".join(known[:most]) + more
 
 
 def not_computed(board: Board) -> list[str]:
