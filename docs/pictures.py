@@ -113,11 +113,9 @@ def of_method(one: LoadedMethod, picture: Image.Image, known: Category) -> Predi
 def page_of_predictions(index: DatasetIndex) -> Image.Image:
     """The page that ``zsad predict --calibrate`` leaves, on a desk and on a phone."""
     known = index.categories[PAGE]
-    shown = splits.evaluated(index, PICTURES)[PAGE]
-    good = splits.references(index, PAGE, NORMAL, 0)
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
-        photos, normal = saved(shown, place / "photos"), saved(good, place / "good")
+        photos, normal = shown_and_good(index, place)
         zsad.predict(
             "faprompt", photos, known.class_name, calibrate=normal, out=place / "found",
             backbone=BACKBONE, device="cpu",
@@ -139,14 +137,9 @@ def app_with_pictures(index: DatasetIndex) -> Image.Image:
     from zsad.app.settings import AppSettings
 
     known = index.categories[PAGE]
-    shown = splits.evaluated(index, PICTURES)[PAGE]
-    good = splits.references(index, PAGE, NORMAL, 0)
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
-        chosen = [
-            sorted(Path(saved(samples, place / name)).iterdir())
-            for name, samples in (("photos", shown), ("good", good))
-        ]
+        chosen = [sorted(made.iterdir()) for made in shown_and_good(index, place)]
         (place / "app").mkdir()
         settings = AppSettings("winclip", BACKBONE, loading={"device": "cpu"})
         with (
@@ -165,13 +158,21 @@ def app_with_pictures(index: DatasetIndex) -> Image.Image:
             return opened(running.screenshot(place / "app.png", top=0))
 
 
-def saved(samples: Sequence[Sample], folder: Path) -> str:
+def shown_and_good(index: DatasetIndex, place: Path) -> tuple[Path, Path]:
+    """Two folders below ``place``: the pictures of the page and of the app, and the normal ones
+    that say from where on they are anomalous."""
+    shown = splits.evaluated(index, PICTURES)[PAGE]
+    good = splits.references(index, PAGE, NORMAL, 0)
+    return saved(shown, place / "photos"), saved(good, place / "good")
+
+
+def saved(samples: Sequence[Sample], folder: Path) -> Path:
     """A folder of pictures named by what is drawn into them."""
     folder.mkdir()
     for i, sample in enumerate(samples):
         name = sample.defect if sample.label else "good"
         read_image(sample.image, sample.crop).save(folder / f"{i:02}_{name}.png")
-    return str(folder)
+    return folder
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from docs import pictures
@@ -30,7 +31,17 @@ def test_files_are_named_by_what_is_drawn_into_them(tmp_path: Path) -> None:
         next(s for s in samples if not s.label),
     ]
     folder = pictures.saved(chosen, tmp_path / "photos")
-    assert sorted(p.name for p in Path(folder).iterdir()) == [f"00_{defect}.png", "01_good.png"]
+    assert sorted(p.name for p in folder.iterdir()) == [f"00_{defect}.png", "01_good.png"]
+
+
+def test_the_page_and_the_app_show_pictures_beside_normal_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pictures, "PICTURES", 4)
+    shown, good = pictures.shown_and_good(load_index("synthetic"), tmp_path)
+    assert len(list(shown.iterdir())) == 4
+    assert {p.stem.split("_", 1)[1] == "good" for p in shown.iterdir()} == {True, False}
+    assert sorted(p.name for p in good.iterdir()) == [f"{i:02}_good.png" for i in range(4)]
 
 
 def test_a_method_without_its_boxes_is_called_that() -> None:

@@ -10,7 +10,7 @@ import pytest
 from zsad import config as cfg
 from zsad import registry
 from zsad.protocols import load_protocol
-from zsad.results.conditions import Match, match, with_images
+from zsad.results.conditions import SEVERE, Match, match, matched, of_images
 from zsad.results.published import MEAN, Published, Reference
 from zsad.results.records import CellRecord
 
@@ -127,10 +127,35 @@ def on(category: str, normal: int, anomalous: int, dataset: str = "mvtec", **inf
 )
 def test_a_part_of_a_dataset_is_not_the_dataset(records: list[CellRecord], said: str) -> None:
     """A download that broke off gives figures of other images than the paper's."""
-    equal = verdict(printed("winclip", "FiLo"), record("winclip", B))
-    found = with_images(equal, records)
-    assert found.degree == ("no" if said else "yes")
-    assert "; ".join(found.points).startswith(said)
+    found = of_images(records)
+    assert bool(found) == bool(said)
+    assert all(point.startswith(SEVERE) for point in found)
+    assert "; ".join(found).startswith(said)
+
+
+def test_a_figure_over_fewer_seeds_than_printed_is_not_equal() -> None:
+    """WinCLIP's few-shot figures are printed with their deviation over five draws."""
+    (figure,) = (
+        r
+        for r in Published.load().lookup("winclip@1-shot", "mvtec", MEAN, "image_auroc")
+        if r.protocol == "alfa-few-shot"
+    )
+    one = record("winclip@1-shot", B, protocol="alfa-few-shot")
+    seeds = [replace(one, seed=s, n_normal=20, n_anomalous=63) for s in range(5)]
+    assert "1 seed, not 5" in matched(figure, seeds[:1], "image_auroc").points
+    assert not any("seed" in p for p in matched(figure, seeds, "image_auroc").points)
+
+
+def test_every_record_behind_a_figure_is_asked() -> None:
+    """A mean of which one category was run in another way is not the paper's."""
+    plain = replace(record("winclip", B), n_normal=20, n_anomalous=63)
+    other = replace(plain, category="grid", n_normal=21, n_anomalous=57)
+    other.info = {**plain.info, "mask_resize": "native"}
+    figure = printed("winclip", "FiLo")
+    assert matched(figure, [plain], "image_auroc").degree == "yes"
+    assert "masks resized native" in "; ".join(
+        matched(figure, [plain, other], "image_auroc").points
+    )
 
 
 def verdict(reference: Reference, of: CellRecord) -> Match:

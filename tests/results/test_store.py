@@ -132,6 +132,24 @@ def test_nan_is_written_as_null_with_a_reason(store: ResultStore) -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"metrics": {"image_auroc": 91.8}}, "image_auroc 91.8 does not lie in 0..1"),
+        ({"metrics": {"image_auroc": -0.2}}, "image_auroc -0.2 does not lie in 0..1"),
+        ({"n_normal": -3}, "a number of images is negative"),
+    ],
+)
+def test_figures_that_cannot_be_are_no_record(
+    store: ResultStore, caplog: pytest.LogCaptureFixture, changed: dict[str, object], said: str
+) -> None:
+    """A percentage that was written in by hand was printed as 9180.0."""
+    path = store.put(record())
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changed}))
+    assert not list(store.records())
+    assert said in caplog.text
+
+
 def test_broken_files_are_named_and_skipped(
     store: ResultStore, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -18,6 +18,7 @@ import torch
 from zsad.checkpoints import CheckpointMeta, TrainedOn, released, save
 from zsad.cli.main import main
 from zsad.errors import RequestError
+from zsad.io import sha256_file
 from zsad.results.store import ResultStore
 from zsad.runner.given import check, given_for
 from zsad.runner.plan import build_plan
@@ -142,6 +143,7 @@ def test_the_record_of_a_recognised_file_can_be_equal_to_the_authors_log(
         trained = record.info["trained_on"]
         assert trained["recognised"] == "AnomalyCLIP 9_12_4_multiscale_visa/epoch_15.pth"
         assert (trained["dataset"], trained["part"], trained["epochs"]) == ("mvtec", "test", 15)
+        assert trained["sha256"] == sha256_file(folder / "one.pth")
         assert trained["leaks"] == "checked by name only"
         assert trained["differs"] == ["backbone file, not vit-l-14-336", "image size 56, not 518"]
         assert record.info["preset"] == record.info["config"]["preset"] == "released"

@@ -14,7 +14,9 @@ def put(store: ResultStore, defects: list[str], scores: list[float]) -> None:
     uids = [str(i) for i in range(len(scores))]
     labels = [int(bool(d)) for d in defects]
     columns = {"uid": uids, "label": labels, "defect": defects, "score": scores, "path": uids}
-    store.put(record(), columns)
+    one = record()
+    one.n_normal, one.n_anomalous = labels.count(0), labels.count(1)
+    store.put(one, columns)
 
 
 def test_each_type_is_set_against_all_normal_images(tmp_path: Path) -> None:
@@ -40,7 +42,9 @@ def test_figures_over_fewer_images_are_marked_and_not_ranked(tmp_path: Path) -> 
     methods = (("clip", 0.9, partial), ("maskclip", 0.9, {}), ("winclip", 0.2, {}))
     for method, last, info in methods:
         scores = {**columns, "score": [0.1, 0.4, 0.3, last], "path": list("abcd")}
-        store.put(record(method, **info), scores)
+        one = record(method, **info)
+        one.n_normal = one.n_anomalous = 2
+        store.put(one, scores)
     (page,) = (p for p in tables.pages(store.root) if p.name.endswith("/mine-defects"))
     auroc = next(t for t in page.tables if t.name == "defects-image_auroc")
     (scratch,) = (line for line in auroc.lines if line.label.startswith("a, scratch"))

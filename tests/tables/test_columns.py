@@ -12,6 +12,7 @@ from tests.tables.test_tables import md_rows, record
 from zsad import config as cfg
 from zsad import registry, tables
 from zsad.config import digest
+from zsad.protocols import load_protocol
 from zsad.results.store import ResultStore
 from zsad.tables.formats import FORMATS
 
@@ -243,3 +244,82 @@ def test_pixels_measured_by_two_rules_are_not_ranked_together(
     ranked = [s.rank for cell in pixel.lines[0].cells for s in cell if s.rank]
     assert ranked == ([] if "mask_resize" in other else [1, 1])  # AUROC knows no such rate
     assert any(said in note for note in page.notes)
+
+
+USUAL = load_protocol("default").auxiliary.of("mine")
+
+
+def trained(auroc: float, dataset: str = "mine", digest: str = "", **info: Any) -> Any:
+    """A record of AnomalyCLIP; ``digest``: of the checkpoint that a user gave."""
+    state: dict[str, Any] = {"dataset": USUAL, "part": "test", "checkpoint": "last.ckpt"}
+    held = {"trained": True, "preset": "default", "config": config("anomalyclip"), **info}
+    if not info.get("untrained"):
+        made = {**state, "checkpoint": f"{'0' * 16}.safetensors"}  # by the run, for itself
+        held["trained_on"] = {**state, "sha256": digest} if digest else made
+    return record("anomalyclip", dataset, auroc=auroc, title="AnomalyCLIP", **held)
+
+
+def test_two_checkpoints_of_one_file_name_are_two_columns(store: ResultStore) -> None:
+    """Every training writes its own `last.ckpt`: the earlier one vanished."""
+    store.put(trained(0.9, digest="aa" * 32))
+    store.put(trained(0.6, digest="bb" * 32))
+    text = tables.render(store.root)
+    assert sorted(md_rows(text)["dataset (categories)"]) == [
+        "AnomalyCLIP [checkpoint last.ckpt (aaaaaaaa)]",
+        "AnomalyCLIP [checkpoint last.ckpt (bbbbbbbb)]",
+    ]
+    assert "[checkpoint last.ckpt (aaaaaaaa)]." in text
+
+
+def test_a_given_checkpoint_is_told_by_dataset(store: ResultStore) -> None:
+    store.put(trained(0.9, digest="aa" * 32))
+    store.put(trained(0.6, "other", digest="bb" * 32))
+    assert (
+        f"AnomalyCLIP was trained on {USUAL} [checkpoint last.ckpt (aaaaaaaa)] (for mine); "
+        f"{USUAL} [checkpoint last.ckpt (bbbbbbbb)] (for other)."
+    ) in tables.render(store.root)
+
+
+def test_what_is_not_trained_shares_no_column_with_what_is(store: ResultStore) -> None:
+    """The finding: trained on one dataset, `--untrained` on another: one column, no sign."""
+    store.put(trained(0.9))
+    store.put(trained(0.6, "other", untrained=True))
+    rows = md_rows(tables.render(store.root))
+    assert rows["dataset (categories)"] == ["AnomalyCLIP", "AnomalyCLIP [not trained]†"]
+    assert rows["other (1)"] == ["–", "(60.0, 25.0)"]
+    assert rows["mean of 2"][0].endswith("[1 of 2]")
+
+
+def test_settings_that_differ_between_datasets_are_told_by_dataset(store: ResultStore) -> None:
+    store.put(record("clip", precision="fp32"))
+    store.put(record("clip", "other", precision="int8", names="released"))
+    text = tables.render(store.root)
+    assert "- Precision fp32 on mine, precision int8 on other." in text
+    assert "- Categories called by their folders on other, categories in spoken words on mine." in (
+        text
+    )
+
+
+def test_how_a_folder_is_read_is_said_of_a_single_run_too(store: ResultStore) -> None:
+    store.put(record("clip", folder={"class_name": "gear", "mask_threshold": 9}))
+    store.put(record("clip", "sdd", "electrical_commutator", variant="whole"))
+    text = tables.render(store.root)
+    assert "- mine: read with class_name=gear, mask_threshold=9." in text
+    assert "variant whole." in text
+
+
+def test_methods_and_datasets_of_one_title_are_told_apart(store: ResultStore) -> None:
+    """Somebody's own method may be titled CLIP, and a folder of theirs called MVTec AD."""
+    store.put(record("clip", title="CLIP"))
+    store.put(record("another", "MVTec AD", title="CLIP"))
+    store.put(record("clip", "mvtec", "bottle", title="CLIP"))
+    rows = md_rows(tables.render(store.root))
+    assert rows["dataset (categories)"] == ["CLIP (another)", "CLIP (clip)"]
+    assert {"MVTec AD (MVTec AD) (1)", "MVTec AD (mvtec) (1 of 15)"} <= rows.keys()
+
+
+def test_the_csv_says_which_figures_lack_images(store: ResultStore) -> None:
+    store.put(record("clip", skipped=["x.png"]))
+    (page,) = (p for p in tables.pages(store.root) if p.name.endswith("overview"))
+    found = list(csv.DictReader(FORMATS["csv"](page).splitlines()))
+    assert {row["partial"] for row in found} == {"True"}

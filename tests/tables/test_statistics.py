@@ -133,6 +133,40 @@ def test_intervals_contain_the_value_and_repeat(tmp_path: Path) -> None:
     assert rows == rows_of(store, "mvtec", "ci", ci=True)
 
 
+def test_a_mean_interval_says_how_many_categories_it_is_of(tmp_path: Path) -> None:
+    """The finding: "mean of 2" over the one category that has both labels."""
+    from tests.tables.test_tables import record
+
+    store = ResultStore(tmp_path)
+    for category, labels in (("a", [0] * 5 + [1] * 5), ("b", [0] * 10)):
+        uids = list("abcdefghij")
+        columns = {"uid": uids, "label": labels, "defect": [""] * 10, "path": uids}
+        cell = record(category=category, auroc=0.5 if 1 in labels else None)
+        cell.n_normal, cell.n_anomalous = labels.count(0), labels.count(1)
+        store.put(cell, {**columns, "score": range(10)})
+    (page,) = (p for p in tables.pages(store.root, ci=True) if p.name.endswith("/mine"))
+    table = next(t for t in page.tables if t.name == "ci")
+    mean = table.lines[-1]
+    assert mean.label == "mean of 2"
+    assert mean.cells[0][0].text.endswith(" [1 of 2]")
+    assert (table.data[-1]["count"], table.data[-1]["of"]) == (1, 2)
+
+
+def test_scores_of_other_images_than_the_record_counts_are_not_used(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A file that was copied beside a record of other images gave an interval of its own."""
+    from tests.tables.test_tables import record
+
+    store = ResultStore(tmp_path)
+    uids = list("abcdef")
+    columns = {"uid": uids, "label": [0, 1] * 3, "defect": [""] * 6, "path": uids}
+    store.put(record(), {**columns, "score": range(6)})  # 3 and 4 images, says the record
+    (page,) = (p for p in tables.pages(store.root, ci=True) if p.name.endswith("/mine"))
+    assert not [t for t in page.tables if t.name == "ci"]
+    assert "of other images than its record; run the cell again" in caplog.text
+
+
 def test_four_images_of_a_label_are_too_few(tmp_path: Path) -> None:
     """The finding: "100.0 [100.0, 100.0]" from two images of each label."""
     from tests.tables.test_tables import record
@@ -202,7 +236,11 @@ def test_shots_stand_as_rows_with_the_deviation_over_seeds(tmp_path: Path) -> No
     assert table.groups == (("", 1), ("MVTec AD (1 of 15)", 3))
     assert lines["1-shot", "WinCLIP"][0] == "85.0 ± 7.1"
     assert lines["4-shot", "WinCLIP"][0] == "95.0"
-    assert lines["1-shot", "WinCLIP (published)"][0] == "93.1 ± 2.0"  # ALFA, table 4
+    assert lines["1-shot", "WinCLIP (published)"][0] == "93.1 ± 2.0≠"  # ALFA, table 4
+    (said,) = (n for n in page.notes if n.startswith("≠ WinCLIP, 1-shot, printed in ALFA, Table 4"))
+    assert "only 9 images per category" in said
+    assert "2 seeds, not 5" in said
+    assert "1 of 15 categories" in said
     assert [line.rule for line in table.lines] == [False, False, True, False]
     assert "At most 9 images per category." in page.notes
     assert page.notes[0] == "Bundled demonstration backbone."

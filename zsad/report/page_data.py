@@ -15,6 +15,7 @@ from zsad.report import gallery, pictures
 from zsad.report.pictures import PictureShelf
 from zsad.results import examples
 from zsad.results.examples import CellExamples
+from zsad.results.image_scores import scores_of
 from zsad.results.records import CellRecord
 from zsad.results.store import ResultStore, key_of
 from zsad.tables.by_dataset import overview_figures
@@ -225,7 +226,7 @@ def _cell(
 def _table(store: ResultStore, record: CellRecord) -> pd.DataFrame | None:
     """The image scores of a cell; None where none can be read."""
     try:
-        return store.scores(key_of(record))
+        return scores_of(store, record)
     except ZsadError as error:
         log.warning("%s", error)
         return None

@@ -3,7 +3,8 @@
 ==============  ======================================================================
 ``records``     one stored result, and the key that it is stored under
 ``folder``      the lock of a results folder, and what is said of a full disk
-``store``       one record per cell, written atomically; scores, failures, manifest
+``store``       one record per cell, written atomically; scores, failures, manifest;
+                ``image_scores``: those of a record, checked to be of its images
 ``inventory``   what a folder holds, column by column, and how to take something out
 ``identity``    what a figure is of: a method and its configuration
 ``weights``     what a record says of the weights behind its figures

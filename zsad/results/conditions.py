@@ -13,7 +13,8 @@ from zsad.config.method_config import shots_in_words
 from zsad.data.catalog import list_specs, load_spec
 from zsad.errors import ZsadError, categories, counted
 from zsad.metrics.spec import METRICS
-from zsad.registry import MethodEntry
+from zsad.protocols import load_protocol
+from zsad.registry import MethodEntry, list_protocols
 from zsad.results import identity, weights
 from zsad.results.published import Reference
 from zsad.results.records import CellRecord
@@ -24,6 +25,8 @@ SEVERE = (
     *("unknown weights", "no boxes", "features of", "configuration train.", "trained on part"),
     *("trained with", "a re-implementation", "a secondary note"),
 )
+# What records of one run say differently of every cell, and no condition is.
+PER_CELL = ("method_info", "metric_bounds", "metric_per_image", "engine", "skipped")
 RE_IMPLEMENTATION = "re-implementation"  # how a method's config.yaml calls such a preset
 
 
@@ -61,9 +64,26 @@ def match(reference: Reference, record: CellRecord, metric: str) -> Match:
     return _verdict(points)
 
 
-def with_images(found: Match, records: Sequence[CellRecord]) -> Match:
-    """A verdict, and what :func:`of_images` says against it."""
-    return _verdict([*found.points, *of_images(records)])
+def matched(reference: Reference, records: Sequence[CellRecord], metric: str) -> Match:
+    """The verdict on a figure over several records of one column and dataset: what any of them
+    differs in, and what :func:`of_images` and :func:`of_seeds` say against all of them."""
+    points: dict[str, None] = {}
+    seen: list[dict[str, Any]] = []
+    for record in records:
+        told = {k: v for k, v in record.info.items() if k not in PER_CELL}
+        if told not in seen:  # most records of a column say the same
+            seen.append(told)
+            points.update(dict.fromkeys(match(reference, record, metric).points))
+    return _verdict([*points, *of_images(records), *of_seeds(reference, records)])
+
+
+def of_seeds(reference: Reference, records: Sequence[CellRecord]) -> list[str]:
+    """Whether a figure that was printed with its deviation over several runs is set beside one of
+    fewer runs than its protocol has."""
+    if reference.std is None or reference.protocol not in list_protocols():
+        return []
+    wanted, found = len(load_protocol(reference.protocol).seeds), len({r.seed for r in records})
+    return [f"{counted(found, 'seed')}, not {wanted}"] * (found < wanted)
 
 
 def _verdict(points: Sequence[str]) -> Match:

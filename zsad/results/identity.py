@@ -60,6 +60,11 @@ class Configuration:
     unusual: int = field(default=0, compare=False)
 
     @property
+    def untrained(self) -> bool:
+        """Whether a trained method was measured in its initial state."""
+        return bool(dict(self.settings).get("untrained"))
+
+    @property
     def same_method(self) -> tuple[Any, ...]:
         """Everything but the settings of the run."""
         return (self.method, self.preset, self.shots, self.revision, self.overrides, self.boxes)
@@ -413,7 +418,15 @@ def training(info: Mapping[str, Any], dataset: str) -> str:
         parts.append(f"trained on {name}")
     if found.get("part") == "all":
         parts.append("trained on all parts")
-    file = str(found.get("checkpoint") or "")
-    if file and not _CACHED.fullmatch(file):
+    if file := given_file(found):
         parts.append(f"checkpoint {file}")
     return ", ".join(parts)
+
+
+def given_file(trained_on: Mapping[str, Any]) -> str:
+    """The checkpoint that a user gave, by its name and the beginning of its hash, which tells it
+    from others of that name; "" for a state that zsad made for the run or brought along."""
+    file, digest = (str(trained_on.get(k) or "") for k in ("checkpoint", "sha256"))
+    if digest:
+        return f"{file} ({digest[:8]})"
+    return "" if _CACHED.fullmatch(file) else file

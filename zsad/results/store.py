@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
+ROUNDING = 1e-6  # beyond 0 and 1, of metrics
 SCORE_COLUMNS = ("uid", "label", "defect", "score", "path")
 
 
@@ -406,6 +407,11 @@ def _read_record(path: Path) -> tuple[CellRecord, float]:
         numbers = [*record.metrics.values(), *record.seconds.values()]
         if not all(v is None or math.isfinite(v) for v in numbers):
             raise SchemaError("a metric or a time is not a finite number")
+        for name, value in record.metrics.items():
+            if value is not None and not -ROUNDING <= value <= 1 + ROUNDING:
+                raise SchemaError(f"{name} {value:g} does not lie in 0..1")
+        if min(record.n_normal, record.n_anomalous) < 0:
+            raise SchemaError("a number of images is negative")
         return record, read(_Written, raw, others=True).written
     except SchemaError as error:
         raise DataError(f"{path}: not a whole record ({error}); run the cell again") from None

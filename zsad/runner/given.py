@@ -12,9 +12,10 @@ from pathlib import Path
 
 from zsad.backbones.specs import spec
 from zsad.checkpoints.account import Origin, account_of, origin_of
-from zsad.checkpoints.sources import Place, Sources
+from zsad.checkpoints.sources import Place, Sources, beside
 from zsad.data.catalog import load_spec
 from zsad.errors import RequestError
+from zsad.io.digests import remembered_sha256
 from zsad.registry import list_datasets
 from zsad.runner.columns import Column
 from zsad.runner.request import Request
@@ -74,6 +75,12 @@ def given_for(request: Request, column: Column, target: str) -> Given:
             f"({column.entry.revision})"
         )
     return Given(found, tuple(notes))
+
+
+def content_of(given: Given, column: Column) -> str:
+    """The SHA-256 of a file, and of those beside it that are loaded with it, joined by "+"."""
+    parts = [given.path, *beside(given.path, column.entry.companions)]
+    return "+".join(remembered_sha256(part) for part in parts)
 
 
 def other_revision(found: Origin, column: Column) -> int | None:

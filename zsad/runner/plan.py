@@ -7,19 +7,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from zsad import config as cfg
-from zsad.checkpoints.sources import beside
 from zsad.data import provenance, splits
 from zsad.data.account import Account
 from zsad.data.index import DatasetIndex, load_index
 from zsad.errors import RequestError, ZsadError
 from zsad.grounding import weight_files
-from zsad.io.digests import remembered_sha256
 from zsad.prompt_bank.bank import bank
 from zsad.results.records import CellKey
 from zsad.results.store import ResultStore
 from zsad.runner.auxiliary import AuxiliaryData, auxiliary_samples, of_state
 from zsad.runner.columns import Column
-from zsad.runner.given import auxiliary_name, given_for
+from zsad.runner.given import auxiliary_name, content_of, given_for
 from zsad.runner.request import Request
 from zsad.types import Sample
 
@@ -207,9 +205,7 @@ def _training_identity(plan: Plan, column: Column, dataset: str) -> str:
     if plan.request.untrained:
         return "untrained"
     if column.checkpoint is not None:
-        path = given_for(plan.request, column, dataset).path
-        parts = [path, *beside(path, column.entry.companions)]
-        return "file:" + "+".join(remembered_sha256(part) for part in parts)
+        return f"file:{content_of(given_for(plan.request, column, dataset), column)}"
     try:
         auxiliary = auxiliary_of(plan, column, dataset)
     except ZsadError as error:

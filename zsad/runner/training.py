@@ -19,7 +19,7 @@ from zsad.errors import RequestError, counted, reason
 from zsad.method import AnyMethod
 from zsad.runner.auxiliary import AuxiliaryData, auxiliary_samples
 from zsad.runner.columns import Column
-from zsad.runner.given import Given, other_revision
+from zsad.runner.given import Given, content_of, other_revision
 from zsad.runner.heads import build_method
 from zsad.runner.options import TrainOptions
 from zsad.runner.progress import TrainingProgress
@@ -199,6 +199,8 @@ def trained_method(
         account |= {"dataset": " + ".join(row.trained_on), "part": row.part}
     elif meta is None or meta.source == "official":
         account["dataset"] = "as released"
+    if given is not None:
+        account["sha256"] = content_of(given, column)
     if row is not None:
         account["epochs"] = row.epoch
         account["recognised" if row.official else "known_as"] = row.name

@@ -9,7 +9,7 @@
 ``statistics``      intervals and paired tests
 ``cost``            trained values and times
 ``curves``          curves over a hyper-parameter, as SVG
-``dataset_notes``   footnotes on single datasets
+``dataset_notes``   footnotes on single datasets; ``column_notes``: on columns
 ``formats``         Markdown, LaTeX, CSV and HTML; ``notebook``: in a notebook, and for pandas
 ==================  ==============================================================================
 """

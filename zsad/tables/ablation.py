@@ -11,7 +11,8 @@ from zsad.protocols import load_protocol
 from zsad.results.effect import Place, without_effect
 from zsad.results.records import CellRecord
 from zsad.results.store import ResultStore
-from zsad.tables.by_dataset import banner, conditions, not_computed, undefined_notes
+from zsad.tables.by_dataset import banner, not_computed, undefined_notes
+from zsad.tables.column_notes import conditions
 from zsad.tables.curves import drawings
 from zsad.tables.lines import Entry, tables_of
 from zsad.tables.model import Page
@@ -38,14 +39,14 @@ def ablation_pages(store: ResultStore, board: Board, published: bool = False) ->
             ]
             for c in columns
         }
-        tables = tables_of(board, "ablation", ("row",), entries)
+        tables, beside = tables_of(board, "ablation", ("row",), entries)
         title = f"Ablation {protocol}, backbone {board.heading}"
         name = f"{safe_name(board.name)}/ablation-{safe_name(protocol)}"
         used = replace(board, columns=columns)
         how = "Figures in percent, in the order of the protocol; – undefined."
         idle = _idle(store, board, columns)
         said = (*not_computed(used), *conditions(used), *undefined_notes(used, used.rows))
-        notes = (*banner(board), how, *idle, *said)
+        notes = (*banner(board), how, *idle, *said, *beside)
         drawn = tuple(drawings(board, columns))
         pages.append(Page(name, title, tuple(tables), notes, drawings=drawn))
     return pages

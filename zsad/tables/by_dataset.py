@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
@@ -12,29 +12,25 @@ from zsad.io.names import safe_name
 from zsad.metrics import spec
 from zsad.results.aggregate import (
     NOT_COMPUTED,
-    PARTIAL,
     UNDEFINED,
     Figure,
-    is_partial,
     of_category,
     over_categories,
     over_datasets,
     ranks,
     undefined_reasons,
 )
-from zsad.results.identity import imported, limit_of
-from zsad.tables.dataset_notes import dataset_notes, limit_note, other_limit
+from zsad.results.identity import limit_of
+from zsad.tables.column_notes import NAMED, conditions
+from zsad.tables.dataset_notes import other_limit
 from zsad.tables.model import Line, Page, Span, Spans, Table
 from zsad.tables.results_matrix import (
     Board,
     DatasetRow,
     MatrixColumn,
-    settings_by_column,
-    trained_on_of,
 )
 
 DOMAINS = ("industrial", "medical")
-NAMED = 8  # categories that a note names
 LEGEND = {
     "†": "† in its initial state, not trained",
     "‡": "‡ sees all test images of a category at once",
@@ -214,6 +210,7 @@ def _data(
                     else round(100 * figure.deviation, 4),
                     "count": figure.count,
                     "of": figure.of,
+                    **({"partial": True} if figure.partial else {}),
                 }
             )
     return out
@@ -339,103 +336,3 @@ def not_computed(board: Board) -> list[str]:
 def banner(board: Board) -> list[str]:
     """The sentence about a backbone that no paper used, if it is one."""
     return [f"{board.banner[0].upper()}{board.banner[1:]}."] if board.banner else []
-
-
-def conditions(board: Board) -> list[str]:
-    """Configuration, settings and training data of the board's columns, one sentence each."""
-    return [
-        *_configuration_notes(board),
-        *_setting_notes(board),
-        *_training_notes(board),
-        *_imported_notes(board),
-        *_partial_notes(board),
-        *dataset_notes(board),
-    ]
-
-
-def _imported_notes(board: Board) -> list[str]:
-    """Where the columns come from that another program made."""
-    found: dict[str, None] = {}
-    for column in board.columns:
-        for (label, _), cells in board.cells.items():
-            for record in cells.values() if label == column.label else ():
-                if held := imported(record):
-                    said = str(held.get("provenance") or "").rstrip(".") or "provenance not stated"
-                    words = f"{held.get('maps')}, image score: {held.get('image_score')}"
-                    found[f"{column.head}: {said}; {words}; metrics by zsad."] = None
-    return list(found)
-
-
-def _partial_notes(board: Board) -> list[str]:
-    """What was left out of records that are made with ``data.skip_broken``, or imported in part."""
-    left = {
-        text
-        for (label, _), cells in board.cells.items()
-        for record in cells.values()
-        if label in {c.label for c in board.columns} and is_partial(record)
-        for text in record.info["skipped"]
-    }
-    if not left:
-        return []
-    return [
-        f"{PARTIAL} scored without images that cannot be read or were not given ({len(left)} of "
-        "the datasets here): neither ranked nor compared."
-    ]
-
-
-def _configuration_notes(board: Board) -> list[str]:
-    """What each column was told beyond its method's preset, and which one lacked its boxes."""
-    # A heading that shows all of them needs no footnote.
-    out = [
-        f"{c.head}: {c.overrides}."
-        for c in board.columns
-        if f", {c.overrides}]" not in c.title and f"[{c.overrides}]" not in c.title and c.overrides
-    ]
-    bare = dict.fromkeys(c.plain for c in board.columns if not c.configuration.boxes)
-    if bare:
-        out.append(f"Without the detector's boxes that the method asks for: {', '.join(bare)}.")
-    return out
-
-
-MASK_RULES = {"whole": "bilinear, and marked only where wholly so"}
-
-
-def _setting_notes(board: Board) -> list[str]:
-    out = []
-    for key, say in (
-        ("image_size", lambda v: f"images at {v} px"),
-        ("limit", lambda v: f"at most {counted(v, 'image')} per category" if v else "all images"),
-        ("precision", lambda v: f"precision {v}"),
-        ("mask_resize", lambda v: f"masks resized {MASK_RULES.get(v, v)}"),
-    ):
-        out.append(_by_column(settings_by_column(board, key), say))
-    out.append(limit_note(board))
-    return [f"{text[0].upper()}{text[1:]}." for text in out if text]
-
-
-def _by_column(values: dict[str, set[Any]], say: Callable[[Any], str]) -> str:
-    """One statement where all columns agree, else one per column."""
-
-    def join(found: Iterable[Any]) -> str:
-        return " or ".join(say(v) for v in sorted(found, key=str))
-
-    if not values:
-        return ""
-    if len({frozenset(v) for v in values.values()}) == 1:
-        return join(next(iter(values.values())))
-    return "; ".join(f"{title}: {join(found)}" for title, found in values.items())
-
-
-def _training_notes(board: Board) -> list[str]:
-    out = []
-    for column in board.columns:
-        sources: dict[str, list[str]] = {}
-        for row in board.rows:
-            for name in {trained_on_of(r) for r in board.of(column.label, row.name).values()}:
-                if name:
-                    sources.setdefault(name, []).append(row.name)
-        if sources:
-            parts = [f"{name} (for {', '.join(on)})" for name, on in sources.items()]
-            text = next(iter(sources)) if len(sources) == 1 else "; ".join(parts)
-            out.append(f"{column.title} was trained on {text}.")
-    return out

@@ -9,8 +9,10 @@ from zsad.errors import ZsadError
 from zsad.io.names import safe_name
 from zsad.metrics.spec import METRICS, resampled
 from zsad.results.aggregate import UNDEFINED, Figure, images_of, is_partial, mean, ranks
-from zsad.results.store import ResultStore, key_of
-from zsad.tables.by_dataset import banner, conditions
+from zsad.results.image_scores import scores_of
+from zsad.results.store import ResultStore
+from zsad.tables.by_dataset import banner
+from zsad.tables.column_notes import conditions
 from zsad.tables.model import Line, Page, Span, Spans, Table
 from zsad.tables.results_matrix import Board, DatasetRow, MatrixColumn
 
@@ -56,7 +58,7 @@ def _frames(
     found: dict[str, list[pd.DataFrame]] = {}
     for (category, _), record in board.of(column.label, row.name).items():
         try:
-            frame = store.scores(key_of(record))
+            frame = scores_of(store, record)
         except ZsadError as error:  # a broken file costs its own figures only
             log.warning("%s", error)
             continue

@@ -19,7 +19,7 @@ from zsad.results.aggregate import (
     of_category,
     over_categories,
 )
-from zsad.results.conditions import Match, label_of, match, with_images
+from zsad.results.conditions import Match, label_of, matched
 from zsad.results.published import MEAN, Published, Reference
 from zsad.results.records import CellRecord
 from zsad.tables.model import Line, Span, Spans, Table, signed
@@ -41,7 +41,7 @@ def comparison(board: Board, row: DatasetRow | None = None) -> tuple[list[Table]
     """
     published = _published()
     tables: list[Table] = []
-    points: dict[str, dict[str, None]] = {}
+    points: Points = {}
     for name, title, metrics in spec.tables():  # without those that stand beside another
         entries = _entries(board, row)
         found = {
@@ -68,9 +68,7 @@ def comparison(board: Board, row: DatasetRow | None = None) -> tuple[list[Table]
                     data.append(_data(label, column, metric, triple))
                     _, printed, agrees = triple
                     if printed is not None and agrees is not None:
-                        what = f"{column.title}, printed in {printed.source}"
-                        who = f"{SIGNS[agrees.degree]} {what}".strip()
-                        points.setdefault(who, {}).update(dict.fromkeys(agrees.points))
+                        add_points(points, column.title, printed, agrees)
             lines.append(Line(label, tuple(cells), mean=row is not None and category == MEAN))
         tables.append(
             Table(
@@ -84,9 +82,23 @@ def comparison(board: Board, row: DatasetRow | None = None) -> tuple[list[Table]
             )
         )
     notes = [LEGEND] if tables else []
-    notes += [f"{who}: {'; '.join(what) or 'equal conditions'}." for who, what in points.items()]
+    notes += differing(points)
     notes += disagreements(board, row)
     return tables, notes
+
+
+Points = dict[str, dict[str, None]]  # which figures of which source -> in what they differ
+
+
+def add_points(points: Points, who: str, printed: Reference, agrees: Match) -> None:
+    """Keep in what a printed figure and ours differ, under the figure's sign and source."""
+    what = f"{SIGNS[agrees.degree]} {who}, printed in {printed.source}".strip()
+    points.setdefault(what, {}).update(dict.fromkeys(agrees.points))
+
+
+def differing(points: Points) -> list[str]:
+    """A sentence for each figure's source: in what conditions differ."""
+    return [f"{who}: {'; '.join(what) or 'equal conditions'}." for who, what in points.items()]
 
 
 def disagreements(board: Board, row: DatasetRow | None = None) -> list[str]:
@@ -211,8 +223,7 @@ def _of_group(
     of = group_means.members(name, str(first.info.get("protocol") or ""), level) if first else ()
     if first is None or not of:
         return Figure(None), None, None
-    same = spec.same_quantity(metric)
-    own = same if first.metrics.get(same) is not None else metric
+    own = measured_as(first, metric)
     figures = {d: over_categories(held[d], own, rows[d].categories) for d in of if held.get(d)}
     values = [f.value for f in figures.values() if f.value is not None]
     figure = Figure(
@@ -226,7 +237,7 @@ def _of_group(
     value = published.best(label_of(first), name, MEAN, metric, first.info)
     if value is None or not values:
         return figure, value, None
-    found = [_matched(value, list(held[d].values()), own) for d in figures]
+    found = [matched(value, list(held[d].values()), own) for d in figures]
     points = tuple(dict.fromkeys(point for m in found for point in m.points))
     degree = max((m.degree for m in found), key=("yes", "partly", "no").index)
     short = [f"{len(values)} of {counted(len(of), 'dataset')}"] * (len(values) != len(of))
@@ -236,11 +247,6 @@ def _of_group(
         if figures[d].count != max(figures[d].of, rows[d].of)
     ]
     return figure, value, Match("no" if short else degree, (*points, *short))
-
-
-def _matched(value: Reference, records: Sequence[CellRecord], metric: str) -> Match:
-    """A printed figure's verdict on one of ours, by one record of its column and its images."""
-    return with_images(match(value, records[0], metric), records)
 
 
 def _triple(
@@ -257,8 +263,7 @@ def _triple(
     if not cells:
         return Figure(None), None, None
     record = next((r for (c, _), r in cells.items() if c == category), next(iter(cells.values())))
-    same = spec.same_quantity(metric)
-    own = same if record.metrics.get(same) is not None else metric
+    own = measured_as(record, metric)
     row = next(r for r in board.rows if r.name == dataset)
     if category == MEAN:
         figure = over_categories(cells, own, row.categories)
@@ -268,13 +273,28 @@ def _triple(
     if value is None:
         return figure, None, None
     behind = [r for (c, _), r in cells.items() if category in (MEAN, c)]
-    found = _matched(value, behind or [record], own)
     of = max(figure.of, row.of) if category == MEAN else figure.of
+    return figure, value, verdict(value, behind or [record], figure, own, of)
+
+
+def measured_as(record: CellRecord, metric: str) -> str:
+    """The metric of a record that is the same quantity as the papers' ``metric``, where it holds
+    that one, else ``metric``."""
+    same = spec.same_quantity(metric)
+    return same if record.metrics.get(same) is not None else metric
+
+
+def verdict(
+    value: Reference, records: Sequence[CellRecord], figure: Figure, metric: str, of: int
+) -> Match:
+    """How far a printed number and our ``figure`` of ``records`` are comparable; ``of``: how many
+    categories the dataset has."""
+    found = matched(value, records, metric)
     if figure.count != of:
         found = Match("no", (*found.points, f"{figure.count} of {categories(of)}"))
     if figure.partial:
         found = Match("no", (*found.points, "scored without some of the images"))
-    return figure, value, found
+    return found
 
 
 def _cells(triples: Sequence[Triple]) -> list[Spans]:

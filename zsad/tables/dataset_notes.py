@@ -6,8 +6,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+from zsad.data.catalog import list_specs, load_spec
+from zsad.data.index import PREPARED_VARIANT
 from zsad.metrics.spec import METRICS
-from zsad.results.identity import limit_of
+from zsad.results.identity import Files, files_of, limit_of
 from zsad.results.records import CellRecord
 from zsad.tables.results_matrix import Board
 
@@ -15,7 +17,31 @@ from zsad.tables.results_matrix import Board
 def dataset_notes(board: Board) -> list[str]:
     """What was not looked at of each dataset and which columns' image scores see it anyway, and
     what its figures are and are not."""
-    return [*_ignored(board), *_said_of_figures(board)]
+    return [*_read_otherwise(board), *_ignored(board), *_said_of_figures(board)]
+
+
+def _read_otherwise(board: Board) -> list[str]:
+    """Which datasets are read in another way than unless a user says so: a variant, or what
+    `data.folder.*` says of a folder.  A row that others of its dataset stand beside says it."""
+    out: dict[str, None] = {}
+    labels = {c.label for c in board.columns}
+    for row in board.rows:
+        for (label, name), cells in board.cells.items():
+            for record in cells.values() if label in labels and name == row.name else ():
+                files = files_of(record)
+                words = [f"variant {files.variant}"] if _other_variant(files) else []
+                words += [f"read with {files.said}"] if files.said else []
+                if words:
+                    out[f"{row.title}: {', '.join(words)}."] = None
+    return list(out)
+
+
+def _other_variant(files: Files) -> bool:
+    return (
+        bool(files.variant)
+        and files.dataset in list_specs()
+        and files.variant not in (load_spec(files.dataset).default_variant, PREPARED_VARIANT)
+    )
 
 
 def _ignored(board: Board) -> list[str]:

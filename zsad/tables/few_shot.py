@@ -7,7 +7,8 @@ from dataclasses import replace
 
 from zsad.config.method_config import ALL_SHOTS, shots_in_words
 from zsad.io.names import safe_name
-from zsad.tables.by_dataset import banner, conditions, not_computed, undefined_notes
+from zsad.tables.by_dataset import banner, not_computed, undefined_notes
+from zsad.tables.column_notes import conditions
 from zsad.tables.lines import Entry, tables_of
 from zsad.tables.model import Page
 from zsad.tables.results_matrix import GROUP_ORDER, Board, Cells, MatrixColumn
@@ -61,8 +62,8 @@ def few_shot_page(board: Board, published: bool = False) -> Page | None:
         *conditions(used),
         *undefined_notes(used, used.rows),
     ]
-    notes += ["Lines marked (published) are printed in the papers."] if published else []
-    tables = tables_of(board, "few-shot", ("setup", "method"), entries)
+    tables, beside = tables_of(board, "few-shot", ("setup", "method"), entries)
+    notes += beside
     return Page(f"{safe_name(board.name)}/few-shot", title, tuple(tables), tuple(notes))
 
 

@@ -10,9 +10,20 @@ from typing import Any
 from zsad.metrics import spec
 from zsad.results.aggregate import UNDEFINED, Figure, over_categories, ranks
 from zsad.results.published import MEAN, Published
+from zsad.tables.comparison import (
+    SIGNS,
+    Points,
+    add_points,
+    differing,
+    measured_as,
+    verdict,
+)
 from zsad.tables.model import Line, Span, Spans, Table
 from zsad.tables.results_matrix import Board, Cells, DatasetRow
 
+PUBLISHED_LINES = (
+    "Lines marked (published) are printed in papers: ≈ conditions differ in part, ≠ not comparable."
+)
 LEVELS: tuple[tuple[spec.Level, str], ...] = (("image", "Image level"), ("pixel", "Pixel level"))
 
 
@@ -32,8 +43,10 @@ class Entry:
 
 def tables_of(
     board: Board, name: str, corners: Sequence[str], entries: Mapping[Entry, Sequence[Cells]]
-) -> list[Table]:
-    """One table per level; ``entries``: the records of every line by the board's rows."""
+) -> tuple[list[Table], list[str]]:
+    """One table per level, and notes on what papers print; ``entries``: the records of every line
+    by the board's rows."""
+    points: Points = {}
     chosen = [i for i in range(len(board.rows)) if any(cells[i] for cells in entries.values())]
     rows = [board.rows[i] for i in chosen]
     tables = []
@@ -54,7 +67,8 @@ def tables_of(
             lines.append(replace(_line(entry, spans), rule=bool(lines) and entry.block != before))
             before = entry.block
             data += [_data(entry, row, m, f) for (_, row, m), f in zip(where, line)]
-            if entry.printed and (printed := _printed(entry.printed, rows, metrics)):
+            held = [entries[entry][i] for i in chosen]
+            if entry.printed and (printed := _printed(entry, rows, held, metrics, points)):
                 lines.append(_line(entry, printed, " (published)"))
         heads = (*corners[1:], *(spec.METRICS[m].title for _, _, m in where))
         titles = (f"{row.title} ({row.size})" for row in rows)
@@ -62,7 +76,7 @@ def tables_of(
         tables.append(
             Table(f"{name}-{level}", heading, corners[0], heads, tuple(lines), groups, tuple(data))
         )
-    return tables
+    return tables, [PUBLISHED_LINES, *differing(points)] if points else []
 
 
 def _line(entry: Entry, cells: Sequence[Spans], mark: str = "") -> Line:
@@ -82,14 +96,32 @@ def _places(figures: Mapping[Entry, Sequence[Figure]]) -> dict[Entry, list[int]]
     return places
 
 
-def _printed(method: str, rows: Sequence[DatasetRow], metrics: Sequence[str]) -> list[Spans] | None:
+def _printed(
+    entry: Entry,
+    rows: Sequence[DatasetRow],
+    held: Sequence[Cells],
+    metrics: Sequence[str],
+    points: Points,
+) -> list[Spans] | None:
+    """What papers print beside a line's figures, each with the sign of how far conditions agree;
+    ``points`` is told in what they do not.  None where nothing is printed."""
     published, any_found = Published.load(), False
     cells: list[Spans] = []
-    for row in rows:
+    for row, records in zip(rows, held):
         for metric in metrics:
-            found = published.lookup(method, row.dataset, MEAN, metric)
-            any_found = any_found or bool(found)
-            cells.append((Span(found[0].text if found else UNDEFINED),))
+            text, found = UNDEFINED, None
+            first = next(iter(records.values()), None)
+            if first is not None:
+                found = published.best(entry.printed, row.dataset, MEAN, metric, first.info)
+            if first is not None and found is not None:
+                own = measured_as(first, metric)
+                figure = over_categories(records, own, row.categories)
+                of = max(figure.of, row.of)
+                agrees = verdict(found, list(records.values()), figure, own, of)
+                who = ", ".join(filter(None, (entry.method, entry.label)))
+                add_points(points, who, found, agrees)
+                text, any_found = f"{found.text}{SIGNS[agrees.degree]}", True
+            cells.append((Span(text),))
     return cells if any_found else None
 
 

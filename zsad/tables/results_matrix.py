@@ -9,7 +9,7 @@ others.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -35,7 +35,7 @@ class MatrixColumn:
     ``label``: unique on a board, the stored name for the plainest configuration of a method;
     ``title``: as printed, unique, too; ``plain``: the method's title without configuration;
     ``overrides``: all overridden keys in words.  ``markers``: footnote signs; ``ablation``: a row
-    that is compared with the other rows of its protocol only.
+    that is compared with the other rows of its ``protocol`` only.
     """
 
     label: str
@@ -46,6 +46,7 @@ class MatrixColumn:
     overrides: str = ""
     markers: str = ""
     ablation: bool = False
+    protocol: str = ""
 
     @property
     def head(self) -> str:
@@ -181,6 +182,8 @@ def trained_on_of(record: CellRecord) -> str:
         said.append(f"as {found['said_by']} says")
     if name and "by name only" in str(found.get("leaks") or ""):
         said.append("targets compared by name only")
+    if given := identity.given_file(found):
+        said.append(f"checkpoint {given}")
     return f"{name} [{', '.join(said)}]" if said else name
 
 
@@ -241,23 +244,41 @@ def _columns(
                 heading.overrides,
                 _markers(record),
                 _ablation(record),
+                str(record.info.get("protocol") or ""),
             )
             order = (GROUP_ORDER.get(column.group, 2), column.group, method, place)
             made.append((order, tuple(parts), column))
     made.sort(key=lambda entry: entry[0])
-    return {part: column for _, parts, column in made for part in parts}
+    shared = Counter(_place(column) for *_, column in made)
+    return {
+        part: _told_apart(column) if shared[_place(column)] > 1 else column
+        for _, parts, column in made
+        for part in parts
+    }
+
+
+def _place(column: MatrixColumn) -> tuple[str, str]:
+    """A column's title, and the page on which it is to be the only one of that title."""
+    return column.title, column.protocol if column.ablation else ""
+
+
+def _told_apart(column: MatrixColumn) -> MatrixColumn:
+    """The column of a method of which another one has the title, with its name in it."""
+    return replace(column, title=f"{column.title} ({column.configuration.method})")
 
 
 def _joined(
     members: Sequence[Configuration], measured: Mapping[Configuration, set[str]]
 ) -> list[list[Configuration]]:
     """The members by column: those of one config whose runs differ in a setting (a limit, a
-    precision) share one, unless a dataset was measured under both."""
+    precision) share one, unless a dataset was measured under both.  What is not trained shares none
+    with what is."""
     columns: list[list[Configuration]] = []
     for one in members:
         for column in columns:
             taken = set().union(*(measured[other] for other in column))
-            if column[0].same_method == one.same_method and not taken & measured[one]:
+            alike = column[0].same_method == one.same_method
+            if alike and column[0].untrained == one.untrained and not taken & measured[one]:
                 column.append(one)
                 break
         else:
@@ -305,7 +326,12 @@ def _rows(stored: Sequence[StoredCell]) -> dict[identity.Files, DatasetRow]:
             title = f"{row.title} [{', '.join(words)}]"
             row = replace(row, name=name, title=title, newest=files == newest)
         made[files] = row
-    return made
+    names = {(row.title, row.dataset) for row in made.values()}
+    shared = Counter(title for title, _ in names)
+    return {
+        files: replace(row, title=f"{row.title} ({row.dataset})") if shared[row.title] > 1 else row
+        for files, row in made.items()
+    }
 
 
 def _row(name: str, categories: list[str]) -> DatasetRow:
@@ -319,19 +345,3 @@ def _row(name: str, categories: list[str]) -> DatasetRow:
     ordered = sorted(categories, key=lambda c: (order.get(c, len(order)), c))
     own = sum(c.group == "test" for c in spec.categories.values())  # those that are evaluated
     return DatasetRow(name, spec.title, spec.domain, spec.order, tuple(ordered), name, own)
-
-
-def settings_by_column(board: Board, key: str) -> dict[str, set[Any]]:
-    """The values of one setting (an ``info`` key) by column title, over all datasets."""
-    found: dict[str, set[Any]] = {}
-    for column in board.columns:
-        records = [
-            r
-            for (label, _), cells in board.cells.items()
-            if label == column.label
-            for r in cells.values()
-        ]
-        values = {v for r in records if (v := r.info.get(key)) is not None}
-        if values:
-            found[column.title] = values
-    return found

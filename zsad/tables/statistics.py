@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
+from zsad.errors import ZsadError
 from zsad.metrics.spec import METRICS, drawn, resampled
 from zsad.results import pixels
 from zsad.results.aggregate import NOT_COMPUTED, is_partial
 from zsad.results.identity import limit_of
+from zsad.results.image_scores import scores_of
 from zsad.results.records import CellRecord
-from zsad.results.store import ResultStore, key_of
+from zsad.results.store import ResultStore
 from zsad.tables.model import Line, Span, Table, signed
 from zsad.tables.results_matrix import Board, DatasetRow, MatrixColumn
 
@@ -21,6 +24,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from zsad.metrics.statistics import Interval, PairedTest
+
+log = logging.getLogger(__name__)
 
 # What computes metrics needs scipy or torch, and a command line that only lists things must not
 # wait for them: it is imported where figures are computed.
@@ -63,11 +68,16 @@ def intervals(store: ResultStore, board: Board, row: DatasetRow, metric: str) ->
         return None
     columns = list(zip(*found.values()))
     means = [_mean(column) for column in columns]
-    for label, line in (*found.items(), (f"mean of {len(row.categories)}", means)):
-        lines.append(
-            Line(label, tuple((Span(_bounds(i)),) for i in line), label not in row.categories)
-        )
+    for label, line in found.items():
+        lines.append(Line(label, tuple((Span(_bounds(i)),) for i in line)))
         data += [_interval_data(label, c, i, metric) for c, i in zip(board.columns, line)]
+    label, counts = f"mean of {row.size}", [sum(i is not None for i in line) for line in columns]
+    texts = [_bounds(i) + _lacking(n, len(found)) * (i is not None) for i, n in zip(means, counts)]
+    lines.append(Line(label, tuple((Span(text),) for text in texts), mean=True))
+    data += [
+        {**_interval_data(label, c, i, metric), "count": n, "of": len(found)}
+        for c, i, n in zip(board.columns, means, counts)
+    ]
     heads = tuple(c.head for c in board.columns)
     title = f"{row.title}: {METRICS[metric].full_title} with 95 % intervals"
     return Table(_name("ci", metric), title, "category", heads, tuple(lines), (), tuple(data))
@@ -148,7 +158,11 @@ def _cell(
     """The first seed's record of a category and its images."""
     cells = board.of(column.label, row.name)
     record = next((r for (c, _), r in sorted(cells.items()) if c == category), None)
-    found = store.scores(key_of(record)) if record is not None else None
+    try:
+        found = scores_of(store, record) if record is not None else None
+    except ZsadError as error:  # a broken file costs its own figures only
+        log.warning("%s", error)
+        return None
     return (record, found) if record is not None and found is not None else None
 
 
@@ -245,6 +259,11 @@ def _interval_data(
     numbers = [None if v is None else round(100 * v, 4) for v in values]
     named = dict(zip(("value", "low", "high"), numbers))
     return {"row": label, "method": column.label, "metric": metric, **named}
+
+
+def _lacking(count: int, of: int) -> str:
+    """What follows a mean that lacks categories, as in the tables of means."""
+    return f" [{count} of {of}]" if count != of else ""
 
 
 def _bounds(found: Interval | str | None) -> str:
