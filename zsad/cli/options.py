@@ -42,6 +42,14 @@ def count(text: str) -> int:
     return found
 
 
+def size(text: str) -> int:
+    """A whole number but 0, which would be no size.  Raises ``ValueError``."""
+    found = int(text)
+    if not found:
+        raise ValueError(text)
+    return found
+
+
 def done(parser: argparse.ArgumentParser) -> None:
     """Remember the option names, so that a misspelt one gets a suggestion, and add examples."""
     names = [o for action in parser._actions for o in action.option_strings]
@@ -84,7 +92,7 @@ def one_method(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--preset", metavar="NAME", help="see `zsad show METHOD`")
     parser.add_argument(
-        "--image-size", type=int, metavar="N", help="pixels of the model's input (backbone's own)"
+        "--image-size", type=size, metavar="N", help="pixels of the model's input (backbone's own)"
     )
     parser.add_argument(
         "--reference",

@@ -173,6 +173,10 @@ def _expanded(word: str, strict: bool) -> Iterator[_Found]:
         yield from (_Found(p, p.parent, "" if not is_own_output(p) else OTHER) for p in matches)
     elif "://" in word:
         raise DataError(f"{word}: an address; save the picture, and give its file or folder")
+    elif path.is_symlink():
+        raise DataError(f"{path}: a link that leads to no file or folder")
+    elif os.path.lexists(path):
+        raise DataError(f"{path}: neither a file nor a folder")
     else:
         raise DataError(f"{path}: no such file or folder")
 
