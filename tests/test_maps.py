@@ -40,6 +40,16 @@ def test_similarity_is_scaled_cosine():
     torch.testing.assert_close(logits, expected)
     raw = core.similarity(patches, text, (2, 2), normalize=False)
     assert raw[0, 0, 0, 0].item() == 15.0
+    half = core.similarity(patches, text, (2, 2), normalize="patches")
+    torch.testing.assert_close(half, torch.tensor([5.0, 0.1]).view(2, 1, 1) * expected / 10)
+
+
+def test_a_patch_of_zeros_is_like_nothing():
+    patches = torch.zeros(1, 4, 3, requires_grad=True)
+    logits = core.similarity(patches, noise(2, 3), (2, 2), scale=100.0)
+    logits.sum().backward()
+    assert torch.equal(logits, torch.zeros(1, 2, 2, 2))
+    assert bool(patches.grad.isfinite().all())
 
 
 def test_similarity_with_one_text_pair_per_image():

@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +23,7 @@ from zsad.runtime.boxes import Arithmetic, coverage
 from zsad.types import Boxes, BuiltMaps, Fuse, MapSpec, Scores
 
 PAIR = 2  # (normal, anomalous)
+SMALLEST_NORM = 1e-12  # that a vector is divided by, as in torch's normalize
 NARROW = 64  # columns, up to which enlarging by products is faster on a CPU
 TOGETHER = 4  # maps of a few hundred pixels a side that a processor's caches hold
 BAND = 32  # rows or columns that are smoothed at once, of those near them
@@ -29,22 +31,28 @@ BAND = 32  # rows or columns that are smoothed at once, of those near them
 
 # ------------------------------------------------------------------------- on the patch grid
 def similarity(
-    patches: Tensor, text: Tensor, grid: tuple[int, int], scale: float = 1.0, normalize: bool = True
+    patches: Tensor,
+    text: Tensor,
+    grid: tuple[int, int],
+    scale: float = 1.0,
+    normalize: bool | Literal["patches"] = True,
 ) -> Tensor:
     """Return ``scale`` * <patch, text> on the patch grid: logits [B, T, h, w].
 
     patches [B, L, E]; text [T, E] for the whole batch or [B, T, E] per image, T = 2 for a
     (normal, anomalous) pair.  With ``normalize`` both sides are divided by their L2 norm, so
     that the result is ``scale`` times a cosine; without it they are used as they are.
-    ``scale`` is the inverse temperature.
+    ``normalize="patches"``: the text is used as it is.  ``scale`` is the inverse temperature.
     """
     height, width = grid
     if patches.shape[-2] != height * width:
         raise ValueError(f"{patches.shape[-2]} patch tokens do not fill a {height}x{width} grid")
-    if normalize:
-        patches = F.normalize(patches, dim=-1)
+    if normalize is True:
         text = F.normalize(text, dim=-1)
     logits = scale * (text @ patches.transpose(-1, -2))  # [B, T, L]
+    if normalize:  # a division for each product, not for each of a patch's E values
+        length = torch.linalg.vector_norm(patches, dim=-1).clamp(min=SMALLEST_NORM)
+        logits = logits / length[..., None, :]
     planes: Tensor = logits.unflatten(-1, (height, width))
     return planes
 
@@ -160,6 +168,8 @@ def smooth_upsample(
     518 pixels from 37 patches takes 11 million multiplications, not 280 million.
     """
     height, width = (size, size) if isinstance(size, int) else size
+    if tuple(maps.shape[-2:]) == (height, width):
+        return gaussian_blur(maps, sigma)  # which leaves out what lies beyond the filter
     kind = maps.dtype if maps.dtype in (torch.float32, torch.float64) else torch.float32
     with torch.autocast(maps.device.type, enabled=False):
         down, across = (

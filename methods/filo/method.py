@@ -192,9 +192,7 @@ class FiLo(MosaicTraining[Config, texts.PromptTable]):
             patches = features.patches(tap).float()
             found.append(
                 [
-                    similarity(
-                        F.normalize(p, dim=-1), pair, features.grid, self.config.logit_scale, False
-                    )
+                    similarity(p, pair, features.grid, self.config.logit_scale, "patches")
                     for p in project(patches, features.grid, heads)
                 ]
             )

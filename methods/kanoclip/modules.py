@@ -31,6 +31,26 @@ class Attention(nn.Module):
         return out
 
 
+class PairAttention(Attention):
+    """The same attention to a context of two: queries [B, N, m], context [B, 2, m] -> [B, N, m].
+
+    A softmax over two keys is a sigmoid of how much the first is preferred.  So a query needs one
+    number a head, which is read from it by the difference of the keys, projected back; and what
+    it gets is the second value and that share of the way to the first.
+    """
+
+    def forward(self, queries: Tensor, context: Tensor, projected: Tensor | None = None) -> Tensor:
+        k, v = self.key(context), self.value(context)
+        key, value = ((x[:, 0] - x[:, 1]).unflatten(-1, (self.heads, -1)) for x in (k, v))
+        by_head = self.query.weight.unflatten(0, (self.heads, -1))  # [heads, d, m]
+        preferred = torch.einsum("bhd,hdm->bmh", key, by_head)
+        offset = torch.einsum("bhd,hd->bh", key, self.query.bias.unflatten(0, (self.heads, -1)))
+        logits = torch.baddbmm(offset[:, None], queries, preferred)  # [B, N, heads]
+        share = torch.sigmoid(logits * key.shape[-1] ** -0.5)
+        way = torch.einsum("bhd,mhd->bhm", value, self.out.weight.unflatten(1, (self.heads, -1)))
+        return torch.baddbmm(self.out(v[:, 1:]), share, way)
+
+
 class DeformableAttention(nn.Module):
     """Self-attention of all patches to a few points that move with the content.
 
@@ -121,7 +141,7 @@ class BiCMCI(nn.Module):
         )
         self.text_cross_norm, self.visual_cross_norm = nn.LayerNorm(m), nn.LayerNorm(m)
         if config.directions in ("both", "t2v"):
-            self.text_to_visual = Attention(m, config.heads)
+            self.text_to_visual = PairAttention(m, config.heads)
         if config.directions in ("both", "v2t"):
             self.visual_to_text = Attention(m, config.heads)
         self.skip = nn.Linear(visual, embed)
@@ -140,8 +160,15 @@ class BiCMCI(nn.Module):
             v = v + self.text_to_visual(v_context, t_context)
         if self.directions in ("both", "v2t"):
             t = t + self.visual_to_text(t_context, v_context)
-        visual = self.skip(patches) + self.visual_gate * self.visual_out(v)
-        return visual, text + self.text_gate * self.text_out(t)
+        return self._gated(patches, v), text + self.text_gate * self.text_out(t)
+
+    def _gated(self, patches: Tensor, v: Tensor) -> Tensor:
+        """skip(patches) + gate * out(v), [B, L, E]: the gate is applied to the weights, which are
+        fewer, and one product is added while the other is written."""
+        skip, out, gate = self.skip, self.visual_out, self.visual_gate
+        straight = F.linear(patches, skip.weight, skip.bias + gate * out.bias)
+        weight = (gate * out.weight).T
+        return torch.addmm(straight.flatten(0, 1), v.flatten(0, 1), weight).view_as(straight)
 
     def forward(
         self, patches: Tensor, text: Tensor, grid: tuple[int, int]

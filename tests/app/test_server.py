@@ -11,7 +11,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 import zsad
 from tests.app.conftest import EVIL, Answer, Running, picture
@@ -139,13 +141,45 @@ def test_limits_of_a_request(app: Running, part: Path) -> None:
 def test_settings_and_paths_of_this_computer_are_not_a_clients_business(
     app: Running, part: Path
 ) -> None:
-    """Fields that would name a file change nothing."""
-    plain = app.post("/predict", CLASS, upload(part)).plain["predictions"]
-    words = [("checkpoint", "/etc/passwd"), ("overrides", "winclip.shots=3"), ("out", "/tmp/x")]
-    said = app.post("/predict", CLASS, *words, upload(part)).plain["predictions"]
-    for one in (plain, said):
-        one[0].pop("made_by")
-    assert said == plain
+    """Fields that would name a file are none."""
+    for word in (
+        ("checkpoint", "/etc/passwd"),
+        ("overrides", "winclip.shots=3"),
+        ("out", "/tmp/x"),
+    ):
+        answer = app.post("/predict", CLASS, word, upload(part))
+        assert (answer.status, answer.plain["error"].split(";")[0]) == (
+            400,
+            f"unknown field '{word[0]}'",
+        )
+
+
+def test_what_would_change_nothing_is_refused(app: Running, part: Path) -> None:
+    def said(*fields: Any, path: str = "/predict") -> str:
+        answer = app.post(path, *fields, upload(part, field="file"))
+        assert answer.status == 400, answer.body
+        return str(answer.plain["error"])
+
+    assert "'treshold' (did you mean 'threshold'?)" in said(CLASS, ("treshold", "1"))
+    assert "file: is given 2 times; send several pictures as pictures" in said(
+        CLASS, upload(part, field="file")
+    )
+    assert "class_name: is given 2 times" in said(CLASS, ("class_name", "nut"))
+    assert "class_name: the value is empty" in said(("class_name", ""))
+    assert "?method: POST /predict reads its form alone" in said(CLASS, path="/predict?method=clip")
+    assert "unknown field 'file'" in said(("run", "x"), path="/export")
+
+
+def test_what_the_command_warns_of_is_in_the_answer(app: Running, tmp_path: Path) -> None:
+    deep = Image.fromarray(np.arange(64 * 64, dtype=np.uint16).reshape(64, 64) % 4096)
+    deep.save(tmp_path / "deep.png")
+    answer = app.post("/predict", CLASS, upload(tmp_path / "deep.png"))
+    (said,) = answer.plain["warnings"]
+    assert said.startswith("deep.png: its values reach 4095 of 65535, so it is nearly black")
+    assert app.post("/predict", CLASS, upload(tmp_path / "deep.png", field="file")).plain[
+        "warnings"
+    ] == [said]
+    assert str(app.folder).encode() not in answer.body
 
 
 def test_good_pictures_calibrate_and_go_on_for_others(

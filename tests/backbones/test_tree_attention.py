@@ -38,12 +38,12 @@ def test_runs_see_what_their_nodes_see() -> None:
     tree = tree_of(rows).in_runs()
     assert tree.runs is not None
     for runs, visible in zip(tree.runs, (tree.visible, tree.visible[tree.ends])):
-        found = torch.zeros(runs.visible.shape[0] * ta.RUN, len(tree.ids), dtype=torch.bool)
-        for i, (keys, mask) in enumerate(zip(runs.keys, runs.visible)):
+        found = torch.zeros(len(runs.mask) * ta.RUN, len(tree.ids), dtype=torch.bool)
+        for i, (keys, mask) in enumerate(zip(runs.keys, runs.mask == 0)):
             for row, marks in enumerate(mask):
                 found[i * ta.RUN + row, keys[marks]] = True
         assert torch.equal(found[: len(visible)], visible)
-        assert bool(runs.visible.any(-1).all())  # a row without a key would not be a number
+        assert bool((runs.mask == 0).any(-1).all())  # a row without a key would not be a number
 
 
 def test_what_sees_nearly_everything_stays_in_one_piece() -> None:

@@ -103,6 +103,8 @@ def call(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str, str]
         *(([*PREDICT, f"--scale={v}"], "give two numbers") for v in ("0,inf", "nan,1", "-inf,0")),
         ([*PREDICT, "--scale", "0,1"], "--scale 0,1: needs --out"),
         ([*PREDICT, "--explanations", "-1"], "argument --explanations: invalid"),
+        ([*PREDICT, "--image-size", "0"], "argument --image-size: invalid"),
+        *(([*PREDICT, "--tiles", n], f"--tiles {n}: changes nothing") for n in ("0", "1")),
         ([*PREDICT, "--plugins", str(ROOT / "docs")], "holds no method"),
         ([*PREDICT, "--untrained"], "--untrained: method clip is training-free; leave it out"),
         *(

@@ -185,3 +185,33 @@ def test_pictures_of_32_bits_of_a_dataset_have_one_divisor(folder: Path) -> None
 
 def test_bits_that_change_nothing_are_said(folder: Path) -> None:
     assert "bits=12 changes nothing" in warnings(folder, FolderSettings(bits=12))
+
+
+@pytest.mark.parametrize("name", ["a.gif", "b.png", "c.webp", "d.tif"])
+def test_further_pictures_of_a_file_are_named(
+    tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, second = (Image.fromarray(np.full((8, 8, 3), v, np.uint8)) for v in (40, 90))
+    first.save(tmp_path / name, save_all=True, append_images=[second])
+    read_image(tmp_path / name)
+    assert "holds several pictures (frames or pages), and the first one alone" in caplog.text
+
+
+def test_previews_are_no_further_pictures(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    first = Image.fromarray(np.full((8, 8, 3), 40, np.uint8))
+    first.save(tmp_path / "a.tif", save_all=True, append_images=[first.resize((4, 4))])
+    first.save(tmp_path / "b.mpo", save_all=True, append_images=[first])
+    first.save(tmp_path / "c.png")
+    for name in ("a.tif", "b.mpo", "c.png"):
+        read_image(tmp_path / name)
+    assert not caplog.messages
+
+
+@pytest.mark.parametrize(("high", "named"), [(4095, True), (60000, False), (1, False)])
+def test_counts_of_a_camera_as_fractions(
+    tmp_path: Path, high: float, named: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    values = np.linspace(0, high, 64, dtype=np.float32).reshape(8, 8)
+    Image.fromarray(values).save(tmp_path / "x.tif")
+    read_image(tmp_path / "x.tif")
+    assert ("nearly black" in caplog.text) is named

@@ -62,7 +62,33 @@ def test_a_digest_is_of_the_pixels(good: Path) -> None:
 
 
 def test_pictures_that_serve_twice_are_named(good: Path, caplog: pytest.LogCaptureFixture) -> None:
-    warn_of_twins([good / "0.png"], [good / "1.png"])
+    warn_of_twins([good / "0.png"], [good / "1.png"], "--calibrate")
     assert not caplog.messages
-    warn_of_twins([good / "0.png"], [good / ".." / good.name / "0.png", good / "1.png"])
+    again = [good / ".." / good.name / "0.png", good / "1.png"]
+    warn_of_twins([good / "0.png"], again, "--calibrate")
     assert "1 picture of --calibrate among the references, too" in caplog.text
+    # a copy under another name is the same picture
+    (good / "copy.png").write_bytes((good / "0.png").read_bytes())
+    warn_of_twins([good / "0.png"], [good / "copy.png", good / "absent.png"])
+    assert "1 picture to score among the references" in caplog.text
+
+
+@pytest.mark.parametrize("said", ["--reference", "--calibrate"])
+def test_a_folder_with_defects_is_not_taken_for_normal(
+    tmp_path: Path, said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("test/good/0.png", "test/hole/0.png", "parts/normal/0.png", "parts/odd/0.png"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((8, 9, 3), 40, np.uint8)).save(path)
+    for top, first in (("test", "hole/0.png"), ("parts", "odd/0.png")):
+        with pytest.raises(RequestError, match=rf"{said} .*1 picture, first: {first}.; give the"):
+            found(tmp_path / top, said)
+    with pytest.raises(RequestError, match=r"first: test/hole/0.png"):
+        found(tmp_path, said)
+    assert [p.parent.name for p in found(tmp_path / "test" / "good", said)] == ["good"]
+    assert [p.parent.name for p in found(tmp_path / "parts" / "odd", said)] == ["odd"]
+    assert not caplog.messages
+    (tmp_path / "parts" / "odd").rename(tmp_path / "NG")
+    assert [p.parent.name for p in found(tmp_path / "NG", said)] == ["NG"]
+    assert "is called as a folder of defects" in caplog.text

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from zsad.app.settings import Choice
 from zsad.app.uploads import Run, Upload
 from zsad.app.worker import Worker
 from zsad.deployment.write import export
-from zsad.errors import RequestError, ZsadError
+from zsad.errors import RequestError, ZsadError, one_line
 from zsad.inference.options import PredictOptions
 from zsad.inference.prediction import Prediction
 from zsad.inference.run import predict
@@ -37,9 +39,32 @@ class Ask:
     page: bool = False
 
 
-def score(worker: Worker, ask: Ask, run: Run) -> list[dict[str, Any]]:
+class Warnings(logging.Handler):
+    """Collects what is said of a request on standard error, each line once."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if (line := one_line(record.getMessage())) not in self.lines:
+            self.lines.append(line)
+
+
+@contextlib.contextmanager
+def warnings_of() -> Iterator[Warnings]:
+    """What zsad warns of meanwhile, whatever the thread; one request is worked on at a time."""
+    heard, log = Warnings(), logging.getLogger("zsad")
+    log.addHandler(heard)
+    try:
+        yield heard
+    finally:
+        log.removeHandler(heard)
+
+
+def score(worker: Worker, ask: Ask, run: Run) -> tuple[list[dict[str, Any]], list[str]]:
     """Score the pictures on the worker's thread: for each what ``zsad predict`` prints, with
-    ``sha256`` of its file; in order.
+    ``sha256`` of its file, in order; and what it warns of.
 
     Raises :class:`ZsadError` for a request that makes no sense, with names as the client knows
     them.
@@ -52,28 +77,42 @@ def score(worker: Worker, ask: Ask, run: Run) -> list[dict[str, Any]]:
     uploads = {str(up.path): up for up in [*ask.pictures, *ask.good, *references]}
     run.choice, run.class_name, run.references = ask.choice, ask.class_name, references
     try:
-        found = predict(
-            PredictOptions(
-                method=ask.choice.method,
-                pictures=[str(up.path) for up in ask.pictures],
-                class_name=ask.class_name,
-                calibrate=normal or None,
-                out=run.found if ask.page else None,
-                threshold=ask.threshold,
-                image_threshold=ask.image_threshold,
-                save="page,csv" if ask.page else None,
-                references=[str(up.path) for up in references],
-                overrides=worker.settings.own_overrides(ask.choice),
-            ),
-            lambda values: worker.loaded(ask.choice, values),
-            called={path: up.name for path, up in uploads.items()},
-        )
-        said = [_said(one, up) for one, up in zip(found, ask.pictures)]
+        with warnings_of() as heard:
+            said = list(_scored(worker, ask, run, normal, references, uploads))
     except ZsadError as error:
         raise type(error)(named(str(error), uploads.values())) from None
     if ask.page and ask.like is not None and ask.like.calibration and not run.calibration:
         shutil.copyfile(ask.like.calibration, run.found / ask.like.calibration.name)
-    return said
+    return said, [named(line, uploads.values()) for line in heard.lines]
+
+
+def _scored(
+    worker: Worker,
+    ask: Ask,
+    run: Run,
+    normal: list[str],
+    references: Sequence[Upload],
+    uploads: Mapping[str, Upload],
+) -> Iterator[dict[str, Any]]:
+    """Score the pictures of a request.  ``normal``: what sets thresholds; ``uploads``: by path."""
+    found = predict(
+        PredictOptions(
+            method=ask.choice.method,
+            pictures=[str(up.path) for up in ask.pictures],
+            class_name=ask.class_name,
+            calibrate=normal or None,
+            out=run.found if ask.page else None,
+            threshold=ask.threshold,
+            image_threshold=ask.image_threshold,
+            save="page,csv" if ask.page else None,
+            references=[str(up.path) for up in references],
+            overrides=worker.settings.own_overrides(ask.choice),
+        ),
+        lambda values: worker.loaded(ask.choice, values),
+        called={path: up.name for path, up in uploads.items()},
+    )
+    for one, up in zip(found, ask.pictures):
+        yield _said(one, up)
 
 
 def _said(found: Prediction, upload: Upload) -> dict[str, Any]:

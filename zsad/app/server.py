@@ -24,7 +24,15 @@ from zsad.app.scoring import ROLES, Ask, package, score
 from zsad.app.settings import AppSettings, Choice
 from zsad.app.uploads import Run, Runs, Upload
 from zsad.app.worker import Worker
-from zsad.errors import DataError, RequestError, WeightsError, ZsadError, counted, gist
+from zsad.errors import (
+    DataError,
+    RequestError,
+    WeightsError,
+    ZsadError,
+    counted,
+    gist,
+    unknown,
+)
 from zsad.inference.page import PredictionPage
 from zsad.inference.references import can_refer
 from zsad.page import asset, embedded
@@ -37,6 +45,10 @@ PAGE_POLICY = (
 )
 FILE_POLICY = "default-src 'none'; sandbox"  # of what was uploaded: nothing in it runs
 MARK = "<!--app-->"
+FIELDS = (  # of POST /predict
+    "pictures", "file", "class_name", "method", "backbone", "good", "role", "like",
+    "image_threshold", "threshold", "page",
+)  # fmt: skip
 
 
 class Server:
@@ -105,6 +117,7 @@ class Server:
 
     async def predict(
         self,
+        request: Request,
         pictures: Annotated[list[UploadFile] | None, File(description="to be scored")] = None,
         file: Annotated[
             UploadFile | None,
@@ -122,10 +135,11 @@ class Server:
     ) -> Response:
         """Score pictures: what ``zsad predict`` prints of each, and its ``sha256``.
 
-        Of ``file``, that line itself; of ``pictures``, a list of them.  422 where no picture could
-        be scored.
+        Of ``file``, that line itself; of ``pictures``, a list of them; ``warnings``: what the
+        command would say of them on standard error.  422 where no picture could be scored.
         """
         settings = self.settings
+        await _only(request, FIELDS, several=("pictures", "good"))
         if file is not None and (pictures or page):
             raise RequestError("file: is scored alone; send pictures for several, or for a page")
         pictures = [file] if file is not None else pictures or []
@@ -155,23 +169,26 @@ class Server:
                 threshold,
                 page,
             )
-            found = await self._work(lambda: score(self.worker, ask, run))
-            answer: dict[str, Any] = {"predictions": found}
+            found, warnings = await self._work(lambda: score(self.worker, ask, run))
+            said = {"warnings": warnings} if warnings else {}
+            answer: dict[str, Any] = {"predictions": found, **said}
             errors = [one["error"] for one in found if one.get("error")]
             if len(errors) == len(found):
                 raise DataError(errors[0] if len(errors) == 1 else "; ".join(errors))
             if file is not None:
-                return JSONResponse(found[0])
+                return JSONResponse(found[0] | said)
             if page:
                 answer |= {"run": run.id, "page": f"/runs/{run.id}/found/"}
             return JSONResponse(answer)
 
     async def export(
         self,
+        request: Request,
         run: Annotated[str, Form(description="whose method, class name and thresholds")],
         format: Annotated[str, Form(description="onnx or openvino")] = "onnx",
     ) -> Response:
         """The method of a run as one file, for ``zsad run``."""
+        await _only(request, ("run", "format"))
         kept = self._run(run)
         folder = Path(tempfile.mkdtemp(dir=self.folder))
         try:
@@ -223,6 +240,23 @@ class Server:
         form = form.replace("{{STATE}}", embedded(state)).replace("{{SCRIPT}}", asset("app.js"))
         headers = {"content-security-policy": PAGE_POLICY}
         return HTMLResponse(document.replace(MARK, form, 1), headers=headers)
+
+
+async def _only(request: Request, known: tuple[str, ...], several: tuple[str, ...] = ()) -> None:
+    """Raise :class:`RequestError` for what would change nothing: a field that is unknown, empty, or
+    given again though it is none of ``several``, and words behind a ``?``."""
+    place = f"{request.method} {request.url.path}"
+    for name in request.query_params:
+        raise RequestError(f"?{name}: {place} reads its form alone; send {name} as a field of it")
+    form = await request.form()
+    for name, value in form.multi_items():
+        if name not in known:
+            raise unknown("field", name, known, f"of {place}; see /docs")
+        if value == "":
+            raise RequestError(f"{name}: the value is empty; give one, or leave the field out")
+        if name not in several and len(form.getlist(name)) > 1:
+            more = "send several pictures as pictures" if name == "file" else "give one"
+            raise RequestError(f"{name}: is given {len(form.getlist(name))} times; {more}")
 
 
 async def _kept(run: Run, kind: str, files: list[UploadFile]) -> list[Upload]:

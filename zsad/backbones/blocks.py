@@ -131,17 +131,21 @@ class Block:
             return self.fused(y, *self.weights("up"))
         return self.activation(self.product(y, "up"))
 
+    def after(self, x: Tensor, heads: Tensor, part: Part = "out") -> Tensor:
+        """Return what the block makes of ``x`` [*, N, D] once its heads [*, heads, N, d] have
+        attended: both residual branches."""
+        x = x + self.project_out(heads, part)
+        return x + self.feed_forward(x)
+
     def __call__(self, x: Tensor, *, mask: Tensor | None = None, causal: bool = False) -> Tensor:
         """Run the whole block on [*, N, D]."""
         q, k, v = self.project_in(self.norm(x), "qkv")
-        x = x + self.project_out(attend(q, k, v, mask=mask, causal=causal))
-        return x + self.feed_forward(x)
+        return self.after(x, attend(q, k, v, mask=mask, causal=causal))
 
     def with_values(self, x: Tensor) -> Tensor:
         """Run the block on [*, N, D] with its values in place of queries and keys."""
         (v,) = self.project_in(self.norm(x), "v")
-        x = x + self.project_out(attend(v, v, v), "values")
-        return x + self.feed_forward(x)
+        return self.after(x, attend(v, v, v), "values")
 
 
 def adapted(adapters: Adapters | None, layer: int, x: Tensor) -> Tensor:
@@ -156,7 +160,9 @@ def adapted(adapters: Adapters | None, layer: int, x: Tensor) -> Tensor:
 def attend(
     q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None = None, causal: bool = False
 ) -> Tensor:
-    """Return softmax(q k^T / sqrt(d)) v, [*, heads, N, d].  ``mask``: True where a key counts."""
+    """Return softmax(q k^T / sqrt(d)) v, [*, heads, N, d].
+
+    ``mask``: True where a key counts, or what is added to the logits."""
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
 
 

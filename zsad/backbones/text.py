@@ -47,7 +47,7 @@ from zsad.on_device import constant, picked, uploaded
 from zsad.types import EncoderVariant
 
 TREES = 256  # that an encoder keeps; a tree of 500 nodes takes 0.3 MB
-RUN_TOKENS = 1024  # positions at once, so that what one layer makes of them is still in a cache
+RUN_NUMBERS = 768 * 1024  # of positions run at once: what a layer makes of them fits a cache
 
 
 class PromptTokens(NamedTuple):
@@ -282,8 +282,7 @@ class TextEncoder:
             q, k, v = block.project_in(block.norm(head), "qkv")
             keys = (k, v)
             if not last:  # nobody reads the prefix's own output of the last block
-                head = head + block.project_out(attend(q, k, v, causal=True))
-                head = head + block.feed_forward(head)
+                head = block.after(head, attend(q, k, v, causal=True))
             if last and self.truncate:
                 x = tail.expand(batch, -1, -1, -1).flatten(0, 1)
                 tail = last_suffix_block(block, x, keys, rows, rows[:, None] + p >= at)
@@ -311,7 +310,8 @@ class TextEncoder:
         tree = self._tree(tokens, context.shape[1])
         if torch.is_grad_enabled():
             return self._encode_tree(tree, context)
-        most = self.chunk_tokens if tree.runs is None else min(self.chunk_tokens, RUN_TOKENS)
+        in_a_cache = RUN_NUMBERS // self.width
+        most = self.chunk_tokens if tree.runs is None else min(self.chunk_tokens, in_a_cache)
         rows = max(1, most // len(tree.ids))
         return torch.cat([self._encode_tree(tree, part) for part in context.split(rows)])
 
@@ -350,8 +350,8 @@ class TextEncoder:
         y = last.norm(x)
         (q,) = last.project_in(y[:, tree.ends], "q")
         k, v = last.project_in(y, "kv")
-        out = x[:, tree.ends] + last.project_out(attend(q, k, v, mask=tree.visible[tree.ends]))
-        return self._project(out + last.feed_forward(out))
+        heads = attend(q, k, v, mask=tree.visible[tree.ends])
+        return self._project(last.after(x[:, tree.ends], heads))
 
     def _length(self, ends: Sequence[int]) -> int:
         return max(ends) + 1 if self.truncate else self.context_length

@@ -58,8 +58,7 @@ def last_block(block: Block, x: Tensor, rows: Tensor, mask: Tensor) -> Tensor:
     n = torch.arange(len(x), device=x.device)
     (q,) = block.project_in(y[n, rows][:, None], "q")
     k, v = block.project_in(y, "kv")
-    out = x[n, rows][:, None] + block.project_out(attend(q, k, v, mask=mask))
-    return out + block.feed_forward(out)
+    return block.after(x[n, rows][:, None], attend(q, k, v, mask=mask))
 
 
 def _with_prefix(keys: Tensor, own: Tensor) -> Tensor:
@@ -96,5 +95,4 @@ def last_suffix_block(
         _with_prefix(prefix, t.unflatten(0, (many, prompts))).flatten(0, 1)
         for prefix, t in zip(keys, own)
     )
-    out = x[n, rows][:, None] + block.project_out(attend(q, k, v, mask=mask[:, None, None]))
-    return out + block.feed_forward(out)
+    return block.after(x[n, rows][:, None], attend(q, k, v, mask=mask[:, None, None]))

@@ -46,11 +46,11 @@ def wanted(device: torch.device) -> bool:
 
 
 class Runs(NamedTuple):
-    """``keys`` [R, K]: the nodes that each run of queries sees; ``visible`` [R, RUN, K]: True where
-    a query attends to one of them.  What is padded attends to the first."""
+    """``keys`` [R, K]: the nodes that each run of queries sees; ``mask`` [R, RUN, K]: 0 where a
+    query attends to one of them, else -inf.  What is padded attends to the first."""
 
     keys: Tensor
-    visible: Tensor
+    mask: Tensor
 
 
 def runs_of(visible: Tensor) -> Runs | None:
@@ -61,33 +61,26 @@ def runs_of(visible: Tensor) -> Runs | None:
     if len(parts) * RUN * most > WORTH * visible.numel():
         return None
     keys = torch.zeros(len(parts), most, dtype=torch.long)
-    mask = torch.zeros(len(parts), RUN, most, dtype=torch.bool)
+    sees = torch.zeros(len(parts), RUN, most, dtype=torch.bool)
     for i, (part, nodes) in enumerate(zip(parts, seen)):
         keys[i, : len(nodes)] = nodes
-        mask[i, : len(part), : len(nodes)] = part[:, nodes]
-        mask[i, len(part) :, 0] = True
-    return Runs(keys, mask)
+        sees[i, : len(part), : len(nodes)] = part[:, nodes]
+        sees[i, len(part) :, 0] = True
+    return Runs(keys, torch.zeros(sees.shape).masked_fill_(~sees, -torch.inf))
 
 
 def run_block(block: Block, x: Tensor, runs: Runs) -> Tensor:
     """Run a block on the nodes of a tree [B, N, W]."""
-    packed = block.product(block.norm(x), "in")
-    queries, rest = packed.split([block.width, 2 * block.width], -1)
-    return _finished(block, x, queries, rest, runs)
+    return last_block(block, x, slice(None), runs)
 
 
-def last_block(block: Block, x: Tensor, ends: Tensor, runs: Runs) -> Tensor:
+def last_block(block: Block, x: Tensor, ends: Tensor | slice, runs: Runs) -> Tensor:
     """Run a block on [B, N, W] for the nodes ``ends`` [T] alone: [B, T, W]; ``runs``: of those."""
     y = block.norm(x)
+    # two products: the second one's result is gathered from, which wants it in one piece
     queries = block.product(y[:, ends], "in", slice(block.width))
     rest = block.product(y, "in", slice(block.width, None))
-    return _finished(block, x[:, ends], queries, rest, runs)
-
-
-def _finished(block: Block, x: Tensor, queries: Tensor, rest: Tensor, runs: Runs) -> Tensor:
-    """``x`` [B, Q, W] after attention to ``rest``, keys and values [B, N, 2W], and feed-forward."""
-    out = x + block.project_out(_attend(queries, rest, runs, block.heads))
-    return out + block.feed_forward(out)
+    return block.after(x[:, ends], _attend(queries, rest, runs, block.heads))
 
 
 def _attend(queries: Tensor, rest: Tensor, runs: Runs, heads: int) -> Tensor:
@@ -98,6 +91,6 @@ def _attend(queries: Tensor, rest: Tensor, runs: Runs, heads: int) -> Tensor:
     gathered = rest.index_select(1, runs.keys.flatten())
     k, v = gathered.view(batch * many, -1, 2, heads, width // heads).transpose(1, 3).unbind(2)
     q = full.view(batch * many, RUN, heads, -1).transpose(1, 2)
-    mask = runs.visible.expand(batch, -1, -1, -1).reshape(batch * many, 1, RUN, -1)
+    mask = runs.mask.to(q).expand(batch, -1, -1, -1).reshape(batch * many, 1, RUN, -1)
     found = attend(q, k, v, mask=mask).transpose(1, 2)
     return found.reshape(batch, many * RUN, heads, -1)[:, :count].transpose(1, 2)

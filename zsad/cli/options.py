@@ -12,6 +12,7 @@ from typing import Any
 from zsad.cli import examples
 from zsad.cli.output import is_terminal
 from zsad.errors import RequestError
+from zsad.inference.options import LoadOptions
 from zsad.registry import MethodEntry
 from zsad.runner.options import RunOptions, described
 
@@ -37,6 +38,14 @@ def count(text: str) -> int:
     """A whole number from 0 up.  Raises ``ValueError``."""
     found = int(text)
     if found < 0:
+        raise ValueError(text)
+    return found
+
+
+def size(text: str) -> int:
+    """A whole number but 0, which would be no size.  Raises ``ValueError``."""
+    found = int(text)
+    if not found:
         raise ValueError(text)
     return found
 
@@ -71,7 +80,8 @@ def given(kind: type[RunOptions], args: argparse.Namespace) -> dict[str, Any]:
 
 
 def one_method(parser: argparse.ArgumentParser) -> None:
-    """What loads one method for one kind of thing; :func:`check_state` checks it."""
+    """What loads one method for one kind of thing: :func:`loading` reads it, :func:`check_state`
+    checks it."""
     parser.add_argument(
         "--class-name", required=True, metavar="TEXT", help="what the pictures show: 'metal nut'"
     )
@@ -82,7 +92,7 @@ def one_method(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--preset", metavar="NAME", help="see `zsad show METHOD`")
     parser.add_argument(
-        "--image-size", type=int, metavar="N", help="pixels of the model's input (backbone's own)"
+        "--image-size", type=size, metavar="N", help="pixels of the model's input (backbone's own)"
     )
     parser.add_argument(
         "--reference",
@@ -97,6 +107,12 @@ def one_method(parser: argparse.ArgumentParser) -> None:
         metavar="N|auto",
         help="look at tiles, too: N along the longer side, auto: of the model's input size",
     )
+
+
+def loading(args: argparse.Namespace) -> dict[str, Any]:
+    """What the command line says about loading a method, by keyword of :func:`zsad.load_method`."""
+    names = [f.name for f in dataclasses.fields(LoadOptions) if f.name != "name"]
+    return {name: getattr(args, name) for name in names if hasattr(args, name)}
 
 
 def check_state(args: argparse.Namespace, entry: MethodEntry) -> None:

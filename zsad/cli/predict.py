@@ -155,23 +155,11 @@ def run(args: argparse.Namespace) -> int:
             explanations=args.explanations,
             listed=listed() if "-" in args.words else [],
             plugins=args.plugins,
-            backbone=args.backbone,
-            weights=args.weights,
-            image_size=args.image_size,
-            precision=args.precision,
-            engine=args.engine,
             kind=args.kind,
             domain=args.domain,
             bank=args.bank,
             save_bank=args.save_bank,
-            tiles=args.tiles,
-            keep_aspect=args.keep_aspect,
-            checkpoint=args.checkpoint,
-            preset=args.preset,
-            device=args.device,
-            overrides=args.overrides,
-            offline=args.offline,
-            untrained=args.untrained,
+            **options.loading(args),
         )
     failed = 0
     said: set[str] = set()
@@ -181,7 +169,7 @@ def run(args: argparse.Namespace) -> int:
         if prediction is None:
             return 3 if failed else 0
         failed += bool(prediction.error)
-        for note in _notes(prediction, args.method, args.class_name):
+        for note in _notes(prediction, args):
             if note not in said:
                 tell(f"zsad: note: {note}")
                 said.add(note)
@@ -199,10 +187,10 @@ def _refuse_what_changes_nothing(args: argparse.Namespace) -> None:
     options.check_state(args, registry.method(args.method))
 
 
-def _notes(prediction: Prediction, method: str, class_name: str) -> Iterator[str]:
+def _notes(prediction: Prediction, args: argparse.Namespace) -> Iterator[str]:
     """What there is to say about the weights, texts and thresholds behind a prediction.  The same
     of all pictures, for the most part: each note is told once."""
-    made_by = prediction.made_by
+    made_by, method, class_name = prediction.made_by, args.method, args.class_name
     yield from (made_by[key] for key in ("mark", "bundled") if made_by.get(key))
     if words := made_by.get("words"):
         entry = f", entry {words['entry']}" if "entry" in words else ""
@@ -231,6 +219,12 @@ def _notes(prediction: Prediction, method: str, class_name: str) -> Iterator[str
             f"{percent(limits.false_alarms)} % false alarms are expected of pictures like them"
             + _of_masks(limits.mask_false_alarms)
         )
+    else:
+        other = "follows from --calibrate" if args.calibrate else "is a rule of thumb"
+        if args.image_threshold is None and limits.image is not None:
+            yield f"the threshold of a picture is not given by hand: it {other}"
+        if args.threshold is None and limits.pixel is not None:
+            yield f"the threshold of a pixel is not given by hand: it {other}"
 
 
 def _of_masks(share: float | None) -> str:

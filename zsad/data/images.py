@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from zsad.data import deep_colour, plausible
-from zsad.data.picture_file import has_metadata, read_bytes
+from zsad.data.picture_file import has_metadata, holds_more, read_bytes
 from zsad.data.pixel_values import DEEP, eight_bit, guessed_range, kept_levels, mask_levels, to_rgb
 from zsad.errors import DataError, ZsadError, gist
 from zsad.io import foreign
@@ -251,6 +251,8 @@ def _open(uri: str, bits: int = 0, mask: bool = False) -> Image.Image:
             return _from_tifffile(content, uri, bits, mask)
         with open_header(io.BytesIO(content)) as image:
             _check_size(image.size, uri)
+            if holds_more(image, content):
+                plausible.tell_of_more(uri)
             deep = deep_colour.is_deep(image)
             if deep and (bits or mask):
                 return _lower_bits_too(image, content, uri, bits, mask)

@@ -66,8 +66,8 @@ def eight_bit(array: np.ndarray, uri: str, bits: int, stated: float = 0.0) -> np
     else:
         full = guessed_range(array.dtype.kind == "f", high)
     if not bits:
-        # A float picture in 0..1 is dark where it is dark; an integer's range is its type's.
-        high_bound = 0.0 if array.dtype.kind == "f" else high
+        # A float picture in 0..1 is dark where it is dark; others hold the counts of a camera.
+        high_bound = 0.0 if array.dtype.kind == "f" and full <= 1 else high
         plausible.look_at_range(uri, high_bound, full, not stated and array.dtype != np.uint16)
     return _striped(lambda part: np.rint(part * (255.0 / full)), array)
 

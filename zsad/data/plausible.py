@@ -83,6 +83,16 @@ def look_at_range(uri: str, high: float, full: float, chosen: bool) -> None:
             )
 
 
+def tell_of_more(uri: str) -> None:
+    """Say that a file holds further pictures, which nobody looks at."""
+    _once(
+        "more",
+        uri,
+        "holds several pictures (frames or pages), and the first one alone is looked at; save the "
+        "others as files of their own",
+    )
+
+
 # ---------------------------------------------------------------------------------- masks
 def widened(values: np.ndarray, threshold: int) -> float:
     """How many times the area at half the height a soft mask marks; 1 for one that is not soft.

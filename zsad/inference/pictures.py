@@ -22,7 +22,7 @@ from zsad.data.images import endings, open_header, read_image
 from zsad.data.indexers.mask_names import beside
 from zsad.data.indexers.own_folder import understand
 from zsad.data.own_outputs import is_own_output
-from zsad.errors import DataError, RequestError, counted, reason, shown
+from zsad.errors import DataError, RequestError, counted, few, reason, shown
 from zsad.inference.prediction import Prediction
 from zsad.io.bounds import BATCH_PIXELS
 from zsad.io.names import plain_path, readable_name
@@ -173,6 +173,10 @@ def _expanded(word: str, strict: bool) -> Iterator[_Found]:
         yield from (_Found(p, p.parent, "" if not is_own_output(p) else OTHER) for p in matches)
     elif "://" in word:
         raise DataError(f"{word}: an address; save the picture, and give its file or folder")
+    elif path.is_symlink():
+        raise DataError(f"{path}: a link that leads to no file or folder")
+    elif os.path.lexists(path):
+        raise DataError(f"{path}: neither a file nor a folder")
     else:
         raise DataError(f"{path}: no such file or folder")
 
@@ -219,10 +223,9 @@ def _tell_passed_over(found: Sequence[_Found]) -> None:
         names = [shown(one.path) for one in found if one.passed_over == what]
         if names:
             log.warning(
-                "passed over %s: %s%s; give a file by its name to have it read",
+                "passed over %s: %s; give a file by its name to have it read",
                 f"a {what}" if len(names) == 1 else f"{len(names)} {many}",
-                ", ".join(names[:3]),
-                f" and {len(names) - 3} more" if len(names) > 3 else "",
+                few(names),
             )
 
 

@@ -5,9 +5,13 @@ No torch.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import filecmp
 import hashlib
 import logging
+import os
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +19,9 @@ from typing import Any
 from zsad import registry
 from zsad.config.method_config import MethodConfig
 from zsad.config.sections import read_overrides
-from zsad.errors import RequestError, counted
+from zsad.data.indexers.own_folder import understand
+from zsad.data.indexers.words import kind_of
+from zsad.errors import RequestError, counted, shown
 from zsad.inference.pictures import Reading, find, open_picture
 
 log = logging.getLogger(__name__)
@@ -45,15 +51,39 @@ def refuse_bank(method: str, schema: type[MethodConfig]) -> RequestError:
     return RequestError(f"method '{method}' compares with no pictures: it keeps no bank")
 
 
-def found(given: Any) -> list[Any]:
-    """The references that somebody names: files, folders, patterns; or pictures in memory.
+def found(given: Any, said: str = "--reference") -> list[Any]:
+    """The normal pictures that somebody names: files, folders, patterns; or pictures in memory.
+    ``said``: what messages call them.
 
-    Raises :class:`zsad.errors.DataError` for a word without a picture.
+    Raises :class:`zsad.errors.DataError` for a word without a picture, and :class:`RequestError`
+    for a folder in which other folders say that some pictures are not normal.
     """
     items = [given] if isinstance(given, (str, Path)) else list(given)
     if not all(isinstance(item, (str, Path)) for item in items):
         return items
+    for word in map(str, items):
+        _refuse_defects(word, said)
     return [photo.path for photo in find(map(str, items))]
+
+
+def _refuse_defects(word: str, said: str) -> None:
+    """Raise :class:`RequestError` for a folder that holds folders of defects; warn of one that is
+    called so itself."""
+    path = Path(word)
+    if not path.is_dir():
+        return
+    held = understand(path)
+    bad = [p.path for p in held.pictures if p.label]
+    if not bad and held.pictures:  # some are normal by their folders, of others nothing is said
+        bad = [e.path for e in held.account.without_role]
+    if bad:
+        raise RequestError(
+            f"{said} {word}: its folders do not say that all of it is normal "
+            f"({counted(len(bad), 'picture')}, first: {shown(bad[0])}); give the folder of the "
+            "normal ones"
+        )
+    if kind_of(path.name) == "anomalous":
+        log.warning("%s %s: is called as a folder of defects, and taken for normal", said, word)
 
 
 def with_shots(
@@ -91,15 +121,36 @@ def digest(pictures: Sequence[Any], bits: int = 0) -> str:
     return found.hexdigest()[:16]
 
 
-def warn_of_twins(references: Sequence[Any], normal: Sequence[Path]) -> None:
-    """Say that pictures serve as references and for calibration: a picture lies nearer to itself
-    than a new one does, so thresholds made of it are too low."""
-    files = {Path(r).resolve() for r in references if isinstance(r, (str, Path))}
-    both = [path for path in normal if path.resolve() in files]
-    if both:
-        log.warning(
-            "%s of --calibrate among the references, too (%s): the thresholds come out too low; "
-            "calibrate with others",
-            counted(len(both), "picture"),
-            both[0],
-        )
+def warn_of_twins(references: Sequence[Any], pictures: Sequence[Path], said: str = "") -> None:
+    """Say that pictures serve as references, too: a picture lies nearer to itself than a new one
+    does.  ``said``: the option that names them; "" for the pictures that are scored.
+
+    Files are compared by what they hold, under whatever names."""
+    by_size: dict[int, list[Path]] = defaultdict(list)
+    for item in references:
+        if isinstance(item, (str, Path)) and (size := _size(item)) is not None:
+            by_size[size].append(Path(item))
+    both = [path for path in pictures if _same(path, by_size.get(_size(path) or -1, ()))]
+    if not both:
+        return
+    what = f"of {said} among the references, too" if said else "to score among the references"
+    come = "the thresholds come out too low; calibrate with others"
+    log.warning(
+        "%s %s (%s): %s",
+        *(counted(len(both), "picture"), what, both[0]),
+        come if said else "what is compared with itself scores too low",
+    )
+
+
+def _size(path: str | Path) -> int | None:
+    try:
+        return os.stat(path).st_size
+    except (OSError, ValueError):
+        return None
+
+
+def _same(path: Path, others: Sequence[Path]) -> bool:
+    """Whether a file holds what one of ``others`` of its size holds."""
+    with contextlib.suppress(OSError):
+        return any(filecmp.cmp(path, other, shallow=False) for other in others)
+    return False

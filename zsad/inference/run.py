@@ -86,6 +86,7 @@ def _checked(options: PredictOptions) -> CheckedRequest:
     from zsad.inference import handover, outputs
     from zsad.inference.pictures import find
     from zsad.inference.references import found as references_of
+    from zsad.inference.references import warn_of_twins
     from zsad.inference.request import category_of
 
     out = options.out
@@ -103,10 +104,16 @@ def _checked(options: PredictOptions) -> CheckedRequest:
         raise RequestError("there are no pictures to score; give files or folders")
     _check_calibration(options)
     _check_page(options.one_file, kinds, out, len(pictures))
-    good = [] if options.is_calibrated else find(options.normal)
+    if options.scale is not None and not {"heat", "page"} & set(kinds):
+        raise RequestError(
+            "--scale: changes nothing without heat maps; add 'heat' or 'page' to --save"
+        )
+    normal = [] if options.is_calibrated else references_of(options.normal, "--calibrate")
+    good = find(map(str, normal))
     if ignored:
         _tell_unmasked(ignored, [*pictures, *good])
     references = references_of(options.references)
+    warn_of_twins(references, [p.path for p in pictures])
     shots = _check_bank(options.method, options.bank, options.save_bank, len(references))
     if out is not None:
         require_writable(out, f"--out {out}")
@@ -233,6 +240,10 @@ def _check_calibration(options: PredictOptions) -> None:
     normal, stored = options.normal, options.is_calibrated
     if stored and not Path(normal[0]).is_file():
         raise RequestError(f"--calibrate {normal[0]}: no such file")
+    if options.false_alarms is not None and not 0 < options.false_alarms < 1:
+        raise RequestError(
+            f"--false-alarms {options.false_alarms:g}: give a share between 0 and 1, such as 0.05"
+        )
     if options.false_alarms is not None and (stored or not normal):
         raise RequestError(
             f"--false-alarms {options.false_alarms:g}: needs --calibrate with a folder of normal "
@@ -259,7 +270,7 @@ def _limits(
     if options.is_calibrated:
         return calibration.load(options.normal[0], made_for)
     good = [p.path for p in request.good]
-    warn_of_twins(request.references, good)
+    warn_of_twins(request.references, good, "--calibrate")
     share = calibration.FALSE_ALARMS if options.false_alarms is None else options.false_alarms
     limits = loaded.calibrate(
         good,

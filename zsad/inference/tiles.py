@@ -48,7 +48,12 @@ class Framing:
 
     @classmethod
     def of(cls, tiles: int | str | None, keep_aspect: bool = False, bits: int = 0) -> Framing:
-        """Take the words of the command line: ``"4"``, ``"auto"``, None."""
+        """Take the words of the command line: ``"4"``, ``"auto"``, None.  Raises
+        :class:`RequestError` for a word that changes nothing, too."""
+        if tiles in ("0", "1"):
+            raise RequestError(
+                f"--tiles {tiles}: changes nothing; give 2 or more, or auto, or leave it out"
+            )
         try:
             count = tiles if tiles == "auto" else int(tiles or 0)
         except ValueError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from zsad.errors import counted
+from zsad.errors import counted, few
 from zsad.results.aggregate import PARTIAL, is_partial
 from zsad.results.identity import imported
 from zsad.results.records import CellRecord
@@ -15,6 +15,7 @@ from zsad.tables.results_matrix import Board, trained_on_of
 MASK_RULES = {"whole": "bilinear, and marked only where wholly so"}
 NAMES = {"spoken": "categories in spoken words", "released": "categories called by their folders"}
 SPOKEN = "spoken"
+NAMED = 8  # datasets or categories that a note names
 
 
 def conditions(board: Board) -> list[str]:
@@ -118,7 +119,7 @@ def _by_column(board: Board, told: Callable[[CellRecord], Any], say: Callable[[A
         if len(values) == 1:
             found[column.title] = say(values[0])
         elif values:
-            found[column.title] = ", ".join(f"{say(v)} on {few(on[v])}" for v in values)
+            found[column.title] = ", ".join(f"{say(v)} on {few(on[v], NAMED)}" for v in values)
     if len(set(found.values())) == 1:
         return next(iter(found.values()))
     return "; ".join(f"{title}: {text}" for title, text in found.items())
@@ -142,7 +143,7 @@ def seeds_note(board: Board) -> str:
                 on.setdefault(seeds, []).append(row.title)
         measured = [row for row in board.rows if board.of(column.label, row.name)]
         for seeds, titles in on.items():
-            where = f" on {few(titles)}" if len(titles) < len(measured) else ""
+            where = f" on {few(titles, NAMED)}" if len(titles) < len(measured) else ""
             fewer.append(f"{column.title}{where} (seed {', '.join(map(str, seeds))})")
     text = f"over the seeds {', '.join(map(str, every))}"
     return f"{text}; over fewer: {', '.join(fewer)}" if fewer else text
@@ -150,13 +151,6 @@ def seeds_note(board: Board) -> str:
 
 def _seeded(record: CellRecord) -> bool:
     return bool(record.info.get("trained") or record.info.get("shots"))
-
-
-def few(names: Iterable[str], most: int = 8) -> str:
-    """The first names of a list, and how many there are besides."""
-    known = list(names)
-    more = f" and {len(known) - most} more" if len(known) > most else ""
-    return ", ".join(known[:most]) + more
 
 
 def _training_notes(board: Board) -> list[str]:

@@ -14,6 +14,7 @@ from zsad.methods.kanoclip.modules import (
     BiCMCI,
     ConvAdapter,
     DeformableAttention,
+    PairAttention,
 )
 
 SMALL = BiCMCIConfig(width=32, heads=4, groups=2, stride=4)
@@ -165,6 +166,39 @@ def test_attention_with_one_context_token_returns_its_value() -> None:
     context = torch.randn(1, 1, 8)
     expected = attention.out(attention.value(context)).expand(1, 5, 8)
     assert torch.allclose(attention(torch.randn(1, 5, 8), context), expected, atol=1e-6)
+
+
+def test_attention_to_a_pair_is_attention_to_two_keys() -> None:
+    """Values and gradients, of large logits as well."""
+    torch.manual_seed(6)
+    plain, pair = Attention(24, 4).double(), PairAttention(24, 4).double()
+    pair.load_state_dict(plain.state_dict())
+    for scale in (1.0, 30.0):
+        queries, context = scale * torch.randn(3, 7, 24), torch.randn(3, 2, 24)
+        found = []
+        for attention in (plain, pair):
+            attention.zero_grad()
+            x = queries.double().requires_grad_()
+            out = attention(x, context.double())
+            out.square().sum().backward()
+            found.append([out, x.grad, *(p.grad for p in attention.parameters())])
+        for right, other in zip(*found, strict=True):
+            torch.testing.assert_close(other, right, rtol=1e-9, atol=1e-9)
+
+
+def test_the_gate_weighs_what_is_added_to_the_skip() -> None:
+    torch.manual_seed(7)
+    stage = BiCMCI(BiCMCIConfig(), visual=24, embed=16)
+    patches, text = torch.randn(2, 36, 24), torch.randn(2, 2, 16)
+    straight, _ = stage(patches, text, (6, 6))
+    assert torch.allclose(straight, stage.skip(patches), atol=1e-6)  # it starts at zero
+    shown = []
+    for gate in (1.0, -0.5):
+        torch.nn.init.constant_(stage.visual_gate, gate)
+        added = stage(patches, text, (6, 6))[0] - straight
+        shown.append(added / gate)
+    assert torch.allclose(shown[0], shown[1], atol=1e-6)
+    assert shown[0].abs().max() > 1e-2
 
 
 # ---------------------------------------------------------------------------- Conv-Adapter

@@ -116,6 +116,11 @@ def saved(engine: str, facts: Facts, work: Work) -> float:
     return 0.0 if work.windows else SAVED_ON_INTEL.get(engine, 0.0)
 
 
+def packing_pays(facts: Facts, width: int) -> bool:
+    """Whether blocks of a ``width`` multiply faster by weights that oneDNN has packed."""
+    return facts.slow_linear or (facts.avx512 and width <= NARROW)
+
+
 def gain(engine: str, facts: Facts, work: Work) -> float:
     """Seconds that ``work.pictures`` save beyond what the engine costs before the first of them."""
     share, seconds = saved(engine, facts, work), work.gmac / GMAC_PER_SECOND

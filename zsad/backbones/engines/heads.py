@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from zsad.backbones import tree_attention
-from zsad.backbones.engines.choice import VERIFIED_ON
+from zsad.backbones.engines.choice import VERIFIED_ON, packing_pays
 from zsad.backbones.engines.packed import works
 from zsad.backbones.engines.tiled_convolution import Shape, TiledConvolution, convolution
 from zsad.backbones.engines.verification import WORST_ERROR, compare
@@ -92,14 +92,15 @@ class HeadEngine:
     # --------------------------------------------------------------------------- internal
     @property
     def _packs(self) -> bool:
-        """Whether weights are float32 on a processor where torch multiplies slowly."""
+        """Whether weights are float32 on a processor where packed ones are faster."""
         engines, device = self._backbone.engines, self._backbone.device.type
         exact = engines.precision == "fp32" or engines.asked == "openvino"
+        width = max(engines.info.width, engines.info.text_width)
         return (
             exact
             and not engines.torch_only
             and device == "cpu"
-            and engines.facts(device).slow_linear
+            and packing_pays(engines.facts(device), width)
         )
 
     def _tiles(

@@ -4,6 +4,7 @@ const $ = (id) => document.getElementById(id);
 const state = JSON.parse($("state").textContent);
 const files = { pictures: [], good: [] };
 const WORDS = "zsad-app"; // what was typed, for the page after this one
+const WARNINGS = "zsad-warnings"; // what was said of those pictures
 let offered = null;
 
 const typed = () => ({ class_name: $("class-name").value, method: $("method").value, backbone: $("backbone").value });
@@ -14,7 +15,9 @@ function take(kind, list) {
   if (!pictures.length) return;
   files[kind] = pictures;
   const bytes = pictures.reduce((sum, file) => sum + file.size, 0);
-  $(`${kind}-said`).textContent = `${one(pictures)}, ${(bytes / 1e6).toFixed(1)} MB`;
+  const empty = list.length - pictures.length;
+  const left = empty ? `; ${empty} without content left out` : "";
+  $(`${kind}-said`).textContent = `${one(pictures)}, ${(bytes / 1e6).toFixed(1)} MB${left}`;
   if (kind === "good") $("good-part").open = true;
 }
 
@@ -99,8 +102,10 @@ async function score(event) {
   try {
     const answer = await fetch("/predict", { method: "POST", body: form() });
     if (answer.ok) {
+      const found = await answer.json();
       sessionStorage.setItem(WORDS, JSON.stringify(typed()));
-      location.assign(`${(await answer.json()).page}#results`);
+      sessionStorage.setItem(WARNINGS, JSON.stringify(found.warnings ?? []));
+      location.assign(`${found.page}#results`);
       return;
     }
     complain(await told(answer));
@@ -134,6 +139,11 @@ async function takeAway() {
   }
 }
 
+if (state.run) {
+  const warnings = JSON.parse(sessionStorage.getItem(WARNINGS) ?? "[]");
+  sessionStorage.removeItem(WARNINGS);
+  if (warnings.length) complain(warnings.join("\n"));
+}
 document.title = state.run ? "Pictures by anomaly score" : "Score pictures";
 document.body.classList.toggle("nothing-yet", !state.run);
 for (const kind of ["pictures", "good"]) $(kind).addEventListener("change", () => take(kind, $(kind).files));
