@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import pytest
 import yaml
 from hypothesis import given
@@ -10,7 +12,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from tests.hostile import TEXTS, is_plain
-from zsad.errors import DataError, RequestError, gist, is_out_of_memory, reason, shown
+from zsad.errors import DataError, RequestError, few, gist, is_out_of_memory, reason, shown
 
 
 @pytest.mark.parametrize(
@@ -74,3 +76,17 @@ def test_the_cause_of_an_error_is_kept_wherever_its_library_puts_it() -> None:
 )
 def test_exhausted_memory_has_many_names(error: Exception, expected: bool) -> None:
     assert is_out_of_memory(error) is expected
+
+
+@pytest.mark.parametrize(
+    ("names", "text"),
+    [
+        ([], ""),
+        (["a"], "a"),
+        (["b", "a", "c"], "b, a, c"),
+        (["a", "b", "c", "d"], "a, b, c and 1 more"),
+        (map(str, range(2003)), "0, 1, 2 and 2,000 more"),
+    ],
+)
+def test_a_few_of_many_names(names: Iterable[str], text: str) -> None:
+    assert few(names) == text

@@ -57,6 +57,13 @@ def counted(number: int, thing: str, things: str = "") -> str:
     return f"{number:,} {thing if number == 1 else things or f'{thing}s'}"
 
 
+def few(names: Iterable[str], most: int = 3) -> str:
+    """``a, b, c and 4 more``: the first ``most`` names, as they are given, and how many follow."""
+    known = list(names)
+    more = f" and {len(known) - most:,} more" if len(known) > most else ""
+    return ", ".join(known[:most]) + more
+
+
 def categories(number: int) -> str:
     """``1 category``, ``2 categories``."""
     return counted(number, "category", "categories")

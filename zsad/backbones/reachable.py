@@ -13,6 +13,11 @@ SECONDS = 5  # that one answer is waited for
 _PROXIES = ("https_proxy", "HTTPS_PROXY")
 
 
+def is_offline(asked: bool) -> bool:
+    """Whether nothing may be fetched: because that was ``asked`` for, or by ``HF_HUB_OFFLINE``."""
+    return asked or os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0")
+
+
 def unreachable(host: str, *, hub: bool) -> str:
     """Return '' if ``host`` answers, else the reason.
 

@@ -22,7 +22,7 @@ from zsad.backbones.locate import (
     graded,
     locate,
 )
-from zsad.backbones.reachable import unreachable
+from zsad.backbones.reachable import is_offline, unreachable
 from zsad.backbones.specs import BackboneSpec
 from zsad.backbones.tensor_files import State, check_values, read_tensors
 from zsad.backbones.wrappers import PREFIX, WRAPPERS
@@ -75,7 +75,7 @@ def _from_hub(spec: BackboneSpec, tag: str, offline: bool) -> Path:
     url, repo = _addresses(spec, tag)
     name = spec.weights_file or Path(url).name or f"{repo}/open_clip_model.safetensors"
     reason = "offline mode"
-    if not (offline or os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0")):
+    if not is_offline(offline):
         reason = unreachable("huggingface.co" if repo else url.split("/")[2], hub=bool(repo))
         if not reason:
             try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from zsad.errors import counted
+from zsad.errors import counted, few
 
 # What training scripts put a state dict into; what stands beside it there is no weight.
 WRAPPERS = ("state_dict", "model_state_dict", "model")
@@ -54,9 +54,7 @@ def _without_prefix(state: Any) -> tuple[Any, int]:
 
 def listed(names: Iterable[str]) -> str:
     """Names for a report: the first few, and how many more."""
-    ordered = sorted(names)
-    more = f" and {len(ordered) - SHOWN} more" if len(ordered) > SHOWN else ""
-    return f"{', '.join(ordered[:SHOWN])}{more}"
+    return few(sorted(names), SHOWN)
 
 
 def ignored_note(names: Iterable[str]) -> list[str]:

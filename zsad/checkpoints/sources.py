@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from zsad.backbones.reachable import unreachable
+from zsad.backbones.reachable import is_offline, unreachable
 from zsad.errors import RequestError, WeightsError, gist, nearest
 from zsad.io.names import at_home
 
@@ -193,7 +193,7 @@ def _of_hub(text: str, said: str, offline: bool) -> Place:
     }
     place = Place(text, _cached(repo, how), f"{repo}@{revision}")
     if not place.files():
-        if offline or os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0"):
+        if is_offline(offline):
             raise WeightsError(
                 f"{said}: not in the hub's cache on this machine; fetch it once with "
                 f"`hf download {repo} --revision {revision}`"

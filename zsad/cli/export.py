@@ -56,15 +56,7 @@ def run(args: argparse.Namespace) -> int:
             format=args.format,
             calibrate=args.calibrate,
             references=args.reference,
-            overrides=args.overrides,
-            backbone=args.backbone,
-            weights=args.weights,
-            image_size=args.image_size,
-            checkpoint=args.checkpoint,
-            preset=args.preset,
-            tiles=args.tiles,
-            offline=args.offline,
-            untrained=args.untrained,
+            **options.loading(args),
         )
     mark = f" [{about['mark']}]" if about["mark"] else ""
     say(f"{args.out}: {about['title']}, '{about['class_name']}'{mark}")

@@ -12,6 +12,7 @@ from typing import Any
 from zsad.cli import examples
 from zsad.cli.output import is_terminal
 from zsad.errors import RequestError
+from zsad.inference.options import LoadOptions
 from zsad.registry import MethodEntry
 from zsad.runner.options import RunOptions, described
 
@@ -79,7 +80,8 @@ def given(kind: type[RunOptions], args: argparse.Namespace) -> dict[str, Any]:
 
 
 def one_method(parser: argparse.ArgumentParser) -> None:
-    """What loads one method for one kind of thing; :func:`check_state` checks it."""
+    """What loads one method for one kind of thing: :func:`loading` reads it, :func:`check_state`
+    checks it."""
     parser.add_argument(
         "--class-name", required=True, metavar="TEXT", help="what the pictures show: 'metal nut'"
     )
@@ -105,6 +107,12 @@ def one_method(parser: argparse.ArgumentParser) -> None:
         metavar="N|auto",
         help="look at tiles, too: N along the longer side, auto: of the model's input size",
     )
+
+
+def loading(args: argparse.Namespace) -> dict[str, Any]:
+    """What the command line says about loading a method, by keyword of :func:`zsad.load_method`."""
+    names = [f.name for f in dataclasses.fields(LoadOptions) if f.name != "name"]
+    return {name: getattr(args, name) for name in names if hasattr(args, name)}
 
 
 def check_state(args: argparse.Namespace, entry: MethodEntry) -> None:

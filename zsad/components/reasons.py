@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
+from zsad.errors import few
 from zsad.types import Explanation
 
 ALSO = 3  # other wordings that a merged reason quotes
@@ -70,8 +71,7 @@ def merged(reasons: Sequence[Explanation], class_name: str) -> list[Explanation]
 
 
 def _with_others(note: str, others: Sequence[str]) -> str:
-    also = "also: " + ", ".join(f"'{text}'" for text in others[:ALSO])
-    also += f" and {len(others) - ALSO} more" if len(others) > ALSO else ""
+    also = "also: " + few((f"'{text}'" for text in others), ALSO)
     return f"{also}; {note}" if note else also
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, Literal, NamedTuple
 
-from zsad.errors import RequestError, counted
+from zsad.errors import RequestError, counted, few, shown
 
 Role = Literal["normal", "anomalous", "training", "mask", "left out", "no role"]
 # How a line of the account counts each role: (one file, several files).
@@ -76,7 +76,7 @@ class Account:
     def lines(self, most: int = MOST_FOLDERS) -> list[str]:
         """A line for each folder, and one that adds up."""
         folders = self.folders()
-        out = [f"{_shown(name)}/: {_counted(entries)}" for name, entries in folders.items()]
+        out = [f"{shown(name)}/: {_counted(entries)}" for name, entries in folders.items()]
         if len(out) > most:
             out[most:] = [
                 f"and {counted(len(out) - most, 'more folder')}; `--json` lists every file"
@@ -100,15 +100,9 @@ class Account:
         strays = self.without_role
         if not strays:
             return
-        shown = ", ".join(f"{_shown(e.path)} ({e.reason})" for e in strays[:3])
-        more = f" and {len(strays) - 3} more" if len(strays) > 3 else ""
+        named = few(f"{shown(e.path)} ({e.reason})" for e in strays)
         what = counted(len(strays), "picture has", "pictures have")
-        raise RequestError(f"folder:{self.root}: {what} no role: {shown}{more}; {way_out}")
-
-
-def _shown(text: str) -> str:
-    """A name as it can be printed in one line."""
-    return text if text.isprintable() else ascii(text)[1:-1]
+        raise RequestError(f"folder:{self.root}: {what} no role: {named}; {way_out}")
 
 
 def _counted(entries: Iterable[Entry], *, reasons: bool = True) -> str:

@@ -24,7 +24,7 @@ import numpy as np
 
 from zsad.data.images import FORMATS
 from zsad.data.indexers.lists import table
-from zsad.errors import DataError, counted, reason, shown
+from zsad.errors import DataError, counted, few, reason, shown
 from zsad.io.foreign import describe_file, refuse_bomb
 from zsad.io.names import readable_name
 from zsad.types import Sample
@@ -148,9 +148,7 @@ def read(source: Path, samples: Sequence[Sample]) -> Outside:
 def refuse(what: str, ids: Sequence[str], way_out: str) -> None:
     """Raise :class:`DataError` that counts ``ids`` and names the first three, if there are any."""
     if ids:
-        named = ", ".join(shown(uid) for uid in ids[:FIRST])
-        more = f" and {len(ids) - FIRST} more" if len(ids) > FIRST else ""
-        raise DataError(f"{what}: {named}{more}; {way_out}")
+        raise DataError(f"{what}: {few(map(shown, ids), FIRST)}; {way_out}")
 
 
 def _refuse_maps(source: Path, doubled: Sequence[str], wrong: Sequence[str]) -> None:

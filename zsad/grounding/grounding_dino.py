@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from zsad import torchvision_compat
-from zsad.errors import WeightsError, counted
+from zsad.errors import WeightsError, counted, few
 from zsad.grounding import dino, official_state, weight_files
 from zsad.grounding.interface import DetectorOptions, Handle
 from zsad.grounding.official_state import UNUSED, read_state, swin_of
@@ -161,8 +161,7 @@ class KeyReport:
         out = [f"tensors taken: {len(self.matched)}"]
         for label, names in (("missing", self.missing), ("ignored", self.unexpected)):
             if names:
-                more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-                out.append(f"{label}: {', '.join(names[:3])}{more}")
+                out.append(f"{label}: {few(names)}")
         return out
 
 

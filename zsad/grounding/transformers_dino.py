@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from zsad.errors import WeightsError, counted
+from zsad.errors import WeightsError, counted, few
 from zsad.grounding import dino, official_state, weight_files
 from zsad.grounding.interface import DetectorOptions, Handle
 from zsad.types import Boxes
@@ -165,8 +165,7 @@ def key_report(path: Path, text_encoder: str | None = None) -> list[str]:
         f"tensors taken: {len(state) - len(ignored)}",
     ]
     if ignored:
-        more = f" and {len(ignored) - 3} more" if len(ignored) > 3 else ""
-        lines.append(f"ignored: {', '.join(ignored[:3])}{more}")
+        lines.append(f"ignored: {few(ignored)}")
     return lines
 
 

@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from zsad.backbones.locate import cache_folders
+from zsad.backbones.locate import cache_folders, find_named
 from zsad.checkpoints import sources
 from zsad.checkpoints.released import recognise
 from zsad.errors import RequestError, WeightsError, ZsadError
@@ -73,20 +73,11 @@ def locate(weights: str) -> Path | None:
         if not path.exists():
             raise WeightsError(f"{OPTION}={weights}: no such file")
         return path
-    folders = cache_folders()
-    for folder in folders:
-        for name in STOCK.values():
-            if (folder / name).is_file():
-                return folder / name
-    from huggingface_hub import try_to_load_from_cache
-
-    for name in STOCK.values():
-        hit = try_to_load_from_cache(STOCK_HUB, name)
-        if isinstance(hit, str):
-            return Path(hit)
+    if found := find_named(STOCK.values(), STOCK_HUB, STOCK.values()):
+        return found
     raise WeightsError(
         f"no Grounding DINO weights here: put {STOCK['swin_t']} (its authors publish it) into "
-        f"{folders[0]}, or set {OPTION}=FILE, grounding=FILE.json or grounding=none"
+        f"{cache_folders()[0]}, or set {OPTION}=FILE, grounding=FILE.json or grounding=none"
     )
 
 

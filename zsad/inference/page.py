@@ -33,6 +33,7 @@ from zsad.runtime.enlarging import enlarged
 
 INDEX = "index.html"
 FOLDER = "thumbs"
+SCRIPTS = ("elements", "csv", "shortest", "predictions")
 ENDINGS = {"photo": "thumb.webp", "heat": "layer.webp", "script": "detail.js"}
 SIDE = 512  # pixels of a small picture
 MOST_BYTES = 30_000  # of a small picture, and of a map over it
@@ -118,7 +119,7 @@ class PredictionPage:
             "limits": dict(self._limits),
             "made_by": dict(self._made_by),
         }
-        scripts = asset("csv.js") + asset("shortest.js") + asset("predictions.js")
+        scripts = "".join(asset(f"{name}.js") for name in SCRIPTS)
         parts = {
             "STYLE": asset("predictions.css"),
             "SCRIPT": f'"use strict";\n(() => {{\n{scripts}\n}})();',

@@ -22,7 +22,7 @@ from zsad.data.images import endings, open_header, read_image
 from zsad.data.indexers.mask_names import beside
 from zsad.data.indexers.own_folder import understand
 from zsad.data.own_outputs import is_own_output
-from zsad.errors import DataError, RequestError, counted, reason, shown
+from zsad.errors import DataError, RequestError, counted, few, reason, shown
 from zsad.inference.prediction import Prediction
 from zsad.io.bounds import BATCH_PIXELS
 from zsad.io.names import plain_path, readable_name
@@ -223,10 +223,9 @@ def _tell_passed_over(found: Sequence[_Found]) -> None:
         names = [shown(one.path) for one in found if one.passed_over == what]
         if names:
             log.warning(
-                "passed over %s: %s%s; give a file by its name to have it read",
+                "passed over %s: %s; give a file by its name to have it read",
                 f"a {what}" if len(names) == 1 else f"{len(names)} {many}",
-                ", ".join(names[:3]),
-                f" and {len(names) - 3} more" if len(names) > 3 else "",
+                few(names),
             )
 
 

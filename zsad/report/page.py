@@ -25,7 +25,7 @@ from zsad.tables.formats import html_table
 from zsad.tables.results_matrix import boards
 
 ASSETS = files("zsad.report") / "assets"
-SHARED = ("csv", "shortest")  # of zsad.page
+SHARED = ("elements", "csv", "shortest")  # of zsad.page
 # Joined in this order, after those that pages share.
 SCRIPTS = ("dom", "tables", "charts", "cost", "compare", "side", "pictures", "main")
 

@@ -2,6 +2,7 @@
 
 ==============  ======================================================================
 ``records``     one stored result, and the key that it is stored under
+``folder``      the lock of a results folder, and what is said of a full disk
 ``store``       one record per cell, written atomically; scores, failures, manifest;
                 ``image_scores``: those of a record, checked to be of its images
 ``inventory``   what a folder holds, column by column, and how to take something out

@@ -18,11 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from zsad.errors import CellError, DataError, is_out_of_memory
-from zsad.io import atomic_write_bytes, file_lock, parse_json
+from zsad.errors import DataError, is_out_of_memory
+from zsad.io import parse_json
 from zsad.io.foreign import refuse_bomb
 from zsad.io.names import safe_name
-from zsad.results import gallery
+from zsad.results import folder, gallery
 from zsad.results.gallery import MapGallery
 from zsad.results.records import CellKey
 from zsad.types import Explanation
@@ -88,13 +88,7 @@ def save(root: Path, key: CellKey, cell: CellExamples) -> Path:
     head = {"fingerprint": key.fingerprint, "examples": meta, "curves": cell.curves, **about}
     arrays["meta"] = np.frombuffer(json.dumps(head).encode(), dtype=np.uint8)
     content = _archive(arrays)
-    path = path_of(root, key)
-    try:
-        with file_lock(root / ".lock"):
-            return atomic_write_bytes(path, content)
-    except OSError as error:
-        reason = error.strerror or error
-        raise CellError(f"{path}: cannot be written ({reason}); check the disk") from error
+    return folder.write(root, path_of(root, key), content)
 
 
 def _archive(arrays: Mapping[str, np.ndarray]) -> bytes:
@@ -142,7 +136,7 @@ def remove(root: Path, key: CellKey) -> None:
     except DataError:  # a broken file belongs to nobody
         return
     if found is not None:
-        with file_lock(root / ".lock"):
+        with folder.lock(root):
             path_of(root, key).unlink(missing_ok=True)
 
 

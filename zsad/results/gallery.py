@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from zsad.data.images import read_image
-from zsad.errors import CellError, DataError, ZsadError, is_out_of_memory
-from zsad.io import atomic_write_bytes, file_lock, parse_json
+from zsad.errors import DataError, ZsadError, is_out_of_memory
+from zsad.io import parse_json
 from zsad.io.names import safe_name
+from zsad.results import folder
 from zsad.types import Sample
 
 log = logging.getLogger(__name__)
@@ -96,13 +97,7 @@ def keep(
     arrays["meta"] = np.frombuffer(json.dumps(head).encode(), np.uint8)
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)  # type: ignore[arg-type]
-    path = path_of(root, dataset, category)
-    try:
-        with file_lock(root / ".lock"):
-            atomic_write_bytes(path, buffer.getvalue())
-    except OSError as error:
-        why = error.strerror or error
-        raise CellError(f"{path}: cannot be written ({why}); check the disk") from error
+    folder.write(root, path_of(root, dataset, category), buffer.getvalue())
 
 
 def load(root: Path, dataset: str, category: str, fingerprint: str = "") -> dict[str, bytes]:

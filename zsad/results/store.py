@@ -28,10 +28,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 from zsad.errors import CellError, DataError, Withheld, ZsadError, counted, is_out_of_memory
-from zsad.io import atomic_write_bytes, file_lock, read_json, write_json
+from zsad.io import atomic_write_bytes, read_json, write_json
 from zsad.io.environment import concealed
 from zsad.io.names import PLAIN, safe_name
 from zsad.io.schema import SchemaError, read
+from zsad.results import folder
 from zsad.results.records import CellKey, CellRecord
 
 if TYPE_CHECKING:
@@ -123,8 +124,7 @@ class ResultStore:
                 write_json(path, concealed({**_plain(record), "written": self._now(key)}))
                 self._drop_aside(key)
         except OSError as error:
-            reason = error.strerror or error
-            raise CellError(f"{path}: cannot be written ({reason}); check the disk") from error
+            raise folder.refused(path, error) from error
         self.clear_failure(key)
         return path
 
@@ -249,8 +249,7 @@ class ResultStore:
         except Withheld as error:
             raise CellError(f"{error}; it is not replaced, fix this first") from None
         except OSError as error:
-            reason = error.strerror or error
-            raise CellError(f"{path}: cannot be written ({reason}); check the disk") from error
+            raise folder.refused(path, error) from error
 
     def manifest(self) -> dict[str, Any]:
         """Return ``{"format": 1, "runs": [...]}``, oldest run first.
@@ -272,9 +271,9 @@ class ResultStore:
     # -------------------------------------------------------------------------- places
     def _path(self, key: CellKey, kind: str = "cells", fingerprint: str = "") -> Path:
         tail = f"@{safe_name(fingerprint)}" if fingerprint else ""
-        folder = self.root / kind / safe_name(key.method) / safe_name(key.dataset) / str(key.seed)
+        place = self.root / kind / safe_name(key.method) / safe_name(key.dataset) / str(key.seed)
         category = safe_name(key.category, PLAIN.replace("@", ""))
-        return folder / f"{category}{tail}.json"
+        return place / f"{category}{tail}.json"
 
     def _scores_path(self, record: Path) -> Path:
         inside = record.relative_to(self.root / "cells")
@@ -286,7 +285,7 @@ class ResultStore:
         )
 
     def _lock(self) -> Any:
-        return file_lock(self.root / ".lock")
+        return folder.lock(self.root)
 
     def _find(self, key: CellKey) -> StoredCell | None:
         for path in (self._path(key), self._path(key, fingerprint=key.fingerprint)):

@@ -21,8 +21,9 @@ from zsad.backbones.specs import spec as find_backbone
 from zsad.config import BackboneSettings, MetricSettings, Settings
 from zsad.config.sections import COMMAND_LINE, PROTOCOL, resolve_settings
 from zsad.errors import RequestError, WeightsError, nearest, shorter
-from zsad.io import file_lock, not_writable, refuse_address, require_writable
+from zsad.io import not_writable, refuse_address, require_writable
 from zsad.protocols import Protocol, load_protocol
+from zsad.results import folder
 from zsad.runner.columns import Column, make_columns, rows_named, split_layers
 from zsad.runner.options import BenchOptions, Names, RunOptions, takes
 
@@ -121,7 +122,7 @@ def require_results(results: Path) -> None:
     given = f"--results {results}"
     require_writable(results, given)
     try:
-        with file_lock(results / ".lock"):
+        with folder.lock(results):
             pass  # a lock that a stopped process holds, or that is no file, is said now
     except OSError as error:
         raise not_writable(given, error) from None

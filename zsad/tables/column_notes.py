@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from zsad.errors import counted
+from zsad.errors import counted, few
 from zsad.results.aggregate import PARTIAL, is_partial
 from zsad.results.identity import imported
 from zsad.results.records import CellRecord
@@ -15,6 +15,7 @@ from zsad.tables.results_matrix import Board, trained_on_of
 MASK_RULES = {"whole": "bilinear, and marked only where wholly so"}
 NAMES = {"spoken": "categories in spoken words", "released": "categories called by their folders"}
 SPOKEN = "spoken"
+NAMED = 8  # datasets or categories that a note names
 
 
 def conditions(board: Board) -> list[str]:
@@ -118,17 +119,38 @@ def _by_column(board: Board, told: Callable[[CellRecord], Any], say: Callable[[A
         if len(values) == 1:
             found[column.title] = say(values[0])
         elif values:
-            found[column.title] = ", ".join(f"{say(v)} on {few(on[v])}" for v in values)
+            found[column.title] = ", ".join(f"{say(v)} on {few(on[v], NAMED)}" for v in values)
     if len(set(found.values())) == 1:
         return next(iter(found.values()))
     return "; ".join(f"{title}: {text}" for title, text in found.items())
 
 
-def few(names: Iterable[str], most: int = 8) -> str:
-    """The first names of a list, and how many there are besides."""
-    known = list(names)
-    more = f" and {len(known) - most} more" if len(known) > most else ""
-    return ", ".join(known[:most]) + more
+def seeds_note(board: Board) -> str:
+    """Which seeds figures are means over, and which columns have fewer of them; "" for one seed.
+
+    A method that learns nothing and refers to nothing has one seed, whose figures are those of
+    all."""
+    every = sorted({record.seed for record in _records(board)})
+    if len(every) < 2:
+        return ""
+    fewer = []
+    for column in board.columns:
+        on: dict[tuple[int, ...], list[str]] = {}  # seeds -> titles of datasets
+        for row in board.rows:
+            held = board.of(column.label, row.name)
+            seeds = tuple(sorted({r.seed for r in held.values() if _seeded(r)}))
+            if seeds and len(seeds) < len(every):
+                on.setdefault(seeds, []).append(row.title)
+        measured = [row for row in board.rows if board.of(column.label, row.name)]
+        for seeds, titles in on.items():
+            where = f" on {few(titles, NAMED)}" if len(titles) < len(measured) else ""
+            fewer.append(f"{column.title}{where} (seed {', '.join(map(str, seeds))})")
+    text = f"over the seeds {', '.join(map(str, every))}"
+    return f"{text}; over fewer: {', '.join(fewer)}" if fewer else text
+
+
+def _seeded(record: CellRecord) -> bool:
+    return bool(record.info.get("trained") or record.info.get("shots"))
 
 
 def _training_notes(board: Board) -> list[str]:

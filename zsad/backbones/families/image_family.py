@@ -14,7 +14,7 @@ from zsad.backbones.backbone_spec import BackboneSpec, Sizes, quarters, require_
 from zsad.backbones.known_weights import Origin
 from zsad.backbones.locate import FoundWeights, default_folder, find_named, graded
 from zsad.backbones.precision import resolved, set_products
-from zsad.backbones.reachable import unreachable
+from zsad.backbones.reachable import is_offline, unreachable
 from zsad.config import BackboneSettings
 from zsad.errors import RequestError, WeightsError, gist
 from zsad.io.names import at_home
@@ -140,7 +140,7 @@ class ImageFamily(ABC):
 
     def _fetched(self, spec: BackboneSpec, offline: bool) -> FoundWeights:
         reason = "offline mode"
-        if not (offline or os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0")):
+        if not is_offline(offline):
             reason = unreachable("huggingface.co", hub=True)
         if not reason:
             from huggingface_hub import hf_hub_download

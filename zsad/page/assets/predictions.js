@@ -1,21 +1,6 @@
-// Texts of data only ever become text nodes or attribute values.
 const data = JSON.parse(document.getElementById("data").textContent);
 const pictures = data.pictures;
 const details = new Map(); // name -> what was loaded of a picture
-const $ = (id) => document.getElementById(id);
-
-function el(name, attributes = {}, ...children) {
-  const node = document.createElement(name);
-  for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
-  node.append(...children);
-  return node;
-}
-
-function svg(name, attributes = {}) {
-  const node = document.createElementNS("http://www.w3.org/2000/svg", name);
-  for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
-  return node;
-}
 
 // ------------------------------------------------------------------ what is decided
 // The thresholds of the run; a pixel's may be each picture's own.

@@ -1,23 +1,8 @@
-// Small helpers.  Texts of data only ever become text nodes or attribute values.
+// What is shown, and in which colours.
 const data = JSON.parse(document.getElementById("data").textContent);
 // Okabe and Ito: told apart by deuteranopes, too.  Beyond eight methods lines are dashed.
 const COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#4020e0", "#006000"];
 const DASHES = ["", "6 3", "2 3", "8 3 2 3"];
-const $ = (id) => document.getElementById(id);
-
-function el(name, attributes = {}, ...children) {
-  const node = document.createElement(name);
-  for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
-  node.append(...children);
-  return node;
-}
-
-function svg(name, attributes = {}, text = "") {
-  const node = document.createElementNS("http://www.w3.org/2000/svg", name);
-  for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
-  if (text) node.textContent = text;
-  return node;
-}
 
 const nothing = (text) => el("p", { class: "nothing" }, text);
 const NOT_COMPUTED = "not computed"; // as the tables say it
