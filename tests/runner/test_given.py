@@ -61,6 +61,27 @@ def request(checkpoint: str, datasets: str = "mvtec,visa") -> Request:
     )
 
 
+def test_how_to_train_is_refused_beside_a_checkpoint(folder: Path) -> None:
+    """The column was called by epochs that the file had nothing to do with."""
+    keys = [f"anomalyclip.checkpoint={folder}/one.pth", "anomalyclip.train.epochs=3"]
+    said = (
+        r"anomalyclip\.train\.epochs \(the command line\): says how to train, and anomalyclip\.ch"
+    )
+    with pytest.raises(RequestError, match=said):
+        build_request("anomalyclip", "visa", overrides=keys, offline=True)
+
+
+def test_a_size_that_the_file_has_otherwise_is_told(
+    folder: Path, bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    keys = [f"anomalyclip.checkpoint={folder}/one.pth", "anomalyclip.n_ctx=4"]
+    assert bench("anomalyclip", overrides=keys)["failed"] == []
+    assert (
+        "anomalyclip.n_ctx (the command line) yields to the checkpoint's own size (one.pth), which "
+        "was set in vain; leave it out"
+    ) in caplog.text
+
+
 def refusal(checkpoint: str, datasets: str = "mvtec,visa") -> str:
     with pytest.raises(RequestError) as caught:
         check(request(checkpoint, datasets))
