@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -305,4 +307,31 @@ def test_another_file_is_no_calibration(text: str, tmp_path: Path) -> None:
     path = tmp_path / "x.json"
     path.write_text(text)
     with pytest.raises(DataError, match="not a calibration file"):
+        calibration.load(path, {})
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("image", True, "a threshold is not a number"),
+        ("image", None, "no threshold of a picture"),
+        ("contrast", -1.0, "a contrast below 0"),
+        ("normal_pictures", "x", "of 'x' normal pictures"),
+        ("normal_pictures", 0, "of 0 normal pictures"),
+        ("false_alarms", 7, "false alarms are no share"),
+        ("mask_false_alarms", "much", "a threshold is not a number"),
+        ("rule", "given", "its rule is 'given'"),
+        ("more", 1, "unexpected keyword"),
+    ],
+)
+def test_what_no_calibration_gives_is_refused(
+    tmp_path: Path, key: str, value: Any, said: str
+) -> None:
+    """A word in place of a number ended as an internal error, others promised 700 %."""
+    path = calibration.save(tmp_path / "c.json", calibration.calibrated([0.1, 0.2], [1, 2]), {})
+    assert calibration.load(path, {}).normal_pictures == 2
+    content = json.loads(path.read_text())
+    content["thresholds"][key] = value
+    path.write_text(json.dumps(content))
+    with pytest.raises(DataError, match=f"not a calibration file .*{said}"):
         calibration.load(path, {})

@@ -125,11 +125,7 @@ def load(path: Path | str, made_for: Mapping[str, Any]) -> Thresholds:
     raw = read_json(path)
     try:
         found, other = Thresholds(**raw["thresholds"]), dict(raw["made_for"])
-        for value in (found.image, found.pixel, found.contrast, found.rise):
-            if value is not None and not isinstance(value, (int, float)):
-                raise TypeError("a threshold is not a number")
-        if found.image is None:
-            raise TypeError("it holds no threshold of a picture")
+        _check(found)
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path}: not a calibration file ({error})") from None
     again = "calibrate again with a folder of normal pictures"
@@ -143,3 +139,21 @@ def load(path: Path | str, made_for: Mapping[str, Any]) -> Thresholds:
             f"{path}: was made by an earlier version, whose masks marked too much; {again}"
         )
     return found
+
+
+def _check(found: Thresholds) -> None:
+    """Raise ``TypeError`` or ``ValueError`` for what no calibration gives."""
+    shares = (found.false_alarms, found.mask_false_alarms)
+    for value in (found.image, found.pixel, found.contrast, found.rise, *shares):
+        if value is not None and (type(value) not in (int, float) or not math.isfinite(value)):
+            raise TypeError("a threshold is not a number")
+    if found.image is None:
+        raise TypeError("it holds no threshold of a picture")
+    if found.rule != "calibrated":
+        raise ValueError(f"its rule is {found.rule!r}")
+    if type(found.normal_pictures) is not int or found.normal_pictures < 1:
+        raise ValueError(f"of {found.normal_pictures!r} normal pictures")
+    if any(value is not None and not 0 < value < 1 for value in shares):
+        raise ValueError("its false alarms are no share between 0 and 1")
+    if min(found.contrast or 0, found.rise or 0) < 0:
+        raise ValueError("a contrast below 0")

@@ -91,7 +91,7 @@ class PredictOptions:
     @property
     def is_calibrated(self) -> bool:
         """Whether thresholds come from the ``calibration.json`` of an earlier run."""
-        return len(self.normal) == 1 and self.normal[0].endswith(".json")
+        return len(self.normal) == 1 and self.normal[0].lower().endswith(".json")
 
 
 def chosen(
