@@ -166,7 +166,6 @@ def test_a_protocol_of_ones_own(tmp_path):
         ("settings: {metrics: {modus: exact}}", "settings.metrics.modus"),
         ("settings: {data: {train_part: all}}", "write train_part at the top"),
         ("train_part: half", "not one of: test, all"),
-        ("checkpoint_rule: best", "checkpoint_rule"),
         ("overrides: {winclipp: {shots: 1}}", "did you mean 'winclip'"),
         ("rows: [{label: a, method: clip}]", "not in methods"),
         ("rows: [{label: a}]", "names its method"),

@@ -64,6 +64,21 @@ def add(folder: Path, name: str, text: str | None = None, trained: str = "false"
     return path
 
 
+def test_the_files_of_a_plugin_are_known_by_content(plugins: Path) -> None:
+    registry.add_plugins(plugins)
+    entry = registry.method("greyness")
+    first = entry.source_digest()
+    module = plugins / "greyness_impl.py"
+    module.write_text(f"{CODE}\n# changed\n")
+    assert first != entry.source_digest() != ""
+    entry.load()
+    assert entry.imported_digest == entry.source_digest()
+    module.write_text(CODE)
+    with pytest.raises(RequestError, match="files have changed since they were imported; start"):
+        entry.source_digest()
+    assert registry.method("clip").source_digest() == ""
+
+
 def test_a_plugin_is_found_and_not_imported(plugins: Path) -> None:
     before = registry.list_methods()
     registry.add_plugins(plugins)

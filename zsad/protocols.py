@@ -104,8 +104,8 @@ class Protocol:
     """A protocol as its YAML file describes it.
 
     ``methods`` and ``datasets``: names or groups; ``train_part``: the part of the auxiliary
-    data that is trained on; ``checkpoint_rule``: always the last epoch, so that nothing is
-    chosen on the target.  ``settings``: sections of :class:`zsad.config.Settings`.
+    data that is trained on, always to the last epoch, so that nothing is chosen on the target.
+    ``settings``: sections of :class:`zsad.config.Settings`.
     ``overrides``: ``{method: {key: value}}``.  ``rows``: a method under conditions of its own, or
     under several overrides, which stand in place of it; ``ablation``: the rows are compared with
     each other only, and have a table of their own.  ``boxes``: "required" where the paper's
@@ -122,7 +122,6 @@ class Protocol:
     note: str = ""
     auxiliary: AuxiliaryRule = AuxiliaryRule()
     train_part: Literal["test", "all"] = "test"
-    checkpoint_rule: Literal["last"] = "last"
     seeds: tuple[int, ...] = (0,)
     settings: dict[str, Any] = field(default_factory=dict)
     overrides: dict[str, Any] = field(default_factory=dict)

@@ -28,12 +28,15 @@ from zsad import config as cfg
 from zsad.backbones import families
 from zsad.config.method_config import ALL_SHOTS, MethodConfig, check_schema
 from zsad.errors import RequestError, reason, unknown
+from zsad.io import sha256_file
 
 if TYPE_CHECKING:
     from zsad.method import Method
 
 GROUPS = ("all", "papers", "baselines", "training-free", "trained")  # of methods
+SOURCES = (".py", ".yaml", ".yml")  # endings of the files that make a method
 _PLUGIN_DIRS: list[Path] = []
+_IMPORTED: dict[str, str] = {}  # origin of a method -> hash of its files when it was imported
 _BROKEN: dict[str, str] = {}  # entry points that cannot be used: what is said of them
 log = logging.getLogger(__name__)
 
@@ -154,8 +157,36 @@ class MethodEntry:
             )
         return values
 
+    def source_digest(self) -> str:
+        """The hash of the files of a method in a folder of `--plugins`, and of modules beside it,
+        which its author changes between runs; "" for one that is installed: it has a ``revision``.
+
+        Raises :class:`RequestError` where they have changed since this process imported them."""
+        written = self._written()
+        if written != _IMPORTED.get(self.origin, written):
+            raise RequestError(
+                f"method {self.name}: its files have changed since they were imported; start "
+                "Python anew"
+            )
+        return written
+
+    @property
+    def imported_digest(self) -> str:
+        """The same of the files as this process imported them; "" before that."""
+        return _IMPORTED.get(self.origin, "")
+
+    def _written(self) -> str:
+        folder = Path(self.origin).parent
+        if folder.parent not in plugin_dirs():
+            return ""
+        own, shared = folder.rglob("*"), folder.parent.glob("*.py")
+        found = sorted(p for p in (*own, *shared) if p.suffix in SOURCES and p.is_file())
+        named = [[p.relative_to(folder.parent).as_posix(), sha256_file(p)] for p in found]
+        return cfg.digest(named, 16)
+
     def load(self) -> type[Method[Any, Any]]:
         """Import the method's class (imports torch)."""
+        _IMPORTED.setdefault(self.origin, self._written())
         return typing.cast(
             "type[Method[Any, Any]]", load_object(self.target, f"class of method '{self.name}'")
         )

@@ -72,3 +72,19 @@ def test_a_verdict_that_says_nothing_says_so_beside_it(tmp_path: Path) -> None:
         assert "This is not the authors" in text
         assert "At most 2 images per category" in text
         assert content_of(made.files[0].path).sha256 in text
+
+
+def test_what_was_not_measured_is_said_beside_the_verdict() -> None:
+    """ "1 of 1 category within 0.1" after a download that broke off."""
+    from tests.results.test_conditions import on
+
+    leather = on("leather", 4, 11)
+    assert figures.lacking({("mvtec", "leather"): leather}, {"mvtec": 15}) == [
+        "mvtec: 1 of 15 categories measured; verdicts are of these alone.",
+        "mvtec: only 4 of 32 normal and 11 of 92 anomalous images.",
+    ]
+    whole = on("leather", 32, 92)
+    assert figures.lacking({("mvtec", "leather"): whole}, {"mvtec": 1}) == []
+    whole.info["skipped"] = ["x.png"]
+    (said,) = figures.lacking({("mvtec", "leather"): whole}, {"mvtec": 1})
+    assert said == "mvtec: scored without images that cannot be read."

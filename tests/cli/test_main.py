@@ -145,6 +145,7 @@ def call(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str, str]
         (["prompts", "check", "--model", "x"], "--model belongs to `zsad prompts generate`"),
         (["prompts", "generate", "--timeout", "nan"], "argument --timeout: invalid"),
         (["bench", "--methods", "clip", "--datasets", "folder:~nobody-of-this-name/x"], "no such"),
+        (["bench", "--methods", "clip", "--datasets", "folder:"], "folder: names no folder"),
         (["tables", "--results", "x" * 300], "x/cells: File name too long"),
         (["predict", "--method", "clip", "--class-name", "n", "x" * 300], "x: File name too long"),
         (["weights", "import", "clip", "x.pt"], "method 'clip' is training-free"),
@@ -394,7 +395,9 @@ def test_predict_prints_one_line_per_picture_and_writes_maps(
     )
     assert code == 3
     assert re.fullmatch(
-        r"zsad: note: unknown weights: clip\.pt, sha256 \w+, of no published file\n", err
+        r"zsad: note: unknown weights: clip\.pt, sha256 \w+, of no published file\n"
+        r"zsad: note: the threshold of a picture is not given by hand: it is a rule of thumb\n",
+        err,
     )
     lines = [json.loads(line) for line in out.splitlines()]
     assert [Path(x["path"]).name for x in lines] == ["bad0.png", "bad1.png", "bad2.png"]
@@ -445,3 +448,41 @@ def test_torch_is_not_imported(argv: list[str], tmp_path: Path) -> None:
         env={**os.environ, "PYTHONPATH": str(ROOT), "ZSAD_RESULTS": str(tmp_path)},
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_of_two_values_the_one_that_holds_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    """The last one always held, and nobody was told that there was another."""
+    words = [
+        "--methods",
+        "clip",
+        "--backbone",
+        "a",
+        "--backbone",
+        "b",
+        "--limit",
+        "2",
+        "--limit",
+        "2",
+    ]
+    args = parse(
+        ["bench", "--methods", "clip", *words, "clip.temperature=0.1", "clip.temperature=0.2"]
+    )
+    assert (args.backbone, args.limit) == ("b", "2")
+    assert capsys.readouterr().err.splitlines() == [
+        "zsad: note: --backbone is given twice: b holds, not a",
+        "zsad: note: clip.temperature is given twice: 0.2 holds, not 0.1",
+    ]
+    parse(
+        [
+            "predict",
+            "--method",
+            "clip",
+            "--class-name",
+            "nut",
+            "--reference",
+            "a",
+            "--reference",
+            "b",
+        ]
+    )
+    assert not capsys.readouterr().err

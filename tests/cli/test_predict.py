@@ -197,6 +197,8 @@ def test_thresholds_by_hand(predict: Predict, place: Path) -> None:
     assert (limits["image"], limits["pixel"], limits["rule"]) == (0.99, 0.25, "given")
     assert lines[0]["anomalous"] is False
     assert "threshold" not in predict.err
+    predict("photos/0.png", "--image-threshold", "0.9")  # the other one stays what it was
+    assert "the threshold of a pixel is not given by hand: it is a rule of thumb" in predict.err
 
 
 @pytest.mark.parametrize(
@@ -211,6 +213,7 @@ def test_thresholds_by_hand(predict: Predict, place: Path) -> None:
         (["photos", "--out", "photos/0.png/found"], "cannot be written"),
         (["photos/*.gif"], "no file matches"),
         (["photos", "--save", "heat"], "--save heat: needs --out DIR"),
+        (["photos", "--scale", "0,1", "--out", "o", "--save", "map"], "--scale: changes nothing"),
         (["photos", "--out", "o", "--save", "heta"], "did you mean"),
         (["photos", "--out", "o", "--save", ","], "--save: names nothing"),
         (["photos", "--ignore", "0,0,64"], "--ignore 0,0,64: is neither a file nor a folder"),
@@ -299,6 +302,19 @@ def test_the_table_has_a_line_for_every_picture(predict: Predict, place: Path) -
     assert "1.png" in rows[1]["error"]
     assert float(rows[0]["image_score"]) == lines[0]["image_score"]
     assert int(rows[0]["regions"]) == len(lines[0]["regions"])
+
+
+def test_tables_of_an_earlier_run_are_named(
+    predict: Predict, place: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("results.csv", "calibration.json"):
+        Path("found", name).parent.mkdir(exist_ok=True)
+        Path("found", name).write_text("x")
+    predict("photos/0.png", "--out", "found", "--save", "csv")
+    assert "--out found: calibration.json is of an earlier run" in caplog.text
+    caplog.clear()
+    predict("photos/0.png", "--out", "found", "--save", "csv", "--calibrate", "good")
+    assert "earlier run" not in caplog.text
 
 
 def test_files_for_other_programs(predict: Predict, place: Path) -> None:

@@ -223,6 +223,7 @@ def test_zsad_run(
     assert main(["run", *words, "--out", str(tmp_path / "maps")]) == 3
     good, bad = map(json.loads, capsys.readouterr().out.splitlines())
     assert "not an image" in bad["error"]
+    assert good["made_by"]["method"] == "maskclip"
     assert np.load(good["files"]["map"]).shape == (80, 130)
 
 

@@ -132,6 +132,16 @@ def test_nan_is_written_as_null_with_a_reason(store: ResultStore) -> None:
     }
 
 
+def test_a_record_of_another_cell_is_not_served(store: ResultStore) -> None:
+    """Copied to another method's place, or changed by hand: it stood in that method's row."""
+    path = store.put(record())
+    path.write_text(json.dumps({**json.loads(path.read_text()), "method": "another"}))
+    assert not store.has(key_of(record()))
+    store.put(record())
+    assert store.get(key_of(record())).method == record().method
+    assert len(list(store.cells())) == 1
+
+
 @pytest.mark.parametrize(
     ("changed", "said"),
     [

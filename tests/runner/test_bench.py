@@ -20,6 +20,7 @@ from zsad.data import loader
 from zsad.errors import RequestError
 from zsad.metrics import spec
 from zsad.on_device import algorithms
+from zsad.results.store import ResultStore
 from zsad.runner.sweep import Sweep
 
 Bench = Callable[..., dict[str, Any]]
@@ -203,6 +204,25 @@ def test_transductive_methods_see_everything_once(bench: Bench, tmp_path: Path) 
     large = bench("crowd", overrides=["run.batch_size=8"], results=tmp_path / "large")
     close(numbers(small), numbers(large))
     assert small["counters"]["images"] == 16
+
+
+def test_cells_of_a_method_whose_files_have_changed_are_computed_again(
+    bench: Bench, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Somebody who writes a method changes it between runs; the first run's figures were served."""
+    results = tmp_path / "results"
+    bench("crowd")
+    assert bench("crowd")["counters"]["images"] == 0
+    for path in (results / "cells" / "crowd").rglob("*.json"):
+        held = json.loads(path.read_text())
+        assert held["info"]["source"] == registry.method("crowd").source_digest()
+        held["info"]["source"] = "0" * 16  # as of a run before the change
+        path.write_text(json.dumps(held))
+    assert bench("crowd")["counters"]["images"] == 16
+    assert "crowd: its files have changed since" in caplog.text
+    bench("clip")
+    (record, *_) = (r for r in ResultStore(results).records() if r.method == "clip")
+    assert "source" not in record.info  # what is installed has a revision
 
 
 def test_references_are_drawn_by_seed(bench: Bench) -> None:

@@ -61,6 +61,27 @@ def request(checkpoint: str, datasets: str = "mvtec,visa") -> Request:
     )
 
 
+def test_how_to_train_is_refused_beside_a_checkpoint(folder: Path) -> None:
+    """The column was called by epochs that the file had nothing to do with."""
+    keys = [f"anomalyclip.checkpoint={folder}/one.pth", "anomalyclip.train.epochs=3"]
+    said = (
+        r"anomalyclip\.train\.epochs \(the command line\): says how to train, and anomalyclip\.ch"
+    )
+    with pytest.raises(RequestError, match=said):
+        build_request("anomalyclip", "visa", overrides=keys, offline=True)
+
+
+def test_a_size_that_the_file_has_otherwise_is_told(
+    folder: Path, bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    keys = [f"anomalyclip.checkpoint={folder}/one.pth", "anomalyclip.n_ctx=4"]
+    assert bench("anomalyclip", overrides=keys)["failed"] == []
+    assert (
+        "anomalyclip.n_ctx (the command line) yields to the checkpoint's own size (one.pth), which "
+        "was set in vain; leave it out"
+    ) in caplog.text
+
+
 def refusal(checkpoint: str, datasets: str = "mvtec,visa") -> str:
     with pytest.raises(RequestError) as caught:
         check(request(checkpoint, datasets))
@@ -161,6 +182,7 @@ def test_an_imported_file_keeps_what_is_known_of_it(
     said = capsys.readouterr().out
     assert "recognised as AnomalyCLIP 9_12_4_multiscale/epoch_15.pth: trained on visa" in said
     assert "note: folder suffix names the TARGET" in said
+    assert "its scripts evaluate it with: test.sh: features_list=24; image_size=518" in said
     assert "was trained on visa" not in refusal(f"{folder}/one.pth", "mvtec")
     assert "would be evaluated on visa, which it was trained on" in refusal(str(out), "visa")
     assert bench("anomalyclip", overrides=[f"anomalyclip.checkpoint={out}"])["failed"] == []

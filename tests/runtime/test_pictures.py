@@ -11,8 +11,54 @@ from PIL import Image
 from zsad.data.images import read_image
 from zsad.data.transforms import Preprocess as Reference
 from zsad.errors import DataError, RequestError
-from zsad.runtime.package import tiling
+from zsad.runtime.package import Found, tiling
 from zsad.runtime.pictures import Preprocess, found, open_picture
+from zsad.runtime.thresholds import Thresholds
+
+FLAT = Thresholds(0.5, 0.9)
+
+
+def test_what_of_a_folder_is_a_picture(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Hidden files and outputs of an earlier run were scored as pictures, and others left out
+    without a word."""
+    for name in ("a.png", ".b.png", "a.heat.webp", "a.mask.png", "sub/c.JPG", "d.heic", ".e/f.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("x")
+    assert [Path(p).name for p in found([str(tmp_path)])] == ["a.png", "c.JPG"]
+    assert "passed over 5 files that are not pictures: " in caplog.text
+    assert "and 2 more" in caplog.text
+    with pytest.raises(RequestError, match=r"--out .*: is the folder of the pictures"):
+        found([str(tmp_path)], f"{tmp_path}/sub/..")
+    with pytest.raises(RequestError, match=r"absent: no such file or folder"):
+        found([str(tmp_path / "absent")])
+
+
+def test_frames_behind_the_first_are_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, second = (Image.fromarray(np.full((8, 8, 3), v, np.uint8)) for v in (40, 90))
+    for name in ("a.gif", "b.tif"):
+        caplog.clear()
+        first.save(tmp_path / name, save_all=True, append_images=[second])
+        open_picture(tmp_path / name)
+        assert f"{name}: holds several pictures" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("anomalous", "share", "note"),
+    [
+        (True, 0.0, "anomalous as a whole, nothing stands out"),
+        (False, 0.0, None),
+        (True, None, None),
+    ],
+)
+def test_a_note_says_what_predict_says(
+    anomalous: bool, share: float | None, note: str | None
+) -> None:
+    values = np.zeros((4, 4), np.float32)
+    one = Found(0.7, values, (4, 4), FLAT, anomalous, (), 0, share)
+    assert one.plain()["note"] == note
+
 
 TOLD = {
     "size": 24,

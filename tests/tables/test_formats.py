@@ -75,10 +75,19 @@ def test_no_text_is_a_command_of_latex(text: str) -> None:
 
     def commands(made: str) -> list[str]:
         known = r"\\text(?:backslash|asciitilde|asciicircum|less|greater|bar)\{\}|\\[&%$#_{}]"
+        known += r"|\n\{\}(?=[\[*])"
         rest = re.sub(known, "", made.partition("\n")[2])  # the first line is a comment
         return re.findall(r"\\[A-Za-z]+|[\\&%$#_^~{}]", rest)
 
     assert commands(latex(page(text))) == commands(latex(page("word")))
+
+
+@pytest.mark.parametrize("label", ["[x] 1", "*a"])
+def test_no_label_is_an_option_of_the_line_end_before_it(label: str) -> None:
+    """LaTeX reads on after a line end for a star and for a length in brackets."""
+    ends = re.findall(r"\\\\\n(.)", latex(page(label)))
+    assert ends
+    assert not set(ends) & {"[", "*"}
 
 
 @pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)

@@ -167,6 +167,21 @@ def test_scores_of_other_images_than_the_record_counts_are_not_used(
     assert "of other images than its record; run the cell again" in caplog.text
 
 
+def test_fewer_seeds_than_others_are_named(tmp_path: Path) -> None:
+    """A figure of one seed stood under "over the seeds 0, 1, 2"."""
+    from tests.tables.test_tables import record
+
+    store = ResultStore(tmp_path)
+    for seed in range(3):
+        store.put(record("winclip", seed=seed, shots=1, title="WinCLIP"))
+    store.put(record("winclip", shots=2, title="WinCLIP"))
+    store.put(record("clip", title="CLIP"))  # has no seed
+    said = "Mean ± standard deviation over the seeds 0, 1, 2; over fewer: WinCLIP, 2-shot (seed 0)."
+    for name in ("overview", "few-shot"):
+        (page,) = (p for p in tables.pages(store.root) if p.name.endswith(f"/{name}"))
+        assert said in page.notes
+
+
 def test_four_images_of_a_label_are_too_few(tmp_path: Path) -> None:
     """The finding: "100.0 [100.0, 100.0]" from two images of each label."""
     from tests.tables.test_tables import record
@@ -267,6 +282,22 @@ def test_systems_that_are_not_hosted_are_listed_with_the_reason(tmp_path: Path) 
     assert shots == [f"PL-SCEA, {n}-shot, MVTec AD" for n in (1, 2, 4, 8)]
     figures = [cell[0].text for cell in listed["AnomalyGPT"].cells[:-1]]
     assert any(f != "–" for f in figures)
+
+
+def test_figures_that_no_run_can_be_set_beside_are_counted_with_the_reason(tmp_path: Path) -> None:
+    """They were nowhere: no run has their dataset, and no line was made without a run."""
+    store = ResultStore(tmp_path)
+    put(store, "winclip", title="WinCLIP")
+    page = next(p for p in tables.pages(store.root, "all") if p.name.endswith("overview"))
+    table = next(t for t in page.tables if t.name == "published-not-run")
+    listed = {line.label: [cell[0].text for cell in line.cells] for line in table.lines}
+    published = Published.load()
+    alone = [r for r in published.references if r.dataset == "rsdd" and r.methods]
+    assert listed["rsdd"] == [str(len(alone)), "MoECLIP", published.not_run["datasets"]["rsdd"]]
+    assert listed["ALFA with GPT-3"][:2] == ["3", "ALFA"]  # a row that has no method here
+    for asked in (False, True):
+        found = next(p for p in tables.pages(store.root, asked) if p.name.endswith("overview"))
+        assert "published-not-run" not in [t.name for t in found.tables]
 
 
 def test_papers_that_print_other_values_are_named(tmp_path: Path) -> None:
@@ -379,3 +410,10 @@ def test_pixel_metrics_have_intervals_where_records_hold_the_pixels(tmp_path: Pa
     (line,) = next(t for t in page.tables if t.name == "significance-pixel_auroc").lines
     assert "WINCLIP" in line.label
     assert [c[0].text for c in line.cells] == ["+0.0", "1.000", "1.000", "1"]  # equal maps
+    info["mask_resize"] = "native"  # other masks: no test of one against the other
+    store.put(
+        CellRecord("alfa", "mine", "a", 0, "x", {"pixel_auroc": 0.5}, {}, 6, 6, {}, info),
+        {**scores, **pixels.columns(table)},
+    )
+    page = next(p for p in tables.pages(store.root, significance=True) if p.name.endswith("/mine"))
+    assert "significance-pixel_auroc" not in [t.name for t in page.tables]

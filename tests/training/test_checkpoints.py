@@ -53,6 +53,16 @@ def test_sizes_of_the_checkpoint_win_other_keys_do_not(backbone: Backbone, tmp_p
     ]
 
 
+def test_a_preset_does_not_say_how_a_state_was_trained(backbone: Backbone, tmp_path: Path) -> None:
+    """FAPrompt's `paper` trains for 7 epochs: a state of 3 was a column of 7."""
+    path, entry = tmp_path / "a.safetensors", registry.method("faprompt")
+    saved(backbone, path, train={"epochs": 3})
+    for preset in entry.presets:
+        layers = [("the command line", {"preset": preset})]
+        loaded, _ = checkpoints.load_into(entry, path, backbone.info, layers)
+        assert (loaded.config.preset, loaded.config.train.epochs) == (preset, 3)
+
+
 def test_a_preset_that_is_gone_leaves_its_values(backbone: Backbone, tmp_path: Path) -> None:
     """``aprilgan.preset=paper`` was ``fuse: sum``."""
     entry, path = registry.method("aprilgan"), tmp_path / "a.safetensors"

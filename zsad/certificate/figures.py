@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from zsad.errors import categories as counted_categories
 from zsad.metrics import spec
-from zsad.results.aggregate import PLACES, mean
+from zsad.results.aggregate import PLACES, is_partial, mean
+from zsad.results.conditions import of_images
 from zsad.results.published import MEAN, Published
 from zsad.results.records import CellRecord
 from zsad.tables.model import signed
@@ -98,6 +99,24 @@ def lines(
             printed = _printed(published, method, target, MEAN, metric, paper)
             whole = len(measured) >= categories.get(target, 0)
             found.append(Line(target, MEAN, metric, logged, printed, mean(measured), whole))
+    return found
+
+
+def lacking(cells: Cells, categories: Mapping[str, int]) -> list[str]:
+    """What of the published data was not measured, a sentence each: categories of a target, and
+    images of its categories.  ``categories``: how many a target has."""
+    found: list[str] = []
+    for target in dict.fromkeys(t for t, _ in cells):
+        own = [record for (t, _), record in cells.items() if t == target]
+        whole = categories.get(target, 0)
+        if len(own) < whole:
+            found.append(
+                f"{target}: {len(own)} of {counted_categories(whole)} measured; verdicts are of "
+                "these alone."
+            )
+        found += [f"{target}: {text}." for text in of_images(own)]
+        if any(map(is_partial, own)):
+            found.append(f"{target}: scored without images that cannot be read.")
     return found
 
 

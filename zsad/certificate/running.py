@@ -133,7 +133,7 @@ def reproduce(request: Request) -> Certificate:
         worth=tuple(worth),
         slips=found.slips,
         files=files,
-        unlike=tuple(_unlike(request, found, released, boxes)),
+        unlike=(*_unlike(request, found, released, boxes), *figures.lacking(released, sizes)),
         notes=(
             *(f"{name} is left out: {why}" for name, why in absent.items()),
             *([found.kept_words] if found.kept else []),

@@ -27,7 +27,7 @@ from zsad.checkpoints.packed_states import packed_state, unpacked_state
 from zsad.checkpoints.packing import KEY, packing_of
 from zsad.checkpoints.released import content_of, recognise
 from zsad.checkpoints.sources import beside
-from zsad.config.method_config import MethodConfig
+from zsad.config.method_config import OF_TRAINING, MethodConfig
 from zsad.errors import CellError, RequestError, WeightsError, counted
 from zsad.io import atomic_write_bytes
 from zsad.method import AnyMethod, new_method
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from zsad.registry import MethodEntry
 
 LARGEST = 10_000  # of the numbers in a stored config, unless its tensors have larger sides
+YIELDS = "yields to the checkpoint's own size"  # how a note on a key of the caller's ends
 Layers = Sequence[tuple[str, Mapping[str, Any]]]
 Shapes = dict[str, tuple[int, ...]]
 
@@ -260,6 +261,8 @@ def _imported_from(
         f"recognised as {row.name}: trained on {data.dataset} ({row.part or 'unknown'} part), "
         f"serves {row.serves_words}"
     ]
+    if row.eval_options:
+        said.append(f"its scripts evaluate it with: {row.eval_options}")
     if row.trap:
         said.append(f"note: {row.trap}")
     origin = SourceFile(path.name, content.sha256, content.git_blob, "table")
@@ -283,6 +286,14 @@ def _load_imported(
     with naming(path, f"'{entry.name}' cannot be built of it"):
         method = _filled(entry, config, info, imported.state, path)
     notes = [f"official {entry.title} checkpoint, preset {config.preset}"]
+    sizes = cfg.flat(implied)
+    for origin, values in layers:
+        asked = cfg.flat(dict(values))
+        notes += [
+            f"{entry.name}.{key} ({origin}) {YIELDS}"
+            for key, value in asked.items()
+            if key != "preset" and key in sizes and sizes[key] != value
+        ]
     notes += [*wrapping, *imported.report]
     return method, notes
 
@@ -304,7 +315,9 @@ def _stored_config(
     explicit: list[tuple[str, Mapping[str, Any]]] = []
     for origin, values in layers:
         if "preset" in values:  # the stored config holds every key and would hide the preset
-            explicit.append((origin, entry.presets.get(str(values["preset"]), {})))
+            preset = entry.presets.get(str(values["preset"]), {})
+            # How the state was trained is what it says itself, whatever the preset would have done.
+            explicit.append((origin, {k: v for k, v in preset.items() if k not in OF_TRAINING}))
         explicit.append((origin, values))
     config = entry.resolve(stored, *explicit)
     if not explicit or _fits(entry, config, info, found.state):
@@ -320,7 +333,7 @@ def _stored_config(
             if fits:
                 kept.append((origin, one))
             else:
-                notes.append(f"{entry.name}.{leaf} ({origin}) yields to the checkpoint's own size")
+                notes.append(f"{entry.name}.{leaf} ({origin}) {YIELDS}")
     return entry.resolve(stored, *kept), notes
 
 

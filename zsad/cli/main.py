@@ -75,6 +75,24 @@ ENVIRONMENT = {  # what may be wrong with an unnamed file: with standard output
 WRITTEN = ("out", "results", "data_root", "save_bank", "write", "folder", "maps")  # places
 
 
+class Once(argparse.Action):
+    """What an option without an action of its own does: the last value holds, and another one
+    before it is not dropped without a word."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        held = vars(self).setdefault("held", values)
+        if held != values and option_string:
+            output.tell(f"zsad: note: {option_string} is given twice: {values} holds, not {held}")
+        self.held = values
+        setattr(namespace, self.dest, values)
+
+
 class Parser(argparse.ArgumentParser):
     """An argument parser whose errors are one line, and that accepts no abbreviations."""
 
@@ -82,6 +100,7 @@ class Parser(argparse.ArgumentParser):
         kwargs.setdefault("allow_abbrev", False)
         kwargs.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
         super().__init__(*args, **kwargs)  # type: ignore[arg-type]
+        self.register("action", None, Once)
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         """Refuse a word that is none of the choices, as every unknown name is refused."""
@@ -157,12 +176,23 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     takes = getattr(args, "takes", "")
     args.overrides = [w for w in extras if _is_override(w, takes)]
     args.words = [w for w in extras if not _is_override(w, takes)]
+    _tell_repeated(args.overrides)
     if args.overrides and "overrides" not in takes:
         raise RequestError(f"`zsad {args.verb}` takes no KEY=VALUE such as '{args.overrides[0]}'")
     if args.words and "words" not in takes:
         hint = "write KEY=VALUE" if "overrides" in takes else "leave it out"
         raise RequestError(f"`zsad {args.verb}`: unexpected '{args.words[0]}'; {hint}")
     return args
+
+
+def _tell_repeated(overrides: Sequence[str]) -> None:
+    """Say which of several values of one key holds."""
+    held: dict[str, str] = {}
+    for word in overrides:
+        key, _, value = word.partition("=")
+        if held.setdefault(key, value) != value:
+            output.tell(f"zsad: note: {key} is given twice: {value} holds, not {held[key]}")
+        held[key] = value
 
 
 def _refuse_empty(args: argparse.Namespace, extras: Sequence[str]) -> None:

@@ -5,6 +5,7 @@ Every other module of this room prints by these functions alone.
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import json
 import os
@@ -48,6 +49,7 @@ def listed() -> list[str]:
     """The lines of standard input that are not blank: names of files, whatever their bytes."""
     raw = getattr(sys.stdin, "buffer", None)
     content = raw.read() if raw is not None else sys.stdin.read().encode("utf-8", "surrogateescape")
+    content = content.removeprefix(codecs.BOM_UTF8)
     names = (os.fsdecode(line.rstrip(b"\r")) for line in content.split(b"\n"))
     # Blanks around a name are taken off, unless there is a file that is called so.
     return [n if _exists(n) else n.strip() for n in names if n.strip()]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 from zsad.cli import options
+from zsad.data.indexers.own_folder import understand
 from zsad.runtime import command
 
 
@@ -20,4 +22,12 @@ def add(verbs: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Score all pictures; 3 if some cannot be read or scored."""
-    return command.run(args, args.words)
+    return command.run(args, args.words, _below)
+
+
+def _below(folder: Path) -> tuple[list[Path], list[Path]]:
+    """The pictures that `zsad predict` would score of a folder, and the other files."""
+    held = understand(folder)
+    pictures = [p for p in held.candidates if p not in held.mask_of]
+    others = {e.path for e in held.account.entries} - set(pictures)
+    return [folder / p for p in sorted(pictures)], [folder / p for p in sorted(others)]

@@ -135,6 +135,11 @@ class MethodConfig:
                 )
 
 
+OF_TRAINING = (
+    "train",
+    "loss",
+    "lr",
+)  # groups of keys of a trained method that inference does not read
 CLASS_VARIABLES = ("full_shot", "prompt_kind", "inference_only", "cosmetic")
 QUESTIONS = (
     *("caption_source", "caption_all", "caption_count"),

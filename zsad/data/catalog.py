@@ -176,6 +176,8 @@ def _own_spec(name: str, folder: FolderSettings | None) -> tuple[DatasetSpec, st
     if name.startswith("folder:"):
         from zsad.data.folder_dataset import folder_spec
 
+        if name == "folder:":
+            raise RequestError("folder: names no folder; write folder:PATH (folder:. is this one)")
         spec = folder_spec(Path(name.removeprefix("folder:")), folder)
         return spec, spec.root
     path = Path(name)

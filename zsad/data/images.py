@@ -20,11 +20,12 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from zsad.data import deep_colour, plausible
-from zsad.data.picture_file import has_metadata, holds_more, read_bytes
+from zsad.data.picture_file import has_metadata, read_bytes
 from zsad.data.pixel_values import DEEP, eight_bit, guessed_range, kept_levels, mask_levels, to_rgb
 from zsad.errors import DataError, ZsadError, gist
 from zsad.io import foreign
 from zsad.io.bounds import PICTURE
+from zsad.runtime.pictures import holds_more
 from zsad.types import Sample
 
 # The one list of what a picture is: Pillow's name of a format, and how its files' names end.  A

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import os
 import stat
-
-from PIL import Image
 
 from zsad.errors import DataError
 from zsad.io import is_address
@@ -45,17 +41,6 @@ def has_metadata(path: str) -> bool:
     """Whether a PNG file may say how its picture is turned.  Raises :class:`DataError`."""
     content = read_bytes(path)
     return any(mark in content for mark in METADATA)
-
-
-def holds_more(image: Image.Image, content: bytes) -> bool:
-    """Whether an opened file holds further pictures of its size: an animation, pages of a TIFF.
-    Previews are none, nor is the second picture of a phone (MPO)."""
-    if image.format != "TIFF":
-        return image.format != "MPO" and bool(getattr(image, "is_animated", False))
-    with contextlib.suppress(Exception), Image.open(io.BytesIO(content), formats=["TIFF"]) as copy:
-        copy.seek(1)
-        return copy.size == image.size
-    return False
 
 
 def _without_waiting(path: str, flags: int) -> int:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from zsad.errors import counted
+from zsad.runtime.pictures import FIRST_ALONE
 from zsad.types import Sample
 
 log = logging.getLogger(__name__)
@@ -85,12 +86,7 @@ def look_at_range(uri: str, high: float, full: float, chosen: bool) -> None:
 
 def tell_of_more(uri: str) -> None:
     """Say that a file holds further pictures, which nobody looks at."""
-    _once(
-        "more",
-        uri,
-        "holds several pictures (frames or pages), and the first one alone is looked at; save the "
-        "others as files of their own",
-    )
+    _once("more", uri, FIRST_ALONE)
 
 
 # ---------------------------------------------------------------------------------- masks

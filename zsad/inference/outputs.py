@@ -66,6 +66,20 @@ def kinds(text: str | Sequence[str] | None, out: Path | str | None = None) -> tu
     return chosen(text, "--save", "kind of file, kinds of files", KINDS, out)
 
 
+OF_ALL = (
+    TABLE, "index.html", "prompts.html", "calibration.json",
+    *(file.name for file in handover.FILES.values()),
+)  # fmt: skip
+
+
+def files_of_all(kinds: Sequence[str], formats: Sequence[str], calibrates: bool) -> set[str]:
+    """Which of :data:`OF_ALL` a run writes."""
+    said = {"page": "index.html", "prompts": "prompts.html", "csv": TABLE}
+    made = {said[kind] for kind in (*kinds, *formats) if kind in said}
+    made |= {handover.FILES[name].name for name in formats if name in handover.FILES}
+    return made | ({"calibration.json"} if calibrates else set())
+
+
 class Writer:
     """Writes the files of one run below ``out``; the table of all and their page when it is left.
 

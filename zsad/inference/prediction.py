@@ -19,6 +19,7 @@ from zsad.inference.regions import Findings
 from zsad.page import html_text
 from zsad.results import heatmaps
 from zsad.runtime.enlarging import enlarged
+from zsad.runtime.regions import AS_A_WHOLE
 from zsad.runtime.thresholds import Thresholds
 from zsad.types import Explanation, PromptView
 
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
     from PIL import Image
-
-AS_A_WHOLE = "anomalous as a whole, nothing stands out"
 
 
 @dataclass(repr=False)

@@ -117,6 +117,7 @@ def _checked(options: PredictOptions) -> CheckedRequest:
     shots = _check_bank(options.method, options.bank, options.save_bank, len(references))
     if out is not None:
         require_writable(out, f"--out {out}")
+        _tell_earlier(Path(out), options, kinds, formats)
     return CheckedRequest(kinds, formats, ignored, pictures, good, references, shots)
 
 
@@ -156,6 +157,22 @@ def _scored(
                 _call(prediction, str(photo.path), called)
             prediction.set_by_hand(options.image_threshold, options.threshold)
             yield _written(writer, prediction, photo) if writer else prediction
+
+
+def _tell_earlier(
+    out: Path, options: PredictOptions, kinds: Sequence[str], formats: Sequence[str]
+) -> None:
+    """Say which files about all pictures lie in ``out`` and are not written anew."""
+    from zsad.inference import outputs
+
+    calibrates = bool(options.normal)  # or takes the thresholds of that very file
+    again = outputs.files_of_all(kinds, formats, calibrates)
+    left = [name for name in outputs.OF_ALL if name not in again and (out / name).is_file()]
+    if left:
+        log.warning(
+            "--out %s: %s of an earlier run: not written anew, and not about this one",
+            *(out, ", ".join(left) + (" is" if len(left) == 1 else " are")),
+        )
 
 
 def _warn_of_unread(entry: MethodEntry, facts: Mapping[str, str]) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from zsad.config import DataSettings
-from zsad.metrics.spec import METRICS, MetricSpec
+from zsad.metrics.spec import METRICS
 from zsad.results.identity import limit_of
 from zsad.results.records import CellRecord
 
@@ -143,7 +143,7 @@ def images_of(records: Iterable[CellRecord], metric: str = "") -> frozenset[Imag
             r.dataset,
             str(r.info.get("dataset_fingerprint") or ""),
             r.category,
-            _rule(r, METRICS.get(metric)),
+            rule_of(r, metric),
             r.n_normal,
             r.n_anomalous,
         )
@@ -151,12 +151,12 @@ def images_of(records: Iterable[CellRecord], metric: str = "") -> frozenset[Imag
     )
 
 
-def _rule(record: CellRecord, metric: MetricSpec | None) -> str:
+def rule_of(record: CellRecord, metric: str) -> str:
     """What a figure is measured against, where that is a setting."""
-    parts = []
-    if metric is not None and metric.level == "pixel":
+    known, parts = METRICS.get(metric), []
+    if known is not None and known.level == "pixel":
         parts.append(str(record.info.get("mask_resize") or DataSettings().mask_resize))
-    if metric is not None and "fpr_limit" in metric.arguments:
+    if known is not None and "fpr_limit" in known.arguments:
         parts.append(f"{limit_of(record):g}")
     return ", ".join(parts)
 

@@ -293,7 +293,7 @@ class ResultStore:
                 record, written = _read_record(path)
             except DataError:
                 continue
-            if record.fingerprint == key.fingerprint:
+            if key_of(record) == key:  # a file that was moved or changed is of another cell
                 return StoredCell(record, path, written, "@" not in path.name)
         return None
 
@@ -324,6 +324,8 @@ class ResultStore:
             raise CellError(f"{error}; it is not replaced, fix this first") from None
         except DataError:
             return  # absent or broken: it will be overwritten
+        if str(self._path(key_of(held))).casefold() != str(path).casefold():
+            return  # a record that was moved here, or changed by hand: as broken as one cut off
         if (held.method, held.dataset, held.category) != (key.method, key.dataset, key.category):
             raise CellError(
                 f"{path}: is the record of {held.method}, {held.dataset}, {held.category}, whose "

@@ -15,7 +15,7 @@ from zsad import registry
 from zsad.checkpoints import bundled
 from zsad.checkpoints.sources import BUNDLED, Sources, parse
 from zsad.config import Settings
-from zsad.config.method_config import MethodConfig
+from zsad.config.method_config import OF_TRAINING, MethodConfig
 from zsad.config.sections import COMMAND_LINE, PROTOCOL, SECTIONS, resolve_settings
 from zsad.errors import RequestError, nearest, unknown
 from zsad.protocols import Protocol, ProtocolRow
@@ -182,6 +182,9 @@ def make_column(
                 checkpoint = parse(value, option, origin, folders=own, offline=offline)
         kept.append((origin, _without_checkpoint(values)))
     found = entry.resolved(*kept)
+    if checkpoint is not None:
+        _refuse_training(entry, layers)
+        given = [(o, _inferring(values)) for o, values in (given or kept)]
     return Column(
         label or entry.name,
         title or entry.title,
@@ -191,6 +194,23 @@ def make_column(
         cfg.merge(*(_without_checkpoint(values) for _, values in (given or kept))),
         found.origins,
     )
+
+
+def _refuse_training(entry: MethodEntry, layers: Sequence[cfg.Layer]) -> None:
+    """Raise :class:`RequestError` for a key that says how to train, where a user set it beside a
+    checkpoint: tables would call the column by what it had no part in."""
+    for origin, values in layers:
+        for group in OF_TRAINING if not origin.startswith(PROTOCOL) else ():
+            for key in cfg.flat({group: values[group]}) if group in values else ():
+                raise RequestError(
+                    f"{entry.name}.{key} ({origin}): says how to train, and "
+                    f"{entry.name}.checkpoint is trained already; leave one of them out"
+                )
+
+
+def _inferring(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a layer holds for a checkpoint, too: not how to train."""
+    return {key: value for key, value in values.items() if key not in OF_TRAINING}
 
 
 def _without_preset(layer: cfg.Layer) -> cfg.Layer:

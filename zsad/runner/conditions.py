@@ -10,6 +10,7 @@ rather than trained.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,9 @@ from zsad import config as cfg
 from zsad.checkpoints import bundled
 from zsad.checkpoints.account import account_of
 from zsad.config.method_config import as_written
+from zsad.data.catalog import load_spec
 from zsad.errors import WeightsError, ZsadError, counted
+from zsad.registry import list_datasets
 from zsad.runner.auxiliary import own_size, training_of
 from zsad.runner.columns import Column
 from zsad.runner.given import given_for, is_asked_for
@@ -156,10 +159,16 @@ def _given(plan: Plan, dataset: DatasetPlan, column: Column) -> dict[str, Any]:
     return {
         "preset": used,
         "trained_on": " + ".join(origin.trained_on),
-        "part": origin.part,
+        "part": "training" if _own_part(origin.trained_on) else origin.part,
         "checkpoint": str(origin.path),
         "does": "; ".join([does, *found.notes, *others]),
     }
+
+
+def _own_part(names: Sequence[str]) -> bool:
+    """Whether datasets have a part to train on, of which no picture is evaluated."""
+    known = list_datasets()
+    return bool(names) and all(n in known and load_spec(n).training_split == "train" for n in names)
 
 
 def _made(plan: Plan, dataset: DatasetPlan, column: Column) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +21,8 @@ from zsad.runner.columns import Column
 from zsad.runner.given import auxiliary_name, content_of, given_for
 from zsad.runner.request import Request
 from zsad.types import Sample
+
+log = logging.getLogger(__name__)
 
 # An auxiliary dataset, the part of it that is trained on, and the column's label where its images
 # are those of the state that comes with the method.
@@ -181,6 +184,7 @@ def build_plan(request: Request, store: ResultStore, weights_id: str, demo: bool
                     )
                     at, written = (column.label, seed, category), store.written(key)
                     again = request.fresh or _other_boxes(request, column, key, store)
+                    again = again or _other_source(column, key, store)
                     if written is not None and not again:
                         dataset.stored[at] = key
                         continue
@@ -250,6 +254,21 @@ def _other_boxes(request: Request, column: Column, key: CellKey, store: ResultSt
     boxes = store.get(key).info.get("boxes")
     known = boxes if isinstance(boxes, Mapping) else {}
     return weight_files.outdated(options, key.dataset, known, offline=request.offline)
+
+
+def _other_source(column: Column, key: CellKey, store: ResultStore) -> bool:
+    """Whether a stored cell was computed by other files of somebody's own method than those of
+    now; its fingerprint does not hold them."""
+    written = column.entry.source_digest()
+    held = store.get(key).info.get("source") if written and store.has(key) else None
+    if held in (None, written):
+        return False
+    log.warning(
+        "%s: its files have changed since %s/%s was computed; it is computed again (trained states "
+        "are kept: raise its revision for others)",
+        *(column.label, key.dataset, key.category),
+    )
+    return True
 
 
 def fingerprint(

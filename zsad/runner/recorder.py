@@ -117,6 +117,7 @@ class Recorder:
             "preset": config.preset,
             "preset_title": entry.preset_titles.get(config.preset, ""),
             "revision": entry.revision,
+            **({"source": source} if (source := entry.imported_digest) else {}),
             # What the fingerprint covers: a later key at its default is left out here as well, or
             # tables would part what was stored before and after the key came.
             "config": cfg.identity(config),

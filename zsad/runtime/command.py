@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from zsad.errors import RequestError, ZsadError, one_line, reason, shown
+from zsad.errors import RequestError, ZsadError, is_text, one_line, reason, shown
 from zsad.runtime.package import Package, load
-from zsad.runtime.pictures import found
+from zsad.runtime.pictures import Below, found
 
 USAGE = "zsad run PACKAGE PATH... [--out DIR] [--boxes FILE] [--runtime NAME] [--threads N]"
 
@@ -33,14 +34,15 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, default=0, metavar="N", help="0: all cores")
 
 
-def run(args: argparse.Namespace, words: Sequence[str]) -> int:
-    """Score all pictures; 3 if some cannot be read or scored.  Raises :class:`RequestError`."""
+def run(args: argparse.Namespace, words: Sequence[str], below: Below | None = None) -> int:
+    """Score all pictures; 3 if some cannot be read or scored.  ``below``: as
+    :func:`zsad.runtime.pictures.found` has it.  Raises :class:`RequestError`."""
     if len(words) < 2:
         raise RequestError(f"`zsad run` needs a package and pictures; {USAGE}")
     if args.threads < 0:
         raise RequestError(f"--threads {args.threads}: give a number from 0 up")
-    pictures = found(words[1:])
     part = load(words[0], args.runtime, args.threads, args.boxes)
+    pictures = found(words[1:], args.out, below)
     print(f"zsad: {part.title}, on {part.runtime}", file=sys.stderr)
     out = _folder(args.out)
     failed = 0
@@ -66,13 +68,15 @@ def _folder(name: str | None) -> Path | None:
 
 def _said(part: Package, path: str, out: Path | None, number: int) -> dict[str, Any]:
     """What is said of a picture, or its error: the others go on."""
+    name = path if is_text(path) else shown(path)
     try:
         one = part.predict(path)
     except ZsadError as error:
-        return {"path": path, "error": reason(error)}
-    said = {"path": path, **one.plain()}
+        return {"path": name, "error": reason(error)}
+    said = {"path": name, **one.plain(), "made_by": part.about.get("made_by", {})}
     if out is not None:
-        file = out / f"{number:05d}-{Path(path).stem}.npy"
+        stem = os.fsencode(Path(path).stem)[:200].decode("utf-8", "ignore")  # of 255 bytes
+        file = out / f"{number:05d}-{stem}.npy"
         try:
             np.save(file, one.anomaly_map)
         except OSError as error:

@@ -58,6 +58,12 @@ class Found:
     def anomaly_map(self) -> NDArray[np.float32]:
         return enlarged(self.values, self.size)
 
+    @property
+    def note(self) -> str:
+        """What a reader of score and regions should know, or ""."""
+        whole = bool(self.anomalous) and self.share is not None and not self.regions
+        return regions.AS_A_WHOLE if whole else ""
+
     def plain(self) -> dict[str, Any]:
         """Ready for JSON, by the names that ``zsad predict`` uses."""
         return {
@@ -65,6 +71,7 @@ class Found:
             "anomalous": self.anomalous,
             "marked": self.share,
             "map_max": float(self.values.max()),
+            "note": self.note or None,
             "regions": [r.plain() for r in self.regions],
             "regions_omitted": self.omitted,
             "thresholds": asdict(self.thresholds),

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
-from collections.abc import Iterable, Mapping
+import io
+import logging
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,9 +17,17 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from zsad.errors import DataError, RequestError, gist
+from zsad.errors import DataError, RequestError, counted, gist, shown
 from zsad.runtime.package_file import numbers
 
+log = logging.getLogger(__name__)
+
+# What `zsad predict --out` writes beside, or of, a picture.
+WRITTEN = re.compile(r".+\.(?:heat|mask|prompts|thumb|layer)\.(?:png|webp|jpg)", re.IGNORECASE)
+FIRST_ALONE = (
+    "holds several pictures (frames or pages), and the first one alone is looked at; save the "
+    "others as files of their own"
+)
 ENDINGS = (
     *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".gif", ".tif", ".tiff"),
     *(".webp", ".ppm", ".pgm", ".pbm", ".pnm"),
@@ -80,6 +93,9 @@ def _read(path: str, stored: bool) -> Image.Image:
         with Image.open(path, formats=_formats()) as image:
             if image.width * image.height > MOST_PIXELS:
                 raise DataError(f"{path}: more than {MOST_PIXELS:,} pixels")
+            content = Path(path).read_bytes() if image.format == "TIFF" else b""
+            if holds_more(image, content):
+                log.warning("%s: %s", shown(path), FIRST_ALONE)
             image.load()
             return _rgb(ImageOps.exif_transpose(image), path, stored)
     except DataError:
@@ -113,23 +129,67 @@ def _rgb(image: Image.Image, path: str, stored: bool) -> Image.Image:
     return image if mode == "RGB" else image.convert("RGB")
 
 
-def found(words: Iterable[str]) -> list[str]:
+Below = Callable[[Path], tuple[list[Path], list[Path]]]  # a folder -> (pictures, other files)
+
+
+def found(words: Iterable[str], out: str | None = None, below: Below | None = None) -> list[str]:
     """The files that words name: files, folders (all pictures below them) and patterns.
 
-    Raises :class:`RequestError` for a word that names none."""
-    out: list[str] = []
+    Hidden files, and what ``zsad predict`` and ``zsad run`` write, are passed over in folders; one
+    line on standard error says how many files that were.  ``out``: where maps are written;
+    ``below``: what of a folder is a picture, where the names of files are not to decide that.
+    Raises :class:`RequestError` for a word that names none, and where ``out`` is such a folder."""
+    taken: list[str] = []
+    passed_over: list[str] = []
     for word in words:
         path = Path(word)
         if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in ENDINGS)
-            out += [str(p) for p in inside if p.is_file()]
+            if out is not None and os.path.realpath(out) == os.path.realpath(path):
+                raise RequestError(f"--out {out}: is the folder of the pictures; give another")
+            inside, others = (below or _by_name)(path)
+            passed_over += map(str, others)
+            taken += map(str, inside)
             if not inside:
                 raise RequestError(f"{word}: no pictures there ({', '.join(ENDINGS)})")
-        elif path.is_file() or not glob.has_magic(word):
-            out.append(word)
-        else:
+        elif path.is_file():
+            taken.append(word)
+        elif glob.has_magic(word):
             matches = [p for p in sorted(glob.glob(word, recursive=True)) if Path(p).is_file()]
             if not matches:
                 raise RequestError(f"{word}: no file matches")
-            out += matches
-    return list(dict.fromkeys(out))
+            taken += matches
+        else:
+            raise RequestError(f"{word}: no such file or folder")
+    if passed_over:
+        more = f" and {len(passed_over) - 3} more" if len(passed_over) > 3 else ""
+        log.warning(
+            "passed over %s: %s%s; give a file by its name to have it read",
+            counted(len(passed_over), "file that is not a picture", "files that are not pictures"),
+            ", ".join(map(shown, passed_over[:3])),
+            more,
+        )
+    return list(dict.fromkeys(taken))
+
+
+def _by_name(folder: Path) -> tuple[list[Path], list[Path]]:
+    """The pictures below a folder, and the other files, by what their names say."""
+    files = [p for p in sorted(folder.rglob("*")) if p.is_file()]
+    inside = [p for p in files if _is_picture(p.relative_to(folder))]
+    return inside, [p for p in files if p not in set(inside)]
+
+
+def _is_picture(path: Path) -> bool:
+    """Whether a file of a folder is taken for a picture, by its name below the folder."""
+    hidden = any(part.startswith(".") for part in path.parts)
+    return not hidden and path.suffix.lower() in ENDINGS and not WRITTEN.fullmatch(path.name)
+
+
+def holds_more(image: Image.Image, content: bytes) -> bool:
+    """Whether an opened file holds further pictures of its size: an animation, pages of a TIFF.
+    Previews are none, nor is the second picture of a phone (MPO)."""
+    if image.format != "TIFF":
+        return image.format != "MPO" and bool(getattr(image, "is_animated", False))
+    with contextlib.suppress(Exception), Image.open(io.BytesIO(content), formats=["TIFF"]) as copy:
+        copy.seek(1)
+        return copy.size == image.size
+    return False

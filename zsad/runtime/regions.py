@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from zsad.runtime.contours import contour
 
 MOST = 100  # regions that are listed
+AS_A_WHOLE = "anomalous as a whole, nothing stands out"
 
 
 @dataclass(frozen=True)

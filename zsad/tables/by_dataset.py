@@ -21,7 +21,7 @@ from zsad.results.aggregate import (
     undefined_reasons,
 )
 from zsad.results.identity import limit_of
-from zsad.tables.column_notes import NAMED, conditions
+from zsad.tables.column_notes import NAMED, conditions, seeds_note
 from zsad.tables.dataset_notes import other_limit
 from zsad.tables.model import Line, Page, Span, Spans, Table
 from zsad.tables.results_matrix import (
@@ -234,9 +234,8 @@ def notes(board: Board, row: DatasetRow | None = None) -> tuple[str, ...]:
     rows = board.rows if row is None else [row]
     out += _image_notes(board, rows)
     out += _rule_notes(board, rows)
-    seeds = {seed for cells in board.cells.values() for _, seed in cells}
-    if len(seeds) > 1:
-        out.append(f"Seeds {', '.join(map(str, sorted(seeds)))}: mean ± standard deviation.")
+    if seeds := seeds_note(board):
+        out.append(f"Mean ± standard deviation {seeds}.")
     if row is None and not all(r.newest for r in board.rows):
         shown = ", ".join(r.title for r in board.rows if r.newest and r.title != r.name)
         out.append(

@@ -125,6 +125,34 @@ def _by_column(board: Board, told: Callable[[CellRecord], Any], say: Callable[[A
     return "; ".join(f"{title}: {text}" for title, text in found.items())
 
 
+def seeds_note(board: Board) -> str:
+    """Which seeds figures are means over, and which columns have fewer of them; "" for one seed.
+
+    A method that learns nothing and refers to nothing has one seed, whose figures are those of
+    all."""
+    every = sorted({record.seed for record in _records(board)})
+    if len(every) < 2:
+        return ""
+    fewer = []
+    for column in board.columns:
+        on: dict[tuple[int, ...], list[str]] = {}  # seeds -> titles of datasets
+        for row in board.rows:
+            held = board.of(column.label, row.name)
+            seeds = tuple(sorted({r.seed for r in held.values() if _seeded(r)}))
+            if seeds and len(seeds) < len(every):
+                on.setdefault(seeds, []).append(row.title)
+        measured = [row for row in board.rows if board.of(column.label, row.name)]
+        for seeds, titles in on.items():
+            where = f" on {few(titles, NAMED)}" if len(titles) < len(measured) else ""
+            fewer.append(f"{column.title}{where} (seed {', '.join(map(str, seeds))})")
+    text = f"over the seeds {', '.join(map(str, every))}"
+    return f"{text}; over fewer: {', '.join(fewer)}" if fewer else text
+
+
+def _seeded(record: CellRecord) -> bool:
+    return bool(record.info.get("trained") or record.info.get("shots"))
+
+
 def _training_notes(board: Board) -> list[str]:
     out = []
     for column in board.columns:

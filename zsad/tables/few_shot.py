@@ -8,7 +8,7 @@ from dataclasses import replace
 from zsad.config.method_config import ALL_SHOTS, shots_in_words
 from zsad.io.names import safe_name
 from zsad.tables.by_dataset import banner, not_computed, undefined_notes
-from zsad.tables.column_notes import conditions
+from zsad.tables.column_notes import conditions, seeds_note
 from zsad.tables.lines import Entry, tables_of
 from zsad.tables.model import Page
 from zsad.tables.results_matrix import GROUP_ORDER, Board, Cells, MatrixColumn
@@ -49,15 +49,11 @@ def few_shot_page(board: Board, published: bool = False) -> Page | None:
             entry = replace(entry, method=f"{_title(column)} ({column.label})")
         entries[entry] = [board.of(column.label, row.name) for row in board.rows]
     title = f"Few-shot anomaly detection, backbone {board.heading}"
-    labels = {c.label for c in columns}
-    seeds = sorted(
-        {s for (label, _), held in board.cells.items() if label in labels for _, s in held}
-    )
     used = replace(board, columns=columns)
     notes = [
         *banner(board),
-        f"Figures in percent; mean ± standard deviation over the seeds {', '.join(map(str, seeds))}"
-        "; best bold, second underlined, for each number of shots; – undefined.",
+        "Figures in percent; best bold, second underlined, for each number of shots; – undefined.",
+        *([f"Mean ± standard deviation {seeds}."] if (seeds := seeds_note(used)) else []),
         *not_computed(used),
         *conditions(used),
         *undefined_notes(used, used.rows),

@@ -118,7 +118,7 @@ def _latex_table(page: Page, table: Table, notes: Sequence[str]) -> str:
     for line in table.lines:
         if before is not None and (line.rule or (line.mean and not before.mean)):
             body.append(r"\midrule")
-        body.append(" & ".join([_tex(line.label), *map(_latex_cell, line.cells)]) + r" \\")
+        body.append(" & ".join([_first(line.label), *map(_latex_cell, line.cells)]) + r" \\")
         before = line
     return "\n".join(
         [
@@ -136,6 +136,12 @@ def _latex_table(page: Page, table: Table, notes: Sequence[str]) -> str:
             r"\end{table}",
         ]
     )
+
+
+def _first(label: str) -> str:
+    """The first cell of a line: a "[" or "*" there would be taken for an option of the line end
+    before it."""
+    return "{}" * label.startswith(("[", "*")) + _tex(label)
 
 
 def _latex_cell(cell: Spans) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from zsad.errors import ZsadError
 from zsad.metrics.spec import METRICS, drawn, resampled
 from zsad.results import pixels
-from zsad.results.aggregate import NOT_COMPUTED, is_partial
+from zsad.results.aggregate import NOT_COMPUTED, is_partial, rule_of
 from zsad.results.identity import limit_of
 from zsad.results.image_scores import scores_of
 from zsad.results.records import CellRecord
@@ -42,7 +42,8 @@ CI_NOTE = (
 TEST_NOTE = (
     "Tests: the same images, first seed, two-sided paired permutation by category, "
     "categories combined by Stouffer's method; Holm's correction over the pairs of a table; "
-    "* below 0.05 after it; pixel metrics by swapping the maps of whole images."
+    "* below 0.05 after it; pixel metrics by swapping the maps of whole images, where both were "
+    "measured by one rule."
 )
 
 
@@ -178,9 +179,12 @@ def _image_test(first: Cell, second: Cell, metric: str) -> PairedTest | None:
 
 
 def _pixel_test(first: Cell, second: Cell, metric: str) -> PairedTest | None:
-    """The test of two cells' maps on the images of both; None where a record lacks their pixels."""
+    """The test of two cells' maps on the images of both; None where a record lacks their pixels,
+    or where they were measured against other masks or up to other rates."""
     from zsad.metrics.pixel_statistics import pixel_permutation
 
+    if rule_of(first[0], metric) != rule_of(second[0], metric):
+        return None
     frames = [frame.set_index("uid") for _, frame in (first, second)]
     shared = [uid for uid in frames[0].index if uid in frames[1].index]
     a, b = (pixels.of_frame(frame.loc[shared]) for frame in frames)
