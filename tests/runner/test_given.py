@@ -182,6 +182,7 @@ def test_an_imported_file_keeps_what_is_known_of_it(
     said = capsys.readouterr().out
     assert "recognised as AnomalyCLIP 9_12_4_multiscale/epoch_15.pth: trained on visa" in said
     assert "note: folder suffix names the TARGET" in said
+    assert "its scripts evaluate it with: test.sh: features_list=24; image_size=518" in said
     assert "was trained on visa" not in refusal(f"{folder}/one.pth", "mvtec")
     assert "would be evaluated on visa, which it was trained on" in refusal(str(out), "visa")
     assert bench("anomalyclip", overrides=[f"anomalyclip.checkpoint={out}"])["failed"] == []

@@ -284,6 +284,22 @@ def test_systems_that_are_not_hosted_are_listed_with_the_reason(tmp_path: Path) 
     assert any(f != "–" for f in figures)
 
 
+def test_figures_that_no_run_can_be_set_beside_are_counted_with_the_reason(tmp_path: Path) -> None:
+    """They were nowhere: no run has their dataset, and no line was made without a run."""
+    store = ResultStore(tmp_path)
+    put(store, "winclip", title="WinCLIP")
+    page = next(p for p in tables.pages(store.root, "all") if p.name.endswith("overview"))
+    table = next(t for t in page.tables if t.name == "published-not-run")
+    listed = {line.label: [cell[0].text for cell in line.cells] for line in table.lines}
+    published = Published.load()
+    alone = [r for r in published.references if r.dataset == "rsdd" and r.methods]
+    assert listed["rsdd"] == [str(len(alone)), "MoECLIP", published.not_run["datasets"]["rsdd"]]
+    assert listed["ALFA with GPT-3"][:2] == ["3", "ALFA"]  # a row that has no method here
+    for asked in (False, True):
+        found = next(p for p in tables.pages(store.root, asked) if p.name.endswith("overview"))
+        assert "published-not-run" not in [t.name for t in found.tables]
+
+
 def test_papers_that_print_other_values_are_named(tmp_path: Path) -> None:
     store = ResultStore(tmp_path)
     put(store, "maskclip", title="MaskCLIP")

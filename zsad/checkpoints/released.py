@@ -39,7 +39,8 @@ class ReleasedFile:
     ``serves``: target datasets that its authors evaluate it on, or :data:`ANY`.  ``evaluated``:
     whether their scripts use this file (they publish every epoch and test the last);
     ``authors``: whether it is theirs.  ``backbone``, ``image_size`` (pixels) and ``preset``: what
-    their scripts evaluate it with.  ``trap``: what its name or its papers get wrong.
+    their scripts evaluate it with.  ``eval_options``: these and the rest, in their own words.
+    ``trap``: what its name or its papers get wrong.
     """
 
     method: str

@@ -261,6 +261,8 @@ def _imported_from(
         f"recognised as {row.name}: trained on {data.dataset} ({row.part or 'unknown'} part), "
         f"serves {row.serves_words}"
     ]
+    if row.eval_options:
+        said.append(f"its scripts evaluate it with: {row.eval_options}")
     if row.trap:
         said.append(f"note: {row.trap}")
     origin = SourceFile(path.name, content.sha256, content.git_blob, "table")

@@ -26,7 +26,7 @@ def add(verbs: Any) -> None:
         choices=["measured", "all"],
         metavar="all",
         help="set the papers' numbers beside the measured ones; all: and those of systems that are "
-        "not hosted here",
+        "not hosted here, and how many no run can be set beside",
     )
     parser.add_argument("--ci", action="store_true", help="add intervals over images")
     parser.add_argument(

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, NamedTuple, cast, get_args
 
 import yaml
 
@@ -237,12 +237,20 @@ def _default_variant(dataset: str) -> str:
     return load_spec(dataset).default_variant if dataset in list_specs() else ""
 
 
+class Reason(NamedTuple):
+    """Of which dataset or row printed numbers stand alone, and why."""
+
+    what: str
+    why: str
+
+
 @dataclass
 class Published:
     """All printed numbers.
 
-    ``not_hosted``: systems shown from papers only, with the reason; ``not_run``: the same for
-    rows, protocols and datasets that no run of a hosted method can be set beside.
+    ``not_hosted``: systems shown from papers only, with the reason; ``not_run``: the reasons for
+    ``rows`` and ``datasets`` that no run of a hosted method can be set beside, and for
+    ``protocols`` that are not repeated here.
     """
 
     references: list[Reference]
@@ -312,16 +320,23 @@ class Published:
             default=None,
         )
 
-    def why_not(self, reference: Reference) -> str:
-        """Why no run can be set beside a number; "" if one can."""
-        listed = self.not_run
-        return str(
-            (listed.get("protocols") or {}).get(reference.protocol)
-            or (listed.get("datasets") or {}).get(reference.dataset)
-            or self.not_hosted.get(reference.name, "")
-            or _row_of((listed.get("rows") or {}).get(reference.protocol) or {}, reference)
-            or ""
-        )
+    def why_not(self, reference: Reference) -> Reason | None:
+        """Why no run can be set beside a number of a hosted method; None if one can."""
+        datasets, rows = self.not_run.get("datasets") or {}, self.not_run.get("rows") or {}
+        if why := datasets.get(reference.dataset):
+            return Reason(reference.dataset, why)
+        if why := _row_of(rows.get(reference.protocol) or {}, reference):
+            return Reason(reference.name, why)
+        return None
+
+    def beyond_runs(self) -> dict[Reason, list[Reference]]:
+        """The numbers of hosted methods that no run can be set beside, by the reason."""
+        found: dict[Reason, list[Reference]] = {}
+        for reference in self.references:
+            hosted = reference.methods or reference.name not in self.not_hosted
+            if hosted and (reason := self.why_not(reference)):
+                found.setdefault(reason, []).append(reference)
+        return found
 
     def disagreements(
         self, method: str, dataset: str, category: str, metric: str
@@ -336,7 +351,7 @@ class Published:
         return found if len(found) > 1 else {}
 
 
-def _row_of(rows: Mapping[str, Any], reference: Reference) -> Any:
+def _row_of(rows: Mapping[str, str], reference: Reference) -> str | None:
     """The entry of a paper's row, by its name or its name with the number of shots."""
     return rows.get(reference.name) or rows.get(f"{reference.name} ({reference.shots}-shot)")
 

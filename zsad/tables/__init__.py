@@ -28,7 +28,7 @@ from zsad.results.store import ResultStore
 from zsad.tables.ablation import ablation_pages
 from zsad.tables.by_dataset import dataset_page, overview
 from zsad.tables.by_defect import defect_page
-from zsad.tables.comparison import comparison, published_only
+from zsad.tables.comparison import beyond_runs, comparison, published_only
 from zsad.tables.cost import cost_page
 from zsad.tables.few_shot import few_shot_page
 from zsad.tables.formats import FORMATS, markdown
@@ -144,11 +144,12 @@ def _extended(
     tables, notes = list(page.tables), list(page.notes)
     if with_published:
         found, remarks = comparison(board, row)
-        only = None
+        tables += found
         if with_published == ALL:
             rows = board.rows if row is None else [row]
             only = published_only(rows, every=row is None)
-        tables += [*found, *([only] if only else [])]
+            tables += [only] if only else []
+            tables += [beyond_runs()] if row is None else []
         notes += remarks
     if row is not None:
         for make, note in [(intervals, CI_NOTE)] * with_ci + [(tests, TEST_NOTE)] * with_tests:

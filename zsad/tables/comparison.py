@@ -176,6 +176,21 @@ def published_only(rows: Sequence[DatasetRow], every: bool = False) -> Table | N
     return Table("published-only", title, "system, dataset", heads, tuple(lines), (), tuple(data))
 
 
+def beyond_runs() -> Table:
+    """What papers print of hosted methods that no run can be set beside: how much, and why."""
+    lines, data = [], []
+    for reason, numbers in _published().beyond_runs().items():
+        papers = ", ".join(dict.fromkeys(r.paper for r in numbers))
+        lines.append(
+            Line(reason.what, tuple((Span(t),) for t in (str(len(numbers)), papers, reason.why)))
+        )
+        entry = {"row": reason.what, "figures": len(numbers), "source": papers, "why": reason.why}
+        data.append(entry)
+    title = "Published only: figures of hosted methods that no run here can be set beside"
+    heads = ("figures", "printed in", "why")
+    return Table("published-not-run", title, "dataset or row", heads, tuple(lines), (), tuple(data))
+
+
 Triple = tuple[Figure, Reference | None, Match | None]
 
 
