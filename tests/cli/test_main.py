@@ -395,7 +395,9 @@ def test_predict_prints_one_line_per_picture_and_writes_maps(
     )
     assert code == 3
     assert re.fullmatch(
-        r"zsad: note: unknown weights: clip\.pt, sha256 \w+, of no published file\n", err
+        r"zsad: note: unknown weights: clip\.pt, sha256 \w+, of no published file\n"
+        r"zsad: note: the threshold of a picture is not given by hand: it is a rule of thumb\n",
+        err,
     )
     lines = [json.loads(line) for line in out.splitlines()]
     assert [Path(x["path"]).name for x in lines] == ["bad0.png", "bad1.png", "bad2.png"]

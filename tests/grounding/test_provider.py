@@ -206,6 +206,19 @@ def test_a_cell_without_boxes_is_not_served_once_its_detector_is_there(
         assert not weight_files.outdated(named, "mvtec", {"source": "none"})
 
 
+def test_boxes_of_a_file_that_has_changed_are_other_boxes(tmp_path: Path) -> None:
+    """The finding: a file of boxes was edited, and the figures of the earlier boxes were served."""
+    path = tmp_path / "boxes.json"
+    path.write_text("{}")
+    options = {"file": str(path)}
+    known = {"source": "file", "sha256": hashlib.sha256(b"{}").hexdigest()}
+    assert not weight_files.outdated(options, "mvtec", known)
+    assert not weight_files.outdated(options, "mvtec", {"source": "file"})  # of an earlier version
+    path.write_text('{"a.png": {"boxes": [], "scores": [], "phrases": []}}')
+    assert weight_files.outdated(options, "mvtec", known)
+    assert not weight_files.outdated({**options, "enabled": False}, "mvtec", known)
+
+
 def test_weights_by_target_name_what_is_missing(tmp_path: Path) -> None:
     (tmp_path / "a.pth").touch()
     (tmp_path / "b.pth").touch()
