@@ -48,6 +48,10 @@ def test_a_file_answers_for_samples(tmp_path: Path, key: str) -> None:
     found = provider(ask(file=file, enabled="auto"))
     assert found.boxes([sample, other], [CATEGORY] * 2) == [BOXES, None]
     assert (found.info["answered"], found.info["unanswered"]) == (1, 1)
+    found.boxes([other], [CATEGORY])  # asked again: still one picture
+    assert found.account("mvtec", "bottle")["unanswered"] == 1
+    assert found.account("mvtec", "bottle")["answered"] == 1
+    assert found.account("mvtec", "grid") == {**found.info, "answered": 0, "unanswered": 0}
     with pytest.raises(DataError, match=r"boxes.json: no boxes of good/000.png"):
         provider(ask(file=file, enabled=True)).boxes([other], [CATEGORY])
 
