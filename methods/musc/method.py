@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from zsad.backbones.text import TextEncoder
 
 CLS = Tap("cls")
+KEPT = 1 << 26  # cosines of patches with whole images that are kept at once
 ELEMENTS = 1 << 25  # numbers in the largest table of similarities
 IMAGES_ENLARGED = 8  # at a time
 
@@ -229,18 +230,41 @@ def mutual_scores(patches: Tensor, nearest: float) -> Tensor:
 
     The distance of a patch to another image is that to its most similar patch; the mean of the
     ``nearest`` share of these distances counts, so that few images with the same defect do not
-    make it normal.  Distances are Euclidean, halved.  N² image pairs.
+    make it normal.  Distances are Euclidean, halved.  N² / 2 products of two images, as long as
+    ``KEPT`` has room for what all patches have in common with all images.
     """
     count, length, _ = patches.shape
     kept = max(1, int((count - 1) * nearest))
-    step = max(1, ELEMENTS // (length * length))
+    size = max(1, KEPT // (count * length))
     scores = []
-    for i, image in enumerate(patches):
-        best = torch.cat([(image @ part.mT).amax(-1) for part in patches.split(step)])  # [N, L]
-        others = torch.cat([best[:i], best[i + 1 :]])
-        distance = (2 - 2 * others).clamp_min(0).sqrt() / 2
-        scores.append(distance.topk(kept, dim=0, largest=False).values.mean(0))
+    for first in range(0, count, size):
+        best = _best_likeness(patches, first, min(first + size, count))
+        for i, row in enumerate(best, first):
+            others = torch.cat([row[:i], row[i + 1 :]])
+            distance = (2 - 2 * others).clamp_min(0).sqrt() / 2
+            scores.append(distance.topk(kept, dim=0, largest=False).values.mean(0))
     return torch.stack(scores)
+
+
+def _best_likeness(patches: Tensor, first: int, last: int) -> Tensor:
+    """Cosines of the patches of images ``first`` to ``last - 1`` with the most similar patch of
+    every image, [last - first, N, L]; 0 for an image itself.
+
+    A product of two images tells this of both, so that those among the wanted are multiplied once.
+    """
+    count, length, _ = patches.shape
+    step = max(1, ELEMENTS // (length * length))
+    best = patches.new_zeros(last - first, count, length)
+    for i in range(first, last):
+        ranges = ((0, first, False), (i + 1, last, True), (last, count, False))
+        for begin, end, wanted in ranges:
+            for start in range(begin, end, step):
+                part = slice(start, min(start + step, end))
+                cosines = patches[i] @ patches[part].mT  # [P, L, L]: of an image's with a part's
+                best[i - first, part] = cosines.amax(-1)
+                if wanted:
+                    best[start - first : part.stop - first, i] = cosines.amax(-2)
+    return best
 
 
 # -------------------------------------------------------------------------- Sec. 3.3: RsCIN

@@ -48,6 +48,10 @@ def test_a_file_answers_for_samples(tmp_path: Path, key: str) -> None:
     found = provider(ask(file=file, enabled="auto"))
     assert found.boxes([sample, other], [CATEGORY] * 2) == [BOXES, None]
     assert (found.info["answered"], found.info["unanswered"]) == (1, 1)
+    found.boxes([other], [CATEGORY])  # asked again: still one picture
+    assert found.account("mvtec", "bottle")["unanswered"] == 1
+    assert found.account("mvtec", "bottle")["answered"] == 1
+    assert found.account("mvtec", "grid") == {**found.info, "answered": 0, "unanswered": 0}
     with pytest.raises(DataError, match=r"boxes.json: no boxes of good/000.png"):
         provider(ask(file=file, enabled=True)).boxes([other], [CATEGORY])
 
@@ -204,6 +208,19 @@ def test_a_cell_without_boxes_is_not_served_once_its_detector_is_there(
     for other in ({"enabled": False}, {"file": "b.json"}, {"detector": "a:b"}):
         named = {**default, "detector": "groundingdino", **other}
         assert not weight_files.outdated(named, "mvtec", {"source": "none"})
+
+
+def test_boxes_of_a_file_that_has_changed_are_other_boxes(tmp_path: Path) -> None:
+    """The finding: a file of boxes was edited, and the figures of the earlier boxes were served."""
+    path = tmp_path / "boxes.json"
+    path.write_text("{}")
+    options = {"file": str(path)}
+    known = {"source": "file", "sha256": hashlib.sha256(b"{}").hexdigest()}
+    assert not weight_files.outdated(options, "mvtec", known)
+    assert not weight_files.outdated(options, "mvtec", {"source": "file"})  # of an earlier version
+    path.write_text('{"a.png": {"boxes": [], "scores": [], "phrases": []}}')
+    assert weight_files.outdated(options, "mvtec", known)
+    assert not weight_files.outdated({**options, "enabled": False}, "mvtec", known)
 
 
 def test_weights_by_target_name_what_is_missing(tmp_path: Path) -> None:

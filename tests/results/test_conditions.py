@@ -173,6 +173,12 @@ def verdict(reference: Reference, of: CellRecord) -> Match:
             "configuration train.epochs=1",
         ),
         (record("filo", boxes=STOCK), ("filo", "FiLo"), "partly", "another detector"),
+        (
+            record("filo", boxes={**AUTHORS, "unanswered": 1}),
+            ("filo", "FiLo"),
+            "no",
+            "no boxes for some of the images",
+        ),
         (record("filo", boxes=AUTHORS), ("filo", "FiLo"), "yes", ""),
         (
             record("filo@t4-boxes", boxes=NONE, protocol="filo-ablation"),

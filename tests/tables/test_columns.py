@@ -13,6 +13,7 @@ from zsad import config as cfg
 from zsad import registry, tables
 from zsad.config import digest
 from zsad.protocols import load_protocol
+from zsad.results.document import summary
 from zsad.results.store import ResultStore
 from zsad.tables.formats import FORMATS
 
@@ -139,6 +140,20 @@ def test_a_method_without_its_boxes_is_called_so(
     text = tables.render(store.root)
     assert md_rows(text)["dataset (categories)"] == ["FiLo (no boxes)" if bare else "FiLo"]
     assert ("Without the detector's boxes that the method asks for: FiLo." in text) == bare
+
+
+def test_a_category_without_boxes_is_told_from_those_with_some(store: ResultStore) -> None:
+    """A file of boxes that knows some of the pictures: the method was called FiLo all the same."""
+    held = config("filo")
+    for category, counts in (("a", (4, 0)), ("b", (1, 3)), ("c", (0, 4))):
+        boxes = {"source": "file", **dict(zip(("answered", "unanswered"), counts))}
+        one = record("filo", category=category, boxes=boxes, title="FiLo", config=held)
+        store.put(one)
+    text = tables.render(store.root)
+    assert md_rows(text)["dataset (categories)"] == ["FiLo", "FiLo (no boxes)"]
+    assert "- FiLo had no boxes on mine/b (3 of 4 images)." in text
+    (row,) = summary(list(store.records()))
+    assert row["title"] == "FiLo / FiLo (no boxes)"
 
 
 def test_boxes_that_were_switched_off_are_missing_too(store: ResultStore) -> None:

@@ -43,11 +43,19 @@ class BoxProvider:
     ) -> None:
         self.request = request
         self.info: dict[str, Any] = {"answered": 0, "unanswered": 0, **(info or {})}
+        self._answers: dict[tuple[str, str], dict[str, bool]] = {}  # by category, then picture
         self._handle = handle
         self._file = file
         self._cache = cache
         self._lenient = lenient
         self._detector: Detector | None = None
+
+    def account(self, dataset: str, category: str) -> dict[str, Any]:
+        """``info`` with the counts of one category's pictures, however often they were asked for:
+        those of all would hide a category without any answer."""
+        held = self._answers.get((dataset, category), {})
+        answered = sum(held.values())
+        return {**self.info, "answered": answered, "unanswered": len(held) - answered}
 
     def boxes(
         self, samples: Sequence[Sample], categories: Sequence[Category]
@@ -103,6 +111,7 @@ class BoxProvider:
                 reason = f"detector failed on {name}: {error or type(error).__name__}"
         else:
             return None
+        self._answers.setdefault((category.dataset, category.key), {})[name] = answer is not None
         if answer is not None:
             self.info["answered"] += 1
             return answer

@@ -113,10 +113,14 @@ def outdated(
     options: Mapping[str, Any], target: str, boxes: Mapping[str, Any], *, offline: bool = False
 ) -> bool:
     """Whether a detector that is there now answers otherwise than in a record, whose ``boxes``
-    (its account of them) came from other weights, or from nowhere because there were none.
+    (its account of them) came from other weights, or from nowhere because there were none; of boxes
+    in a file, whether it holds something else by now.
 
     Never for the default detector, whose weights name the record (:func:`identity`).
     """
+    if options.get("file") and options.get("enabled") is not False:
+        path, known = Path(str(options["file"])), boxes.get("sha256")
+        return known is not None and path.is_file() and remembered_sha256(path) != known
     if options.get("detector", DEFAULT) == DEFAULT:
         return False
     known = boxes.get("weights_sha256") if boxes.get("source") == "detector" else ""

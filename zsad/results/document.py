@@ -80,6 +80,13 @@ def named(record: CellRecord) -> dict[str, str]:
     return {"title": title, "configuration": heading.suffix}
 
 
+def _named_together(records: Iterable[CellRecord]) -> dict[str, str]:
+    """:func:`named` of records behind one mean; where they differ (one category had no boxes), all
+    that they are called."""
+    found = [named(record) for record in records]
+    return {key: " / ".join(dict.fromkeys(one[key] for one in found)) for key in found[0]}
+
+
 def summary(records: Sequence[CellRecord]) -> list[dict[str, Any]]:
     """Per method and dataset, the mean over categories, then over seeds, with the count behind it.
 
@@ -103,7 +110,7 @@ def summary(records: Sequence[CellRecord]) -> list[dict[str, Any]]:
         out.append(
             {
                 "method": method,
-                **named(next(iter(cells.values()))),
+                **_named_together(cells.values()),
                 "dataset": dataset,
                 "metrics": {m: f.value for m, f in figures.items()},
                 "counts": {m: f.count for m, f in figures.items()},

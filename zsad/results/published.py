@@ -172,9 +172,10 @@ def _of_boxes(wanted: str, info: Mapping[str, Any]) -> list[str]:
         return [] if source == "none" else ["boxes of a detector, not none"]
     if off or source == "none" or (held.get("unanswered") and not held.get("answered")):
         return ["no boxes, not those of the authors' detector"]
+    lacking = ["no boxes for some of the images"] * bool(held.get("unanswered"))
     if not held.get("recognised"):
-        return ["boxes of another detector than the authors'"]
-    return []
+        return [*lacking, "boxes of another detector than the authors'"]
+    return lacking
 
 
 @cache

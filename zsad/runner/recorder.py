@@ -70,7 +70,7 @@ class Recorder:
                 n_anomalous=result.n_anomalous,
                 seconds={k: round(v, 4) for k, v in {**shared, **own}.items()},
                 info={
-                    **self.info(dataset, head),
+                    **self.info(dataset, head, category),
                     **({"skipped": list(outcome.skipped)} if outcome.skipped else {}),
                     **self.ignored(dataset, outcome),
                     "method_info": self.method_info(head, category, outcome.means),
@@ -101,9 +101,9 @@ class Recorder:
         )
         self.put(dataset, outcome, category, CellExamples([]), {})
 
-    def info(self, dataset: DatasetPlan, head: Head) -> dict[str, Any]:
+    def info(self, dataset: DatasetPlan, head: Head, category: str) -> dict[str, Any]:
         """What a record says of how its figures came about."""
-        entry, backbone = head.column.entry, self.backbone
+        entry, backbone, boxes = head.column.entry, self.backbone, head.scorer.boxes
         # Of a checkpoint that was given, its own; else what was asked for, whatever the target.
         config = head.method.config if entry.trained else head.column.config
         return {
@@ -142,7 +142,7 @@ class Recorder:
             **self.read_otherwise(dataset),
             "metrics": cfg.identity(self.request.metrics_of(dataset.index.spec)),
             **dataset.index.figure_rules,
-            "boxes": dict(head.scorer.boxes.info) if head.scorer.boxes else {},
+            "boxes": boxes.account(dataset.name, category) if boxes else {},
         }
 
     def read_otherwise(self, dataset: DatasetPlan) -> dict[str, Any]:

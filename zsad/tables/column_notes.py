@@ -71,6 +71,16 @@ def _configuration_notes(board: Board) -> list[str]:
     bare = dict.fromkeys(c.plain for c in board.columns if not c.configuration.boxes)
     if bare:
         out.append(f"Without the detector's boxes that the method asks for: {', '.join(bare)}.")
+    for column in board.columns:
+        some: dict[str, None] = {}
+        for row in board.rows:
+            for (category, _), record in board.of(column.label, row.name).items():
+                held = record.info.get("boxes") or {}
+                if lacking := held.get("answered") and held.get("unanswered"):
+                    total = lacking + held["answered"]
+                    some[f"{row.title}/{category} ({lacking} of {counted(total, 'image')})"] = None
+        if some:
+            out.append(f"{column.title} had no boxes on {few(some, NAMED)}.")
     return out
 
 

@@ -83,10 +83,12 @@ def test_mutual_scores_equal_brute_force(degree: int, nearest: float) -> None:
     torch.testing.assert_close(found, brute_force(tokens, degree, nearest), atol=1e-4, rtol=1e-4)
 
 
-def test_the_table_of_similarities_may_be_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("rows", [1, 3, 7])  # images whose likenesses to all are kept at once
+def test_the_table_of_similarities_may_be_cut(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
     patches = F.normalize(torch.randn(7, 25, 6, generator=torch.Generator().manual_seed(2)), dim=-1)
     whole = mutual_scores(patches, 0.3)
     monkeypatch.setattr("zsad.methods.musc.method.ELEMENTS", 2 * 25 * 25)
+    monkeypatch.setattr("zsad.methods.musc.method.KEPT", rows * 7 * 25)
     torch.testing.assert_close(mutual_scores(patches, 0.3), whole)
 
 
