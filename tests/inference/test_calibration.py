@@ -318,7 +318,7 @@ def test_another_file_is_no_calibration(text: str, tmp_path: Path) -> None:
         ("contrast", -1.0, "a contrast below 0"),
         ("normal_pictures", "x", "of 'x' normal pictures"),
         ("normal_pictures", 0, "of 0 normal pictures"),
-        ("false_alarms", 7, "false alarms are no share"),
+        ("false_alarms", 7, "false alarms are not a share"),
         ("mask_false_alarms", "much", "a threshold is not a number"),
         ("rule", "given", "its rule is 'given'"),
         ("more", 1, "unexpected keyword"),

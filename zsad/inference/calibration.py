@@ -154,6 +154,6 @@ def _check(found: Thresholds) -> None:
     if type(found.normal_pictures) is not int or found.normal_pictures < 1:
         raise ValueError(f"of {found.normal_pictures!r} normal pictures")
     if any(value is not None and not 0 < value < 1 for value in shares):
-        raise ValueError("its false alarms are no share between 0 and 1")
+        raise ValueError("its false alarms are not a share between 0 and 1")
     if min(found.contrast or 0, found.rise or 0) < 0:
         raise ValueError("a contrast below 0")
