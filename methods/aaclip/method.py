@@ -8,16 +8,17 @@ so that patches of four stages, and their mean, align with them.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from zsad import maps as dense
 from zsad.components import losses
+from zsad.components.optimizers import adam
 from zsad.components.prompt_ensemble import EnsembleFeatures, fill, in_templates, rank_phrases
 from zsad.components.prompt_learning import unit
 from zsad.components.windows import window_region
@@ -355,24 +356,20 @@ class AACLIP(Method[Config, EnsembleFeatures]):
 
     def phases(self) -> list[TrainPhase]:
         first, second, betas = self.config.stage1, self.config.stage2, self.config.train.betas
-
-        def adam(rate: float) -> Callable[[Mapping[str, nn.Parameter]], torch.optim.Optimizer]:
-            return lambda named: torch.optim.Adam(list(named.values()), lr=rate, betas=betas)
-
         return [
             TrainPhase(
                 name="text",
                 epochs=first.epochs,
                 batch_size=first.batch_size,
                 parameters=("text_adapter.",),
-                optimizer=adam(first.lr),
+                optimizer=adam(first.lr, betas),
             ),
             TrainPhase(
                 name="image",
                 epochs=second.epochs,
                 batch_size=second.batch_size,
                 parameters=("image_adapter.",),
-                optimizer=adam(second.lr),
+                optimizer=adam(second.lr, betas),
                 step_rate=lambda step, each: 0.5 ** sum(step >= at for at in second.halve),
             ),
         ]

@@ -19,6 +19,7 @@ from torch.nn.functional import cross_entropy
 from zsad import maps as dense
 from zsad.components.losses import pixel_terms
 from zsad.components.memory_bank import MemoryBank, bank_of
+from zsad.components.optimizers import adam
 from zsad.components.prompt_ensemble import (
     EnsembleFeatures,
     encode_ensemble,
@@ -276,8 +277,6 @@ class AdaptCLIP(LayeredRelease[Config, Pairs]):
                 epochs=train.epochs,
                 batch_size=train.batch_size,
                 parameters=("normal_tokens", "abnormal_tokens", "visual_", "query."),
-                optimizer=lambda named: torch.optim.Adam(
-                    list(named.values()), lr=train.lr, betas=train.betas
-                ),
+                optimizer=adam(train.lr, train.betas),
             )
         ]

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from zsad.components.memory_bank import association
+from zsad.components.memory_bank import association, tokens_of
 from zsad.components.windows import window_grid
 from zsad.errors import counted
 from zsad.method import Method
@@ -78,8 +78,7 @@ class Alfa(Method[Config, PromptFeatures]):
     @property
     def memory_tap(self) -> Tap:
         """Patch tokens that the few-shot memory holds."""
-        offset = 1 if self.config.memory_layer == "penultimate" else 0
-        return Tap("tokens", self.backbone.depth - offset)
+        return tokens_of(self.config.memory_layer, self.backbone.depth)
 
     def feature_request(self) -> FeatureRequest:
         """Raises :class:`zsad.errors.RequestError` for a scale larger than the patch grid."""

@@ -16,6 +16,7 @@ from torch.nn.functional import cross_entropy
 
 from zsad import maps
 from zsad.components import losses
+from zsad.components.optimizers import adam
 from zsad.components.prompt_learning import DeepPrompts, learned_tokens, prompt_text, unit
 from zsad.errors import RequestError
 from zsad.method import ImportedCheckpoint, Method, TrainPhase
@@ -173,9 +174,7 @@ class AnomalyCLIP(Method[Config, Tensor]):
                 epochs=train.epochs,
                 batch_size=train.batch_size,
                 parameters=("normal_tokens", "abnormal_tokens", "deep_prompts", "others"),
-                optimizer=lambda named: torch.optim.Adam(
-                    list(named.values()), lr=train.lr, betas=train.betas
-                ),
+                optimizer=adam(train.lr, train.betas),
             )
         ]
 

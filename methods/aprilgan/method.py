@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zsad.components.memory_bank import bank_of
+from zsad.components.optimizers import adam
 from zsad.components.prompt_ensemble import EnsembleFeatures, rank_phrases
 from zsad.components.released_state import LayeredRelease
 from zsad.components.stage_method import StageMethod
@@ -149,8 +150,6 @@ class AprilGAN(
                 epochs=train.epochs_for(self.auxiliary),
                 batch_size=train.batch_size,
                 parameters=("fc.",),
-                optimizer=lambda named: torch.optim.Adam(
-                    list(named.values()), lr=train.lr, betas=train.betas
-                ),
+                optimizer=adam(train.lr, train.betas),
             )
         ]

@@ -17,6 +17,7 @@ from torch.nn.functional import cross_entropy
 
 from zsad import maps
 from zsad.components import losses
+from zsad.components.optimizers import adam
 from zsad.components.prompt_learning import unit
 from zsad.errors import RequestError
 from zsad.method import ImportedCheckpoint, Method, TrainPhase
@@ -240,9 +241,7 @@ class FAPrompt(Method[Config, FirstPass]):
                 epochs=train.epochs,
                 batch_size=train.batch_size,
                 parameters=("prompts", "prior_net"),
-                optimizer=lambda named: torch.optim.Adam(
-                    list(named.values()), lr=train.lr, betas=train.betas
-                ),
+                optimizer=adam(train.lr, train.betas),
             )
         ]
 

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zsad import maps as dense
+from zsad.components.optimizers import adam
 from zsad.components.prompt_ensemble import EnsembleFeatures, rank_phrases
 from zsad.components.released_state import LayeredRelease
 from zsad.components.stage_method import StageMethod
@@ -206,9 +207,7 @@ class MVFA(StageMethod[Config], LayeredRelease[Config, EnsembleFeatures]):
                 epochs=train.epochs,
                 batch_size=train.batch_size,
                 parameters=("seg_adapters.", "det_adapters."),
-                optimizer=lambda named: torch.optim.Adam(
-                    list(named.values()), lr=train.lr, betas=train.betas
-                ),
+                optimizer=adam(train.lr, train.betas),
             )
         ]
 

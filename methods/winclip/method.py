@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from zsad.components.memory_bank import association
+from zsad.components.memory_bank import association, tokens_of
 from zsad.components.prompt_ensemble import EnsembleFeatures, encode_ensemble, fill, rank_phrases
 from zsad.components.templates import STATES, TEMPLATES
 from zsad.components.windows import join, spread, window_grid, window_region
@@ -47,8 +47,7 @@ class WinClip(Method[Config, EnsembleFeatures]):
     @property
     def memory_tap(self) -> Tap:
         """Patch tokens that the few-shot memory holds."""
-        offset = 1 if self.config.memory_layer == "penultimate" else 0
-        return Tap("tokens", self.backbone.depth - offset)
+        return tokens_of(self.config.memory_layer, self.backbone.depth)
 
     @property
     def templates(self) -> tuple[str, ...]:

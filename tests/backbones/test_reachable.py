@@ -80,10 +80,11 @@ def test_a_mirror_that_does_not_serve_costs_one_line_and_seconds(
     monkeypatch.setenv("HF_HUB_OFFLINE", "0")
     monkeypatch.setenv("HF_ENDPOINT", address)
     fetch = partial(parse, name, "clip.checkpoint") if "://" in name else partial(load, name)
-    began = time.monotonic()
+    slept: list[float] = []
+    monkeypatch.setattr(time, "sleep", slept.append)
     with caplog.at_level(logging.WARNING), pytest.raises(WeightsError) as error:
         fetch()
-    assert time.monotonic() - began < 20  # imports of open_clip among them
+    assert sum(slept) < 5  # the hub's client waits longer than that between its attempts
     assert f"HF_ENDPOINT={address}" in str(error.value)
     assert "\n" not in str(error.value)
     assert caplog.records == []

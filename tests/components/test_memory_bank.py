@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.fake_cuda import simulated
-from zsad.components.memory_bank import MemoryBank, association, bank_of
+from zsad.components.memory_bank import MemoryBank, association, bank_of, tokens_of
 from zsad.types import ImageFeatures, Tap
 
 
@@ -94,6 +94,11 @@ def test_a_bank_is_made_once_and_dies_with_its_references() -> None:
     del bank, references
     gc.collect()
     assert alive() is None
+
+
+def test_the_memory_holds_tokens_of_the_last_block_or_the_one_before() -> None:
+    assert tokens_of("last", 12) == Tap("tokens", 12)
+    assert tokens_of("penultimate", 12) == Tap("tokens", 11)
 
 
 def test_association_by_hand() -> None:

@@ -329,11 +329,11 @@ def test_a_stopped_holder_is_waited_for_once(tmp_path: Path) -> None:
         os._exit(0)
     assert os.read(reader, 4) == b"held"
     try:
-        for most in (3.0, 30.0):
+        for most in (1.0, 600.0):
             begun = time.monotonic()
-            with pytest.raises(DataError, match="a stopped one"), io.file_lock(path, most / 3):
+            with pytest.raises(DataError, match="a stopped one"), io.file_lock(path, most):
                 pass
-            assert time.monotonic() - begun < 5
+            assert time.monotonic() - begun < 300  # the second wait is one second, not ten minutes
     finally:
         os.kill(holder, signal.SIGCONT)
         os.waitpid(holder, 0)

@@ -2,6 +2,7 @@
 
 ===================  =============================================================================
 ``losses``           focal, Dice and their sums
+``optimizers``       how the parameters of a phase are stepped
 ``windows``          windows of patches: their grid, and how values are joined
 ``memory_bank``      how far a patch lies from normal ones
 ``clustering``       k-means from seeded draws

@@ -8,7 +8,7 @@ distance that PatchCore's memory uses, hence the same neighbours).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -111,6 +111,12 @@ def bank_of(references: ImageFeatures, tap: Tap, patches: bool = False) -> Memor
         banks[rows] = MemoryBank(references.patches(tap) if patches else rows)
     bank: MemoryBank = banks[rows]
     return bank
+
+
+def tokens_of(layer: Literal["penultimate", "last"], depth: int) -> Tap:
+    """The patch tokens that the memory of :func:`association` holds, of the last block of an
+    encoder of ``depth`` blocks or of the one before it (WinCLIP Sec. 4.3)."""
+    return Tap("tokens", depth - 1 if layer == "penultimate" else depth)
 
 
 def association(
