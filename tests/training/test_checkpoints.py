@@ -41,7 +41,9 @@ def test_what_is_saved_is_loaded(backbone: Backbone, tmp_path: Path) -> None:
         assert torch.equal(loaded.state_dict()[key], value)
 
 
-def test_sizes_of_the_checkpoint_win_other_keys_do_not(backbone: Backbone, tmp_path: Path) -> None:
+def test_sizes_of_the_checkpoint_win_other_keys_do_not(
+    backbone: Backbone, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     path = tmp_path / "a.safetensors"
     saved(backbone, path, cap={"n_prompts": 4})
     layers = [("the command line", {"cap": {"n_prompts": 7}, "post": {"sigma": 2.0}})]
@@ -51,6 +53,7 @@ def test_sizes_of_the_checkpoint_win_other_keys_do_not(backbone: Backbone, tmp_p
     assert notes == [
         "faprompt.cap.n_prompts (the command line) yields to the checkpoint's own size"
     ]
+    assert f"{notes[0]} (a.safetensors), which was set in vain; leave it out" in caplog.text
 
 
 def test_a_preset_does_not_say_how_a_state_was_trained(backbone: Backbone, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,8 @@ from zsad.types import BackboneInfo
 
 if TYPE_CHECKING:
     from zsad.registry import MethodEntry
+
+log = logging.getLogger(__name__)
 
 LARGEST = 10_000  # of the numbers in a stored config, unless its tensors have larger sides
 YIELDS = "yields to the checkpoint's own size"  # how a note on a key of the caller's ends
@@ -170,7 +173,7 @@ def load_into(
     if found.meta is None:
         method, notes = _load_imported(entry, path, found.state, info, layers)
         method.trained_from = origin_of(path).record()
-        return method, notes
+        return method, _warned(path, notes)
     meta = found.meta
     if meta.method != entry.name:
         raise WeightsError(
@@ -183,7 +186,14 @@ def load_into(
         method = _filled(entry, config, info, found.state, path)
     method.facts = dict(meta.facts)
     method.trained_from = origin_of(path).record()
-    return method, notes
+    return method, _warned(path, notes)
+
+
+def _warned(path: Path, notes: list[str]) -> list[str]:
+    """The notes, of which those on keys that were set in vain are said at once, too."""
+    for note in (n for n in notes if n.endswith(YIELDS)):
+        log.warning("%s (%s), which was set in vain; leave it out", note, path.name)
+    return notes
 
 
 def check_backbone(path: Path | str, meta: CheckpointMeta, info: BackboneInfo) -> None:

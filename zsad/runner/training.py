@@ -13,7 +13,6 @@ from zsad import checkpoints
 from zsad.backbones import Backbone
 from zsad.backbones.devices import choose_device, deterministically
 from zsad.checkpoints.account import account_of
-from zsad.checkpoints.states import YIELDS
 from zsad.config.sections import COMMAND_LINE
 from zsad.data.index import DatasetIndex
 from zsad.errors import RequestError, counted, reason
@@ -181,8 +180,6 @@ def trained_method(
     leaks = guard(meta, target, evaluated, row)
     layers = [(COMMAND_LINE, column.given)] if given else []
     method, notes = checkpoints.load_into(column.entry, path, backbone.info, layers)
-    for note in (n for n in notes if n.endswith(YIELDS)):
-        log.warning("%s (%s), which was set in vain; leave it out", note, path.name)
     if given is None:
         method.config = column.config  # keys that only inference reads may differ from training
     account: dict[str, Any] = {
