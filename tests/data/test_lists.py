@@ -325,6 +325,23 @@ def entries(home: Path, **parts: list[Any]) -> None:
     (home / "meta.json").write_text(json.dumps(made))
 
 
+def test_a_picture_of_two_categories_is_named_in_each(tmp_path: Path) -> None:
+    """With one label: what is normal in one and anomalous in the other cannot be meant."""
+    entries(tmp_path / "set", test=[("a", 0, ""), ("b", 1, "m/b.png")])
+    path = tmp_path / "set" / "meta.json"
+    held = json.loads(path.read_text())
+    of = next(iter(held["test"].values()))
+    path.write_text(json.dumps({**held, "test": {"nut": of, "bolt": of}}))
+    found = index(tmp_path / "set")
+    assert found.counts() == (2, 2)
+    assert {sample.category for sample in found.samples} == {"nut", "bolt"}
+    path.write_text(
+        json.dumps({**held, "test": {"nut": of, "bolt": [{**of[0], "anomaly": 1}, of[1]]}})
+    )
+    with pytest.raises(DataError, match=r"1 picture is listed twice .first: a.png"):
+        index(tmp_path / "set")
+
+
 def test_what_a_meta_json_cannot_mean(tmp_path: Path) -> None:
     def said(**parts: list[Any]) -> str:
         home = tmp_path / str(len(list(tmp_path.iterdir())))

@@ -287,12 +287,19 @@ def listed_account(
 
 def check_listed(at: Indexing, path: Path, samples: Sequence[Sample]) -> None:
     """Append to the problems what a list cannot mean: a picture that it names twice, a mask of two
-    pictures, a mask that is a picture, masks for some of a category's anomalous pictures."""
-    times = Counter(s.image for s in samples)
-    if twice := [image for image, n in times.items() if n > 1]:
+    pictures, a mask that is a picture, masks for some of a category's anomalous pictures.
+
+    A picture of two categories is named in each, with one label."""
+    times = Counter((s.image, s.category) for s in samples)
+    labels: dict[str, set[tuple[str, int]]] = {}
+    for s in samples:
+        labels.setdefault(s.image, set()).add((s.split, s.label))
+    twice = dict.fromkeys(image for (image, _), n in times.items() if n > 1)
+    twice |= dict.fromkeys(image for image, found in labels.items() if len(found) > 1)
+    if twice:
         at.problems.append(
             f"{path}: {counted(len(twice), 'picture is', 'pictures are')} listed twice (first: "
-            f"{at.relative(twice[0])})"
+            f"{at.relative(next(iter(twice)))})"
         )
     for category in dict.fromkeys(s.category for s in samples):
         bad = [s for s in samples if s.category == category and s.label]
@@ -309,7 +316,7 @@ def check_listed(at: Indexing, path: Path, samples: Sequence[Sample]) -> None:
             continue
         if users.setdefault(mask, sample.image) != sample.image:
             at.problems.append(f"{path}: mask {os.path.basename(mask)} is used by two images")
-        if mask in times:
+        if mask in labels:
             at.problems.append(f"{path}: mask {at.relative(mask)} is listed as a picture, too")
 
 
