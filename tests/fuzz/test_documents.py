@@ -208,7 +208,8 @@ def test_prepared_indexes(tmp_path: Path) -> None:
     def load(path: Path) -> None:
         load_index(folder_spec(root), None, variant="prepared")
 
-    sound = {"train": {"bolt": entries[:1]}, "test": {"bolt": entries}}
+    train = {**entries[0], "img_path": "bolt/train/good/000.png"}
+    sound = {"train": {"bolt": [train]}, "test": {"bolt": entries}}
     assert check(sound, as_json, load, root / "meta.json", named=False) > 20
 
 
