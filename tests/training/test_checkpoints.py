@@ -136,6 +136,24 @@ def test_a_cut_off_file_and_a_missing_one(backbone: Backbone, tmp_path: Path) ->
         checkpoints.load_any(tmp_path / "gone")
 
 
+@pytest.mark.parametrize("bits", [0, 4])
+def test_values_that_are_not_those_written(backbone: Backbone, tmp_path: Path, bits: int) -> None:
+    """One bit of one number; a file of an earlier version says nothing of its values."""
+    path = tmp_path / "a.safetensors"
+    saved(backbone, path)
+    found = checkpoints.load_any(path)
+    assert found.meta is not None
+    checkpoints.save(path, found.state, found.meta, bits)
+    whole = bytearray(path.read_bytes())
+    whole[-100] ^= 1
+    path.write_bytes(whole)
+    with pytest.raises(WeightsError, match=r"a\.safetensors: damaged .*do not match their digest"):
+        checkpoints.load_any(path)
+    header = {"format": checkpoints.FORMAT, "zsad": json.dumps(asdict(found.meta))}
+    path.write_bytes(to_bytes(found.state, header))
+    assert checkpoints.load_any(path).kind == "zsad"
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [

@@ -12,6 +12,7 @@ file does come out of here.  Every refusal names the file.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import re
 import zipfile
 from collections import Counter
@@ -121,6 +122,15 @@ def check_values(path: Path | str, state: Mapping[str, Any]) -> None:
                 f"{path}: '{name}' holds values that are not finite numbers; the file is damaged, "
                 "or its training failed"
             )
+
+
+def values_digest(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of names, types, shapes and values, whatever the order."""
+    found = hashlib.sha256()
+    for name, value in sorted(tensors.items()):
+        found.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        found.update(value.contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
 
 
 def is_finite(value: Tensor) -> bool:

@@ -20,7 +20,13 @@ import torch
 from torch import Tensor
 
 from zsad import config as cfg
-from zsad.backbones.tensor_files import check_values, is_safetensors, naming, read_tensors
+from zsad.backbones.tensor_files import (
+    check_values,
+    is_safetensors,
+    naming,
+    read_tensors,
+    values_digest,
+)
 from zsad.backbones.wrappers import opened
 from zsad.checkpoints.account import CheckpointMeta, SourceFile, TrainedOn, of_header, origin_of
 from zsad.checkpoints.choice import single
@@ -39,6 +45,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+DIGEST = "zsad.sha256"  # in the header: of the values as they lie in the file
 LARGEST = 10_000  # of the numbers in a stored config, unless its tensors have larger sides
 YIELDS = "yields to the checkpoint's own size"  # how a note on a key of the caller's ends
 Layers = Sequence[tuple[str, Mapping[str, Any]]]
@@ -105,6 +112,7 @@ def save(
     header = meta.header()
     if bits:
         tensors, header[KEY] = packed_state(tensors, bits)
+    header[DIGEST] = values_digest(tensors)
     try:
         return atomic_write_bytes(path, to_bytes(tensors, header))
     except OSError as error:
@@ -133,6 +141,11 @@ def load_any(path: Path | str, companions: Sequence[str] = ()) -> LoadedCheckpoi
                 more = read_tensors(other, "damaged, or not a checkpoint")
             state = {**more, **state} if isinstance(more, dict) else state
         return LoadedCheckpoint("official", state)
+    if header.get(DIGEST) not in (None, values_digest(state)):  # None: of an earlier version
+        raise WeightsError(
+            f"checkpoint {path}: damaged (its values do not match their digest); get the file "
+            f"again, or train again"
+        )
     state = unpacked_state(path, state, packing_of(path, header))
     check_values(f"checkpoint {path}", state)
     return LoadedCheckpoint("zsad", state, meta)

@@ -8,7 +8,6 @@ among the others then, unscored.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -89,6 +88,7 @@ def load(path: Path | str, made_for: Mapping[str, Any]) -> tuple[Account, ImageF
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    from zsad.backbones.tensor_files import values_digest
     from zsad.types import ImageFeatures, Tap
 
     account = read_account(path)
@@ -104,7 +104,7 @@ def load(path: Path | str, made_for: Mapping[str, Any]) -> tuple[Account, ImageF
         taps = {_tap_of(name): value for name, value in tensors.items()}
     except (SafetensorError, OSError, ValueError) as error:
         raise _damaged(path, str(error).splitlines()[0]) from None
-    if _digest(tensors) != account.sha256:
+    if values_digest(tensors) != account.sha256:
         raise _damaged(path, "its values do not match their digest")
     return account, ImageFeatures(account.grid, {Tap(*tap): v for tap, v in taps.items()})
 
@@ -120,13 +120,15 @@ def save(
     """Write a bank, whole or not at all.  Raises :class:`RequestError` where that fails."""
     from safetensors.torch import save as to_bytes
 
+    from zsad.backbones.tensor_files import values_digest
+
     tensors = {
         f"{t.kind}.{t.layer}.{t.start}": v.detach().cpu().contiguous().clone()
         for t, v in sorted(features.data.items())
     }
     account = {
         "made_for": dict(made_for), "shots": shots, "pictures": pictures, "names": names,
-        "grid": features.grid, "sha256": _digest(tensors),
+        "grid": features.grid, "sha256": values_digest(tensors),
     }  # fmt: skip
     header = {"format": FORMAT, "account": json.dumps(account, sort_keys=True)}
     try:
@@ -138,16 +140,6 @@ def save(
 def _tap_of(name: str) -> tuple[str, int, int]:
     kind, layer, start = name.split(".")
     return kind, int(layer), int(start)
-
-
-def _digest(tensors: Mapping[str, Any]) -> str:
-    import torch
-
-    found = hashlib.sha256()
-    for name, value in sorted(tensors.items()):
-        found.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        found.update(value.contiguous().view(torch.uint8).numpy().tobytes())
-    return found.hexdigest()
 
 
 def _damaged(path: Path | str, why: str) -> DataError:
