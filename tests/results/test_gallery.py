@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -72,6 +73,16 @@ def test_maps_come_back_to_half_a_step(tmp_path: Path) -> None:
     step = (held.high - held.low) / 255
     again = found.maps.low + found.maps.levels * step
     assert np.abs(again - np.stack(maps)).max() <= step / 2 + 1e-6
+
+
+def test_equal_examples_make_equal_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = CellKey("m", "d", "c", 0, "f")
+    held = MapGallery.of(["a"], [np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8)])
+    written = []
+    for year in (2001, 2031):
+        monkeypatch.setattr(time, "localtime", lambda *_, y=year: (y, 1, 1, 0, 0, 0))
+        written.append(examples.save(tmp_path, key, CellExamples([], {}, held)).read_bytes())
+    assert written[0] == written[1]
 
 
 def test_a_constant_map_is_kept() -> None:
