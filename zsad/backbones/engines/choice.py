@@ -118,7 +118,7 @@ def saved(engine: str, facts: Facts, work: Work) -> float:
 
 def packing_pays(facts: Facts, width: int) -> bool:
     """Whether blocks of a ``width`` multiply faster by weights that oneDNN has packed."""
-    return facts.slow_linear or (facts.avx512 and width <= NARROW)
+    return saved("onednn", facts, Work(gmac=0, depth=0, pictures=0, width=width)) > 0
 
 
 def gain(engine: str, facts: Facts, work: Work) -> float:
