@@ -450,6 +450,13 @@ def test_torch_is_not_imported(argv: list[str], tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_a_secret_that_is_given_twice_is_not_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    assert parse(["app", "--token", "first-secret", "--token", "second-secret"]).token == (
+        "second-secret"
+    )
+    assert capsys.readouterr().err == "zsad: note: --token is given twice: the last value holds\n"
+
+
 def test_of_two_values_the_one_that_holds_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     """The last one always held, and nobody was told that there was another."""
     words = [

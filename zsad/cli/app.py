@@ -45,7 +45,10 @@ def add(verbs: Any) -> None:
         "--port", type=options.count, default=PORT, metavar="N", help=f"(default: {PORT})"
     )
     parser.add_argument(
-        "--token", metavar="TEXT", help="that every request needs (default: $ZSAD_APP_TOKEN)"
+        "--token",
+        action="secret",
+        metavar="TEXT",
+        help="that every request needs (default: $ZSAD_APP_TOKEN)",
     )
     parser.add_argument(
         "--folder", metavar="DIR", help="new folder for uploads (default: a temporary one)"

@@ -88,9 +88,21 @@ class Once(argparse.Action):
     ) -> None:
         held = vars(self).setdefault("held", values)
         if held != values and option_string:
-            output.tell(f"zsad: note: {option_string} is given twice: {values} holds, not {held}")
+            which = self.which(str(values), str(held))
+            output.tell(f"zsad: note: {option_string} is given twice: {which}")
         self.held = values
         setattr(namespace, self.dest, values)
+
+    def which(self, last: str, before: str) -> str:
+        """Which of two values holds."""
+        return f"{last} holds, not {before}"
+
+
+class OnceSecret(Once):
+    """The same of an option (``action="secret"``) whose values are never shown."""
+
+    def which(self, last: str, before: str) -> str:
+        return "the last value holds"
 
 
 class Parser(argparse.ArgumentParser):
@@ -101,6 +113,7 @@ class Parser(argparse.ArgumentParser):
         kwargs.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
         super().__init__(*args, **kwargs)  # type: ignore[arg-type]
         self.register("action", None, Once)
+        self.register("action", "secret", OnceSecret)
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         """Refuse a word that is none of the choices, as every unknown name is refused."""
